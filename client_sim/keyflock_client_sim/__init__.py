@@ -1,0 +1,1 @@
+"""Phones that behave like phones."""

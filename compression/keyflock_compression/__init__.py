@@ -1,0 +1,1 @@
+"""A delta becomes few bytes and comes back."""

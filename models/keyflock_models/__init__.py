@@ -1,0 +1,1 @@
+"""The next-word model, its vocabulary, its training and its measures."""

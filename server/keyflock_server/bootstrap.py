@@ -1,0 +1,1 @@
+"""The only file that names concrete classes: settings in, a running server out."""

@@ -1,0 +1,1 @@
+"""HTTP, thin: routes, bodies, credentials and problem documents. No decisions are made here."""

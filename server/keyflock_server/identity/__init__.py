@@ -1,0 +1,1 @@
+"""Who is speaking: attestation, device tokens and assignment tokens."""

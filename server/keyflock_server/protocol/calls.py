@@ -1,0 +1,132 @@
+"""The table of SDK endpoints: what each call sends, what it gets, and how large a body may be.
+
+Handlers, the simulator's phones and the documentation all read this one table. An ``Exchange`` is whatever
+carries a call to the server: HTTP, or a function call in a simulation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+from keyflock_server.protocol import messages
+
+MEDIA_TYPE: Final = "application/msgpack"
+PROBLEM_MEDIA_TYPE: Final = "application/problem+msgpack"
+MODEL_MEDIA_TYPE: Final = "application/vnd.keyflock.model"
+ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
+
+SMALL_BODY_BYTES: Final = 65_536
+REPORT_BODY_BYTES: Final = 16_777_216
+
+
+class Credential(StrEnum):
+    """What a call must show."""
+
+    NONE = "none"
+    DEVICE = "device"
+    #: The device's token and the assignment's.
+    ASSIGNMENT = "assignment"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One endpoint."""
+
+    name: str
+    method: str
+    #: aiohttp's route syntax.
+    path: str
+    credential: Credential
+    request: type[messages.Message] | None
+    #: None: the answer is raw bytes of MODEL_MEDIA_TYPE or ``text/plain``.
+    answer: type | None
+    max_body_bytes: int = 0
+
+
+ENROL: Final = Call(
+    "enrol",
+    "POST",
+    "/v1/devices",
+    Credential.NONE,
+    messages.EnrolRequest,
+    messages.Enrolment,
+    SMALL_BODY_BYTES,
+)
+FORGET: Final = Call("forget", "DELETE", "/v1/devices/me", Credential.DEVICE, None, messages.Forgotten)
+CHECK_IN: Final = Call(
+    "check_in",
+    "POST",
+    "/v1/check-ins",
+    Credential.DEVICE,
+    messages.CheckIn,
+    messages.CheckInAnswer,  # type: ignore[arg-type]  # a union of two messages
+    SMALL_BODY_BYTES,
+)
+MODEL: Final = Call("model", "GET", "/v1/models/{version}", Credential.DEVICE, None, None)
+RELEASE: Final = Call(
+    "release", "GET", "/v1/populations/{population}/release", Credential.DEVICE, None, messages.Release
+)
+VOCABULARY: Final = Call(
+    "vocabulary", "GET", "/v1/populations/{population}/vocabulary", Credential.DEVICE, None, None
+)
+OFFER: Final = Call(
+    "offer",
+    "POST",
+    "/v1/assignments/{assignment}/offer",
+    Credential.ASSIGNMENT,
+    messages.Offer,
+    messages.OfferAnswer,
+    SMALL_BODY_BYTES,
+)
+REPORT: Final = Call(
+    "report",
+    "PUT",
+    "/v1/assignments/{assignment}/report",
+    Credential.ASSIGNMENT,
+    messages.Report,
+    messages.Receipt,
+    REPORT_BODY_BYTES,
+)
+FAILURE: Final = Call(
+    "failure",
+    "POST",
+    "/v1/assignments/{assignment}/failure",
+    Credential.ASSIGNMENT,
+    messages.Failure,
+    messages.Noted,
+    SMALL_BODY_BYTES,
+)
+
+CALLS: Final = (ENROL, FORGET, CHECK_IN, MODEL, RELEASE, VOCABULARY, OFFER, REPORT, FAILURE)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call on its way: method, path with its parts filled in, headers, body."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Exchange(Protocol):
+    """Carries one call to a server and brings the answer.
+
+    Raises:
+        ConnectionError: the call or its answer was lost on the way; the server may or may not have acted.
+    """
+
+    async def send(self, request: Request) -> Response:
+        """The server's answer to ``request``."""
+        ...

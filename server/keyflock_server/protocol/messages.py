@@ -1,0 +1,272 @@
+"""Every message of the SDK protocol as a typed, immutable value.
+
+Bodies are msgpack maps with these field names (docs/protocol.md). Unknown fields are ignored in both
+directions, so that either side can grow; an unknown ``protocol`` number is refused. Durations, never
+instants, travel to phones: a phone's clock is not to be trusted.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+    UserId,
+)
+
+#: The version of this protocol. A phone that speaks another one is told to upgrade (426).
+PROTOCOL: Final = 1
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+Locale = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*$")]
+Pseudonym = Annotated[str, Meta(min_length=1, max_length=128)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Meta(ge=0.0, le=31_536_000.0)]
+Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all messages; says how they are written: by field name, defaults left out."""
+
+
+class ReturnWindow(Message, frozen=True, kw_only=True):
+    """When the phone should come back: it draws uniformly from [min_s, max_s]; later is fine."""
+
+    min_s: Seconds
+    max_s: Seconds
+
+
+# --- enrolment ---------------------------------------------------------------------------------------
+
+
+class Capabilities(Message, frozen=True, kw_only=True):
+    """What this build of the SDK can do; the server never asks for more."""
+
+    #: Codec names it can encode, by preference.
+    codecs: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
+        "deadzone",
+        "dense",
+    )
+    #: The largest model download it accepts, in bytes.
+    max_download_bytes: Count = 16_777_216
+
+
+class EnrolRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/devices``: a new phone, or (with its old token as bearer) one that refreshes its token."""
+
+    protocol: int
+    population: Name
+    app_build: Count
+    locale: Locale
+    capabilities: Capabilities = Capabilities()
+    #: The platform's attestation evidence (Play Integrity, App Attest), opaque to the protocol.
+    attestation: Annotated[bytes, Meta(max_length=16_384)] = b""
+    #: A pseudonym of the person, so that several devices of one user can be forgotten together.
+    user: Pseudonym | None = None
+
+
+class Enrolment(Message, frozen=True, kw_only=True):
+    """The phone's identity and its bearer token."""
+
+    device: DeviceId
+    token: str
+    expires_in_s: Seconds
+    return_window: ReturnWindow
+
+
+# --- check-in ----------------------------------------------------------------------------------------
+
+
+class Conditions(Message, frozen=True, kw_only=True):
+    """What the phone says of itself at this moment; used for this check-in and never stored."""
+
+    is_idle: bool = True
+    is_charging: bool = True
+    is_unmetered: bool = True
+    battery_ratio: Fraction = 1.0
+    #: 0 is none, 1 light, 2 moderate, 3 severe, as Android's thermal status counts.
+    thermal_status: Annotated[int, Meta(ge=0, le=6)] = 0
+
+
+class CheckIn(Message, frozen=True, kw_only=True):
+    """``POST /v1/check-ins``: the phone has time and asks for work."""
+
+    protocol: int
+    app_build: Count
+    locale: Locale
+    conditions: Conditions = Conditions()
+    #: Training sequences at hand.
+    examples: Count = 0
+    capabilities: Capabilities = Capabilities()
+
+
+class TrainingPlan(Message, frozen=True, kw_only=True):
+    """How to train on the phone: everything that changes the mathematics."""
+
+    learning_rate: Annotated[float, Meta(gt=0.0, le=100.0)]
+    epochs: Annotated[int, Meta(ge=1, le=100)] = 1
+    batch_size: Annotated[int, Meta(ge=1, le=1024)] = 16
+    #: Input tokens a sequence; longer messages are cut into several.
+    sequence_length: Annotated[int, Meta(ge=2, le=256)] = 20
+    #: At most this many sequences are used.
+    max_examples: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    #: Upper bound on the L2 norm of each batch's gradient; 0 is no bound.
+    gradient_clip_norm: Annotated[float, Meta(ge=0.0)] = 0.0
+    #: Sampled negative words of the candidate softmax; 0 is the full softmax.
+    candidates: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assignment"):
+    """Work for this phone in this round."""
+
+    id: AssignmentId
+    #: Signed and stateless; goes back in the header ``Keyflock-Assignment`` of every later call.
+    token: str
+    task: TaskName
+    round: RoundId
+    model_version: ModelVersion
+    #: SHA-256 of the model's bytes; a phone that has them does not download again.
+    model_digest: Sha256
+    #: Digest of the parameter layout that the delta must have.
+    layout: bytes
+    plan: TrainingPlan
+    #: Wire form of the ``CodecSpec`` to encode the delta with.
+    codec: dict[str, Any]
+    #: Seed of the codec's stochastic rounding and of the order of the examples.
+    seed: int
+    expires_in_s: Seconds
+
+
+class RefusalReason(StrEnum):
+    """Why there is no work now. A closed list: business as usual, not an error."""
+
+    NO_ACTIVE_TASK = "no_active_task"
+    ROUND_FULL = "round_full"
+    NOT_ELIGIBLE = "not_eligible"
+    NOT_SAMPLED = "not_sampled"
+    TOO_SOON = "too_soon"
+    APP_TOO_OLD = "app_too_old"
+    PAUSED = "paused"
+    OVERLOADED = "overloaded"
+    QUARANTINED = "quarantined"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+
+
+class Refusal(Message, frozen=True, kw_only=True, tag_field="kind", tag="refusal"):
+    """No work now, why, and when to return."""
+
+    reason: RefusalReason
+    return_window: ReturnWindow
+    #: One sentence for the SDK's log: which rule, which value.
+    detail: str = ""
+
+
+CheckInAnswer = Assignment | Refusal
+
+# --- offer, report, failure --------------------------------------------------------------------------
+
+
+class Offer(Message, frozen=True, kw_only=True):
+    """``POST /v1/assignments/{id}/offer``: what the phone would upload, before it spends the data."""
+
+    size_bytes: Count
+    model_version: ModelVersion
+
+
+class OfferAction(StrEnum):
+    """What to do with a finished delta."""
+
+    SEND = "send"
+    #: The goal is met or the round is gone: keep the data plan.
+    DROP = "drop"
+    #: The model has moved on: check in again for the newer one.
+    REBASE = "rebase"
+
+
+class OfferAnswer(Message, frozen=True, kw_only=True):
+    """The server's answer to an offer."""
+
+    action: OfferAction
+    return_window: ReturnWindow
+    detail: str = ""
+
+
+class Report(Message, frozen=True, kw_only=True):
+    """``PUT /v1/assignments/{id}/report``: the delta and what the phone measured."""
+
+    #: A compression container (docs/protocol.md, "The delta").
+    delta: bytes
+    #: Training sequences used: the phone's own claim, so the server caps it.
+    examples: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    #: Mean loss of the first batch, nats a token.
+    loss_before: float | None = None
+    #: Mean loss of the last batch, nats a token.
+    loss_after: float | None = None
+    #: Seconds of training on the phone.
+    train_s: Seconds | None = None
+    #: What the phone went through so far, a character a step (docs/protocol.md).
+    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*$")] = ""
+
+
+class Receipt(Message, frozen=True, kw_only=True):
+    """The report is in the aggregate, durably and once."""
+
+    counted: bool
+    duplicate: bool = False
+    return_window: ReturnWindow
+
+
+class FailureCause(StrEnum):
+    """Why a phone gives its assignment back."""
+
+    INTERRUPTED = "interrupted"
+    NO_EXAMPLES = "no_examples"
+    DOWNLOAD_FAILED = "download_failed"
+    TRAINING_FAILED = "training_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    NOT_ELIGIBLE = "not_eligible"
+
+
+class Failure(Message, frozen=True, kw_only=True):
+    """``POST /v1/assignments/{id}/failure``: no delta will come."""
+
+    cause: FailureCause
+    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*$")] = ""
+
+
+class Noted(Message, frozen=True, kw_only=True):
+    """The server has taken note."""
+
+    return_window: ReturnWindow
+
+
+# --- models ------------------------------------------------------------------------------------------
+
+
+class Release(Message, frozen=True, kw_only=True):
+    """``GET /v1/populations/{name}/release``: what keyboards should serve."""
+
+    population: PopulationName
+    model_version: ModelVersion
+    model_digest: Sha256
+    size_bytes: Count
+    #: Digest of the vocabulary that the model's rows mean.
+    vocabulary: str
+    layout: bytes
+
+
+class Forgotten(Message, frozen=True, kw_only=True):
+    """``DELETE /v1/devices/me``: everything about the device, and about its user if it named one, is gone."""
+
+    devices: Count
+
+
+__all__ = [name for name in dir() if name[0].isupper()] + ["UserId"]

@@ -1,0 +1,163 @@
+"""What can go wrong between a phone (or an operator) and the server, and how it is said.
+
+    Refused                      a promise of the protocol was broken; carries a ProblemCode
+      -> Problem                 the document that travels (RFC 9457 fields and ours)
+
+The table ``PROBLEMS`` is the only place that knows a code's HTTP status, whose fault it is, and its title.
+A business refusal (no work now) is not here: that is an answer, see ``messages.Refusal``.
+
+Source: RFC 9457, Problem Details for HTTP APIs.
+"""
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from keyflock_server.protocol.messages import Message, ReturnWindow
+
+
+class Fault(StrEnum):
+    """Who has to act."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    OPERATOR = "operator"
+
+
+class ProblemCode(StrEnum):
+    """Stable names that an SDK may switch on."""
+
+    TOKEN_MISSING = "token_missing"  # noqa: S105 - the name of a problem, not a secret
+    TOKEN_INVALID = "token_invalid"  # noqa: S105
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    ATTESTATION_FAILED = "attestation_failed"
+    FORBIDDEN = "forbidden"
+    QUARANTINED = "quarantined"
+    NOT_FOUND = "not_found"
+    POPULATION_UNKNOWN = "population_unknown"
+    MODEL_UNKNOWN = "model_unknown"
+    TASK_UNKNOWN = "task_unknown"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    CONFLICT = "conflict"
+    REPORT_CONFLICT = "report_conflict"
+    ROUND_GONE = "round_gone"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_TIMEOUT = "body_timeout"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    MALFORMED_BODY = "malformed_body"
+    MALFORMED_DELTA = "malformed_delta"
+    WRONG_LAYOUT = "wrong_layout"
+    NON_FINITE_DELTA = "non_finite_delta"
+    DELTA_TOO_LARGE = "delta_too_large"
+    WRONG_ASSIGNMENT = "wrong_assignment"
+    INVALID_TASK = "invalid_task"
+    INVALID_CHECKPOINT = "invalid_checkpoint"
+    PROTOCOL_UNSUPPORTED = "protocol_unsupported"
+    OVERLOADED = "overloaded"
+    NOT_READY = "not_ready"
+    REPORT_PENDING = "report_pending"
+    INTERNAL = "internal"
+
+
+class Kind(NamedTuple):
+    """One row of the table."""
+
+    status: int
+    fault: Fault
+    title: str
+    may_retry: bool = False
+
+
+PROBLEMS: Final = MappingProxyType(
+    {
+        ProblemCode.TOKEN_MISSING: Kind(401, Fault.CLIENT, "A bearer token is needed; enrol first."),
+        ProblemCode.TOKEN_INVALID: Kind(
+            401, Fault.CLIENT, "The token is not one of this server's; enrol again."
+        ),
+        ProblemCode.TOKEN_EXPIRED: Kind(401, Fault.CLIENT, "The token has expired; refresh it."),
+        ProblemCode.ATTESTATION_FAILED: Kind(401, Fault.CLIENT, "The attestation evidence was not accepted."),
+        ProblemCode.FORBIDDEN: Kind(403, Fault.CLIENT, "This token does not allow that."),
+        ProblemCode.QUARANTINED: Kind(403, Fault.CLIENT, "This device is quarantined."),
+        ProblemCode.NOT_FOUND: Kind(404, Fault.CLIENT, "There is nothing at this address."),
+        ProblemCode.POPULATION_UNKNOWN: Kind(404, Fault.CLIENT, "No such population."),
+        ProblemCode.MODEL_UNKNOWN: Kind(404, Fault.CLIENT, "No such model version."),
+        ProblemCode.TASK_UNKNOWN: Kind(404, Fault.OPERATOR, "No such task."),
+        ProblemCode.METHOD_NOT_ALLOWED: Kind(405, Fault.CLIENT, "This address does not take that method."),
+        ProblemCode.CONFLICT: Kind(409, Fault.CLIENT, "That contradicts what is already there."),
+        ProblemCode.REPORT_CONFLICT: Kind(
+            409, Fault.CLIENT, "Another report was already taken for this assignment."
+        ),
+        ProblemCode.ROUND_GONE: Kind(410, Fault.CLIENT, "The round is over; check in again."),
+        ProblemCode.BODY_TOO_LARGE: Kind(413, Fault.CLIENT, "The body is larger than this call takes."),
+        ProblemCode.BODY_TIMEOUT: Kind(408, Fault.CLIENT, "The body did not arrive in time.", may_retry=True),
+        ProblemCode.UNSUPPORTED_MEDIA_TYPE: Kind(
+            415, Fault.CLIENT, "The body's type or encoding is not taken here."
+        ),
+        ProblemCode.MALFORMED_BODY: Kind(422, Fault.CLIENT, "The body is not what this call takes."),
+        ProblemCode.MALFORMED_DELTA: Kind(422, Fault.CLIENT, "The delta cannot be decoded."),
+        ProblemCode.WRONG_LAYOUT: Kind(422, Fault.CLIENT, "The delta is laid out for another model."),
+        ProblemCode.NON_FINITE_DELTA: Kind(422, Fault.CLIENT, "The delta holds a value that is not finite."),
+        ProblemCode.DELTA_TOO_LARGE: Kind(422, Fault.CLIENT, "The delta's norm is beyond the round's bound."),
+        ProblemCode.WRONG_ASSIGNMENT: Kind(
+            403, Fault.CLIENT, "The assignment token belongs to another assignment."
+        ),
+        ProblemCode.INVALID_TASK: Kind(422, Fault.OPERATOR, "The task cannot be run as written."),
+        ProblemCode.INVALID_CHECKPOINT: Kind(422, Fault.OPERATOR, "The checkpoint cannot be used."),
+        ProblemCode.PROTOCOL_UNSUPPORTED: Kind(
+            426, Fault.CLIENT, "This server speaks another protocol version."
+        ),
+        ProblemCode.OVERLOADED: Kind(503, Fault.SERVER, "The server has too much to do.", may_retry=True),
+        ProblemCode.NOT_READY: Kind(503, Fault.SERVER, "The server is starting or stopping.", may_retry=True),
+        ProblemCode.REPORT_PENDING: Kind(
+            503, Fault.SERVER, "The report waits for others; send it again.", may_retry=True
+        ),
+        ProblemCode.INTERNAL: Kind(500, Fault.SERVER, "The server failed.", may_retry=True),
+    }
+)
+
+
+class Problem(Message, frozen=True, kw_only=True):
+    """A problem document, in the format of the call's body (msgpack for SDKs, JSON for operators)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: ProblemCode
+    fault: Fault
+    retry: ReturnWindow | None = None
+
+
+class Refused(Exception):  # noqa: N818 - named after what happened to the request
+    """A request broke a promise of the protocol. Nothing was changed.
+
+    Args:
+        code: Which promise.
+        detail: One sentence: what was wrong with this request, and what to do. No secret, no user text.
+        retry: When to try again; given for codes that may be retried.
+    """
+
+    def __init__(self, code: ProblemCode, detail: str, retry: ReturnWindow | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.retry = retry
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this refusal."""
+        return PROBLEMS[self.code].status
+
+    def document(self) -> Problem:
+        """The document that travels."""
+        kind = PROBLEMS[self.code]
+        retry = self.retry or (ReturnWindow(min_s=1.0, max_s=5.0) if kind.may_retry else None)
+        return Problem(
+            type=f"urn:keyflock:problem:{self.code}",
+            title=kind.title,
+            status=kind.status,
+            detail=self.detail,
+            code=self.code,
+            fault=kind.fault,
+            retry=retry,
+        )
