@@ -1,1 +1,1 @@
-"""Ports, paths and pools: what changes neither the mathematics nor a guarantee; the environment is read once."""
+"""Ports, paths and pools: nothing here changes the mathematics or a guarantee. The environment is read once."""
