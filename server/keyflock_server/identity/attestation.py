@@ -1,0 +1,32 @@
+"""Is this a genuine app on a genuine phone? The door for a platform's answer (Play Integrity, App Attest)."""
+
+from typing import Final, Protocol
+
+from keyflock_server.protocol.messages import EnrolRequest
+
+
+class Attestation(Protocol):
+    """Judges the evidence that a phone enrols with."""
+
+    #: One sentence for the operator at start-up when this verifier is weaker than a phone fleet needs, or "".
+    warning: str
+
+    async def verify(self, evidence: bytes, request: EnrolRequest) -> None:
+        """Return when the evidence is good.
+
+        Raises:
+            Refused: fault of the client; ``attestation_failed``.
+        """
+        ...
+
+
+class AcceptAll:
+    """Takes every phone at its word: for simulations and embedded use."""
+
+    warning: Final = (
+        "attestation is off: any program that reaches the SDK port can enrol as a phone; "
+        "put a platform verifier in front before real phones"
+    )
+
+    async def verify(self, evidence: bytes, request: EnrolRequest) -> None:
+        """Accept."""

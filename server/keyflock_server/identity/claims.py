@@ -1,0 +1,41 @@
+"""What a token says once it has been believed: the device that speaks, and the assignment it speaks of."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIdentity:
+    """One enrolled phone."""
+
+    device: DeviceId
+    population: PopulationName
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentClaims:
+    """Everything a replica must know to judge a report, so that it validates one without a read."""
+
+    assignment: AssignmentId
+    device: DeviceId
+    population: PopulationName
+    task: TaskName
+    round: RoundId
+    model_version: ModelVersion
+    #: Wire form of the ``CodecSpec`` that the delta must be encoded with.
+    codec: dict[str, Any] = field(hash=False)
+    seed: int
+    #: Digest of the parameter layout that the delta must have.
+    layout: bytes
+    #: Aware UTC. Reports that come later find their round gone.
+    expires_at: datetime

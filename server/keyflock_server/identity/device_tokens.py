@@ -1,0 +1,63 @@
+"""Bearer tokens of phones: short-lived, refreshable for a while after they expire."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.identity.keys import SigningKeys
+from keyflock_server.identity.signed_claims import TokenKind, seal, unseal
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+_KIND: Final = TokenKind(type="keyflock-device+jwt", audience="keyflock:device", noun="device")
+
+
+class DeviceTokens:
+    """Issues and reads device tokens.
+
+    Args:
+        keys: What signs and verifies.
+        ttl_s: Life of a token.
+        leeway_s: How far the clocks of two replicas may differ.
+        refresh_grace_s: How long after its expiry a token may still be exchanged for a new one, so that a
+            phone that was in a drawer keeps its identity (and its separation between contributions).
+    """
+
+    def __init__(
+        self,
+        keys: SigningKeys,
+        ttl_s: float,
+        *,
+        leeway_s: float = 5.0,
+        refresh_grace_s: float = 30 * 86_400.0,
+    ) -> None:
+        self.ttl_s = ttl_s
+        self._keys = keys
+        self._leeway_s = leeway_s
+        self._refresh_grace_s = refresh_grace_s
+
+    def issue(self, identity: DeviceIdentity, now: datetime) -> str:
+        """A token for this device that expires ``ttl_s`` from now."""
+        claims = {"sub": identity.device, "pop": identity.population}
+        return seal(self._keys, _KIND, claims, expires_at=now + timedelta(seconds=self.ttl_s))
+
+    def read(self, token: str, now: datetime) -> DeviceIdentity:
+        """The device that holds ``token``.
+
+        Raises:
+            Refused: fault of the client; ``token_invalid`` or ``token_expired``.
+        """
+        return self._read(token, now, self._leeway_s)
+
+    def read_for_refresh(self, token: str, now: datetime) -> DeviceIdentity:
+        """Like ``read``, and takes a token that expired less than ``refresh_grace_s`` ago."""
+        return self._read(token, now, self._refresh_grace_s)
+
+    def _read(self, token: str, now: datetime, grace_s: float) -> DeviceIdentity:
+        claims = unseal(self._keys, _KIND, token)
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+        if now >= expires_at + timedelta(seconds=grace_s):
+            raise Refused(
+                ProblemCode.TOKEN_EXPIRED, f"The device token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}."
+            )
+        return DeviceIdentity(DeviceId(claims["sub"]), PopulationName(claims["pop"]))

@@ -1,0 +1,116 @@
+"""The two secrets of a server, made on first use and kept in its data folder.
+
+``signing_key`` holds one base64url secret a line: the first signs, the others are retired and only verify, so
+that a key is rotated by putting a new line on top. ``admin_token`` is the operator's bearer token. Both files
+belong to the server's user alone (0600). Neither secret is ever logged or shown by ``repr``.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+SIGNING_KEY_FILE: Final = "signing_key"
+ADMIN_TOKEN_FILE: Final = "admin_token"  # noqa: S105 - the name of a file, not a secret
+SECRET_BYTES: Final = 32
+_OTHERS: Final = 0o007
+
+
+class KeyFileError(Exception):
+    """Fault of the operator: a secret's file cannot be used as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One HMAC secret and the name it goes by in a token's header."""
+
+    id: str
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, secret: bytes) -> Self:
+        """The key with this secret; its name is a digest, so every replica calls it the same."""
+        if len(secret) < SECRET_BYTES:
+            raise KeyFileError(
+                f"A signing key needs at least {SECRET_BYTES} bytes, this one has {len(secret)}."
+            )
+        return cls(hashlib.sha256(b"keyflock key id" + secret).hexdigest()[:8], secret)
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """The key that signs, and the retired ones that still verify."""
+
+    current: SigningKey
+    retired: tuple[SigningKey, ...] = ()
+
+    @classmethod
+    def of(cls, secret: bytes) -> Self:
+        """One key, nothing retired."""
+        return cls(SigningKey.of(secret))
+
+    def named(self, key_id: object) -> SigningKey | None:
+        """The key that a token names, or None when it is not one of ours."""
+        return next((key for key in (self.current, *self.retired) if key.id == key_id), None)
+
+
+def load_or_create_signing_keys(folder: Path) -> SigningKeys:
+    """The signing keys of a data folder; the first call makes one.
+
+    Raises:
+        KeyFileError: others may read the file, or a line is not base64url of at least 32 bytes.
+    """
+    path = folder / SIGNING_KEY_FILE
+    text = _load_or_create(path, _base64url(secrets.token_bytes(SECRET_BYTES)))
+    keys = tuple(_signing_key(path, number, line) for number, line in enumerate(text.split(), start=1))
+    return SigningKeys(keys[0], keys[1:])
+
+
+def load_or_create_admin_token(folder: Path) -> str:
+    """The operator's bearer token of a data folder; the first call makes one.
+
+    Raises:
+        KeyFileError: others may read the file, or it is empty.
+    """
+    return _load_or_create(folder / ADMIN_TOKEN_FILE, secrets.token_urlsafe(SECRET_BYTES)).strip()
+
+
+def _signing_key(path: Path, number: int, line: str) -> SigningKey:
+    try:
+        return SigningKey.of(base64.b64decode(line + "=" * (-len(line) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, KeyFileError):
+        raise KeyFileError(f"{path}, key {number}: not base64url of at least {SECRET_BYTES} bytes.") from None
+
+
+def _base64url(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+
+
+def _load_or_create(path: Path, fresh: str) -> str:
+    """What the file holds, or ``fresh`` after writing it; of two servers that start at once, one wins."""
+    if not path.exists():
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(fresh + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(name, path)  # fails when the other server was first; its file is as good
+        except FileExistsError:
+            pass
+        finally:
+            Path(name).unlink()
+    if path.stat().st_mode & _OTHERS:
+        raise KeyFileError(f"{path} may be read by every user of this machine; run chmod 600 on it.")
+    try:
+        text = path.read_text(encoding="ascii")
+    except UnicodeDecodeError:
+        raise KeyFileError(f"{path} is not a text file.") from None
+    if not text.strip():
+        raise KeyFileError(f"{path} is empty; remove it and a new one is made.")
+    return text
