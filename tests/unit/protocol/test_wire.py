@@ -1,0 +1,134 @@
+"""Bytes from anywhere become a typed message or a refusal that names the field, in bounded memory."""
+
+import contextlib
+import tracemalloc
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyflock_server.protocol import wire
+from keyflock_server.protocol.messages import (
+    CheckIn,
+    CheckInAnswer,
+    Conditions,
+    EnrolRequest,
+    Refusal,
+    RefusalReason,
+    Report,
+    ReturnWindow,
+)
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+CHECK_IN = {"protocol": 1, "app_build": 7, "locale": "en-US"}
+
+
+def refusal(body: bytes, kind: type = CheckIn) -> str:
+    with pytest.raises(Refused) as caught:
+        wire.decode(body, kind)
+    assert caught.value.code is ProblemCode.MALFORMED_BODY
+    return caught.value.detail
+
+
+def test_a_message_comes_back_as_it_went() -> None:
+    message = CheckIn(protocol=1, app_build=7, locale="en-US", conditions=Conditions(battery_ratio=0.5))
+
+    assert wire.decode(wire.encode(message), CheckIn) == message
+
+
+def test_defaults_do_not_travel() -> None:
+    body = wire.encode(CheckIn(protocol=1, app_build=7, locale="en-US"))
+
+    assert msgpack.unpackb(body) == CHECK_IN
+
+
+def test_a_union_is_told_apart_by_its_kind() -> None:
+    message = Refusal(reason=RefusalReason.TOO_SOON, return_window=ReturnWindow(min_s=1.0, max_s=2.0))
+
+    assert wire.decode(wire.encode(message), CheckInAnswer) == message  # type: ignore[arg-type]  # a union of types
+
+
+def test_unknown_fields_are_ignored() -> None:
+    body = msgpack.packb({**CHECK_IN, "colour": "green", "nested": {"a": [1, {"b": b"\x00"}]}})
+
+    assert wire.decode(body, CheckIn) == CheckIn(protocol=1, app_build=7, locale="en-US")
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"protocol": "1"}, "`$.protocol`"),
+        ({"app_build": -1}, "`$.app_build`"),
+        ({"app_build": 2**31}, "`$.app_build`"),
+        ({"locale": "no spaces please"}, "`$.locale`"),
+        ({"conditions": {"battery_ratio": 1.5}}, "`$.conditions.battery_ratio`"),
+        ({"conditions": {"battery_ratio": float("nan")}}, "`$.conditions.battery_ratio`"),
+        ({"conditions": {"thermal_status": 7}}, "`$.conditions.thermal_status`"),
+        ({"capabilities": {"codecs": ["x"] * 17}}, "`$.capabilities.codecs`"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, object], where: str) -> None:
+    assert where in refusal(msgpack.packb({**CHECK_IN, **fields}))
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_refused(loss: float) -> None:
+    detail = refusal(msgpack.packb({"delta": b"", "examples": 1, "loss_after": loss}), Report)
+
+    assert "finite number" in detail
+    assert "`$.loss_after`" in detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x81",
+        b"\xc1",
+        b"\x90",
+        b"\xc0",
+        b"\x80\x80",
+        b"\x81\x01\x02",
+        b"\x81\xa1x\xc1",
+        b"\x81\xa6locale\xa2\xff\xff",
+        b"\x81\xa1x" + b"\x91" * 60_000,
+        b"\x81\xa1x\xdf\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\x81\xaccapabilities\x81\xa6codecs\xdd\xff\xff\xff\xff",
+        b"\x81\xabattestation\xc6\xff\xff\xff\xff",
+    ],
+)
+def test_garbage_is_a_malformed_body(body: bytes) -> None:
+    assert refusal(body)
+    assert refusal(body, EnrolRequest)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_a_refusal(body: bytes) -> None:
+    for kind in (CheckIn, EnrolRequest, Report):
+        with contextlib.suppress(Refused):
+            wire.decode(body, kind)
+
+
+def test_a_bomb_in_an_unknown_field_takes_no_memory() -> None:
+    thousand_empty_arrays = b"\xdc\x03\xe8" + b"\x90" * 1000
+    body = b"\x81\xa4bomb\xdc\x03\xe8" + thousand_empty_arrays * 1000
+
+    tracemalloc.start()
+    refusal(body, Report)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 65_536
+
+
+def test_a_very_deep_structure_is_refused_also_when_it_is_already_decoded() -> None:
+    value: object = {}
+    for _ in range(100_000):
+        value = [value]
+
+    with pytest.raises(Refused):
+        wire.structure({"protocol": value}, CheckIn)
+    while isinstance(value, list) and value:
+        value = value.pop()  # undone by hand, so that freeing it does not recurse
