@@ -1,1 +1,87 @@
-"""Ports, paths and pools: nothing here changes the mathematics or a guarantee. The environment is read once."""
+"""Ports, paths and pools: nothing here changes the mathematics or a guarantee. Read once, at start-up."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+from msgspec import Meta
+
+from keyflock_server.telemetry.logs import LogFormat, LogLevel
+
+ENVIRONMENT_PREFIX: Final = "KEYFLOCK_"
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[float, Meta(gt=0.0)]
+PositiveCount = Annotated[int, Meta(ge=1)]
+
+
+class SettingsError(ValueError):
+    """Fault of the operator: a setting has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How this process runs. Each field may be set as ``KEYFLOCK_<NAME>`` in the environment."""
+
+    #: Holds the database, the blobs and the two secrets, unless the URLs below say otherwise.
+    data_dir: Path
+    #: Where phones connect.
+    host: str = "127.0.0.1"
+    port: Port = 8700
+    #: Where operators connect; keep it off the public network.
+    admin_host: str = "127.0.0.1"
+    admin_port: Port = 8701
+    log_format: LogFormat = "console"
+    log_level: LogLevel = "INFO"
+    #: Life of a device token.
+    device_token_ttl_s: Positive = 86_400.0
+    #: How long after its expiry a device token may be refreshed.
+    refresh_grace_s: Positive = 30 * 86_400.0
+    #: How long a report may wait for its micro-batch before the phone is told to send it again.
+    ack_wait_s: Annotated[float, Meta(ge=0.0)] = 10.0
+    #: Pause between two passes over deadlines and flushes.
+    tick_s: Positive = 0.2
+    #: A body that takes longer than this to arrive is refused.
+    body_timeout_s: Positive = 60.0
+    #: Requests being read or answered at once; more are told to come back.
+    max_bodies_in_flight: PositiveCount = 2_048
+    #: Body bytes held in memory at once; more are told to come back.
+    max_body_bytes_in_flight: PositiveCount = 268_435_456
+    #: How long a stopping server lets answers in flight finish.
+    shutdown_grace_s: Positive = 10.0
+
+    @classmethod
+    def read(cls, options: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Self:
+        """Settings from command-line options over the environment over defaults.
+
+        Args:
+            options: By field name; None means not given.
+            environment: The process's own when left out.
+        Raises:
+            SettingsError: a value cannot be used; the message names the option or variable.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = ENVIRONMENT_PREFIX + field.name.upper()
+            option = options.get(field.name)
+            value = environment.get(variable) if option is None else option
+            if value is None:
+                continue
+            source = variable if option is None else "--" + field.name.replace("_", "-")
+            values[field.name] = _converted(value, field.type, source)
+        if "data_dir" not in values:
+            raise SettingsError("No data folder: give --data-dir or KEYFLOCK_DATA_DIR.")
+        return cls(**values)
+
+
+def _converted(value: object, kind: Any, source: str) -> Any:  # noqa: ANN401 - a field's type and its value
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {error}.") from None

@@ -1,0 +1,66 @@
+"""Which call of a table a method and a path mean, with or without sockets around it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+from urllib.parse import unquote
+
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+
+
+class Routed(Protocol):
+    """A row of a table of calls."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The path, with ``{name}`` where a part varies."""
+        ...
+
+
+C = TypeVar("C", bound=Routed)
+
+
+class MethodNotAllowed(Refused):
+    """Fault of the client: the address exists and takes other methods."""
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self.allowed = ", ".join(allowed)
+        super().__init__(ProblemCode.METHOD_NOT_ALLOWED, f"This address takes {self.allowed}.")
+
+
+class Routes(Generic[C]):
+    """The calls of one table, found by method and path."""
+
+    def __init__(self, calls: Iterable[C]) -> None:
+        self._rows = tuple((_pattern(call.path), call) for call in calls)
+
+    def match(self, method: str, path: str) -> tuple[C, dict[str, str]]:
+        """The call, and the varying parts of its path, percent-decoded.
+
+        Raises:
+            Refused: fault of the client; ``not_found``, or ``method_not_allowed`` naming those that are.
+        """
+        path = path.partition("?")[0]
+        allowed = []
+        for pattern, call in self._rows:
+            if found := pattern.fullmatch(path):
+                if call.method == method:
+                    return call, {name: unquote(part) for name, part in found.groupdict().items()}
+                allowed.append(call.method)
+        if allowed:
+            raise MethodNotAllowed(allowed)
+        raise Refused(ProblemCode.NOT_FOUND, "No call of this protocol has this path.")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    # Every second part of the split is a placeholder's name.
+    parts = _PLACEHOLDER.split(template)
+    literals = [re.escape(part) if i % 2 == 0 else f"(?P<{part}>[^/]+)" for i, part in enumerate(parts)]
+    return re.compile("".join(literals))

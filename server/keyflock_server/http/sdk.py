@@ -1,0 +1,248 @@
+"""The endpoints that phones call: credentials, bytes to messages, the coordinator's answer to bytes."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+
+from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.plane import Clock, Plane, bearer
+from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.routes import Routes
+from keyflock_server.http.services import SdkService
+from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.identity.attestation import Attestation
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.identity.device_tokens import DeviceTokens
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.calls import Call, Credential, Response
+from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.messages import (
+    PROTOCOL,
+    Assignment,
+    CheckIn,
+    Enrolment,
+    EnrolRequest,
+    Failure,
+    Offer,
+    Report,
+)
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.telemetry.metrics import Metrics
+
+VOCABULARY_MEDIA_TYPE: Final = "text/plain; charset=utf-8"
+#: The address of a model is the same in every population, so only the phone itself may keep it.
+IMMUTABLE: Final = "private, max-age=31536000, immutable"
+REVALIDATED: Final = "private, no-cache"
+
+T = TypeVar("T")
+
+
+class _Spoken(msgspec.Struct):
+    """As much of a message as must be understood to say that the rest is not."""
+
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One call that its credentials have opened."""
+
+    parts: Mapping[str, str]
+    headers: Mapping[str, str]
+    #: None for a call that needs no credential and showed none.
+    device: DeviceIdentity | None = None
+    assignment: AssignmentClaims | None = None
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """The device; only calls that require its token ask."""
+        if self.device is None:
+            raise _missing("Authorization: Bearer <token>")
+        return self.device
+
+    @property
+    def claims(self) -> AssignmentClaims:
+        """The assignment; only calls that require its token ask."""
+        if self.assignment is None:
+            raise _missing(calls.ASSIGNMENT_HEADER)
+        return self.assignment
+
+
+class SdkEndpoints(Plane[Call, Admission]):
+    """Everything in ``protocol.calls.CALLS``.
+
+    Args:
+        service: The coordinator.
+        device_tokens: Issues and reads device tokens.
+        assignment_tokens: Reads assignment tokens.
+        attestation: Judges a phone's evidence at enrolment.
+        clock: Gives now, aware UTC.
+        readiness: Whether to take work now.
+        metrics: Where outcomes are counted.
+    """
+
+    def __init__(
+        self,
+        service: SdkService,
+        *,
+        device_tokens: DeviceTokens,
+        assignment_tokens: AssignmentTokens,
+        attestation: Attestation,
+        clock: Clock,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(
+            Routes(calls.CALLS),
+            MSGPACK,
+            media_types={call.name: calls.MEDIA_TYPE for call in calls.CALLS},
+            readiness=readiness,
+            metrics=metrics,
+        )
+        self._service = service
+        self._device_tokens = device_tokens
+        self._assignment_tokens = assignment_tokens
+        self._attestation = attestation
+        self._clock = clock
+        self._handlers: dict[str, Callable[[Admission, bytes], Awaitable[Response]]] = {
+            calls.ENROL.name: self._enrol,
+            calls.FORGET.name: self._forget,
+            calls.CHECK_IN.name: self._check_in,
+            calls.MODEL.name: self._model,
+            calls.RELEASE.name: self._release,
+            calls.VOCABULARY.name: self._vocabulary,
+            calls.OFFER.name: self._offer,
+            calls.REPORT.name: self._report,
+            calls.FAILURE.name: self._failure,
+        }
+
+    def _admit(self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str]) -> Admission:
+        now = self._clock()
+        token = bearer(headers)
+        if call.credential is Credential.NONE:
+            device = None if token is None else self._device_tokens.read_for_refresh(token, now)
+            return Admission(parts, headers, device)
+        if token is None:
+            raise _missing("Authorization: Bearer <token>")
+        device = self._device_tokens.read(token, now)
+        if call.credential is Credential.DEVICE:
+            return Admission(parts, headers, device)
+        return Admission(parts, headers, device, self._claims(parts, headers, device))
+
+    def _claims(
+        self, parts: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
+    ) -> AssignmentClaims:
+        token = headers.get(calls.ASSIGNMENT_HEADER.lower())
+        if token is None:
+            raise _missing(calls.ASSIGNMENT_HEADER)
+        claims = self._assignment_tokens.read(token, self._clock())
+        if claims.device != device.device or claims.population != device.population:
+            raise Refused(ProblemCode.WRONG_ASSIGNMENT, "The assignment was given to another device.")
+        if claims.assignment != parts["assignment"]:
+            raise Refused(
+                ProblemCode.WRONG_ASSIGNMENT, "The token is for another assignment than the address."
+            )
+        return claims
+
+    async def _act(self, call: Call, admission: Admission, body: bytes) -> Response:
+        return await self._handlers[call.name](admission, body)
+
+    async def _enrol(self, admission: Admission, body: bytes) -> Response:
+        request = _decode_spoken(body, EnrolRequest)
+        known = admission.device
+        if known is not None and known.population != request.population:
+            raise Refused(
+                ProblemCode.FORBIDDEN, "The token is of another population; enrol there without a token."
+            )
+        await self._attestation.verify(request.attestation, request)
+        enrolled = await self._service.enrol(request, None if known is None else known.device)
+        identity = DeviceIdentity(enrolled.device, enrolled.population)
+        enrolment = Enrolment(
+            device=enrolled.device,
+            token=self._device_tokens.issue(identity, self._clock()),
+            expires_in_s=self._device_tokens.ttl_s,
+            return_window=enrolled.return_window,
+        )
+        return MSGPACK.answer(enrolment)
+
+    async def _forget(self, admission: Admission, _body: bytes) -> Response:
+        return MSGPACK.answer(await self._service.forget(admission.identity.device))
+
+    async def _check_in(self, admission: Admission, body: bytes) -> Response:
+        message = _decode_spoken(body, CheckIn)
+        answer = await self._service.check_in(admission.identity, message)
+        outcome = "assigned" if isinstance(answer, Assignment) else answer.reason.value
+        self._metrics.check_ins.labels(outcome).inc()
+        return MSGPACK.answer(answer)
+
+    async def _model(self, admission: Admission, _body: bytes) -> Response:
+        version = admission.parts["version"]
+        if not (version.isascii() and version.isdigit() and len(version) <= 10):
+            raise Refused(ProblemCode.MODEL_UNKNOWN, "A model version is a number.")
+        download = await self._service.model(admission.identity.population, int(version))
+        return _tagged(admission, download.body, download.digest, calls.MODEL_MEDIA_TYPE, IMMUTABLE)
+
+    async def _release(self, admission: Admission, _body: bytes) -> Response:
+        return MSGPACK.answer(await self._service.release(_own_population(admission)))
+
+    async def _vocabulary(self, admission: Admission, _body: bytes) -> Response:
+        words = await self._service.vocabulary(_own_population(admission))
+        digest = hashlib.sha256(words).digest()
+        return _tagged(admission, words, digest, VOCABULARY_MEDIA_TYPE, REVALIDATED)
+
+    async def _offer(self, admission: Admission, body: bytes) -> Response:
+        return MSGPACK.answer(await self._service.offer(admission.claims, wire.decode(body, Offer)))
+
+    async def _report(self, admission: Admission, body: bytes) -> Response:
+        report = wire.decode(body, Report)
+        receipt = await self._service.report(admission.claims, report)
+        self._metrics.reports.labels("duplicate" if receipt.duplicate else "counted").inc()
+        if not receipt.duplicate:
+            self._metrics.delta_bytes.observe(len(report.delta))
+        return MSGPACK.answer(receipt)
+
+    async def _failure(self, admission: Admission, body: bytes) -> Response:
+        failure = wire.decode(body, Failure)
+        noted = await self._service.failure(admission.claims, failure)
+        self._metrics.failures.labels(failure.cause).inc()
+        return MSGPACK.answer(noted)
+
+
+def _missing(header: str) -> Refused:
+    return Refused(ProblemCode.TOKEN_MISSING, f"This call needs the header {header}.")
+
+
+def _decode_spoken(body: bytes, kind: type[T]) -> T:
+    """The message, unless the phone speaks another protocol: then its other fields may mean anything."""
+    spoken = wire.decode(body, _Spoken).protocol
+    if spoken != PROTOCOL:
+        raise Refused(
+            ProblemCode.PROTOCOL_UNSUPPORTED,
+            f"This server speaks protocol {PROTOCOL}, the phone speaks {spoken}.",
+        )
+    return wire.decode(body, kind)
+
+
+def _own_population(admission: Admission) -> PopulationName:
+    population = admission.identity.population
+    if admission.parts["population"] != population:
+        raise Refused(ProblemCode.FORBIDDEN, "This device is enrolled in another population.")
+    return population
+
+
+def _tagged(admission: Admission, body: bytes, digest: bytes, media_type: str, caching: str) -> Response:
+    """The bytes under their digest as ETag, or 304 when the phone has them."""
+    etag = f'"{digest.hex()}"'
+    headers = {"etag": etag, "cache-control": caching, "vary": "authorization"}
+    if _matches(admission.headers.get("if-none-match", ""), etag):
+        return Response(304, headers, b"")
+    return Response(200, {**headers, "content-type": media_type}, body)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """RFC 9110, 13.1.2: any of the listed tags, weak comparison; a star matches what exists."""
+    candidates = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
+    return any(tag in ("*", etag) for tag in candidates)

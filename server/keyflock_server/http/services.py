@@ -1,0 +1,94 @@
+"""What the endpoints ask of the coordinator, no more, so that they can be tried against anything."""
+
+from typing import Protocol
+
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    EnrolRequest,
+    Failure,
+    Forgotten,
+    Noted,
+    Offer,
+    OfferAnswer,
+    Receipt,
+    Refusal,
+    Release,
+    Report,
+    ReturnWindow,
+)
+
+
+class EnrolledDevice(Protocol):
+    """A device that the server knows now."""
+
+    @property
+    def device(self) -> DeviceId:
+        """Its id."""
+        ...
+
+    @property
+    def population(self) -> PopulationName:
+        """The population that it is in."""
+        ...
+
+    @property
+    def return_window(self) -> ReturnWindow:
+        """When it should check in."""
+        ...
+
+
+class ModelDownload(Protocol):
+    """A model version as phones download it."""
+
+    @property
+    def body(self) -> bytes:
+        """A compression container."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the body."""
+        ...
+
+
+class SdkService(Protocol):
+    """What phones may ask. Every method raises ``Refused`` for a broken promise and changes nothing then."""
+
+    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> EnrolledDevice:
+        """A new device, or (``device`` given) the one whose token is being refreshed."""
+        ...
+
+    async def forget(self, device: DeviceId) -> Forgotten:
+        """Remove everything about the device and its user."""
+        ...
+
+    async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
+        """Work, or why there is none and when to return."""
+        ...
+
+    async def model(self, population: PopulationName, version: int) -> ModelDownload:
+        """A model version's bytes."""
+        ...
+
+    async def release(self, population: PopulationName) -> Release:
+        """What keyboards should serve."""
+        ...
+
+    async def vocabulary(self, population: PopulationName) -> bytes:
+        """The words that the model's rows mean."""
+        ...
+
+    async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
+        """Whether to upload."""
+        ...
+
+    async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
+        """Take a delta; returns when it is in the aggregate, durably."""
+        ...
+
+    async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
+        """Take note that no delta will come."""
+        ...

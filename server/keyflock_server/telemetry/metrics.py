@@ -1,0 +1,106 @@
+"""What Prometheus scrapes: one registry a server, so that two servers in one process never mix.
+
+Labels come from closed lists (calls, codes, reasons), so the number of series is bounded whatever
+phones send.
+"""
+
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_DURATIONS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BODY_BYTES: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216)
+_FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The server's instruments. Each attribute is one; its help text says what it counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.check_ins = Counter(
+            "keyflock_check_ins",
+            "Check-ins answered, by outcome: assigned, or the reason of the refusal.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.reports = Counter(
+            "keyflock_reports",
+            "Reports acknowledged: counted, or duplicate of one that was.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.failures = Counter(
+            "keyflock_failures",
+            "Assignments that phones gave back, by cause.",
+            ["cause"],
+            registry=self.registry,
+        )
+        self.problems = Counter(
+            "keyflock_problems",
+            "Requests refused with a problem document, by call and code.",
+            ["call", "code"],
+            registry=self.registry,
+        )
+        self.request_duration_s = Histogram(
+            "keyflock_request_duration_seconds",
+            "From the request's head to the answer, by call.",
+            ["call"],
+            buckets=_DURATIONS_S,
+            registry=self.registry,
+        )
+        self.received_bytes = Counter(
+            "keyflock_received_bytes",
+            "Body bytes received, by call.",
+            ["call"],
+            registry=self.registry,
+        )
+        self.sent_bytes = Counter(
+            "keyflock_sent_bytes", "Body bytes sent, by call.", ["call"], registry=self.registry
+        )
+        self.delta_bytes = Histogram(
+            "keyflock_report_delta_bytes",
+            "Size of the deltas in acknowledged reports.",
+            buckets=_BODY_BYTES,
+            registry=self.registry,
+        )
+        self.bodies_in_flight = Gauge(
+            "keyflock_bodies_in_flight", "Requests being read or answered now.", registry=self.registry
+        )
+        self.body_bytes_in_flight = Gauge(
+            "keyflock_body_bytes_in_flight", "Body bytes held in memory now.", registry=self.registry
+        )
+        self.rounds = Counter(
+            "keyflock_rounds",
+            "Rounds that ended, by outcome: committed or abandoned.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.flush_reports = Histogram(
+            "keyflock_flush_reports",
+            "Reports in one committed micro-batch.",
+            buckets=_FLUSH_REPORTS,
+            registry=self.registry,
+        )
+        self.tick_duration_s = Histogram(
+            "keyflock_tick_duration_seconds",
+            "One pass over deadlines, flushes and closing rounds.",
+            buckets=_DURATIONS_S,
+            registry=self.registry,
+        )
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format, for ``/metrics``."""
+        return generate_latest(self.registry)
