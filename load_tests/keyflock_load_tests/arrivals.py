@@ -1,8 +1,8 @@
 """When phones arrive: drawn before the run, so that a slow server cannot slow its own load down.
 
 The times are a Poisson process whose rate is a day's sine wave. Because they are fixed in advance, latency
-can be counted from the instant at which a call was due, and the waiting that a stalled server causes is in the
-figures (no coordinated omission).
+can be counted from the instant at which a call was due, and the waiting that a stalled server causes is in
+the figures (no coordinated omission).
 
 Source: Lewis and Shedler 1979, Simulation of nonhomogeneous Poisson processes by thinning; Tene, How not to
 measure latency.
