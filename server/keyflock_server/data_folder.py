@@ -1,0 +1,57 @@
+"""The folder that a server lives in: one server at a time, for its own user alone."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final, Self
+
+LOCK_FILE: Final = "lock"
+DATABASE_FILE: Final = "keyflock.sqlite3"
+BLOBS_FOLDER: Final = "blobs"
+
+
+class DataFolderError(Exception):
+    """Fault of the operator: the folder cannot be used; the message says why."""
+
+
+class DataFolder:
+    """A locked data folder.
+
+    Guarantees:
+        No second server opens the same folder, on this machine, until ``release`` or the end of the process,
+        however it ends.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Make the folder if need be (0700) and lock it.
+
+        Raises:
+            DataFolderError: another server holds it, or the system does not let us have it.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataFolderError(f"The data folder {path} cannot be used: {error.strerror}.") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise DataFolderError(
+                f"The data folder {path} is in use by another server (process {holder or 'unknown'})."
+            ) from None
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return cls(path, lock)
+
+    def release(self) -> None:
+        """Let another server have the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

@@ -1,0 +1,60 @@
+"""The loop that drives deadlines, flushes and closing rounds, and the proof that it still beats."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from keyflock_server.telemetry.metrics import Metrics
+
+#: A pass may wait for a server step over the whole model; past this something is stuck.
+STALL_S: Final = 60.0
+
+
+class Heartbeat:
+    """Calls ``beat`` again and again, never twice at once.
+
+    Args:
+        beat: One pass.
+        pause_s: Between two passes.
+        metrics: Where the duration of a pass is shown.
+        monotonic: A clock in seconds that never goes back.
+    """
+
+    def __init__(
+        self,
+        beat: Callable[[], Awaitable[None]],
+        pause_s: float,
+        metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._beat = beat
+        self._pause_s = pause_s
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._last_at_s = monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last pass ended well."""
+        return self._monotonic() - self._last_at_s
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the loop hangs."""
+        return self.age_s > STALL_S
+
+    async def run(self) -> None:
+        """Beat until cancelled.
+
+        Guarantees:
+            A pass that raises ends the loop with its error; the caller takes the process down, for a server
+            that answers phones and closes no rounds is worse than none.
+        """
+        self._last_at_s = self._monotonic()
+        while True:
+            started = self._monotonic()
+            await self._beat()
+            self._last_at_s = self._monotonic()
+            self._metrics.tick_duration_s.observe(self._last_at_s - started)
+            await asyncio.sleep(self._pause_s)

@@ -1,0 +1,49 @@
+"""The table of operator endpoints: served on the admin port, spoken by the command line."""
+
+from dataclasses import dataclass
+from typing import Final
+
+OCTETS: Final = "application/octet-stream"
+TOML: Final = "application/toml"
+
+MAX_CHECKPOINT_BYTES: Final = 268_435_456
+MAX_TASK_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCall:
+    """One endpoint; all of them need the admin token."""
+
+    name: str
+    method: str
+    path: str
+    media_type: str = ""
+    #: 0: the call takes no body.
+    max_body_bytes: int = 0
+
+
+POPULATIONS: Final = OperatorCall("populations", "GET", "/admin/v1/populations")
+CREATE_POPULATION: Final = OperatorCall(
+    "create_population", "PUT", "/admin/v1/populations/{population}", OCTETS, MAX_CHECKPOINT_BYTES
+)
+TASKS: Final = OperatorCall("tasks", "GET", "/admin/v1/tasks")
+CREATE_TASK: Final = OperatorCall("create_task", "POST", "/admin/v1/tasks", TOML, MAX_TASK_BYTES)
+TASK: Final = OperatorCall("task", "GET", "/admin/v1/tasks/{task}")
+PAUSE_TASK: Final = OperatorCall("pause_task", "POST", "/admin/v1/tasks/{task}/pause")
+RESUME_TASK: Final = OperatorCall("resume_task", "POST", "/admin/v1/tasks/{task}/resume")
+CANCEL_TASK: Final = OperatorCall("cancel_task", "POST", "/admin/v1/tasks/{task}/cancel")
+ROUNDS: Final = OperatorCall("rounds", "GET", "/admin/v1/tasks/{task}/rounds")
+ROUND: Final = OperatorCall("round", "GET", "/admin/v1/rounds/{round}")
+
+OPERATOR_CALLS: Final = (
+    POPULATIONS,
+    CREATE_POPULATION,
+    TASKS,
+    CREATE_TASK,
+    TASK,
+    PAUSE_TASK,
+    RESUME_TASK,
+    CANCEL_TASK,
+    ROUNDS,
+    ROUND,
+)

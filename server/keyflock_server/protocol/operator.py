@@ -1,0 +1,81 @@
+"""What an operator sees: the answers of the admin port, as JSON with these field names.
+
+Unlike the SDK's messages these may grow with every release; instants are RFC 3339 in UTC.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+
+class PopulationView(Struct, frozen=True, kw_only=True):
+    """All phones that share one model."""
+
+    name: str
+    #: The newest version.
+    model_version: int
+    parameter_count: int
+    vocabulary_size: int
+    #: Devices enrolled now.
+    devices: int
+
+
+class TaskView(Struct, frozen=True, kw_only=True):
+    """A task, its state, and how far it has come."""
+
+    name: str
+    population: str
+    #: active, paused, cancelled or finished.
+    state: str
+    created_at: datetime
+    rounds_committed: int
+    rounds_abandoned: int
+    max_rounds: int | None
+    #: The task as it was written, by table and key.
+    spec: dict[str, Any]
+
+
+class RoundView(Struct, frozen=True, kw_only=True):
+    """A round: where it stands or how it ended."""
+
+    id: str
+    task: str
+    sequence: int
+    #: Where in the state table of rounds it is.
+    phase: str
+    #: The version that phones train from.
+    model_version: int
+    goal: int
+    minimum: int
+    #: Assignments given out.
+    assigned: int
+    #: Reports in the aggregate, durably.
+    counted: int
+    #: Sum of the reports' weights.
+    weight: float
+    opened_at: datetime
+    deadline_at: datetime
+    closed_at: datetime | None = None
+    #: The version it made, when it was committed.
+    result_version: int | None = None
+    #: Why it was abandoned.
+    detail: str = ""
+
+
+class Populations(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/populations``."""
+
+    populations: list[PopulationView]
+
+
+class Tasks(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/tasks``."""
+
+    tasks: list[TaskView]
+
+
+class Rounds(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/tasks/{name}/rounds``, oldest first."""
+
+    rounds: list[RoundView]
