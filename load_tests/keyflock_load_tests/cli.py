@@ -1,0 +1,76 @@
+"""``python -m keyflock_load_tests SCENARIO [--json] [--out DIR]``."""
+
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from keyflock_load_tests.scenario import Scenario
+from keyflock_load_tests.scenarios import SCENARIOS
+
+#: A report was lost or counted twice, or the server broke.
+EXIT_INCORRECT = 1
+#: The command line asks for something that does not exist.
+EXIT_USAGE = 2
+
+
+def main() -> None:
+    """The command."""
+    typer.run(_run)
+
+
+def _run(
+    scenario: Annotated[str, typer.Argument(help="one of: " + ", ".join(SCENARIOS))] = "steady_day",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="keep the picture, the JSON and the server's log here")
+    ] = None,
+) -> None:
+    """Plays a scenario against a server of its own on this machine; fails only if something is incorrect."""
+    chosen = SCENARIOS.get(scenario)
+    if chosen is None:
+        typer.echo(f"There is no scenario {scenario!r}; there are: {', '.join(SCENARIOS)}.", err=True)
+        raise typer.Exit(EXIT_USAGE)
+    raise typer.Exit(_played(chosen, as_json=as_json, out=out))
+
+
+def _played(scenario: Scenario, *, as_json: bool, out: Path | None) -> int:
+    from keyflock_client_sim.demo.server_process import ServerStartError
+    from keyflock_load_tests.harness import run
+    from keyflock_load_tests.report import print_report
+
+    console = Console(stderr=as_json)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyflock-load-")))
+        console.print(f"{scenario.name}: {scenario.purpose} About {_minutes(scenario)} ...")
+        try:
+            outcome = run(scenario, scratch / "server")
+        except ServerStartError as error:
+            typer.echo(str(error), err=True)
+            return EXIT_INCORRECT
+        print_report(outcome, console)
+        summary = json.dumps(outcome.summary())
+        if out is not None:
+            _keep(out, summary, scratch / "server" / "server.log")
+            picture = out / f"{scenario.name}.png"
+            from keyflock_load_tests.picture import save_picture
+
+            save_picture(outcome, picture)
+            console.print(f"picture: {picture}")
+        if as_json:
+            typer.echo(summary)
+    return EXIT_INCORRECT if outcome.correctness.violations() else 0
+
+
+def _keep(out: Path, summary: str, log: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
+    (out / "server.log").write_bytes(log.read_bytes())
+
+
+def _minutes(scenario: Scenario) -> str:
+    return f"{(scenario.arrivals.duration_s + scenario.drain_s + 15) / 60:.1f} minutes at most"

@@ -1,0 +1,63 @@
+"""What phones carry: a checkpoint to start from, and valid deltas, encoded once and sent by everybody.
+
+The delta is synthetic but shaped like a real one, where about a hundredth of the vocabulary's rows hold most
+of the energy, so that its size and the cost of decoding it are those of real reports.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from keyflock_compression import CodecSpec, encode
+from keyflock_models import Checkpoint, ModelConfig, ParamLayout, init_params, public_vocabulary
+from keyflock_server.protocol.messages import Assignment
+
+ACTIVE_ROW_SHARE = 0.012
+DELTA_NORM = 1.0
+
+
+def synthetic_delta(layout: ParamLayout, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A heavy-tailed update of norm ``DELTA_NORM`` that touches few rows. Shape (P,), float32."""
+    delta = np.empty(layout.size, np.float32)
+    for shape, offset in zip(layout.shapes, layout.offsets, strict=True):
+        size = int(np.prod(shape))
+        values = rng.laplace(size=shape)
+        if len(shape) == 2 and shape[0] >= 1_000:
+            rows = rng.random(shape[0]) < ACTIVE_ROW_SHARE
+            values *= np.where(rows, 10.0, 0.05)[:, None]
+        delta[offset : offset + size] = values.ravel()
+    return delta * np.float32(DELTA_NORM / np.linalg.norm(delta))
+
+
+def fresh_checkpoint(model_size: str, seed: int) -> Checkpoint:
+    """An untrained model of a named size, with the public vocabulary."""
+    config = ModelConfig.named(model_size)
+    vocabulary = public_vocabulary(size=config.vocabulary_size)
+    weights = ParamLayout.of(config).flatten(
+        init_params(config, jax.random.key(seed), vocabulary.log_frequencies)
+    )
+    return Checkpoint(config=config, vocabulary=vocabulary, weights=weights, lineage={"made_by": "load test"})
+
+
+@dataclass(slots=True)
+class ReadyDeltas:
+    """Encoded deltas by codec; the first phone with a new codec pays for the encoding, nobody else."""
+
+    layout: ParamLayout
+    delta: NDArray[np.float32]
+    _encoded: dict[str, bytes] = field(default_factory=dict)
+
+    def for_assignment(self, assignment: Assignment) -> bytes:
+        """A container that ``assignment``'s server accepts."""
+        return self.in_codec(assignment.codec)
+
+    def in_codec(self, codec: Mapping[str, object]) -> bytes:
+        """The delta in the codec of this wire form."""
+        key = json.dumps(codec, sort_keys=True, default=str)
+        if key not in self._encoded:
+            self._encoded[key] = encode(self.delta, self.layout, CodecSpec.from_wire(codec), seed=0)
+        return self._encoded[key]

@@ -1,0 +1,63 @@
+"""A run for the eye: latency per call, what happened to phones, goals, and whether the books agree."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from keyflock_load_tests.outcome import Outcome
+
+_LATENCY_COLUMNS = ("count", "per_s", "p50_ms", "p99_ms", "p999_ms", "max_ms")
+
+
+def print_report(outcome: Outcome, console: Console) -> None:
+    """Prints everything to ``console``."""
+    console.print(_latency_table(outcome))
+    notes = outcome.measurements
+    console.print(f"check-ins    {_tally(notes.check_ins)}")
+    console.print(f"visits       {_tally(notes.endings)}")
+    console.print(f"errors       {_tally(notes.errors()) or 'none'}")
+    console.print(_goal_table(outcome))
+    books = outcome.correctness
+    equal = "==" if books.reports_acked == books.reports_counted else "!="
+    console.print(
+        f"reports acked {books.reports_acked:,} {equal} counted {books.reports_counted:,}"
+        f"   (unsettled {books.reports_unsettled})"
+    )
+    for violation in books.violations():
+        console.print(f"[bold red]BROKEN[/] {violation}")
+    if not books.violations():
+        console.print("[bold green]correct[/]: no report was lost or counted twice, and no answer was a 5xx")
+
+
+def _latency_table(outcome: Outcome) -> Table:
+    scenario = outcome.scenario
+    table = Table(
+        title=f"{scenario.name}: {scenario.arrivals.mean_rate_per_s:g} phones/s for "
+        f"{scenario.arrivals.duration_s:g} s; latency from the instant each call was due"
+    )
+    table.add_column("call")
+    for column in _LATENCY_COLUMNS:
+        table.add_column(column.replace("_ms", " ms").replace("_per", "/"), justify="right")
+    for call, found in outcome.figures().items():
+        if "p99_ms" in found:
+            count, *rest = (found[column] for column in _LATENCY_COLUMNS)
+            table.add_row(call, f"{count:,.0f}", *(f"{value:,.1f}" for value in rest))
+    return table
+
+
+def _goal_table(outcome: Outcome) -> Table:
+    table = Table(title="goals (a missed goal does not fail the run)")
+    table.add_column("goal")
+    table.add_column("measured", justify="right")
+    table.add_column("")
+    for verdict in outcome.verdicts():
+        measured = "not measured" if verdict.measured is None else f"{verdict.measured:,.4g}"
+        table.add_row(verdict.goal.sentence, measured, "[green]met" if verdict.is_met else "[yellow]missed")
+    return table
+
+
+def _tally(counts: Mapping[str, int]) -> str:
+    return " · ".join(
+        f"{word} {count:,}" for word, count in sorted(counts.items(), key=lambda item: -item[1])
+    )
