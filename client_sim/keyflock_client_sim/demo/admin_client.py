@@ -101,7 +101,8 @@ class AdminClient:
             async with self._session.request(method, url, data=body or None, headers=headers) as answer:
                 said = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise AdminError("unreachable", f"{method} {url}: {str(error) or type(error).__name__}.") from None
+            reason = str(error) or type(error).__name__
+            raise AdminError("unreachable", f"{method} {url}: {reason}.") from None
         if answer.status >= 400:
             raise _refusal(answer.status, said)
         return msgspec.json.decode(said, type=kind)
