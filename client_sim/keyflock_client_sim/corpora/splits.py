@@ -1,0 +1,152 @@
+"""Which text is public, which phones train, and which users nobody trains on.
+
+Every split is by user (or by group of users), so that a figure on held-out users says what a new user would
+see. The only randomness is the seed: the same corpus and seed give the same split on every machine.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from keyflock_client_sim.corpora.sources import Corpus
+from keyflock_client_sim.corpora.text import CorpusError, UserText
+
+MAX_DEVICE_WORDS: Final = 2_000
+MIN_DEVICE_WORDS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceText:
+    """What one phone holds: a part of its user's messages, in their order."""
+
+    #: Unique within the fleet: the user's name and the part's number.
+    device: str
+    user: str
+    messages: tuple[str, ...]
+
+    @property
+    def words(self) -> int:
+        """Words by white space."""
+        return sum(len(message.split()) for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The three parts of a corpus; no user is in two of them."""
+
+    #: Version 0 is trained on it; no phone has it.
+    public: tuple[UserText, ...]
+    #: The fleet's phones.
+    phones: tuple[DeviceText, ...]
+    #: Users that nobody trains on, cut to a phone's size: each is a phone that only evaluates.
+    held_out: tuple[DeviceText, ...]
+
+
+def split(
+    corpus: Corpus,
+    *,
+    seed: int,
+    devices: int,
+    held_out_devices: int,
+    public_ratio: float = 1 / 3,
+    min_words: int = MIN_DEVICE_WORDS,
+    max_words: int = MAX_DEVICE_WORDS,
+) -> Split:
+    """Public groups, phones and held-out phones of one corpus.
+
+    Args:
+        corpus: Where the text comes from.
+        seed: Decides who is where.
+        devices: Phones wanted; fewer come back where the corpus has fewer.
+        held_out_devices: Held-out phones wanted; at most a quarter of all phones where text is short.
+        public_ratio: Share of the groups (plays, users) that is public; 0 for none.
+        min_words: Phones with fewer words are dropped, as a real one with too few examples never trains.
+        max_words: A user with more is several phones.
+
+    Raises:
+        CorpusError: Not a single phone, or no held-out phone, is left.
+    """
+    public, rest = take_public(corpus.users, public_ratio, seed=seed, group_of=corpus.group_of)
+    ordered = sorted(rest, key=lambda user: _rank(user.user, seed))
+    by_user = [parts for user in ordered if (parts := into_devices(user, min_words, max_words))]
+    available = sum(len(parts) for parts in by_user)
+    held_out_wanted = min(held_out_devices, math.ceil(available / 4))
+    held_out: list[DeviceText] = []
+    phones: list[DeviceText] = []
+    for parts in by_user:
+        (held_out if len(held_out) < held_out_wanted else phones).extend(parts)
+    if not phones or not held_out:
+        raise CorpusError(
+            f"{corpus.name}: too little text for phones of {min_words} words beside held-out ones"
+        )
+    return Split(public, _drawn(phones, devices, seed), _drawn(held_out, held_out_wanted, seed))
+
+
+def take_public(
+    users: Sequence[UserText], ratio: float, *, seed: int, group_of: Callable[[UserText], str]
+) -> tuple[tuple[UserText, ...], tuple[UserText, ...]]:
+    """A share of the groups, and the rest; both in the corpus's order.
+
+    Guarantees:
+        A group is on one side only. A larger ratio takes a superset of what a smaller one takes.
+    """
+    groups = sorted({group_of(user) for user in users}, key=lambda group: _rank(group, seed))
+    chosen = set(groups[: round(len(groups) * ratio)])
+    public = tuple(user for user in users if group_of(user) in chosen)
+    return public, tuple(user for user in users if group_of(user) not in chosen)
+
+
+def into_devices(
+    user: UserText, min_words: int = MIN_DEVICE_WORDS, max_words: int = MAX_DEVICE_WORDS
+) -> tuple[DeviceText, ...]:
+    """A user's messages as phones of at most ``max_words`` words each, oldest messages first.
+
+    Edge cases:
+        a part below ``min_words`` -> dropped; a single message above ``max_words`` -> a phone of its own
+    """
+    return tuple(
+        DeviceText(f"{user.user}#{number}", user.user, tuple(part))
+        for number, part in enumerate(_parts(user.messages, max_words))
+        if sum(len(message.split()) for message in part) >= min_words
+    )
+
+
+def split_in_time(device: DeviceText, later_ratio: float = 0.2) -> tuple[DeviceText, DeviceText]:
+    """A phone's earlier messages to train on and its later ones to test on; each has at least one.
+
+    Raises:
+        CorpusError: The phone has fewer than two messages.
+    """
+    count = len(device.messages)
+    if count < 2:
+        raise CorpusError("a phone with fewer than two messages cannot be split in time")
+    earlier = min(max(round(count * (1 - later_ratio)), 1), count - 1)
+    return (
+        DeviceText(device.device, device.user, device.messages[:earlier]),
+        DeviceText(device.device, device.user, device.messages[earlier:]),
+    )
+
+
+def _drawn(devices: Iterable[DeviceText], count: int, seed: int) -> tuple[DeviceText, ...]:
+    return tuple(sorted(devices, key=lambda device: _rank(device.device, seed))[:count])
+
+
+def _rank(name: str, seed: int) -> bytes:
+    # A hash instead of a shuffle: a user's place depends on no other user, so a grown corpus keeps its split.
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _parts(messages: Iterable[str], max_words: int) -> Iterator[list[str]]:
+    part: list[str] = []
+    words = 0
+    for message in messages:
+        length = len(message.split())
+        if part and words + length > max_words:
+            yield part
+            part, words = [], 0
+        part.append(message)
+        words += length
+    if part:
+        yield part
