@@ -1,0 +1,51 @@
+"""The last page: did the phones learn, against what, and do the books agree?"""
+
+from rich.console import Console
+from rich.table import Table
+
+from keyflock_client_sim.demo.result import DemoResult, Interval, Recall
+from keyflock_client_sim.demo.table import byte_size, percent
+
+
+def print_verdict(result: DemoResult, console: Console) -> None:
+    """Prints the comparison with the baselines, the upload's price and the books."""
+    table = Table(title=f"on {result.held_out_devices} phones that took no part")
+    for column in ("model", "recall@1", "recall@3"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    rows: tuple[tuple[str, Recall, str], ...] = (
+        ("unigram", result.unigram, ""),
+        ("Kneser-Ney trigram, all text in one place", result.trigram, ""),
+        ("version 0: pre-trained on public text", result.start, ""),
+        (f"version {len(result.rounds)}: after {len(result.rounds)} rounds", result.end, "bold"),
+    )
+    for name, recall, style in rows:
+        table.add_row(name, percent(recall.at_1), percent(recall.at_3), style=style)
+    console.print(table)
+    console.print(
+        f"gain over version 0   recall@1 {_points(result.gain_at_1)}   recall@3 {_points(result.gain_at_3)}"
+        "   [dim](95 % paired bootstrap over users)[/]"
+    )
+    console.print(
+        f"upload                {byte_size(result.bytes_per_report)} a report against "
+        f"{byte_size(result.fp32_bytes)} in float32: "
+        f"{result.bits_per_parameter:.3f} bits a parameter{_nmse(result)}"
+    )
+    equal = result.reports_acked == result.reports_counted
+    console.print(
+        f"books                 {result.reports_acked:,} reports acknowledged, "
+        f"{result.reports_counted:,} counted {'[green]✓[/]' if equal else '[bold red]they differ[/]'}"
+    )
+    learned = result.gain_at_1.low > 0
+    console.print(
+        "[bold green]The phones learned.[/]"
+        if learned
+        else "[bold yellow]The gain is not clear of zero; more rounds (--rounds) would show.[/]"
+    )
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.gain:+.2f} points [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+
+
+def _nmse(result: DemoResult) -> str:
+    return "" if result.cohort_nmse is None else f", error of a round's mean (NMSE) {result.cohort_nmse:.3f}"
