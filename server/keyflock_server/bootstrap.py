@@ -1,1 +1,134 @@
 """The only file that names concrete classes: settings in, a running server out."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from keyflock_server.coordinator import Coordinator
+from keyflock_server.data_folder import DataFolder
+from keyflock_server.http.admin import AdminEndpoints
+from keyflock_server.http.application import application
+from keyflock_server.http.bodies import BodyLimits
+from keyflock_server.http.embedded import EmbeddedServer
+from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.plane import Clock
+from keyflock_server.http.probes import Probes
+from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.sdk import SdkEndpoints
+from keyflock_server.http.server import Port, Server
+from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.identity.attestation import AcceptAll, Attestation
+from keyflock_server.identity.device_tokens import DeviceTokens
+from keyflock_server.identity.keys import load_or_create_admin_token, load_or_create_signing_keys
+from keyflock_server.settings import Settings
+from keyflock_server.telemetry.metrics import Metrics
+
+_log: Final = structlog.get_logger("keyflock.server")
+
+
+def system_clock() -> datetime:
+    """Now, aware UTC."""
+    return datetime.now(UTC)
+
+
+def build(settings: Settings, clock: Clock = system_clock, attestation: Attestation | None = None) -> Server:
+    """A server that will run as ``settings`` say.
+
+    Args:
+        settings: How to run.
+        clock: Gives now, aware UTC.
+        attestation: Judges phones at enrolment; None takes every phone at its word, and the log warns of it.
+    Raises:
+        DataFolderError: fault of the operator; the data folder cannot be used.
+        KeyFileError: fault of the operator; a secret's file cannot be used.
+    """
+    parts = _assemble(settings, clock, attestation or AcceptAll())
+    heartbeat = Heartbeat(parts.coordinator.tick, settings.tick_s, parts.metrics)
+    probes = Probes(parts.readiness, heartbeat, parts.metrics)
+    body_limits = BodyLimits(
+        settings.max_bodies_in_flight,
+        settings.max_body_bytes_in_flight,
+        settings.body_timeout_s,
+        parts.metrics,
+    )
+    return Server(
+        parts.coordinator,
+        parts.folder,
+        sdk_port=Port(
+            application(parts.sdk, body_limits, probes, with_metrics=False), settings.host, settings.port
+        ),
+        admin_port=Port(
+            application(parts.admin, body_limits, probes, with_metrics=True),
+            settings.admin_host,
+            settings.admin_port,
+        ),
+        readiness=parts.readiness,
+        heartbeat=heartbeat,
+        shutdown_grace_s=settings.shutdown_grace_s,
+    )
+
+
+def embedded_exchange(
+    data_dir: Path, clock: Clock, *, attestation: Attestation | None = None, **options: object
+) -> EmbeddedServer:
+    """A server inside the caller's event loop, on the caller's clock, without sockets.
+
+    Args:
+        data_dir: Its data folder.
+        clock: Gives now, aware UTC: usually a simulation's.
+        attestation: As for ``build``.
+        options: Further fields of ``Settings``. Reports do not wait for their micro-batch (``ack_wait_s`` 0)
+            unless said so, for nobody would flush it while the caller waits.
+    """
+    settings = Settings.read({"ack_wait_s": 0.0, **options, "data_dir": data_dir}, environment={})
+    parts = _assemble(settings, clock, attestation or AcceptAll())
+    return EmbeddedServer(
+        parts.coordinator,
+        sdk=parts.sdk,
+        admin=parts.admin,
+        readiness=parts.readiness,
+        admin_token=parts.admin_token,
+        release=parts.folder.release,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    folder: DataFolder
+    admin_token: str
+    coordinator: Coordinator
+    sdk: SdkEndpoints
+    admin: AdminEndpoints
+    readiness: Readiness
+    metrics: Metrics
+
+
+def _assemble(settings: Settings, clock: Clock, attestation: Attestation) -> _Parts:
+    folder = DataFolder.open(settings.data_dir)
+    try:
+        keys = load_or_create_signing_keys(folder.path)
+        admin_token = load_or_create_admin_token(folder.path)
+    except BaseException:
+        folder.release()
+        raise
+    if attestation.warning:
+        _log.warning(attestation.warning)
+    metrics, readiness = Metrics(), Readiness()
+    assignment_tokens = AssignmentTokens(keys)
+    coordinator = Coordinator()
+    sdk = SdkEndpoints(
+        coordinator,
+        device_tokens=DeviceTokens(
+            keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
+        ),
+        assignment_tokens=assignment_tokens,
+        attestation=attestation,
+        clock=clock,
+        readiness=readiness,
+        metrics=metrics,
+    )
+    admin = AdminEndpoints(coordinator, admin_token=admin_token, readiness=readiness, metrics=metrics)
+    return _Parts(folder, admin_token, coordinator, sdk, admin, readiness, metrics)

@@ -8,6 +8,7 @@ from typing import Final, Self
 LOCK_FILE: Final = "lock"
 DATABASE_FILE: Final = "keyflock.sqlite3"
 BLOBS_FOLDER: Final = "blobs"
+ANNOUNCEMENT_FILE: Final = "server.json"
 
 
 class DataFolderError(Exception):
@@ -49,6 +50,21 @@ class DataFolder:
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         return cls(path, lock)
+
+    @property
+    def database_url(self) -> str:
+        """Where the embedded database is, as SQLAlchemy says it."""
+        return f"sqlite+aiosqlite:///{self.path.absolute() / DATABASE_FILE}"
+
+    @property
+    def blobs(self) -> Path:
+        """Where blobs are kept."""
+        return self.path / BLOBS_FOLDER
+
+    @property
+    def announcement(self) -> Path:
+        """The file that says where the server listens, while it runs."""
+        return self.path / ANNOUNCEMENT_FILE
 
     def release(self) -> None:
         """Let another server have the folder."""

@@ -23,6 +23,7 @@ def application(
     served = web.Application()
     served[PLANE] = plane
     served[BODY_LIMITS] = body_limits
+    served.on_response_prepare.append(_name_server)
     probes.add_to(served, with_metrics=with_metrics)
     served.router.add_route(hdrs.METH_ANY, "/{path:.*}", _handle, expect_handler=_expect_later)
     return served
@@ -43,6 +44,9 @@ async def _expect_later(_request: web.Request) -> None:
 
 
 def _web_response(answer: Response) -> web.Response:
-    response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+    return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    """Say who answers, and not with which versions of which libraries."""
     response.headers[hdrs.SERVER] = "keyflock"
-    return response

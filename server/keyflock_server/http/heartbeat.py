@@ -1,6 +1,7 @@
 """The loop that drives deadlines, flushes and closing rounds, and the proof that it still beats."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -33,6 +34,7 @@ class Heartbeat:
         self._metrics = metrics
         self._monotonic = monotonic
         self._last_at_s = monotonic()
+        self._stop_asked = asyncio.Event()
 
     @property
     def age_s(self) -> float:
@@ -45,16 +47,22 @@ class Heartbeat:
         return self.age_s > STALL_S
 
     async def run(self) -> None:
-        """Beat until cancelled.
+        """Beat until told to stop.
 
         Guarantees:
             A pass that raises ends the loop with its error; the caller takes the process down, for a server
             that answers phones and closes no rounds is worse than none.
         """
         self._last_at_s = self._monotonic()
-        while True:
+        while not self._stop_asked.is_set():
             started = self._monotonic()
             await self._beat()
             self._last_at_s = self._monotonic()
             self._metrics.tick_duration_s.observe(self._last_at_s - started)
-            await asyncio.sleep(self._pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await self._stop_asked.wait()
+
+    def stop(self) -> None:
+        """End the loop after the pass that it is in: a pass is never cut in the middle of a transaction."""
+        self._stop_asked.set()

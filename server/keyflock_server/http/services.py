@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
@@ -19,6 +19,8 @@ from keyflock_server.protocol.messages import (
     Report,
     ReturnWindow,
 )
+from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.rounds.task import TaskSpec
 
 
 class EnrolledDevice(Protocol):
@@ -91,4 +93,48 @@ class SdkService(Protocol):
 
     async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
         """Take note that no delta will come."""
+        ...
+
+
+class OperatorService(Protocol):
+    """What operators may ask; raises ``Refused`` like ``SdkService``."""
+
+    async def create_population(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
+        """A new population whose version 0 is this checkpoint (it carries its vocabulary)."""
+        ...
+
+    async def populations(self) -> list[PopulationView]:
+        """All of them, by name."""
+        ...
+
+    async def create_task(self, spec: TaskSpec) -> TaskView:
+        """A new task; its first round opens with the next pass."""
+        ...
+
+    async def tasks(self) -> list[TaskView]:
+        """All of them, oldest first."""
+        ...
+
+    async def task(self, name: TaskName) -> TaskView:
+        """One task."""
+        ...
+
+    async def pause_task(self, name: TaskName) -> TaskView:
+        """Give out no more work; reports under way are still taken."""
+        ...
+
+    async def resume_task(self, name: TaskName) -> TaskView:
+        """Give out work again."""
+        ...
+
+    async def cancel_task(self, name: TaskName) -> TaskView:
+        """End the task for good; its open round is abandoned."""
+        ...
+
+    async def rounds(self, task: TaskName) -> list[RoundView]:
+        """The task's rounds, oldest first."""
+        ...
+
+    async def round(self, round_id: RoundId) -> RoundView:
+        """One round."""
         ...

@@ -8,8 +8,10 @@ from keyflock_server.protocol.messages import EnrolRequest
 class Attestation(Protocol):
     """Judges the evidence that a phone enrols with."""
 
-    #: One sentence for the operator at start-up when this verifier is weaker than a phone fleet needs, or "".
-    warning: str
+    @property
+    def warning(self) -> str:
+        """One sentence for the operator at start-up when this is weaker than real phones need, or nothing."""
+        ...
 
     async def verify(self, evidence: bytes, request: EnrolRequest) -> None:
         """Return when the evidence is good.

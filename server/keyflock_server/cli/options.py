@@ -1,0 +1,40 @@
+"""Options that several commands share: where the server is, and how to print its answer."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keyflock_server.cli.connection import Connection
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", envvar="KEYFLOCK_ADMIN_URL", help="The server's admin address.", show_default=False
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        help="File with the admin token; KEYFLOCK_ADMIN_TOKEN may hold the token itself.",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="KEYFLOCK_DATA_DIR",
+        help="The server's data folder, when it is on this machine: tells the address and the token.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
+
+
+def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> Connection:
+    """The server that the shared options and the environment name."""
+    token = None if token_file is not None else os.environ.get("KEYFLOCK_ADMIN_TOKEN")
+    return Connection.find(url=url, token=token, token_file=token_file, data_dir=data_dir)

@@ -1,0 +1,45 @@
+"""``keyflock population``: make and list the groups of phones that share a model."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from keyflock_server.cli import output
+from keyflock_server.cli.errors import CommandError, ExitCode
+from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.http import operator_calls
+
+COLUMNS: Final = ("name", "model_version", "parameter_count", "vocabulary_size", "devices")
+
+app = typer.Typer(no_args_is_help=True, help="Phones of one app and language that share a model.")
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A safetensors checkpoint with its vocabulary: version 0.")
+    ],
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a population whose version 0 is CHECKPOINT."""
+    try:
+        body = checkpoint.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{checkpoint} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
+    connection = connect(url, token_file, data_dir)
+    answer = connection.call(operator_calls.CREATE_POPULATION, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("list")
+def show_all(
+    url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """List the populations."""
+    answer = connect(url, token_file, data_dir).call(operator_calls.POPULATIONS)
+    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["populations"])

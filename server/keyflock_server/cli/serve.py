@@ -1,0 +1,105 @@
+"""``keyflock serve``: run a server until it is told to stop."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from keyflock_server.cli import output
+from keyflock_server.cli.errors import CommandError, ExitCode
+from keyflock_server.http.addresses import Addresses
+from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
+
+
+def serve(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            help="Database, models and secrets; made when missing. Or KEYFLOCK_DATA_DIR.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where phones connect.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="0 lets the system choose.", show_default="8700")
+    ] = None,
+    admin_host: Annotated[
+        str | None, typer.Option("--admin-host", help="Where operators connect.", show_default="127.0.0.1")
+    ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option("--admin-port", help="0 lets the system choose.", show_default="8701")
+    ] = None,
+    announce: Annotated[
+        Path | None,
+        typer.Option(
+            "--announce",
+            help="Write {sdk_url, admin_url, pid} to this file once ready.",
+            show_default=False,
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option("--log-format", help="json or console.", show_default="console")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.", show_default="INFO")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Announce readiness as one JSON line.")] = False,
+) -> None:
+    """Serve phones and operators until SIGTERM or Ctrl-C.
+
+    Every other setting is read from the environment: KEYFLOCK_ACK_WAIT_S, KEYFLOCK_BODY_TIMEOUT_S and so on
+    (server/README.md lists them).
+    """
+    from keyflock_server.bootstrap import build
+    from keyflock_server.data_folder import DataFolderError
+    from keyflock_server.http.listeners import ListenError
+    from keyflock_server.http.server import BackgroundLoopError
+    from keyflock_server.identity.keys import KeyFileError
+    from keyflock_server.settings import Settings, SettingsError
+    from keyflock_server.telemetry.logs import configure_logs
+
+    options = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "admin_host": admin_host,
+        "admin_port": admin_port,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    if announce is not None and not announce.absolute().parent.is_dir():
+        raise CommandError(f"--announce: there is no folder {announce.absolute().parent}.", ExitCode.USAGE)
+    try:
+        settings = Settings.read(options)
+        configure_logs(settings.log_format, settings.log_level)
+        server = build(settings)
+
+        def on_ready(addresses: Addresses) -> None:
+            _say(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
+            if announce is not None:
+                addresses.write(announce)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.run(on_ready))
+    except (SettingsError, DataFolderError, KeyFileError, ListenError) as error:
+        raise CommandError(str(error), ExitCode.CANNOT_START) from None
+    except BackgroundLoopError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from None
+
+
+def _say(addresses: Addresses, admin_token_file: Path, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json({**addresses.to_dict(), "admin_token_file": str(admin_token_file)})
+    else:
+        sys.stdout.write(
+            f"phones connect to    {addresses.sdk_url}\n"
+            f"operators connect to {addresses.admin_url}\n"
+            f"admin token in       {admin_token_file}\n"
+        )
+    sys.stdout.flush()

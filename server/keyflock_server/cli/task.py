@@ -1,0 +1,118 @@
+"""``keyflock task``: what the phones of a population should train, and whether they may right now."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from keyflock_server.cli import output
+from keyflock_server.cli.errors import CommandError, ExitCode
+from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.http import operator_calls
+from keyflock_server.http.operator_calls import OperatorCall
+
+COLUMNS: Final = ("name", "population", "state", "rounds_committed", "rounds_abandoned", "max_rounds")
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
+
+app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits.")
+
+
+@app.command("create")
+def create(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task (docs/operators.md).")],
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Start the task that FILE.toml describes."""
+    body = _checked(file)
+    answer = connect(url, token_file, data_dir).call(operator_calls.CREATE_TASK, body=body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("list")
+def show_all(
+    url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """List the tasks."""
+    answer = connect(url, token_file, data_dir).call(operator_calls.TASKS)
+    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["tasks"])
+
+
+@app.command("show")
+def show(
+    name: TaskName,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show one task."""
+    _call(operator_calls.TASK, name, url, token_file, data_dir, as_json=as_json)
+
+
+@app.command("pause")
+def pause(
+    name: TaskName,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Give out no more work; reports under way are still taken."""
+    _call(operator_calls.PAUSE_TASK, name, url, token_file, data_dir, as_json=as_json)
+
+
+@app.command("resume")
+def resume(
+    name: TaskName,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Give out work again."""
+    _call(operator_calls.RESUME_TASK, name, url, token_file, data_dir, as_json=as_json)
+
+
+@app.command("cancel")
+def cancel(
+    name: TaskName,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """End a task for good; its open round is abandoned."""
+    _call(operator_calls.CANCEL_TASK, name, url, token_file, data_dir, as_json=as_json)
+
+
+def _call(
+    call: OperatorCall,
+    name: str,
+    url: str | None,
+    token_file: Path | None,
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    answer = connect(url, token_file, data_dir).call(call, {"task": name})
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+def _checked(file: Path) -> bytes:
+    """The file's bytes; read as a task first, so that a mistake is found before anything is sent."""
+    from keyflock_server.rounds.task import TaskError, parse_task
+
+    try:
+        body = file.read_bytes()
+        parse_task(body.decode())
+    except OSError as error:
+        raise CommandError(f"{file} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{file} is not UTF-8 text.", ExitCode.INPUT) from None
+    except (TaskError, RecursionError) as error:
+        raise CommandError(f"{file}: {error}", ExitCode.INPUT) from None
+    return body

@@ -1,0 +1,135 @@
+"""The endpoints that operators call: one bearer token, JSON answers, TOML tasks, safetensors checkpoints."""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import structlog
+
+from keyflock_server.http import operator_calls
+from keyflock_server.http.documents import JSON
+from keyflock_server.http.operator_calls import OPERATOR_CALLS, OperatorCall
+from keyflock_server.http.plane import Plane, bearer, with_header
+from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.routes import Routes
+from keyflock_server.http.services import OperatorService
+from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import Name
+from keyflock_server.protocol.operator import Populations, Rounds, Tasks
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.task import TaskError, parse_task
+from keyflock_server.telemetry.metrics import Metrics
+
+_log: Final = structlog.get_logger("keyflock.operator")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAdmission:
+    """One call that the admin token has opened."""
+
+    parts: Mapping[str, str]
+
+
+class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
+    """Everything in ``operator_calls.OPERATOR_CALLS``.
+
+    Args:
+        service: The coordinator.
+        admin_token: What every call must show.
+        readiness: Whether to take work now.
+        metrics: Where requests are counted.
+    """
+
+    def __init__(
+        self, service: OperatorService, *, admin_token: str, readiness: Readiness, metrics: Metrics
+    ) -> None:
+        super().__init__(
+            Routes(OPERATOR_CALLS),
+            JSON,
+            media_types={call.name: call.media_type for call in OPERATOR_CALLS},
+            readiness=readiness,
+            metrics=metrics,
+        )
+        self._service = service
+        self._admin_token = admin_token.encode()
+        self._handlers: dict[str, Callable[[Mapping[str, str], bytes], Awaitable[Response]]] = {
+            operator_calls.POPULATIONS.name: self._populations,
+            operator_calls.CREATE_POPULATION.name: self._create_population,
+            operator_calls.TASKS.name: self._tasks,
+            operator_calls.CREATE_TASK.name: self._create_task,
+            operator_calls.TASK.name: self._task,
+            operator_calls.PAUSE_TASK.name: self._pause_task,
+            operator_calls.RESUME_TASK.name: self._resume_task,
+            operator_calls.CANCEL_TASK.name: self._cancel_task,
+            operator_calls.ROUNDS.name: self._rounds,
+            operator_calls.ROUND.name: self._round,
+        }
+
+    def _admit(
+        self, call: OperatorCall, parts: Mapping[str, str], headers: Mapping[str, str]
+    ) -> OperatorAdmission:
+        token = bearer(headers)
+        if token is None:
+            raise Refused(
+                ProblemCode.TOKEN_MISSING,
+                f"The call {call.name} needs the header Authorization: Bearer <token>.",
+            )
+        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._admin_token):
+            raise Refused(ProblemCode.TOKEN_INVALID, "The token is not this server's admin token.")
+        return OperatorAdmission(parts)
+
+    async def _act(self, call: OperatorCall, admission: OperatorAdmission, body: bytes) -> Response:
+        response = await self._handlers[call.name](admission.parts, body)
+        if call.method != "GET":
+            _log.info("operator call", call=call.name, **admission.parts)
+        return response
+
+    async def _populations(self, _parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(Populations(populations=await self._service.populations()))
+
+    async def _create_population(self, parts: Mapping[str, str], body: bytes) -> Response:
+        name = PopulationName(_name(parts["population"], "population"))
+        return JSON.answer(await self._service.create_population(name, body), status=201)
+
+    async def _tasks(self, _parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(Tasks(tasks=await self._service.tasks()))
+
+    async def _create_task(self, _parts: Mapping[str, str], body: bytes) -> Response:
+        try:
+            spec = parse_task(body.decode())
+        except UnicodeDecodeError:
+            raise Refused(ProblemCode.INVALID_TASK, "The task is not UTF-8 text.") from None
+        except RecursionError:
+            raise Refused(ProblemCode.INVALID_TASK, "The task is nested too deeply.") from None
+        except TaskError as error:
+            raise Refused(ProblemCode.INVALID_TASK, str(error)) from None
+        created = await self._service.create_task(spec)
+        return with_header(JSON.answer(created, status=201), "location", f"/admin/v1/tasks/{created.name}")
+
+    async def _task(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.task(TaskName(parts["task"])))
+
+    async def _pause_task(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.pause_task(TaskName(parts["task"])))
+
+    async def _resume_task(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.resume_task(TaskName(parts["task"])))
+
+    async def _cancel_task(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.cancel_task(TaskName(parts["task"])))
+
+    async def _rounds(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(Rounds(rounds=await self._service.rounds(TaskName(parts["task"]))))
+
+    async def _round(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.round(RoundId(parts["round"])))
+
+
+def _name(text: str, noun: str) -> str:
+    try:
+        return msgspec.convert(text, Name)
+    except msgspec.ValidationError as error:
+        raise Refused(ProblemCode.MALFORMED_BODY, f"The {noun}'s name in the address: {error}.") from None

@@ -1,0 +1,69 @@
+"""The two ports: one for phones, one for operators."""
+
+import errno
+from dataclasses import dataclass
+from typing import Final, Self
+
+from aiohttp import web
+
+#: An idle connection is kept this long; phones rarely have two things to say in a row.
+KEEPALIVE_S: Final = 75.0
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+
+
+class ListenError(Exception):
+    """Fault of the operator: a port cannot be had; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One bound port."""
+
+    runner: web.AppRunner
+    url: str
+
+    @classmethod
+    async def open(
+        cls, application: web.Application, host: str, port: int, *, shutdown_grace_s: float
+    ) -> Self:
+        """Serve ``application`` on a port; 0 lets the system choose.
+
+        Raises:
+            ListenError: the port is taken, or not ours to take, or the host is not this machine's.
+        """
+        runner = web.AppRunner(
+            application,
+            access_log=None,  # durations and outcomes are metrics; a line a request would tell who spoke when
+            auto_decompress=False,  # no Content-Encoding is taken, so nothing is ever inflated
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=shutdown_grace_s,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise ListenError(f"Cannot listen on {host} port {port}: {_reason(error)}.") from None
+        address = runner.addresses[0]
+        return cls(runner, _url(host, address[1]))
+
+    async def close(self) -> None:
+        """Stop accepting, let answers in flight finish within the grace period, close."""
+        await self.runner.cleanup()
+
+
+def _url(host: str, port: int) -> str:
+    host = _ANY.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "another program has it"
+        case errno.EACCES:
+            return "only the system's administrator may"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address"
+        case _:
+            return error.strerror or str(error)
