@@ -1,0 +1,295 @@
+"""Golden bytes of every message: the contract for SDKs in other languages.
+
+Each vector is a ``.bin`` beside a ``.toml`` that says what it means. A vector is never changed once it is
+published; a new field gets a new vector. Run this file as a program to write the vectors that are missing.
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from msgspec import to_builtins
+
+from keyflock_server.protocol import messages, wire
+from keyflock_server.protocol.calls import CALLS
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+from keyflock_server.protocol.messages import (
+    Assignment,
+    Capabilities,
+    CheckIn,
+    Conditions,
+    Enrolment,
+    EnrolRequest,
+    Failure,
+    FailureCause,
+    Forgotten,
+    Message,
+    Noted,
+    Offer,
+    OfferAction,
+    OfferAnswer,
+    Receipt,
+    Refusal,
+    RefusalReason,
+    Release,
+    Report,
+    ReturnWindow,
+    TrainingPlan,
+)
+from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+
+VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "protocol"
+WINDOW = ReturnWindow(min_s=600.0, max_s=1800.0)
+
+#: What each vector means. The name of the message's type is in the name of the file.
+MEANINGS: dict[str, tuple[str, Message]] = {
+    "enrol_request_minimal": (
+        "A new phone, everything left out that has a default.",
+        EnrolRequest(protocol=1, population="en-US", app_build=412, locale="en-US"),
+    ),
+    "enrol_request_full": (
+        "A new phone that says everything it can.",
+        EnrolRequest(
+            protocol=1,
+            population="en-US",
+            app_build=412,
+            locale="en-US",
+            capabilities=Capabilities(codecs=("dense",), max_download_bytes=2_000_000),
+            attestation=bytes(range(16)),
+            user="u-5f2c",
+        ),
+    ),
+    "enrolment": (
+        "The server's answer: the phone's identity and its bearer token.",
+        Enrolment(
+            device=DeviceId("d-0123456789abcdef"),
+            token="header.payload.signature",
+            expires_in_s=86400.0,
+            return_window=WINDOW,
+        ),
+    ),
+    "check_in_minimal": (
+        "An idle, charging phone on Wi-Fi with nothing typed yet.",
+        CheckIn(protocol=1, app_build=412, locale="en-US"),
+    ),
+    "check_in_full": (
+        "A phone in use on mobile data.",
+        CheckIn(
+            protocol=1,
+            app_build=412,
+            locale="en-US",
+            conditions=Conditions(
+                is_idle=False, is_charging=False, is_unmetered=False, battery_ratio=0.25, thermal_status=2
+            ),
+            examples=117,
+            capabilities=Capabilities(codecs=("deadzone",), max_download_bytes=8_388_608),
+        ),
+    ),
+    "assignment": (
+        "Work: train version 7 on at most 256 sequences and encode the delta with the deadzone codec.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("next-word"),
+            round=RoundId("next-word-8"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(learning_rate=0.3125),
+            codec={"codec": "deadzone", "value_bits": 8, "target_nmse": 0.125},
+            seed=2**40 + 1,
+            expires_in_s=900.0,
+        ),
+    ),
+    "assignment_full_plan": (
+        "Work with every field of the training plan away from its default.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("next-word"),
+            round=RoundId("next-word-8"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(
+                learning_rate=0.5,
+                epochs=2,
+                batch_size=8,
+                sequence_length=16,
+                max_examples=64,
+                gradient_clip_norm=1.5,
+                candidates=512,
+            ),
+            codec={"codec": "dense"},
+            seed=0,
+            expires_in_s=60.0,
+        ),
+    ),
+    **{
+        f"refusal_{reason}": (
+            f"No work now: {reason}.",
+            Refusal(reason=reason, return_window=WINDOW, detail="Why, in one sentence."),
+        )
+        for reason in RefusalReason
+    },
+    "offer": ("The phone would upload 23 kB.", Offer(size_bytes=23_456, model_version=ModelVersion(7))),
+    **{
+        f"offer_answer_{action}": (
+            f"What to do with the delta: {action}.",
+            OfferAnswer(action=action, return_window=WINDOW),
+        )
+        for action in OfferAction
+    },
+    "report_minimal": (
+        "A delta and the number of sequences behind it. The delta's bytes are not a real container.",
+        Report(delta=b"\x00\x01\xfe\xff", examples=117),
+    ),
+    "report_full": (
+        "A delta with all that the phone measured.",
+        Report(
+            delta=bytes(range(256)),
+            examples=256,
+            loss_before=5.75,
+            loss_after=5.5,
+            train_s=12.5,
+            session_shape="-v[]+^",
+        ),
+    ),
+    "receipt_counted": ("The report is in the aggregate.", Receipt(counted=True, return_window=WINDOW)),
+    "receipt_duplicate": (
+        "The same bytes were counted before.",
+        Receipt(counted=True, duplicate=True, return_window=WINDOW),
+    ),
+    **{
+        f"failure_{cause}": (
+            f"No delta will come: {cause}.",
+            Failure(cause=cause, session_shape="-v[!"),
+        )
+        for cause in FailureCause
+    },
+    "noted": ("The server has taken note.", Noted(return_window=WINDOW)),
+    "release": (
+        "What keyboards should serve.",
+        Release(
+            population=PopulationName("en-US"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            size_bytes=1_350_000,
+            vocabulary="9f86d081884c7d65",
+            layout=bytes(range(16)),
+        ),
+    ),
+    "forgotten": ("The device and its user's other one are gone.", Forgotten(devices=2)),
+    "problem_token_expired": (
+        "A problem document without a retry window.",
+        Refused(ProblemCode.TOKEN_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z.").document(),
+    ),
+    "problem_report_pending": (
+        "A problem document with a retry window.",
+        Refused(
+            ProblemCode.REPORT_PENDING, "Three more reports are needed.", ReturnWindow(min_s=5.0, max_s=15.0)
+        ).document(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MEANINGS))
+def test_a_message_is_written_as_its_vector_says(name: str) -> None:
+    _, message = MEANINGS[name]
+
+    assert wire.encode(message) == (VECTORS / f"{name}.bin").read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(MEANINGS))
+def test_a_vector_is_read_as_its_message(name: str) -> None:
+    _, message = MEANINGS[name]
+
+    assert wire.decode((VECTORS / f"{name}.bin").read_bytes(), type(message)) == message
+
+
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*.bin")), ids=lambda path: path.stem)
+def test_any_msgpack_library_reads_a_vector_as_its_page_says(path: Path) -> None:
+    page = tomllib.loads(path.with_suffix(".toml").read_text())
+
+    read = msgpack.unpackb(path.read_bytes())
+
+    assert _plain(read) == page["fields"]
+
+
+def test_every_vector_has_a_page_and_a_meaning() -> None:
+    stems = {path.stem for path in VECTORS.iterdir()}
+
+    assert stems == set(MEANINGS)
+    assert all((VECTORS / f"{name}.toml").is_file() for name in stems)
+
+
+def test_every_message_of_every_call_has_a_vector() -> None:
+    told = {type(message) for _, message in MEANINGS.values()}
+    spoken = {call.request for call in CALLS} | {
+        call.answer for call in CALLS if isinstance(call.answer, type)
+    }
+
+    assert spoken - told - {None} == set()
+    assert {Assignment, Refusal, Problem} <= told
+    assert messages.PROTOCOL == 1
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a msgpack body holds
+    """The value as a page shows it: bytes in hexadecimal."""
+    match value:
+        case bytes():
+            return value.hex()
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def _toml(fields: dict[str, Any], table: str = "fields") -> str:
+    scalars = [
+        f"{name} = {_toml_value(value)}" for name, value in fields.items() if not isinstance(value, dict)
+    ]
+    tables = [_toml(value, f"{table}.{name}") for name, value in fields.items() if isinstance(value, dict)]
+    return "\n".join([f"[{table}]", *scalars, "", *tables])
+
+
+def _toml_value(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{value}"'
+        case list():
+            return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        case _:
+            return repr(value)
+
+
+def _write_missing() -> None:
+    VECTORS.mkdir(parents=True, exist_ok=True)
+    for name, (meaning, message) in MEANINGS.items():
+        path = VECTORS / f"{name}.bin"
+        if path.exists():
+            continue
+        path.write_bytes(wire.encode(message))
+        fields = _plain(to_builtins(message, builtin_types=(bytes,)))
+        page = f'message = "{type(message).__name__}"\nmeaning = "{meaning}"\n'
+        page += "# Bytes are written in hexadecimal.\n\n"
+        path.with_suffix(".toml").write_text(page + _toml(fields).rstrip() + "\n")
+        sys.stdout.write(f"wrote {path.name}\n")
+
+
+if __name__ == "__main__":
+    _write_missing()
