@@ -1,0 +1,170 @@
+"""One worker process a core, fed from one queue; a job is awaited like any other answer.
+
+    async with WorkerPool.of_cores(compilation_cache=folder) as pool:
+        digest = pool.publish(model_body)
+        trained = await pool.train(TrainJob(model=digest, ...))
+
+Jobs wait in the order they came. A caller that is cancelled gives up its place; a job already under way runs
+to its end unheard, because a computation cannot be stopped in the middle without losing the worker's compiled
+programs.
+"""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+from keyflock_client_sim.training.environment import worker_environment
+from keyflock_client_sim.training.frames import Done, Raised
+from keyflock_client_sim.training.job import Job
+from keyflock_client_sim.training.process import WorkerDiedError, WorkerProcess
+from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
+from keyflock_client_sim.training.train_job import TrainedDelta, TrainJob
+
+AnswerT = TypeVar("AnswerT")
+
+#: Deaths of one worker in a row, without an answer between, after which it is not started again.
+MAX_DEATHS = 3
+
+
+class JobError(RuntimeError):
+    """A job raised in its worker; ``details`` is the traceback there."""
+
+    def __init__(self, raised: Raised) -> None:
+        super().__init__(raised.summary)
+        self.details = raised.details
+
+
+class PoolClosedError(RuntimeError):
+    """The pool is closed, or was before the job's turn came."""
+
+
+class _Waiting:
+    """A job and the caller who awaits it."""
+
+    def __init__(self, job: Job[object], answer: "asyncio.Future[object]") -> None:
+        self.job = job
+        self.answer = answer
+
+    def settle(self, outcome: Done | Raised) -> None:
+        if self.answer.done():
+            return
+        match outcome:
+            case Done(answer):
+                self.answer.set_result(answer)
+            case Raised():
+                self.answer.set_exception(JobError(outcome))
+
+    def refuse(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class WorkerPool:
+    """Worker processes, started with ``async with`` and gone when the block is left, however it is left.
+
+    Guarantees:
+        No worker outlives the pool, nor the process that holds it, even one killed with SIGKILL.
+        Every awaited job ends: in its answer, in JobError, in WorkerDiedError or in PoolClosedError.
+    """
+
+    def __init__(self, workers: int, *, compilation_cache: Path | None = None) -> None:
+        """Prepares a pool; no process is started yet.
+
+        Args:
+            workers: Processes; as many as cores that are free for them.
+            compilation_cache: Where compiled programs are kept between runs; None keeps none.
+        """
+        if workers < 1:
+            raise ValueError("a pool needs at least one worker")
+        self._environment = worker_environment(os.environ, compilation_cache)
+        self._folder = tempfile.TemporaryDirectory(prefix="keyflock-models-", ignore_cleanup_errors=True)
+        self._shelf = ModelShelf(Path(self._folder.name))
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._processes = [WorkerProcess(Path(self._folder.name), self._environment) for _ in range(workers)]
+        self._serving: list[asyncio.Task[None]] = []
+        self._is_closed = False
+
+    @classmethod
+    def of_cores(cls, *, compilation_cache: Path | None = None) -> Self:
+        """A pool with one worker for each core that this process may use."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(cores, compilation_cache=compilation_cache)
+
+    @property
+    def workers(self) -> int:
+        """How many jobs run at a time."""
+        return len(self._processes)
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """The workers that live now."""
+        return tuple(process.pid for process in self._processes if process.pid is not None)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.gather(*(process.start() for process in self._processes))
+        self._serving = [asyncio.create_task(self._serve(process)) for process in self._processes]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def publish(self, body: bytes) -> ModelDigest:
+        """Gives all workers a model's bytes, as ``keyflock_compression.encode_weights`` made them."""
+        return self._shelf.publish(body)
+
+    async def train(self, job: TrainJob) -> TrainedDelta:
+        """Local training of one simulated phone: see ``TrainJob``."""
+        return await self.run(job)
+
+    async def run(self, job: Job[AnswerT]) -> AnswerT:
+        """The job's answer, once a worker had time for it.
+
+        Raises:
+            JobError: The job raised; its traceback is in ``details``.
+            WorkerDiedError: The worker ended under the job; another takes its place for the next job.
+            PoolClosedError: The pool is closed or has no worker left.
+        """
+        if self._is_closed or not any(not task.done() for task in self._serving):
+            raise PoolClosedError("the worker pool is closed")
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Waiting(job, answer))
+        return cast("AnswerT", await answer)
+
+    async def close(self) -> None:
+        """Ends all workers now and refuses what waits; a second call is no work."""
+        self._is_closed = True
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*(process.end() for process in self._processes))
+        self._refuse_waiting()
+        self._folder.cleanup()
+
+    async def _serve(self, process: WorkerProcess) -> None:
+        deaths = 0
+        while deaths < MAX_DEATHS:
+            waiting = await self._queue.get()
+            if waiting.answer.done():
+                continue
+            try:
+                waiting.settle(await process.run(waiting.job))
+                deaths = 0
+            except WorkerDiedError as error:
+                deaths += 1
+                waiting.refuse(error)
+                await process.start()
+            except asyncio.CancelledError:
+                waiting.refuse(PoolClosedError("the worker pool was closed under the job"))
+                raise
+        await process.end()
+        if all(task.done() or task is asyncio.current_task() for task in self._serving):
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        while not self._queue.empty():
+            self._queue.get_nowait().refuse(PoolClosedError("the worker pool has no worker left"))

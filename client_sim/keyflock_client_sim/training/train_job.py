@@ -1,0 +1,87 @@
+"""One simulated phone's local training: model and sequences in, an encoded delta out."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
+from keyflock_compression import CodecSpec, decode, encode, nmse
+from keyflock_models import LocalTrainingConfig, ModelConfig, ParamLayout, local_train
+from keyflock_server.protocol.messages import TrainingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedDelta:
+    """What a phone would upload, and what it measured."""
+
+    #: The delta as a compression container.
+    container: bytes
+    #: Sequences trained on.
+    examples: int
+    #: Mean loss of the first batch, nats a token.
+    loss_before: float
+    #: Mean loss of the last batch, nats a token.
+    loss_after: float
+    #: Seconds of training on this machine's core, without encoding.
+    train_s: float
+    #: What the codec lost of this delta, as a share of its energy; None where it was not asked for.
+    error_nmse: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """What an assignment asks of a phone, with the phone's sequences."""
+
+    #: The model to start from; publish its bytes first.
+    model: ModelDigest
+    config: ModelConfig
+    #: The phone's text as tokens, shape (N, L + 1), int32, padded with PAD.
+    sequences: npt.NDArray[np.int32]
+    plan: TrainingPlan
+    #: Wire form of the codec, as the assignment carries it.
+    codec: Mapping[str, object]
+    #: The assignment's seed: order of the examples, and the codec's stochastic rounding.
+    seed: int
+    #: Whether to decode the delta again and say what the codec lost; costs some milliseconds.
+    measures_error: bool = False
+
+    def run(self, shelf: ModelShelf) -> TrainedDelta:
+        """Trains and encodes.
+
+        Raises:
+            UnknownModelError: The model was not published.
+            CodecError: The model's bytes or the codec's wire form are not what this layout and build expect.
+            ValueError: There is no sequence to train on.
+        """
+        layout = ParamLayout.of(self.config)
+        codec = CodecSpec.from_wire(self.codec)
+        weights = shelf.weights(self.model, layout)
+        began = time.perf_counter()
+        trained = local_train(self.config, weights, self.sequences, local_training(self.plan), seed=self.seed)
+        train_s = time.perf_counter() - began
+        container = encode(trained.delta, layout, codec, seed=self.seed)
+        return TrainedDelta(
+            container=container,
+            examples=trained.examples,
+            loss_before=trained.loss_before,
+            loss_after=trained.loss_after,
+            train_s=train_s,
+            error_nmse=nmse(trained.delta, decode(container, layout).dense())
+            if self.measures_error
+            else None,
+        )
+
+
+def local_training(plan: TrainingPlan) -> LocalTrainingConfig:
+    """The plan that travels, as the model's own configuration of local training."""
+    return LocalTrainingConfig(
+        learning_rate=plan.learning_rate,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        max_examples=plan.max_examples,
+        candidates=plan.candidates,
+        gradient_clip_norm=plan.gradient_clip_norm,
+    )
