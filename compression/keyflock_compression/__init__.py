@@ -1,1 +1,45 @@
-"""A delta becomes few bytes and comes back."""
+"""A delta becomes few bytes and comes back, safely.
+
+Begin with ``CodecSpec`` (which codec), then ``encode`` and ``decode``; docs/wire_format.md has the bytes.
+Pure: numpy, msgpack and zstandard; never jax, never I/O.
+"""
+
+from keyflock_compression.codec import decode, encode
+from keyflock_compression.errors import (
+    CodecError,
+    CorruptedContainer,
+    LimitExceeded,
+    MalformedContainer,
+    NonFinite,
+    SpecError,
+    WrongLayout,
+    WrongSpec,
+)
+from keyflock_compression.layout import Layout
+from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
+from keyflock_compression.measures import nmse
+from keyflock_compression.spec import DEFAULT_SPEC, CodecSpec
+from keyflock_compression.update import DecodedUpdate
+from keyflock_compression.weights import decode_weights, encode_weights
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "DEFAULT_SPEC",
+    "CodecError",
+    "CodecSpec",
+    "CorruptedContainer",
+    "DecodeLimits",
+    "DecodedUpdate",
+    "Layout",
+    "LimitExceeded",
+    "MalformedContainer",
+    "NonFinite",
+    "SpecError",
+    "WrongLayout",
+    "WrongSpec",
+    "decode",
+    "decode_weights",
+    "encode",
+    "encode_weights",
+    "nmse",
+]

@@ -1,0 +1,82 @@
+"""Encode and decode: the codec by name, the entropy stage, and the container around them."""
+
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from keyflock_compression import entropy
+from keyflock_compression.arrays import Float32
+from keyflock_compression.container import Container, parse, read_spec
+from keyflock_compression.deadzone import DeadzoneCodec
+from keyflock_compression.dense import DenseCodec
+from keyflock_compression.errors import LimitExceeded, NonFinite, WrongLayout, WrongSpec
+from keyflock_compression.family import Codec, StreamReader, checked_scales
+from keyflock_compression.float32 import Float32Codec
+from keyflock_compression.layout import Layout, row_count
+from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
+from keyflock_compression.spec import CodecName, CodecSpec
+from keyflock_compression.update import DecodedUpdate
+
+CODECS: Final[MappingProxyType[CodecName, Codec]] = MappingProxyType(
+    {"deadzone": DeadzoneCodec(), "dense": DenseCodec(), "float32": Float32Codec()}
+)
+
+
+def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> bytes:
+    """The delta as a container.
+
+    Args:
+        delta: Shape (P,), float32, P = layout.size.
+        layout: What the values mean; its digest goes along.
+        spec: Which codec, with which settings.
+        seed: Of stochastic rounding; equal arguments give equal bytes.
+    Raises:
+        WrongLayout: the delta has another size than the layout.
+        NonFinite: NaN or infinity in the delta.
+    """
+    if delta.shape != (layout.size,):
+        raise WrongLayout(f"the delta has shape {delta.shape}; ({layout.size},) was expected")
+    if not np.isfinite(delta).all():
+        raise NonFinite("the delta holds NaN or infinity")
+    encoded = CODECS[spec.codec].encode(np.ascontiguousarray(delta, np.float32), layout, spec, seed)
+    streams = encoded.streams
+    if spec.entropy == "zstd":
+        streams = tuple(entropy.compress(stream, spec.zstd_level) for stream in streams)
+    scales = encoded.scales.astype("<f4").tobytes()
+    return Container(spec.to_wire(), layout.digest, scales, streams).to_bytes()
+
+
+def decode(
+    data: bytes,
+    layout: Layout,
+    *,
+    spec: CodecSpec | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+) -> DecodedUpdate:
+    """The update in a container, whatever the bytes are.
+
+    Args:
+        data: Untrusted.
+        layout: The layout it must have.
+        spec: The spec it must have been encoded with; None takes the container's word for it.
+        limits: What decoding may take.
+    Guarantees:
+        The update has ``layout.size`` finite values. Memory is at most about 12 times ``layout.size`` bytes
+        and twice the container's length, time is proportional to both.
+    Raises:
+        CodecError: one of its subclasses says what was wrong; nothing else is ever raised.
+    """
+    if layout.size > limits.max_parameters:
+        raise LimitExceeded(
+            f"the layout has {layout.size} parameters; at most {limits.max_parameters} are taken"
+        )
+    container = parse(data, limits)
+    own = read_spec(container)
+    if spec is not None and own != spec:
+        raise WrongSpec("the container was encoded with another spec than the one that was assigned")
+    if container.layout != layout.digest:
+        raise WrongLayout("the container was encoded for another layout of parameters")
+    expected = {"deadzone": 1, "dense": row_count(layout), "float32": 0}[own.codec]
+    scales = checked_scales(container.scales, expected)
+    return CODECS[own.codec].decode(scales, StreamReader(own, container.streams, limits), layout, own)

@@ -1,0 +1,141 @@
+"""The one map that an encoded vector travels in.
+
+    {"v": 1, "spec": {...}, "layout": 16 bytes, "scales": float32 little-endian, "streams": [bytes, ...],
+     "digest": 8 bytes}
+
+Fields are written in this order, so equal content gives equal bytes. The digest is BLAKE2b over everything
+before it and finds damage, not malice: a phone can always sign what it likes.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from keyflock_compression.errors import CorruptedContainer, LimitExceeded, MalformedContainer, SpecError
+from keyflock_compression.limits import DecodeLimits
+from keyflock_compression.spec import CodecSpec
+
+VERSION: Final = 1
+LAYOUT_DIGEST_BYTES: Final = 16
+CONTAINER_DIGEST_BYTES: Final = 8
+_MAX_STREAMS: Final = 8
+_MAX_SPEC_FIELDS: Final = 32
+_MAX_STRING_BYTES: Final = 64
+_KEYS: Final = ("v", "spec", "layout", "scales", "streams", "digest")
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What is inside: the spec, whose layout, the scales, and the codec's streams in the codec's order."""
+
+    spec: dict[str, object]
+    layout: bytes
+    scales: bytes
+    streams: tuple[bytes, ...]
+
+    def to_bytes(self) -> bytes:
+        """The container on the wire; deterministic."""
+        return _pack(self, _digest(self))
+
+
+def parse(data: bytes, limits: DecodeLimits) -> Container:
+    """The container in ``data``, whatever the bytes are.
+
+    Raises:
+        LimitExceeded: longer than the limits allow.
+        MalformedContainer: not a container of version 1.
+        CorruptedContainer: the digest does not match.
+    """
+    if len(data) > limits.max_container_bytes:
+        raise LimitExceeded(
+            f"the container has {len(data)} bytes; at most {limits.max_container_bytes} are taken"
+        )
+    fields = _unpack(data)
+    if fields.get("v") != VERSION or isinstance(fields["v"], bool):
+        raise MalformedContainer(f"container version {str(fields.get('v'))[:20]} is not {VERSION}")
+    if tuple(fields) != _KEYS:
+        raise MalformedContainer(f"a container has exactly the fields {', '.join(_KEYS)}, in this order")
+    spec, layout, scales, streams, digest = (fields[key] for key in _KEYS[1:])
+    if not isinstance(spec, dict) or not isinstance(streams, list):
+        raise MalformedContainer("spec must be a map and streams a list")
+    if not all(isinstance(part, bytes) for part in (layout, scales, digest, *streams)):
+        raise MalformedContainer("layout, scales, digest and every stream must be binary")
+    if len(layout) != LAYOUT_DIGEST_BYTES:
+        raise MalformedContainer(
+            f"the layout digest has {len(layout)} bytes instead of {LAYOUT_DIGEST_BYTES}"
+        )
+    container = Container(spec, layout, scales, tuple(streams))
+    try:
+        is_intact = digest == _digest(container)
+    except (ValueError, TypeError, OverflowError):
+        raise MalformedContainer("the spec holds values that no spec has") from None
+    if not is_intact:
+        raise CorruptedContainer("the container's digest does not match its content")
+    return container
+
+
+def read_spec(container: Container) -> CodecSpec:
+    """The container's spec.
+
+    Raises:
+        MalformedContainer: it cannot be used; the message says why.
+    """
+    try:
+        return CodecSpec.from_wire(container.spec)
+    except SpecError as error:
+        raise MalformedContainer(str(error)) from None
+
+
+def _pack(container: Container, digest: bytes | None) -> bytes:
+    fields: dict[str, object] = {
+        "v": VERSION,
+        "spec": container.spec,
+        "layout": container.layout,
+        "scales": container.scales,
+        "streams": list(container.streams),
+    }
+    if digest is not None:
+        fields["digest"] = digest
+    return bytes(msgpack.packb(fields, use_bin_type=True))
+
+
+def _digest(container: Container) -> bytes:
+    return hashlib.blake2b(_pack(container, None), digest_size=CONTAINER_DIGEST_BYTES).digest()
+
+
+class _Census:
+    """Ends decoding after a few lists and maps: 16 MB of nested empty lists would build a gigabyte."""
+
+    def __init__(self) -> None:
+        self._left = 3
+
+    def count(self, built: Any) -> Any:  # noqa: ANN401 - msgpack gives whatever the bytes say
+        """``built``, unless it is one too many."""
+        if not self._left:
+            raise ValueError
+        self._left -= 1
+        return built
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    census = _Census()
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            list_hook=census.count,
+            object_hook=census.count,
+            strict_map_key=True,
+            max_str_len=_MAX_STRING_BYTES,
+            max_bin_len=len(data),
+            max_array_len=_MAX_STREAMS,
+            max_map_len=_MAX_SPEC_FIELDS,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+        raise MalformedContainer("the bytes are not a msgpack map within a container's limits") from None
+    if not isinstance(value, dict) or not value:
+        raise MalformedContainer("the bytes are not a msgpack map")
+    return value

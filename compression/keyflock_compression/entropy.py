@@ -1,0 +1,45 @@
+"""The entropy stage: zstd frames that state their size, decoded in bounded memory.
+
+``zstandard`` ignores ``max_output_size`` when a frame's header states a size, so a frame of 6 KB can inflate
+to 200 MB. Therefore the header is read first and must state exactly the size that the caller expects.
+
+Source: RFC 8878; python-zstandard, "Decompressor", max_output_size.
+"""
+
+import zstandard
+
+from keyflock_compression.errors import LimitExceeded, MalformedContainer
+from keyflock_compression.limits import DecodeLimits
+
+
+def compress(data: bytes, level: int) -> bytes:
+    """One zstd frame that states its content size, with a checksum left to the container's digest."""
+    return zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False).compress(data)
+
+
+def decompress(frame: bytes, expected_bytes: int, limits: DecodeLimits) -> bytes:
+    """The content of one frame that must be exactly ``expected_bytes`` long.
+
+    Raises:
+        LimitExceeded: the frame wants a larger window than allowed.
+        MalformedContainer: not one whole frame, a dictionary is asked for, or another size is stated.
+    """
+    try:
+        header = zstandard.get_frame_parameters(frame)
+    except zstandard.ZstdError:
+        raise MalformedContainer("a stream is not a zstd frame") from None
+    if header.content_size != expected_bytes:
+        raise MalformedContainer(f"a zstd frame states another size than the {expected_bytes} bytes expected")
+    if header.window_size > max(limits.max_window_bytes, expected_bytes):
+        raise LimitExceeded(f"a zstd frame asks for a window of {header.window_size} bytes")
+    if header.dict_id != 0:
+        raise MalformedContainer("a zstd frame asks for a dictionary")
+    try:
+        data: bytes = zstandard.ZstdDecompressor().decompress(
+            frame, max_output_size=expected_bytes, allow_extra_data=False
+        )
+    except zstandard.ZstdError:
+        raise MalformedContainer("a zstd frame does not decode, or bytes follow it") from None
+    if len(data) != expected_bytes:
+        raise MalformedContainer(f"a zstd frame holds {len(data)} bytes instead of {expected_bytes}")
+    return data

@@ -1,0 +1,86 @@
+"""Which codec, with which settings: chosen by the server, put into each assignment, obeyed by the phone."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Final, Literal, Self, get_args
+
+from keyflock_compression.errors import SpecError
+
+CodecName = Literal["deadzone", "dense", "float32"]
+Rounding = Literal["nearest", "stochastic"]
+Entropy = Literal["zstd", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpec:
+    """One member of the codec family.
+
+    Args:
+        codec: ``deadzone`` sparsifies and quantises at once; ``dense`` is int8 for every value; ``float32``
+            is exact and for reference.
+        rounding: ``nearest`` has the smaller error for one client but is biased, so its error does not vanish
+            with the cohort; ``stochastic`` is unbiased.
+        target_nmse: ``deadzone`` only: the step is searched so that the delta's own NMSE is at most this.
+            In (0, 1). Give this or ``step_rms``.
+        step_rms: ``deadzone`` only: the step in units of the delta's root mean square. In (0, 1000].
+        entropy: What the streams go through at the end.
+        zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
+    Raises:
+        SpecError: the message names the field.
+    """
+
+    codec: CodecName = "deadzone"
+    rounding: Rounding = "nearest"
+    target_nmse: float | None = None
+    step_rms: float | None = None
+    entropy: Entropy = "zstd"
+    zstd_level: int = 3
+
+    def __post_init__(self) -> None:
+        _one_of("codec", self.codec, get_args(CodecName))
+        _one_of("rounding", self.rounding, get_args(Rounding))
+        _one_of("entropy", self.entropy, get_args(Entropy))
+        _within("target_nmse", self.target_nmse, 1.0)
+        _within("step_rms", self.step_rms, 1000.0)
+        level = self.zstd_level
+        if type(level) is not int or not 1 <= level <= 19:
+            raise SpecError(f"zstd_level is {level!r}; a whole number from 1 to 19 was expected.")
+        steps = (self.target_nmse is not None) + (self.step_rms is not None)
+        if self.codec == "deadzone" and steps != 1:
+            raise SpecError("deadzone needs its step: give either target_nmse or step_rms.")
+        if self.codec != "deadzone" and steps:
+            raise SpecError(f"target_nmse and step_rms belong to deadzone; the codec is {self.codec}.")
+
+    def to_wire(self) -> dict[str, object]:
+        """A plain map; settings that are not given are left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, object]) -> Self:
+        """The spec that a plain map says, strictly.
+
+        Raises:
+            SpecError: an unknown field, a wrong type, or a value out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = [str(name)[:40] for name in wire if name not in known]
+        if unknown:
+            raise SpecError(f"unknown codec setting {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+        return cls(**wire)  # type: ignore[arg-type]  # checked field by field in __post_init__
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise SpecError(f"{name} is {str(value)[:40]!r}; one of {', '.join(choices)} was expected.")
+
+
+def _within(name: str, value: object, most: float) -> None:
+    if value is None:
+        return
+    # NaN fails the comparison too; a bool is no number here.
+    if type(value) not in {int, float} or not 0.0 < value <= most:  # type: ignore[operator]  # a number by now
+        raise SpecError(f"{name} is {str(value)[:40]}; a number above 0 and at most {most:g} was expected.")
+
+
+#: What a task gets when it says nothing: chosen by measurement, docs/decisions/0009.
+DEFAULT_SPEC: Final = CodecSpec(target_nmse=0.1)

@@ -1,0 +1,42 @@
+"""The downlink: a whole model in int8, one scale a row, in the same container as a delta.
+
+Phones train from what they decode, and the server takes the delta against the same decoded weights, so that
+the error of this quantisation is never charged to a phone.
+"""
+
+from typing import Final, Literal
+
+from keyflock_compression.arrays import Float32
+from keyflock_compression.codec import decode, encode
+from keyflock_compression.layout import Layout
+from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
+from keyflock_compression.spec import CodecSpec
+
+Precision = Literal["int8", "float32"]
+
+_SPECS: Final[dict[Precision, CodecSpec]] = {
+    "int8": CodecSpec(codec="dense", zstd_level=3),
+    "float32": CodecSpec(codec="float32", zstd_level=1),
+}
+
+
+def encode_weights(vector: Float32, layout: Layout, *, precision: Precision = "int8") -> bytes:
+    """The model's bytes for phones; deterministic.
+
+    Args:
+        vector: Weights. Shape (P,), float32.
+        layout: What they mean.
+        precision: ``int8`` (about a byte a parameter), or ``float32`` for exact tests.
+    Raises:
+        CodecError: the weights do not fit the layout or are not finite.
+    """
+    return encode(vector, layout, _SPECS[precision], seed=0)
+
+
+def decode_weights(data: bytes, layout: Layout, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Float32:
+    """The weights that phones train from. Shape (P,), float32.
+
+    Raises:
+        CodecError: the bytes are not a model of this layout.
+    """
+    return decode(data, layout, limits=limits).dense()
