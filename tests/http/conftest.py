@@ -1,0 +1,287 @@
+"""A door to try: the phones' port on real sockets, before a service that says what it is told.
+
+What stands behind the door is not under test here: the endpoints are. The rounds behind them are tried with
+the real coordinator in test_round_over_http.py.
+"""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from keyflock_server.http.application import application
+from keyflock_server.http.bodies import BodyLimits
+from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.listeners import Listener
+from keyflock_server.http.probes import Probes
+from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.http.sdk import SdkEndpoints
+from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.identity.attestation import AcceptAll
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.identity.device_tokens import DeviceTokens
+from keyflock_server.identity.keys import SigningKeys
+from keyflock_server.protocol.calls import Call, Credential
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    EnrolRequest,
+    Failure,
+    FailureCause,
+    Forgotten,
+    Message,
+    Noted,
+    Offer,
+    OfferAction,
+    OfferAnswer,
+    Receipt,
+    Refusal,
+    RefusalReason,
+    Release,
+    Report,
+    ReturnWindow,
+)
+from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+from keyflock_server.telemetry.metrics import Metrics
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+WINDOW = ReturnWindow(min_s=60.0, max_s=120.0)
+MODEL = b"model bytes " * 1000
+PHONE = DeviceIdentity(DeviceId("phone-1"), PopulationName("en-US"))
+CLAIMS = AssignmentClaims(
+    assignment=AssignmentId("a-1"),
+    device=PHONE.device,
+    population=PHONE.population,
+    task=TaskName("next-word"),
+    round=RoundId("next-word-7"),
+    model_version=ModelVersion(7),
+    codec={"codec": "dense"},
+    seed=1,
+    layout=bytes(16),
+    expires_at=NOW + timedelta(minutes=10),
+)
+
+
+@dataclass
+class Enrolled:
+    device: DeviceId
+    population: PopulationName
+    return_window: ReturnWindow = WINDOW
+
+
+@dataclass
+class Download:
+    body: bytes
+    digest: bytes
+
+
+@dataclass
+class ScriptedService:
+    """Answers every call with something valid, fails with ``failure_of_all``, reports wait for ``gate``."""
+
+    calls: list[tuple[str, object]] = field(default_factory=list)
+    failure_of_all: Exception | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def note(self, name: str, message: object) -> None:
+        self.calls.append((name, message))
+        self.called.set()
+        if self.failure_of_all is not None:
+            raise self.failure_of_all
+
+    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> Enrolled:
+        self.note("enrol", device)
+        return Enrolled(device or DeviceId("phone-new"), PopulationName(request.population))
+
+    async def forget(self, device: DeviceId) -> Forgotten:
+        self.note("forget", device)
+        return Forgotten(devices=1)
+
+    async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
+        self.note("check_in", (identity, message))
+        return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=WINDOW)
+
+    async def model(self, population: PopulationName, version: int) -> Download:
+        self.note("model", (population, version))
+        if version != 7:
+            raise Refused(ProblemCode.MODEL_UNKNOWN, f"There is no version {version}.")
+        return Download(MODEL, hashlib.sha256(MODEL).digest())
+
+    async def release(self, population: PopulationName) -> Release:
+        self.note("release", population)
+        return Release(
+            population=population,
+            model_version=ModelVersion(7),
+            model_digest=hashlib.sha256(MODEL).digest(),
+            size_bytes=len(MODEL),
+            vocabulary="ab",
+            layout=bytes(16),
+        )
+
+    async def vocabulary(self, population: PopulationName) -> bytes:
+        self.note("vocabulary", population)
+        return b"the\nof\nto\n"
+
+    async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
+        self.note("offer", (claims, message))
+        return OfferAnswer(action=OfferAction.SEND, return_window=WINDOW)
+
+    async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
+        self.note("report", (claims, message))
+        await self.gate.wait()
+        return Receipt(counted=True, return_window=WINDOW)
+
+    async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
+        self.note("failure", (claims, message))
+        return Noted(return_window=WINDOW)
+
+
+#: A valid body of each call that takes one.
+BODIES: dict[str, Message] = {
+    "enrol": EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US"),
+    "check_in": CheckIn(protocol=1, app_build=1, locale="en-US"),
+    "offer": Offer(size_bytes=10, model_version=ModelVersion(7)),
+    "report": Report(delta=b"delta bytes", examples=3),
+    "failure": Failure(cause=FailureCause.INTERRUPTED),
+}
+
+
+@dataclass
+class Answer:
+    """What came back, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def problem(self) -> Problem:
+        """The problem document; its status is the answer's."""
+        assert self.headers["Content-Type"] == "application/problem+msgpack", self.body
+        document = msgspec.msgpack.decode(self.body, type=Problem)
+        assert document.status == self.status
+        assert ("Retry-After" in self.headers) == (document.retry is not None)
+        assert self.headers["Cache-Control"] == "no-store"
+        return document
+
+    def code(self) -> ProblemCode:
+        return self.problem().code
+
+
+@dataclass
+class Door:
+    """The phones' port, and all that stands around it."""
+
+    url: str
+    session: aiohttp.ClientSession
+    service: ScriptedService
+    readiness: Readiness
+    metrics: Metrics
+    keys: SigningKeys
+    now: datetime = NOW
+    phone: DeviceIdentity = PHONE
+    claims: AssignmentClaims = CLAIMS
+    model: bytes = MODEL
+
+    def good_body(self, call: Call) -> bytes:
+        """A body that the call takes."""
+        return msgspec.msgpack.encode(BODIES[call.name])
+
+    def device_token(self, identity: DeviceIdentity = PHONE, *, age_s: float = 0.0) -> str:
+        tokens = DeviceTokens(self.keys, ttl_s=3600.0)
+        return tokens.issue(identity, self.now - timedelta(seconds=age_s))
+
+    def assignment_token(self, claims: AssignmentClaims = CLAIMS) -> str:
+        return AssignmentTokens(self.keys).issue(claims)
+
+    def headers(self, call: Call) -> dict[str, str]:
+        """The headers of a good call."""
+        headers = {}
+        if call.credential is not Credential.NONE:
+            headers["Authorization"] = f"Bearer {self.device_token()}"
+        if call.credential is Credential.ASSIGNMENT:
+            headers["Keyflock-Assignment"] = self.assignment_token()
+        if call.max_body_bytes:
+            headers["Content-Type"] = "application/msgpack"
+        return headers
+
+    async def send(self, call: Call, body: Any = None, **changed: str | None) -> Answer:  # noqa: ANN401 - as aiohttp
+        """A good call, but for the body and headers that are given (None leaves a header out)."""
+        headers: dict[str, str | None] = {**self.headers(call)}
+        headers.update({name.replace("_", "-"): value for name, value in changed.items()})
+        if body is None and call.max_body_bytes:
+            body = self.good_body(call)
+        return await self.request(
+            call.method,
+            call.path.format(version=7, population="en-US", assignment="a-1"),
+            body,
+            {name: value for name, value in headers.items() if value is not None},
+        )
+
+    async def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> Answer:  # noqa: ANN401
+        if isinstance(body, bytes):
+            body = io.BytesIO(body)  # as aiohttp wants large ones
+        async with self.session.request(
+            method, self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the door's bodies may take."""
+
+    max_bodies: int = 100
+    max_bytes: int = 100_000_000
+    timeout_s: float = 30.0
+
+
+@pytest.fixture
+def limits(request: pytest.FixtureRequest) -> Limits:
+    """Changed by tests of the limits, as an indirect parameter."""
+    return Limits(**getattr(request, "param", {}))
+
+
+@pytest.fixture
+async def door(limits: Limits) -> AsyncIterator[Door]:
+    service, readiness, metrics = ScriptedService(), Readiness(), Metrics()
+    readiness.stage = Stage.READY
+    keys = SigningKeys.of(bytes(range(32)))
+    endpoints = SdkEndpoints(
+        service,
+        device_tokens=DeviceTokens(keys, ttl_s=3600.0),
+        assignment_tokens=AssignmentTokens(keys),
+        attestation=AcceptAll(),
+        clock=lambda: NOW,
+        readiness=readiness,
+        metrics=metrics,
+    )
+    probes = Probes(readiness, Heartbeat(_nothing, 1.0, metrics), metrics)
+    body_limits = BodyLimits(limits.max_bodies, limits.max_bytes, limits.timeout_s, metrics)
+    served = application(endpoints, body_limits, probes, with_metrics=True)
+    listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
+    async with aiohttp.ClientSession() as session:
+        yield Door(listener.url, session, service, readiness, metrics, keys)
+    await listener.close()
+
+
+async def _nothing() -> None:
+    """A heart that has nothing to do."""

@@ -1,0 +1,192 @@
+"""The rest of what the phones' port promises: addresses, caching, probes, overload, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from keyflock_server.http.readiness import Stage
+from keyflock_server.protocol import calls
+from keyflock_server.protocol.calls import CALLS, Call
+from keyflock_server.protocol.messages import Refusal
+from keyflock_server.protocol.problems import ProblemCode
+from keyflock_server.telemetry.logs import configure_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.http.conftest import Door
+
+every = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Everything that is logged, at the most talkative level."""
+    import logging
+
+    import structlog
+
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    configure_logs("json", "DEBUG", stream)
+    yield stream
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v2/devices", "/v1/models/", "/v1/models/7/x", "/admin/v1/tasks"]
+)
+async def test_an_unknown_address_is_a_problem_too(door: Door, path: str) -> None:
+    answer = await door.request("GET", path)
+
+    assert (answer.status, answer.code()) == (404, ProblemCode.NOT_FOUND)
+
+
+@every
+async def test_another_method_is_told_which_are_taken(door: Door, call: Call) -> None:
+    path = call.path.format(version=7, population="en-US", assignment="a-1")
+
+    answer = await door.request("PATCH", path, headers=door.headers(call))
+
+    assert (answer.status, answer.code()) == (405, ProblemCode.METHOD_NOT_ALLOWED)
+    assert answer.headers["Allow"] == call.method
+
+
+async def test_a_refusal_is_an_answer_and_not_an_error(door: Door) -> None:
+    answer = await door.send(calls.CHECK_IN)
+
+    refusal = msgspec.msgpack.decode(answer.body, type=Refusal)
+    assert (answer.status, refusal.reason) == (200, "not_sampled")
+    assert answer.headers["Content-Type"] == "application/msgpack"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_model_is_immutable_and_known_by_its_digest(door: Door) -> None:
+    first = await door.send(calls.MODEL)
+    etag = first.headers["ETag"]
+
+    again = await door.send(calls.MODEL, If_None_Match=f'"other", W/{etag}')
+    changed = await door.send(calls.MODEL, If_None_Match='"other"')
+
+    assert (first.status, first.body) == (200, door.model)
+    assert etag == f'"{hashlib.sha256(door.model).hexdigest()}"'
+    assert first.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+    assert first.headers["Content-Type"] == "application/vnd.keyflock.model"
+    assert (again.status, again.body) == (304, b"")
+    assert changed.status == 200
+
+
+@pytest.mark.parametrize("version", ["8", "-1", "latest", "7.0", "%37%00", "9" * 4000, "٧"])
+async def test_a_version_that_is_not_there_is_unknown(door: Door, version: str) -> None:
+    answer = await door.request("GET", f"/v1/models/{version}", headers=door.headers(calls.MODEL))
+
+    assert (answer.status, answer.code()) == (404, ProblemCode.MODEL_UNKNOWN)
+
+
+async def test_a_query_is_ignored(door: Door) -> None:
+    answer = await door.request("GET", "/v1/models/7?base=6", headers=door.headers(calls.MODEL))
+
+    assert answer.status == 200
+
+
+@every
+async def test_an_unexpected_failure_is_an_incident_that_tells_the_phone_nothing(
+    door: Door, call: Call, log: io.StringIO
+) -> None:
+    door.service.failure_of_all = RuntimeError("secret detail of the machine")
+
+    answer = await door.send(call)
+
+    assert (answer.status, answer.code()) == (500, ProblemCode.INTERNAL)
+    assert b"secret detail" not in answer.body
+    incident = answer.problem().detail.split()[1].rstrip(";")
+    logged = [json.loads(line) for line in log.getvalue().splitlines() if "request failed" in line]
+    assert [(line["incident"], line["call"]) for line in logged] == [(incident, call.name)]
+    assert "secret detail of the machine" in logged[0]["exception"]
+
+
+@every
+@pytest.mark.parametrize("stage", [Stage.STARTING, Stage.STOPPING])
+async def test_a_server_that_is_not_ready_takes_no_calls_and_says_so(
+    door: Door, call: Call, stage: Stage
+) -> None:
+    door.readiness.stage = stage
+
+    answer, ready, healthy = (
+        await door.send(call),
+        await door.request("GET", "/readyz"),
+        await door.request("GET", "/healthz"),
+    )
+
+    assert (answer.status, answer.code()) == (503, ProblemCode.NOT_READY)
+    assert answer.headers["Retry-After"] == "2"
+    assert (ready.status, ready.body) == (503, f"{stage}\n".encode())
+    assert healthy.status == 200
+
+
+@pytest.mark.parametrize("limits", [{"max_bodies": 1}], indirect=True)
+async def test_more_bodies_than_fit_are_told_to_come_back(door: Door) -> None:
+    door.service.gate.clear()
+    waiting = asyncio.create_task(door.send(calls.REPORT))
+    await door.service.called.wait()
+
+    refused = await door.send(calls.REPORT)
+    door.service.gate.set()
+    first = await waiting
+    third = await door.send(calls.REPORT)
+
+    assert (refused.status, refused.code()) == (503, ProblemCode.OVERLOADED)
+    assert refused.headers["Retry-After"] == "5"
+    assert (first.status, third.status) == (200, 200)
+
+
+@pytest.mark.parametrize("limits", [{"max_bytes": 100_000}], indirect=True)
+async def test_more_bytes_than_fit_are_told_to_come_back(door: Door) -> None:
+    refused = await door.send(calls.REPORT, bytes(200_000))
+    taken = await door.send(calls.REPORT)
+
+    assert (refused.status, refused.code()) == (503, ProblemCode.OVERLOADED)
+    assert taken.status == 200
+
+
+async def test_the_figures_tell_what_happened(door: Door) -> None:
+    await door.send(calls.CHECK_IN)
+    await door.send(calls.REPORT)
+    await door.send(calls.REPORT, Authorization=None)
+
+    figures = (await door.request("GET", "/metrics")).body.decode()
+
+    assert 'keyflock_check_ins_total{outcome="not_sampled"} 1.0' in figures
+    assert 'keyflock_reports_total{outcome="counted"} 1.0' in figures
+    assert 'keyflock_problems_total{call="report",code="token_missing"} 1.0' in figures
+    assert 'keyflock_request_duration_seconds_count{call="report"} 2.0' in figures
+
+
+@every
+async def test_no_token_and_no_body_ever_reaches_the_log(door: Door, call: Call, log: io.StringIO) -> None:
+    secrets = [door.device_token(), door.assignment_token(), "delta bytes", "SECRETBODY"]
+
+    await door.send(call)
+    await door.send(call, b"SECRETBODY" * 3)
+    await door.send(call, Authorization=f"Basic {door.device_token()}")
+    await door.send(call, Keyflock_Assignment=door.assignment_token() + "x")
+    door.service.failure_of_all = RuntimeError(f"Bearer {door.device_token()}")
+    await door.send(call)
+
+    logged = log.getvalue()
+    assert "request failed" in logged
+    assert [secret for secret in secrets if secret in logged] == []
+
+
+async def test_the_server_does_not_name_its_libraries(door: Door) -> None:
+    for path in ("/healthz", "/nowhere", "/v1/models/7"):
+        assert (await door.request("GET", path)).headers["Server"] == "keyflock"
