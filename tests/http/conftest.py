@@ -4,6 +4,8 @@ What stands behind the door is not under test here: the endpoints are. The round
 the real coordinator in test_round_over_http.py.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import io

@@ -1,0 +1,170 @@
+"""The operators' port on a real socket, before a service that knows one population, one task and one round."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from keyflock_server.rounds.task import TaskSpec
+
+from keyflock_server.http.admin import AdminEndpoints
+from keyflock_server.http.application import application
+from keyflock_server.http.bodies import BodyLimits
+from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.listeners import Listener
+from keyflock_server.http.operator_calls import OperatorCall
+from keyflock_server.http.probes import Probes
+from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
+from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+from keyflock_server.telemetry.metrics import Metrics
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+POPULATION = PopulationView(name="en-US", model_version=0, parameter_count=12, vocabulary_size=3, devices=0)
+TASK = TaskView(
+    name="next-word",
+    population="en-US",
+    state="active",
+    created_at=NOW,
+    rounds_committed=1,
+    rounds_abandoned=0,
+    max_rounds=None,
+    spec={"round": {"goal": 8}},
+)
+ROUND = RoundView(
+    id="next-word-1",
+    task="next-word",
+    sequence=1,
+    phase="closed",
+    model_version=0,
+    goal=8,
+    minimum=4,
+    assigned=10,
+    counted=8,
+    weight=80.0,
+    opened_at=NOW,
+    deadline_at=NOW + timedelta(minutes=10),
+)
+
+
+@dataclass
+class ScriptedOperations:
+    """Knows one population, one task and one round."""
+
+    calls: list[tuple[str, object]] = field(default_factory=list)
+    failure_of_all: Exception | None = None
+
+    def note(self, name: str, argument: object) -> None:
+        self.calls.append((name, argument))
+        if self.failure_of_all is not None:
+            raise self.failure_of_all
+
+    async def create_population(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
+        self.note("create_population", (name, checkpoint))
+        return POPULATION
+
+    async def populations(self) -> list[PopulationView]:
+        self.note("populations", None)
+        return [POPULATION]
+
+    async def create_task(self, spec: TaskSpec) -> TaskView:
+        self.note("create_task", spec)
+        return TASK
+
+    async def tasks(self) -> list[TaskView]:
+        self.note("tasks", None)
+        return [TASK]
+
+    async def task(self, name: TaskName) -> TaskView:
+        return self._known("task", name)
+
+    async def pause_task(self, name: TaskName) -> TaskView:
+        return self._known("pause_task", name)
+
+    async def resume_task(self, name: TaskName) -> TaskView:
+        return self._known("resume_task", name)
+
+    async def cancel_task(self, name: TaskName) -> TaskView:
+        return self._known("cancel_task", name)
+
+    async def rounds(self, task: TaskName) -> list[RoundView]:
+        self._known("rounds", task)
+        return [ROUND]
+
+    async def round(self, round_id: RoundId) -> RoundView:
+        self.note("round", round_id)
+        if round_id != ROUND.id:
+            raise Refused(ProblemCode.TASK_UNKNOWN, f"There is no round {round_id}.")
+        return ROUND
+
+    def _known(self, name: str, task: TaskName) -> TaskView:
+        self.note(name, task)
+        if task != TASK.name:
+            raise Refused(ProblemCode.TASK_UNKNOWN, f"There is no task {task}.")
+        return TASK
+
+
+@dataclass
+class Office:
+    """The operators' port, and all that stands around it."""
+
+    url: str
+    session: aiohttp.ClientSession
+    service: ScriptedOperations
+    readiness: Readiness
+    token: str = "the-admin-token"
+
+    async def send(self, call: OperatorCall, body: Any = None, **changed: str | None) -> OfficeAnswer:  # noqa: ANN401
+        """A good call, but for the body and headers that are given (None leaves a header out)."""
+        headers: dict[str, str | None] = {"Authorization": f"Bearer {self.token}"}
+        if call.max_body_bytes:
+            headers["Content-Type"] = call.media_type
+        headers.update({name.replace("_", "-"): value for name, value in changed.items()})
+        path = call.path.format(population="en-US", task="next-word", round="next-word-1")
+        return await self.request(
+            call.method, path, body, {name: value for name, value in headers.items() if value is not None}
+        )
+
+    async def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> OfficeAnswer:  # noqa: ANN401
+        async with self.session.request(
+            method, self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
+        ) as response:
+            return OfficeAnswer(response.status, response.headers, await response.json(content_type=None))
+
+
+@dataclass
+class OfficeAnswer:
+    """What came back, as JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    def code(self) -> str:
+        """The problem's code; the document is complete and its status is the answer's."""
+        assert self.headers["Content-Type"] == "application/problem+json", self.body
+        assert msgspec.convert(self.body, Problem).status == self.status
+        return str(self.body["code"])
+
+
+@pytest.fixture
+async def office() -> AsyncIterator[Office]:
+    service, readiness, metrics = ScriptedOperations(), Readiness(), Metrics()
+    readiness.stage = Stage.READY
+    endpoints = AdminEndpoints(service, admin_token=Office.token, readiness=readiness, metrics=metrics)
+    probes = Probes(readiness, Heartbeat(_nothing, 1.0, metrics), metrics)
+    served = application(endpoints, BodyLimits(10, 10**9, 30.0, metrics), probes, with_metrics=True)
+    listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
+    async with aiohttp.ClientSession() as session:
+        yield Office(listener.url, session, service, readiness)
+    await listener.close()
+
+
+async def _nothing() -> None:
+    """A heart that has nothing to do."""
