@@ -1,4 +1,4 @@
-"""The operators' port on a real socket, before a service that knows one population, one task and one round."""
+"""The operators' port on a real socket, before a service that knows one population, task and round."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from keyflock_server.rounds.task import TaskSpec
 
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
@@ -23,6 +22,7 @@ from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
 from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -1,0 +1,55 @@
+"""Settings: an option over the environment over a default, and a wrong one named by where it came from."""
+
+from pathlib import Path
+
+import pytest
+
+from keyflock_server.data_folder import DataFolder, DataFolderError
+from keyflock_server.settings import Settings, SettingsError
+
+
+def test_an_option_wins_over_the_environment_and_that_over_the_default() -> None:
+    environment = {"KEYFLOCK_PORT": "1000", "KEYFLOCK_ADMIN_PORT": "1001", "KEYFLOCK_ACK_WAIT_S": "2.5"}
+
+    settings = Settings.read({"data_dir": Path("d"), "port": 5, "admin_port": None}, environment)
+
+    assert (settings.port, settings.admin_port, settings.ack_wait_s) == (5, 1001, 2.5)
+    assert settings.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "-1"),
+        ("PORT", "http"),
+        ("TICK_S", "0"),
+        ("ACK_WAIT_S", "-1"),
+        ("LOG_LEVEL", "LOUD"),
+        ("MAX_BODIES_IN_FLIGHT", "0"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"KEYFLOCK_{name}"):
+        Settings.read({"data_dir": Path("d")}, {f"KEYFLOCK_{name}": value})
+
+
+def test_every_setting_is_on_the_servers_page() -> None:
+    page = (Path(__file__).parents[3] / "server" / "README.md").read_text()
+
+    assert [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in page] == []
+
+
+def test_a_data_folder_is_for_one_server_at_a_time(tmp_path: Path) -> None:
+    first = DataFolder.open(tmp_path / "d")
+
+    with pytest.raises(DataFolderError, match="in use by another server"):
+        DataFolder.open(tmp_path / "d")
+    first.release()
+    DataFolder.open(tmp_path / "d").release()
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(DataFolderError, match="file"):
+        DataFolder.open(tmp_path / "file" / "d")
