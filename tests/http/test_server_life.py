@@ -1,0 +1,206 @@
+"""A server's life: ready only when it is, told to stop, gone in bounded time, never half dead."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from keyflock_server.data_folder import DataFolder
+from keyflock_server.http.addresses import Addresses
+from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.listeners import Listener, ListenError
+from keyflock_server.http.probes import Probes
+from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.http.server import BackgroundLoopError, Port, Server
+from keyflock_server.telemetry.metrics import Metrics
+
+
+async def nothing() -> None:
+    """What most of a life consists of."""
+
+
+@dataclass
+class Life:
+    """Remembers what happened to it, in order."""
+
+    on_tick: Callable[[], Awaitable[None]] = nothing
+    on_stop: Callable[[], Awaitable[None]] = nothing
+    happened: list[str] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.happened.append("start")
+
+    async def tick(self) -> None:
+        if "tick" not in self.happened:
+            self.happened.append("tick")
+        await self.on_tick()
+
+    async def stop(self) -> None:
+        self.happened.append("stop")
+        await self.on_stop()
+
+
+@dataclass
+class Room:
+    """A server around a life, and what its caller sees of it."""
+
+    server: Server
+    folder: DataFolder
+    ready: asyncio.Future[Addresses]
+
+    async def run(self) -> None:
+        await self.server.run(self.ready.set_result)
+
+
+def room(
+    life: Life,
+    folder: Path,
+    *,
+    answer: Callable[[web.Request], Awaitable[web.Response]] | None = None,
+    port: int = 0,
+    grace_s: float = 5.0,
+) -> Room:
+    readiness, metrics = Readiness(), Metrics()
+    heartbeat = Heartbeat(life.tick, 0.001, metrics)
+    sdk, admin = web.Application(), web.Application()
+    Probes(readiness, heartbeat, metrics).add_to(sdk, with_metrics=False)
+    if answer is not None:
+        sdk.router.add_get("/work", answer)
+    opened = DataFolder.open(folder)
+    server = Server(
+        life,
+        opened,
+        sdk_port=Port(sdk, "127.0.0.1", port),
+        admin_port=Port(admin, "127.0.0.1", 0),
+        readiness=readiness,
+        heartbeat=heartbeat,
+        shutdown_grace_s=grace_s,
+    )
+    return Room(server, opened, asyncio.get_running_loop().create_future())
+
+
+async def test_a_server_that_is_told_to_stop_finishes_what_it_began(tmp_path: Path) -> None:
+    working, finish = asyncio.Event(), asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.Response:
+        working.set()
+        await finish.wait()
+        return web.Response(text="done")
+
+    async def flush() -> None:
+        finish.set()
+
+    life = Life(on_stop=flush)
+    tried = room(life, tmp_path, answer=answer)
+    running = asyncio.create_task(tried.run())
+    addresses = await tried.ready
+    announced = json.loads((tmp_path / "server.json").read_text())
+
+    async with aiohttp.ClientSession() as session:
+        in_flight = asyncio.create_task(session.get(addresses.sdk_url + "/work"))
+        await working.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with await in_flight as response:
+            text = await response.text()
+    await running
+
+    assert announced == {"sdk_url": addresses.sdk_url, "admin_url": addresses.admin_url, "pid": os.getpid()}
+    assert text == "done"
+    assert life.happened == ["start", "tick", "stop"]
+    assert not (tmp_path / "server.json").exists()
+    DataFolder.open(tmp_path).release()
+
+
+async def test_a_server_stops_in_bounded_time_even_when_its_coordinator_does_not(tmp_path: Path) -> None:
+    never = asyncio.Event()
+
+    async def hang() -> None:
+        await never.wait()
+
+    tried = room(Life(on_stop=hang), tmp_path, grace_s=0.05)
+    running = asyncio.create_task(tried.run())
+    await tried.ready
+
+    os.kill(os.getpid(), signal.SIGINT)
+
+    async with asyncio.timeout(5.0):
+        await running
+
+
+async def test_a_background_loop_that_dies_takes_the_server_with_it(tmp_path: Path) -> None:
+    async def die() -> None:
+        raise RuntimeError("the disk is gone")
+
+    life = Life(on_tick=die)
+    tried = room(life, tmp_path)
+
+    with pytest.raises(BackgroundLoopError, match="RuntimeError"):
+        await tried.run()
+    assert life.happened == ["start", "tick", "stop"]
+
+
+async def test_a_pass_is_never_cut_in_the_middle(tmp_path: Path) -> None:
+    inside, go_on, whole = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def long_pass() -> None:
+        inside.set()
+        await go_on.wait()
+        whole.set()
+
+    tried = room(Life(on_tick=long_pass), tmp_path)
+    running = asyncio.create_task(tried.run())
+    await inside.wait()
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    asyncio.get_running_loop().call_later(0.01, go_on.set)
+    await running
+
+    assert whole.is_set()
+
+
+async def test_a_port_that_is_taken_is_named_and_the_folder_let_go(tmp_path: Path) -> None:
+    taken = await Listener.open(web.Application(), "127.0.0.1", 0, shutdown_grace_s=1.0)
+    number = int(taken.url.rsplit(":", 1)[1])
+    life = Life()
+
+    with pytest.raises(ListenError, match=f"port {number}: another program has it"):
+        await room(life, tmp_path, port=number).run()
+    await taken.close()
+
+    assert life.happened == []
+    DataFolder.open(tmp_path).release()
+
+
+async def test_a_server_whose_loop_hangs_is_neither_ready_nor_healthy() -> None:
+    now_s = 0.0
+    readiness, metrics = Readiness(), Metrics()
+    heartbeat = Heartbeat(nothing, 1.0, metrics, monotonic=lambda: now_s)
+    served = web.Application()
+    Probes(readiness, heartbeat, metrics).add_to(served, with_metrics=True)
+    listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
+
+    async def probe() -> list[int]:
+        async with aiohttp.ClientSession(listener.url) as session:
+            statuses = []
+            for path in ("/healthz", "/readyz", "/metrics"):
+                async with session.get(path) as response:
+                    statuses.append(response.status)
+            return statuses
+
+    starting = await probe()
+    readiness.stage = Stage.READY
+    ready = await probe()
+    now_s = 61.0
+    stalled = await probe()
+    await listener.close()
+
+    assert starting == [200, 503, 200]
+    assert ready == [200, 200, 200]
+    assert stalled == [503, 503, 200]
