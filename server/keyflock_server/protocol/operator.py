@@ -54,6 +54,8 @@ class RoundView(Struct, frozen=True, kw_only=True):
     counted: int
     #: Sum of the reports' weights.
     weight: float
+    #: Assignments that phones gave back.
+    failed: int = 0
     opened_at: datetime
     deadline_at: datetime
     closed_at: datetime | None = None
