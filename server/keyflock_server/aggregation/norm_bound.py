@@ -1,0 +1,41 @@
+"""Which deltas are too long to be honest: the bound is a multiple of the median of those accepted so far."""
+
+from collections import deque
+from statistics import median
+from typing import Final
+
+#: Norms that the median is taken over.
+_WINDOW: Final = 255
+#: Before so many were accepted there is no bound: a median of few is no median.
+_WARM_UP: Final = 8
+
+
+class NormBound:
+    """A running bound on the L2 norm of updates.
+
+    Args:
+        max_ratio: Norms above this many medians are beyond the bound; 0 means there is none.
+    Source:
+        docs/decisions/0010; the running median of accepted norms as in adaptive clipping (Andrew et al. 2021,
+        arXiv:1905.03871), without its privacy.
+    """
+
+    def __init__(self, max_ratio: float) -> None:
+        self._max_ratio = max_ratio
+        self._accepted: deque[float] = deque(maxlen=_WINDOW)
+
+    @property
+    def bound(self) -> float:
+        """The largest norm that is accepted now; infinite while there is no bound."""
+        if self._max_ratio == 0.0 or len(self._accepted) < _WARM_UP:
+            return float("inf")
+        return self._max_ratio * median(self._accepted)
+
+    def admits(self, l2_norm: float) -> bool:
+        """Whether an update of this norm is within the bound; changes nothing."""
+        return l2_norm <= self.bound
+
+    def accept(self, l2_norm: float) -> None:
+        """Take the norm of an accepted update into the median; a zero update says nothing of the scale."""
+        if l2_norm > 0.0:
+            self._accepted.append(l2_norm)

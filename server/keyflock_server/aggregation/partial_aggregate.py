@@ -1,0 +1,94 @@
+"""The running weighted sum of deltas: all that is ever kept of them.
+
+Memory is one vector, whatever the number of reports. The bytes are what a flush writes to the blob store.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from keyflock_compression import DecodedUpdate
+
+
+class CorruptedAggregate(ValueError):
+    """Fault of the store: the bytes are not the partial aggregate that was written."""
+
+
+class PartialAggregate:
+    """A weighted sum, its weight, and how many reports are in it.
+
+    Args:
+        size: Number of parameters, P.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.sum: NDArray[np.float32] = np.zeros(size, np.float32)
+        self.weight = 0.0
+        self.count = 0
+
+    def add(self, update: DecodedUpdate, weight: float) -> None:
+        """Take one report's delta in, in place. ``weight`` > 0."""
+        update.add_to(self.sum, weight)
+        self.weight += weight
+        self.count += 1
+
+    def merged(self, other: Self) -> Self:
+        """A new aggregate of both; neither is changed."""
+        result = type(self)(0)
+        result.sum = self.sum + other.sum
+        result.weight = self.weight + other.weight
+        result.count = self.count + other.count
+        return result
+
+    def mean(self) -> NDArray[np.float32]:
+        """The weighted mean delta, shape (P,), float32: the pseudo-gradient of the server's step.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self.weight <= 0.0:
+            raise ValueError("an empty aggregate has no mean")
+        result: NDArray[np.float32] = self.sum / np.float32(self.weight)
+        return result
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with the sum, its weight and count, and a digest of them."""
+        tensors: dict[str, NDArray[Any]] = {
+            "sum": self.sum,
+            "weight": np.array([self.weight], np.float64),
+            "count": np.array([self.count], np.int64),
+        }
+        return save(tensors | {"digest": _digest(tensors)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, size: int) -> Self:
+        """The aggregate that ``to_bytes`` wrote.
+
+        Raises:
+            CorruptedAggregate: damaged bytes, or another number of parameters than ``size``.
+        """
+        try:
+            tensors: dict[str, NDArray[Any]] = load(data)
+            digest = tensors.pop("digest")
+            vector, weight, count = tensors["sum"], tensors["weight"], tensors["count"]
+        except (SafetensorError, KeyError) as error:
+            raise CorruptedAggregate(f"not a partial aggregate: {error}") from None
+        if vector.shape != (size,) or vector.dtype != np.float32:
+            raise CorruptedAggregate(f"the sum is {vector.dtype}{vector.shape}, not float32({size},)")
+        if not np.array_equal(digest, _digest(tensors)):
+            raise CorruptedAggregate("the digest does not match")
+        result = cls(0)
+        result.sum, result.weight, result.count = vector, float(weight[0]), int(count[0])
+        return result
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        hasher.update(np.ascontiguousarray(tensors[name]).data)
+    return np.frombuffer(hasher.digest(), np.uint8)

@@ -1,0 +1,45 @@
+"""The server's optimisers by name: Optax chains that take the mean delta as their gradient.
+
+| name       | Optax                         | published as                                              |
+|------------|-------------------------------|-----------------------------------------------------------|
+| fedavg     | sgd                           | McMahan et al. 2017, arXiv:1602.05629 (learning rate 1)   |
+| fedavgm    | sgd with momentum             | Hsu et al. 2019, arXiv:1909.06335                         |
+| fedadagrad | adagrad                       | Reddi et al. 2021, arXiv:2003.00295, algorithm 2          |
+| fedadam    | adam                          | the same                                                  |
+| fedyogi    | yogi                          | the same                                                  |
+
+Reddi et al. write FedAdam without bias correction and start the second moment at eps squared. Optax corrects
+the bias and starts at zero, as the Keras optimiser did that their experiments ran with; so do we. FedAdagrad
+starts its accumulator at eps squared, as they write.
+"""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+import optax
+
+from keyflock_server.rounds.task import OptimizerName
+
+
+def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> optax.GradientTransformation:
+    """The optimiser.
+
+    Args:
+        name: Which.
+        parameters: All that ``OPTIMIZER_DEFAULTS`` lists for it.
+    """
+    rate = parameters["learning_rate"]
+    match name:
+        case "fedavg":
+            return optax.sgd(rate)
+        case "fedavgm":
+            return optax.sgd(rate, momentum=parameters["momentum"])
+        case "fedadagrad":
+            eps = parameters["eps"]
+            return optax.adagrad(rate, initial_accumulator_value=eps**2, eps=eps)
+        case "fedadam":
+            return optax.adam(rate, b1=parameters["b1"], b2=parameters["b2"], eps=parameters["eps"])
+        case "fedyogi":
+            return optax.yogi(rate, b1=parameters["b1"], b2=parameters["b2"], eps=parameters["eps"])
+        case _:
+            assert_never(name)

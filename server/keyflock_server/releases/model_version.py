@@ -1,0 +1,51 @@
+"""A version of the global model: an integer, where it came from, and what phones download."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keyflock_compression import Layout, encode_weights
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """What is known of a version."""
+
+    population: PopulationName
+    version: ModelVersion
+    #: None for version 0.
+    parent: ModelVersion | None
+    #: The round that made it; None for version 0.
+    round_id: RoundId | None
+    created_at: datetime
+    #: SHA-256 of the download.
+    download_digest: bytes
+    download_bytes: int
+    #: Where the download lies in the blob store.
+    download_key: str
+    #: Where the float32 master checkpoint lies.
+    checkpoint_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """The bytes that phones get for a version."""
+
+    body: bytes
+    #: SHA-256 of the body.
+    digest: bytes
+
+
+def package(weights: NDArray[np.float32], layout: Layout) -> Download:
+    """The download of these master weights: int8 rows, about a byte a parameter; deterministic.
+
+    Args:
+        weights: Shape (P,), float32.
+        layout: What they mean.
+    """
+    body = encode_weights(weights, layout)
+    return Download(body, hashlib.sha256(body).digest())

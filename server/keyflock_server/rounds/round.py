@@ -1,0 +1,224 @@
+"""The round as a table: (phase, event) → phase. No clock, no store, no event loop.
+
+    COLLECTING ──CloseRequested──▸ CLOSING ──Merged──▸ MERGED ──Stepped──▸ STEPPED
+        │                                                                     │ Published
+        ├──Abandoned──▸ ABANDONED                                             ▼
+        └──Cancelled──▸ CANCELLED              CLOSED ◂──PartialsDeleted── PUBLISHED
+
+Whoever drives a round writes the phase down before acting on it, so that after a crash the table says what
+is left to do. An event that has no row in the table changes nothing.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, assert_never
+
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.rounds.task import TaskSpec
+
+
+class Phase(StrEnum):
+    """Where a round stands."""
+
+    #: Devices are assigned and report.
+    COLLECTING = "collecting"
+    #: No report is taken any more; the partial aggregates are to be merged.
+    CLOSING = "closing"
+    #: The aggregate is written; the server optimiser is to step.
+    MERGED = "merged"
+    #: New weights and optimiser state are written; the version is to be published.
+    STEPPED = "stepped"
+    #: The version is the newest; the partial aggregates are to be deleted.
+    PUBLISHED = "published"
+    CLOSED = "closed"
+    #: Too few reports came by the deadline.
+    ABANDONED = "abandoned"
+    #: An operator ended the task.
+    CANCELLED = "cancelled"
+
+
+#: Phases that nothing leaves.
+FINAL_PHASES: Final = frozenset({Phase.CLOSED, Phase.ABANDONED, Phase.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A device took a slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Reports entered the aggregate, durably."""
+
+    reports: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A device gave its assignment back."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequested:
+    """The goal is met, or the deadline has come with enough reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The aggregate is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """The new weights and the optimiser's state are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The new version is the newest."""
+
+    version: ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class PartialsDeleted:
+    """Nothing of the round is left but its result and its row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Too few reports by the deadline."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """An operator ended it."""
+
+    detail: str
+
+
+Event = (
+    Assigned
+    | Counted
+    | Failed
+    | CloseRequested
+    | Merged
+    | Stepped
+    | Published
+    | PartialsDeleted
+    | Abandoned
+    | Cancelled
+)
+
+#: The whole life of a round. What is not here cannot happen.
+TRANSITIONS: Final = MappingProxyType(
+    {
+        (Phase.COLLECTING, Assigned): Phase.COLLECTING,
+        (Phase.COLLECTING, Counted): Phase.COLLECTING,
+        (Phase.COLLECTING, Failed): Phase.COLLECTING,
+        (Phase.COLLECTING, CloseRequested): Phase.CLOSING,
+        (Phase.COLLECTING, Abandoned): Phase.ABANDONED,
+        (Phase.COLLECTING, Cancelled): Phase.CANCELLED,
+        (Phase.CLOSING, Merged): Phase.MERGED,
+        (Phase.MERGED, Stepped): Phase.STEPPED,
+        (Phase.STEPPED, Published): Phase.PUBLISHED,
+        (Phase.PUBLISHED, PartialsDeleted): Phase.CLOSED,
+    }
+)
+
+
+class IllegalEvent(Exception):
+    """Fault of the server: no such row in the table, or the counts would break. Nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of one task, at one moment."""
+
+    id: RoundId
+    task: TaskName
+    population: PopulationName
+    #: Counts the task's rounds from 1, abandoned ones too.
+    sequence: int
+    #: The version that phones train from.
+    base_version: ModelVersion
+    #: The task as it was when the round opened.
+    spec: TaskSpec
+    opened_at: datetime
+    deadline_at: datetime
+    phase: Phase = Phase.COLLECTING
+    #: Devices that took a slot: the cohort.
+    assigned: int = 0
+    #: Of these, reports in the aggregate.
+    counted: int = 0
+    #: Of these, assignments given back.
+    failed: int = 0
+    #: Sum of the counted reports' weights.
+    weight: float = 0.0
+    closed_at: datetime | None = None
+    #: The version that it made.
+    result_version: ModelVersion | None = None
+    #: Why it ended without a version.
+    detail: str = ""
+
+    @property
+    def outstanding(self) -> int:
+        """Devices of the cohort that have said nothing yet."""
+        return self.assigned - self.counted - self.failed
+
+    @property
+    def slots_left(self) -> int:
+        """Devices that may still be assigned."""
+        return max(0, self.spec.round.slots - self.assigned) if self.phase is Phase.COLLECTING else 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.phase in FINAL_PHASES
+
+
+def advance(current: Round, event: Event, at: datetime) -> Round:
+    """The round after ``event``.
+
+    Args:
+        current: The round before.
+        event: What happened.
+        at: When; kept as ``closed_at`` of a round that ends.
+    Guarantees:
+        ``counted + failed <= assigned``; a round in a final phase never leaves it.
+    Raises:
+        IllegalEvent: the table has no such row, or more would report than were assigned.
+    """
+    phase = TRANSITIONS.get((current.phase, type(event)))
+    if phase is None:
+        raise IllegalEvent(f"{type(event).__name__} does not happen to a round that is {current.phase}")
+    after = _applied(replace(current, phase=phase), event)
+    if after.outstanding < 0 or after.counted < current.counted:
+        raise IllegalEvent(f"{event} would count more devices than the {current.assigned} assigned")
+    ends = phase in FINAL_PHASES or phase is Phase.PUBLISHED
+    return replace(after, closed_at=at) if ends and after.closed_at is None else after
+
+
+def _applied(current: Round, event: Event) -> Round:
+    match event:
+        case Assigned():
+            if current.assigned >= current.spec.round.slots:
+                raise IllegalEvent(f"all {current.assigned} slots are taken")
+            return replace(current, assigned=current.assigned + 1)
+        case Counted(reports, weight):
+            return replace(current, counted=current.counted + reports, weight=current.weight + weight)
+        case Failed():
+            return replace(current, failed=current.failed + 1)
+        case Published(version):
+            return replace(current, result_version=version)
+        case Abandoned(detail) | Cancelled(detail):
+            return replace(current, detail=detail)
+        case CloseRequested() | Merged() | Stepped() | PartialsDeleted():
+            return current
+        case _:
+            assert_never(event)

@@ -1,0 +1,256 @@
+"""A task: what changes the mathematics, written by an operator in TOML and stored with every round.
+
+    [task]         name, population, kind
+    [round]        goal, minimum, over_selection, deadline_s, max_rounds, min_flush_clients
+    [eligibility]  which phones, in which condition
+    [pacing]       bounds of the return windows
+    [training]     how phones train (the protocol's TrainingPlan)
+    [codec]        how deltas become bytes (keyflock_compression.CodecSpec)
+    [aggregation]  weights and the norm bound
+    [optimizer]    the server's step, by name
+
+Ports and paths are Settings; what costs a privacy guarantee is named ``min_flush_clients`` today.
+"""
+
+import math
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from keyflock_compression import DEFAULT_SPEC, CodecError, CodecSpec
+from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.messages import Fraction, Locale, Name, Seconds, TrainingPlan
+
+Positive = Annotated[float, Meta(gt=0.0)]
+#: A decay rate.
+Decay = Annotated[float, Meta(ge=0.0, lt=1.0)]
+WeightingName = Literal["capped_examples", "sqrt_examples", "uniform"]
+OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
+
+#: Fewer than this in a flush, and a stored partial aggregate could be one phone's update.
+MIN_FLUSH_CLIENTS: Final = 4
+
+
+class TaskError(ValueError):
+    """Fault of the operator: the task cannot be run as written; the message names the field."""
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    #: Its last round has closed.
+    FINISHED = "finished"
+
+
+class TaskHead(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[task]``: what it is called and whom it is for."""
+
+    name: Name
+    population: Name
+    kind: Literal["train"] = "train"
+
+
+class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[round]``: how large, how long, how many."""
+
+    #: Reports that close the round.
+    goal: Annotated[int, Meta(ge=1, le=100_000)]
+    #: Reports that suffice when the deadline comes; left out, four fifths of the goal.
+    minimum: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    #: Share of devices assigned beyond the goal, because some drop out.
+    over_selection: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.3
+    #: From the opening of the round to its end, whatever has arrived.
+    deadline_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 600.0
+    #: After so long without enough takers, every eligible device is taken.
+    selection_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] | UnsetType = UNSET
+    #: The task ends after so many closed rounds; left out, never.
+    max_rounds: Annotated[int, Meta(ge=1)] | None = None
+    #: Reports that are summed before anything is written. Below 4 a disk may hold a single phone's update.
+    min_flush_clients: Annotated[int, Meta(ge=1, le=1024)] = MIN_FLUSH_CLIENTS
+
+    @property
+    def minimum_reports(self) -> int:
+        """Reports that suffice at the deadline."""
+        if self.minimum is UNSET:
+            return max(self.min_flush_clients, math.ceil(0.8 * self.goal))
+        return self.minimum
+
+    @property
+    def slots(self) -> int:
+        """Devices that are assigned in a round."""
+        # The decimal of 0.3 is a little more than three tenths: 10 * 1.3 must be 13, never 14.
+        return math.ceil(round(self.goal * (1.0 + self.over_selection), 6))
+
+    @property
+    def selection_window_s(self) -> float:
+        """How long selection may be choosy."""
+        return 0.25 * self.deadline_s if self.selection_s is UNSET else self.selection_s
+
+
+class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[eligibility]``: rules as data, judged at check-in from what the phone says then."""
+
+    min_examples: Annotated[int, Meta(ge=0)] = 1
+    #: From a device's last contribution to its next assignment.
+    min_separation_s: Seconds = 0.0
+    app_build_min: Annotated[int, Meta(ge=0)] = 0
+    app_build_max: Annotated[int, Meta(ge=0)] | None = None
+    #: Empty: any locale. ``en`` admits ``en-US`` too.
+    locales: tuple[Locale, ...] = ()
+    require_idle: bool = False
+    require_charging: bool = False
+    require_unmetered: bool = False
+    min_battery_ratio: Fraction = 0.0
+    max_thermal_status: Annotated[int, Meta(ge=0, le=6)] = 6
+
+
+class Pacing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[pacing]``: within what bounds phones are told to return."""
+
+    min_s: Positive = 60.0
+    max_s: Annotated[float, Meta(gt=0.0, le=31_536_000.0)] = 86_400.0
+
+
+class Aggregation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[aggregation]``: what a report weighs, and which are refused."""
+
+    weighting: WeightingName = "capped_examples"
+    #: A phone's own claim counts up to here.
+    example_cap: Annotated[int, Meta(ge=1)] = 256
+    #: A delta longer than this many times the median of the accepted ones is refused; 0 is no bound.
+    max_norm_ratio: Annotated[float, Meta(ge=0.0)] = 10.0
+
+
+class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[optimizer]``: the server's step on the aggregate; defaults after Reddi et al. 2021."""
+
+    name: OptimizerName = "fedadam"
+    #: Left out: 1 for fedavg and fedavgm, 0.01 for the adaptive ones.
+    learning_rate: Positive | UnsetType = UNSET
+    #: fedavgm only.
+    momentum: Decay | UnsetType = UNSET
+    #: fedadam and fedyogi only.
+    b1: Decay | UnsetType = UNSET
+    b2: Decay | UnsetType = UNSET
+    #: The adaptive ones only: added to the root of the second moment.
+    eps: Positive | UnsetType = UNSET
+
+
+#: Which parameters each optimiser takes, with their defaults.
+OPTIMIZER_DEFAULTS: Final[dict[OptimizerName, dict[str, float]]] = {
+    "fedavg": {"learning_rate": 1.0},
+    "fedavgm": {"learning_rate": 1.0, "momentum": 0.9},
+    "fedadagrad": {"learning_rate": 0.01, "eps": 1e-3},
+    "fedadam": {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+    "fedyogi": {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+}
+
+
+class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One task, whole. Build it with ``parse_task``, which checks what single fields cannot."""
+
+    task: TaskHead
+    round: RoundPolicy
+    eligibility: Eligibility = Eligibility()
+    pacing: Pacing = Pacing()
+    training: TrainingPlan = TrainingPlan(learning_rate=10**-0.5)
+    codec: dict[str, Any] = msgspec.field(default_factory=DEFAULT_SPEC.to_wire)
+    aggregation: Aggregation = Aggregation()
+    optimizer: Optimizer = Optimizer()
+
+    @property
+    def name(self) -> TaskName:
+        """What the operator calls it."""
+        return TaskName(self.task.name)
+
+    @property
+    def population(self) -> PopulationName:
+        """Whom it is for."""
+        return PopulationName(self.task.population)
+
+    @property
+    def codec_spec(self) -> CodecSpec:
+        """``[codec]`` as the codec understands it."""
+        return CodecSpec.from_wire(self.codec)
+
+    @property
+    def optimizer_parameters(self) -> dict[str, float]:
+        """The optimiser's parameters, defaults filled in."""
+        given = {
+            name: value
+            for name in ("learning_rate", "momentum", "b1", "b2", "eps")
+            if (value := getattr(self.optimizer, name)) is not UNSET
+        }
+        return OPTIMIZER_DEFAULTS[self.optimizer.name] | given
+
+    def to_json(self) -> bytes:
+        """The form in which it is stored."""
+        return msgspec.json.encode(self)
+
+
+def parse_task(toml_text: str) -> TaskSpec:
+    """The task that an operator wrote.
+
+    Raises:
+        TaskError: not TOML (with line and column), an unknown or ill-typed field (with its path), or fields
+            that contradict each other.
+    """
+    try:
+        spec = msgspec.toml.decode(toml_text, type=TaskSpec)
+    except msgspec.ValidationError as error:
+        raise TaskError(f"{_in_operators_words(str(error))}.") from None
+    except msgspec.DecodeError as error:
+        raise TaskError(f"The task is not TOML: {str(error).rstrip('.')}.") from None
+    return checked(spec)
+
+
+def stored_task(data: bytes) -> TaskSpec:
+    """The task that ``to_json`` wrote."""
+    return msgspec.json.decode(data, type=TaskSpec)
+
+
+def checked(spec: TaskSpec) -> TaskSpec:
+    """``spec``, if its fields fit each other.
+
+    Raises:
+        TaskError: the message names the fields and says what to do.
+    """
+    rounds, rules = spec.round, spec.eligibility
+    if rounds.min_flush_clients > rounds.goal:
+        raise TaskError(
+            f"round.goal {rounds.goal} is below round.min_flush_clients {rounds.min_flush_clients}: a disk "
+            "would hold the update of so few phones. Raise the goal, or lower min_flush_clients by name."
+        )
+    if rounds.minimum_reports > rounds.goal:
+        raise TaskError(f"round.minimum is {rounds.minimum_reports}, more than round.goal {rounds.goal}.")
+    if rounds.min_flush_clients > rounds.minimum_reports:
+        raise TaskError(
+            f"round.minimum {rounds.minimum_reports} is below round.min_flush_clients "
+            f"{rounds.min_flush_clients}: a round could never end with so few."
+        )
+    if rules.app_build_max is not None and rules.app_build_max < rules.app_build_min:
+        raise TaskError("eligibility.app_build_max is below eligibility.app_build_min: no phone would fit.")
+    if spec.pacing.max_s < spec.pacing.min_s:
+        raise TaskError("pacing.max_s is below pacing.min_s.")
+    try:
+        CodecSpec.from_wire(spec.codec)
+    except CodecError as error:
+        raise TaskError(f"codec: {error}") from None
+    allowed = OPTIMIZER_DEFAULTS[spec.optimizer.name]
+    foreign = sorted(set(spec.optimizer_parameters) - set(allowed))
+    if foreign:
+        raise TaskError(
+            f"optimizer.{foreign[0]} is no parameter of {spec.optimizer.name}; it has {', '.join(allowed)}."
+        )
+    return spec
+
+
+def _in_operators_words(message: str) -> str:
+    """The message of msgspec with the path as TOML writes it: `$.round.goal` is round.goal."""
+    what, _, path = message.rpartition(" - at `$.")
+    return f"{path.rstrip('`')}: {what}" if what else message
