@@ -1,0 +1,84 @@
+"""Is one model better than another for people like these? A paired bootstrap over users, never over words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from keyflock_models.arrays import F64
+from keyflock_models.per_user import PerUser
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A difference between two models and how far chance alone would move it."""
+
+    #: Candidate minus baseline.
+    difference: float
+    #: Bounds of the interval.
+    low: float
+    high: float
+    confidence: float
+    #: Users compared.
+    users: int
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_bootstrap(
+    candidate: PerUser,
+    baseline: PerUser,
+    *,
+    seed: int,
+    statistic: Literal["micro", "mean"] = "micro",
+    resamples: int = 2_000,
+    confidence: float = 0.95,
+) -> Comparison:
+    """The percentile interval of the difference, when other users of the same kind had been asked.
+
+    Users are drawn with replacement; each drawn user brings both of its measurements, so that what makes a
+    user easy or hard for both models cancels out.
+
+    Args:
+        candidate: One measure of a model.
+        baseline: The same measure of another, over the same users in the same order.
+        seed: Decides the resamples.
+        statistic: Ratio over all targets, or mean over users.
+        resamples: How many times users are drawn.
+        confidence: Of the interval.
+    Edge cases:
+        users without a target are left out; fewer than two users -> an interval of (-inf, inf)
+    Raises:
+        ValueError: the two do not have the same users.
+    Source:
+        Efron and Tibshirani 1993, chapter 13.
+    """
+    if candidate.denominator.shape != baseline.denominator.shape:
+        msg = (
+            f"{candidate.denominator.size} users against {baseline.denominator.size}: not a paired comparison"
+        )
+        raise ValueError(msg)
+    asked = (candidate.denominator > 0) & (baseline.denominator > 0)
+    sides = [np.stack([side.numerator[asked], side.denominator[asked]]) for side in (candidate, baseline)]
+    users = int(asked.sum())
+
+    def difference(weights: F64) -> F64:
+        values = []
+        for numerator, denominator in sides:
+            if statistic == "micro":
+                values.append((weights @ numerator) / (weights @ denominator))
+            else:
+                values.append(weights @ (numerator / denominator) / users)
+        return np.asarray(values[0] - values[1], np.float64)
+
+    if users < 2:
+        single = float(difference(np.ones((1, users)))[0]) if users else float("nan")
+        return Comparison(single, -np.inf, np.inf, confidence, users)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(users, np.full(users, 1 / users), size=resamples).astype(np.float64)
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(difference(drawn), [tail, 100 - tail])
+    return Comparison(float(difference(np.ones((1, users)))[0]), float(low), float(high), confidence, users)

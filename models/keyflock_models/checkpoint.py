@@ -1,0 +1,131 @@
+"""A model as one safetensors document: its weights, its vocabulary and where it comes from.
+
+One tensor a parameter, so that any safetensors reader finds its way; the vocabulary travels with the
+weights, because weights without their words are worth nothing. The document's metadata holds a single entry,
+`keyflock`, with JSON.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from keyflock_models.arrays import F32
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.vocabulary import Vocabulary, VocabularyError
+
+_METADATA_KEY: Final = "keyflock"
+_FORMAT: Final = 1
+_PARAM_PREFIX: Final = "params."
+
+
+class CheckpointError(ValueError):
+    """Bytes that are no checkpoint of ours. `code` says which promise is broken, the message says how."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        #: "not_safetensors", "metadata", "config", "vocabulary", "weights" or "non_finite".
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A model that can be served, trained on or measured.
+
+    Raises:
+        CheckpointError: weights, configuration and vocabulary do not belong together.
+    """
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    #: Shape (P,), as `ParamLayout.of(config)` lays them; finite.
+    weights: F32
+    #: Where the model comes from: free text by key, such as "pretrained_on".
+    lineage: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.vocabulary) != self.config.vocabulary_size:
+            msg = f"{len(self.vocabulary)} words, but the configuration says {self.config.vocabulary_size}"
+            raise CheckpointError("vocabulary", msg)
+        if self.weights.shape != (self.config.parameter_count,) or self.weights.dtype != np.float32:
+            given = f"{self.weights.dtype} {self.weights.shape}"
+            msg = f"{self.config.parameter_count} float32 weights are needed, not {given}"
+            raise CheckpointError("weights", msg)
+        if not np.isfinite(self.weights).all():
+            raise CheckpointError("non_finite", "a weight is infinite or no number")
+
+    @property
+    def vocabulary_digest(self) -> str:
+        """Identity of the words behind the model's ids."""
+        return self.vocabulary.digest
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors document.
+
+        Guarantees:
+            Equal checkpoints give equal bytes.
+        """
+        about = {
+            "format": _FORMAT,
+            "config": self.config.to_dict(),
+            "vocabulary_digest": self.vocabulary_digest,
+            "lineage": dict(self.lineage),
+        }
+        params = ParamLayout.of(self.config).unflatten(self.weights)
+        tensors = {
+            f"{_PARAM_PREFIX}{name}": tensor for name, tensor in params.items()
+        } | self.vocabulary.to_tensors()
+        return bytes(save(tensors, {_METADATA_KEY: json.dumps(about, sort_keys=True)}))
+
+    @classmethod
+    def from_bytes(cls, document: bytes) -> "Checkpoint":
+        """Back from `to_bytes`.
+
+        Guarantees:
+            Any bytes give a checkpoint or a CheckpointError, in time and memory that go with their length.
+        Raises:
+            CheckpointError: the bytes are no checkpoint; code and message name the reason.
+        """
+        try:
+            tensors = load(document)
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise CheckpointError("not_safetensors", f"not a safetensors document: {error}") from error
+        config, lineage, digest = _read_metadata(document)
+        try:
+            vocabulary = Vocabulary.from_tensors(tensors)
+        except VocabularyError as error:
+            raise CheckpointError("vocabulary", f"no vocabulary in the checkpoint: {error}") from error
+        if vocabulary.digest != digest:
+            raise CheckpointError("vocabulary", "the words are not those whose digest the metadata holds")
+        params = {
+            name.removeprefix(_PARAM_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_PARAM_PREFIX) and tensor.dtype == np.float32
+        }
+        try:
+            weights = ParamLayout.of(config).flatten(params)
+        except ValueError as error:
+            raise CheckpointError("weights", f"the weights do not fit the configuration: {error}") from error
+        return cls(config, vocabulary, weights, lineage)
+
+
+def _read_metadata(document: bytes) -> tuple[ModelConfig, dict[str, str], str]:
+    """What the header says, of a document that safetensors has accepted: config, lineage, digest."""
+    header = json.loads(document[8 : 8 + int.from_bytes(document[:8], "little")])
+    try:
+        about = json.loads(header["__metadata__"][_METADATA_KEY])
+        written, config, digest = about["format"], about["config"], about["vocabulary_digest"]
+        lineage = {str(key): str(value) for key, value in about["lineage"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise CheckpointError("metadata", f"the metadata is not ours: {error!r}") from error
+    if written != _FORMAT:
+        raise CheckpointError("metadata", f"format {written!r} of checkpoint; this release reads {_FORMAT}")
+    try:
+        return ModelConfig.from_dict(config), lineage, str(digest)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("config", str(error)) from error
