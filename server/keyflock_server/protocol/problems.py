@@ -128,7 +128,7 @@ class Problem(Message, frozen=True, kw_only=True):
     retry: ReturnWindow | None = None
 
 
-class Refused(Exception):  # noqa: N818 - named after what happened to the request
+class Refused(Exception):
     """A request broke a promise of the protocol. Nothing was changed.
 
     Args:
