@@ -23,7 +23,7 @@ from keyflock_load_tests.outcome import Outcome
 from keyflock_load_tests.payload import ReadyDeltas, fresh_checkpoint, synthetic_delta
 from keyflock_load_tests.phone_script import APP_BUILD, LOCALE, Fate, Phone, Visit
 from keyflock_load_tests.scenario import Scenario, TaskPlan
-from keyflock_models import ParamLayout
+from keyflock_models.layout import ParamLayout
 from keyflock_server.protocol import calls, messages, wire
 
 POPULATION: Final = "load-test"
@@ -143,8 +143,8 @@ minimum = {plan.minimum}
 deadline_s = {plan.deadline_s}
 min_flush_clients = {plan.min_flush_clients}
 
-[eligibility]
-min_separation_s = 0
+[pacing]
+min_s = 1.0
 
 [training]
 learning_rate = 0.3

@@ -11,7 +11,7 @@ from keyflock_server.protocol.calls import Call, Request, Response
 from keyflock_server.protocol.problems import Problem, Refused
 
 
-class CallFailed(Exception):  # noqa: N818 - named after what happened to the call
+class CallFailed(Exception):
     """The call brought no success.
 
     Args:

@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression import CodecSpec, encode
-from keyflock_models import Checkpoint, ModelConfig, ParamLayout, init_params, public_vocabulary
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.network import init_params
+from keyflock_models.public_vocabulary import public_vocabulary
 from keyflock_server.protocol.messages import Assignment
 
 ACTIVE_ROW_SHARE = 0.012

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from keyflock_models.bootstrap import Comparison
+
 FLOAT32_BYTES = 4
 
 
@@ -12,15 +14,6 @@ class Recall:
 
     at_1: float
     at_3: float
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A gain and its 95 % interval, by paired bootstrap over users."""
-
-    gain: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +44,9 @@ class DemoResult:
     end: Recall
     unigram: Recall
     trigram: Recall
-    #: Gain in recall@1 over version 0.
-    gain_at_1: Interval
-    gain_at_3: Interval
+    #: Gain in recall@1 over version 0, with its 95 % interval over users.
+    gain_at_1: Comparison
+    gain_at_3: Comparison
     bytes_per_report: float
     parameters: int
     #: Error of a round's mean delta that compression made; None: not measured.

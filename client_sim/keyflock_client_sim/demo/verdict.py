@@ -3,8 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from keyflock_client_sim.demo.result import DemoResult, Interval, Recall
+from keyflock_client_sim.demo.result import DemoResult, Recall
 from keyflock_client_sim.demo.table import byte_size, percent
+from keyflock_models.bootstrap import Comparison
 
 
 def print_verdict(result: DemoResult, console: Console) -> None:
@@ -43,8 +44,8 @@ def print_verdict(result: DemoResult, console: Console) -> None:
     )
 
 
-def _points(gain: Interval) -> str:
-    return f"{100 * gain.gain:+.2f} points [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+def _points(gain: Comparison) -> str:
+    return f"{100 * gain.difference:+.2f} points [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
 
 def _nmse(result: DemoResult) -> str:

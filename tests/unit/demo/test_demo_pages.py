@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from keyflock_client_sim.demo.learning_curve import save_learning_curve
-from keyflock_client_sim.demo.result import DemoResult, Interval, Recall, RoundRow
+from keyflock_client_sim.demo.result import DemoResult, Recall, RoundRow
 from keyflock_client_sim.demo.table import HEADER, byte_size, round_line, start_line
 from keyflock_client_sim.demo.verdict import print_verdict
+from keyflock_models.bootstrap import Comparison
 
 FIRST = RoundRow(
     sequence=1,
@@ -30,8 +31,8 @@ RESULT = DemoResult(
     end=Recall(0.13, 0.21),
     unigram=Recall(0.04, 0.09),
     trigram=Recall(0.11, 0.19),
-    gain_at_1=Interval(0.03, 0.02, 0.04),
-    gain_at_3=Interval(0.03, 0.01, 0.05),
+    gain_at_1=Comparison(0.03, 0.02, 0.04, 0.95, 50),
+    gain_at_3=Comparison(0.03, 0.01, 0.05, 0.95, 50),
     bytes_per_report=25_000.0,
     parameters=1_000_000,
     cohort_nmse=0.12,
@@ -79,7 +80,7 @@ def test_the_verdict_names_baselines_gain_price_and_books(capsys: pytest.Capture
 
 
 def test_a_gain_that_may_be_chance_is_not_called_learning(capsys: pytest.CaptureFixture[str]) -> None:
-    said = said_of(replace(RESULT, gain_at_1=Interval(0.01, -0.01, 0.03)), capsys)
+    said = said_of(replace(RESULT, gain_at_1=Comparison(0.01, -0.01, 0.03, 0.95, 50)), capsys)
 
     assert "The phones learned." not in said
     assert "not clear of zero" in said
