@@ -48,8 +48,8 @@ class DemoOptions:
             )
         if self.devices < 2 * self.goal:
             raise DemoError(
-                f"--devices {self.devices} is too few for --goal {self.goal}: phones drop out and others take "
-                "their place, so there must be at least twice as many."
+                f"--devices {self.devices} is too few for --goal {self.goal}: phones drop out and others "
+                "take their place, so there must be at least twice as many."
             )
 
     @property

@@ -11,7 +11,8 @@ DEADLINE_S: Final = 60.0
 def task_toml(name: str, *, goal: int, rounds: int) -> str:
     """The task that trains for ``rounds`` rounds of ``goal`` reports.
 
-    The rates suit a model that has seen public text: small server steps, and an eps that lets rare words move.
+    The rates suit a model that has seen public text: small server steps, and an eps that lets rare words
+    move.
     """
     return f"""\
 [task]
