@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits
 
 @app.command("create")
 def create(
-    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task (docs/operators.md).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task (server/README.md has one).")],
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,

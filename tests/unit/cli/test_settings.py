@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from keyflock_server.cli.errors import ExitCode
 from keyflock_server.data_folder import DataFolder, DataFolderError
+from keyflock_server.rounds.task import parse_task
 from keyflock_server.settings import Settings, SettingsError
+
+PAGE = (Path(__file__).parents[3] / "server" / "README.md").read_text()
 
 
 def test_an_option_wins_over_the_environment_and_that_over_the_default() -> None:
@@ -34,9 +38,19 @@ def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, value: 
 
 
 def test_every_setting_is_on_the_servers_page() -> None:
-    page = (Path(__file__).parents[3] / "server" / "README.md").read_text()
+    assert [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in PAGE] == []
 
-    assert [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in page] == []
+
+def test_every_exit_code_is_on_the_servers_page() -> None:
+    assert [code for code in ExitCode if f"| {code.value} |" not in PAGE] == []
+
+
+def test_the_task_on_the_servers_page_can_be_run() -> None:
+    example = PAGE.split("```toml\n")[1].split("```")[0]
+
+    task = parse_task(example)
+
+    assert (task.name, task.round.slots) == ("next-word", 130)
 
 
 def test_a_data_folder_is_for_one_server_at_a_time(tmp_path: Path) -> None:
