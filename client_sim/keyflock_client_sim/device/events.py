@@ -1,0 +1,64 @@
+"""What a device can be told: the outcomes of what it asked for, and that its time was taken away."""
+
+from dataclasses import dataclass
+
+from keyflock_client_sim.device.installation import Circumstances
+from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.messages import FailureCause
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The time that was asked for has come (or is past)."""
+
+    circumstances: Circumstances
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The call was answered, whatever the answer says."""
+
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class CallLost:
+    """No answer will come. The server may or may not have acted on the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The model is kept, and will be found by its digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """Training and encoding are done."""
+
+    #: The delta as a compression container.
+    delta: bytes
+    #: Sequences trained on.
+    examples: int
+    #: Nats a token; not finite or None when not measured.
+    loss_before: float | None = None
+    loss_after: float | None = None
+    #: Seconds of training.
+    train_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """There will be no delta."""
+
+    cause: FailureCause = FailureCause.TRAINING_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The system took the phone's time away: its person came back, or the process was killed.
+
+    What was asked for will not come. Told when the device has time again, which may be much later.
+    """
+
+
+Event = Woke | Answered | CallLost | Stored | Trained | TrainingFailed | Interrupted
