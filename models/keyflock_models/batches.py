@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from keyflock_models.arrays import I32, I64
-from keyflock_models.special_tokens import PAD
+from keyflock_models.special_tokens import BOS, PAD
 
 
 class Batches(NamedTuple):
@@ -31,18 +31,18 @@ def batches_of(sequences: I32, order: I64, batch_size: int) -> Batches:
     """The sequences in this order as batches.
 
     Args:
-        sequences: Rows of ids, shape (N, L + 1); PAD is 0, as everywhere.
+        sequences: Rows of ids, shape (N, L + 1); special tokens have their ids.
         order: Indices of rows, a multiple of `batch_size` of them; -1 is an empty row.
         batch_size: Rows a batch.
     Guarantees:
-        Every id but PAD in the last L columns of a row in the order is a target once. K is a quarter, half,
-        three quarters or all of B * L, so that few shapes are ever compiled.
+        Every id but PAD and BOS in the last L columns of a row in the order is a target once. K is a
+        quarter, half, three quarters or all of B * L, so that few shapes are ever compiled.
     """
     length = sequences.shape[1] - 1
     steps = len(order) // batch_size
     taken = np.where(order[:, None] >= 0, sequences[order], PAD).reshape(steps, batch_size, length + 1)
     targets = taken[:, :, 1:].reshape(steps, -1)
-    is_target = targets != PAD
+    is_target = (targets != PAD) & (targets != BOS)
     quarter = -(-batch_size * length // 4)
     room = min(
         batch_size * length, quarter * max(1, -(-int(is_target.sum(axis=1).max(initial=0)) // quarter))

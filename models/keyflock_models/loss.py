@@ -1,7 +1,7 @@
 """The training objective: mean negative log-likelihood of a batch's targets.
 
-PAD is no target. EOS and OOV are: both are things that happen, and a network that may not say "a word I do
-not know" would give that probability to words that it does know. Neither is ever suggested.
+PAD and BOS are no targets. EOS and OOV are: both are things that happen, and a network that may not say "a
+word I do not know" would give that probability to words that it does know. Neither is ever suggested.
 """
 
 import jax

@@ -1,20 +1,44 @@
-"""Batches of a large body of sequences, shuffled by a seed and found by their number."""
+"""Batches of a large body of sequences, packed without gaps, shuffled by a seed and found by their number."""
 
 import numpy as np
 
 from keyflock_models.arrays import I32, I64
 from keyflock_models.special_tokens import PAD
 
-#: Batches within which rows are put in the order of their length before they are dealt out.
-_SORTED_TOGETHER = 50
-#: Batches are cut to the next multiple of this many inputs.
-_LENGTH_STEP = 4
+
+def pack(sequences: I32) -> I32:
+    """Several short messages in a row, so that central training does not spend half its time on PAD.
+
+    A message never crosses a row's end. The network sees each BOS and learns what it means: that what stood
+    before is another message. BOS itself is no target (see `batches_of`).
+
+    Args:
+        sequences: Rows of `encode_messages`, shape (N, L + 1).
+    Returns:
+        Shape (M, L + 1), M <= N: the same rows without their PAD, put together first-fit by falling length.
+    """
+    width = sequences.shape[1]
+    used = (sequences != PAD).sum(axis=1)
+    # Rows of each length that wait to be placed; every packed row takes the longest that still fits.
+    waiting = [list(np.flatnonzero(used == size)) for size in range(width + 1)]
+    packed = []
+    for size in range(width, 0, -1):
+        while waiting[size]:
+            row = np.full(width, PAD, np.int32)
+            end, next_size = 0, size
+            while next_size > 0:
+                if waiting[next_size]:
+                    row[end : end + next_size] = sequences[waiting[next_size].pop(), :next_size]
+                    end += next_size
+                    next_size = min(next_size, width - end)
+                else:
+                    next_size -= 1
+            packed.append(row)
+    return np.stack(packed) if packed else sequences[:0]
 
 
 class Minibatches:
-    """An endless row of batches: epoch after epoch, each row of the sequences once an epoch.
-
-    Rows of like length come together, so that short messages are not trained at the length of long ones.
+    """An endless row of batches: epoch after epoch, each sequence at most once an epoch.
 
     Guarantees:
         `at(i)` depends on the constructor's arguments and i alone, so training goes on after a restart as if
@@ -24,11 +48,10 @@ class Minibatches:
     """
 
     def __init__(self, sequences: I32, *, batch_size: int, seed: int) -> None:
-        if len(sequences) < batch_size:
+        if not 1 <= batch_size <= len(sequences):
             msg = f"{len(sequences)} sequences do not fill a batch of {batch_size}"
             raise ValueError(msg)
         self._sequences, self._batch_size, self._seed = sequences, batch_size, seed
-        self._used = ((sequences[:, 1:] != PAD) * np.arange(1, sequences.shape[1])).max(axis=1)
         self._epoch = -1
         self._order: I64 = np.zeros(0, np.int64)
 
@@ -38,20 +61,9 @@ class Minibatches:
         return len(self._sequences) // self._batch_size
 
     def at(self, step: int) -> I32:
-        """The batch of this number, shape (B, L' + 1) with L' no longer than its rows need."""
+        """The batch of this number, shape (B, L + 1)."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._ordered(np.random.default_rng((self._seed, epoch)))
-        rows = self._order[place * self._batch_size : (place + 1) * self._batch_size]
-        length = -(-int(self._used[rows].max()) // _LENGTH_STEP) * _LENGTH_STEP
-        return self._sequences[rows, : length + 1]
-
-    def _ordered(self, rng: np.random.Generator) -> I64:
-        shuffled = rng.permutation(len(self._sequences))[: self.steps_per_epoch * self._batch_size]
-        window = _SORTED_TOGETHER * self._batch_size
-        batches = []
-        for start in range(0, len(shuffled), window):
-            rows = shuffled[start : start + window]
-            by_length = rows[np.argsort(self._used[rows], kind="stable")].reshape(-1, self._batch_size)
-            batches.append(by_length[rng.permutation(len(by_length))])
-        return np.concatenate(batches).reshape(-1)
+            rng = np.random.default_rng((self._seed, epoch))
+            self._epoch, self._order = epoch, rng.permutation(len(self._sequences))
+        return self._sequences[self._order[place * self._batch_size : (place + 1) * self._batch_size]]

@@ -4,7 +4,7 @@ A pure step over an explicit state. The driver owns the clock and the files: it 
 time, saves `to_bytes()` when it likes, and goes on from there to the same bits:
 
     state = begin_pretraining(config, vocabulary, seed=0)
-    feed = Minibatches(sequences, batch_size=plan.batch_size, seed=0)
+    feed = Minibatches(pack(sequences), batch_size=plan.batch_size, seed=0)
     while (progress := elapsed_s / budget_s) < 1:
         state, loss = pretrain_step(state, feed.at(state.step), plan, progress_ratio=progress)
 """
@@ -127,7 +127,7 @@ def pretrain_step(
 
     Args:
         state: Before the step.
-        sequences: Rows of `encode_messages`, shape (B, L + 1).
+        sequences: Rows of `encode_messages`, packed or not, shape (B, L + 1).
         plan: How.
         progress_ratio: Share of the training that is behind; decides the learning rate.
         seed: Together with the step's number, decides the candidate sample.
