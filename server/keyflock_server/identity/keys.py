@@ -8,6 +8,7 @@ belong to the server's user alone (0600). Neither secret is ever logged or shown
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 import secrets
 import tempfile
@@ -53,6 +54,10 @@ class SigningKeys:
     def of(cls, secret: bytes) -> Self:
         """One key, nothing retired."""
         return cls(SigningKey.of(secret))
+
+    def derived(self, purpose: str) -> bytes:
+        """A secret of 32 bytes for another purpose, from which the signing key cannot be found."""
+        return hmac.digest(self.current.secret, f"keyflock {purpose}".encode(), "sha256")
 
     def named(self, key_id: object) -> SigningKey | None:
         """The key that a token names, or None when it is not one of ours."""

@@ -1,7 +1,7 @@
 """What Prometheus scrapes: one registry a server, so that two servers in one process never mix.
 
-Labels come from closed lists (calls, codes, reasons), so the number of series is bounded whatever
-phones send.
+Labels come from closed lists (calls, codes, reasons) and from what operators named, so the number of series
+is bounded whatever phones send.
 """
 
 from typing import Final
@@ -19,6 +19,7 @@ from prometheus_client import (
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _DURATIONS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ROUNDS_S: Final = (1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
 _BODY_BYTES: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216)
 _FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -84,14 +85,46 @@ class Metrics:
         )
         self.rounds = Counter(
             "keyflock_rounds",
-            "Rounds that ended, by outcome: committed or abandoned.",
-            ["outcome"],
+            "Rounds that ended, by phase: closed (made a version), abandoned or cancelled.",
+            ["phase"],
+            registry=self.registry,
+        )
+        self.rounds_opened = Counter(
+            "keyflock_rounds_opened", "Rounds that began to take assignments.", registry=self.registry
+        )
+        self.round_duration_s = Histogram(
+            "keyflock_round_duration_seconds",
+            "From the opening of a round to its end.",
+            buckets=_ROUNDS_S,
+            registry=self.registry,
+        )
+        self.model_version = Gauge(
+            "keyflock_model_version",
+            "The newest version that this process published.",
+            ["population"],
+            registry=self.registry,
+        )
+        self.deltas_refused = Counter(
+            "keyflock_deltas_refused",
+            "Deltas refused after decoding began, by code.",
+            ["code"],
             registry=self.registry,
         )
         self.flush_reports = Histogram(
             "keyflock_flush_reports",
             "Reports in one committed micro-batch.",
             buckets=_FLUSH_REPORTS,
+            registry=self.registry,
+        )
+        self.flush_duration_s = Histogram(
+            "keyflock_flush_duration_seconds",
+            "From the start of a flush to its commit.",
+            buckets=_DURATIONS_S,
+            registry=self.registry,
+        )
+        self.flush_failures = Counter(
+            "keyflock_flush_failures",
+            "Micro-batches that could not be committed and were tried again.",
             registry=self.registry,
         )
         self.tick_duration_s = Histogram(

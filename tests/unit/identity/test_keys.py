@@ -74,6 +74,13 @@ def test_a_key_does_not_show_its_secret() -> None:
     assert "kkkk" not in repr(keys)
 
 
+def test_a_secret_for_another_purpose_is_another_secret() -> None:
+    keys = SigningKeys.of(b"k" * 32)
+
+    assert keys.derived("sampling") == SigningKeys.of(b"k" * 32).derived("sampling")
+    assert len({keys.current.secret, keys.derived("sampling"), keys.derived("backups")}) == 3
+
+
 async def test_accept_all_accepts_and_warns() -> None:
     request = EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US")
 

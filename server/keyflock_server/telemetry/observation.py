@@ -1,0 +1,56 @@
+"""The coordinator's events as figures and log lines: what an operator reads when a round goes wrong."""
+
+from typing import Final
+
+import structlog
+
+from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.telemetry.metrics import Metrics
+
+_log: Final = structlog.get_logger("keyflock.rounds")
+
+
+class Observation:
+    """Counts and logs what the coordinator tells; satisfies its ``Observer``."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
+        """A micro-batch was committed."""
+        self._metrics.flush_reports.observe(reports)
+        self._metrics.flush_duration_s.observe(duration_s)
+        _log.debug("flushed", task=task, reports=reports, duration_s=round(duration_s, 4))
+
+    def flush_failed(self, task: TaskName, error: Exception) -> None:
+        """A micro-batch could not be committed; it will be tried again."""
+        self._metrics.flush_failures.inc()
+        _log.error("flush failed", task=task, exc_info=error)
+
+    def delta_refused(self, task: TaskName, code: str) -> None:
+        """A delta was refused after decoding began."""
+        self._metrics.deltas_refused.labels(code).inc()
+        _log.debug("delta refused", task=task, code=code)
+
+    def round_opened(self, task: TaskName, sequence: int) -> None:
+        """A round takes assignments."""
+        self._metrics.rounds_opened.inc()
+        _log.info("round opened", task=task, round=sequence)
+
+    def round_ended(self, task: TaskName, sequence: int, phase: str, reports: int, duration_s: float) -> None:
+        """A round is closed, abandoned or cancelled."""
+        self._metrics.rounds.labels(phase).inc()
+        self._metrics.round_duration_s.observe(duration_s)
+        _log.info(
+            "round ended",
+            task=task,
+            round=sequence,
+            phase=phase,
+            reports=reports,
+            duration_s=round(duration_s, 3),
+        )
+
+    def version_published(self, population: PopulationName, version: int) -> None:
+        """A new model version is the newest."""
+        self._metrics.model_version.labels(population).set(version)
+        _log.info("version published", population=population, version=version)
