@@ -1,0 +1,71 @@
+"""Real local training, in the worker processes of ``keyflock_client_sim.training``."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from keyflock_client_sim.device.effects import Train
+from keyflock_client_sim.device.events import Trained
+from keyflock_client_sim.drivers.trainer import TrainingError
+from keyflock_client_sim.training.pool import JobError, WorkerPool
+from keyflock_client_sim.training.process import WorkerDiedError
+from keyflock_client_sim.training.shelf import ModelDigest
+from keyflock_client_sim.training.train_job import TrainJob
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_server.protocol.messages import FailureCause
+
+
+class PoolTrainer:
+    """Hands phones' text and work to a pool.
+
+    Args:
+        pool: Already started.
+        config: The size of the model.
+        sequences: Each phone's text as tokens, shape (N, L + 1), int32.
+    """
+
+    def __init__(
+        self, pool: WorkerPool, config: ModelConfig, sequences: Mapping[str, npt.NDArray[np.int32]]
+    ) -> None:
+        self._pool = pool
+        self._config = config
+        self._layout_digest = ParamLayout.of(config).digest
+        self._sequences = sequences
+        self._published: set[bytes] = set()
+
+    def store(self, digest: bytes, body: bytes) -> None:
+        """See ``Trainer``."""
+        if digest not in self._published:
+            self._pool.publish(body)
+            self._published.add(digest)
+
+    async def train(self, phone: str, work: Train) -> Trained:
+        """See ``Trainer``."""
+        if work.layout != self._layout_digest:
+            raise TrainingError(FailureCause.TRAINING_FAILED, "the model has another layout than was said")
+        sequences = self._sequences[phone]
+        if len(sequences) == 0:
+            raise TrainingError(FailureCause.NO_EXAMPLES)
+        job = TrainJob(
+            model=ModelDigest(work.model_digest.hex()),
+            config=self._config,
+            sequences=sequences,
+            plan=work.plan,
+            codec=work.codec,
+            seed=work.seed,
+        )
+        try:
+            done = await self._pool.train(job)
+        except WorkerDiedError as error:
+            raise TrainingError(FailureCause.OUT_OF_MEMORY, str(error)) from None
+        except JobError as error:
+            raise TrainingError(FailureCause.TRAINING_FAILED, str(error)) from None
+        return Trained(
+            delta=done.container,
+            examples=done.examples,
+            loss_before=done.loss_before,
+            loss_after=done.loss_after,
+            train_s=done.train_s,
+        )

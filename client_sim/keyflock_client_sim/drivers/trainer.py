@@ -1,0 +1,38 @@
+"""Who trains for the phones, and keeps the models that they download."""
+
+from typing import Protocol
+
+from keyflock_client_sim.device.effects import Train
+from keyflock_client_sim.device.events import Trained
+from keyflock_server.protocol.messages import FailureCause
+
+
+class TrainingError(RuntimeError):
+    """A phone's training came to nothing; the fleet goes on.
+
+    Args:
+        cause: What the phone tells the server.
+        detail: For whoever runs the simulation.
+    """
+
+    def __init__(self, cause: FailureCause, detail: str = "") -> None:
+        super().__init__(detail or cause)
+        self.cause = cause
+
+
+class Trainer(Protocol):
+    """Trains on a phone's own text, which nobody else sees."""
+
+    def store(self, digest: bytes, body: bytes) -> None:
+        """Keeps a model that a phone has downloaded; the same one again is no work."""
+        ...
+
+    async def train(self, phone: str, work: Train) -> Trained:
+        """The delta of this phone's local training.
+
+        Guarantees:
+            The same phone and the same work give the same delta.
+        Raises:
+            TrainingError: there will be none.
+        """
+        ...

@@ -1,0 +1,32 @@
+"""One simulated phone: the device, what it is like, and how much text lies on it."""
+
+import random
+from dataclasses import dataclass
+
+from keyflock_client_sim.device.effects import Train
+from keyflock_client_sim.device.installation import Circumstances
+from keyflock_client_sim.device.machine import Device
+from keyflock_client_sim.fleet.traits import Traits
+from keyflock_server.protocol.messages import Conditions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phone:
+    """A device with a body. Its text is not here: only its trainer ever sees that."""
+
+    name: str
+    #: Training sequences on it.
+    examples: int
+    traits: Traits
+    device: Device
+    #: Draws what befalls it.
+    rng: random.Random
+
+    def circumstances(self) -> Circumstances:
+        """How it finds itself on waking up in an idle hour."""
+        is_unmetered = self.rng.random() >= self.traits.metered_share
+        return Circumstances(conditions=Conditions(is_unmetered=is_unmetered), examples=self.examples)
+
+    def train_s(self, work: Train) -> float:
+        """How long it takes to do this work."""
+        return self.traits.train_s(min(self.examples, work.plan.max_examples) * work.plan.epochs)

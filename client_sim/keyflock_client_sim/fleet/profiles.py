@@ -1,0 +1,114 @@
+"""What a population of phones is like: medians, spreads and shares. By name, or from a TOML file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+NotNegative = Annotated[float, Meta(ge=0.0)]
+Hours = Annotated[float, Meta(ge=0.0, le=24.0)]
+
+
+class ProfileError(ValueError):
+    """There is no such profile, or a file is none; the message is one line for the person who named it."""
+
+
+class FleetProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A population. Spreads are the standard deviation of the logarithm: 0 makes all phones alike."""
+
+    #: Seconds that the median phone trains on one sequence.
+    seconds_per_example: NotNegative = 0.02
+    speed_spread: NotNegative = 0.5
+    #: Upload and download of the median phone.
+    up_bytes_s: Positive = 500_000.0
+    down_bytes_s: Positive = 2_500_000.0
+    #: Of a call and its answer together, without the bytes.
+    latency_s: NotNegative = 0.08
+    network_spread: NotNegative = 0.8
+    #: Calls that get lost; half of them on the way to the server, half on the way back.
+    loss_share: Share = 0.01
+    #: How long a phone waits for an answer that will not come.
+    call_timeout_s: Positive = 30.0
+    #: Visits on a network that costs money.
+    metered_share: Share = 0.0
+    #: Assignments during which the phone's person comes back.
+    drop_out_share: Share = 0.08
+    #: Those drop-outs of which the server hears nothing before the phone's next visit.
+    silent_share: Share = 0.5
+    #: How long a phone stays away then, on average.
+    absence_s: NotNegative = 1_800.0
+    #: When phones become idle and charging, on average, as the hour of their day; 24 hours idle is always.
+    idle_from_h: Hours = 23.0
+    idle_hours: Hours = 24.0
+    #: Standard deviation of both among phones, in hours.
+    idle_spread_h: NotNegative = 0.0
+    #: Phones come up one after the other over this long.
+    ramp_s: NotNegative = 0.0
+    #: Share of the phones by app build.
+    app_builds: Mapping[str, Share] = {"100": 1.0}
+    #: Share of the phones by locale.
+    locales: Mapping[str, Share] = {"en-US": 1.0}
+
+
+PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(
+    {
+        # Always on and quick, so that a round takes seconds; with enough bad luck to show what over-selection
+        # and repeated calls are for.
+        "demo": FleetProfile(
+            seconds_per_example=0.0,
+            latency_s=0.02,
+            call_timeout_s=2.0,
+            drop_out_share=0.08,
+            absence_s=20.0,
+            ramp_s=2.0,
+        ),
+        # Idle at night. Drop-outs as Bonawitz et al. 2019, section 9, saw them: 6 to 10 %.
+        "realistic": FleetProfile(
+            seconds_per_example=0.05,
+            speed_spread=0.6,
+            loss_share=0.03,
+            metered_share=0.1,
+            idle_hours=7.0,
+            idle_spread_h=1.5,
+            ramp_s=3_600.0,
+            app_builds={"98": 0.1, "99": 0.3, "100": 0.6},
+            locales={"en-US": 0.7, "en-GB": 0.2, "en-IN": 0.1},
+        ),
+        # Nothing ever goes wrong and nothing takes time: for tests, and for measuring a server alone.
+        "ideal": FleetProfile(
+            seconds_per_example=0.0,
+            speed_spread=0.0,
+            latency_s=0.0,
+            network_spread=0.0,
+            loss_share=0.0,
+            drop_out_share=0.0,
+        ),
+    }
+)
+
+
+def read_profile(source: str) -> FleetProfile:
+    """The profile of this name, or of the ``.toml`` file at this path.
+
+    Raises:
+        ProfileError: there is none, or the file says something that a profile cannot be.
+    """
+    if source in PROFILES:
+        return PROFILES[source]
+    if not source.endswith(".toml"):
+        raise ProfileError(
+            f"no fleet profile {source!r}; there are {', '.join(PROFILES)}, or give a .toml file"
+        )
+    try:
+        return msgspec.toml.decode(Path(source).read_bytes(), type=FleetProfile)
+    except OSError as error:
+        raise ProfileError(f"{source}: {error.strerror or error}") from None
+    except msgspec.MsgspecError as error:
+        raise ProfileError(f"{source}: {error}") from None
+    except UnicodeDecodeError:
+        raise ProfileError(f"{source}: not UTF-8 text") from None

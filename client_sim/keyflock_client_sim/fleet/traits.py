@@ -1,0 +1,75 @@
+"""What one phone is like for as long as it lives."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keyflock_client_sim.fleet.profiles import FleetProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """One phone's speed, network, hours and luck; drawn once."""
+
+    #: Seconds of training on one sequence.
+    seconds_per_example: float
+    up_bytes_s: float
+    down_bytes_s: float
+    latency_s: float
+    loss_share: float
+    call_timeout_s: float
+    metered_share: float
+    drop_out_share: float
+    silent_share: float
+    absence_s: float
+    #: Hour of the phone's day at which it becomes idle, in [0, 24).
+    idle_from_h: float
+    #: For so long; 24 is always.
+    idle_hours: float
+    starts_at_s: float
+    app_build: int
+    locale: str
+
+    def train_s(self, sequences: int) -> float:
+        """How long training on so many sequences takes."""
+        return self.seconds_per_example * sequences
+
+    def to_server_s(self, size_bytes: int) -> float:
+        """How long a body is under way to the server."""
+        return self.latency_s / 2 + size_bytes / self.up_bytes_s
+
+    def from_server_s(self, size_bytes: int) -> float:
+        """How long a body is under way from the server."""
+        return self.latency_s / 2 + size_bytes / self.down_bytes_s
+
+
+def draw(profile: FleetProfile, rng: random.Random) -> Traits:
+    """A phone of this population; always the same number of draws."""
+    network = rng.lognormvariate(0.0, profile.network_spread)
+    return Traits(
+        seconds_per_example=profile.seconds_per_example * rng.lognormvariate(0.0, profile.speed_spread),
+        up_bytes_s=profile.up_bytes_s * network,
+        down_bytes_s=profile.down_bytes_s * network,
+        latency_s=profile.latency_s / network,
+        loss_share=profile.loss_share,
+        call_timeout_s=profile.call_timeout_s,
+        metered_share=profile.metered_share,
+        drop_out_share=profile.drop_out_share,
+        silent_share=profile.silent_share,
+        absence_s=profile.absence_s,
+        idle_from_h=rng.gauss(profile.idle_from_h, profile.idle_spread_h) % 24.0,
+        idle_hours=_hours(rng.gauss(profile.idle_hours, profile.idle_spread_h), profile.idle_hours),
+        starts_at_s=rng.uniform(0.0, profile.ramp_s),
+        app_build=int(_by_share(profile.app_builds, rng)),
+        locale=_by_share(profile.locales, rng),
+    )
+
+
+def _hours(drawn: float, mean: float) -> float:
+    """A phone that is always idle stays so, and any other has at least half an hour."""
+    return 24.0 if mean >= 24.0 else min(max(drawn, 0.5), 24.0)
+
+
+def _by_share(shares: Mapping[str, float], rng: random.Random) -> str:
+    names = tuple(shares)
+    return rng.choices(names, weights=tuple(shares.values()))[0]
