@@ -40,6 +40,11 @@ class Download:
     digest: bytes
 
 
+def download_digest(body: bytes) -> bytes:
+    """What identifies a download on the wire: its SHA-256."""
+    return hashlib.sha256(body).digest()
+
+
 def package(weights: NDArray[np.float32], layout: Layout) -> Download:
     """The download of these master weights: int8 rows, about a byte a parameter; deterministic.
 
@@ -48,4 +53,4 @@ def package(weights: NDArray[np.float32], layout: Layout) -> Download:
         layout: What they mean.
     """
     body = encode_weights(weights, layout)
-    return Download(body, hashlib.sha256(body).digest())
+    return Download(body, download_digest(body))

@@ -45,6 +45,13 @@ def return_window(
     return ReturnWindow(min_s=low, max_s=max(low, high))
 
 
+def expected_arrivals(policy: RoundPolicy, pacing: Pacing, active_devices: int) -> float:
+    """Devices that will check in during a round's selection window, if they keep to their return windows."""
+    wanted_per_s = policy.slots * CHECK_INS_PER_SLOT / policy.deadline_s
+    revisit_s = min(max(active_devices / wanted_per_s, pacing.min_s), pacing.max_s)
+    return active_devices * min(1.0, policy.selection_window_s / revisit_s)
+
+
 def after_work(min_separation_s: float, pacing: Pacing) -> ReturnWindow:
     """When a phone that has contributed may come again: not before its separation has passed."""
     low = max(pacing.min_s, min_separation_s)

@@ -1,0 +1,175 @@
+"""Check-ins: eligibility, sampling, and a slot for whoever is in the sample."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.messages import Assignment, CheckIn, Refusal, RefusalReason, ReturnWindow
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.eligibility import ineligibility
+from keyflock_server.rounds.pacing import expected_arrivals, no_task_window, return_window
+from keyflock_server.rounds.round import Assigned, Phase, advance
+from keyflock_server.rounds.selection import (
+    assignment_id,
+    assignment_seed,
+    is_sampled,
+    sampling_probability,
+)
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState, DeviceRecord
+
+_COUNT_LIFE: Final = timedelta(seconds=30)
+_DAY: Final = timedelta(days=1)
+#: ``last_seen_at`` is written at most so often: it only counts the devices of a day.
+_SEEN_EVERY: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    devices: int
+    at: datetime
+
+
+class CheckIns:
+    """Gives out work."""
+
+    def __init__(self, world: Surroundings, desks: dict[TaskName, Desk], trunk: Trunk) -> None:
+        self._world = world
+        self._desks = desks
+        self._trunk = trunk
+        self._counts: dict[PopulationName, _Count] = {}
+
+    async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
+        """Work for the device, or why there is none.
+
+        Raises:
+            Refused: ``token_invalid`` for a device that is not enrolled any more.
+        """
+        device = await self._seen(identity, message)
+        desks = [desk for desk in self._desks.values() if desk.spec.population == identity.population]
+        if not any(desk.status is TaskStatus.ACTIVE for desk in desks):
+            return _no_task(desks)
+        active = await self._active_devices(identity.population)
+        answer: Assignment | Refusal = _no_task(desks)
+        for desk in desks:
+            if desk.status is TaskStatus.ACTIVE:
+                answer = await self._answer(desk, device, message, active)
+                if isinstance(answer, Assignment):
+                    break
+        return answer
+
+    async def _answer(
+        self, desk: Desk, device: DeviceRecord, message: CheckIn, active: int
+    ) -> Assignment | Refusal:
+        now, spec = self._world.clock(), desk.spec
+        window = return_window(spec.round, spec.pacing, active, now.timestamp())
+        opened = desk.open
+        if opened is not None and (known := opened.members.get(device.id)) is not None:
+            if known.state is AssignmentState.ASSIGNED and opened.round.phase is Phase.COLLECTING:
+                return await self._assignment(opened, known, device)
+            return Refusal(
+                reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
+            )
+        unfit = ineligibility(spec.eligibility, message, device.last_contributed_at, now)
+        if unfit is not None:
+            later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
+            return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
+        if opened is None or opened.round.slots_left == 0:
+            return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
+        probability = sampling_probability(
+            spec.round.slots,
+            expected_arrivals(spec.round, spec.pacing, active),
+            (now - opened.round.opened_at).total_seconds(),
+            spec.round.selection_window_s,
+        )
+        if not is_sampled(self._world.sampling_key, opened.id, device.id, probability):
+            return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
+        return await self._take_slot(desk, opened, device, window)
+
+    async def _take_slot(
+        self, desk: Desk, opened: OpenRound, device: DeviceRecord, window: ReturnWindow
+    ) -> Assignment | Refusal:
+        world = self._world
+        async with desk.lock:
+            known = opened.members.get(device.id)
+            if known is None:
+                if opened.round.slots_left == 0:
+                    return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
+                known = AssignmentRecord(
+                    round_id=opened.id,
+                    device=device.id,
+                    id=assignment_id(world.sampling_key, opened.id, device.id),
+                    state=AssignmentState.ASSIGNED,
+                    assigned_at=world.clock(),
+                )
+                record = replace(opened.record, round=advance(opened.round, Assigned(), world.clock()))
+                await world.store.rounds.assign(record, known)
+                opened.record = record
+                opened.members[device.id] = known
+        return await self._assignment(opened, known, device)
+
+    async def _assignment(self, opened: OpenRound, row: AssignmentRecord, device: DeviceRecord) -> Assignment:
+        """What the device is to do; the same, but for the token's bytes, however often it asks."""
+        current, now = opened.round, self._world.clock()
+        version = await self._trunk.version(current.population, current.base_version)
+        layout = await self._trunk.layout(current.population)
+        seed = assignment_seed(self._world.sampling_key, current.id, device.id)
+        claims = AssignmentClaims(
+            assignment=row.id,
+            device=device.id,
+            population=current.population,
+            task=current.task,
+            round=current.id,
+            model_version=current.base_version,
+            codec=current.spec.codec,
+            seed=seed,
+            layout=layout.digest,
+            expires_at=current.deadline_at,
+        )
+        return Assignment(
+            id=row.id,
+            token=self._world.tokens.issue(claims),
+            task=current.task,
+            round=current.id,
+            model_version=current.base_version,
+            model_digest=version.download_digest,
+            layout=layout.digest,
+            plan=current.spec.training,
+            codec=current.spec.codec,
+            seed=seed,
+            expires_in_s=max(0.0, (current.deadline_at - now).total_seconds()),
+        )
+
+    async def _seen(self, identity: DeviceIdentity, message: CheckIn) -> DeviceRecord:
+        now = self._world.clock()
+        device = await self._world.store.devices.get(identity.device)
+        if device is None or device.population != identity.population:
+            raise Refused(
+                ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol again."
+            )
+        is_changed = (device.app_build, device.locale) != (message.app_build, message.locale)
+        if is_changed or now - device.last_seen_at >= _SEEN_EVERY:
+            await self._world.store.devices.seen(device.id, message.app_build, message.locale, now)
+        return device
+
+    async def _active_devices(self, population: PopulationName) -> int:
+        now = self._world.clock()
+        known = self._counts.get(population)
+        if known is None or now - known.at >= _COUNT_LIFE or now < known.at:
+            devices = await self._world.store.devices.count_active(population, now - _DAY)
+            known = self._counts[population] = _Count(devices, now)
+        return known.devices
+
+
+def _no_task(desks: list[Desk]) -> Refusal:
+    is_paused = any(desk.status is TaskStatus.PAUSED for desk in desks)
+    if is_paused:
+        low = max(desk.spec.pacing.min_s for desk in desks if desk.status is TaskStatus.PAUSED)
+        window = ReturnWindow(min_s=low, max_s=2 * low)
+        return Refusal(reason=RefusalReason.PAUSED, return_window=window)
+    return Refusal(reason=RefusalReason.NO_ACTIVE_TASK, return_window=no_task_window())

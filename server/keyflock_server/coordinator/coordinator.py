@@ -1,0 +1,237 @@
+"""The coordinator: what phones and operators may ask, composed of one part for each idea."""
+
+import asyncio
+
+from keyflock_server.coordinator.check_in import CheckIns
+from keyflock_server.coordinator.desk import Desk
+from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
+from keyflock_server.coordinator.flushing import Flusher
+from keyflock_server.coordinator.intake import Intake
+from keyflock_server.coordinator.rounds import Rounds
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.views import population_view, round_view, task_view
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    EnrolRequest,
+    Failure,
+    Forgotten,
+    Noted,
+    Offer,
+    OfferAnswer,
+    Receipt,
+    Refusal,
+    Release,
+    Report,
+)
+from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.releases.model_version import Download
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.records import TaskRecord
+
+
+class Coordinator:
+    """One process's coordinator.
+
+    Guarantees:
+        A report that was acknowledged is in the aggregate exactly once, also when the process is killed at
+        any instant (docs/decisions/0004).
+    """
+
+    def __init__(self, world: Surroundings) -> None:
+        self._world = world
+        self._desks: dict[TaskName, Desk] = {}
+        self._trunk = Trunk(world)
+        self._flusher = Flusher(world)
+        self._rounds = Rounds(world, self._trunk, self._flusher)
+        self._intake = Intake(world, self._desks, self._flusher)
+        self._check_ins = CheckIns(world, self._desks, self._trunk)
+        self._enrolments = Enrolments(world, self._trunk)
+        #: Held while the set of desks changes.
+        self._register = asyncio.Lock()
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store and go on with whatever was in flight.
+
+        Raises:
+            StorageError: fault of the operator; the store cannot be used.
+        """
+        await self._world.store.open()
+        for task in await self._world.store.tasks.all():
+            self._desks[task.name] = await self._rounds.resume(task)
+        await self._collect_orphans()
+
+    async def tick(self) -> None:
+        """Whatever is due now: flush, close, abandon, open."""
+        for desk in list(self._desks.values()):
+            await self._rounds.drive(desk)
+
+    async def stop(self) -> None:
+        """Commit what may be committed, and let go of the store. What was not acknowledged is sent again."""
+        for desk in self._desks.values():
+            await self._flusher.flush_if_due(desk)
+        await self._intake.settle()
+        self._world.workbench.close()
+        await self._world.store.close()
+
+    # --- phones -------------------------------------------------------------------------------------
+
+    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> EnrolledDevice:
+        """A new device, or (``device`` given) the one whose token is being refreshed."""
+        return await self._enrolments.enrol(request, device)
+
+    async def forget(self, device: DeviceId) -> Forgotten:
+        """Remove everything about the device and its user."""
+        return await self._enrolments.forget(device)
+
+    async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
+        """Work, or why there is none and when to return."""
+        return await self._check_ins.check_in(identity, message)
+
+    async def model(self, population: PopulationName, version: int) -> Download:
+        """A model version's bytes."""
+        return await self._trunk.download(population, version)
+
+    async def release(self, population: PopulationName) -> Release:
+        """What keyboards should serve."""
+        return await self._trunk.release(population)
+
+    async def vocabulary(self, population: PopulationName) -> bytes:
+        """The words that the model's rows mean."""
+        return await self._trunk.vocabulary(population)
+
+    async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
+        """Whether to upload."""
+        return await self._intake.offer(claims, message)
+
+    async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
+        """Take a delta; returns when it is in the aggregate, durably."""
+        return await self._intake.report(claims, message)
+
+    async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
+        """Take note that no delta will come."""
+        return await self._intake.failure(claims, message)
+
+    # --- operators ----------------------------------------------------------------------------------
+
+    async def create_population(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
+        """A new population whose version 0 is this checkpoint."""
+        return population_view(await self._trunk.found(name, checkpoint), devices=0)
+
+    async def populations(self) -> list[PopulationView]:
+        """All of them, by name."""
+        store = self._world.store
+        return [
+            population_view(record, await store.devices.count(record.name))
+            for record in await store.populations.all()
+        ]
+
+    async def create_task(self, spec: TaskSpec) -> TaskView:
+        """A new task; its first round opens with the next pass.
+
+        Raises:
+            Refused: ``population_unknown``; ``conflict`` when the name is taken, or when the population has
+                an unfinished task already: two would step the same model past each other.
+        """
+        await self._trunk.population(spec.population)
+        async with self._register:
+            self._check_room(spec)
+            record = TaskRecord(spec=spec, status=TaskStatus.ACTIVE, created_at=self._world.clock())
+            try:
+                await self._world.store.tasks.add(record)
+            except AlreadyExists:
+                raise _name_taken(spec.name) from None
+            self._desks[spec.name] = Desk(spec, TaskStatus.ACTIVE)
+        return task_view(record, [])
+
+    async def tasks(self) -> list[TaskView]:
+        """All of them, oldest first."""
+        return [await self.task(record.name) for record in await self._world.store.tasks.all()]
+
+    async def task(self, name: TaskName) -> TaskView:
+        """One task; raises Refused ``task_unknown``."""
+        record = await self._world.store.tasks.get(name)
+        if record is None:
+            raise _unknown(name)
+        return task_view(record, await self._world.store.rounds.of_task(name))
+
+    async def pause_task(self, name: TaskName) -> TaskView:
+        """Give out no more work; reports under way are still taken. A paused task stays paused."""
+        return await self._set_status(name, TaskStatus.PAUSED)
+
+    async def resume_task(self, name: TaskName) -> TaskView:
+        """Give out work again. An active task stays active."""
+        return await self._set_status(name, TaskStatus.ACTIVE)
+
+    async def cancel_task(self, name: TaskName) -> TaskView:
+        """End the task for good; its open round is cancelled, its version stays. Again is no error."""
+        view = await self._set_status(name, TaskStatus.CANCELLED)
+        await self._rounds.cancel(self._desk(name))
+        return view
+
+    async def rounds(self, task: TaskName) -> list[RoundView]:
+        """The task's rounds, oldest first."""
+        self._desk(task)
+        return [round_view(record) for record in await self._world.store.rounds.of_task(task)]
+
+    async def round(self, round_id: RoundId) -> RoundView:
+        """One round; raises Refused ``not_found``."""
+        record = await self._world.store.rounds.get(round_id)
+        if record is None:
+            raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
+        return round_view(record)
+
+    # --- within -------------------------------------------------------------------------------------
+
+    def _desk(self, name: TaskName) -> Desk:
+        desk = self._desks.get(name)
+        if desk is None:
+            raise _unknown(name)
+        return desk
+
+    async def _set_status(self, name: TaskName, status: TaskStatus) -> TaskView:
+        desk = self._desk(name)
+        async with desk.turn:
+            is_over = desk.status in {TaskStatus.CANCELLED, TaskStatus.FINISHED}
+            if is_over and desk.status is not status:
+                raise Refused(ProblemCode.CONFLICT, f"Task {name!r} is {desk.status}; create a new one.")
+            await self._world.store.tasks.set_status(name, status)
+            desk.status = status
+        return await self.task(name)
+
+    def _check_room(self, spec: TaskSpec) -> None:
+        if spec.name in self._desks:
+            raise _name_taken(spec.name)
+        for desk in self._desks.values():
+            is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
+            if is_live and desk.spec.population == spec.population:
+                detail = (
+                    f"Population {spec.population!r} has the task {desk.task!r}, which is {desk.status}; "
+                )
+                raise Refused(ProblemCode.CONFLICT, detail + "cancel it first, or wait for its last round.")
+
+    async def _collect_orphans(self) -> None:
+        """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
+        store = self._world.store
+        wanted = {key for record in await store.rounds.unfinished() for key in record.blob_keys}
+        for version in await store.populations.versions():
+            wanted |= {version.download_key, version.checkpoint_key}
+        wanted |= {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
+        orphans = [key async for key in self._world.blobs.list_keys() if key not in wanted]
+        for key in orphans:
+            await self._world.blobs.delete(key)
+
+
+def _unknown(name: TaskName) -> Refused:
+    return Refused(ProblemCode.TASK_UNKNOWN, f"There is no task {name!r} here.")
+
+
+def _name_taken(name: TaskName) -> Refused:
+    return Refused(ProblemCode.CONFLICT, f"There is a task {name!r} already; choose another name.")

@@ -1,0 +1,77 @@
+"""One task's open round, in memory: what the rows say, and what is summed but not yet written."""
+
+import asyncio
+from collections.abc import Iterable
+
+from keyflock_compression import Layout
+from keyflock_server.aggregation.norm_bound import NormBound
+from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum
+from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.rounds.round import Round
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.storage.records import AssignmentRecord, RoundRecord
+
+
+class OpenRound:
+    """A round that is not over.
+
+    Args:
+        record: Its row.
+        layout: Of the population's parameters.
+        committed: The partial aggregate that the row points to.
+        members: Its assignments so far.
+    """
+
+    def __init__(
+        self,
+        record: RoundRecord,
+        layout: Layout,
+        committed: PartialAggregate,
+        members: Iterable[AssignmentRecord] = (),
+    ) -> None:
+        self.record = record
+        self.committed = committed
+        self.members: dict[DeviceId, AssignmentRecord] = {member.device: member for member in members}
+        spec = record.round.spec
+        bound = NormBound(spec.aggregation.max_norm_ratio)
+        self.batch = MicroBatch(PendingSum(layout, spec.codec_spec, bound))
+
+    @property
+    def round(self) -> Round:
+        """Where it stands."""
+        return self.record.round
+
+    @property
+    def id(self) -> RoundId:
+        """Its id."""
+        return self.record.round.id
+
+
+class Desk:
+    """A task and its open round.
+
+    Args:
+        spec: The task.
+        status: Where it stands.
+        rounds_opened: Rounds so far, abandoned ones too.
+        rounds_published: Rounds that made a version.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, status: TaskStatus, rounds_opened: int = 0, rounds_published: int = 0
+    ) -> None:
+        self.spec = spec
+        self.status = status
+        self.rounds_opened = rounds_opened
+        self.rounds_published = rounds_published
+        self.open: OpenRound | None = None
+        #: Held while a row of the open round is being changed.
+        self.lock = asyncio.Lock()
+        #: Held by whoever flushes, closes or opens.
+        self.turn = asyncio.Lock()
+
+    @property
+    def task(self) -> TaskName:
+        """The task's name."""
+        return self.spec.name

@@ -1,0 +1,55 @@
+"""What happens in the coordinator, for whoever counts it. Numbers and closed lists only, never a delta."""
+
+from typing import Protocol
+
+from keyflock_server.protocol.identifiers import PopulationName, TaskName
+
+
+class Observer(Protocol):
+    """Is told of what has happened; must return at once and never raise."""
+
+    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
+        """A micro-batch was committed."""
+        ...
+
+    def flush_failed(self, task: TaskName, error: Exception) -> None:
+        """A micro-batch could not be committed; nobody was acknowledged, and it will be tried again."""
+        ...
+
+    def delta_refused(self, task: TaskName, code: str) -> None:
+        """A delta was refused after decoding began."""
+        ...
+
+    def round_opened(self, task: TaskName, sequence: int) -> None:
+        """A round takes assignments."""
+        ...
+
+    def round_ended(self, task: TaskName, sequence: int, phase: str, reports: int, duration_s: float) -> None:
+        """A round is closed, abandoned or cancelled."""
+        ...
+
+    def version_published(self, population: PopulationName, version: int) -> None:
+        """A new model version is the newest."""
+        ...
+
+
+class Silent:
+    """Counts nothing."""
+
+    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
+        """Ignored."""
+
+    def flush_failed(self, task: TaskName, error: Exception) -> None:
+        """Ignored."""
+
+    def delta_refused(self, task: TaskName, code: str) -> None:
+        """Ignored."""
+
+    def round_opened(self, task: TaskName, sequence: int) -> None:
+        """Ignored."""
+
+    def round_ended(self, task: TaskName, sequence: int, phase: str, reports: int, duration_s: float) -> None:
+        """Ignored."""
+
+    def version_published(self, population: PopulationName, version: int) -> None:
+        """Ignored."""

@@ -1,0 +1,204 @@
+"""Reports, offers and failures: what phones bring back."""
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from keyflock_compression import CodecError, NonFinite, WrongLayout
+from keyflock_server.aggregation.weighting import weight_of
+from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.flushing import Flusher
+from keyflock_server.coordinator.micro_batch import NormBeyondBound, Outcome, PendingReport
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.messages import (
+    Failure,
+    Noted,
+    Offer,
+    OfferAction,
+    OfferAnswer,
+    Receipt,
+    Report,
+    ReturnWindow,
+)
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.decisions import is_goal_met, may_flush
+from keyflock_server.rounds.pacing import after_work
+from keyflock_server.rounds.round import Failed, Phase, advance
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState
+
+_CODES: Final = MappingProxyType(
+    {WrongLayout: ProblemCode.WRONG_LAYOUT, NonFinite: ProblemCode.NON_FINITE_DELTA}
+)
+
+
+class Intake:
+    """Takes reports exactly once."""
+
+    def __init__(self, world: Surroundings, desks: dict[TaskName, Desk], flusher: Flusher) -> None:
+        self._world = world
+        self._desks = desks
+        self._flusher = flusher
+        self._flushes: set[asyncio.Task[None]] = set()
+
+    async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
+        """Whether an upload would count."""
+        desk = self._desks.get(claims.task)
+        window = _window(desk)
+        opened = _open(desk, claims)
+        if opened is None:
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The round is over.")
+        if message.model_version != opened.round.base_version:
+            detail = f"The round trains from version {opened.round.base_version}."
+            return OfferAnswer(action=OfferAction.REBASE, return_window=window, detail=detail)
+        member = _member(opened, claims)
+        is_known = member.state is AssignmentState.COUNTED or opened.batch.get(claims.device) is not None
+        if member.state is AssignmentState.FAILED:
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="It was given back.")
+        if not is_known and is_goal_met(opened.round, len(opened.batch)):
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The goal is met.")
+        return OfferAnswer(action=OfferAction.SEND, return_window=window)
+
+    async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
+        """Take the assignment back; a repetition, or one that comes too late, changes nothing."""
+        desk = self._desks.get(claims.task)
+        opened = _open(desk, claims)
+        if desk is not None and opened is not None:
+            async with desk.lock:
+                member = _member(opened, claims)
+                is_open = opened.round.phase is Phase.COLLECTING and opened.batch.get(claims.device) is None
+                if is_open and member.state is AssignmentState.ASSIGNED:
+                    round_after = advance(opened.round, Failed(), self._world.clock())
+                    record = replace(opened.record, round=round_after)
+                    await self._world.store.rounds.fail(record, member.id, message.session_shape)
+                    opened.record = record
+                    opened.members[claims.device] = replace(member, state=AssignmentState.FAILED)
+        return Noted(return_window=_window(desk))
+
+    async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
+        """Take a delta in; returns when it is counted, durably.
+
+        Raises:
+            Refused: ``round_gone``, ``report_conflict``, ``wrong_assignment``, ``overloaded``,
+                ``report_pending``, or what is wrong with the delta. Nothing was counted then.
+        """
+        digest = _digest(message)
+        desk = self._desks.get(claims.task)
+        opened = _open(desk, claims)
+        if desk is None or opened is None:
+            return await self._late(claims, digest)
+        member = _member(opened, claims)
+        if member.state is not AssignmentState.ASSIGNED:
+            return _repeated(member, digest, desk)
+        pending = opened.batch.get(claims.device)
+        if pending is None:
+            pending = await self._take_in(desk, opened, claims, message, digest)
+        elif pending.digest != digest:
+            raise _conflict()
+        return await self._acknowledged(desk, pending)
+
+    async def settle(self) -> None:
+        """Wait for the flushes under way."""
+        if self._flushes:
+            await asyncio.wait(self._flushes)
+
+    async def _take_in(
+        self, desk: Desk, opened: OpenRound, claims: AssignmentClaims, message: Report, digest: bytes
+    ) -> PendingReport:
+        if is_goal_met(opened.round, len(opened.batch)):
+            raise _gone()
+        if len(opened.batch) >= self._world.max_pending_reports:
+            raise Refused(ProblemCode.OVERLOADED, "Too many reports wait to be counted.")
+        rules = opened.round.spec.aggregation
+        pending = PendingReport(
+            claims.device,
+            digest,
+            weight_of(message.examples, rules),
+            message.session_shape,
+            asyncio.get_running_loop().create_future(),
+        )
+        opened.batch.reserve(pending)
+        try:
+            await self._world.workbench.run(
+                opened.batch.sum.add, claims.device, message.delta, pending.weight
+            )
+        except (CodecError, NormBeyondBound) as error:
+            opened.batch.withdraw(claims.device)
+            self._world.observer.delta_refused(desk.task, _code(error))
+            raise Refused(ProblemCode(_code(error)), f"{error}.") from None
+        if may_flush(opened.round, opened.batch.sum.count):
+            # A task of its own: a phone that hangs up must not take the others' batch with it.
+            flush = asyncio.create_task(self._flusher.flush_if_due(desk))
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushes.discard)
+            await asyncio.shield(flush)
+        return pending
+
+    async def _acknowledged(self, desk: Desk, pending: PendingReport) -> Receipt:
+        done, _ = await asyncio.wait([pending.outcome], timeout=self._world.ack_wait_s)
+        if not done:
+            retry = ReturnWindow(min_s=desk.spec.pacing.min_s / 2, max_s=desk.spec.pacing.min_s)
+            raise Refused(ProblemCode.REPORT_PENDING, "The report waits for others of its batch.", retry)
+        match pending.outcome.result():
+            case Outcome.COUNTED:
+                return Receipt(counted=True, return_window=_window(desk))
+            case Outcome.ROUND_GONE:
+                raise _gone()
+
+    async def _late(self, claims: AssignmentClaims, digest: bytes) -> Receipt:
+        """The round is over: a report that was counted is acknowledged again, another is too late."""
+        rows = await self._world.store.rounds.assignments(claims.round)
+        member = next((row for row in rows if row.device == claims.device), None)
+        if member is None or member.state is not AssignmentState.COUNTED:
+            raise _gone()
+        return _repeated(member, digest, self._desks.get(claims.task))
+
+
+def _open(desk: Desk | None, claims: AssignmentClaims) -> OpenRound | None:
+    if desk is None or desk.open is None or desk.open.id != claims.round:
+        return None
+    return desk.open
+
+
+def _member(opened: OpenRound, claims: AssignmentClaims) -> AssignmentRecord:
+    member = opened.members.get(claims.device)
+    if member is None or member.id != claims.assignment:
+        raise Refused(ProblemCode.WRONG_ASSIGNMENT, "This device has no such assignment in the round.")
+    return member
+
+
+def _repeated(member: AssignmentRecord, digest: bytes, desk: Desk | None) -> Receipt:
+    if member.state is AssignmentState.FAILED:
+        raise Refused(ProblemCode.ROUND_GONE, "The assignment was given back; check in again.")
+    if member.report_digest != digest:
+        raise _conflict()
+    return Receipt(counted=True, duplicate=True, return_window=_window(desk))
+
+
+def _window(desk: Desk | None) -> ReturnWindow:
+    if desk is None:
+        return ReturnWindow(min_s=60.0, max_s=120.0)
+    return after_work(desk.spec.eligibility.min_separation_s, desk.spec.pacing)
+
+
+def _digest(message: Report) -> bytes:
+    hasher = hashlib.sha256(message.delta)
+    hasher.update(message.examples.to_bytes(4, "big"))
+    return hasher.digest()
+
+
+def _code(error: CodecError | NormBeyondBound) -> ProblemCode:
+    if isinstance(error, NormBeyondBound):
+        return ProblemCode.DELTA_TOO_LARGE
+    return _CODES.get(type(error), ProblemCode.MALFORMED_DELTA)
+
+
+def _conflict() -> Refused:
+    return Refused(ProblemCode.REPORT_CONFLICT, "Another report was already taken for this assignment.")
+
+
+def _gone() -> Refused:
+    return Refused(ProblemCode.ROUND_GONE, "The round has ended without this report; check in again.")

@@ -1,0 +1,39 @@
+"""What every part of the coordinator is given: the store, the blobs, the clock, the secret, the workbench."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from keyflock_server.coordinator.events import Observer
+from keyflock_server.coordinator.workbench import Workbench
+from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.storage.door import Blobs, Store
+
+Clock = Callable[[], datetime]
+
+
+def random_id() -> str:
+    """32 random hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The coordinator's world; no part of it is read from anywhere else."""
+
+    store: Store
+    blobs: Blobs
+    #: Gives now, aware UTC.
+    clock: Clock
+    tokens: AssignmentTokens
+    #: Secret of the sampling hash, at most 64 bytes.
+    sampling_key: bytes
+    #: Ids that cannot be guessed.
+    new_id: Callable[[], str]
+    observer: Observer
+    workbench: Workbench
+    #: How long a report may wait for its micro-batch; 0 never waits.
+    ack_wait_s: float = 10.0
+    #: Reports being decoded or waiting for their batch at once, a task; more are told to come back.
+    max_pending_reports: int = 4_096

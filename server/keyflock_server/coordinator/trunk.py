@@ -1,0 +1,163 @@
+"""Model versions for the rest of the coordinator: what phones download, and the master weights.
+
+Downloads are immutable, so the last few are kept in memory.
+"""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+from keyflock_models.arrays import F32
+from keyflock_models.checkpoint import Checkpoint, CheckpointError
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.messages import Release
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.releases.model_version import Download, VersionRecord, package
+from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.records import PopulationRecord
+
+_KEPT_DOWNLOADS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """Where a new version's blobs lie, before anything points to them."""
+
+    checkpoint_key: str
+    download_key: str
+    download: Download
+
+
+class Trunk:
+    """The shared models of all populations."""
+
+    def __init__(self, world: Surroundings) -> None:
+        self._world = world
+        self._downloads: OrderedDict[str, Download] = OrderedDict()
+        self._layouts: dict[str, ParamLayout] = {}
+
+    async def found(self, name: PopulationName, checkpoint: bytes) -> PopulationRecord:
+        """A new population whose version 0 is this checkpoint.
+
+        Raises:
+            Refused: ``invalid_checkpoint``; ``conflict`` when the name is taken.
+        """
+        world = self._world
+        try:
+            loaded = await world.workbench.run(Checkpoint.from_bytes, checkpoint)
+        except CheckpointError as error:
+            raise Refused(ProblemCode.INVALID_CHECKPOINT, f"{error}") from None
+        if await world.store.populations.get(name) is not None:
+            raise _taken(name)
+        now = world.clock()
+        stored = await self.store(name, ModelVersion(0), loaded, checkpoint)
+        population = PopulationRecord(
+            name=name,
+            created_at=now,
+            latest_version=ModelVersion(0),
+            config_json=json.dumps(loaded.config.to_dict()),
+            vocabulary_digest=loaded.vocabulary.digest,
+        )
+        version = VersionRecord(
+            population=name,
+            version=ModelVersion(0),
+            parent=None,
+            round_id=None,
+            created_at=now,
+            download_digest=stored.download.digest,
+            download_bytes=len(stored.download.body),
+            download_key=stored.download_key,
+            checkpoint_key=stored.checkpoint_key,
+        )
+        try:
+            await world.store.populations.add(population, version)
+        except AlreadyExists:
+            raise _taken(name) from None
+        return population
+
+    async def store(
+        self, name: PopulationName, version: ModelVersion, checkpoint: Checkpoint, data: bytes | None = None
+    ) -> StoredVersion:
+        """Write a version's blobs; nothing points to them yet."""
+        world = self._world
+        if data is None:
+            data = await world.workbench.run(checkpoint.to_bytes)
+        layout = ParamLayout.of(checkpoint.config)
+        download = await world.workbench.run(package, checkpoint.weights, layout)
+        folder = f"versions/{name}/{version}-{world.new_id()}"
+        stored = StoredVersion(f"{folder}/checkpoint", f"{folder}/download", download)
+        await world.blobs.put(stored.checkpoint_key, data)
+        await world.blobs.put(stored.download_key, download.body)
+        return stored
+
+    async def population(self, name: PopulationName) -> PopulationRecord:
+        """One population; raises Refused ``population_unknown``."""
+        record = await self._world.store.populations.get(name)
+        if record is None:
+            raise Refused(ProblemCode.POPULATION_UNKNOWN, f"There is no population {name!r} here.")
+        return record
+
+    async def layout(self, name: PopulationName) -> ParamLayout:
+        """How the population's parameters lie in a vector."""
+        if name not in self._layouts:
+            population = await self.population(name)
+            self._layouts[name] = ParamLayout.of(ModelConfig.from_dict(json.loads(population.config_json)))
+        return self._layouts[name]
+
+    async def version(self, name: PopulationName, version: int) -> VersionRecord:
+        """One version; raises Refused ``model_unknown``."""
+        record = await self._world.store.populations.version(name, ModelVersion(version))
+        if record is None:
+            raise Refused(ProblemCode.MODEL_UNKNOWN, f"Population {name!r} has no model version {version}.")
+        return record
+
+    async def download(self, name: PopulationName, version: int) -> Download:
+        """What phones get for a version."""
+        record = await self.version(name, version)
+        cached = self._downloads.get(record.download_key)
+        if cached is None:
+            body = await self._world.blobs.get(record.download_key)
+            cached = self._downloads[record.download_key] = Download(body, record.download_digest)
+        self._downloads.move_to_end(record.download_key)
+        while len(self._downloads) > _KEPT_DOWNLOADS:
+            self._downloads.popitem(last=False)
+        return cached
+
+    async def checkpoint(self, name: PopulationName, version: int) -> Checkpoint:
+        """A version's float32 master weights, with vocabulary and lineage."""
+        record = await self.version(name, version)
+        data = await self._world.blobs.get(record.checkpoint_key)
+        return await self._world.workbench.run(Checkpoint.from_bytes, data)
+
+    async def release(self, name: PopulationName) -> Release:
+        """What keyboards should serve: the newest version."""
+        population = await self.population(name)
+        version = await self.version(name, population.latest_version)
+        return Release(
+            population=name,
+            model_version=version.version,
+            model_digest=version.download_digest,
+            size_bytes=version.download_bytes,
+            vocabulary=population.vocabulary_digest,
+            layout=(await self.layout(name)).digest,
+        )
+
+    async def vocabulary(self, name: PopulationName) -> bytes:
+        """The words that the model's rows mean, as version 0 brought them."""
+        await self.population(name)
+        return (await self.checkpoint(name, 0)).vocabulary.to_bytes()
+
+
+def next_checkpoint(before: Checkpoint, weights: F32, lineage: dict[str, str]) -> Checkpoint:
+    """``before`` with other weights and a further line of descent."""
+    return replace(before, weights=weights, lineage={**before.lineage, **lineage})
+
+
+def _taken(name: PopulationName) -> Refused:
+    return Refused(
+        ProblemCode.CONFLICT, f"There is a population {name!r} already; its model is not replaced."
+    )

@@ -1,0 +1,198 @@
+"""The door to what survives: tables of rows, and blobs. The coordinator knows these protocols and no more.
+
+Every method is one transaction: all of it happened when it returns, none of it when it raises.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    CountedReport,
+    DeviceRecord,
+    PopulationRecord,
+    RoundRecord,
+    TaskRecord,
+)
+
+
+class StorageError(Exception):
+    """Fault of the operator or the machine: the store cannot be used; the message says why and what to do."""
+
+
+class AlreadyExists(Exception):
+    """A row of that key is there."""
+
+
+class PopulationTable(Protocol):
+    """Populations and their model versions."""
+
+    async def add(self, population: PopulationRecord, version: VersionRecord) -> None:
+        """A new population with its version 0; raises AlreadyExists."""
+        ...
+
+    async def get(self, name: PopulationName) -> PopulationRecord | None:
+        """One population."""
+        ...
+
+    async def all(self) -> list[PopulationRecord]:
+        """All, by name."""
+        ...
+
+    async def version(self, name: PopulationName, version: ModelVersion) -> VersionRecord | None:
+        """One version."""
+        ...
+
+    async def versions(self) -> list[VersionRecord]:
+        """All versions of all populations."""
+        ...
+
+
+class TaskTable(Protocol):
+    """Tasks."""
+
+    async def add(self, task: TaskRecord) -> None:
+        """A new task; raises AlreadyExists."""
+        ...
+
+    async def get(self, name: TaskName) -> TaskRecord | None:
+        """One task."""
+        ...
+
+    async def all(self) -> list[TaskRecord]:
+        """All, oldest first."""
+        ...
+
+    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+        """Where the task stands now."""
+        ...
+
+
+class RoundTable(Protocol):
+    """Rounds and their assignments."""
+
+    async def add(self, record: RoundRecord) -> None:
+        """A new round; raises AlreadyExists when another process has opened it."""
+        ...
+
+    async def get(self, round_id: RoundId) -> RoundRecord | None:
+        """One round."""
+        ...
+
+    async def of_task(self, task: TaskName) -> list[RoundRecord]:
+        """A task's rounds, by sequence."""
+        ...
+
+    async def unfinished(self) -> list[RoundRecord]:
+        """Rounds that are not in a final phase."""
+        ...
+
+    async def save(self, record: RoundRecord) -> None:
+        """The round as it stands now."""
+        ...
+
+    async def assign(self, record: RoundRecord, assignment: AssignmentRecord) -> None:
+        """The round with one slot more taken, and by whom; raises AlreadyExists."""
+        ...
+
+    async def fail(self, record: RoundRecord, assignment: AssignmentId, session_shape: str) -> None:
+        """The round with one assignment given back."""
+        ...
+
+    async def commit_flush(
+        self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
+    ) -> None:
+        """The round with its new partial aggregate, and the reports that are in it: both or neither."""
+        ...
+
+    async def publish(self, record: RoundRecord, version: VersionRecord, optimizer_state_key: str) -> None:
+        """The round's new version, as the population's newest, and the task's optimiser state with it."""
+        ...
+
+    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
+        """The round's assignments."""
+        ...
+
+    async def purge_forgotten(self, round_id: RoundId) -> None:
+        """Delete the assignments of devices that are no longer enrolled."""
+        ...
+
+
+class DeviceTable(Protocol):
+    """Enrolled devices."""
+
+    async def put(self, device: DeviceRecord) -> None:
+        """Enrol, or bring up to date."""
+        ...
+
+    async def get(self, device: DeviceId) -> DeviceRecord | None:
+        """One device."""
+        ...
+
+    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> None:
+        """The device has checked in."""
+        ...
+
+    async def count_active(self, population: PopulationName, since: datetime) -> int:
+        """Devices of a population that were seen since then."""
+        ...
+
+    async def count(self, population: PopulationName) -> int:
+        """Devices enrolled in a population."""
+        ...
+
+    async def forget(self, device: DeviceId) -> int:
+        """Delete the device, all devices of its user, and their assignments in rounds that are over.
+
+        Returns:
+            How many devices are gone.
+        """
+        ...
+
+
+class Store(Protocol):
+    """All tables."""
+
+    populations: PopulationTable
+    tasks: TaskTable
+    rounds: RoundTable
+    devices: DeviceTable
+
+    async def open(self) -> None:
+        """Ready for use; raises StorageError."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing is held any more."""
+        ...
+
+
+class Blobs(Protocol):
+    """Immutable byte strings by key. A key is written once."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Durably there when it returns; raises StorageError."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """The bytes; raises StorageError when there are none."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Gone; no error when it was."""
+        ...
+
+    def list_keys(self) -> AsyncIterator[str]:
+        """All keys."""
+        ...

@@ -1,0 +1,241 @@
+"""An honest fake: the same promises as the real store, in dictionaries. For tests and short simulations."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.door import (
+    AlreadyExists,
+    DeviceTable,
+    PopulationTable,
+    RoundTable,
+    StorageError,
+    TaskTable,
+)
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    AssignmentState,
+    CountedReport,
+    DeviceRecord,
+    PopulationRecord,
+    RoundRecord,
+    TaskRecord,
+)
+
+
+class _Rows:
+    def __init__(self) -> None:
+        self.populations: dict[PopulationName, PopulationRecord] = {}
+        self.versions: dict[tuple[PopulationName, ModelVersion], VersionRecord] = {}
+        self.tasks: dict[TaskName, TaskRecord] = {}
+        self.rounds: dict[RoundId, RoundRecord] = {}
+        self.devices: dict[DeviceId, DeviceRecord] = {}
+        self.assignments: dict[tuple[RoundId, DeviceId], AssignmentRecord] = {}
+
+
+class MemoryStore:
+    """``door.Store`` without a disk."""
+
+    def __init__(self) -> None:
+        rows = _Rows()
+        self.populations: PopulationTable = _Populations(rows)
+        self.tasks: TaskTable = _Tasks(rows)
+        self.rounds: RoundTable = _Rounds(rows)
+        self.devices: DeviceTable = _Devices(rows)
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+
+class MemoryBlobs:
+    """``door.Blobs`` without a disk."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Keep."""
+        self._blobs[key] = bytes(data)
+
+    async def get(self, key: str) -> bytes:
+        """Give back."""
+        if key not in self._blobs:
+            raise StorageError(f"Blob {key} cannot be read: there is none.")
+        return self._blobs[key]
+
+    async def delete(self, key: str) -> None:
+        """Drop."""
+        self._blobs.pop(key, None)
+
+    async def list_keys(self) -> AsyncIterator[str]:
+        """List."""
+        for key in list(self._blobs):
+            yield key
+
+
+class _Populations:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def add(self, population: PopulationRecord, version: VersionRecord) -> None:
+        if population.name in self._rows.populations:
+            raise AlreadyExists(population.name)
+        self._rows.populations[population.name] = population
+        self._rows.versions[population.name, version.version] = version
+
+    async def get(self, name: PopulationName) -> PopulationRecord | None:
+        return self._rows.populations.get(name)
+
+    async def all(self) -> list[PopulationRecord]:
+        return [self._rows.populations[name] for name in sorted(self._rows.populations)]
+
+    async def version(self, name: PopulationName, version: ModelVersion) -> VersionRecord | None:
+        return self._rows.versions.get((name, version))
+
+    async def versions(self) -> list[VersionRecord]:
+        return [self._rows.versions[key] for key in sorted(self._rows.versions)]
+
+
+class _Tasks:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def add(self, task: TaskRecord) -> None:
+        if task.name in self._rows.tasks:
+            raise AlreadyExists(task.name)
+        self._rows.tasks[task.name] = task
+
+    async def get(self, name: TaskName) -> TaskRecord | None:
+        return self._rows.tasks.get(name)
+
+    async def all(self) -> list[TaskRecord]:
+        return sorted(self._rows.tasks.values(), key=lambda task: (task.created_at, task.name))
+
+    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+        self._rows.tasks[name] = replace(self._rows.tasks[name], status=status)
+
+
+class _Rounds:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def add(self, record: RoundRecord) -> None:
+        taken = {(other.round.task, other.round.sequence) for other in self._rows.rounds.values()}
+        if record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken:
+            raise AlreadyExists(record.round.id)
+        self._rows.rounds[record.round.id] = record
+
+    async def get(self, round_id: RoundId) -> RoundRecord | None:
+        return self._rows.rounds.get(round_id)
+
+    async def of_task(self, task: TaskName) -> list[RoundRecord]:
+        mine = [record for record in self._rows.rounds.values() if record.round.task == task]
+        return sorted(mine, key=lambda record: record.round.sequence)
+
+    async def unfinished(self) -> list[RoundRecord]:
+        return [record for record in self._rows.rounds.values() if not record.round.is_over]
+
+    async def save(self, record: RoundRecord) -> None:
+        self._rows.rounds[record.round.id] = record
+
+    async def assign(self, record: RoundRecord, assignment: AssignmentRecord) -> None:
+        key = (assignment.round_id, assignment.device)
+        if key in self._rows.assignments:
+            raise AlreadyExists(assignment.id)
+        self._rows.assignments[key] = assignment
+        await self.save(record)
+
+    async def fail(self, record: RoundRecord, assignment: AssignmentId, session_shape: str) -> None:
+        for key, row in self._rows.assignments.items():
+            if row.round_id == record.round.id and row.id == assignment:
+                failed = replace(row, state=AssignmentState.FAILED, session_shape=session_shape)
+                self._rows.assignments[key] = failed
+        await self.save(record)
+
+    async def commit_flush(
+        self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
+    ) -> None:
+        for report in reports:
+            key = (record.round.id, report.device)
+            if key in self._rows.assignments:
+                self._rows.assignments[key] = replace(
+                    self._rows.assignments[key],
+                    state=AssignmentState.COUNTED,
+                    report_digest=report.report_digest,
+                    weight=report.weight,
+                    session_shape=report.session_shape,
+                )
+            if report.device in self._rows.devices:
+                device = self._rows.devices[report.device]
+                self._rows.devices[report.device] = replace(device, last_contributed_at=contributed_at)
+        await self.save(record)
+
+    async def publish(self, record: RoundRecord, version: VersionRecord, optimizer_state_key: str) -> None:
+        name, task = version.population, record.round.task
+        self._rows.versions[name, version.version] = version
+        newest = replace(self._rows.populations[name], latest_version=version.version)
+        self._rows.populations[name] = newest
+        self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
+        await self.save(record)
+
+    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
+        return [row for row in self._rows.assignments.values() if row.round_id == round_id]
+
+    async def purge_forgotten(self, round_id: RoundId) -> None:
+        for key in list(self._rows.assignments):
+            if key[0] == round_id and key[1] not in self._rows.devices:
+                del self._rows.assignments[key]
+
+
+class _Devices:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def put(self, device: DeviceRecord) -> None:
+        self._rows.devices[device.id] = device
+
+    async def get(self, device: DeviceId) -> DeviceRecord | None:
+        return self._rows.devices.get(device)
+
+    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> None:
+        if device in self._rows.devices:
+            before = self._rows.devices[device]
+            after = replace(before, app_build=app_build, locale=locale, last_seen_at=at)
+            self._rows.devices[device] = after
+
+    async def count_active(self, population: PopulationName, since: datetime) -> int:
+        mine = (device for device in self._rows.devices.values() if device.population == population)
+        return sum(device.last_seen_at >= since for device in mine)
+
+    async def count(self, population: PopulationName) -> int:
+        return sum(device.population == population for device in self._rows.devices.values())
+
+    async def forget(self, device: DeviceId) -> int:
+        one = self._rows.devices.get(device)
+        if one is None:
+            return 0
+        gone = {
+            other.id
+            for other in self._rows.devices.values()
+            if other.id == device
+            or (one.user is not None and (other.population, other.user) == (one.population, one.user))
+        }
+        for key, row in list(self._rows.assignments.items()):
+            if row.device in gone and self._rows.rounds[row.round_id].round.is_over:
+                del self._rows.assignments[key]
+        for other in gone:
+            del self._rows.devices[other]
+        return len(gone)

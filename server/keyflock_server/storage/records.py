@@ -1,0 +1,112 @@
+"""The rows, as immutable values. What a row means is said here; how it is stored, in ``tables``."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+    UserId,
+)
+from keyflock_server.rounds.round import Round
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopulationRecord:
+    """All phones that share one model."""
+
+    name: PopulationName
+    created_at: datetime
+    #: The newest version, which rounds start from and keyboards serve.
+    latest_version: ModelVersion
+    #: ``ModelConfig`` as JSON.
+    config_json: str
+    vocabulary_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """A task and where it stands."""
+
+    spec: TaskSpec
+    status: TaskStatus
+    created_at: datetime
+    #: Where the server optimiser's state lies; None before the first step.
+    optimizer_state_key: str | None = None
+
+    @property
+    def name(self) -> TaskName:
+        """What the operator calls it."""
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """A round, and where its intermediate results lie in the blob store."""
+
+    round: Round
+    partial_key: str | None = None
+    aggregate_key: str | None = None
+    #: The next version's master checkpoint, download and optimiser state, once the step is done.
+    checkpoint_key: str | None = None
+    download_key: str | None = None
+    state_key: str | None = None
+
+    @property
+    def blob_keys(self) -> tuple[str, ...]:
+        """All keys that this row points to."""
+        keys = (self.partial_key, self.aggregate_key, self.checkpoint_key, self.download_key, self.state_key)
+        return tuple(key for key in keys if key is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRecord:
+    """An enrolled device. Nothing here says who the person is or what they type."""
+
+    id: DeviceId
+    population: PopulationName
+    user: UserId | None
+    app_build: int
+    locale: str
+    enrolled_at: datetime
+    last_seen_at: datetime
+    last_contributed_at: datetime | None = None
+
+
+class AssignmentState(StrEnum):
+    """What became of an assignment."""
+
+    ASSIGNED = "assigned"
+    COUNTED = "counted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentRecord:
+    """One device in one round; unique by both."""
+
+    round_id: RoundId
+    device: DeviceId
+    id: AssignmentId
+    state: AssignmentState
+    assigned_at: datetime
+    #: SHA-256 of the counted report; None before.
+    report_digest: bytes | None = None
+    weight: float = 0.0
+    session_shape: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedReport:
+    """What a flush writes down of one report: that it is in the sum, never what was in it."""
+
+    device: DeviceId
+    report_digest: bytes
+    weight: float
+    session_shape: str

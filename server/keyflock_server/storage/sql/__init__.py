@@ -1,0 +1,1 @@
+"""The store in SQL: one file a group of tables, portable between back ends."""

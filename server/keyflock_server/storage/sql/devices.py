@@ -1,0 +1,77 @@
+"""Devices in SQL."""
+
+from dataclasses import asdict
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.rounds.round import FINAL_PHASES
+from keyflock_server.storage.records import DeviceRecord
+from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.tables import assignments, devices, rounds
+
+
+class SqlDevices:
+    """``door.DeviceTable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader_of(engine)
+
+    async def put(self, device: DeviceRecord) -> None:
+        """Enrol, or bring up to date."""
+        values = asdict(device)
+        change = update(devices).where(devices.c.id == device.id).values(values)
+        async with self._engine.begin() as connection:
+            if not (await connection.execute(change)).rowcount:
+                await connection.execute(insert(devices).values(values))
+
+    async def get(self, device: DeviceId) -> DeviceRecord | None:
+        """One device."""
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
+        return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
+
+    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> None:
+        """The device has checked in."""
+        change = (
+            update(devices)
+            .where(devices.c.id == device)
+            .values(last_seen_at=at, app_build=app_build, locale=locale)
+        )
+        async with self._engine.begin() as connection:
+            await connection.execute(change)
+
+    async def count_active(self, population: PopulationName, since: datetime) -> int:
+        """Devices of a population that were seen since then."""
+        return await self._count(devices.c.population == population, devices.c.last_seen_at >= since)
+
+    async def count(self, population: PopulationName) -> int:
+        """Devices enrolled in a population."""
+        return await self._count(devices.c.population == population)
+
+    async def forget(self, device: DeviceId) -> int:
+        """Delete the device, all devices of its user, and their assignments in rounds that are over."""
+        async with self._engine.begin() as connection:
+            row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
+            if row is None:
+                return 0
+            theirs = devices.c.id == device
+            if row.user is not None:
+                same_user = (devices.c.population == row.population) & (devices.c.user == row.user)
+                theirs = or_(theirs, same_user)
+            over = select(rounds.c.id).where(rounds.c.phase.in_(FINAL_PHASES))
+            await connection.execute(
+                delete(assignments).where(
+                    assignments.c.device.in_(select(devices.c.id).where(theirs)),
+                    assignments.c.round_id.in_(over),
+                )
+            )
+            return (await connection.execute(delete(devices).where(theirs))).rowcount
+
+    async def _count(self, *conditions: ColumnElement[bool]) -> int:
+        query = select(func.count()).select_from(devices).where(*conditions)
+        async with self._reader.connect() as connection:
+            return (await connection.execute(query)).scalar_one()

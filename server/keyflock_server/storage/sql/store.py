@@ -1,0 +1,33 @@
+"""The SQL store, all tables together."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.storage.door import DeviceTable, PopulationTable, RoundTable, TaskTable
+from keyflock_server.storage.sql.devices import SqlDevices
+from keyflock_server.storage.sql.engine import engine_for, prepare
+from keyflock_server.storage.sql.populations import SqlPopulations
+from keyflock_server.storage.sql.rounds import SqlRounds
+from keyflock_server.storage.sql.tasks import SqlTasks
+
+
+class SqlStore:
+    """``door.Store`` on any database that SQLAlchemy reaches.
+
+    Args:
+        url: For example ``sqlite+aiosqlite:///…/keyflock.sqlite3``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine: AsyncEngine = engine_for(url)
+        self.populations: PopulationTable = SqlPopulations(self._engine)
+        self.tasks: TaskTable = SqlTasks(self._engine)
+        self.rounds: RoundTable = SqlRounds(self._engine)
+        self.devices: DeviceTable = SqlDevices(self._engine)
+
+    async def open(self) -> None:
+        """Create or check the schema; raises StorageError."""
+        await prepare(self._engine)
+
+    async def close(self) -> None:
+        """Return all connections."""
+        await self._engine.dispose()

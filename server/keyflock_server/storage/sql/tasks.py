@@ -1,0 +1,64 @@
+"""Tasks in SQL."""
+
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.rounds.task import TaskStatus, stored_task
+from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.records import TaskRecord
+from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.tables import tasks
+
+
+class SqlTasks:
+    """``door.TaskTable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader_of(engine)
+
+    async def add(self, task: TaskRecord) -> None:
+        """A new task."""
+        values = {
+            "name": task.name,
+            "population": task.spec.population,
+            "spec_json": task.spec.to_json(),
+            "status": task.status,
+            "created_at": task.created_at,
+            "optimizer_state_key": task.optimizer_state_key,
+        }
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(tasks).values(values))
+        except IntegrityError:
+            raise AlreadyExists(task.name) from None
+
+    async def get(self, name: TaskName) -> TaskRecord | None:
+        """One task."""
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(select(tasks).where(tasks.c.name == name))).one_or_none()
+        return None if row is None else _task(row)
+
+    async def all(self) -> list[TaskRecord]:
+        """All, oldest first."""
+        async with self._reader.connect() as connection:
+            rows = await connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.name))
+        return [_task(row) for row in rows]
+
+    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+        """Where the task stands now."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(tasks).where(tasks.c.name == name).values(status=status))
+
+
+def _task(row: Row[Any]) -> TaskRecord:
+    return TaskRecord(
+        spec=stored_task(row.spec_json),
+        status=TaskStatus(row.status),
+        created_at=row.created_at,
+        optimizer_state_key=row.optimizer_state_key,
+    )

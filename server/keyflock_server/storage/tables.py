@@ -1,0 +1,138 @@
+"""The schema. Instants are UTC and aware when they leave this package, on every back end."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import DateTime, TypeDecorator
+
+#: Grows with every change of the tables. A database of another version is refused at start.
+SCHEMA_VERSION: Final = 1
+
+metadata: Final = MetaData()
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC instant, whether the back end knows of time zones or not."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """To UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
+        """SQLite gives naive datetimes back; they are UTC."""
+        if value is None:
+            return None
+        instant: datetime = value
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+schema_version: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+populations: Final = Table(
+    "populations",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Instant, nullable=False),
+    Column("latest_version", Integer, nullable=False),
+    Column("config_json", Text, nullable=False),
+    Column("vocabulary_digest", String(64), nullable=False),
+)
+
+versions: Final = Table(
+    "model_versions",
+    metadata,
+    Column("population", ForeignKey("populations.name"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("parent", Integer),
+    Column("round_id", String(96)),
+    Column("created_at", Instant, nullable=False),
+    Column("download_digest", LargeBinary, nullable=False),
+    Column("download_bytes", Integer, nullable=False),
+    Column("download_key", String(255), nullable=False),
+    Column("checkpoint_key", String(255), nullable=False),
+)
+
+tasks: Final = Table(
+    "tasks",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("population", ForeignKey("populations.name"), nullable=False),
+    Column("spec_json", LargeBinary, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("optimizer_state_key", String(255)),
+)
+
+rounds: Final = Table(
+    "rounds",
+    metadata,
+    Column("id", String(96), primary_key=True),
+    Column("task", ForeignKey("tasks.name"), nullable=False),
+    Column("population", String(64), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("base_version", Integer, nullable=False),
+    Column("spec_json", LargeBinary, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("deadline_at", Instant, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("assigned", Integer, nullable=False),
+    Column("counted", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("closed_at", Instant),
+    Column("result_version", Integer),
+    Column("detail", Text, nullable=False),
+    Column("partial_key", String(255)),
+    Column("aggregate_key", String(255)),
+    Column("checkpoint_key", String(255)),
+    Column("download_key", String(255)),
+    Column("state_key", String(255)),
+    UniqueConstraint("task", "sequence"),
+    Index("rounds_by_phase", "phase"),
+)
+
+devices: Final = Table(
+    "devices",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("population", ForeignKey("populations.name"), nullable=False),
+    Column("user", String(128)),
+    Column("app_build", Integer, nullable=False),
+    Column("locale", String(35), nullable=False),
+    Column("enrolled_at", Instant, nullable=False),
+    Column("last_seen_at", Instant, nullable=False),
+    Column("last_contributed_at", Instant),
+    Index("devices_by_user", "population", "user"),
+    Index("devices_by_last_seen", "population", "last_seen_at"),
+)
+
+assignments: Final = Table(
+    "assignments",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("id", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("assigned_at", Instant, nullable=False),
+    Column("report_digest", LargeBinary),
+    Column("weight", Float, nullable=False),
+    Column("session_shape", String(32), nullable=False),
+    Index("assignments_by_device", "device"),
+)
