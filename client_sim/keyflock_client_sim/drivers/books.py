@@ -83,7 +83,7 @@ class Books:
             case Enrolled(is_refresh=is_refresh):
                 self.enrolled += not is_refresh
             case TurnedAway(reason):
-                self.turned_away[reason] += 1
+                self.turned_away[reason.value] += 1
             case Assigned(model_version=version):
                 self.assigned += 1
                 self.first_version = (
@@ -97,7 +97,7 @@ class Books:
                 self.acked_by_round[acked.round] += 1
                 self.session_shapes[acked.session_shape] += 1
             case Ended() as ended:
-                self.endings[ended.ending] += 1
+                self.endings[ended.ending.value] += 1
                 self.session_shapes[ended.session_shape] += 1
             case Troubled(call, trouble):
                 self.troubles[f"{call}: {trouble}"] += 1

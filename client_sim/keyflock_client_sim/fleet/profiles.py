@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -50,9 +50,9 @@ class FleetProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     #: Phones come up one after the other over this long.
     ramp_s: NotNegative = 0.0
     #: Share of the phones by app build.
-    app_builds: Mapping[str, Share] = {"100": 1.0}
+    app_builds: Mapping[str, Share] = field(default_factory=lambda: {"100": 1.0})
     #: Share of the phones by locale.
-    locales: Mapping[str, Share] = {"en-US": 1.0}
+    locales: Mapping[str, Share] = field(default_factory=lambda: {"en-US": 1.0})
 
 
 PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(

@@ -1,0 +1,197 @@
+"""A fleet on the real clock, against any server: one task a phone, calls as they come.
+
+Windows that the server names are waited out in real time. What lies in a phone's nature (its network, its
+speed, its hours) is divided by ``time_scale``: with 60, a phone that is away for an hour is away a minute.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Sequence
+
+from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.events import (
+    Answered,
+    CallLost,
+    Event,
+    Interrupted,
+    Stored,
+    TrainingFailed,
+    Woke,
+)
+from keyflock_client_sim.drivers.books import Books, Happening, Watch
+from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
+from keyflock_client_sim.fleet.availability import next_idle_s
+from keyflock_client_sim.fleet.fates import Loss, drop_out, loss
+from keyflock_client_sim.fleet.phone import Phone
+from keyflock_server.protocol.calls import Exchange
+
+
+class RealTimeFleet:
+    """Runs phones until it is told to stop.
+
+    Args:
+        phones: The fleet; nobody else steps these devices.
+        exchange: Carries calls to the server.
+        trainer: Trains for them.
+        watch: Is told of everything that happens.
+        time_scale: Seconds of a phone's nature that pass in a real one; infinite lets it take no time.
+        max_calls: Calls under way at once; more wait for their turn.
+        drain_s: After a stop, how long phones with an unsettled report may go on to settle it.
+    """
+
+    def __init__(
+        self,
+        phones: Sequence[Phone],
+        exchange: Exchange,
+        trainer: Trainer,
+        *,
+        watch: Watch | None = None,
+        time_scale: float = 1.0,
+        max_calls: int = 64,
+        drain_s: float = 10.0,
+    ) -> None:
+        if not time_scale > 0:
+            raise ValueError("time_scale must be above zero")
+        self.books = Books(phones)
+        self._phones = phones
+        self._exchange = exchange
+        self._trainer = trainer
+        self._watch = watch
+        self._time_scale = time_scale
+        self._lines = asyncio.Semaphore(max_calls)
+        self._drain_s = drain_s
+        self._stopping = asyncio.Event()
+        self._until: Callable[[Books], bool] = _never
+        #: Seconds that the fleet has run before, and the loop's time at which it went on.
+        self._before_s = 0.0
+        self._began_at_s = 0.0
+
+    async def run(self, *, until: Callable[[Books], bool] | None = None, limit_s: float = math.inf) -> Books:
+        """Runs the fleet; a second run goes on where the first stopped.
+
+        Args:
+            until: Stop as soon as that holds; looked at after everything that happens.
+            limit_s: Stop after so many seconds.
+        Guarantees:
+            When it returns or raises, also when it is cancelled, none of its tasks is left. On a stop, phones
+            with an unsettled report get ``drain_s`` to settle it, so that the books agree with the server's.
+        """
+        self._stopping.clear()
+        self._until = until or _never
+        loop = asyncio.get_running_loop()
+        self._began_at_s = loop.time()
+        tasks = {asyncio.create_task(self._live(phone), name=phone.name): phone for phone in self._phones}
+        try:
+            await self._wait_for_stop(tasks, limit_s)
+            self._stopping.set()
+            settled = [task for task, phone in tasks.items() if not phone.device.has_report_under_way]
+            await _cancel(settled)
+            unsettled = [task for task in tasks if not task.done()]
+            if unsettled:
+                await asyncio.wait(unsettled, timeout=self._drain_s)
+            await _cancel(unsettled)
+        finally:
+            await _cancel(tasks)
+            self._before_s = self.books.now_s = self._now_s()
+            self._began_at_s = loop.time()
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+        return self.books
+
+    def stop(self) -> None:
+        """Ends the run soon; phones with an unsettled report settle it first."""
+        self._stopping.set()
+
+    async def _wait_for_stop(self, tasks: dict[asyncio.Task[None], Phone], limit_s: float) -> None:
+        """Until somebody stops the fleet, its time is over, or a phone's task fails."""
+        stop = asyncio.create_task(self._stopping.wait())
+        timeout_s = None if math.isinf(limit_s) else limit_s
+        try:
+            await asyncio.wait({stop, *tasks}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel([stop])
+
+    async def _live(self, phone: Phone) -> None:
+        effect = phone.device.wants
+        while not self._stopping.is_set() or phone.device.has_report_under_way:
+            event = await self._carry_out(phone, effect)
+            effect = phone.device.step(event, self._now_s())
+            self._tell(phone)
+
+    def _tell(self, phone: Phone) -> None:
+        for notice in phone.device.take_notices():
+            happening = Happening(phone.name, self._now_s(), notice)
+            self.books.enter(happening)
+            if self._watch:
+                self._watch(happening)
+            if self._until(self.books):
+                self._stopping.set()
+
+    async def _carry_out(self, phone: Phone, effect: Effect) -> Event:
+        match effect:
+            case Wait():
+                return await self._wait(phone, effect)
+            case Send():
+                return await self._send(phone, effect)
+            case Store(digest, body):
+                self._trainer.store(digest, body)
+                return Stored()
+            case Train():
+                return await self._train(phone, effect)
+
+    async def _wait(self, phone: Phone, effect: Wait) -> Event:
+        now_s = self._now_s()
+        pause_s = max(effect.until_s - now_s, 0.0)
+        if effect.when_idle and math.isfinite(self._time_scale):
+            on_its_clock_s = (now_s + pause_s) * self._time_scale
+            pause_s += (next_idle_s(phone.traits, on_its_clock_s) - on_its_clock_s) / self._time_scale
+        await asyncio.sleep(pause_s)
+        return Woke(phone.circumstances())
+
+    async def _send(self, phone: Phone, effect: Send) -> Event:
+        lost = loss(phone.traits, phone.rng)
+        if lost is Loss.REQUEST:
+            await self._pass(phone.traits.call_timeout_s)
+            return CallLost()
+        await self._pass(phone.traits.to_server_s(len(effect.request.body)))
+        try:
+            async with self._lines:
+                response = await self._exchange.send(effect.request)
+        except ConnectionError:
+            return CallLost()
+        if lost is Loss.ANSWER:
+            await self._pass(phone.traits.call_timeout_s)
+            return CallLost()
+        await self._pass(phone.traits.from_server_s(len(response.body)))
+        return Answered(response)
+
+    async def _train(self, phone: Phone, effect: Train) -> Event:
+        fate, train_s = drop_out(phone.traits, phone.rng), phone.train_s(effect)
+        if fate:
+            await self._pass(train_s * fate.after_ratio + fate.away_s)
+            return Interrupted()
+        began_at_s = self._now_s()
+        try:
+            trained = await self._trainer.train(phone.name, effect)
+        except TrainingError as error:
+            return TrainingFailed(error.cause)
+        passed_s = self._now_s() - began_at_s
+        await asyncio.sleep(max(train_s / self._time_scale - passed_s, 0.0))
+        return trained
+
+    async def _pass(self, natural_s: float) -> None:
+        await asyncio.sleep(natural_s / self._time_scale)
+
+    def _now_s(self) -> float:
+        return self._before_s + asyncio.get_running_loop().time() - self._began_at_s
+
+
+async def _cancel(tasks: Collection[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _never(_: Books) -> bool:
+    return False

@@ -1,0 +1,196 @@
+"""A small server in memory that keeps the protocol's promises, and breaks them where it is told to.
+
+For trying phones and drivers without the real one: it enrols, assigns one round after the other, counts every
+report once, and makes a new model version when a round has its goal. What is to go wrong is scripted by call:
+
+    server = ScriptedServer(goal=4)
+    server.script("report", ConnectionError(), problem(ProblemCode.OVERLOADED))
+
+It keeps books of what arrived, so that a test can compare them with a phone's.
+"""
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Final
+
+from keyflock_server.protocol import calls, messages, wire
+from keyflock_server.protocol.calls import Call, Request, Response
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, ModelVersion, RoundId, TaskName
+from keyflock_server.protocol.messages import Assignment, Message, ReturnWindow, TrainingPlan
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+#: What is to happen to one call instead of its answer; the answer is lost when it is a ConnectionError.
+Fault = Response | ConnectionError
+
+TASK: Final = TaskName("scripted")
+LAYOUT: Final = bytes(16)
+
+
+def answer(message: Message) -> Response:
+    """A success that carries this message."""
+    return Response(200, {"content-type": calls.MEDIA_TYPE}, wire.encode(message))
+
+
+def problem(code: ProblemCode, retry: ReturnWindow | None = None) -> Response:
+    """A problem document, as the real server words it."""
+    document = Refused(code, "As scripted.", retry).document()
+    return Response(document.status, {"content-type": calls.PROBLEM_MEDIA_TYPE}, wire.encode(document))
+
+
+class ScriptedServer:
+    """A ``SteppedServer`` that counts.
+
+    Args:
+        goal: Reports that close a round.
+        window: The return window of every answer.
+        expires_in_s: Life of an assignment.
+        max_rounds: No more work after so many.
+        min_flush: Reports that wait for company until so many of the round have come.
+    """
+
+    def __init__(
+        self,
+        *,
+        goal: int = 4,
+        window: ReturnWindow | None = None,
+        expires_in_s: float = 600.0,
+        max_rounds: int | None = None,
+        min_flush: int = 1,
+    ) -> None:
+        self.goal = goal
+        self.window = window or ReturnWindow(min_s=1.0, max_s=2.0)
+        self.expires_in_s = expires_in_s
+        self.max_rounds = max_rounds
+        self.min_flush = min_flush
+        #: Name of the call and body of everything that arrived, in order.
+        self.arrived: list[tuple[str, bytes]] = []
+        #: What each assignment's report was, when it was counted.
+        self.counted: dict[AssignmentId, bytes] = {}
+        #: How many reports closed each round.
+        self.closed: list[int] = []
+        self.ticks = 0
+        self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self._tokens: dict[str, DeviceId] = {}
+        self._waiting: dict[AssignmentId, bytes] = {}
+        self._handlers: dict[str, Callable[[Request, str], Response]] = {
+            calls.ENROL.name: self._enrol,
+            calls.CHECK_IN.name: self._check_in,
+            calls.MODEL.name: self._model,
+            calls.OFFER.name: self._offer,
+            calls.REPORT.name: self._report,
+            calls.FAILURE.name: self._failure,
+        }
+
+    @property
+    def version(self) -> ModelVersion:
+        """The newest."""
+        return ModelVersion(len(self.closed))
+
+    def script(self, call: str, *faults: Fault) -> None:
+        """What is to happen to the next calls of this name, one after the other."""
+        self._faults[call].extend(faults)
+
+    def model_body(self, version: int) -> bytes:
+        """What a phone downloads."""
+        return f"model {version} ".encode() * 100
+
+    async def tick(self) -> None:
+        """Counts ticks."""
+        self.ticks += 1
+
+    async def send(self, request: Request) -> Response:
+        """See ``Exchange``. A lost answer is one to a call that was acted on."""
+        call, part = _route(request)
+        self.arrived.append((call.name, request.body))
+        faults = self._faults[call.name]
+        fault = faults.popleft() if faults else None
+        if isinstance(fault, Response):
+            return fault
+        answered = self._handlers[call.name](request, part)
+        if fault is not None:
+            raise fault
+        return answered
+
+    def _enrol(self, request: Request, _part: str) -> Response:
+        device = self._device(request) or DeviceId(f"device-{len(set(self._tokens.values()))}")
+        token = f"token-{len(self._tokens)}"
+        self._tokens[token] = device
+        return answer(
+            messages.Enrolment(device=device, token=token, expires_in_s=86_400.0, return_window=self.window)
+        )
+
+    def _check_in(self, request: Request, _part: str) -> Response:
+        device = self._device(request)
+        if device is None:
+            return problem(ProblemCode.TOKEN_INVALID)
+        if self.max_rounds is not None and self.version >= self.max_rounds:
+            return self._refusal(messages.RefusalReason.NO_ACTIVE_TASK)
+        assignment = AssignmentId(f"{device}.{self.version}")
+        if assignment in self.counted:
+            return self._refusal(messages.RefusalReason.TOO_SOON)
+        return answer(
+            Assignment(
+                id=assignment,
+                token=f"assignment-{assignment}",
+                task=TASK,
+                round=RoundId(f"{TASK}-{self.version}"),
+                model_version=self.version,
+                model_digest=hashlib.sha256(self.model_body(self.version)).digest(),
+                layout=LAYOUT,
+                plan=TrainingPlan(learning_rate=0.1),
+                codec={"codec": "dense"},
+                seed=self.version,
+                expires_in_s=self.expires_in_s,
+            )
+        )
+
+    def _model(self, _request: Request, part: str) -> Response:
+        return Response(200, {"content-type": calls.MODEL_MEDIA_TYPE}, self.model_body(int(part)))
+
+    def _offer(self, _request: Request, part: str) -> Response:
+        is_open = _version(part) == self.version
+        action = messages.OfferAction.SEND if is_open else messages.OfferAction.DROP
+        return answer(messages.OfferAnswer(action=action, return_window=self.window))
+
+    def _report(self, request: Request, part: str) -> Response:
+        assignment = AssignmentId(part)
+        if assignment in self.counted:
+            if self.counted[assignment] != request.body:
+                return problem(ProblemCode.REPORT_CONFLICT)
+            return answer(messages.Receipt(counted=True, duplicate=True, return_window=self.window))
+        if _version(part) != self.version:
+            return problem(ProblemCode.ROUND_GONE)
+        self._waiting[assignment] = request.body
+        of_round = sum(_version(each) == self.version for each in self.counted) + len(self._waiting)
+        if of_round < self.min_flush:
+            return problem(ProblemCode.REPORT_PENDING)
+        self.counted |= self._waiting
+        self._waiting.clear()
+        if of_round >= self.goal:
+            self.closed.append(of_round)
+        return answer(messages.Receipt(counted=True, return_window=self.window))
+
+    def _failure(self, _request: Request, _part: str) -> Response:
+        return answer(messages.Noted(return_window=self.window))
+
+    def _refusal(self, reason: messages.RefusalReason) -> Response:
+        return answer(messages.Refusal(reason=reason, return_window=self.window))
+
+    def _device(self, request: Request) -> DeviceId | None:
+        return self._tokens.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+
+
+def _version(assignment: str) -> int:
+    return int(assignment.rpartition(".")[2])
+
+
+def _route(request: Request) -> tuple[Call, str]:
+    """The endpoint, and what stands in the braces of its path."""
+    for call in calls.CALLS:
+        before, brace, after = call.path.partition("{")
+        tail = after.partition("}")[2]
+        fits = request.path.startswith(before) and request.path.endswith(tail)
+        if call.method == request.method and fits and (brace or request.path == call.path):
+            return call, request.path.removeprefix(before).removesuffix(tail) if brace else ""
+    raise AssertionError(f"no such endpoint: {request.method} {request.path}")

@@ -1,0 +1,265 @@
+"""A fleet in virtual time: a queue of what happens when, in one process with its server.
+
+A month of phones takes as long as its arithmetic. Calls are carried one after the other, each to its end, at
+the instant at which it reaches the server. Local training starts when its phone starts it and is awaited when
+the phone, by its own speed, is done with it, so workers are busy side by side. The same fleet, server and
+seed give the same run, event by event.
+
+The server must share the clock and must not wait for anybody (``ack_wait_s`` 0), for nothing else happens
+while it would. It is told of the passing of time by ``tick``.
+"""
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, assert_never
+
+from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.events import (
+    Answered,
+    CallLost,
+    Event,
+    Interrupted,
+    Stored,
+    Trained,
+    TrainingFailed,
+    Woke,
+)
+from keyflock_client_sim.drivers.books import Books, Happening, Watch
+from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
+from keyflock_client_sim.drivers.virtual_clock import VirtualClock
+from keyflock_client_sim.fleet.availability import next_idle_s
+from keyflock_client_sim.fleet.fates import Loss, drop_out, loss
+from keyflock_client_sim.fleet.phone import Phone
+from keyflock_server.protocol.calls import Exchange
+
+#: What happens at an instant: gives the event that a phone is told, or None when that is for later.
+Action = Callable[[], Awaitable[Event | None]]
+
+
+class SteppedServer(Exchange, Protocol):
+    """A server in this process that does what is due when it is told to."""
+
+    async def tick(self) -> None:
+        """Deadlines, flushes and closings that are due by now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Due:
+    at_s: float
+    #: Of two at the same instant, the one that was planned first.
+    order: int
+    #: None: the server's tick.
+    phone: Phone | None = field(compare=False)
+    action: Action = field(compare=False)
+
+
+class VirtualTimeFleet:
+    """Runs phones against a server in the same process.
+
+    Args:
+        phones: The fleet; nobody else steps these devices.
+        server: Answers at once, and reads ``clock``.
+        trainer: Trains for them.
+        clock: Moved by this driver alone.
+        watch: Is told of everything that happens.
+        tick_s: Virtual time between two ticks of the server.
+        drain_s: Virtual time in which phones may settle an unsettled report after a stop.
+    """
+
+    def __init__(
+        self,
+        phones: Sequence[Phone],
+        server: SteppedServer,
+        trainer: Trainer,
+        clock: VirtualClock,
+        *,
+        watch: Watch | None = None,
+        tick_s: float = 1.0,
+        drain_s: float = 60.0,
+    ) -> None:
+        if not tick_s > 0:
+            raise ValueError("tick_s must be above zero")
+        self.books = Books(phones)
+        self._server = server
+        self._trainer = trainer
+        self._clock = clock
+        self._watch = watch
+        self._tick_s = tick_s
+        self._drain_s = drain_s
+        self._is_stopping = False
+        self._order = itertools.count()
+        self._queue: list[_Due] = []
+        self._training: set[asyncio.Task[Trained]] = set()
+        self._until: Callable[[Books], bool] = _never
+        self._plan(clock.now_s + tick_s, None, self._tick)
+        for phone in phones:
+            self._begin(phone, phone.device.wants)
+
+    async def run(self, *, until: Callable[[Books], bool] | None = None, limit_s: float = math.inf) -> Books:
+        """Runs the fleet; a second run goes on where the first stopped.
+
+        Args:
+            until: Stop as soon as that holds; looked at after everything that happens.
+            limit_s: Stop after so much virtual time.
+        Guarantees:
+            When it returns or raises, also when it is cancelled, none of its tasks is left. On a stop, phones
+            with an unsettled report get ``drain_s`` of virtual time to settle it.
+        """
+        self._is_stopping = False
+        self._until = until or _never
+        try:
+            await self._run_to(self._clock.now_s + limit_s)
+            await self._drain(self._clock.now_s + self._drain_s)
+        finally:
+            await self._abandon_training()
+            self.books.now_s = self._clock.now_s
+        return self.books
+
+    def stop(self) -> None:
+        """Ends the run soon; phones with an unsettled report settle it first."""
+        self._is_stopping = True
+
+    async def _run_to(self, end_s: float) -> None:
+        while not self._is_stopping and self._queue[0].at_s <= end_s:
+            await self._happen(heapq.heappop(self._queue))
+            # Answers in this process never wait, so without this a stop or a cancellation would not be heard.
+            await asyncio.sleep(0)
+        if not self._is_stopping:
+            self._clock.advance_to(end_s)
+
+    async def _drain(self, end_s: float) -> None:
+        put_off: list[_Due] = []
+        try:
+            while self._has_unsettled_reports() and self._queue[0].at_s <= end_s:
+                due = heapq.heappop(self._queue)
+                if due.phone is None or due.phone.device.has_report_under_way:
+                    await self._happen(due)
+                else:
+                    put_off.append(due)
+        finally:
+            for due in put_off:
+                heapq.heappush(self._queue, due)
+
+    def _has_unsettled_reports(self) -> bool:
+        return any(phone.device.has_report_under_way for phone in self.books.phones)
+
+    async def _happen(self, due: _Due) -> None:
+        self._clock.advance_to(due.at_s)
+        try:
+            event = await due.action()
+        except BaseException:
+            heapq.heappush(self._queue, due)  # a run that goes on later finds it still to be done
+            raise
+        if due.phone is not None and event is not None:
+            effect = due.phone.device.step(event, self._clock.now_s)
+            self._tell(due.phone)
+            self._begin(due.phone, effect)
+
+    def _tell(self, phone: Phone) -> None:
+        for notice in phone.device.take_notices():
+            happening = Happening(phone.name, self._clock.now_s, notice)
+            self.books.enter(happening)
+            if self._watch:
+                self._watch(happening)
+            if self._until(self.books):
+                self._is_stopping = True
+
+    def _plan(self, at_s: float, phone: Phone | None, action: Action) -> None:
+        heapq.heappush(self._queue, _Due(at_s, next(self._order), phone, action))
+
+    def _plan_event(self, at_s: float, phone: Phone, event: Event) -> None:
+        async def happen() -> Event:
+            return event
+
+        self._plan(at_s, phone, happen)
+
+    async def _tick(self) -> None:
+        await self._server.tick()
+        self._plan(self._clock.now_s + self._tick_s, None, self._tick)
+
+    def _begin(self, phone: Phone, effect: Effect) -> None:
+        now_s = self._clock.now_s
+        match effect:
+            case Wait(until_s, when_idle):
+                wake_s = max(until_s, now_s)
+                self._plan_wake(next_idle_s(phone.traits, wake_s) if when_idle else wake_s, phone)
+            case Send():
+                self._begin_send(phone, effect)
+            case Store(digest, body):
+                self._trainer.store(digest, body)
+                self._plan_event(now_s, phone, Stored())
+            case Train():
+                self._begin_training(phone, effect)
+            case _:
+                assert_never(effect)
+
+    def _plan_wake(self, at_s: float, phone: Phone) -> None:
+        async def wake() -> Event:
+            return Woke(phone.circumstances())
+
+        self._plan(at_s, phone, wake)
+
+    def _begin_send(self, phone: Phone, effect: Send) -> None:
+        now_s, traits = self._clock.now_s, phone.traits
+        lost = loss(traits, phone.rng)
+        if lost is Loss.REQUEST:
+            self._plan_event(now_s + traits.call_timeout_s, phone, CallLost())
+            return
+
+        async def arrive() -> None:
+            answered: Event = CallLost()
+            back_s = traits.call_timeout_s
+            try:
+                response = await self._server.send(effect.request)
+                if lost is None:
+                    answered, back_s = Answered(response), traits.from_server_s(len(response.body))
+            except ConnectionError:
+                pass  # as good as lost: the phone cannot tell one from the other
+            self._plan_event(self._clock.now_s + back_s, phone, answered)
+
+        self._plan(now_s + traits.to_server_s(len(effect.request.body)), phone, arrive)
+
+    def _begin_training(self, phone: Phone, effect: Train) -> None:
+        now_s, train_s = self._clock.now_s, phone.train_s(effect)
+        fate = drop_out(phone.traits, phone.rng)
+        if fate:
+            self._plan_event(now_s + train_s * fate.after_ratio + fate.away_s, phone, Interrupted())
+            return
+        training: asyncio.Task[Trained] | None = None
+
+        async def finish() -> Event:
+            # Planned before a loop may run, or left over from a run that was stopped: then it begins now.
+            task = training if training and not training.cancelled() else self._start(phone, effect)
+            try:
+                trained = await task
+            except TrainingError as error:
+                return TrainingFailed(error.cause)
+            finally:
+                self._training.discard(task)
+            return replace(trained, train_s=train_s)
+
+        training = self._start(phone, effect)
+        self._plan(now_s + train_s, phone, finish)
+
+    def _start(self, phone: Phone, effect: Train) -> asyncio.Task[Trained]:
+        task = asyncio.create_task(self._train(phone.name, effect))
+        self._training.add(task)
+        return task
+
+    async def _train(self, phone: str, effect: Train) -> Trained:
+        return await self._trainer.train(phone, effect)
+
+    async def _abandon_training(self) -> None:
+        for task in self._training:
+            task.cancel()
+        await asyncio.gather(*self._training, return_exceptions=True)
+        self._training.clear()
+
+
+def _never(_: Books) -> bool:
+    return False
