@@ -7,6 +7,8 @@ from typing import Final
 #: Read by XLA, Eigen, OpenBLAS and friends when they load, so they must stand before the first import.
 ONE_THREAD: Final[Mapping[str, str]] = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    # Sizes the thread pool of XLA's CPU client, which the flag above leaves alone.
+    "NPROC": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
 from keyflock_compression import CodecSpec, decode, encode, nmse
-from keyflock_models import LocalTrainingConfig, ModelConfig, ParamLayout, local_train
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.local_training import LocalTrainingConfig, local_train
 from keyflock_server.protocol.messages import TrainingPlan
 
 

@@ -1,0 +1,60 @@
+"""What is to be trained: on which text, how large, how long, from which seed."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version as distribution_version
+from typing import Final
+
+import msgspec
+
+from keyflock_client_sim.corpora import text
+from keyflock_client_sim.corpora.text import UserText
+from keyflock_models.config import ModelConfig
+from keyflock_models.pretraining import PretrainingConfig
+
+#: Chosen by measurement on two cores and sixty seconds: docs/decisions/0011.
+DEFAULT_PLAN: Final = PretrainingConfig(learning_rate=4e-3, batch_size=64, candidates=1_000)
+DEFAULT_EPOCHS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainingOrder:
+    """Everything that decides what comes out, apart from the machine's speed.
+
+    Raises:
+        ValueError: Neither an end in time nor one in epochs, or one that is not above zero.
+    """
+
+    #: What a reader calls the text; goes into the checkpoint's lineage.
+    corpus: str
+    users: tuple[UserText, ...]
+    config: ModelConfig
+    plan: PretrainingConfig = field(default=DEFAULT_PLAN)
+    #: Of the public word list.
+    language: str = "en"
+    seed: int = 0
+    #: Ends when this much time was spent on training; the learning rate falls with the time. None: no limit.
+    seconds: float | None = None
+    #: Ends after so many passes over the text; None: no limit.
+    epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and self.epochs is None:
+            raise ValueError("pre-training needs an end: seconds, epochs or both")
+        if not all(end is None or end > 0 for end in (self.seconds, self.epochs)):
+            raise ValueError("seconds and epochs are above zero")
+
+    @property
+    def key(self) -> str:
+        """64 hex digits that two orders share only if the same was ordered, of the same release."""
+        ordered = {
+            "release": distribution_version("keyflock"),
+            "text": text.digest(self.users),
+            "config": self.config.to_dict(),
+            "plan": asdict(self.plan),
+            "language": self.language,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "epochs": self.epochs,
+        }
+        return hashlib.sha256(msgspec.json.encode(ordered, order="sorted")).hexdigest()
