@@ -40,8 +40,8 @@ class Rounds:
         async with desk.turn:
             if desk.open is not None:
                 await self._end_if_due(desk, desk.open)
-            if desk.open is None and desk.status is TaskStatus.ACTIVE:
-                await self._open_next(desk)
+            if desk.open is None:
+                await self._finish_or_open(desk)
 
     async def cancel(self, desk: Desk) -> None:
         """End the task and its open round, unless that is closing already: then it closes."""
@@ -67,12 +67,22 @@ class Rounds:
     async def _reopened(self, record: RoundRecord) -> OpenRound:
         layout = await self._trunk.layout(record.round.population)
         committed = PartialAggregate(layout.size)
-        if record.partial_key is not None:
+        # Once it closes, the round needs no sum in memory, and its partial may be deleted already.
+        if record.partial_key is not None and record.round.phase is Phase.COLLECTING:
             data = await self._world.blobs.get(record.partial_key)
             committed = await self._world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
         return OpenRound(
             record, layout, committed, await self._world.store.rounds.assignments(record.round.id)
         )
+
+    async def _finish_or_open(self, desk: Desk) -> None:
+        limit = desk.spec.round.max_rounds
+        is_done = limit is not None and desk.rounds_published >= limit
+        if is_done and desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}:
+            await self._world.store.tasks.set_status(desk.task, TaskStatus.FINISHED)
+            desk.status = TaskStatus.FINISHED
+        if desk.status is TaskStatus.ACTIVE:
+            await self._open_next(desk)
 
     async def _open_next(self, desk: Desk) -> None:
         world, spec = self._world, desk.spec
@@ -119,10 +129,6 @@ class Rounds:
         opened.record = await self._closing.finish(opened.record)
         desk.rounds_published += 1
         await self._over(desk, opened)
-        limit = desk.spec.round.max_rounds
-        if limit is not None and desk.rounds_published >= limit and desk.status is not TaskStatus.CANCELLED:
-            await self._world.store.tasks.set_status(desk.task, TaskStatus.FINISHED)
-            desk.status = TaskStatus.FINISHED
 
     async def _end_without_version(self, desk: Desk, opened: OpenRound, event: Abandoned | Cancelled) -> None:
         keys = opened.record.blob_keys

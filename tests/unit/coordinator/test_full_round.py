@@ -1,0 +1,355 @@
+"""A round from the first check-in to the next version."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, report
+
+from keyflock_compression import CodecSpec
+from keyflock_server.coordinator import Coordinator
+from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.protocol.messages import Failure, FailureCause, Offer, OfferAction, Receipt, Refusal
+from keyflock_server.protocol.messages import RefusalReason as Reason
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+
+async def cohort(town: Town, size: int) -> list[AssignmentClaims]:
+    """Freshly enrolled devices, each with an assignment."""
+    return [await town.assigned(await town.enrol()) for _ in range(size)]
+
+
+async def send(
+    town: Town, claims: AssignmentClaims, value: float, examples: int = 1
+) -> Receipt | ProblemCode:
+    """One report of a constant delta, and what came of it."""
+    try:
+        return await town.coordinator.report(claims, report(constant(value), examples))
+    except Refused as refused:
+        return refused.code
+
+
+async def send_all(
+    town: Town, claims: Sequence[AssignmentClaims], *values: float
+) -> list[Receipt | ProblemCode]:
+    return [await send(town, one, value) for one, value in zip(claims, values, strict=True)]
+
+
+async def test_a_round_steps_the_model_by_the_weighted_mean_of_its_reports(town: Town) -> None:
+    await town.task(round="goal = 4")
+    claims = await cohort(town, 4)
+
+    for one, value, examples in zip(claims, (1.0, 2.0, 3.0, 4.0), (1, 2, 3, 4), strict=True):
+        await send(town, one, value, examples=examples)
+    await town.coordinator.tick()
+
+    # (1*1 + 2*2 + 3*3 + 4*4) / 10 = 3, and delta is before minus after.
+    np.testing.assert_array_equal(await town.model(1), constant(-3.0))
+    (closed, opened) = await town.coordinator.rounds((await town.coordinator.tasks())[0].name)  # type: ignore[arg-type]  # a view's name is plain text
+    assert (closed.phase, closed.counted, closed.weight, closed.result_version) == ("closed", 4, 10.0, 1)
+    assert (opened.phase, opened.sequence, opened.model_version) == ("collecting", 2, 1)
+
+
+async def test_with_one_device_no_compression_and_rate_one_a_round_equals_local_training(town: Town) -> None:
+    rng = np.random.default_rng(7)
+    await town.task(round="goal = 1\nmin_flush_clients = 1\nover_selection = 0.0")
+    before = await town.model(0)
+    after_training = rng.standard_normal(LAYOUT.size).astype(np.float32)
+    (claims,) = await cohort(town, 1)
+
+    await town.coordinator.report(claims, report(before - after_training))
+    await town.coordinator.tick()
+
+    master = await town.coordinator._trunk.checkpoint(POPULATION, 1)
+    np.testing.assert_allclose(master.weights, after_training, rtol=0, atol=1e-7)
+
+
+async def test_nobody_is_acknowledged_before_the_batch_is_committed(town: Town) -> None:
+    await town.task(round="goal = 8")
+    claims = await cohort(town, 4)
+
+    first_three = await send_all(town, claims[:3], 1, 1, 1)
+    fourth = await send(town, claims[3], 1)
+    again = await send_all(town, claims[:3], 1, 1, 1)
+
+    assert first_three == [ProblemCode.REPORT_PENDING] * 3
+    assert isinstance(fourth, Receipt)
+    assert not fourth.duplicate
+    assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 3
+
+
+async def test_the_last_flush_of_a_round_is_never_smaller_than_the_others(town: Town) -> None:
+    await town.task(round="goal = 10")
+    claims = await cohort(town, 10)
+
+    answers = [isinstance(await send(town, one, 1), Receipt) for one in claims]
+
+    # 4 leave 6 to come; 8 would leave 2, so the rest goes together.
+    assert answers == [False, False, False, True, False, False, False, False, False, True]
+
+
+async def test_a_repeated_report_is_counted_once_and_another_is_a_conflict(town: Town) -> None:
+    await town.task(round="goal = 8")
+    claims = await cohort(town, 4)
+    await send_all(town, claims, 1, 1, 1, 1)
+
+    same = await send(town, claims[0], 1)
+    other_bytes = await send(town, claims[0], 2)
+    other_examples = await send(town, claims[0], 1, examples=9)
+
+    assert isinstance(same, Receipt)
+    assert same.duplicate
+    assert other_bytes == ProblemCode.REPORT_CONFLICT
+    assert other_examples == ProblemCode.REPORT_CONFLICT
+    (current,) = await town.coordinator.rounds(claims[0].task)
+    assert (current.counted, current.weight) == (4, 4.0)
+
+
+async def test_reports_that_arrive_together_are_each_counted_once(town: Town) -> None:
+    await town.task(round="goal = 12")
+    claims = await cohort(town, 12)
+
+    await asyncio.gather(*(send(town, one, 1) for one in [*claims, *claims, *claims]))
+    await town.coordinator.tick()
+
+    (closed, _) = await town.coordinator.rounds(claims[0].task)
+    assert (closed.phase, closed.counted) == ("closed", 12)
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_a_late_report_is_refused_and_the_round_is_unchanged(town: Town) -> None:
+    await town.task(round="goal = 4\nover_selection = 0.5")
+    claims = await cohort(town, 6)
+    await send_all(town, claims[:4], 1, 1, 1, 1)
+    await town.coordinator.tick()
+
+    too_late = await send(town, claims[4], 9)
+    counted_before = await send(town, claims[0], 1)
+
+    assert too_late == ProblemCode.ROUND_GONE
+    assert isinstance(counted_before, Receipt)
+    assert counted_before.duplicate
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_at_the_deadline_a_round_closes_with_its_minimum_and_drops_who_was_not_acknowledged(
+    town: Town,
+) -> None:
+    await town.task(round="goal = 12\nminimum = 8\ndeadline_s = 100.0")
+    claims = await cohort(town, 12)
+    await send_all(town, claims[:9], *[1.0] * 9)
+    town.pass_time(101)
+
+    await town.coordinator.tick()
+
+    (closed, _) = await town.coordinator.rounds(claims[0].task)
+    acknowledged = [isinstance(await send(town, one, 1.0), Receipt) for one in claims[:9]]
+    assert (closed.phase, closed.counted) == ("closed", 8)
+    assert acknowledged == [True] * 8 + [False]
+
+
+async def test_a_round_that_misses_its_minimum_is_abandoned_and_says_so(town: Town) -> None:
+    await town.task(round="goal = 12\nminimum = 8\ndeadline_s = 100.0")
+    claims = await cohort(town, 12)
+    await send_all(town, claims[:5], *[1.0] * 5)
+    town.pass_time(101)
+
+    await town.coordinator.tick()
+
+    (abandoned, following) = await town.coordinator.rounds(claims[0].task)
+    assert (abandoned.phase, abandoned.result_version) == ("abandoned", None)
+    assert abandoned.detail == "4 reports by the deadline; the minimum was 8."
+    assert (following.phase, following.model_version) == ("collecting", 0)
+    assert [key async for key in town.blobs.list_keys() if key.startswith("partials/")] == []
+
+
+@pytest.mark.parametrize(
+    ("delta", "code"),
+    [
+        (b"not a container", ProblemCode.MALFORMED_DELTA),
+        (report(constant(1), spec=CodecSpec(codec="dense")).delta, ProblemCode.MALFORMED_DELTA),
+    ],
+    ids=["garbage", "another codec than assigned"],
+)
+async def test_a_bad_delta_is_refused_and_a_good_one_may_follow(
+    town: Town, delta: bytes, code: ProblemCode
+) -> None:
+    await town.task(round="goal = 4")
+    claims = await cohort(town, 4)
+    bad = report(constant(1))
+    bad = type(bad)(delta=delta, examples=1)
+
+    with pytest.raises(Refused) as refused:
+        await town.coordinator.report(claims[0], bad)
+    await send_all(town, claims, 1, 1, 1, 1)
+
+    assert refused.value.code is code
+    (current,) = await town.coordinator.rounds(claims[0].task)
+    assert current.counted == 4
+
+
+async def test_a_delta_far_beyond_the_median_norm_is_refused(town: Town) -> None:
+    await town.task(round="goal = 20", aggregation="max_norm_ratio = 3.0")
+    claims = await cohort(town, 13)
+    await send_all(town, claims[:12], *[1.0] * 12)
+
+    monster = await send(town, claims[12], 100.0)
+
+    assert monster == ProblemCode.DELTA_TOO_LARGE
+
+
+async def test_a_repeated_check_in_gets_the_same_assignment_and_takes_no_second_slot(town: Town) -> None:
+    await town.task(round="goal = 4")
+    identity = await town.enrol()
+
+    first = await town.assigned(identity)
+    second = await town.assigned(identity)
+
+    assert first == second
+    (current,) = await town.coordinator.rounds(first.task)
+    assert current.assigned == 1
+
+
+async def test_over_selection_bounds_the_cohort(town: Town) -> None:
+    spec = await town.task(round="goal = 10\nover_selection = 0.3")
+    await cohort(town, 13)
+
+    answer = await town.check_in(await town.enrol())
+
+    assert isinstance(answer, Refusal)
+    assert answer.reason is Reason.ROUND_FULL
+    assert answer.return_window.min_s >= spec.pacing.min_s
+
+
+async def test_an_offer_saves_an_upload_that_would_not_count(town: Town) -> None:
+    await town.task(round="goal = 4\nover_selection = 0.5")
+    claims = await cohort(town, 6)
+    offer = Offer(size_bytes=100, model_version=claims[0].model_version)
+    while_open = await town.coordinator.offer(claims[4], offer)
+    stale = await town.coordinator.offer(
+        claims[4], Offer(size_bytes=100, model_version=type(offer.model_version)(7))
+    )
+    await send_all(town, claims[:4], 1, 1, 1, 1)
+
+    goal_met = await town.coordinator.offer(claims[4], offer)
+    counted = await town.coordinator.offer(claims[0], offer)
+    await town.coordinator.tick()
+    round_over = await town.coordinator.offer(claims[5], offer)
+
+    assert while_open.action is OfferAction.SEND
+    assert stale.action is OfferAction.REBASE
+    assert goal_met.action is OfferAction.DROP
+    assert counted.action is OfferAction.SEND
+    assert round_over.action is OfferAction.DROP
+
+
+async def test_an_assignment_that_was_given_back_is_not_reported(town: Town) -> None:
+    await town.task(round="goal = 4")
+    (claims,) = await cohort(town, 1)
+    failure = Failure(cause=FailureCause.INTERRUPTED, session_shape="-v[!")
+
+    await town.coordinator.failure(claims, failure)
+    await town.coordinator.failure(claims, failure)
+
+    assert await send(town, claims, 1) == ProblemCode.ROUND_GONE
+    (current,) = await town.coordinator.rounds(claims.task)
+    assert (current.assigned, current.failed, current.counted) == (1, 1, 0)
+
+
+async def test_a_task_ends_after_its_last_round(town: Town) -> None:
+    await town.task(round="goal = 4\nmax_rounds = 1")
+    claims = await cohort(town, 4)
+    await send_all(town, claims, 1, 1, 1, 1)
+    await town.coordinator.tick()
+
+    answer = await town.check_in(await town.enrol())
+
+    assert (await town.coordinator.task(claims[0].task)).state == "finished"
+    assert isinstance(answer, Refusal)
+    assert answer.reason is Reason.NO_ACTIVE_TASK
+
+
+async def test_a_paused_task_gives_no_work_and_still_takes_reports(town: Town) -> None:
+    await town.task(round="goal = 4")
+    claims = await cohort(town, 4)
+    await town.coordinator.pause_task(claims[0].task)
+
+    refusal = await town.check_in(await town.enrol())
+    answers = await send_all(town, claims, 1, 1, 1, 1)
+    await town.coordinator.tick()
+    await town.coordinator.resume_task(claims[0].task)
+    await town.coordinator.tick()
+
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.PAUSED
+    assert isinstance(answers[-1], Receipt)
+    assert [one.phase for one in await town.coordinator.rounds(claims[0].task)] == ["closed", "collecting"]
+
+
+async def test_a_cancelled_task_ends_its_round_and_stays_cancelled(town: Town) -> None:
+    await town.task(round="goal = 8")
+    claims = await cohort(town, 8)
+    await send_all(town, claims[:5], 1, 1, 1, 1, 1)
+
+    await town.coordinator.cancel_task(claims[0].task)
+
+    assert await send(town, claims[5], 1) == ProblemCode.ROUND_GONE
+    assert [one.phase for one in await town.coordinator.rounds(claims[0].task)] == ["cancelled"]
+    with pytest.raises(Refused) as refused:
+        await town.coordinator.resume_task(claims[0].task)
+    assert refused.value.code is ProblemCode.CONFLICT
+
+
+async def test_a_forgotten_device_leaves_nothing_behind_and_its_sum_stays(town: Town) -> None:
+    await town.task(round="goal = 4")
+    claims = await cohort(town, 4)
+    await send_all(town, claims, 1, 1, 1, 1)
+
+    forgotten = await town.coordinator.forget(claims[0].device)
+    await town.coordinator.tick()
+
+    assert forgotten.devices == 1
+    rows = await town.store.rounds.assignments(claims[0].round)
+    assert claims[0].device not in {row.device for row in rows}
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    assert (await town.coordinator.forget(claims[0].device)).devices == 0
+
+
+async def restarted(town: Town) -> Coordinator:
+    """The process is gone without a word; another begins on the same store."""
+    town.coordinator = town.another_coordinator()
+    await town.coordinator.start()
+    return town.coordinator
+
+
+async def test_after_a_crash_what_was_acknowledged_is_there_and_what_was_not_may_come_again(
+    town: Town,
+) -> None:
+    await town.task(round="goal = 10")
+    claims = await cohort(town, 10)
+    await send_all(town, claims[:6], *[1.0] * 6)
+
+    await restarted(town)
+    again = await send_all(town, claims, *[1.0] * 10)
+    await town.coordinator.tick()
+
+    # Four were committed before the crash; two were in memory only and are taken in anew.
+    assert [isinstance(one, Receipt) and one.duplicate for one in again[:4]] == [True] * 4
+    (closed, _) = await town.coordinator.rounds(claims[0].task)
+    assert (closed.phase, closed.counted) == ("closed", 10)
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_a_device_that_contributed_too_recently_is_told_how_long_to_wait(town: Town) -> None:
+    await town.task(round="goal = 4", eligibility="min_separation_s = 1000.0")
+    claims = await cohort(town, 4)
+    await send_all(town, claims, 1, 1, 1, 1)
+    await town.coordinator.tick()
+    town.pass_time(400)
+
+    answer = await town.check_in(type(await town.enrol())(claims[0].device, POPULATION))
+
+    assert isinstance(answer, Refusal)
+    assert answer.reason is Reason.TOO_SOON
+    assert answer.return_window.min_s == 600.0

@@ -1,0 +1,111 @@
+"""A coordinator over the in-memory store, on a clock that stands still until told otherwise."""
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keyflock_compression import CodecSpec, decode_weights, encode
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.vocabulary import vocabulary_of
+from keyflock_server.coordinator import Coordinator, Silent, Surroundings, Workbench
+from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.identity.keys import SigningKeys
+from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.messages import Assignment, CheckIn, EnrolRequest, Refusal, Report
+from keyflock_server.rounds.task import TaskSpec, parse_task
+from keyflock_server.storage.memory import MemoryBlobs, MemoryStore
+
+POPULATION = PopulationName("en")
+CONFIG = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
+LAYOUT = ParamLayout.of(CONFIG)
+KEYS = SigningKeys.of(b"k" * 32)
+
+
+@dataclass
+class Town:
+    """One coordinator, its clock, its store, and what phones and operators do there."""
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.coordinator = self.another_coordinator()
+
+    def another_coordinator(self) -> Coordinator:
+        """A fresh process over the same store."""
+        self.tokens = AssignmentTokens(KEYS)
+        world = Surroundings(
+            store=self.store,
+            blobs=self.blobs,
+            clock=lambda: self.now,
+            tokens=self.tokens,
+            sampling_key=b"s" * 32,
+            new_id=lambda: f"{next(self.numbers):032x}",
+            observer=Silent(),
+            workbench=Workbench(),
+            ack_wait_s=0.0,
+        )
+        return Coordinator(world)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    async def found(self, weights: NDArray[np.float32] | None = None) -> None:
+        """The population, with these weights as version 0."""
+        words = [f"word{number}" for number in range(8)]
+        vocabulary = vocabulary_of(words, [0.125] * 8, oov=0.1, eos=0.1)
+        start = np.zeros(LAYOUT.size, np.float32) if weights is None else weights
+        await self.coordinator.create_population(POPULATION, Checkpoint(CONFIG, vocabulary, start).to_bytes())
+
+    async def task(self, **tables: str) -> TaskSpec:
+        """A task whose tables are TOML lines; its first round is open when this returns."""
+        spec = task_spec(**tables)
+        await self.coordinator.create_task(spec)
+        await self.coordinator.tick()
+        return spec
+
+    async def enrol(self) -> DeviceIdentity:
+        request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US")
+        enrolled = await self.coordinator.enrol(request, None)
+        return DeviceIdentity(enrolled.device, POPULATION)
+
+    async def check_in(self, identity: DeviceIdentity, examples: int = 10) -> Assignment | Refusal:
+        message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=examples)
+        return await self.coordinator.check_in(identity, message)
+
+    async def assigned(self, identity: DeviceIdentity) -> AssignmentClaims:
+        answer = await self.check_in(identity)
+        assert isinstance(answer, Assignment), answer
+        return self.claims(answer)
+
+    def claims(self, assignment: Assignment) -> AssignmentClaims:
+        return self.tokens.read(assignment.token, self.now)
+
+    async def model(self, version: int) -> NDArray[np.float32]:
+        """The weights that phones train from."""
+        return decode_weights((await self.coordinator.model(POPULATION, version)).body, LAYOUT)
+
+
+def task_spec(name: str = "t", **tables: str) -> TaskSpec:
+    tables = {"round": "goal = 4", "codec": 'codec = "float32"', "optimizer": 'name = "fedavg"'} | tables
+    text = f'[task]\nname = "{name}"\npopulation = "{POPULATION}"\n'
+    return parse_task(text + "".join(f"[{table}]\n{lines}\n" for table, lines in tables.items()))
+
+
+def report(delta: NDArray[np.float32], examples: int = 1, spec: CodecSpec | None = None) -> Report:
+    container = encode(delta, LAYOUT, spec or CodecSpec(codec="float32"), seed=0)
+    return Report(delta=container, examples=examples)
+
+
+def constant(value: float) -> NDArray[np.float32]:
+    """A delta that says ``value`` everywhere."""
+    return np.full(LAYOUT.size, value, np.float32)
