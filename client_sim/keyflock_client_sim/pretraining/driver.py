@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from keyflock_client_sim.measuring.evaluation import evaluate_checkpoint
+from keyflock_client_sim.measuring.evaluation import evaluate, published
 from keyflock_client_sim.pretraining.order import PretrainingOrder
 from keyflock_client_sim.pretraining.progress import Progress, SavedState, load_state, save_state
 from keyflock_client_sim.pretraining.public_text import PublicText
@@ -134,7 +134,8 @@ class _Run:
         self._probed_at = self._clock()
         if not self._text.kept_back:
             return None
-        evaluation = await evaluate_checkpoint(self._pool, self._as_checkpoint({}), self._text.kept_back)
+        model = published(self._pool, self._as_checkpoint({}))
+        evaluation = await evaluate(self._pool, model, self._text.kept_back)
         return evaluation.recall_at_1.micro
 
     def is_due_for_a_probe(self) -> bool:

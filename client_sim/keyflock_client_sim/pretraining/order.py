@@ -14,7 +14,7 @@ from keyflock_models.pretraining import PretrainingConfig
 
 #: Chosen by measurement on two cores and sixty seconds: docs/decisions/0011.
 DEFAULT_PLAN: Final = PretrainingConfig(learning_rate=4e-3, batch_size=64, candidates=1_000)
-DEFAULT_EPOCHS: Final = 10
+DEFAULT_EPOCHS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

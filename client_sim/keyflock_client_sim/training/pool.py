@@ -41,6 +41,11 @@ class PoolClosedError(RuntimeError):
     """The pool is closed, or was before the job's turn came."""
 
 
+def available_cores() -> int:
+    """The cores that this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Waiting:
     """A job and the caller who awaits it."""
 
@@ -90,8 +95,7 @@ class WorkerPool:
     @classmethod
     def of_cores(cls, *, compilation_cache: Path | None = None) -> Self:
         """A pool with one worker for each core that this process may use."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(cores, compilation_cache=compilation_cache)
+        return cls(available_cores(), compilation_cache=compilation_cache)
 
     @property
     def workers(self) -> int:

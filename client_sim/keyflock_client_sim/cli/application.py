@@ -1,0 +1,53 @@
+"""The command line as a whole: its commands, and how any of them ends.
+
+One file a command; each imports what it needs when it is called, so that ``--help`` does not wait for JAX.
+"""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from keyflock_client_sim.cli import evaluate, pretrain
+from keyflock_client_sim.cli.failures import CommandError, ExitCode
+
+app = typer.Typer(
+    name="keyflock-sim",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Phones that behave like phones, and the models that they start from.",
+)
+app.command("pretrain")(pretrain.pretrain)
+app.command("evaluate")(evaluate.evaluate)
+
+
+@app.callback()
+def keyflock_sim() -> None:
+    """Phones that behave like phones, and the models that they start from."""
+
+
+def main() -> NoReturn:
+    """Runs the command that the process was started with, and ends the process with its exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except CommandError as error:
+        _complain(str(error))
+        sys.exit(error.code)
+    except typer.TyperException as error:
+        _complain(error.format_message())
+        sys.exit(ExitCode.USAGE)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+        sys.exit(ExitCode.OK)
+    except OSError as error:
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(ExitCode.FAILED)
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _complain(message: str) -> None:
+    if message:  # an empty one was the help page that a bare command shows
+        sys.stderr.write(f"keyflock-sim: {' '.join(message.split())}\n")
