@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from keyflock_server.coordinator import Coordinator
+from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
@@ -24,7 +24,10 @@ from keyflock_server.identity.attestation import AcceptAll, Attestation
 from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.keys import load_or_create_admin_token, load_or_create_signing_keys
 from keyflock_server.settings import Settings
+from keyflock_server.storage.blobs import LocalBlobs
+from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.telemetry.metrics import Metrics
+from keyflock_server.telemetry.observation import Observation
 
 _log: Final = structlog.get_logger("keyflock.server")
 
@@ -118,7 +121,19 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation) -> _Pa
         _log.warning(attestation.warning)
     metrics, readiness = Metrics(), Readiness()
     assignment_tokens = AssignmentTokens(keys)
-    coordinator = Coordinator()
+    coordinator = Coordinator(
+        Surroundings(
+            store=SqlStore(folder.database_url),
+            blobs=LocalBlobs(folder.blobs),
+            clock=clock,
+            tokens=assignment_tokens,
+            sampling_key=keys.derived("sampling"),
+            new_id=random_id,
+            observer=Observation(metrics),
+            workbench=Workbench(),
+            ack_wait_s=settings.ack_wait_s,
+        )
+    )
     sdk = SdkEndpoints(
         coordinator,
         device_tokens=DeviceTokens(

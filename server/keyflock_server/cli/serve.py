@@ -62,6 +62,7 @@ def serve(
     from keyflock_server.http.server import BackgroundLoopError
     from keyflock_server.identity.keys import KeyFileError
     from keyflock_server.settings import Settings, SettingsError
+    from keyflock_server.storage.door import StorageError
     from keyflock_server.telemetry.logs import configure_logs
 
     options = {
@@ -87,7 +88,7 @@ def serve(
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.run(on_ready))
-    except (SettingsError, DataFolderError, KeyFileError, ListenError) as error:
+    except (SettingsError, DataFolderError, KeyFileError, ListenError, StorageError) as error:
         raise CommandError(str(error), ExitCode.CANNOT_START) from None
     except BackgroundLoopError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None

@@ -32,7 +32,6 @@ from keyflock_server.protocol.messages import (
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.telemetry.metrics import Metrics
 
-VOCABULARY_MEDIA_TYPE: Final = "text/plain; charset=utf-8"
 #: The address of a model is the same in every population, so only the phone itself may keep it.
 IMMUTABLE: Final = "private, max-age=31536000, immutable"
 REVALIDATED: Final = "private, no-cache"
@@ -191,7 +190,7 @@ class SdkEndpoints(Plane[Call, Admission]):
     async def _vocabulary(self, admission: Admission, _body: bytes) -> Response:
         words = await self._service.vocabulary(_own_population(admission))
         digest = hashlib.sha256(words).digest()
-        return _tagged(admission, words, digest, VOCABULARY_MEDIA_TYPE, REVALIDATED)
+        return _tagged(admission, words, digest, calls.VOCABULARY_MEDIA_TYPE, REVALIDATED)
 
     async def _offer(self, admission: Admission, body: bytes) -> Response:
         return MSGPACK.answer(await self._service.offer(admission.claims, wire.decode(body, Offer)))

@@ -14,6 +14,7 @@ from keyflock_server.protocol import messages
 MEDIA_TYPE: Final = "application/msgpack"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+msgpack"
 MODEL_MEDIA_TYPE: Final = "application/vnd.keyflock.model"
+VOCABULARY_MEDIA_TYPE: Final = "application/vnd.keyflock.vocabulary"
 ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
 
 SMALL_BODY_BYTES: Final = 65_536
@@ -39,7 +40,7 @@ class Call:
     path: str
     credential: Credential
     request: type[messages.Message] | None
-    #: None: the answer is raw bytes of MODEL_MEDIA_TYPE or ``text/plain``.
+    #: None: the answer is raw bytes of MODEL_MEDIA_TYPE or VOCABULARY_MEDIA_TYPE.
     answer: type | None
     max_body_bytes: int = 0
 

@@ -100,7 +100,7 @@ class ScriptedOperations:
     async def round(self, round_id: RoundId) -> RoundView:
         self.note("round", round_id)
         if round_id != ROUND.id:
-            raise Refused(ProblemCode.TASK_UNKNOWN, f"There is no round {round_id}.")
+            raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id}.")
         return ROUND
 
     def _known(self, name: str, task: TaskName) -> TaskView:

@@ -1,0 +1,229 @@
+"""A whole server, tiny model and all, spoken to over its two real ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+import pytest
+
+from keyflock_compression import CodecSpec, encode
+from keyflock_compression.container import Container
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.special_tokens import SPECIAL_TOKENS
+from keyflock_models.vocabulary import Vocabulary
+from keyflock_server.bootstrap import build
+from keyflock_server.http.addresses import Addresses
+from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.identity.keys import load_or_create_signing_keys
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.calls import Call, Credential
+from keyflock_server.protocol.identifiers import RoundId
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    CheckInAnswer,
+    Enrolment,
+    EnrolRequest,
+    Message,
+    Refusal,
+    Report,
+)
+from keyflock_server.protocol.problems import Problem
+from keyflock_server.settings import Settings
+
+CONFIG = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
+LAYOUT = ParamLayout.of(CONFIG)
+
+TASK = """
+[task]
+name = "next-word"
+population = "en-US"
+
+[round]
+goal = 4
+minimum = 4
+over_selection = 1.0
+min_flush_clients = 2
+deadline_s = 600.0
+selection_s = 0.001
+
+[pacing]
+min_s = 1.0
+max_s = 2.0
+
+[codec]
+codec = "float32"
+entropy = "none"
+
+[optimizer]
+name = "fedavg"
+"""
+
+
+def checkpoint() -> bytes:
+    words = SPECIAL_TOKENS + tuple(f"word{i}" for i in range(CONFIG.vocabulary_size - len(SPECIAL_TOKENS)))
+    frequencies = np.full(len(words), -2.5, np.float32)
+    weights = np.linspace(-0.5, 0.5, LAYOUT.size, dtype=np.float32)
+    return Checkpoint(CONFIG, Vocabulary(words, frequencies), weights).to_bytes()
+
+
+@dataclass
+class Answer:
+    """What came back, whole."""
+
+    status: int
+    body: bytes
+
+    def code(self) -> str:
+        return wire.decode(self.body, Problem).code
+
+
+@dataclass
+class Phone:
+    """One enrolled phone that does what its test says."""
+
+    site: Site
+    token: str
+
+    async def try_check_in(self) -> Answer:
+        return await self.send(calls.CHECK_IN, CheckIn(protocol=1, app_build=1, locale="en-US", examples=9))
+
+    async def check_in(self) -> Assignment | Refusal:
+        answer = await self.try_check_in()
+        assert answer.status == 200, answer.body
+        return wire.decode(answer.body, CheckInAnswer)  # type: ignore[arg-type]  # a union of types
+
+    async def assigned(self) -> Assignment:
+        answer = await self.check_in()
+        assert isinstance(answer, Assignment), answer
+        return answer
+
+    async def send(
+        self,
+        call: Call,
+        message: Message | None = None,
+        assignment: Assignment | None = None,
+        **parts: object,
+    ) -> Answer:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if call.credential is Credential.ASSIGNMENT:
+            assert assignment is not None
+            headers["Keyflock-Assignment"] = assignment.token
+            parts["assignment"] = assignment.id
+        return await self.site.send(call, message, headers, **parts)
+
+    async def report(self, assignment: Assignment, delta: bytes, examples: int = 5) -> Answer:
+        return await self.send(calls.REPORT, Report(delta=delta, examples=examples), assignment)
+
+
+@dataclass
+class Site:
+    """A running server and a client for both of its ports."""
+
+    addresses: Addresses
+    data_dir: Path
+    session: aiohttp.ClientSession
+    layout: ParamLayout = LAYOUT
+    task: str = TASK
+
+    async def enrol(self, population: str = "en-US", user: str | None = None) -> Answer:
+        request = EnrolRequest(protocol=1, population=population, app_build=1, locale="en-US", user=user)
+        return await self.send(calls.ENROL, request, {})
+
+    async def phone(self, user: str | None = None) -> Phone:
+        return Phone(self, wire.decode((await self.enrol(user=user)).body, Enrolment).token)
+
+    async def send(
+        self, call: Call, message: Message | None, headers: dict[str, str], **parts: object
+    ) -> Answer:
+        if message is not None:
+            headers = {**headers, "Content-Type": "application/msgpack"}
+        async with self.session.request(
+            call.method,
+            self.addresses.sdk_url + call.path.format_map(parts),
+            data=None if message is None else wire.encode(message),
+            headers=headers,
+        ) as response:
+            return Answer(response.status, await response.read())
+
+    async def operate(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:  # noqa: ANN401 - JSON
+        """The status and the JSON of an operator's call."""
+        headers = {"Authorization": f"Bearer {(self.data_dir / 'admin_token').read_text().strip()}"}
+        if kind:
+            headers["Content-Type"] = kind
+        url = f"{self.addresses.admin_url}/admin/v1/{path}"
+        async with self.session.request(method, url, data=body, headers=headers) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def create_population(self, name: str = "en-US", body: bytes | None = None) -> Any:  # noqa: ANN401 - JSON
+        return await self.operate(
+            "PUT", f"populations/{name}", checkpoint() if body is None else body, "application/octet-stream"
+        )
+
+    async def create_task(self, text: str = TASK) -> Any:  # noqa: ANN401 - JSON
+        return await self.operate("POST", "tasks", text.encode(), "application/toml")
+
+    def delta(self, assignment: Assignment, value: float = 0.01) -> bytes:
+        """A delta of one value throughout, encoded as the assignment wants it."""
+        spec = CodecSpec.from_wire(assignment.codec)
+        return encode(np.full(LAYOUT.size, value, np.float32), LAYOUT, spec, seed=assignment.seed)
+
+    def unchecked_delta(self, assignment: Assignment, value: float, layout: ParamLayout = LAYOUT) -> bytes:
+        """A well-formed container around values that no encoder would write."""
+        values = np.full(layout.size, 0.01, np.float32)
+        values[3] = value
+        return Container(assignment.codec, layout.digest, b"", (values.tobytes(),)).to_bytes()
+
+    def forged(self, assignment: Assignment, round_id: str) -> Assignment:
+        """The assignment with a token that says something else, signed with the server's own key."""
+        tokens = AssignmentTokens(load_or_create_signing_keys(self.data_dir))
+        claims = tokens.read(assignment.token, datetime.now(UTC))
+        return msgspec.structs.replace(
+            assignment, token=tokens.issue(replace(claims, round=RoundId(round_id)))
+        )
+
+
+@pytest.fixture
+async def bare_site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A server that knows no population yet."""
+    settings = Settings.read(
+        {"data_dir": tmp_path / "data", "port": 0, "admin_port": 0, "tick_s": 0.01, "ack_wait_s": 5.0}, {}
+    )
+    ready: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(build(settings).run(ready.set_result))
+    either: set[asyncio.Future[Any]] = {running, ready}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        await running  # it says why it did not start
+    async with aiohttp.ClientSession() as session:
+        yield Site(await ready, settings.data_dir, session)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(20.0):
+            await running
+
+
+@pytest.fixture
+async def site(bare_site: Site) -> Site:
+    """A server with a population and a task whose rounds want four phones."""
+    status, answer = await bare_site.create_population()
+    assert status == 201, answer
+    status, answer = await bare_site.create_task()
+    assert status == 201, answer
+    async with asyncio.timeout(20.0):
+        while not (await bare_site.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
+            pass
+    return bare_site
