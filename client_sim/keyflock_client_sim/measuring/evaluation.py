@@ -11,12 +11,15 @@ import numpy.typing as npt
 from keyflock_client_sim.measuring.evaluation_job import EvaluateUsers, SimulateTyping
 from keyflock_client_sim.measuring.scorers import PublishedModel, ScorerSource
 from keyflock_client_sim.training.pool import WorkerPool
+from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_compression import encode_weights
 from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
 from keyflock_models.evaluation import Evaluation
 from keyflock_models.keystrokes import KeystrokeSavings
 from keyflock_models.layout import ParamLayout
 from keyflock_models.per_user import PerUser
+from keyflock_models.vocabulary import Vocabulary
 
 #: By user, rows of token ids: ``keyflock_models.sequences.encode_messages``.
 RowsOfUsers = Mapping[str, npt.NDArray[np.int32]]
@@ -40,6 +43,18 @@ async def evaluate(pool: WorkerPool, source: ScorerSource, sequences: RowsOfUser
         users=tuple(sequences),
         **{name: _joined([getattr(part, name) for part in parts], order) for name in measures},
     )
+
+
+async def evaluate_version(
+    pool: WorkerPool,
+    model: ModelDigest,
+    *,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    sequences: RowsOfUsers,
+) -> Evaluation:
+    """``evaluate`` of a model version whose downloaded bytes were published as ``model``."""
+    return await evaluate(pool, PublishedModel(model, config, vocabulary), sequences)
 
 
 async def savings(
