@@ -1,0 +1,251 @@
+"""One suite, every store: what the coordinator may rely on, whatever is behind the door."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+    UserId,
+)
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.round import Assigned, Cancelled, CloseRequested, Counted, Failed, Round, advance
+from keyflock_server.rounds.task import TaskStatus, parse_task
+from keyflock_server.storage.door import AlreadyExists, Store
+from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    AssignmentState,
+    CountedReport,
+    DeviceRecord,
+    PopulationRecord,
+    RoundRecord,
+    TaskRecord,
+)
+from keyflock_server.storage.sql.store import SqlStore
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+EN = PopulationName("en")
+SPEC = parse_task('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n')
+POPULATION = PopulationRecord(
+    name=EN, created_at=NOW, latest_version=ModelVersion(0), config_json="{}", vocabulary_digest="d"
+)
+VERSION = VersionRecord(
+    population=EN,
+    version=ModelVersion(0),
+    parent=None,
+    round_id=None,
+    created_at=NOW,
+    download_digest=b"\x00" * 32,
+    download_bytes=10,
+    download_key="download",
+    checkpoint_key="checkpoint",
+)
+TASK = TaskRecord(spec=SPEC, status=TaskStatus.ACTIVE, created_at=NOW)
+ROUND = RoundRecord(
+    round=Round(
+        id=RoundId("t-1"),
+        task=TaskName("t"),
+        population=EN,
+        sequence=1,
+        base_version=ModelVersion(0),
+        spec=SPEC,
+        opened_at=NOW,
+        deadline_at=NOW + timedelta(seconds=600),
+    )
+)
+
+
+def device(name: str, user: str | None = None, seen_at: datetime = NOW) -> DeviceRecord:
+    return DeviceRecord(
+        id=DeviceId(name),
+        population=EN,
+        user=UserId(user) if user else None,
+        app_build=1,
+        locale="en",
+        enrolled_at=NOW,
+        last_seen_at=seen_at,
+    )
+
+
+def assignment(of: str, round_id: str = "t-1") -> AssignmentRecord:
+    return AssignmentRecord(
+        round_id=RoundId(round_id),
+        device=DeviceId(of),
+        id=AssignmentId(f"assignment-of-{of}"),
+        state=AssignmentState.ASSIGNED,
+        assigned_at=NOW,
+    )
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """A store with a population, a task, a round and three devices."""
+    opened: Store
+    if request.param == "memory":
+        opened = MemoryStore()
+    else:
+        opened = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+    await opened.open()
+    await opened.populations.add(POPULATION, VERSION)
+    await opened.tasks.add(TASK)
+    await opened.rounds.add(ROUND)
+    for name in ("a", "b", "c"):
+        await opened.devices.put(device(name))
+    yield opened
+    await opened.close()
+
+
+async def assigned(store: Store, *names: str) -> RoundRecord:
+    """The round with these devices in its cohort."""
+    record = ROUND
+    for name in names:
+        record = replace(record, round=advance(record.round, Assigned(), NOW))
+        await store.rounds.assign(record, assignment(name))
+    return record
+
+
+async def test_rows_come_back_as_they_went_in(store: Store) -> None:
+    assert await store.populations.get(EN) == POPULATION
+    assert await store.populations.all() == [POPULATION]
+    assert await store.populations.version(EN, ModelVersion(0)) == VERSION
+    assert await store.tasks.get(TaskName("t")) == TASK
+    assert await store.tasks.all() == [TASK]
+    assert await store.rounds.get(RoundId("t-1")) == ROUND
+    assert await store.devices.get(DeviceId("a")) == device("a")
+
+
+async def test_what_is_not_there_is_none(store: Store) -> None:
+    assert await store.populations.get(PopulationName("xx")) is None
+    assert await store.populations.version(EN, ModelVersion(9)) is None
+    assert await store.tasks.get(TaskName("xx")) is None
+    assert await store.rounds.get(RoundId("xx")) is None
+    assert await store.devices.get(DeviceId("xx")) is None
+
+
+async def test_a_key_is_taken_once(store: Store) -> None:
+    with pytest.raises(AlreadyExists):
+        await store.populations.add(POPULATION, VERSION)
+    with pytest.raises(AlreadyExists):
+        await store.tasks.add(TASK)
+    with pytest.raises(AlreadyExists):
+        await store.rounds.add(ROUND)
+    with pytest.raises(AlreadyExists):
+        await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=RoundId("other"))))
+
+
+async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_nothing(store: Store) -> None:
+    record = await assigned(store, "a")
+    twice = replace(record, round=advance(record.round, Assigned(), NOW))
+
+    with pytest.raises(AlreadyExists):
+        await store.rounds.assign(twice, assignment("a"))
+
+    assert await store.rounds.get(RoundId("t-1")) == record
+    assert await store.rounds.assignments(RoundId("t-1")) == [assignment("a")]
+
+
+async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction(store: Store) -> None:
+    record = await assigned(store, "a", "b", "c")
+    flushed = replace(record, round=advance(record.round, Counted(2, 5.0), NOW), partial_key="partial")
+    reports = [
+        CountedReport(device=DeviceId("a"), report_digest=b"1", weight=2.0, session_shape="-v^"),
+        CountedReport(device=DeviceId("b"), report_digest=b"2", weight=3.0, session_shape="-^"),
+    ]
+
+    await store.rounds.commit_flush(flushed, reports, NOW + timedelta(hours=1))
+
+    rows = {row.device: row for row in await store.rounds.assignments(RoundId("t-1"))}
+    a = rows[DeviceId("a")]
+    assert (a.state, a.report_digest, a.weight, a.session_shape) == (
+        AssignmentState.COUNTED,
+        b"1",
+        2.0,
+        "-v^",
+    )
+    assert rows[DeviceId("c")].state is AssignmentState.ASSIGNED
+    assert await store.rounds.get(RoundId("t-1")) == flushed
+    contributed = [await store.devices.get(DeviceId(name)) for name in ("a", "c")]
+    assert [one and one.last_contributed_at for one in contributed] == [NOW + timedelta(hours=1), None]
+
+
+async def test_a_failure_marks_the_assignment_and_the_round(store: Store) -> None:
+    record = await assigned(store, "a")
+    failed = replace(record, round=advance(record.round, Failed(), NOW))
+
+    await store.rounds.fail(failed, AssignmentId("assignment-of-a"), "-v[!")
+
+    (row,) = await store.rounds.assignments(RoundId("t-1"))
+    assert (row.state, row.session_shape) == (AssignmentState.FAILED, "-v[!")
+    assert await store.rounds.get(RoundId("t-1")) == failed
+
+
+async def test_publishing_moves_population_task_and_round_together(store: Store) -> None:
+    moved = replace(ROUND, round=advance(ROUND.round, CloseRequested(), NOW), state_key="state")
+    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0), round_id=RoundId("t-1"))
+
+    await store.rounds.publish(moved, version, "state")
+
+    population, task = await store.populations.get(EN), await store.tasks.get(TaskName("t"))
+    assert population is not None
+    assert population.latest_version == 1
+    assert task is not None
+    assert task.optimizer_state_key == "state"
+    assert await store.populations.versions() == [VERSION, version]
+    assert await store.rounds.unfinished() == [moved]
+
+
+async def test_rounds_that_are_over_are_not_unfinished(store: Store) -> None:
+    over = replace(ROUND, round=advance(ROUND.round, Cancelled("why"), NOW))
+
+    await store.rounds.save(over)
+
+    assert await store.rounds.unfinished() == []
+    assert await store.rounds.of_task(TaskName("t")) == [over]
+
+
+async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
+    await store.devices.put(device("old", seen_at=NOW - timedelta(days=2)))
+    await store.devices.seen(DeviceId("a"), 7, "de", NOW + timedelta(hours=2))
+
+    assert await store.devices.count(EN) == 4
+    assert await store.devices.count_active(EN, NOW - timedelta(days=1)) == 3
+    seen = await store.devices.get(DeviceId("a"))
+    assert seen is not None
+    assert (seen.app_build, seen.locale, seen.last_seen_at) == (7, "de", NOW + timedelta(hours=2))
+
+
+async def test_forgetting_a_device_forgets_its_users_other_devices_and_no_one_else(store: Store) -> None:
+    await store.devices.put(device("x1", user="x"))
+    await store.devices.put(device("x2", user="x"))
+    await store.devices.put(device("y1", user="y"))
+    record = await assigned(store, "x1", "y1")
+    await store.rounds.save(replace(record, round=advance(record.round, Cancelled("why"), NOW)))
+
+    gone = await store.devices.forget(DeviceId("x2"))
+
+    assert gone == 2
+    assert await store.devices.get(DeviceId("x1")) is None
+    assert await store.devices.get(DeviceId("y1")) is not None
+    assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("y1")]
+
+
+async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_and_go_with_it(
+    store: Store,
+) -> None:
+    await assigned(store, "a", "b")
+    await store.devices.forget(DeviceId("a"))
+    while_open = {row.device for row in await store.rounds.assignments(RoundId("t-1"))}
+
+    await store.rounds.purge_forgotten(RoundId("t-1"))
+
+    assert while_open == {"a", "b"}
+    assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("b")]
