@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from keyflock_client_sim.cli import evaluate, pretrain
+from keyflock_client_sim.cli import demo, evaluate, pretrain
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Phones that behave like phones, and the models that they start from.",
 )
+app.command("demo")(demo.demo)
 app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 

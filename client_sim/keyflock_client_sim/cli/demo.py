@@ -4,44 +4,119 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
-from keyflock_client_sim.demo.options import BUILTIN, DemoError, DemoOptions
+from keyflock_client_sim.demo.options import DemoError, DemoOptions
+
+if TYPE_CHECKING:
+    from keyflock_client_sim.demo.result import DemoResult
 
 _DEFAULTS = DemoOptions()
+#: What the demo takes at most when nobody says how many rounds it should play.
+_LIMIT_S = 225.0
 
 
 def demo(
     data: Annotated[
-        str, typer.Option(help="The phones' text: shakespeare, or a .jsonl(.gz) of users with their messages.")
+        str, typer.Option(help="The phones' text: 'shakespeare', or a .jsonl(.gz) of users and messages.")
     ] = _DEFAULTS.data,
     pretrain: Annotated[
         str,
         typer.Option(
-            help="What version 0 learned from: builtin (a public third of the text), none, a corpus file, or a "
-            ".safetensors checkpoint to start from.",
             metavar="FILE|builtin|none",
+            help="What version 0 has learned from: a public third of the text (builtin), nothing (none), "
+            "another corpus, or a .safetensors checkpoint to start from.",
         ),
-    ] = BUILTIN,
+    ] = _DEFAULTS.pretrain,
     devices: Annotated[int, typer.Option(help="Phones.")] = _DEFAULTS.devices,
     rounds: Annotated[
         int | None,
-        typer.Option(help="Rounds.", show_default="as many as fit in four minutes"),
+        typer.Option(help="Rounds to play.", show_default=f"{_DEFAULTS.rounds}, or what fits in 4 minutes"),
     ] = None,
     goal: Annotated[int, typer.Option(help="Reports that close a round.")] = _DEFAULTS.goal,
-    seed: Annotated[int, typer.Option(help="Decides who holds what, who drops out, and when.")] = _DEFAULTS.seed,
-    size: Annotated[str, typer.Option(help="Of the model: full, medium, small, tiny.")] = _DEFAULTS.size,
+    seed: Annotated[
+        int, typer.Option(help="Decides who holds which text, who drops out, and when.")
+    ] = _DEFAULTS.seed,
+    size: Annotated[str, typer.Option(help="Of the model: full, medium, small or tiny.")] = _DEFAULTS.size,
     keep: Annotated[
         Path | None,
-        typer.Option(help="Keep everything in this folder; run again with it to go on.", show_default="nothing"),
+        typer.Option(help="Keep everything in this folder; run it again to go on.", show_default="no"),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object as the last line; the rest goes to stderr.")
+        bool, typer.Option("--json", help="One JSON object as the last line; all else goes to stderr.")
     ] = False,
 ) -> None:
     """Phones learn together over HTTP: a server of its own, a fleet, rounds, and a verdict."""
+    try:
+        options = DemoOptions(
+            data=data,
+            pretrain=pretrain,
+            devices=devices,
+            rounds=_DEFAULTS.rounds if rounds is None else rounds,
+            goal=goal,
+            seed=seed,
+            size=size,
+            keep=keep,
+            limit_s=_LIMIT_S if rounds is None else None,
+        )
+    except DemoError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from None
+    # A demo that is told to end does so like one that is interrupted: by leaving every block in order.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
+    result = _played(options, as_json=as_json)
+    if as_json:
+        sys.stdout.write(json.dumps(result.summary()) + "\n")
+
+
+def _played(options: DemoOptions, *, as_json: bool) -> "DemoResult":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rich.console import Console
+
+    from keyflock_client_sim.cache_folder import user_cache_folder
+    from keyflock_client_sim.corpora.text import CorpusError
+    from keyflock_client_sim.demo.admin_client import AdminError
+    from keyflock_client_sim.demo.display import Display
+    from keyflock_client_sim.demo.folder import demo_folder
+    from keyflock_client_sim.demo.run import run_demo
+    from keyflock_client_sim.demo.server_process import ServerStartError
+    from keyflock_client_sim.demo.verdict import print_verdict
+    from keyflock_client_sim.training.pool import JobError
+    from keyflock_client_sim.training.process import WorkerDiedError
+
+    console = Console(stderr=as_json)
+    try:
+        with demo_folder(options.keep) as folder:
+            folder.claim(options)
+            result = run_demo(
+                options,
+                folder,
+                Display(console),
+                cache=user_cache_folder(os.environ),
+                clock=time.monotonic,
+            )
+    except (DemoError, CorpusError) as error:
+        raise CommandError(str(error), ExitCode.INPUT) from error
+    except (ServerStartError, AdminError, JobError, WorkerDiedError) as error:
+        raise CommandError(str(error), ExitCode.FAILED) from error
+    print_verdict(result, console)
+    console.print(f"learning curve        {_picture(result, options.keep)}")
+    return result
+
+
+def _picture(result: "DemoResult", keep: Path | None) -> str:
+    """Draws the learning curve; where to find it, or why it is not there."""
+    try:
+        from keyflock_client_sim.demo.learning_curve import save_learning_curve
+    except ImportError:
+        return "not drawn: matplotlib is missing (it comes with keyflock[demo])"
+    folder = keep or Path(tempfile.mkdtemp(prefix="keyflock-demo-"))
+    path = folder / "learning_curve.png"
+    save_learning_curve(result, path)
+    return str(path)

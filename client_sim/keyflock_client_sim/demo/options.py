@@ -30,13 +30,15 @@ class DemoOptions:
     rounds: int = 24
     #: Reports that close a round.
     goal: int = 24
-    seed: int = 1
+    seed: int = 0
     #: Name of a model size; of no meaning when ``pretrain`` is a checkpoint.
     size: str = "medium"
     #: Where everything is kept; None: a temporary folder, gone afterwards.
     keep: Path | None = None
     #: Bound of the pre-training.
     pretrain_s: float = 60.0
+    #: Rounds end here at the latest, counted from the start of the demo; None: all are played.
+    limit_s: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot end well."""

@@ -1,7 +1,8 @@
 """What the demo found out: a row a round, and the verdict."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 from keyflock_models.bootstrap import Comparison
 
@@ -31,6 +32,10 @@ class RoundRow:
     recall: Recall | None
     bytes_per_report: float
     seconds: float
+
+    def with_recall(self, recall: Recall) -> Self:
+        """The same round, judged."""
+        return replace(self, recall=recall)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ def print_verdict(result: DemoResult, console: Console) -> None:
     for column in ("model", "recall@1", "recall@3"):
         table.add_column(column, justify="left" if column == "model" else "right")
     rows: tuple[tuple[str, Recall, str], ...] = (
-        ("unigram", result.unigram, ""),
-        ("Kneser-Ney trigram, all text in one place", result.trigram, ""),
-        ("version 0: pre-trained on public text", result.start, ""),
-        (f"version {len(result.rounds)}: after {len(result.rounds)} rounds", result.end, "bold"),
+        ("unigram on all text in one place", result.unigram, ""),
+        ("Kneser-Ney trigram on all text in one place", result.trigram, ""),
+        ("version 0: what phones started from", result.start, ""),
+        (f"version {result.rounds[-1].version}: after {len(result.rounds)} rounds", result.end, "bold"),
     )
     for name, recall, style in rows:
         table.add_row(name, percent(recall.at_1), percent(recall.at_3), style=style)

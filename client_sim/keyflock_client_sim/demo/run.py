@@ -1,0 +1,211 @@
+"""The demo from its first second to its verdict.
+
+    text -> version 0 -> server -> population, task -> phones -> rounds -> judgement
+
+Everything between phones and server goes over HTTP; everything that computes runs in the worker pool, so that
+the server has the rest of the machine to itself.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from keyflock_client_sim.corpora.sources import Corpus
+from keyflock_client_sim.corpora.splits import Split
+from keyflock_client_sim.demo.admin_client import AdminClient
+from keyflock_client_sim.demo.cohort_error import CohortError, CohortErrorJob
+from keyflock_client_sim.demo.display import Display
+from keyflock_client_sim.demo.folder import DemoFolder
+from keyflock_client_sim.demo.judge import Downloads, Judge, recall_of
+from keyflock_client_sim.demo.options import DemoError, DemoOptions
+from keyflock_client_sim.demo.result import DemoResult
+from keyflock_client_sim.demo.rounds import Ledger, Rounds
+from keyflock_client_sim.demo.server_process import ServerProcess, running_server
+from keyflock_client_sim.demo.starting_point import starting_point
+from keyflock_client_sim.demo.task import POPULATION, task_toml
+from keyflock_client_sim.demo.text import DemoText, read_demo_text
+from keyflock_client_sim.device.installation import Installation
+from keyflock_client_sim.drivers.http_exchange import HttpExchange
+from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
+from keyflock_client_sim.drivers.real_time import RealTimeFleet
+from keyflock_client_sim.fleet import population as fleet_population
+from keyflock_client_sim.fleet.profiles import PROFILES
+from keyflock_client_sim.pretraining.progress import write_whole
+from keyflock_client_sim.training.pool import WorkerPool
+from keyflock_models.bootstrap import paired_bootstrap
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.messages import TrainingPlan
+from keyflock_server.protocol.operator import TaskView
+
+#: How phones and the judge introduce themselves.
+INSTALLATION: Final = Installation(population=PopulationName(POPULATION), app_build=100, locale="en-US")
+#: Phones whose mean delta tells what compression costs.
+ERROR_COHORT: Final = 16
+#: Kept for the judgement, out of the time for the whole run.
+JUDGEMENT_S: Final = 20.0
+
+
+def run_demo(
+    options: DemoOptions,
+    folder: DemoFolder,
+    display: Display,
+    *,
+    cache: Path,
+    clock: Callable[[], float],
+) -> DemoResult:
+    """Runs the demo.
+
+    Args:
+        options: What is asked for.
+        folder: Claimed for it.
+        display: Shows how it goes.
+        cache: The user's cache folder; pre-trained models and compiled programs outlive the demo there.
+        clock: Seconds that only go forward.
+    Guarantees:
+        When it returns or raises, no process that it started is left.
+    Raises:
+        DemoError: it cannot be run as asked.
+        CorpusError, ServerStartError, AdminError: one line says what is wrong.
+    """
+    began_at_s = clock()
+    with display.running():
+        display.begin("reading the text")
+        corpus, parts = read_demo_text(options)
+        display.begin("starting the server")
+        with running_server(folder.server) as server:
+            demo = _Demo(options, folder, display, cache, clock, began_at_s)
+            result = asyncio.run(demo.run(corpus, parts, server))
+    folder.summary.write_text(json.dumps(result.summary(), indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Demo:
+    options: DemoOptions
+    folder: DemoFolder
+    display: Display
+    cache: Path
+    clock: Callable[[], float]
+    began_at_s: float
+
+    async def run(self, corpus: Corpus, parts: Split, server: ServerProcess) -> DemoResult:
+        async with (
+            WorkerPool.of_cores(compilation_cache=self.cache / "xla") as pool,
+            AdminClient(server.admin_url, server.admin_token()) as admin,
+            HttpExchange(server.sdk_url) as exchange,
+        ):
+            began_at_s = self.clock()
+            checkpoint = await self._version_0(corpus, parts, pool)
+            pretrain_s = self.clock() - began_at_s
+            text = await asyncio.to_thread(DemoText.of, parts, checkpoint.vocabulary)
+            task = await self._task(admin, checkpoint)
+            self._introduce(corpus, text, checkpoint)
+
+            judge = Judge(pool, Downloads(exchange, INSTALLATION), checkpoint, text)
+            self.display.begin("judging version 0, and counting words for comparison")
+            start, unigram, trigram = await asyncio.gather(judge.in_full(0), judge.unigram(), judge.trigram())
+            self.display.show_start(await judge.at_a_glance(0))
+
+            ledger = Ledger()
+            fleet = self._fleet(text, checkpoint, pool, exchange, ledger)
+            parameters = checkpoint.config.parameter_count
+            rounds = Rounds(admin, fleet, ledger, judge, self.display, parameters, self.clock)
+            rows = await rounds.play(task.name, wanted=self.options.rounds, until_s=self._until_s())
+            if not rows:
+                raise DemoError("No round came to its end in time; try a lower --goal or a smaller --size.")
+
+            self.display.begin("judging the last version")
+            end, error = await asyncio.gather(
+                judge.in_full(rows[-1].version), self._cohort_error(pool, judge, task, text, rows[-1].version)
+            )
+            counted = sum(view.counted for view in await admin.rounds(task.name))
+        return DemoResult(
+            rounds=rows,
+            reports_acked=fleet.books.reports_acked,
+            reports_counted=counted,
+            start=recall_of(start),
+            end=recall_of(end),
+            unigram=recall_of(unigram),
+            trigram=recall_of(trigram),
+            gain_at_1=paired_bootstrap(end.recall_at_1, start.recall_at_1, seed=self.options.seed),
+            gain_at_3=paired_bootstrap(end.recall_at_3, start.recall_at_3, seed=self.options.seed),
+            bytes_per_report=fleet.books.delta_bytes / max(1, fleet.books.reports_acked),
+            parameters=parameters,
+            cohort_nmse=error.nmse,
+            devices=len(text.phones),
+            held_out_devices=text.held_out_phones,
+            pretrain_s=pretrain_s,
+            seconds=self.clock() - self.began_at_s,
+        )
+
+    async def _version_0(self, corpus: Corpus, parts: Split, pool: WorkerPool) -> Checkpoint:
+        """The folder's own, if an earlier run left one; otherwise made as the options say."""
+        if self.folder.checkpoint.exists():
+            return Checkpoint.from_bytes(self.folder.checkpoint.read_bytes())
+        self.display.begin("pre-training version 0 on public text")
+        checkpoint = await starting_point(
+            self.options,
+            corpus,
+            parts,
+            pool,
+            cache=self.cache / "pretrained",
+            clock=self.clock,
+            on_progress=self.display.show_pretraining,
+        )
+        write_whole(checkpoint.to_bytes(), self.folder.checkpoint)
+        return checkpoint
+
+    async def _task(self, admin: AdminClient, checkpoint: Checkpoint) -> TaskView:
+        """A new task over the population, which is made if this folder has none yet."""
+        if not any(population.name == POPULATION for population in await admin.populations()):
+            await admin.create_population(POPULATION, checkpoint.to_bytes())
+        earlier = await admin.tasks()
+        for unfinished in earlier:
+            if unfinished.state in {"active", "paused"}:
+                await admin.cancel_task(unfinished.name)
+        name = f"demo-{len(earlier) + 1}"
+        return await admin.create_task(task_toml(name, goal=self.options.goal, rounds=self.options.rounds))
+
+    def _introduce(self, corpus: Corpus, text: DemoText, checkpoint: Checkpoint) -> None:
+        self.display.say(
+            f"{corpus.name}: {len(text.phones)} phones learn, {text.held_out_phones} others are asked. "
+            f"Version 0: {checkpoint.config.parameter_count:,} parameters, "
+            f"pre-trained on {checkpoint.lineage.get('pretrained_on', 'nothing')}."
+        )
+
+    def _fleet(
+        self, text: DemoText, checkpoint: Checkpoint, pool: WorkerPool, exchange: HttpExchange, ledger: Ledger
+    ) -> RealTimeFleet:
+        phones = fleet_population.make(
+            {name: len(rows) for name, rows in text.phones.items()},
+            population=INSTALLATION.population,
+            profile=PROFILES["demo"],
+            seed=self.options.seed,
+        )
+        trainer = PoolTrainer(pool, checkpoint.config, text.phones)
+        return RealTimeFleet(phones, exchange, trainer, watch=ledger.enter)
+
+    async def _cohort_error(
+        self, pool: WorkerPool, judge: Judge, task: TaskView, text: DemoText, version: int
+    ) -> CohortError:
+        return await pool.run(
+            CohortErrorJob(
+                model=(await judge.published(version)).digest,
+                config=judge.checkpoint.config,
+                cohort=tuple(text.phones.values())[:ERROR_COHORT],
+                plan=msgspec.convert(task.spec["training"], TrainingPlan),
+                codec=task.spec["codec"],
+                seed=self.options.seed,
+            )
+        )
+
+    def _until_s(self) -> float:
+        limit_s = self.options.limit_s
+        return math.inf if limit_s is None else self.began_at_s + limit_s - JUDGEMENT_S
