@@ -33,8 +33,7 @@ def return_window(
     Guarantees:
         pacing.min_s <= min_s <= max_s; max_s is at most pacing.max_s times 1 + load.
     """
-    wanted_per_s = policy.slots * CHECK_INS_PER_SLOT / policy.deadline_s
-    revisit_s = active_devices / wanted_per_s
+    revisit_s = _revisit_s(policy, active_devices)
     if revisit_s >= policy.deadline_s:
         window = (0.5 * revisit_s, 1.5 * revisit_s)
     else:
@@ -47,9 +46,10 @@ def return_window(
 
 def expected_arrivals(policy: RoundPolicy, pacing: Pacing, active_devices: int) -> float:
     """Devices that will check in during a round's selection window, if they keep to their return windows."""
-    wanted_per_s = policy.slots * CHECK_INS_PER_SLOT / policy.deadline_s
-    revisit_s = min(max(active_devices / wanted_per_s, pacing.min_s), pacing.max_s)
-    return active_devices * min(1.0, policy.selection_window_s / revisit_s)
+    revisit_s = _revisit_s(policy, active_devices)
+    if revisit_s < policy.deadline_s:
+        return float(active_devices)  # they all meet at the next slot
+    return active_devices * min(1.0, policy.selection_window_s / min(revisit_s, pacing.max_s))
 
 
 def after_work(min_separation_s: float, pacing: Pacing) -> ReturnWindow:
@@ -61,6 +61,11 @@ def after_work(min_separation_s: float, pacing: Pacing) -> ReturnWindow:
 def no_task_window() -> ReturnWindow:
     """When a phone should ask again where nothing is to be done: in some hours."""
     return ReturnWindow(min_s=3_600.0, max_s=4 * 3_600.0)
+
+
+def _revisit_s(policy: RoundPolicy, active_devices: int) -> float:
+    """T = N / D: how often each device should come."""
+    return active_devices * policy.deadline_s / (policy.slots * CHECK_INS_PER_SLOT)
 
 
 def _rendezvous(pacing: Pacing, now_s: float) -> tuple[float, float]:

@@ -1,0 +1,62 @@
+"""What is due: nothing while there is hope, a close with enough, an abandonment without."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.rounds.decisions import Due, due, is_goal_met, may_flush
+from keyflock_server.rounds.round import Assigned, Counted, Event, Failed, Round, advance
+from keyflock_server.rounds.task import parse_task
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATE = NOW + timedelta(seconds=600)
+SPEC = parse_task(
+    '[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 10\nminimum = 8\nover_selection = 0.2\n'
+)
+
+
+def after(*events: Event) -> Round:
+    current = Round(
+        id=RoundId("t-1"),
+        task=TaskName("t"),
+        population=PopulationName("en"),
+        sequence=1,
+        base_version=ModelVersion(0),
+        spec=SPEC,
+        opened_at=NOW,
+        deadline_at=LATE,
+    )
+    for event in events:
+        current = advance(current, event, NOW)
+    return current
+
+
+ALL = [Assigned()] * 12
+
+
+@pytest.mark.parametrize(
+    ("current", "pending", "now", "is_due"),
+    [
+        (after(*ALL), 0, NOW, Due.NOTHING),
+        (after(*ALL, Counted(10, 10.0)), 0, NOW, Due.CLOSE),
+        (after(*ALL, Counted(8, 8.0)), 0, NOW, Due.NOTHING),
+        (after(*ALL, Counted(8, 8.0)), 0, LATE, Due.CLOSE),
+        (after(*ALL, Counted(4, 4.0)), 4, LATE, Due.CLOSE),
+        (after(*ALL, Counted(6, 6.0)), 3, LATE, Due.ABANDON),
+        (after(*ALL, Counted(8, 8.0), *[Failed()] * 4), 0, NOW, Due.CLOSE),
+        (after(*ALL, *[Failed()] * 12), 0, NOW, Due.ABANDON),
+        (after(*ALL, Counted(4, 4.0), *[Failed()] * 4), 4, NOW, Due.CLOSE),
+    ],
+)
+def test_what_is_due(current: Round, pending: int, now: datetime, is_due: Due) -> None:
+    assert due(current, pending, now) is is_due
+
+
+def test_a_flush_leaves_neither_too_few_behind_nor_too_few_to_come() -> None:
+    assert [count for count in range(13) if may_flush(after(*ALL), count)] == [4, 5, 6, 10, 11, 12]
+
+
+def test_the_goal_counts_what_is_pending() -> None:
+    assert is_goal_met(after(*ALL, Counted(6, 6.0)), 4)
+    assert not is_goal_met(after(*ALL, Counted(6, 6.0)), 3)

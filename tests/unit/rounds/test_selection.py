@@ -1,0 +1,62 @@
+"""Sampling is uniform, foreseeable by nobody, and the same on every replica."""
+
+from math import sqrt
+
+import pytest
+
+from keyflock_server.protocol.identifiers import DeviceId, RoundId
+from keyflock_server.rounds.selection import (
+    assignment_id,
+    assignment_seed,
+    is_sampled,
+    sampling_probability,
+)
+
+KEY = b"k" * 32
+ROUND = RoundId("t-1")
+DEVICES = [DeviceId(f"{number:032x}") for number in range(20_000)]
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.3, 0.9])
+def test_the_share_that_is_sampled_is_the_probability(probability: float) -> None:
+    sampled = sum(is_sampled(KEY, ROUND, device, probability) for device in DEVICES)
+
+    # Five standard deviations of a binomial: a false alarm once in 1.7 million keys.
+    deviation = sqrt(len(DEVICES) * probability * (1 - probability))
+    assert abs(sampled - len(DEVICES) * probability) < 5 * deviation
+
+
+def test_whoever_is_sampled_stays_so_while_the_probability_rises() -> None:
+    early = {device for device in DEVICES if is_sampled(KEY, ROUND, device, 0.1)}
+    late = {device for device in DEVICES if is_sampled(KEY, ROUND, device, 0.2)}
+
+    assert early < late
+
+
+def test_rounds_sample_independently_of_each_other() -> None:
+    first = {device for device in DEVICES if is_sampled(KEY, ROUND, device, 0.5)}
+    second = {device for device in DEVICES if is_sampled(KEY, RoundId("t-2"), device, 0.5)}
+
+    # Expected 5,000 in both; five standard deviations of a binomial with a quarter.
+    assert abs(len(first & second) - 5_000) < 5 * sqrt(20_000 * 0.25 * 0.75)
+
+
+def test_the_bounds_take_nobody_and_everybody() -> None:
+    assert not any(is_sampled(KEY, ROUND, device, 0.0) for device in DEVICES[:1000])
+    assert all(is_sampled(KEY, ROUND, device, 1.0) for device in DEVICES[:1000])
+
+
+def test_the_probability_starts_at_slots_over_arrivals_and_only_rises() -> None:
+    course = [sampling_probability(10, 1000.0, elapsed, 100.0) for elapsed in (0.0, 25.0, 50.0, 75.0, 100.0)]
+
+    assert course == pytest.approx([0.01, 0.04, 0.16, 0.64, 1.0])
+    assert sampling_probability(10, 8.0, 0.0, 100.0) == 1.0
+
+
+def test_ids_and_seeds_differ_by_round_and_device_and_repeat_for_the_same() -> None:
+    ids = {assignment_id(KEY, round_id, device) for round_id in ("a", "b") for device in DEVICES[:50]}  # type: ignore[arg-type]  # plain text for a round id
+
+    assert len(ids) == 100
+    assert assignment_id(KEY, ROUND, DEVICES[0]) == assignment_id(KEY, ROUND, DEVICES[0])
+    assert 0 <= assignment_seed(KEY, ROUND, DEVICES[0]) < 2**32
+    assert assignment_seed(KEY, ROUND, DEVICES[0]) != assignment_seed(KEY, ROUND, DEVICES[1])

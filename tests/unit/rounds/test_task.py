@@ -1,0 +1,64 @@
+"""Tasks are read strictly, and say where they are wrong."""
+
+import pytest
+
+from keyflock_server.rounds.task import TaskError, checked, parse_task, stored_task
+
+HEAD = '[task]\nname = "t"\npopulation = "en"\n'
+
+
+def test_a_short_task_has_the_published_defaults() -> None:
+    spec = parse_task(HEAD + "[round]\ngoal = 50\n")
+
+    assert spec.round.slots == 65
+    assert spec.round.minimum_reports == 40
+    assert spec.round.min_flush_clients == 4
+    assert spec.training.learning_rate == pytest.approx(0.316, abs=0.001)
+    assert (spec.training.epochs, spec.training.batch_size, spec.training.sequence_length) == (1, 16, 20)
+    assert spec.optimizer_parameters == {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3}
+    assert (spec.aggregation.weighting, spec.aggregation.example_cap) == ("capped_examples", 256)
+    assert spec.codec_spec.codec == "deadzone"
+
+
+def test_over_selection_rounds_up_but_not_because_of_binary_fractions() -> None:
+    assert parse_task(HEAD + "[round]\ngoal = 10\nover_selection = 0.3\n").round.slots == 13
+    assert parse_task(HEAD + "[round]\ngoal = 11\nover_selection = 0.3\n").round.slots == 15
+
+
+def test_a_task_is_stored_and_read_back_unchanged() -> None:
+    text = "[round]\ngoal = 10\nmax_rounds = 3\n[eligibility]\nlocales = ['en', 'de-CH']\n"
+    text += "[optimizer]\nname = 'fedavgm'\nmomentum = 0.5\n[codec]\ncodec = 'dense'\n"
+    spec = parse_task(HEAD + text)
+
+    assert stored_task(spec.to_json()) == spec
+    assert checked(spec) is spec
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("nonsense", "not TOML"),
+        (HEAD + '[round]\ngoal = "10"\n', "round.goal: Expected `int`, got `str`"),
+        (HEAD + "[round]\ngoal = 10\ngaol = 3\n", "unknown field `gaol`"),
+        (HEAD, "missing required field `round`"),
+        ('[task]\nname = "a b"\npopulation = "en"\n[round]\ngoal = 4\n', "task.name"),
+        (HEAD + "[round]\ngoal = 3\n", "round.goal 3 is below round.min_flush_clients 4"),
+        (HEAD + "[round]\ngoal = 10\nminimum = 11\n", "round.minimum is 11, more than round.goal 10"),
+        (HEAD + "[round]\ngoal = 10\nminimum = 3\n", "a round could never end with so few"),
+        (HEAD + "[round]\ngoal = 10\n[eligibility]\napp_build_min = 5\napp_build_max = 4\n", "app_build_max"),
+        (HEAD + "[round]\ngoal = 10\n[pacing]\nmin_s = 10.0\nmax_s = 5.0\n", "pacing.max_s is below"),
+        (HEAD + '[round]\ngoal = 10\n[codec]\ncodec = "gzip"\n', "codec: codec is 'gzip'"),
+        (
+            HEAD + '[round]\ngoal = 10\n[optimizer]\nname = "fedavg"\nb1 = 0.5\n',
+            "optimizer.b1 is no parameter",
+        ),
+        (HEAD + "[round]\ngoal = 10\n[training]\nlearning_rate = -1.0\n", "training.learning_rate"),
+        (HEAD + "[round]\ngoal = 10\ndeadline_s = nan\n", "round.deadline_s"),
+    ],
+)
+def test_a_task_that_cannot_be_run_is_refused_with_its_field(toml: str, says: str) -> None:
+    with pytest.raises(TaskError) as error:
+        parse_task(toml)
+
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
