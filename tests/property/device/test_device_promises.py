@@ -1,0 +1,206 @@
+"""What a device promises under anything that network, server and phone may do."""
+
+import hashlib
+import itertools
+import random
+from collections import defaultdict
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.events import (
+    Answered,
+    CallLost,
+    Event,
+    Interrupted,
+    Stored,
+    Trained,
+    TrainingFailed,
+    Woke,
+)
+from keyflock_client_sim.device.installation import Circumstances, Installation
+from keyflock_client_sim.device.machine import Device
+from keyflock_client_sim.device.session import MAX_SHAPE
+from keyflock_client_sim.device.states import TRANSITIONS, State, is_legal
+from keyflock_client_sim.drivers.scripted_server import LAYOUT, answer, problem
+from keyflock_server.protocol import calls, messages, wire
+from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+from keyflock_server.protocol.messages import ReturnWindow, TrainingPlan
+from keyflock_server.protocol.problems import ProblemCode
+
+WINDOW = ReturnWindow(min_s=10.0, max_s=20.0)
+MODELS = [b"model 0", b"model 1", b"model 2"]
+EXPIRES_IN_S = 300.0
+_TRAININGS = itertools.count()
+
+
+def _assignment(number: int) -> messages.Assignment:
+    return messages.Assignment(
+        id=AssignmentId(f"a{number}"),
+        token=f"t{number}",
+        task=TaskName("t"),
+        round=RoundId(f"t-{number}"),
+        model_version=ModelVersion(number % 3),
+        model_digest=hashlib.sha256(MODELS[number % 3]).digest(),
+        layout=LAYOUT,
+        plan=TrainingPlan(learning_rate=0.1),
+        codec={},
+        seed=number,
+        expires_in_s=EXPIRES_IN_S,
+    )
+
+
+def _good_answers(send: Send) -> st.SearchStrategy[Response]:
+    """What a server that keeps its promises may say to this call."""
+    match send.call:
+        case calls.ENROL:
+            enrolment = messages.Enrolment(
+                device=DeviceId("d"), token="t", expires_in_s=4_000.0, return_window=WINDOW
+            )
+            return st.just(answer(enrolment))
+        case calls.CHECK_IN:
+            refusals = st.sampled_from(messages.RefusalReason).map(
+                lambda reason: answer(messages.Refusal(reason=reason, return_window=WINDOW))
+            )
+            # Two assignments only, so that they come again and again.
+            assignments = st.integers(0, 1).map(lambda number: answer(_assignment(number)))
+            return st.one_of(assignments, assignments, assignments, refusals)
+        case calls.MODEL:
+            return st.just(Response(200, {}, MODELS[int(send.request.path.rpartition("/")[2])]))
+        case calls.OFFER:
+            return st.sampled_from(messages.OfferAction).map(
+                lambda action: answer(messages.OfferAnswer(action=action, return_window=WINDOW))
+            )
+        case calls.REPORT:
+            receipts = st.tuples(st.booleans(), st.booleans())
+            return receipts.map(
+                lambda said: answer(
+                    messages.Receipt(counted=said[0], duplicate=said[1], return_window=WINDOW)
+                )
+            )
+        case _:
+            return st.just(answer(messages.Noted(return_window=WINDOW)))
+
+
+_BAD_ANSWERS = (
+    st.sampled_from(ProblemCode).map(problem)
+    | st.sampled_from([200, 204, 301, 304, 400, 404, 418, 429, 500, 502, 503]).map(
+        lambda status: Response(status, {}, b"<html>")
+    )
+    | st.binary(max_size=20).map(lambda body: Response(200, {}, body))
+)
+
+
+def _events(effect: Effect) -> st.SearchStrategy[Event]:
+    """Everything that a driver may tell a device that wants this."""
+    match effect:
+        case Wait():
+            return st.just(Woke(Circumstances(examples=5)))
+        case Send():
+            good = _good_answers(effect)
+            answered = good.map(Answered)
+            # Good answers come more often, or no walk would ever get far.
+            return st.one_of(*[answered] * 6, _BAD_ANSWERS.map(Answered), st.just(CallLost()))
+        case Store():
+            return st.just(Stored())
+        case Train():
+            examples = st.sampled_from([3, 3, 3, 0])
+            # No two deltas are the same, as on a phone that has new text by the second training.
+            trained: st.SearchStrategy[Event] = examples.map(
+                lambda count: Trained(delta=f"{next(_TRAININGS)}".encode(), examples=count)
+            )
+            return st.one_of(trained, trained, trained, st.just(TrainingFailed()))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_whatever_happens_a_device_goes_on_and_reports_each_assignment_once(data: st.DataObject) -> None:
+    device = Device(
+        Installation(population=PopulationName("p"), app_build=1, locale="en"),
+        random.Random(data.draw(st.integers(0, 100))),
+    )
+    now_s = 0.0
+    reports: dict[str, set[bytes]] = defaultdict(set)
+    busy_since_s = 0.0
+
+    for _ in range(data.draw(st.integers(30, 60))):
+        effect, before, was_busy = device.wants, device.state, device.session_shape != ""
+        events = _events(effect)
+        if is_legal(before, effect, Interrupted()):
+            events = st.one_of(*[events] * 8, st.just(Interrupted()))
+        event = data.draw(events)
+        wait_s = max(effect.until_s - now_s, 0.0) if isinstance(effect, Wait) else 0.0
+        now_s += wait_s + data.draw(st.sampled_from([0.0, 0.0, 0.1, 0.1, 5.0, 400.0]))
+
+        wanted = device.step(event, now_s)
+
+        assert device.state in TRANSITIONS[before][type(event)]
+        if not was_busy:
+            busy_since_s = now_s
+        assert len(device.session_shape) <= MAX_SHAPE
+        match wanted:
+            case Wait(until_s):
+                assert until_s >= now_s
+                is_in_session = device.session_shape != "" and device.state is not State.REFRESHING
+                assert not is_in_session or until_s < busy_since_s + EXPIRES_IN_S
+            case Send(call, request) if call is calls.REPORT:
+                reports[request.path].add(request.body)
+                wire.decode(request.body, messages.Report)
+            case _:
+                pass
+        assert all(len(bodies) == 1 for bodies in reports.values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_after_any_trouble_a_good_server_gets_a_report_within_a_few_steps(data: st.DataObject) -> None:
+    device = Device(Installation(population=PopulationName("p"), app_build=1, locale="en"), random.Random(1))
+    now_s = 0.0
+    for _ in range(data.draw(st.integers(0, 40))):
+        effect = device.wants
+        now_s = max(now_s, effect.until_s) if isinstance(effect, Wait) else now_s
+        device.step(data.draw(_events(effect)), now_s)
+    before = device.tally.reports_acked
+
+    for number in range(100, 160):
+        effect = device.wants
+        match effect:
+            case Wait(until_s):
+                now_s = max(now_s, until_s)
+                device.step(Woke(Circumstances(examples=5)), now_s)
+            case Send():
+                device.step(Answered(_best_answer(effect, number)), now_s)
+            case Store():
+                device.step(Stored(), now_s)
+            case Train():
+                device.step(Trained(delta=b"delta", examples=2), now_s)
+
+    assert device.tally.reports_acked > before
+
+
+def _best_answer(send: Send, number: int) -> Response:
+    match send.call:
+        case calls.ENROL:
+            enrolment = messages.Enrolment(
+                device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=WINDOW
+            )
+            return answer(enrolment)
+        case calls.CHECK_IN:
+            return answer(_assignment(number))
+        case calls.MODEL:
+            return Response(200, {}, MODELS[int(send.request.path.rpartition("/")[2])])
+        case calls.OFFER:
+            return answer(messages.OfferAnswer(action=messages.OfferAction.SEND, return_window=WINDOW))
+        case calls.REPORT:
+            return answer(messages.Receipt(counted=True, return_window=WINDOW))
+        case _:
+            return answer(messages.Noted(return_window=WINDOW))

@@ -1,0 +1,239 @@
+"""What a device does when calls get lost and servers say no."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from keyflock_client_sim.device.backoff import Patience
+from keyflock_client_sim.device.effects import Send, Wait
+from keyflock_client_sim.device.events import Interrupted
+from keyflock_client_sim.device.notices import Acked, Ended, Ending, Enrolled
+from keyflock_client_sim.device.states import State
+from keyflock_client_sim.drivers.scripted_server import problem
+from keyflock_server.protocol.calls import PROBLEM_MEDIA_TYPE, Response
+from keyflock_server.protocol.messages import ReturnWindow
+from keyflock_server.protocol.problems import ProblemCode
+
+MakeWalk = Callable[..., Any]
+
+
+async def test_a_lost_report_is_sent_again_byte_for_byte_and_counted_once(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(State.UPLOADING)
+    day.server.script("report", ConnectionError(), ConnectionError())
+
+    await day.until(State.RESTING)
+
+    reports = [send for send in day.sent if send.call.name == "report"]
+    assert [send.attempt for send in reports] == [1, 2, 3]
+    assert len({send.request.body for send in reports}) == 1
+    assert len(day.server.counted) == 1
+    *_, acked = day.device.take_notices()
+    assert isinstance(acked, Acked)
+    assert acked.is_duplicate
+
+
+async def test_pauses_between_lost_calls_grow_and_stay_below_the_longest(walk: MakeWalk) -> None:
+    day = walk(Patience(first_pause_s=2.0, longest_pause_s=60.0))
+    day.server.script("enrol", *[ConnectionError()] * 10)
+    pauses_s = []
+
+    await day.one()
+    for _ in range(10):
+        effect = await day.one()
+        pauses_s.append(effect.until_s - day.now_s)
+        await day.one()
+
+    ceilings_s = [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0, 60.0]
+    assert all(c / 2 <= pause <= c for pause, c in zip(pauses_s, ceilings_s, strict=True))
+
+
+async def test_a_pending_report_goes_out_again_within_the_window_that_the_server_named(
+    walk: MakeWalk,
+) -> None:
+    day = walk()
+    await day.until(State.UPLOADING)
+    window = ReturnWindow(min_s=5.0, max_s=7.0)
+    day.server.script("report", problem(ProblemCode.REPORT_PENDING, window))
+
+    effect = await day.one()
+
+    assert isinstance(effect, Wait)
+    assert not effect.when_idle
+    assert 5.0 <= effect.until_s - day.now_s <= 7.0
+    await day.until(State.RESTING)
+    assert day.device.tally.reports_acked == 1
+
+
+async def test_a_proxy_that_asks_for_patience_is_obeyed(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(State.CHECKING_IN)
+    day.server.script("check_in", Response(429, {"retry-after": "30"}, b"slow down"))
+
+    effect = await day.one()
+
+    assert 30.0 <= effect.until_s - day.now_s <= 46.0
+
+
+@pytest.mark.parametrize("said", ["Wed, 21 Oct 2026 07:28:00 GMT", "-3", "1e9", "9999999999", "\u0663"])
+async def test_a_retry_after_that_is_no_number_of_seconds_is_ignored(walk: MakeWalk, said: str) -> None:
+    day = walk(Patience(first_pause_s=2.0))
+    await day.until(State.CHECKING_IN)
+    day.server.script("check_in", Response(503, {"retry-after": said}, b""))
+
+    effect = await day.one()
+
+    assert effect.until_s - day.now_s <= 2.0
+
+
+async def test_an_expired_token_is_renewed_and_the_same_bytes_go_out_with_the_new_one(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(State.UPLOADING)
+    day.server.script("report", problem(ProblemCode.TOKEN_EXPIRED))
+
+    await day.until(State.RESTING)
+
+    first, second = (send for send in day.sent if send.call.name == "report")
+    assert first.request.body == second.request.body
+    assert first.request.headers["Authorization"] != second.request.headers["Authorization"]
+    refresh = day.sent[-2]
+    assert refresh.call.name == "enrol"
+    assert refresh.request.headers["Authorization"] == first.request.headers["Authorization"]
+    assert day.device.tally.reports_acked == 1
+
+
+async def test_a_token_that_expires_at_once_is_not_renewed_for_ever(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(State.CHECKING_IN)
+    day.server.script("check_in", *[problem(ProblemCode.TOKEN_EXPIRED)] * 2)
+
+    await day.one()
+    await day.one()
+    effect = await day.one()
+
+    assert isinstance(effect, Wait)
+    assert [send.call.name for send in day.sent] == ["enrol", "check_in", "enrol", "check_in"]
+
+
+async def test_a_token_is_renewed_before_it_expires(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(State.RESTING)
+    day.now_s += 86_200.0
+
+    await day.one()
+
+    assert day.device.wants.call.name == "enrol"
+    await day.one()
+    assert day.device.wants.call.name == "check_in"
+    *_, enrolled = day.device.take_notices()
+    assert enrolled == Enrolled(day.device._calling.identity.device, is_refresh=True)
+
+
+async def test_a_device_that_the_server_forgot_enrols_as_another(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(State.OFFERING)
+    day.server.script("offer", problem(ProblemCode.TOKEN_INVALID))
+
+    await day.one()
+
+    assert day.device.state is State.UNENROLLED
+    *_, ended = day.device.take_notices()
+    assert isinstance(ended, Ended)
+    assert ended.ending is Ending.DISOWNED
+    await day.until(State.RESTING)
+    assert "Authorization" not in day.sent[-1].request.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        (ProblemCode.ROUND_GONE, Ending.GONE),
+        (ProblemCode.REPORT_CONFLICT, Ending.REFUSED),
+        (ProblemCode.MALFORMED_DELTA, Ending.REFUSED),
+        (ProblemCode.DELTA_TOO_LARGE, Ending.REFUSED),
+        (ProblemCode.QUARANTINED, Ending.REFUSED),
+        (ProblemCode.WRONG_ASSIGNMENT, Ending.REFUSED),
+    ],
+)
+async def test_a_report_refused_for_good_is_given_up_and_not_made_again(
+    walk: MakeWalk, code: ProblemCode, ending: Ending
+) -> None:
+    day = walk()
+    await day.until(State.UPLOADING)
+    day.server.script("report", problem(code))
+
+    await day.one()
+
+    *_, ended = day.device.take_notices()
+    assert (ended.ending, ended.detail, ended.session_shape) == (ending, code.value, "-v[]+#")
+    await day.until(State.CHECKING_IN)
+    await day.one()
+    assert day.device.state is State.RESTING
+    assert day.device.tally.assignments == 1
+
+
+async def test_an_upload_that_never_gets_through_ends_when_the_assignment_expires(walk: MakeWalk) -> None:
+    day = walk(expires_in_s=100.0)
+    await day.until(State.UPLOADING)
+    day.server.script("report", *[ConnectionError()] * 50)
+    began_s = day.now_s
+
+    await day.until(State.RESTING)
+
+    *_, ended = day.device.take_notices()
+    assert ended.ending is Ending.EXPIRED
+    assert day.now_s - began_s <= 100.0
+
+
+async def test_an_interrupted_upload_goes_on_later_with_the_same_bytes(walk: MakeWalk) -> None:
+    day = walk()
+    before = await day.until(State.UPLOADING)
+
+    pause = day.tell(Interrupted())
+    after = await day.one()
+
+    assert isinstance(pause, Wait)
+    assert isinstance(before, Send)
+    assert isinstance(after, Send)
+    assert after.request == before.request
+    assert after.attempt == 2
+
+
+@pytest.mark.parametrize(
+    "code", [ProblemCode.POPULATION_UNKNOWN, ProblemCode.PROTOCOL_UNSUPPORTED, ProblemCode.MALFORMED_BODY]
+)
+async def test_a_device_that_cannot_be_helped_comes_back_a_day_later(
+    walk: MakeWalk, code: ProblemCode
+) -> None:
+    day = walk()
+    await day.until(State.CHECKING_IN)
+    day.server.script("check_in", problem(code))
+
+    effect = await day.one()
+
+    assert 86_400.0 <= effect.until_s - day.now_s <= 1.5 * 86_400.0
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429])
+async def test_a_failing_server_is_called_again(walk: MakeWalk, status: int) -> None:
+    day = walk()
+    await day.until(State.UPLOADING)
+    day.server.script("report", Response(status, {"content-type": "text/html"}, b"<h1>sorry</h1>"))
+
+    await day.until(State.RESTING)
+
+    assert day.device.tally.reports_acked == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81\xa4code\xa7unknown", b"\x93\x01\x02\x03"])
+async def test_an_answer_that_cannot_be_read_is_as_good_as_none(walk: MakeWalk, body: bytes) -> None:
+    day = walk()
+    await day.until(State.UPLOADING)
+    day.server.script(
+        "report", Response(200, {}, body), Response(503, {"content-type": PROBLEM_MEDIA_TYPE}, body)
+    )
+
+    await day.until(State.RESTING)
+
+    assert day.device.tally.reports_acked == 1
