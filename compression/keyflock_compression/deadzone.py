@@ -45,7 +45,7 @@ class DeadzoneCodec:
     def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
         """The delta over its step, as whole numbers."""
         step = _step(delta, spec, seed)
-        if step == 0.0:
+        if step == 0.0:  # nothing to say, or nothing that float32 could
             return Encoded(np.zeros(1, np.float32), (bytes(delta.size), b""))
         whole = to_whole(delta / step, spec.rounding, seed)
         is_outlier = np.abs(whole) > _MOST
@@ -83,22 +83,28 @@ class DeadzoneCodec:
 
 def _step(delta: Float32, spec: CodecSpec, seed: int) -> np.float32:
     """The quantiser's step, in units of the parameters; 0 for a zero delta."""
-    energy = float(np.dot(delta, delta))
-    if energy == 0.0:
+    most = np.float32(np.abs(delta).max(initial=0.0))
+    if most == 0.0:
         return np.float32(0.0)
-    rms = float(np.sqrt(energy / delta.size))
-    floor = float(np.abs(delta).max()) / _MOST_WHOLE
-    if spec.step_rms is not None:
-        return np.float32(max(spec.step_rms * rms, floor))
+    # In units of the largest value, because squares of very small ones leave the range of float32.
+    relative = delta / most
+    rms = float(np.sqrt(np.dot(relative, relative) / delta.size))
+    ratio = _searched(relative, rms, spec, seed) if spec.step_rms is None else spec.step_rms
+    return np.float32(max(ratio * rms, 1.0 / _MOST_WHOLE) * float(most))
+
+
+def _searched(delta: Float32, rms: float, spec: CodecSpec, seed: int) -> float:
+    """The largest step, in units of ``rms``, that keeps the delta's NMSE within the target."""
     target = spec.target_nmse
     assert target is not None  # noqa: S101 - CodecSpec holds one of the two
+    allowed = target * rms * rms * delta.size
     low, high = _SEARCH_RANGE
     for _ in range(_SEARCH_STEPS):
         middle = float(np.sqrt(low * high))
         step = np.float32(middle * rms)
         error = delta - to_whole(delta / step, spec.rounding, seed) * step
-        if float(np.dot(error, error)) <= target * energy:
+        if float(np.dot(error, error)) <= allowed:
             low = middle
         else:
             high = middle
-    return np.float32(max(low * rms, floor))
+    return low

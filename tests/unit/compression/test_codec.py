@@ -1,0 +1,202 @@
+"""What a phone-SDK author and a server rely on, case by case."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgpack
+import numpy as np
+import pytest
+import zstandard
+
+from keyflock_compression import (
+    DEFAULT_SPEC,
+    CodecError,
+    CodecSpec,
+    CorruptedContainer,
+    DecodeLimits,
+    LimitExceeded,
+    MalformedContainer,
+    NonFinite,
+    SpecError,
+    WrongLayout,
+    WrongSpec,
+    decode,
+    encode,
+    encode_weights,
+    nmse,
+)
+from keyflock_compression.container import Container
+
+
+@dataclass(frozen=True)
+class TwoRows:
+    names: tuple[str, ...] = ("rows",)
+    shapes: tuple[tuple[int, ...], ...] = ((2, 4),)
+    offsets: tuple[int, ...] = (0,)
+    size: int = 8
+    digest: bytes = b"l" * 16
+
+
+LAYOUT = TwoRows()
+DELTA = np.array([0, 0, 1, -2, 0, 0, 0, 300], np.float32)
+EXACT = CodecSpec(codec="float32", entropy="none")
+
+
+def forged(spec: CodecSpec, scales: bytes, *streams: bytes, layout: bytes = LAYOUT.digest) -> bytes:
+    """A well-formed container with whatever inside."""
+    return Container(spec.to_wire(), layout, scales, streams).to_bytes()
+
+
+def test_small_values_become_zero_and_large_ones_keep_their_place() -> None:
+    spec = CodecSpec(step_rms=0.01)  # the root mean square is 106, so the step is 1.06
+
+    decoded = decode(encode(DELTA, LAYOUT, spec, seed=0), LAYOUT).dense()
+
+    step = 0.01 * np.sqrt(np.mean(DELTA**2))
+    np.testing.assert_allclose(decoded / step, [0, 0, 1, -2, 0, 0, 0, 283], rtol=1e-5)
+
+
+def test_dense_scales_each_row_by_itself() -> None:
+    delta = np.array([0.127, 0.001, 0, 0, 127, 1, 0, 0], np.float32)
+
+    decoded = decode(encode(delta, LAYOUT, CodecSpec(codec="dense"), seed=0), LAYOUT).dense()
+
+    np.testing.assert_allclose(decoded, delta, rtol=1e-5)
+
+
+def test_a_zero_delta_is_tiny_and_comes_back_as_zero() -> None:
+    for spec in (DEFAULT_SPEC, CodecSpec(codec="dense"), EXACT):
+        decoded = decode(encode(np.zeros(8, np.float32), LAYOUT, spec, seed=0), LAYOUT)
+
+        assert decoded.l2_norm == 0.0
+        np.testing.assert_array_equal(decoded.dense(), np.zeros(8))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_delta_that_is_not_finite_is_not_encoded(value: float) -> None:
+    delta = DELTA.copy()
+    delta[3] = value
+
+    with pytest.raises(NonFinite):
+        encode(delta, LAYOUT, DEFAULT_SPEC, seed=0)
+
+
+def test_a_delta_of_another_size_is_not_encoded() -> None:
+    with pytest.raises(WrongLayout):
+        encode(np.zeros(9, np.float32), LAYOUT, DEFAULT_SPEC, seed=0)
+
+
+ZSTD_BOMB = zstandard.ZstdCompressor().compress(bytes(200_000_000))
+DEADZONE = CodecSpec(step_rms=1.0, entropy="none")
+PACKED = CodecSpec(step_rms=1.0)
+ONE = np.ones(1, "<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: b"", MalformedContainer),
+        (lambda: b"\xc1", MalformedContainer),
+        (lambda: msgpack.packb([1, 2]), MalformedContainer),
+        (lambda: msgpack.packb({"v": 2}), MalformedContainer),
+        (lambda: encode(DELTA, LAYOUT, EXACT, seed=0) + b"x", MalformedContainer),
+        (lambda: encode(DELTA, LAYOUT, EXACT, seed=0)[:-1], MalformedContainer),
+        (lambda: encode(DELTA, LAYOUT, EXACT, seed=0).replace(b"\x96\x43", b"\x97\x43"), CorruptedContainer),
+        (lambda: forged(EXACT, b"", b"\x00" * 32, layout=b"m" * 16), WrongLayout),
+        (lambda: forged(EXACT, b"", b"\x00" * 28), MalformedContainer),
+        (lambda: forged(EXACT, b"", b"\x00" * 32, b""), MalformedContainer),
+        (lambda: forged(EXACT, b"", np.full(8, np.nan, "<f4").tobytes()), NonFinite),
+        (lambda: forged(DEADZONE, np.full(1, np.inf, "<f4").tobytes(), bytes(8), b""), NonFinite),
+        (lambda: forged(DEADZONE, np.full(1, -1, "<f4").tobytes(), bytes(8), b""), MalformedContainer),
+        (lambda: forged(DEADZONE, ONE + ONE, bytes(8), b""), MalformedContainer),
+        (lambda: forged(DEADZONE, np.full(1, 3e38, "<f4").tobytes(), b"\x7f" * 8, b""), NonFinite),
+        (lambda: forged(DEADZONE, ONE, b"\x80" + bytes(7), b""), MalformedContainer),
+        (lambda: forged(DEADZONE, ONE, b"\x80" + bytes(7), b"\x05\0\0\0"), MalformedContainer),
+        (lambda: forged(DEADZONE, ONE, b"\x80" + bytes(7), b"\xff\xff\xff\x7f"), MalformedContainer),
+        (lambda: forged(DEADZONE, ONE, b"\x80" + bytes(7), b"\0\0\0\x80"), MalformedContainer),
+        (lambda: forged(PACKED, ONE, ZSTD_BOMB, b""), MalformedContainer),
+        (lambda: forged(PACKED, ONE, b"no frame", b""), MalformedContainer),
+    ],
+)
+def test_what_is_wrong_is_said(make: Callable[[], bytes], error: type[CodecError]) -> None:
+    with pytest.raises(error):
+        decode(make(), LAYOUT)
+
+
+def test_a_frame_that_hides_its_size_or_brings_another_behind_it_is_refused() -> None:
+    content = bytes(8)
+    hidden = zstandard.ZstdCompressor(write_content_size=False).compress(content)
+    whole = zstandard.ZstdCompressor().compress(content)
+    empty = zstandard.ZstdCompressor().compress(b"")
+
+    for stream in (hidden, whole + whole, whole + b"\x00"):
+        with pytest.raises(MalformedContainer):
+            decode(forged(PACKED, ONE, stream, empty), LAYOUT)
+    assert decode(forged(PACKED, ONE, whole, empty), LAYOUT).l2_norm == 0.0
+
+
+def test_another_spec_than_the_assigned_one_is_refused() -> None:
+    data = encode(DELTA, LAYOUT, EXACT, seed=0)
+
+    assert decode(data, LAYOUT, spec=EXACT).size == 8
+    with pytest.raises(WrongSpec):
+        decode(data, LAYOUT, spec=CodecSpec(codec="float32"))
+
+
+def test_limits_hold_on_both_sides() -> None:
+    data = encode(DELTA, LAYOUT, EXACT, seed=0)
+
+    assert decode(data, LAYOUT, limits=DecodeLimits(max_container_bytes=len(data))).size == 8
+    with pytest.raises(LimitExceeded):
+        decode(data, LAYOUT, limits=DecodeLimits(max_container_bytes=len(data) - 1))
+    with pytest.raises(LimitExceeded):
+        decode(data, LAYOUT, limits=DecodeLimits(max_parameters=7))
+
+
+@pytest.mark.parametrize(
+    ("wire", "says"),
+    [
+        ({"codec": "gzip"}, "codec is 'gzip'"),
+        ({"codec": 1}, "codec is '1'"),
+        ({"codec": "deadzone"}, "either target_nmse or step_rms"),
+        ({"codec": "deadzone", "target_nmse": 0.1, "step_rms": 1.0}, "either target_nmse or step_rms"),
+        ({"codec": "dense", "step_rms": 1.0}, "belong to deadzone"),
+        ({"target_nmse": float("nan")}, "target_nmse is nan"),
+        ({"target_nmse": 1.5}, "at most 1"),
+        ({"target_nmse": True}, "target_nmse is True"),
+        ({"step_rms": 0.0}, "above 0"),
+        ({"step_rms": 1.0, "zstd_level": 3.0}, "zstd_level is 3.0"),
+        ({"step_rms": 1.0, "rounding": "up"}, "rounding is 'up'"),
+        ({"step_rms": 1.0, "bits": 4}, "unknown codec setting 'bits'"),
+    ],
+)
+def test_a_spec_that_cannot_be_used_names_its_field(wire: dict[str, object], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        CodecSpec.from_wire(wire)
+
+
+def test_a_spec_comes_back_from_the_wire() -> None:
+    for spec in (DEFAULT_SPEC, EXACT, CodecSpec(step_rms=2.5, rounding="stochastic", zstd_level=9)):
+        assert CodecSpec.from_wire(spec.to_wire()) == spec
+
+
+def test_nmse_of_nothing_is_nothing() -> None:
+    zero = np.zeros(3, np.float32)
+
+    assert nmse(zero, zero) == 0.0
+    assert nmse(zero, zero + 1) == float("inf")
+    assert nmse(zero + 2, zero) == 1.0
+
+
+def test_the_downlink_of_a_full_size_model_is_about_a_byte_a_parameter() -> None:
+    @dataclass(frozen=True)
+    class Full:
+        names: tuple[str, ...] = ("embedding",)
+        shapes: tuple[tuple[int, ...], ...] = ((14_222, 100),)
+        offsets: tuple[int, ...] = (0,)
+        size: int = 1_422_200
+        digest: bytes = b"f" * 16
+
+    weights = np.random.default_rng(0).standard_normal(Full.size).astype(np.float32)
+
+    assert len(encode_weights(weights, Full())) <= 1_422_200 * 1.06
