@@ -50,8 +50,8 @@ class Settings:
     max_bodies_in_flight: PositiveCount = 2_048
     #: Body bytes held in memory at once; more are told to come back.
     max_body_bytes_in_flight: PositiveCount = 268_435_456
-    #: How long a stopping server lets answers in flight finish.
-    shutdown_grace_s: Positive = 10.0
+    #: How long a stopping server waits for each thing that it finishes: a pass, a flush, answers in flight.
+    shutdown_grace_s: Positive = 5.0
 
     @classmethod
     def read(cls, options: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Self:

@@ -19,7 +19,7 @@ from keyflock_server.protocol.problems import ProblemCode
 from keyflock_server.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.http.conftest import Door
 
@@ -131,6 +131,27 @@ async def test_a_server_that_is_not_ready_takes_no_calls_and_says_so(
     assert answer.headers["Retry-After"] == "2"
     assert (ready.status, ready.body) == (503, f"{stage}\n".encode())
     assert healthy.status == 200
+
+
+async def test_a_body_that_outlives_the_server_is_not_acted_upon(door: Door) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        body = door.good_body(calls.REPORT)
+        yield body[:5]
+        arrived.set()
+        await go_on.wait()
+        yield body[5:]
+
+    sending = asyncio.create_task(door.send(calls.REPORT, slow()))
+    await arrived.wait()
+    await door.request("GET", "/healthz")
+    door.readiness.stage = Stage.STOPPING
+    go_on.set()
+    answer = await sending
+
+    assert answer.code() is ProblemCode.NOT_READY
+    assert door.service.calls == []
 
 
 @pytest.mark.parametrize("limits", [{"max_bodies": 1}], indirect=True)

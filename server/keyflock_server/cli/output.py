@@ -1,12 +1,17 @@
 """Answers for people (tables) or for programs (``--json``: exactly what the server said, one object)."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+
+#: Lines of a table that goes into a file or a pipe are not broken.
+PIPE_WIDTH: Final = 500
+_INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z")
 
 
 def print_json(answer: object) -> None:
@@ -21,17 +26,22 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
+    _console().print(table)
 
 
 def print_fields(answer: Mapping[str, Any]) -> None:
-    """One line a field; tables within are indented by their name."""
+    """One line a field that is set; fields of tables within are named by their path, as TOML would."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _flat(answer):
-        table.add_row(name, _cell(value))
-    Console().print(table)
+        if value not in (None, "", []):
+            table.add_row(name, _cell(value))
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
 
 def _flat(answer: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -39,7 +49,7 @@ def _flat(answer: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + name.replace("_", " "), value
+            yield prefix + name, value
 
 
 def _cell(value: object) -> str:
@@ -50,5 +60,7 @@ def _cell(value: object) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:g}"
+        case str() if instant := _INSTANT.fullmatch(value):
+            return f"{instant[1]} {instant[2]}"
         case _:
             return str(value)

@@ -11,13 +11,12 @@ from keyflock_server.http import operator_calls
 COLUMNS: Final = (
     "id",
     "phase",
-    "model_version",
     "assigned",
     "counted",
     "goal",
-    "opened_at",
-    "closed_at",
+    "model_version",
     "result_version",
+    "opened_at",
 )
 
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")

@@ -82,9 +82,9 @@ def serve(
         server = build(settings)
 
         def on_ready(addresses: Addresses) -> None:
-            _say(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
             if announce is not None:
                 addresses.write(announce)
+            _say(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.run(on_ready))

@@ -99,7 +99,12 @@ def _call(
     as_json: bool,
 ) -> None:
     answer = connect(url, token_file, data_dir).call(call, {"task": name})
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    if as_json:
+        output.print_json(answer)
+    elif call is operator_calls.TASK:
+        output.print_fields(answer)
+    else:
+        output.print_table(COLUMNS, [answer])
 
 
 def _checked(file: Path) -> bytes:

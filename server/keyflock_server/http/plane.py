@@ -122,6 +122,7 @@ class Plane(ABC, Generic[C, A]):
         if call.max_body_bytes:
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
+            self._readiness.require()  # a slow body may outlive the server's willingness
             self._metrics.received_bytes.labels(call.name).inc(len(body))
         elif _content_length(headers) or head.body:
             raise Refused(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")

@@ -59,7 +59,8 @@ class Server:
         admin_port: For operators.
         readiness: Told of every stage.
         heartbeat: The loop around the coordinator's ``tick``.
-        shutdown_grace_s: How long stopping may wait for the coordinator, and then for answers in flight.
+        shutdown_grace_s: How long stopping may wait for the pass at hand, for the coordinator, and for the
+            answers in flight on either port.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Server:
             on_ready: Told the addresses when calls are taken.
         Guarantees:
             After the first signal: no new work is admitted, what may be flushed is flushed, answers in flight
-            are finished, and all that takes at most three times ``shutdown_grace_s``.
+            are finished, and all that takes at most four times ``shutdown_grace_s``.
         Raises:
             ListenError: fault of the operator; a port cannot be had.
             BackgroundLoopError: the background loop died; its traceback is in the log.

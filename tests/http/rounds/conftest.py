@@ -178,8 +178,7 @@ class Site:
 
     def delta(self, assignment: Assignment, value: float = 0.01) -> bytes:
         """A delta of one value throughout, encoded as the assignment wants it."""
-        spec = CodecSpec.from_wire(assignment.codec)
-        return encode(np.full(LAYOUT.size, value, np.float32), LAYOUT, spec, seed=assignment.seed)
+        return Recipe(b"").delta(assignment, value)
 
     def unchecked_delta(self, assignment: Assignment, value: float, layout: ParamLayout = LAYOUT) -> bytes:
         """A well-formed container around values that no encoder would write."""
@@ -194,6 +193,25 @@ class Site:
         return msgspec.structs.replace(
             assignment, token=tokens.issue(replace(claims, round=RoundId(round_id)))
         )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a server is filled with."""
+
+    checkpoint: bytes
+    task: str = TASK
+
+    def delta(self, assignment: Assignment, value: float = 0.01) -> bytes:
+        """A delta of one value throughout, encoded as the assignment wants it."""
+        spec = CodecSpec.from_wire(assignment.codec)
+        return encode(np.full(LAYOUT.size, value, np.float32), LAYOUT, spec, seed=assignment.seed)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """A tiny model, and a task whose rounds want four phones."""
+    return Recipe(checkpoint())
 
 
 @pytest.fixture

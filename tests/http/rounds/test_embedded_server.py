@@ -1,0 +1,122 @@
+"""The same endpoints without sockets, on a clock that its caller moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from keyflock_server.bootstrap import embedded_exchange
+from keyflock_server.data_folder import DataFolder
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    CheckInAnswer,
+    Enrolment,
+    EnrolRequest,
+    Receipt,
+    Report,
+)
+from keyflock_server.protocol.problems import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.http.rounds.conftest import Recipe
+
+    from keyflock_server.http.embedded import EmbeddedServer
+
+
+@dataclass
+class Virtual:
+    """An embedded server and its clock."""
+
+    exchange: EmbeddedServer
+    recipe: Recipe
+    now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+    async def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        await self.exchange.tick()
+
+    async def operate(self, method: str, path: str, body: bytes = b"", kind: str = "") -> Response:
+        headers = {"Authorization": f"Bearer {self.exchange.admin_token}", "Content-Type": kind}
+        return await self.exchange.send(Request(method, f"/admin/v1/{path}", headers, body))
+
+    async def send(self, call: calls.Call, message: msgspec.Struct, *tokens: str, **parts: str) -> Response:
+        headers = {"Content-Type": "application/msgpack"}
+        names = ("Authorization", "Keyflock-Assignment")
+        headers |= dict(zip(names, tokens, strict=False))
+        return await self.exchange.send(
+            Request(call.method, call.path.format_map(parts), headers, wire.encode(message))
+        )
+
+    async def phone(self) -> tuple[str, Assignment]:
+        enrolled = await self.send(
+            calls.ENROL, EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US")
+        )
+        bearer = f"Bearer {wire.decode(enrolled.body, Enrolment).token}"
+        answer = await self.send(
+            calls.CHECK_IN, CheckIn(protocol=1, app_build=1, locale="en-US", examples=9), bearer
+        )
+        work: CheckInAnswer = wire.decode(answer.body, CheckInAnswer)  # type: ignore[arg-type]  # a union of types
+        assert isinstance(work, Assignment)
+        return bearer, work
+
+    async def report(self, bearer: str, work: Assignment, delta: bytes) -> Response:
+        return await self.send(
+            calls.REPORT, Report(delta=delta, examples=5), bearer, work.token, assignment=work.id
+        )
+
+
+@pytest.fixture
+async def virtual(tmp_path: Path, recipe: Recipe) -> AsyncIterator[Virtual]:
+    world: Virtual
+    exchange = embedded_exchange(tmp_path, lambda: world.now)
+    world = Virtual(exchange, recipe)
+    created = await world.operate("PUT", "populations/en-US", recipe.checkpoint, "application/octet-stream")
+    assert created.status == 201, created.body
+    assert (await world.operate("POST", "tasks", recipe.task.encode(), "application/toml")).status == 201
+    await world.later(1.0)
+    yield world
+    await exchange.close()
+
+
+async def test_a_round_in_virtual_time_makes_the_next_version(virtual: Virtual) -> None:
+    phones = [await virtual.phone() for _ in range(4)]
+
+    first = [await virtual.report(bearer, work, virtual.recipe.delta(work)) for bearer, work in phones]
+    for _ in range(5):
+        await virtual.later(1.0)
+    second = [await virtual.report(bearer, work, virtual.recipe.delta(work)) for bearer, work in phones]
+    rounds = msgspec.json.decode((await virtual.operate("GET", "tasks/next-word/rounds")).body)["rounds"]
+
+    assert {wire.decode(one.body, Problem).code for one in first if one.status != 200} <= {"report_pending"}
+    assert [wire.decode(one.body, Receipt).duplicate for one in second] == [True] * 4
+    assert (rounds[0]["counted"], rounds[0]["result_version"]) == (4, 1)
+
+
+async def test_time_passes_for_tokens_too(virtual: Virtual) -> None:
+    bearer, work = await virtual.phone()
+
+    virtual.now += timedelta(days=2)
+    answer = await virtual.report(bearer, work, b"")
+
+    assert wire.decode(answer.body, Problem).code == "token_expired"
+
+
+async def test_a_closed_server_takes_no_calls_and_its_folder_is_free(
+    virtual: Virtual, tmp_path: Path
+) -> None:
+    await virtual.exchange.close()
+
+    answer = await virtual.operate("GET", "tasks")
+
+    assert answer.status == 503
+    DataFolder.open(tmp_path).release()
