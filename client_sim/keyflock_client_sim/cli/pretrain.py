@@ -66,21 +66,24 @@ async def _pretrain(
     workers: int | None,
     resume: bool,
 ) -> None:
+    from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
+    from keyflock_client_sim.corpora.splits import take_public
+    from keyflock_models.config import SIZES, ModelConfig
+
+    # What can be wrong is looked at before JAX is loaded.
+    if size not in SIZES:
+        raise CommandError(f"no model size {size!r}; there are {', '.join(SIZES)}", ExitCode.USAGE)
+    corpus = read_corpus(data)
+
     from rich.console import Console
 
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.cli.pretraining_progress import PretrainingBar
-    from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
-    from keyflock_client_sim.corpora.splits import take_public
     from keyflock_client_sim.pretraining import driver
     from keyflock_client_sim.pretraining.order import DEFAULT_EPOCHS, PretrainingOrder
     from keyflock_client_sim.pretraining.progress import write_whole
     from keyflock_client_sim.training.pool import WorkerPool, available_cores
-    from keyflock_models.config import SIZES, ModelConfig
 
-    if size not in SIZES:
-        raise CommandError(f"no model size {size!r}; there are {', '.join(SIZES)}", ExitCode.USAGE)
-    corpus = read_corpus(data)
     ratio = public_ratio if public_ratio is not None else (1 / 3 if data == SHAKESPEARE else 1.0)
     users, _ = take_public(corpus.users, ratio, seed=seed, group_of=corpus.group_of)
     order = PretrainingOrder(

@@ -14,14 +14,16 @@ import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from keyflock_client_sim.training.environment import worker_environment
 from keyflock_client_sim.training.frames import Done, Raised
 from keyflock_client_sim.training.job import Job
 from keyflock_client_sim.training.process import WorkerDiedError, WorkerProcess
 from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
-from keyflock_client_sim.training.train_job import TrainedDelta, TrainJob
+
+if TYPE_CHECKING:  # a pool is light: only workers load JAX
+    from keyflock_client_sim.training.train_job import TrainedDelta, TrainJob
 
 AnswerT = TypeVar("AnswerT")
 
@@ -121,7 +123,7 @@ class WorkerPool:
         """Gives all workers a model's bytes, as ``keyflock_compression.encode_weights`` made them."""
         return self._shelf.publish(body)
 
-    async def train(self, job: TrainJob) -> TrainedDelta:
+    async def train(self, job: "TrainJob") -> "TrainedDelta":
         """Local training of one simulated phone: see ``TrainJob``."""
         return await self.run(job)
 

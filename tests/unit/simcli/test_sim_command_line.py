@@ -1,0 +1,90 @@
+"""``keyflock-sim`` from the outside: small runs, and failures of one line each."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def keyflock_sim(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from keyflock_client_sim.cli import main; main()", *arguments],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Path:
+    path = tmp_path / "chat.jsonl"
+    lines = (
+        json.dumps({"user": f"u{number}", "messages": ["you and the people of it say so"] * 30})
+        for number in range(30)
+    )
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_pretrained_checkpoint_is_measured_beside_the_baselines(chat: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+
+    trained = keyflock_sim(
+        "pretrain", "--data", str(chat), "--out", str(model), "--size", "tiny", "--epochs", "2",
+        "--workers", "1", cache=tmp_path,
+    )  # fmt: skip
+    measured = keyflock_sim(
+        "evaluate", "--model", str(model), "--data", str(chat), "--users", "5", "--workers", "1", "--json",
+        cache=tmp_path,
+    )  # fmt: skip
+
+    assert trained.returncode == 0, trained.stderr
+    assert "1,284 parameters, trained on chat.jsonl" in trained.stderr
+    assert not model.with_name("model.safetensors.state").exists()
+    assert measured.returncode == 0, measured.stderr
+    report = json.loads(measured.stdout)
+    assert list(report["models"]) == ["model", "unigram", "trigram"]
+    assert report["users"] == 5
+    assert report["models"]["trigram"]["recall_at_1"]["micro"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["pretrain", "--size", "huge", "--out", "x"], 2, "no model size 'huge'; there are full, medium"),
+        (["pretrain"], 2, "Missing option '--out'"),
+        (
+            ["pretrain", "--data", "missing.jsonl", "--out", "x"],
+            5,
+            "missing.jsonl: No such file or directory",
+        ),
+        (["evaluate", "--model", "missing"], 5, "missing: No such file or directory"),
+        (["evaluate", "--model", __file__], 5, "test_sim_command_line.py: not a safetensors document"),
+        (["dance"], 2, "No such command 'dance'"),
+    ],
+)
+def test_a_failure_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, complaint: str, tmp_path: Path
+) -> None:
+    ended = keyflock_sim(*arguments, cache=tmp_path)
+
+    assert ended.returncode == code
+    assert ended.stdout == ""
+    assert complaint in ended.stderr
+    assert ended.stderr.startswith("keyflock-sim: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_help_does_not_wait_for_jax(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from keyflock_client_sim.cli import application\n"
+        "sys.exit('jax' in sys.modules or 'keyflock_models' in sys.modules)\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+
+    assert ended.returncode == 0

@@ -1,0 +1,75 @@
+"""A phone's training through the pool: the same delta as in one process, encoded as the assignment says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keyflock_client_sim.training.pool import JobError, WorkerPool
+from keyflock_client_sim.training.shelf import ModelDigest
+from keyflock_client_sim.training.train_job import TrainJob, local_training
+from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode_weights
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.local_training import local_train
+from keyflock_server.protocol.messages import TrainingPlan
+
+CONFIG = ModelConfig.named("tiny")
+LAYOUT = ParamLayout.of(CONFIG)
+WEIGHTS = np.random.default_rng(1).normal(0, 0.1, LAYOUT.size).astype(np.float32)
+SEQUENCES = np.random.default_rng(2).integers(4, 64, (20, 9), dtype=np.int32)
+PLAN = TrainingPlan(learning_rate=0.3, batch_size=8, sequence_length=8, max_examples=16)
+
+
+def job(model: ModelDigest, codec: CodecSpec) -> TrainJob:
+    return TrainJob(
+        model=model,
+        config=CONFIG,
+        sequences=SEQUENCES,
+        plan=PLAN,
+        codec=codec.to_wire(),
+        seed=7,
+        measures_error=True,
+    )
+
+
+async def test_the_container_holds_what_local_training_gives_in_this_process(compilation_cache: Path) -> None:
+    codec = CodecSpec(codec="float32")
+
+    async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
+        model = pool.publish(encode_weights(WEIGHTS, LAYOUT, precision="float32"))
+        trained = await pool.train(job(model, codec))
+
+    expected = local_train(CONFIG, WEIGHTS, SEQUENCES, local_training(PLAN), seed=7)
+    np.testing.assert_allclose(
+        decode(trained.container, LAYOUT, spec=codec).dense(), expected.delta, rtol=1e-4, atol=1e-6
+    )
+    assert trained.examples == 16
+    assert trained.loss_after < trained.loss_before
+    assert trained.train_s > 0
+    assert trained.error_nmse == 0.0
+
+
+async def test_a_lossy_codec_says_what_it_lost_and_an_unpublished_model_is_an_error(
+    compilation_cache: Path,
+) -> None:
+    async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
+        model = pool.publish(encode_weights(WEIGHTS, LAYOUT))
+        trained = await pool.train(job(model, DEFAULT_SPEC))
+
+        assert trained.error_nmse is not None
+        assert 0.0 < trained.error_nmse < 1.0
+        with pytest.raises(JobError, match=r"^UnknownModelError: no model 000000000000 on the shelf$"):
+            await pool.train(job(ModelDigest("0" * 64), DEFAULT_SPEC))
+
+
+def test_every_field_of_a_plan_that_changes_the_mathematics_reaches_local_training() -> None:
+    plan = TrainingPlan(
+        learning_rate=0.5, epochs=2, batch_size=4, max_examples=9, gradient_clip_norm=1.5, candidates=40
+    )
+
+    training = local_training(plan)
+
+    assert training.learning_rate == 0.5
+    assert (training.epochs, training.batch_size, training.max_examples) == (2, 4, 9)
+    assert (training.gradient_clip_norm, training.candidates) == (1.5, 40)
