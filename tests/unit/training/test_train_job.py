@@ -50,7 +50,7 @@ async def test_the_container_holds_what_local_training_gives_in_this_process(com
     assert trained.error_nmse == 0.0
 
 
-async def test_a_lossy_codec_says_what_it_lost_and_an_unpublished_model_is_an_error(
+async def test_a_lossy_codec_says_what_it_lost_and_an_unpublished_model_is_refused(
     compilation_cache: Path,
 ) -> None:
     async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
