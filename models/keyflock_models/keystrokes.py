@@ -50,7 +50,7 @@ class PrefixRanges:
         self.alphabetical: I32 = np.array(by_word, np.int32)
 
     def of(self, word_id: int) -> list[tuple[int, int]]:
-        """For each number of letters typed, 0 to all but the last: the range of words that begin with them."""
+        """The range of words that begin with its first k letters, for k from 0 to all but the last."""
         word, low, high = self._words[word_id], 0, len(self._sorted)
         ranges = []
         for letters in range(len(word)):

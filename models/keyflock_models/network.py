@@ -6,7 +6,7 @@ pure function under `jit`. The module takes its vocabulary's size from the array
 the candidate softmax works.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import jax
@@ -81,11 +81,17 @@ def init_params(config: ModelConfig, key: jax.Array, log_frequencies: F32 | None
     Raises:
         ValueError: log_frequencies is not of shape (V,).
     """
-    module = CifgLanguageModel(config, rngs=nnx.Rngs(params=key))
-    params: Params = dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+    params: Params = _drawn(config, key)
     if log_frequencies is not None:
         if log_frequencies.shape != (config.vocabulary_size,):
             msg = f"{log_frequencies.shape} log-frequencies for {config.vocabulary_size} words"
             raise ValueError(msg)
         params["output_bias"] = jnp.asarray(log_frequencies, jnp.float32)
+    return params
+
+
+@partial(jax.jit, static_argnames=("config",))
+def _drawn(config: ModelConfig, key: jax.Array) -> Params:
+    module = CifgLanguageModel(config, rngs=nnx.Rngs(params=key))
+    params: Params = dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
     return params

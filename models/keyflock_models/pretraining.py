@@ -42,11 +42,11 @@ class PretrainingConfig:
     """How version 0 is trained."""
 
     #: Of Adam, at its highest.
-    learning_rate: float = 4e-3
+    learning_rate: float = 1e-2
     #: Sequences a step.
-    batch_size: int = 64
+    batch_size: int = 32
     #: Sampled words beside the batch's own under the softmax, at least; 0 is the full softmax.
-    candidates: int = 0
+    candidates: int = 500
     #: Share of the training in which the learning rate rises to its highest.
     warm_up_ratio: float = 0.05
     #: Upper bound on the L2 norm of each step's gradient.

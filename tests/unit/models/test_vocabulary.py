@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from keyflock_models.public_vocabulary import public_vocabulary
+from keyflock_models.special_tokens import BOS, EOS, OOV, PAD, SPECIAL_TOKENS
+from keyflock_models.tokenizer import MASKED, NUMBER, tokenize
+from keyflock_models.vocabulary import Vocabulary, VocabularyError, vocabulary_of
+
+
+def test_the_public_vocabulary_has_exactly_the_asked_size_and_begins_with_the_special_tokens() -> None:
+    vocabulary = public_vocabulary("en", 10_000)
+
+    assert len(vocabulary) == len(set(vocabulary.words)) == 10_000
+    assert vocabulary.words[:8] == ("<pad>", "<s>", "</s>", "<oov>", "the", "to", "and", "of")
+
+
+def test_every_public_word_is_what_the_tokenizer_makes_of_it() -> None:
+    vocabulary = public_vocabulary("en", 2_000)
+
+    assert all(tokenize(word) == [word] for word in vocabulary.words[4:])
+
+
+def test_public_words_go_by_falling_frequency_and_ties_by_the_alphabet() -> None:
+    vocabulary = public_vocabulary("en", 10_000)
+
+    order = list(zip(-vocabulary.log_frequencies[4:], vocabulary.words[4:], strict=True))
+    assert order == sorted(order)
+
+
+def test_a_smaller_public_vocabulary_is_the_beginning_of_a_larger_one() -> None:
+    assert public_vocabulary("en", 500).words == public_vocabulary("en", 2_000).words[:500]
+
+
+def test_a_language_without_a_list_is_refused_by_name() -> None:
+    with pytest.raises(VocabularyError, match="'xx'"):
+        public_vocabulary("xx", 100)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_a_size_that_cannot_be_met_is_refused(size: int) -> None:
+    with pytest.raises(VocabularyError, match="entries was asked for"):
+        public_vocabulary("en", size)
+
+
+def test_log_frequencies_are_those_of_a_distribution(toy_vocabulary: Vocabulary) -> None:
+    shares = np.exp(toy_vocabulary.log_frequencies.astype(np.float64))
+
+    assert shares.sum() == pytest.approx(1, abs=1e-6)
+    assert shares[EOS] == pytest.approx(0.2, abs=1e-6)
+    assert shares[OOV] == pytest.approx(0.08, abs=1e-6)
+    assert shares[PAD] == shares[BOS] < 1e-8
+
+
+def test_words_get_their_place_and_everything_else_becomes_oov(toy_vocabulary: Vocabulary) -> None:
+    tokens = ["ag", "ah", "zebra", MASKED, NUMBER, "<pad>", "</s>"]
+
+    assert toy_vocabulary.encode(tokens) == [4, 5, OOV, OOV, OOV, OOV, OOV]
+    assert toy_vocabulary.decode([4, 5, EOS]) == ["ag", "ah", "</s>"]
+
+
+def test_special_tokens_are_never_displayable(toy_vocabulary: Vocabulary) -> None:
+    assert toy_vocabulary.is_displayable.tolist() == [False] * 4 + [True] * 60
+
+
+def test_bytes_bring_back_the_same_vocabulary(toy_vocabulary: Vocabulary) -> None:
+    again = Vocabulary.from_bytes(toy_vocabulary.to_bytes())
+
+    assert again.words == toy_vocabulary.words
+    assert again.digest == toy_vocabulary.digest
+    assert np.array_equal(again.log_frequencies, toy_vocabulary.log_frequencies)
+
+
+def test_the_digest_is_the_words_identity() -> None:
+    one = vocabulary_of(["a", "b"], [0.6, 0.3], oov=0.1, eos=0.1)
+    same_words = vocabulary_of(["a", "b"], [0.5, 0.4], oov=0.1, eos=0.1)
+    other_order = vocabulary_of(["b", "a"], [0.6, 0.3], oov=0.1, eos=0.1)
+
+    assert one.digest == same_words.digest != other_order.digest
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("a", "b"), "begins with"),
+        (SPECIAL_TOKENS, "begins with"),
+        ((*SPECIAL_TOKENS, "a", "a"), "appear twice"),
+        ((*SPECIAL_TOKENS, ""), "empty"),
+        ((*SPECIAL_TOKENS, "a\nb"), "line break"),
+    ],
+)
+def test_words_that_cannot_be_a_vocabulary_are_refused(words: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(VocabularyError, match=reason):
+        Vocabulary(words, np.zeros(len(words), np.float32))
+
+
+def test_frequencies_that_are_not_one_finite_number_a_word_are_refused() -> None:
+    words = (*SPECIAL_TOKENS, "a")
+
+    for frequencies in (np.zeros(4, np.float32), np.full(5, np.nan, np.float32)):
+        with pytest.raises(VocabularyError, match="finite log-frequencies"):
+            Vocabulary(words, frequencies)
+
+
+def test_bytes_that_are_no_vocabulary_are_refused_with_the_reason(toy_vocabulary: Vocabulary) -> None:
+    with pytest.raises(VocabularyError, match="not a safetensors document"):
+        Vocabulary.from_bytes(b"garbage")
+    with pytest.raises(VocabularyError, match=r"vocabulary\.words"):
+        Vocabulary.from_tensors({"vocabulary.words": np.zeros(3, np.float32)})
+    tensors = toy_vocabulary.to_tensors() | {"vocabulary.words": np.array([0xFF, 0xFE], np.uint8)}
+    with pytest.raises(VocabularyError, match="not UTF-8"):
+        Vocabulary.from_tensors(tensors)
