@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from keyflock_client_sim.cli import demo, evaluate, pretrain
+from keyflock_client_sim.cli import demo, evaluate, pretrain, run
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Phones that behave like phones, and the models that they start from.",
 )
 app.command("demo")(demo.demo)
+app.command("run")(run.run)
 app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 
