@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keyflock_models.arrays import F64, I32, Bool
+from keyflock_models.arrays import F64, I32, I64, Bool
 from keyflock_models.per_user import PerUser
 from keyflock_models.scoring import Scorer, TokenScores
 from keyflock_models.special_tokens import EOS, OOV
@@ -78,7 +78,7 @@ def evaluate(scorer: Scorer, sequences_of_users: Mapping[str, I32]) -> Evaluatio
     return summed_by_user(users, owner[scores.row], scores)
 
 
-def summed_by_user(users: tuple[str, ...], owner: I32 | np.ndarray, scores: TokenScores) -> Evaluation:
+def summed_by_user(users: tuple[str, ...], owner: I64, scores: TokenScores) -> Evaluation:
     """The evaluation of scored targets that belong to these users.
 
     Args:

@@ -29,7 +29,7 @@ def test_each_measure_counts_the_targets_that_it_says() -> None:
         nll=[1.0, 2.0, 6.0, 0.5, 0.25],
     )
 
-    found = summed_by_user(("ada",), np.zeros(5, np.int32), typed)
+    found = summed_by_user(("ada",), np.zeros(5, np.int64), typed)
 
     assert found.recall_at_1.micro == 1 / 4
     assert found.recall_at_3.micro == 2 / 4
@@ -41,13 +41,13 @@ def test_each_measure_counts_the_targets_that_it_says() -> None:
 
 
 def test_the_eleventh_place_is_worth_nothing() -> None:
-    found = summed_by_user(("a",), np.zeros(1, np.int32), scores([9], [10], first=[False], nll=[1]))
+    found = summed_by_user(("a",), np.zeros(1, np.int64), scores([9], [10], first=[False], nll=[1]))
 
     assert found.mrr_at_10.micro == 0
 
 
 def test_micro_weighs_words_and_mean_weighs_users() -> None:
-    owner = np.array([0, 0, 0, 1])
+    owner = np.array([0, 0, 0, 1], np.int64)
 
     found = summed_by_user(
         ("much", "little"), owner, scores([9] * 4, [0, 0, 0, 5], first=[True] * 4, nll=[1.0] * 4)
