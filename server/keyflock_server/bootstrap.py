@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.http.admin import AdminEndpoints
@@ -26,10 +24,11 @@ from keyflock_server.identity.keys import load_or_create_admin_token, load_or_cr
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobs
 from keyflock_server.storage.sql.store import SqlStore
+from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.observation import Observation
 
-_log: Final = structlog.get_logger("keyflock.server")
+_log: Final = logger("keyflock.server")
 
 
 def system_clock() -> datetime:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,17 +30,12 @@ every = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Everything that is logged, at the most talkative level."""
-    import logging
-
-    import structlog
-
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     stream = io.StringIO()
     configure_logs("json", "DEBUG", stream)
     yield stream
     root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(

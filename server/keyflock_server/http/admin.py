@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-import structlog
 
 from keyflock_server.http import operator_calls
 from keyflock_server.http.documents import JSON
@@ -21,9 +20,10 @@ from keyflock_server.protocol.messages import Name
 from keyflock_server.protocol.operator import Populations, Rounds, Tasks
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.task import TaskError, parse_task
+from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
-_log: Final = structlog.get_logger("keyflock.operator")
+_log: Final = logger("keyflock.operator")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
-import structlog
-
 from keyflock_server.http.documents import Format
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routed, Routes
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
 #: Brings a body of at most so many bytes, or raises Refused.
 ReadBody = Callable[[int], Awaitable[bytes]]
 Clock = Callable[[], datetime]
 
-_log: Final = structlog.get_logger("keyflock.http")
+_log: Final = logger("keyflock.http")
 _UNROUTED: Final = "unrouted"
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import structlog
 from aiohttp import web
 
 from keyflock_server.data_folder import DataFolder
@@ -16,8 +15,9 @@ from keyflock_server.http.addresses import Addresses
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.listeners import Listener
 from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.telemetry.logs import logger
 
-_log: Final = structlog.get_logger("keyflock.server")
+_log: Final = logger("keyflock.server")
 
 
 class BackgroundLoopError(Exception):

@@ -1,5 +1,8 @@
 """Structured logs: one event a line, JSON or for a console, with what must not be there taken out.
 
+Events go through the standard library's loggers under ``keyflock``, so a program that embeds a server decides
+as it always does what becomes of them; ``keyflock serve`` decides by ``configure_logs``.
+
 Redaction is the last gate, not the rule: nobody passes a secret or a body to a log in the first place. It
 works on names (``token=...``), on kinds (bytes become their length) and on shapes (anything that looks like a
 token inside a text, a traceback included).
@@ -48,6 +51,16 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose methods take an event and its key-value pairs."""
+    bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return bound
+
+
 def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | None = None) -> None:
     """Send this process's logs, those of libraries included, through one redacting pipeline.
 
@@ -56,24 +69,6 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | Non
         level: Events below it are dropped.
         stream: Where lines go; None is standard error.
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.format_exc_info,
-        redact,
-    ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -82,8 +77,18 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | Non
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.stdlib.ExtraAdder(),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()

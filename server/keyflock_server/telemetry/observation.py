@@ -2,12 +2,11 @@
 
 from typing import Final
 
-import structlog
-
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
-_log: Final = structlog.get_logger("keyflock.rounds")
+_log: Final = logger("keyflock.rounds")
 
 
 class Observation:
