@@ -46,7 +46,7 @@ def _played(scenario: Scenario, *, as_json: bool, out: Path | None) -> int:
     console = Console(stderr=as_json)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyflock-load-")))
-        console.print(f"{scenario.name}: {scenario.purpose} About {_minutes(scenario)} ...")
+        console.print(f"{scenario.name}: {scenario.purpose} {_minutes(scenario)} ...", soft_wrap=True)
         try:
             outcome = run(scenario, scratch / "server")
         except ServerStartError as error:

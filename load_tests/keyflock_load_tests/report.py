@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from keyflock_load_tests.measurement import LOST_ON_PURPOSE
 from keyflock_load_tests.outcome import Outcome
 
 _LATENCY_COLUMNS = ("count", "per_s", "p50_ms", "p99_ms", "p999_ms", "max_ms")
@@ -14,9 +15,14 @@ def print_report(outcome: Outcome, console: Console) -> None:
     """Prints everything to ``console``."""
     console.print(_latency_table(outcome))
     notes = outcome.measurements
-    console.print(f"check-ins    {_tally(notes.check_ins)}")
-    console.print(f"visits       {_tally(notes.endings)}")
-    console.print(f"errors       {_tally(notes.errors()) or 'none'}")
+    for name, counts in (
+        ("check-ins", notes.check_ins),
+        ("visits", notes.endings),
+        ("errors", notes.errors()),
+    ):
+        console.print(f"{name:<12} {_tally(counts) or 'none'}", soft_wrap=True)
+    cut = sum(sample.outcome == LOST_ON_PURPOSE for sample in notes.samples)
+    console.print(f"cut on purpose after the report was sent: {cut}")
     console.print(_goal_table(outcome))
     books = outcome.correctness
     equal = "==" if books.reports_acked == books.reports_counted else "!="
@@ -38,7 +44,7 @@ def _latency_table(outcome: Outcome) -> Table:
     )
     table.add_column("call")
     for column in _LATENCY_COLUMNS:
-        table.add_column(column.replace("_ms", " ms").replace("_per", "/"), justify="right")
+        table.add_column(column.replace("_", " ", 1), justify="right")
     for call, found in outcome.figures().items():
         if "p99_ms" in found:
             count, *rest = (found[column] for column in _LATENCY_COLUMNS)

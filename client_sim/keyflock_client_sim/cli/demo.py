@@ -67,9 +67,7 @@ def demo(
         )
     except DemoError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
-    # A demo that is told to end does so like one that is interrupted: by leaving every block in order.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
+    _end_in_order()
     result = _played(options, as_json=as_json)
     if as_json:
         sys.stdout.write(json.dumps(result.summary()) + "\n")
@@ -108,6 +106,16 @@ def _played(options: DemoOptions, *, as_json: bool) -> "DemoResult":
     print_verdict(result, console)
     console.print(f"learning curve        {_picture(result, options.keep)}")
     return result
+
+
+def _end_in_order() -> None:
+    """Whoever tells the demo to end gets what Ctrl-C gives: every block is left, no process stays.
+
+    A shell script starts its background jobs deaf to Ctrl-C; a demo that could not be ended would be worse.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _picture(result: "DemoResult", keep: Path | None) -> str:

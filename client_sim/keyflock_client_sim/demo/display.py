@@ -45,7 +45,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def begin(self, doing: str) -> None:
         """What is being done now, without knowing how long it takes."""

@@ -18,16 +18,16 @@ def save_learning_curve(result: DemoResult, path: Path) -> None:
         def percent(recall: Recall, suggestions: int = suggestions) -> float:
             return 100.0 * (recall.at_1 if suggestions == 1 else recall.at_3)
 
-        measured = [(row.sequence, percent(row.recall)) for row in result.rounds if row.recall is not None]
-        if measured:
-            panel.plot(*zip(*measured, strict=True), ".-", color="#08519c", label="a sample, by round")
-        last = result.rounds[-1].sequence if result.rounds else 0
-        ends = ([0, last], [percent(result.start), percent(result.end)])
-        panel.plot(*ends, "D", color="#d94801", label="all held-out phones: version 0 and last")
+        measured = [(0, percent(result.start_at_a_glance))]
+        measured += [(row.version, percent(row.recall)) for row in result.rounds if row.recall is not None]
+        panel.plot(*zip(*measured, strict=True), ".-", color="#08519c", label="a sample of their text")
+        ends = ([0, measured[-1][0]], [percent(result.start), percent(result.end)])
+        panel.plot(*ends, "D", color="#d94801", label="all their text: version 0 and the last")
         for name, recall, style in (("trigram", result.trigram, "--"), ("unigram", result.unigram, ":")):
             panel.axhline(percent(recall), linestyle=style, color="grey", label=f"{name} (central)")
         panel.set_title(f"recall@{suggestions}")
-        panel.set_xlabel("round")
+        panel.set_xlabel("model version")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_ylabel("%")
         panel.grid(alpha=0.3)
     panels[0].legend(loc="best", fontsize="small")

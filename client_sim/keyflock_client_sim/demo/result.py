@@ -46,6 +46,8 @@ class DemoResult:
     reports_acked: int
     reports_counted: int
     start: Recall
+    #: Version 0 on the sample that the rounds are judged on.
+    start_at_a_glance: Recall
     end: Recall
     unigram: Recall
     trigram: Recall
@@ -96,7 +98,7 @@ class DemoResult:
             "held_out_devices": self.held_out_devices,
             "pretrain_s": round(self.pretrain_s, 1),
             "seconds": round(self.seconds, 1),
-            "curve": curve(self.rounds, self.start),
+            "curve": curve(self.rounds, self.start_at_a_glance),
         }
 
 

@@ -111,7 +111,8 @@ class _Demo:
             judge = Judge(pool, Downloads(exchange, INSTALLATION), checkpoint, text)
             self.display.begin("judging version 0, and counting words for comparison")
             start, unigram, trigram = await asyncio.gather(judge.in_full(0), judge.unigram(), judge.trigram())
-            self.display.show_start(await judge.at_a_glance(0))
+            start_at_a_glance = await judge.at_a_glance(0)
+            self.display.show_start(start_at_a_glance)
 
             ledger = Ledger()
             fleet = self._fleet(text, checkpoint, pool, exchange, ledger)
@@ -131,6 +132,7 @@ class _Demo:
             reports_acked=fleet.books.reports_acked,
             reports_counted=counted,
             start=recall_of(start),
+            start_at_a_glance=start_at_a_glance,
             end=recall_of(end),
             unigram=recall_of(unigram),
             trigram=recall_of(trigram),

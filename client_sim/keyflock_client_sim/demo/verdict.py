@@ -24,12 +24,14 @@ def print_verdict(result: DemoResult, console: Console) -> None:
     console.print(table)
     console.print(
         f"gain over version 0   recall@1 {_points(result.gain_at_1)}   recall@3 {_points(result.gain_at_3)}"
-        "   [dim](95 % paired bootstrap over users)[/]"
+        "   [dim](95 % paired bootstrap over users)[/]",
+        soft_wrap=True,
     )
     console.print(
         f"upload                {byte_size(result.bytes_per_report)} a report against "
         f"{byte_size(result.fp32_bytes)} in float32: "
-        f"{result.bits_per_parameter:.3f} bits a parameter{_nmse(result)}"
+        f"{result.bits_per_parameter:.3f} bits a parameter{_nmse(result)}",
+        soft_wrap=True,
     )
     equal = result.reports_acked == result.reports_counted
     console.print(

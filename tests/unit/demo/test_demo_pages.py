@@ -28,6 +28,7 @@ RESULT = DemoResult(
     reports_acked=48,
     reports_counted=48,
     start=Recall(0.10, 0.18),
+    start_at_a_glance=Recall(0.10, 0.18),
     end=Recall(0.13, 0.21),
     unigram=Recall(0.04, 0.09),
     trigram=Recall(0.11, 0.19),
