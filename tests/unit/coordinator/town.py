@@ -20,6 +20,7 @@ from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Assignment, CheckIn, EnrolRequest, Refusal, Report
 from keyflock_server.rounds.task import TaskSpec, parse_task
+from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.memory import MemoryBlobs, MemoryStore
 
 POPULATION = PopulationName("en")
@@ -33,8 +34,8 @@ class Town:
     """One coordinator, its clock, its store, and what phones and operators do there."""
 
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    store: MemoryStore = field(default_factory=MemoryStore)
-    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
+    store: Store = field(default_factory=MemoryStore)
+    blobs: Blobs = field(default_factory=MemoryBlobs)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:

@@ -1,0 +1,80 @@
+"""No single phone's update is ever on a disk: not its bytes, not its numbers, in no encoding of ours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from tests.unit.coordinator.town import LAYOUT, Town
+
+from keyflock_compression import CodecSpec, encode
+from keyflock_compression.container import parse
+from keyflock_compression.limits import DEFAULT_LIMITS
+from keyflock_server.protocol.messages import Report
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.blobs import LocalBlobs
+from keyflock_server.storage.sql.store import SqlStore
+
+
+def encodings(delta: np.ndarray, container: bytes) -> list[bytes]:
+    """Every form in which this update could lie about: 16 bytes of each are enough to know it by."""
+    inside = parse(container, DEFAULT_LIMITS)
+    streams = [zstandard.ZstdDecompressor().decompress(stream) for stream in inside.streams]
+    numbers = [delta.astype(kind).tobytes() for kind in ("<f4", ">f4", "<f8", "<f2")]
+    weighted = (delta * np.float32(7)).astype("<f4").tobytes()
+    ending = container[-24:]  # with the digest; how a container begins says nothing of what is in it
+    whole = [ending, *inside.streams, *streams, *numbers, weighted, delta[::-1].tobytes()]
+    return [form[8:24] for form in whole if len(form) >= 24 and any(form[8:24])]
+
+
+@pytest.mark.parametrize("codec", ["float32", "dense", "deadzone"])
+async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, codec: str) -> None:
+    town = Town(
+        store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
+        blobs=LocalBlobs(tmp_path / "blobs"),
+    )
+    await town.coordinator.start()
+    await town.found()
+    table = 'codec = "deadzone"\nstep_rms = 0.05' if codec == "deadzone" else f'codec = "{codec}"'
+    await town.task(round="goal = 8", codec=table)
+    spec = (
+        CodecSpec(codec="deadzone", step_rms=0.05)
+        if codec == "deadzone"
+        else CodecSpec.from_wire({"codec": codec})
+    )
+    rng, pending = np.random.default_rng(3), 0
+    planted: list[list[bytes]] = []
+
+    def look() -> None:
+        """Reads everything there is, the write-ahead log included."""
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        everything = b"\n".join(path.read_bytes() for path in files)
+        assert b"SQLite format 3" in everything
+        for forms in planted:
+            assert not any(form in everything for form in forms)
+
+    for _ in range(8):
+        claims = await town.assigned(await town.enrol())
+        delta = rng.standard_normal(LAYOUT.size).astype(np.float32)
+        container = encode(delta, LAYOUT, spec, seed=1)
+        planted.append(encodings(delta, container))
+        assert len(planted[-1]) >= 6
+        try:
+            await town.coordinator.report(claims, Report(delta=container, examples=7))
+        except Refused as refused:
+            pending += refused.code is ProblemCode.REPORT_PENDING
+        look()
+    await town.coordinator.tick()
+    look()
+    await town.coordinator.stop()
+    look()
+
+    assert pending == 6
+
+
+async def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
+    delta = np.random.default_rng(3).standard_normal(LAYOUT.size).astype(np.float32)
+    container = encode(delta, LAYOUT, CodecSpec(codec="dense"), seed=1)
+    (tmp_path / "leak").write_bytes(b"..." + delta.tobytes() + b"...")
+
+    assert any(form in (tmp_path / "leak").read_bytes() for form in encodings(delta, container))
