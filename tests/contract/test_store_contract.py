@@ -151,6 +151,8 @@ async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_n
 
     assert await store.rounds.get(RoundId("t-1")) == record
     assert await store.rounds.assignments(RoundId("t-1")) == [assignment("a")]
+    assert await store.rounds.assignment(RoundId("t-1"), DeviceId("a")) == assignment("a")
+    assert await store.rounds.assignment(RoundId("t-1"), DeviceId("b")) is None
 
 
 async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction(store: Store) -> None:

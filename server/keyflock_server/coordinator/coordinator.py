@@ -7,6 +7,7 @@ from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
+from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.rounds import Rounds
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
@@ -78,6 +79,9 @@ class Coordinator:
         for desk in self._desks.values():
             await self._flusher.flush_if_due(desk)
         await self._intake.settle()
+        for desk in self._desks.values():
+            if desk.open is not None:
+                desk.open.batch.settle_all(Outcome.STOPPING)
         self._world.workbench.close()
         await self._world.store.close()
 

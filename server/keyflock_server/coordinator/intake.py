@@ -147,11 +147,12 @@ class Intake:
                 return Receipt(counted=True, return_window=_window(desk))
             case Outcome.ROUND_GONE:
                 raise _gone()
+            case Outcome.STOPPING:
+                raise Refused(ProblemCode.NOT_READY, "The server is stopping; send the report again.")
 
     async def _late(self, claims: AssignmentClaims, digest: bytes) -> Receipt:
         """The round is over: a report that was counted is acknowledged again, another is too late."""
-        rows = await self._world.store.rounds.assignments(claims.round)
-        member = next((row for row in rows if row.device == claims.device), None)
+        member = await self._world.store.rounds.assignment(claims.round, claims.device)
         if member is None or member.state is not AssignmentState.COUNTED:
             raise _gone()
         return _repeated(member, digest, self._desks.get(claims.task))

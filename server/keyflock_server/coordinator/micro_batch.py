@@ -21,6 +21,8 @@ class Outcome(Enum):
     COUNTED = auto()
     #: The round ended without it.
     ROUND_GONE = auto()
+    #: This process stops before the batch is full; the report is not counted and may be sent again.
+    STOPPING = auto()
 
 
 class NormBeyondBound(Exception):

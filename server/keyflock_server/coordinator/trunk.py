@@ -39,6 +39,7 @@ class Trunk:
         self._world = world
         self._downloads: OrderedDict[str, Download] = OrderedDict()
         self._layouts: dict[str, ParamLayout] = {}
+        self._vocabularies: dict[str, bytes] = {}
 
     async def found(self, name: PopulationName, checkpoint: bytes) -> PopulationRecord:
         """A new population whose version 0 is this checkpoint.
@@ -149,7 +150,10 @@ class Trunk:
     async def vocabulary(self, name: PopulationName) -> bytes:
         """The words that the model's rows mean, as version 0 brought them."""
         await self.population(name)
-        return (await self.checkpoint(name, 0)).vocabulary.to_bytes()
+        if name not in self._vocabularies:
+            checkpoint = await self.checkpoint(name, 0)
+            self._vocabularies[name] = checkpoint.vocabulary.to_bytes()
+        return self._vocabularies[name]
 
 
 def next_checkpoint(before: Checkpoint, weights: F32, lineage: dict[str, str]) -> Checkpoint:

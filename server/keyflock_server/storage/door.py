@@ -124,6 +124,10 @@ class RoundTable(Protocol):
         """The round's assignments."""
         ...
 
+    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+        """One device's assignment in the round."""
+        ...
+
     async def purge_forgotten(self, round_id: RoundId) -> None:
         """Delete the assignments of devices that are no longer enrolled."""
         ...

@@ -194,6 +194,9 @@ class _Rounds:
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
         return [row for row in self._rows.assignments.values() if row.round_id == round_id]
 
+    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+        return self._rows.assignments.get((round_id, device))
+
     async def purge_forgotten(self, round_id: RoundId) -> None:
         for key in list(self._rows.assignments):
             if key[0] == round_id and key[1] not in self._rows.devices:

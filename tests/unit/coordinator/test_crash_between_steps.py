@@ -23,7 +23,18 @@ class Dying:
     """A table or blob store that dies after a number of writes, before or after doing the last one."""
 
     READS = frozenset(
-        {"get", "all", "version", "versions", "of_task", "unfinished", "assignments", "count", "count_active"}
+        {
+            "get",
+            "all",
+            "version",
+            "versions",
+            "of_task",
+            "unfinished",
+            "assignments",
+            "assignment",
+            "count",
+            "count_active",
+        }
     )
 
     def __init__(self, inner: Any, budget: list[int], *, after_write: bool) -> None:  # noqa: ANN401 - any table

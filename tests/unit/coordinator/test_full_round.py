@@ -316,6 +316,21 @@ async def test_a_forgotten_device_leaves_nothing_behind_and_its_sum_stays(town: 
     assert (await town.coordinator.forget(claims[0].device)).devices == 0
 
 
+async def test_whoever_waits_while_the_server_stops_is_told_to_send_again() -> None:
+    town = Town(ack_wait_s=60.0)
+    await town.coordinator.start()
+    await town.found()
+    await town.task(round="goal = 8")
+    (claims,) = await cohort(town, 1)
+
+    waiting = asyncio.create_task(send(town, claims, 1))
+    while not town.coordinator._desks[claims.task].open.batch.sum.count:  # type: ignore[union-attr]  # noqa: ASYNC110 - it is open; there is no event for "decoded"
+        await asyncio.sleep(0)
+    await town.coordinator.stop()
+
+    assert await waiting == ProblemCode.NOT_READY
+
+
 async def restarted(town: Town) -> Coordinator:
     """The process is gone without a word; another begins on the same store."""
     town.coordinator = town.another_coordinator()

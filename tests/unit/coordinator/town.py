@@ -36,6 +36,7 @@ class Town:
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     store: Store = field(default_factory=MemoryStore)
     blobs: Blobs = field(default_factory=MemoryBlobs)
+    ack_wait_s: float = 0.0
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Town:
             new_id=lambda: f"{next(self.numbers):032x}",
             observer=Silent(),
             workbench=Workbench(),
-            ack_wait_s=0.0,
+            ack_wait_s=self.ack_wait_s,
         )
         return Coordinator(world)
 

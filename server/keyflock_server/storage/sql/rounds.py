@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import FINAL_PHASES, Phase, Round
 from keyflock_server.rounds.task import stored_task
@@ -138,6 +138,13 @@ class SqlRounds:
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return [_assignment(row) for row in rows]
+
+    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+        """One device's assignment in the round."""
+        query = select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else _assignment(row)
 
     async def purge_forgotten(self, round_id: RoundId) -> None:
         """Delete the assignments of devices that are no longer enrolled."""
