@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test check format bench bench-learning clean
+.PHONY: help setup demo test check format bench bench-learning load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,6 +26,16 @@ demo: $(STAMP)  ## the main job, end to end: phones learn together over HTTP (ma
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
+	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.training $(ARGS)
+
+bench-learning: $(STAMP)  ## up to an hour: federated against central training; run again to go on
+	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)
+
+load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
+	@$(BIN)/python -m keyflock_load_tests steady_day $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
