@@ -188,7 +188,7 @@ def _end(rounds: int | None) -> "Callable[[Books], bool]":
     def is_over(books: "Books") -> bool:
         if rounds is not None and books.rounds_closed >= rounds:
             return True
-        return books.assigned > 0 and books.turned_away["no_active_task"] > 0
+        return books.assigned > 0 and books.sent_home > 0
 
     return is_over
 

@@ -51,7 +51,7 @@ class Logbook:
     def turned_away(self, refusal: Refusal) -> None:
         """No work now."""
         self.tally.check_ins += 1
-        self._notices.append(TurnedAway(refusal.reason))
+        self._notices.append(TurnedAway(refusal.reason, refusal.return_window))
 
     def assigned(self, assignment: Assignment) -> None:
         """Work."""

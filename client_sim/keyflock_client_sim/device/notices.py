@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId, TaskName
-from keyflock_server.protocol.messages import RefusalReason
+from keyflock_server.protocol.messages import RefusalReason, ReturnWindow
 
 
 class Ending(StrEnum):
@@ -40,6 +40,7 @@ class TurnedAway:
     """Checked in, and there is no work now."""
 
     reason: RefusalReason
+    return_window: ReturnWindow
 
 
 @dataclass(frozen=True, slots=True)

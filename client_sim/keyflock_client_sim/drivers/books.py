@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 from keyflock_client_sim.device.notices import Acked, Assigned, Ended, Enrolled, Notice, Troubled, TurnedAway
 from keyflock_client_sim.device.states import State
 from keyflock_client_sim.fleet.phone import Phone
+from keyflock_server.protocol.messages import RefusalReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,9 @@ class Happening:
     at_s: float
     notice: Notice
 
+
+#: A server between two rounds has phones back sooner, one whose tasks are over does not.
+AN_HOUR_S: Final = 3_600.0
 
 #: Is told of everything, as it happens; must be quick and must not raise.
 Watch = Callable[[Happening], None]
@@ -42,6 +46,8 @@ class Books:
     #: Acknowledged reports by round.
     acked_by_round: Counter[str] = field(default_factory=Counter)
     turned_away: Counter[str] = field(default_factory=Counter)
+    #: Turned away because no task runs, and not only for the moment between two rounds.
+    sent_home: int = 0
     endings: Counter[str] = field(default_factory=Counter)
     #: ``<call>: <what was wrong>``.
     troubles: Counter[str] = field(default_factory=Counter)
@@ -82,8 +88,9 @@ class Books:
         match happening.notice:
             case Enrolled(is_refresh=is_refresh):
                 self.enrolled += not is_refresh
-            case TurnedAway(reason):
+            case TurnedAway(reason, window):
                 self.turned_away[reason.value] += 1
+                self.sent_home += reason is RefusalReason.NO_ACTIVE_TASK and window.min_s >= AN_HOUR_S
             case Assigned(model_version=version):
                 self.assigned += 1
                 self.first_version = (

@@ -96,7 +96,7 @@ class VirtualTimeFleet:
         self._queue: list[_Due] = []
         self._training: set[asyncio.Task[Trained]] = set()
         self._until: Callable[[Books], bool] = _never
-        self._plan(clock.now_s + tick_s, None, self._tick)
+        self._plan(clock.now_s, None, self._tick)
         for phone in phones:
             self._begin(phone, phone.device.wants)
 

@@ -1,0 +1,34 @@
+"""Small fleets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from keyflock_client_sim.drivers.toy_trainers import ToyTrainer
+from keyflock_client_sim.fleet.phone import Phone
+from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.profiles import PROFILES, FleetProfile
+from keyflock_server.protocol.identifiers import PopulationName
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Phones and who trains for them."""
+
+    phones: tuple[Phone, ...]
+    examples: dict[str, int]
+    trainer: ToyTrainer
+
+
+@pytest.fixture
+def crew() -> Callable[..., Crew]:
+    """Makes a fleet with a toy trainer."""
+
+    def hire(count: int = 12, profile: str | FleetProfile = "demo", seed: int = 1) -> Crew:
+        examples = {f"phone-{number}": 10 + number for number in range(count)}
+        chosen = PROFILES[profile] if isinstance(profile, str) else profile
+        phones = make(examples, population=PopulationName("en-US"), profile=chosen, seed=seed)
+        return Crew(phones, examples, ToyTrainer(examples))
+
+    return hire

@@ -1,0 +1,112 @@
+"""Phones and the real server together: inside one process in virtual time, and over HTTP."""
+
+import asyncio
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keyflock_client_sim.demo.admin_client import AdminClient
+from keyflock_client_sim.demo.server_process import running_server
+from keyflock_client_sim.device.backoff import Patience
+from keyflock_client_sim.drivers.books import Books
+from keyflock_client_sim.drivers.embedded import EmbeddedServerError, embedded_server, rounds
+from keyflock_client_sim.drivers.http_exchange import HttpExchange
+from keyflock_client_sim.drivers.real_time import RealTimeFleet
+from keyflock_client_sim.drivers.toy_trainers import RandomTrainer
+from keyflock_client_sim.drivers.virtual_clock import VirtualClock
+from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
+from keyflock_client_sim.fleet.phone import Phone
+from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.profiles import PROFILES
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.vocabulary import vocabulary_of
+from keyflock_server.protocol.identifiers import PopulationName
+
+CONFIG = ModelConfig.named("tiny")
+LAYOUT = ParamLayout.of(CONFIG)
+EXAMPLES = {f"phone-{number}": 10 + number for number in range(12)}
+POPULATION = PopulationName("en-US")
+TASK = """
+[task]
+name = "t"
+population = "en-US"
+[round]
+goal = 8
+max_rounds = 2
+[pacing]
+min_s = {min_s}
+max_s = {max_s}
+[training]
+learning_rate = 0.3
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> bytes:
+    words = [f"w{number}" for number in range(CONFIG.vocabulary_size - 4)]
+    vocabulary = vocabulary_of(words, [1 / len(words)] * len(words), oov=0.1, eos=0.1)
+    weights = np.random.default_rng(0).normal(0.0, 0.1, LAYOUT.size).astype(np.float32)
+    return Checkpoint(CONFIG, vocabulary, weights).to_bytes()
+
+
+def _phones(profile: str, patience: Patience | None = None) -> tuple[Phone, ...]:
+    return make(EXAMPLES, population=POPULATION, profile=PROFILES[profile], seed=1, patience=patience)
+
+
+def _task_is_over(books: Books) -> bool:
+    return books.sent_home > 0
+
+
+async def _in_virtual_time(folder: Path, checkpoint: bytes) -> tuple[dict[str, object], list[int]]:
+    clock = VirtualClock()
+    task = TASK.format(min_s=5.0, max_s=60.0)
+    async with embedded_server(
+        folder, clock, population=POPULATION, checkpoint=checkpoint, task=task
+    ) as server:
+        fleet = VirtualTimeFleet(_phones("demo"), server, RandomTrainer(EXAMPLES, LAYOUT), clock)
+        books = await fleet.run(until=_task_is_over, limit_s=7_200.0)
+        return books.summary(), [view.counted for view in await rounds(server, "t")]
+
+
+async def test_twelve_phones_close_two_rounds_in_virtual_time(tmp_path: Path, checkpoint: bytes) -> None:
+    summary, counted = await _in_virtual_time(tmp_path / "server", checkpoint)
+
+    assert counted == [8, 8]
+    assert summary["reports_acked"] == 16
+    assert summary["acked_by_round"] == {"t-1": 8, "t-2": 8}
+
+
+async def test_a_task_that_the_server_refuses_is_said_in_one_line(tmp_path: Path, checkpoint: bytes) -> None:
+    with pytest.raises(EmbeddedServerError, match="goal"):
+        async with embedded_server(
+            tmp_path / "server",
+            VirtualClock(),
+            population=POPULATION,
+            checkpoint=checkpoint,
+            task=TASK.format(min_s=5.0, max_s=60.0).replace("goal = 8", "goal = 0"),
+        ):
+            pass
+
+
+async def test_twelve_phones_close_two_rounds_over_http(tmp_path: Path, checkpoint: bytes) -> None:
+    phones = _phones("ideal", Patience(first_pause_s=0.2))
+    with running_server(tmp_path / "server") as process:
+        async with (
+            AdminClient(process.admin_url, process.admin_token()) as admin,
+            HttpExchange(process.sdk_url) as exchange,
+        ):
+            await admin.create_population(POPULATION, checkpoint)
+            await admin.create_task(TASK.format(min_s=0.05, max_s=0.5))
+            fleet = RealTimeFleet(phones, exchange, RandomTrainer(EXAMPLES, LAYOUT), time_scale=math.inf)
+
+            books = await fleet.run(until=_task_is_over, limit_s=60.0)
+
+            counted = [view.counted for view in await admin.rounds("t")]
+    assert sum(counted) == books.reports_acked
+    assert len(counted) == 2
+    assert all(count >= 8 for count in counted)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
