@@ -35,7 +35,7 @@ bench-learning: $(STAMP)  ## up to an hour: federated against central training; 
 	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)
 
 load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
-	@$(BIN)/python -m keyflock_load_tests steady_day $(ARGS)
+	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

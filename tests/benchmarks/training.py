@@ -33,7 +33,8 @@ def main() -> None:
     body = f"""{table(header, rows)}
 
 {ModelConfig().parameter_count:,} parameters, one epoch, batches of 16, encoding with the default codec
-included; one single-threaded process a core, {available_cores()} of them; median of {ROUNDS} runs of {CLIENTS} phones.
+included; one single-threaded process a core, {available_cores()} of them; median of {ROUNDS} runs of
+{CLIENTS} phones.
 """
     write(Section("training", "How fast simulated phones train", "make bench", body))
     print(body)
