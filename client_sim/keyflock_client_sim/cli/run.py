@@ -101,7 +101,7 @@ def run(
             return
         if checkpoint is None or task is None:
             raise CommandError("virtual time needs --checkpoint and --task", ExitCode.USAGE)
-        asyncio.run(_in_virtual_time(checkpoint.read_bytes(), task.read_text(encoding="utf-8"), wishes))
+        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode(), wishes))
     except (CorpusError, ProfileError, EmbeddedServerError) as error:
         raise CommandError(str(error), ExitCode.INPUT) from error
     except UnicodeDecodeError as error:
@@ -110,6 +110,13 @@ def run(
         raise CommandError(str(error), ExitCode.UNREACHABLE) from error
     except ConnectionError as error:
         raise CommandError(f"no server answers at {url}: {error}", ExitCode.UNREACHABLE) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}", ExitCode.INPUT) from error
 
 
 async def _in_real_time(url: str, wishes: _Wishes) -> None:
@@ -213,9 +220,4 @@ async def _redraw(draw: Callable[[], None]) -> None:
 
 def _silence_the_server() -> None:
     """Its log would be written between the figures; what goes wrong is in the phones' books."""
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logging.getLogger("keyflock").addHandler(logging.NullHandler())

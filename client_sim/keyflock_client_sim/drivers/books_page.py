@@ -32,7 +32,7 @@ def table(books: Books) -> Table:
     page.add_row("reports acked", f"{books.reports_acked:,}")
     for ending, count in books.endings.most_common():
         page.add_row(f"  ended otherwise: {ending}", f"{count:,}")
-    page.add_row("rounds closed", f"{books.rounds_closed:,}")
+    page.add_row("rounds closed, as phones saw it", f"{books.rounds_closed:,}")
     if books.reports_acked:
         page.add_row("bytes a report", _bytes(books.delta_bytes / books.reports_acked))
     page.add_row("bytes up", _bytes(books.bytes_up))
