@@ -29,7 +29,6 @@ def pretrain(
             min=0.01, max=1.0, help="Share of plays or users to train on; default: plays 1/3, files 1."
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on where a killed run of the same order was, or begin anew.")
     ] = True,
@@ -45,9 +44,7 @@ def pretrain(
     from keyflock_models.vocabulary import VocabularyError
 
     try:
-        asyncio.run(
-            _pretrain(out, data, size, seconds, epochs, seed, language, public_ratio, workers, resume)
-        )
+        asyncio.run(_pretrain(out, data, size, seconds, epochs, seed, language, public_ratio, resume))
     except (CorpusError, StateError, VocabularyError) as error:
         raise CommandError(str(error), ExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:
@@ -63,7 +60,6 @@ async def _pretrain(
     seed: int,
     language: str,
     public_ratio: float | None,
-    workers: int | None,
     resume: bool,
 ) -> None:
     from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
@@ -82,7 +78,7 @@ async def _pretrain(
     from keyflock_client_sim.pretraining import driver
     from keyflock_client_sim.pretraining.order import DEFAULT_EPOCHS, PretrainingOrder
     from keyflock_client_sim.pretraining.progress import write_whole
-    from keyflock_client_sim.training.pool import WorkerPool, available_cores
+    from keyflock_client_sim.training.pool import WorkerPool
 
     ratio = public_ratio if public_ratio is not None else (1 / 3 if data == SHAKESPEARE else 1.0)
     users, _ = take_public(corpus.users, ratio, seed=seed, group_of=corpus.group_of)
@@ -100,7 +96,7 @@ async def _pretrain(
         state_path.unlink(missing_ok=True)
     cache = user_cache_folder(os.environ) / "xla"
     console = Console(stderr=True)
-    async with WorkerPool(workers or available_cores(), compilation_cache=cache) as pool:
+    async with WorkerPool.undivided(compilation_cache=cache) as pool:
         with PretrainingBar(console) as bar:
             checkpoint = await driver.pretrain(
                 order, pool, clock=time.monotonic, state_path=state_path, on_progress=bar.show

@@ -30,7 +30,8 @@ async def pretrained(
 
     Args:
         order: What is to be trained.
-        pool: Its workers train if they must.
+        pool: Looked at for its compilation cache only. Training, where it must be, has a worker of its own
+            with all cores, while this pool's idle.
         folder: Where checkpoints are kept, such as ``user_cache_folder(...) / "pretrained"``.
         clock: Seconds that only go forward.
         on_progress: Told while there is training; not at all where there is none.
@@ -38,7 +39,8 @@ async def pretrained(
     found = kept(order, folder)
     if found is not None:
         return found
-    checkpoint = await pretrain(order, pool, clock=clock, on_progress=on_progress)
+    async with WorkerPool.undivided(compilation_cache=pool.compilation_cache) as trainer:
+        checkpoint = await pretrain(order, trainer, clock=clock, on_progress=on_progress)
     write_whole(checkpoint.to_bytes(), _path(order, folder))
     return checkpoint
 

@@ -13,9 +13,8 @@ class Progress:
 
     #: Share of the training that is behind, 0 to 1.
     ratio: float
-    #: Steps of each worker.
     step: int
-    #: Passes over the text, all workers together.
+    #: Passes over the text.
     epochs: float
     elapsed_s: float
     #: Mean loss of the last stretch, nats a target; under a candidate softmax an estimate.

@@ -1,11 +1,11 @@
-"""When pre-training ends, how far it is, and how many steps the workers take before they meet again."""
+"""When pre-training ends, how far it is, and how many steps are taken at a time."""
 
 from dataclasses import dataclass
 from typing import Final
 
-#: Steps before the first averaging, which also tells how fast this machine is.
+#: Steps of the first stretch, which tells how fast this machine is.
 FIRST_STRETCH_STEPS: Final = 10
-#: Steps between averagings. More would let the workers drift apart; fewer would cost copies.
+#: Steps of every other: a second or two at the default size.
 STRETCH_STEPS: Final = 50
 
 
@@ -14,7 +14,6 @@ class Schedule:
     """An end in time, in steps, or whichever comes first."""
 
     seconds: float | None
-    #: Steps of each worker.
     steps: int | None
 
     def ratio(self, step: int, elapsed_s: float) -> float:
@@ -24,7 +23,7 @@ class Schedule:
         return min(max(in_time, in_steps), 1.0)
 
     def next_stretch(self, step: int, elapsed_s: float, steps_per_s: float | None) -> int:
-        """Steps to take before the next averaging; at least one.
+        """Steps to take before looking up again; at least one.
 
         Args:
             step: Steps taken.

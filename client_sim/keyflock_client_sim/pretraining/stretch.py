@@ -1,10 +1,7 @@
-"""The part of pre-training that one worker does between two averagings."""
+"""Some steps of pre-training at a time, so that progress is seen and a state can be saved between them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -45,26 +42,3 @@ class Stretch:
             state, loss = pretrain_step(state, batch, self.plan, progress_ratio=float(ratio), seed=self.seed)
             losses.append(loss)
         return Stretched(state.to_bytes(), float(np.mean(losses)))
-
-
-def averaged(states: Sequence[PretrainingState]) -> PretrainingState:
-    """The mean of states that took the same number of steps from one beginning: parameters and moments.
-
-    Each worker runs ahead on its own batches for some seconds, then they meet. Against averaging the gradient
-    of every step this moves a thousandth of the bytes, and no worker ever waits within a step.
-
-    Source:
-        McDonald et al. 2010 (iterative parameter mixing); Stich 2019, arXiv:1805.09767 (local SGD).
-    """
-
-    def mean(*tensors: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.stack(tensors), axis=0)
-
-    first = states[0]
-    return PretrainingState(
-        first.config,
-        jax.tree.map(mean, *(state.params for state in states)),
-        jax.tree.map(mean, *(state.first_moment for state in states)),
-        jax.tree.map(mean, *(state.second_moment for state in states)),
-        first.step,
-    )

@@ -1,31 +1,35 @@
-"""The environment that a worker starts in: one thread, the CPU, and a compilation cache that outlives it."""
+"""The environment that a worker starts in: its threads, the CPU, and a compilation cache that outlives it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-#: Read by XLA, Eigen, OpenBLAS and friends when they load, so they must stand before the first import.
-ONE_THREAD: Final[Mapping[str, str]] = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    # Sizes the thread pool of XLA's CPU client, which the flag above leaves alone.
-    "NPROC": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "JAX_PLATFORMS": "cpu",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+#: Variables that say how many threads a library starts. ``NPROC`` sizes the pool of XLA's CPU client.
+THREAD_COUNTS: Final = (
+    "NPROC",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
-def worker_environment(base: Mapping[str, str], compilation_cache: Path | None) -> dict[str, str]:
-    """The parent's environment with everything that would start a second thread switched off.
+def worker_environment(
+    base: Mapping[str, str], *, threads: int, compilation_cache: Path | None
+) -> dict[str, str]:
+    """The parent's environment, with what libraries read of it when they load, before the first import.
 
     Args:
         base: The parent's own environment.
+        threads: A worker has this many and no more.
         compilation_cache: Where compiled programs are kept between runs; None keeps none.
     """
-    environment = {**base, **ONE_THREAD}
+    environment = {**base, **dict.fromkeys(THREAD_COUNTS, str(threads))}
+    environment |= {
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
+        "JAX_PLATFORMS": "cpu",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     if compilation_cache is not None:
         environment |= {
             "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),

@@ -77,20 +77,23 @@ class WorkerPool:
         Every awaited job ends: in its answer, in JobError, in WorkerDiedError or in PoolClosedError.
     """
 
-    def __init__(self, workers: int, *, compilation_cache: Path | None = None) -> None:
+    def __init__(self, workers: int, *, threads: int = 1, compilation_cache: Path | None = None) -> None:
         """Prepares a pool; no process is started yet.
 
         Args:
             workers: Processes; as many as cores that are free for them.
+            threads: Of each worker. One, where there are as many jobs as cores (docs/decisions/0007); all
+                cores, for a pool of one worker with one job after another.
             compilation_cache: Where compiled programs are kept between runs; None keeps none.
         """
-        if workers < 1:
-            raise ValueError("a pool needs at least one worker")
-        self._environment = worker_environment(os.environ, compilation_cache)
+        if workers < 1 or threads < 1:
+            raise ValueError("a pool needs at least one worker, and a worker one thread")
+        self._compilation_cache = compilation_cache
+        environment = worker_environment(os.environ, threads=threads, compilation_cache=compilation_cache)
         self._folder = tempfile.TemporaryDirectory(prefix="keyflock-models-", ignore_cleanup_errors=True)
         self._shelf = ModelShelf(Path(self._folder.name))
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._processes = [WorkerProcess(Path(self._folder.name), self._environment) for _ in range(workers)]
+        self._processes = [WorkerProcess(Path(self._folder.name), environment) for _ in range(workers)]
         self._serving: list[asyncio.Task[None]] = []
         self._is_closed = False
 
@@ -98,6 +101,16 @@ class WorkerPool:
     def of_cores(cls, *, compilation_cache: Path | None = None) -> Self:
         """A pool with one worker for each core that this process may use."""
         return cls(available_cores(), compilation_cache=compilation_cache)
+
+    @classmethod
+    def undivided(cls, *, compilation_cache: Path | None = None) -> Self:
+        """A pool with a single worker that has all cores: for work that no one can share."""
+        return cls(1, threads=available_cores(), compilation_cache=compilation_cache)
+
+    @property
+    def compilation_cache(self) -> Path | None:
+        """Where compiled programs are kept between runs."""
+        return self._compilation_cache
 
     @property
     def workers(self) -> int:

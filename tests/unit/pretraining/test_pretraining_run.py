@@ -39,7 +39,7 @@ async def test_the_model_learns_what_everybody_says_and_says_where_it_comes_from
 ) -> None:
     seen: list[Progress] = []
 
-    async with WorkerPool(2, compilation_cache=compilation_cache) as pool:
+    async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
         checkpoint = await pretrain(ordered(), pool, clock=clock_that_advances(1.0), on_progress=seen.append)
 
     assert seen[-1].ratio == 1.0

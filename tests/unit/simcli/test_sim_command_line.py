@@ -34,7 +34,7 @@ def test_a_pretrained_checkpoint_is_measured_beside_the_baselines(chat: Path, tm
 
     trained = keyflock_sim(
         "pretrain", "--data", str(chat), "--out", str(model), "--size", "tiny", "--epochs", "2",
-        "--workers", "1", cache=tmp_path,
+        cache=tmp_path,
     )  # fmt: skip
     measured = keyflock_sim(
         "evaluate", "--model", str(model), "--data", str(chat), "--users", "5", "--workers", "1", "--json",

@@ -21,7 +21,7 @@ async def test_a_job_runs_in_another_process_with_one_thread_and_the_given_cache
 
         assert (pid,) == pool.process_ids
     assert environment["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
-    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["OMP_NUM_THREADS"] == environment["NPROC"] == "1"
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
 
 
