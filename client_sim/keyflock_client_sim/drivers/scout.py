@@ -6,8 +6,6 @@ A scout enrols, asks, and has itself forgotten, so that no device is left behind
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from keyflock_client_sim.device import answers, requests
 from keyflock_client_sim.device.answers import Trouble
 from keyflock_client_sim.device.installation import Installation
@@ -72,21 +70,12 @@ def _vocabulary(response: Response, release: Release) -> Vocabulary:
     if response.status != 200:
         raise ScoutError(f"the server says {answers.trouble(response).word} when asked for its vocabulary")
     try:
-        vocabulary = _from_lines(response.body) or Vocabulary.from_bytes(response.body)
+        vocabulary = Vocabulary.from_bytes(response.body)
     except VocabularyError as error:
         raise ScoutError(f"the server's vocabulary is none: {error}") from None
     if vocabulary.digest != release.vocabulary:
         raise ScoutError("the server's vocabulary is not the one that its model's rows mean")
     return vocabulary
-
-
-def _from_lines(body: bytes) -> Vocabulary | None:
-    """One word a line, as the protocol has it; None when it is no text: then it is the model's own form."""
-    try:
-        words = tuple(body.decode().split("\n"))
-    except UnicodeDecodeError:
-        return None
-    return Vocabulary(words, np.zeros(len(words), np.float32))
 
 
 def _config(words: int, release: Release) -> ModelConfig:

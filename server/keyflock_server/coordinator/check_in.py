@@ -80,9 +80,8 @@ class CheckIns:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
         if opened is None:
-            return Refusal(
-                reason=RefusalReason.NO_ACTIVE_TASK, return_window=window, detail="The next round opens soon."
-            )
+            detail = "The next round opens soon."
+            return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
         if opened.round.slots_left == 0:
             return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
         probability = sampling_probability(

@@ -2,7 +2,9 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Taken
@@ -23,15 +25,16 @@ class Flusher:
         """Commit the pending reports if the plan allows it now."""
         async with desk.turn:
             opened = desk.open
-            if (
-                opened
-                and opened.round.phase is Phase.COLLECTING
-                and may_flush(opened.round, opened.batch.sum.count)
-            ):
-                await self.flush(desk, opened)
+            if opened is not None and opened.round.phase is Phase.COLLECTING:
+                await self.flush(desk, opened, partial(may_flush, opened.round))
 
-    async def flush(self, desk: Desk, opened: OpenRound) -> None:
+    async def flush(self, desk: Desk, opened: OpenRound, may_take: Callable[[int], bool]) -> None:
         """Commit what is pending now. The caller holds ``desk.turn``.
+
+        Args:
+            desk: Whose round it is.
+            opened: The round.
+            may_take: Whether so many reports may be committed; asked when no more can come in between.
 
         Guarantees:
             A report is acknowledged if and only if the transaction that counts it has been committed. When
@@ -39,7 +42,9 @@ class Flusher:
         """
         world = self._world
         began_s = time.perf_counter()
-        taken = await world.workbench.run(opened.batch.sum.take)
+        taken = await world.workbench.run(opened.batch.sum.take, may_take)
+        if taken is None:
+            return
         key = f"partials/{opened.id}/{world.new_id()}"
         try:
             committed = await world.workbench.run(opened.committed.merged, taken.sum)

@@ -6,6 +6,7 @@ is exactly the sum of the devices it names.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -87,8 +88,13 @@ class PendingSum:
         self._sum.add(update, weight)
         self._devices.append(device)
 
-    def take(self) -> Taken:
-        """All that is there; begins anew."""
+    def take(self, may_take: Callable[[int], bool]) -> Taken | None:
+        """All that is there, if so many reports may be taken; begins anew then.
+
+        Asked here and not on the event loop: until this thread comes to it, the sum goes on growing.
+        """
+        if not may_take(len(self._devices)):
+            return None
         taken = Taken(self._sum, tuple(self._devices))
         self._sum = PartialAggregate(self._layout.size)
         self._devices = []

@@ -117,9 +117,9 @@ class Rounds:
                 detail += f"{opened.round.spec.round.minimum_reports}."
                 await self._end_without_version(desk, opened, Abandoned(detail))
             case Due.CLOSE:
-                if opened.batch.sum.count >= opened.round.spec.round.min_flush_clients:
-                    await self._flusher.flush(desk, opened)
-                # The flush may have failed, or brought less than it seemed: ask again.
+                least = opened.round.spec.round.min_flush_clients
+                await self._flusher.flush(desk, opened, lambda count: count >= least)
+                # The flush may have failed: ask again.
                 if opened.round.counted >= opened.round.spec.round.minimum_reports:
                     await self._advance(desk, opened, CloseRequested())
                     opened.batch.settle_all(Outcome.ROUND_GONE)

@@ -368,3 +368,17 @@ async def test_a_device_that_contributed_too_recently_is_told_how_long_to_wait(t
     assert isinstance(answer, Refusal)
     assert answer.reason is Reason.TOO_SOON
     assert answer.return_window.min_s == 600.0
+
+
+async def test_reports_that_come_in_while_a_flush_is_decided_do_not_strand_the_rest(town: Town) -> None:
+    """A flush of five of eight would leave three that nobody may commit and no one may join."""
+    await town.task(round="goal = 8\nmax_rounds = 20")
+
+    for _ in range(20):
+        claims = await cohort(town, 8)
+        for group in (claims[:3], claims[3:5], claims[5:]):
+            await asyncio.gather(*(send(town, one, 1) for one in group))
+        await town.coordinator.tick()
+
+    rounds = await town.coordinator.rounds(claims[0].task)
+    assert [(one.phase, one.counted) for one in rounds] == [("closed", 8)] * 20

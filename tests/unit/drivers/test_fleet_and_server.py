@@ -100,7 +100,7 @@ async def test_twelve_phones_close_two_rounds_over_http(tmp_path: Path, checkpoi
             HttpExchange(process.sdk_url) as exchange,
         ):
             await admin.create_population(POPULATION, checkpoint)
-            await admin.create_task(TASK.format(goal=4, min_s=0.05, max_s=0.5))
+            await admin.create_task(TASK.format(goal=8, min_s=0.05, max_s=0.5))
             fleet = RealTimeFleet(phones, exchange, RandomTrainer(EXAMPLES, LAYOUT), time_scale=math.inf)
 
             books = await fleet.run(until=_task_is_over, limit_s=60.0)

@@ -11,13 +11,20 @@ from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.special_tokens import SPECIAL_TOKENS
 from keyflock_models.vocabulary import Vocabulary
-from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.calls import VOCABULARY_MEDIA_TYPE, Request, Response
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName
 from keyflock_server.protocol.messages import Enrolment, Forgotten, Release, ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode
 
 POPULATION = PopulationName("en-US")
 WORDS = (*SPECIAL_TOKENS, *(f"w{number}" for number in range(60)))
+
+
+def document(words: tuple[str, ...]) -> bytes:
+    """What the server answers for these words."""
+    return Vocabulary(words, np.zeros(len(words), np.float32)).to_bytes()
+
+
 TINY = ModelConfig.named("tiny")
 
 
@@ -47,13 +54,13 @@ class _Library:
             case "GET", "/v1/populations/en-US/release":
                 return answer(self.release)
             case "GET", "/v1/populations/en-US/vocabulary":
-                return Response(200, {"content-type": "text/plain; charset=utf-8"}, self.words)
+                return Response(200, {"content-type": VOCABULARY_MEDIA_TYPE}, self.words)
             case _:
                 return answer(Forgotten(devices=1))
 
 
 async def test_a_scout_finds_size_and_words_and_has_itself_forgotten() -> None:
-    library = _Library(ParamLayout.of(TINY).digest, "\n".join(WORDS).encode())
+    library = _Library(ParamLayout.of(TINY).digest, document(WORDS))
 
     found = await scout(library, POPULATION)
 
@@ -65,9 +72,8 @@ async def test_a_scout_finds_size_and_words_and_has_itself_forgotten() -> None:
 @pytest.mark.parametrize(
     ("layout", "words", "complaint"),
     [
-        (bytes(16), "\n".join(WORDS).encode(), "known sizes"),
-        (ParamLayout.of(TINY).digest, "\n".join(reversed(WORDS)).encode(), "vocabulary"),
-        (ParamLayout.of(TINY).digest, "\n".join((*WORDS[:-1], "other")).encode(), "not the one"),
+        (bytes(16), document(WORDS), "known sizes"),
+        (ParamLayout.of(TINY).digest, document((*WORDS[:-1], "other")), "not the one"),
         (ParamLayout.of(TINY).digest, b"\xff\xfe", "vocabulary"),
     ],
 )
