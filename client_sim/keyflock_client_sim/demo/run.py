@@ -27,7 +27,7 @@ from keyflock_client_sim.demo.options import DemoError, DemoOptions
 from keyflock_client_sim.demo.result import DemoResult
 from keyflock_client_sim.demo.rounds import Ledger, Rounds
 from keyflock_client_sim.demo.server_process import ServerProcess, running_server
-from keyflock_client_sim.demo.starting_point import starting_point
+from keyflock_client_sim.demo.starting_point import StartingPoint, read_checkpoint, starting_point, version_0
 from keyflock_client_sim.demo.task import POPULATION, task_toml
 from keyflock_client_sim.demo.text import DemoText, read_demo_text
 from keyflock_client_sim.device.installation import Installation
@@ -78,10 +78,13 @@ def run_demo(
     with display.running():
         display.begin("reading the text")
         corpus, parts = read_demo_text(options)
+        # A folder that was kept has its own version 0, whatever would be made today.
+        is_kept = folder.checkpoint.exists()
+        start = read_checkpoint(folder.checkpoint) if is_kept else starting_point(options, corpus, parts)
         display.begin("starting the server")
         with running_server(folder.server) as server:
             demo = _Demo(options, folder, display, cache, clock, began_at_s)
-            result = asyncio.run(demo.run(corpus, parts, server))
+            result = asyncio.run(demo.run(corpus, parts, start, server))
     folder.summary.write_text(json.dumps(result.summary(), indent=2) + "\n", encoding="utf-8")
     return result
 
@@ -95,14 +98,16 @@ class _Demo:
     clock: Callable[[], float]
     began_at_s: float
 
-    async def run(self, corpus: Corpus, parts: Split, server: ServerProcess) -> DemoResult:
+    async def run(
+        self, corpus: Corpus, parts: Split, start_from: StartingPoint, server: ServerProcess
+    ) -> DemoResult:
         async with (
             WorkerPool.of_cores(compilation_cache=self.cache / "xla") as pool,
             AdminClient(server.admin_url, server.admin_token()) as admin,
             HttpExchange(server.sdk_url) as exchange,
         ):
             began_at_s = self.clock()
-            checkpoint = await self._version_0(corpus, parts, pool)
+            checkpoint = await self._version_0(start_from, pool)
             pretrain_s = self.clock() - began_at_s
             text = await asyncio.to_thread(DemoText.of, parts, checkpoint.vocabulary)
             task = await self._task(admin, checkpoint)
@@ -147,15 +152,10 @@ class _Demo:
             seconds=self.clock() - self.began_at_s,
         )
 
-    async def _version_0(self, corpus: Corpus, parts: Split, pool: WorkerPool) -> Checkpoint:
-        """The folder's own, if an earlier run left one; otherwise made as the options say."""
-        if self.folder.checkpoint.exists():
-            return Checkpoint.from_bytes(self.folder.checkpoint.read_bytes())
-        self.display.begin("pre-training version 0 on public text")
-        checkpoint = await starting_point(
-            self.options,
-            corpus,
-            parts,
+    async def _version_0(self, start: StartingPoint, pool: WorkerPool) -> Checkpoint:
+        self.display.begin("making version 0")
+        checkpoint = await version_0(
+            start,
             pool,
             cache=self.cache / "pretrained",
             clock=self.clock,

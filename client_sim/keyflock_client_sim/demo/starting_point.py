@@ -1,7 +1,13 @@
-"""Version 0: pre-trained on public text, or given, or knowing nothing but how frequent words are."""
+"""Version 0: pre-trained on public text, or given, or knowing nothing but how frequent words are.
+
+What is asked for is looked up before anything is started (``starting_point``); making it may take a minute
+and the worker pool (``version_0``).
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import jax
 
@@ -18,76 +24,98 @@ from keyflock_models.layout import ParamLayout
 from keyflock_models.network import init_params
 from keyflock_models.public_vocabulary import public_vocabulary
 
+#: One pass: what phones write is of the same kind as the plays' public third, and a version 0 that has learned
+#: all there is to learn would leave nothing for them to show.
+BUILTIN_EPOCHS: Final = 1.0
 
-async def starting_point(
-    options: DemoOptions,
-    corpus: Corpus,
-    parts: Split,
-    pool: WorkerPool,
-    *,
-    cache: Path,
-    clock: Callable[[], float],
-    on_progress: Callable[[Progress], None],
-) -> Checkpoint:
-    """The checkpoint that ``options.pretrain`` means.
+
+@dataclass(frozen=True, slots=True)
+class Untrained:
+    """Fresh parameters, with the frequencies of the public word list as output bias."""
+
+    config: ModelConfig
+    seed: int
+
+    def checkpoint(self) -> Checkpoint:
+        """The model."""
+        vocabulary = public_vocabulary(size=self.config.vocabulary_size)
+        params = init_params(self.config, jax.random.key(self.seed), vocabulary.log_frequencies)
+        weights = ParamLayout.of(self.config).flatten(params)
+        return Checkpoint(self.config, vocabulary, weights, {"pretrained_on": "nothing"})
+
+
+StartingPoint = Checkpoint | PretrainingOrder | Untrained
+
+
+def starting_point(options: DemoOptions, corpus: Corpus, parts: Split) -> StartingPoint:
+    """What ``options.pretrain`` means.
 
     Args:
         options: The demo.
         corpus: The phones' corpus.
         parts: Its split; the public part is what ``builtin`` learns from.
-        pool: Trains.
-        cache: Where pre-trained models are kept for the next demo.
-        clock: Seconds that only go forward.
-        on_progress: Told while there is training.
     Raises:
         DemoError: the file is no checkpoint, or there is no such size.
         CorpusError: the text to pre-train on cannot be read.
     """
     if options.starts_from_checkpoint:
-        return _read(Path(options.pretrain))
-    config = _config(options.size)
+        return read_checkpoint(Path(options.pretrain))
+    try:
+        config = ModelConfig.named(options.size)
+    except ValueError as error:
+        raise DemoError(f"--size: {error}.") from None
     if options.pretrain == NONE:
-        return _untrained(config, options.seed)
-    order = pretraining_order(options, corpus, parts, config)
-    return await pretrained(order, pool, folder=cache, clock=clock, on_progress=on_progress)
-
-
-def pretraining_order(
-    options: DemoOptions, corpus: Corpus, parts: Split, config: ModelConfig
-) -> PretrainingOrder:
-    """What is to be trained where ``options.pretrain`` names text."""
+        return Untrained(config, options.seed)
     if options.pretrain == BUILTIN:
-        name, users = f"{corpus.name}, public part", parts.public
+        name, users, epochs = f"{corpus.name}, public part", parts.public, BUILTIN_EPOCHS
     else:
         public = read_corpus(options.pretrain)
-        name, users = public.name, public.users
+        name, users, epochs = public.name, public.users, DEFAULT_EPOCHS
     return PretrainingOrder(
         corpus=name,
         users=users,
         config=config,
         seed=options.seed,
         seconds=options.pretrain_s,
-        epochs=DEFAULT_EPOCHS,
+        epochs=epochs,
     )
 
 
-def _config(size: str) -> ModelConfig:
-    try:
-        return ModelConfig.named(size)
-    except ValueError as error:
-        raise DemoError(f"--size: {error}.") from None
+async def version_0(
+    start: StartingPoint,
+    pool: WorkerPool,
+    *,
+    cache: Path,
+    clock: Callable[[], float],
+    on_progress: Callable[[Progress], None],
+) -> Checkpoint:
+    """The checkpoint.
+
+    Args:
+        start: What is asked for.
+        pool: Trains.
+        cache: Where pre-trained models are kept for the next demo.
+        clock: Seconds that only go forward.
+        on_progress: Told while there is training.
+    """
+    match start:
+        case Checkpoint():
+            return start
+        case Untrained():
+            return start.checkpoint()
+        case PretrainingOrder():
+            return await pretrained(start, pool, folder=cache, clock=clock, on_progress=on_progress)
 
 
-def _untrained(config: ModelConfig, seed: int) -> Checkpoint:
-    vocabulary = public_vocabulary(size=config.vocabulary_size)
-    params = init_params(config, jax.random.key(seed), vocabulary.log_frequencies)
-    return Checkpoint(config, vocabulary, ParamLayout.of(config).flatten(params), {"made_by": "nobody"})
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a file.
 
-
-def _read(path: Path) -> Checkpoint:
+    Raises:
+        DemoError: there is none.
+    """
     try:
         return Checkpoint.from_bytes(path.read_bytes())
     except OSError as error:
-        raise DemoError(f"--pretrain {path}: {error.strerror}.") from None
+        raise DemoError(f"{path}: {error.strerror}.") from None
     except CheckpointError as error:
-        raise DemoError(f"--pretrain {path}: {error}.") from None
+        raise DemoError(f"{path}: {error}.") from None
