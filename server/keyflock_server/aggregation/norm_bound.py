@@ -1,4 +1,8 @@
-"""Which deltas are too long to be honest: the bound is a multiple of the median of those accepted so far."""
+"""Which deltas are too long to be honest: the bound is a multiple of the median of those accepted so far.
+
+And one bound that always holds, also before there is a median: without it a single phone could send a delta
+that is finite and whose weighted sum is not, and the sum of everyone would be lost.
+"""
 
 from collections import deque
 from statistics import median
@@ -8,13 +12,17 @@ from typing import Final
 _WINDOW: Final = 255
 #: Before so many were accepted there is no bound: a median of few is no median.
 _WARM_UP: Final = 8
+#: No delta of a model that works comes near; 1e5 of them at the largest weight still fit float32.
+MAX_NORM: Final = 1e6
 
 
 class NormBound:
     """A running bound on the L2 norm of updates.
 
     Args:
-        max_ratio: Norms above this many medians are beyond the bound; 0 means there is none.
+        max_ratio: Norms above this many medians are beyond the bound; 0 means only ``MAX_NORM`` bounds.
+    Guarantees:
+        What is admitted is finite and at most ``MAX_NORM``.
     Source:
         docs/decisions/0010; the running median of accepted norms as in adaptive clipping (Andrew et al. 2021,
         arXiv:1905.03871), without its privacy.
@@ -26,13 +34,13 @@ class NormBound:
 
     @property
     def bound(self) -> float:
-        """The largest norm that is accepted now; infinite while there is no bound."""
+        """The largest norm that is accepted now; ``MAX_NORM`` while there is no median."""
         if self._max_ratio == 0.0 or len(self._accepted) < _WARM_UP:
-            return float("inf")
-        return self._max_ratio * median(self._accepted)
+            return MAX_NORM
+        return min(MAX_NORM, self._max_ratio * median(self._accepted))
 
     def admits(self, l2_norm: float) -> bool:
-        """Whether an update of this norm is within the bound; changes nothing."""
+        """Whether an update of this norm is within the bound, NaN never; changes nothing."""
         return l2_norm <= self.bound
 
     def accept(self, l2_norm: float) -> None:

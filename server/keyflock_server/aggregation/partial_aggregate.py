@@ -32,7 +32,7 @@ class PartialAggregate:
         self.count = 0
 
     def add(self, update: DecodedUpdate, weight: float) -> None:
-        """Take one report's delta in, in place. ``weight`` > 0."""
+        """Take one report's delta in, in place. Norm at most ``norm_bound.MAX_NORM``, ``weight`` > 0."""
         update.add_to(self.sum, weight)
         self.weight += weight
         self.count += 1
@@ -78,8 +78,10 @@ class PartialAggregate:
             vector, weight, count = tensors["sum"], tensors["weight"], tensors["count"]
         except (SafetensorError, KeyError) as error:
             raise CorruptedAggregate(f"not a partial aggregate: {error}") from None
-        if vector.shape != (size,) or vector.dtype != np.float32:
-            raise CorruptedAggregate(f"the sum is {vector.dtype}{vector.shape}, not float32({size},)")
+        expected = [("float32", (size,)), ("float64", (1,)), ("int64", (1,))]
+        found = [(str(tensor.dtype), tensor.shape) for tensor in (vector, weight, count)]
+        if found != expected:
+            raise CorruptedAggregate(f"sum, weight and count are {found}, not {expected}")
         if not np.array_equal(digest, _digest(tensors)):
             raise CorruptedAggregate("the digest does not match")
         result = cls(0)

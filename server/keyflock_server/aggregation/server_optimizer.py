@@ -6,11 +6,12 @@
 | fedavgm    | sgd with momentum             | Hsu et al. 2019, arXiv:1909.06335                         |
 | fedadagrad | adagrad                       | Reddi et al. 2021, arXiv:2003.00295, algorithm 2          |
 | fedadam    | adam                          | the same                                                  |
-| fedyogi    | yogi                          | the same                                                  |
+| fedyogi    | scale_by_yogi                 | the same                                                  |
 
 Reddi et al. write FedAdam without bias correction and start the second moment at eps squared. Optax corrects
 the bias and starts at zero, as the Keras optimiser did that their experiments ran with; so do we. FedAdagrad
-starts its accumulator at eps squared, as they write.
+starts its accumulator at eps squared, as they write. FedYogi starts both moments at zero, where Optax's own
+chain starts them at 1e-6: a first moment that is not zero would move words that nobody has typed.
 """
 
 from collections.abc import Mapping
@@ -40,6 +41,9 @@ def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> op
         case "fedadam":
             return optax.adam(rate, b1=parameters["b1"], b2=parameters["b2"], eps=parameters["eps"])
         case "fedyogi":
-            return optax.yogi(rate, b1=parameters["b1"], b2=parameters["b2"], eps=parameters["eps"])
+            moments = optax.scale_by_yogi(
+                parameters["b1"], parameters["b2"], parameters["eps"], initial_accumulator_value=0.0
+            )
+            return optax.chain(moments, optax.scale_by_learning_rate(rate))
         case _:
             assert_never(name)

@@ -85,7 +85,7 @@ def _restored(data: bytes, like: optax.OptState) -> optax.OptState:
     leaves, structure = jax.tree.flatten(like)
     try:
         tensors: dict[str, NDArray[Any]] = load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:
         raise CorruptedOptimizerState(f"not an optimiser's state: {error}") from None
     found = [tensors[key] for key in sorted(tensors)]
     if [_kind(leaf) for leaf in found] != [_kind(np.asarray(leaf)) for leaf in leaves]:

@@ -23,8 +23,8 @@ from keyflock_server.protocol.identifiers import (
 #: The version of this protocol. A phone that speaks another one is told to upgrade (426).
 PROTOCOL: Final = 1
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
-Locale = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")]
+Locale = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*\Z")]
 Pseudonym = Annotated[str, Meta(min_length=1, max_length=128)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -212,7 +212,7 @@ class Report(Message, frozen=True, kw_only=True):
     #: Seconds of training on the phone.
     train_s: Seconds | None = None
     #: What the phone went through so far, a character a step (docs/protocol.md).
-    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*$")] = ""
+    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*\Z")] = ""
 
 
 class Receipt(Message, frozen=True, kw_only=True):
@@ -239,7 +239,7 @@ class Failure(Message, frozen=True, kw_only=True):
     """``POST /v1/assignments/{id}/failure``: no delta will come."""
 
     cause: FailureCause
-    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*$")] = ""
+    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*\Z")] = ""
 
 
 class Noted(Message, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ Whoever drives a round writes the phase down before acting on it, so that after 
 is left to do. An event that has no row in the table changes nothing.
 """
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -192,13 +193,14 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     Guarantees:
         ``counted + failed <= assigned``; a round in a final phase never leaves it.
     Raises:
-        IllegalEvent: the table has no such row, or more would report than were assigned.
+        IllegalEvent: the table has no such row, more would report than were assigned, or reports would be
+            counted that are none or weigh nothing.
     """
     phase = TRANSITIONS.get((current.phase, type(event)))
     if phase is None:
         raise IllegalEvent(f"{type(event).__name__} does not happen to a round that is {current.phase}")
     after = _applied(replace(current, phase=phase), event)
-    if after.outstanding < 0 or after.counted < current.counted:
+    if after.outstanding < 0:
         raise IllegalEvent(f"{event} would count more devices than the {current.assigned} assigned")
     ends = phase in FINAL_PHASES or phase is Phase.PUBLISHED
     return replace(after, closed_at=at) if ends and after.closed_at is None else after
@@ -211,6 +213,8 @@ def _applied(current: Round, event: Event) -> Round:
                 raise IllegalEvent(f"all {current.assigned} slots are taken")
             return replace(current, assigned=current.assigned + 1)
         case Counted(reports, weight):
+            if reports < 1 or not 0.0 < weight < math.inf:
+                raise IllegalEvent(f"{event} counts nothing that a mean can be taken of")
             return replace(current, counted=current.counted + reports, weight=current.weight + weight)
         case Failed():
             return replace(current, failed=current.failed + 1)

@@ -12,7 +12,9 @@ import math
 
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 
-_WHOLE = float(2**64)
+#: A float holds 53 bits exactly: with more, the largest hash would round to 1 and be below no probability.
+_HASH_BITS = 53
+_HASH_STEP = 2.0**-_HASH_BITS
 
 
 def is_sampled(key: bytes, round_id: RoundId, device: DeviceId, probability: float) -> bool:
@@ -24,13 +26,18 @@ def is_sampled(key: bytes, round_id: RoundId, device: DeviceId, probability: flo
         device: Who asks.
         probability: In [0, 1].
     """
-    return _number(key, b"sample", round_id, device) / _WHOLE < probability
+    return hash_ratio(key, round_id, device) < probability
+
+
+def hash_ratio(key: bytes, round_id: RoundId, device: DeviceId) -> float:
+    """The device's place among all that could come to this round: uniform in [0, 1), and its own."""
+    return (_number(key, b"sample", round_id, device) >> (64 - _HASH_BITS)) * _HASH_STEP
 
 
 def sampling_probability(
     slots: int, expected_arrivals: float, elapsed_s: float, selection_window_s: float
 ) -> float:
-    """The threshold at an instant of an open round; never falls while ``slots`` is the round's slots.
+    """The threshold at an instant of an open round; never falls while slots and arrivals are the same.
 
     Starts at slots over expected arrivals, so that the sample is spread over the whole window, and doubles
     eightfold over the window, so that no round starves when fewer come than expected.

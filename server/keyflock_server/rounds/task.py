@@ -13,6 +13,7 @@ Ports and paths are Settings; what costs a privacy guarantee is named ``min_flus
 """
 
 import math
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -23,9 +24,12 @@ from keyflock_compression import DEFAULT_SPEC, CodecError, CodecSpec
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import Fraction, Locale, Name, Seconds, TrainingPlan
 
-Positive = Annotated[float, Meta(gt=0.0)]
-#: A decay rate.
-Decay = Annotated[float, Meta(ge=0.0, lt=1.0)]
+LongSeconds = Annotated[float, Meta(gt=0.0, le=31_536_000.0)]
+LearningRate = Annotated[float, Meta(gt=0.0, le=100.0)]
+#: A decay rate; nearer to 1, float32 corrects its bias by a division by zero.
+Decay = Annotated[float, Meta(ge=0.0, le=0.99999)]
+#: Nearer to 0, float32 divides zero by zero where a delta is zero.
+Epsilon = Annotated[float, Meta(ge=1e-10, le=1.0)]
 WeightingName = Literal["capped_examples", "sqrt_examples", "uniform"]
 OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
 
@@ -112,8 +116,8 @@ class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Pacing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[pacing]``: within what bounds phones are told to return."""
 
-    min_s: Positive = 60.0
-    max_s: Annotated[float, Meta(gt=0.0, le=31_536_000.0)] = 86_400.0
+    min_s: LongSeconds = 60.0
+    max_s: LongSeconds = 86_400.0
 
 
 class Aggregation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,14 +135,14 @@ class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: OptimizerName = "fedadam"
     #: Left out: 1 for fedavg and fedavgm, 0.01 for the adaptive ones.
-    learning_rate: Positive | UnsetType = UNSET
+    learning_rate: LearningRate | UnsetType = UNSET
     #: fedavgm only.
     momentum: Decay | UnsetType = UNSET
     #: fedadam and fedyogi only.
     b1: Decay | UnsetType = UNSET
     b2: Decay | UnsetType = UNSET
     #: The adaptive ones only: added to the root of the second moment.
-    eps: Positive | UnsetType = UNSET
+    eps: Epsilon | UnsetType = UNSET
 
 
 #: Which parameters each optimiser takes, with their defaults.
@@ -206,6 +210,8 @@ def parse_task(toml_text: str) -> TaskSpec:
         raise TaskError(f"{_in_operators_words(str(error))}.") from None
     except msgspec.DecodeError as error:
         raise TaskError(f"The task is not TOML: {str(error).rstrip('.')}.") from None
+    except RecursionError:
+        raise TaskError("The task is not TOML that anyone wrote: it is nested too deeply.") from None
     return checked(spec)
 
 
@@ -221,6 +227,10 @@ def checked(spec: TaskSpec) -> TaskSpec:
         TaskError: the message names the fields and says what to do.
     """
     rounds, rules = spec.round, spec.eligibility
+    for path in _unbounded(msgspec.to_builtins(spec), ""):
+        raise TaskError(
+            f"{path} is not finite, and could not be stored. Leave the field out, or give a number."
+        )
     if rounds.min_flush_clients > rounds.goal:
         raise TaskError(
             f"round.goal {rounds.goal} is below round.min_flush_clients {rounds.min_flush_clients}: a disk "
@@ -254,3 +264,12 @@ def _in_operators_words(message: str) -> str:
     """The message of msgspec with the path as TOML writes it: `$.round.goal` is round.goal."""
     what, _, path = message.rpartition(" - at `$.")
     return f"{path.rstrip('`')}: {what}" if what else message
+
+
+def _unbounded(value: object, path: str) -> Iterator[str]:
+    """Where there is an infinity or NaN: JSON, in which tasks are stored, has neither."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _unbounded(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path

@@ -1,5 +1,6 @@
 """The round's table under every sequence of events: illegal ones change nothing, the counts always add up."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = parse_task('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 6\nover_selection = 0.5\n')
 EVENTS = st.one_of(
     st.builds(Assigned),
-    st.builds(Counted, st.integers(-1, 8), st.floats(0.5, 8.0)),
+    st.builds(Counted, st.integers(-1, 8), st.sampled_from([-1.0, 0.0, 0.5, 8.0, math.inf, math.nan])),
     st.builds(Failed),
     st.sampled_from([CloseRequested(), Merged(), Stepped(), PartialsDeleted()]),
     st.sampled_from([Published(ModelVersion(1)), Abandoned("few"), Cancelled("asked")]),
@@ -74,6 +75,11 @@ class RoundMachine(RuleBasedStateMachine):
         current = self.round
         assert current.assigned == current.counted + current.failed + current.outstanding
         assert 0 <= current.outstanding <= current.assigned <= SPEC.round.slots
+
+    @invariant()
+    def what_is_counted_weighs(self) -> None:
+        assert math.isfinite(self.round.weight)
+        assert (self.round.weight > 0.0) == (self.round.counted > 0)
 
     @invariant()
     def replaying_its_events_gives_the_same_round(self) -> None:

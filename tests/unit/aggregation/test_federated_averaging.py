@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
+from keyflock_server.aggregation.norm_bound import MAX_NORM
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, server_step
 from keyflock_server.aggregation.weighting import weight_of
@@ -14,6 +15,9 @@ from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, Aggregation, Optimiz
 
 LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
 Vector = NDArray[np.float32]
+#: A safetensors file with a type that NumPy does not have.
+_HEADER = b'{"0000":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+IN_BFLOAT16 = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes(2)
 
 
 def deltas(count: int, seed: int = 0) -> list[Vector]:
@@ -80,6 +84,42 @@ def test_a_partial_aggregate_comes_back_from_its_bytes_and_damage_is_found() -> 
         PartialAggregate.from_bytes(data, LAYOUT.size + 1)
 
 
+@pytest.mark.parametrize(
+    ("written", "forged"),
+    [(b'"F64"', b'"I64"'), (b'"I64"', b'"F64"'), (b'"F32"', b'"I32"'), (b'"F32"', b'"U32"')],
+)
+def test_bytes_that_are_to_be_read_as_another_type_are_refused(written: bytes, forged: bytes) -> None:
+    data = PartialAggregate(LAYOUT.size).to_bytes()
+
+    with pytest.raises(CorruptedAggregate):
+        PartialAggregate.from_bytes(data.replace(written, forged), LAYOUT.size)
+
+
+def test_the_longest_deltas_that_are_admitted_at_the_largest_weight_do_not_overflow_the_sum() -> None:
+    delta = np.zeros(LAYOUT.size, np.float32)
+    delta[0] = MAX_NORM
+    update = decode(encode(delta, LAYOUT, CodecSpec(codec="float32"), seed=0), LAYOUT)
+    largest = weight_of(2**31 - 1, Aggregation(example_cap=2**31))
+    aggregate = PartialAggregate(LAYOUT.size)
+
+    for _ in range(3):
+        aggregate.add(update, largest * 100_000)  # as much as the largest round can hold
+
+    assert np.isfinite(aggregate.sum).all()
+    assert aggregate.mean()[0] == pytest.approx(MAX_NORM)
+
+
+def test_an_aggregate_that_was_read_back_can_be_added_to() -> None:
+    update = decode(
+        encode(np.ones(LAYOUT.size, np.float32), LAYOUT, CodecSpec(codec="float32"), seed=0), LAYOUT
+    )
+    back = PartialAggregate.from_bytes(PartialAggregate(LAYOUT.size).to_bytes(), LAYOUT.size)
+
+    back.add(update, 2.0)
+
+    np.testing.assert_array_equal(back.mean(), np.ones(LAYOUT.size, np.float32))
+
+
 def test_an_empty_aggregate_has_no_mean() -> None:
     with pytest.raises(ValueError, match="empty aggregate"):
         PartialAggregate(3).mean()
@@ -100,6 +140,34 @@ def test_every_optimiser_descends_along_the_delta_and_goes_on_from_its_stored_st
     assert (second.weights < first.weights).all()
     is_stateless = name == "fedavg"
     assert np.array_equal(second.weights, fresh.weights) == is_stateless
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZER_DEFAULTS))
+def test_parameters_that_no_phone_has_changed_stay_where_they_are(name: OptimizerName) -> None:
+    start, mean = np.full(3, 0.5, np.float32), np.array([0.1, 0.0, -0.1], np.float32)
+
+    weights, state = start, None
+    for _ in range(3):
+        weights, state = server_step(weights, state, mean, name, OPTIMIZER_DEFAULTS[name])
+
+    assert weights[1] == 0.5
+    assert weights[0] < 0.5 < weights[2]
+
+
+def test_fedyogi_adds_the_squares_where_fedadam_averages_them() -> None:
+    deltas_of_rounds = (1.0, 0.05)
+    rate, b1, b2, eps = (OPTIMIZER_DEFAULTS["fedyogi"][key] for key in ("learning_rate", "b1", "b2", "eps"))
+    expected, moment, second = 0.0, 0.0, 0.0
+
+    weights, state = np.zeros(1, np.float32), None
+    for step, delta in enumerate(deltas_of_rounds, start=1):
+        moment = b1 * moment + (1 - b1) * delta
+        second -= (1 - b2) * np.sign(second - delta**2) * delta**2
+        expected -= rate * (moment / (1 - b1**step)) / (np.sqrt(second / (1 - b2**step)) + eps)
+        mean = np.array([delta], np.float32)
+        weights, state = server_step(weights, state, mean, "fedyogi", OPTIMIZER_DEFAULTS["fedyogi"])
+
+    assert weights[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_fedadam_is_adam_with_bias_correction() -> None:
@@ -125,6 +193,8 @@ def test_a_state_of_another_optimiser_is_refused() -> None:
         server_step(weights, state, weights, "fedavgm", OPTIMIZER_DEFAULTS["fedavgm"])
     with pytest.raises(CorruptedOptimizerState):
         server_step(weights, b"garbage", weights, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])
+    with pytest.raises(CorruptedOptimizerState):
+        server_step(weights, IN_BFLOAT16, weights, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])
 
 
 def test_weights_are_capped_whatever_a_phone_claims() -> None:

@@ -19,13 +19,25 @@ def test_a_large_population_spreads_over_half_to_three_halves_of_its_revisit_tim
     assert (middle.min_s, middle.max_s) == (20_000.0, 60_000.0)
 
 
-@pytest.mark.parametrize("now_s", [0.0, 17.0, 59.0])
-def test_a_small_population_meets_at_the_same_slot(now_s: float) -> None:
+@pytest.mark.parametrize("now_s", [0.0, 1.0, 14.9, 15.0])
+def test_whoever_comes_while_a_slot_is_open_is_sent_to_the_next_one(now_s: float) -> None:
     window = return_window(POLICY, PACING, 50, now_s)
 
-    meeting_s = now_s + window.min_s
-    assert window.min_s >= PACING.min_s or meeting_s % 60.0 == 0.0
-    assert window.min_s <= window.max_s
+    # Slots of 75 s are open for 15 s: from their last moment the next is 60 s away, as min_s wants it.
+    assert (now_s + window.min_s, now_s + window.max_s) == (75.0, 90.0)
+
+
+@pytest.mark.parametrize("now_s", [15.1, 40.0, 75.0])
+def test_whoever_comes_between_two_slots_meets_those_who_come_at_the_next(now_s: float) -> None:
+    window = return_window(POLICY, PACING, 50, now_s)
+
+    assert (now_s + window.min_s, now_s + window.max_s) == (150.0, 165.0)
+
+
+def test_the_bounds_are_kept_even_where_a_slot_is_missed() -> None:
+    window = return_window(POLICY, Pacing(min_s=60.0, max_s=70.0), 50, 40.0)
+
+    assert (window.min_s, window.max_s) == (70.0, 70.0)
 
 
 def test_overload_widens_the_window() -> None:
@@ -38,6 +50,11 @@ def test_overload_widens_the_window() -> None:
 def test_a_phone_that_contributed_rests_for_its_separation() -> None:
     assert after_work(3_600.0, PACING).min_s == 3_600.0
     assert after_work(0.0, PACING).min_s == 60.0
+
+
+def test_no_window_is_longer_than_the_protocol_can_say() -> None:
+    assert after_work(31_536_000.0, PACING).max_s == 31_536_000.0
+    assert return_window(POLICY, Pacing(min_s=60.0, max_s=3e7), 10**9, 0.0, load=9.0).max_s == 31_536_000.0
 
 
 def test_a_small_population_is_expected_whole_and_a_large_one_in_part() -> None:

@@ -1,13 +1,16 @@
 """Sampling is uniform, foreseeable by nobody, and the same on every replica."""
 
+from collections import Counter
 from math import sqrt
 
 import pytest
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId
+from keyflock_server.rounds import selection
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
+    hash_ratio,
     is_sampled,
     sampling_probability,
 )
@@ -24,6 +27,26 @@ def test_the_share_that_is_sampled_is_the_probability(probability: float) -> Non
     # Five standard deviations of a binomial: a false alarm once in 1.7 million keys.
     deviation = sqrt(len(DEVICES) * probability * (1 - probability))
     assert abs(sampled - len(DEVICES) * probability) < 5 * deviation
+
+
+@pytest.mark.parametrize("by", ["device", "round"])
+def test_places_in_the_hash_order_are_uniform_over_devices_and_over_rounds(by: str) -> None:
+    rounds = [RoundId(f"t-{number}") for number in range(len(DEVICES))]
+    pairs = [(ROUND, one) for one in DEVICES] if by == "device" else [(one, DEVICES[0]) for one in rounds]
+
+    filled = Counter(int(hash_ratio(KEY, *pair) * 64) for pair in pairs)
+
+    # Pearson's chi-square with 63 degrees of freedom is above 120.3 once in 100,000 keys (hash and key are
+    # fixed here, so this passes always or never).
+    expected = len(DEVICES) / 64
+    assert sum((filled[place] - expected) ** 2 / expected for place in range(64)) < 120.3
+
+
+def test_even_the_largest_hash_is_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_hash", lambda *_: b"\xff" * 32)
+
+    assert hash_ratio(KEY, ROUND, DEVICES[0]) < 1.0
+    assert is_sampled(KEY, ROUND, DEVICES[0], 1.0)
 
 
 def test_whoever_is_sampled_stays_so_while_the_probability_rises() -> None:

@@ -54,6 +54,19 @@ def test_a_task_is_stored_and_read_back_unchanged() -> None:
         ),
         (HEAD + "[round]\ngoal = 10\n[training]\nlearning_rate = -1.0\n", "training.learning_rate"),
         (HEAD + "[round]\ngoal = 10\ndeadline_s = nan\n", "round.deadline_s"),
+        (
+            HEAD + "[round]\ngoal = 10\n[aggregation]\nmax_norm_ratio = inf\n",
+            "aggregation.max_norm_ratio is not",
+        ),
+        (
+            HEAD + "[round]\ngoal = 10\n[training]\nlearning_rate = 0.1\ngradient_clip_norm = inf\n",
+            "training.gradient_clip_norm is not finite",
+        ),
+        (HEAD + "[round]\ngoal = 10\n[optimizer]\nlearning_rate = inf\n", "optimizer.learning_rate"),
+        (HEAD + "[round]\ngoal = 10\n[optimizer]\neps = 1e-300\n", "optimizer.eps"),
+        (HEAD + "[round]\ngoal = 10\n[optimizer]\nb2 = 0.9999999999\n", "optimizer.b2"),
+        (HEAD + "[round]\ngoal = 10\n[codec]\ncodec = " + "[" * 9000 + "]" * 9000, "nested too deeply"),
+        ('[task]\nname = "t\\n"\npopulation = "en"\n[round]\ngoal = 4\n', "task.name"),
     ],
 )
 def test_a_task_that_cannot_be_run_is_refused_with_its_field(toml: str, says: str) -> None:
