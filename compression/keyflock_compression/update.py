@@ -51,7 +51,7 @@ class DenseUpdate(DecodedUpdate):
     @property
     def l2_norm(self) -> float:
         """The Euclidean norm."""
-        return float(np.sqrt(np.dot(self._values, self._values)))
+        return _norm(self._values)
 
     def add_to(self, accumulator: Float32, weight: float) -> None:
         """``accumulator += weight * self``."""
@@ -83,7 +83,7 @@ class SparseUpdate(DecodedUpdate):
     @property
     def l2_norm(self) -> float:
         """The Euclidean norm."""
-        return float(np.sqrt(np.dot(self._values, self._values)))
+        return _norm(self._values)
 
     def add_to(self, accumulator: Float32, weight: float) -> None:
         """``accumulator += weight * self``, touching only what is not zero."""
@@ -95,3 +95,9 @@ class SparseUpdate(DecodedUpdate):
         vector = np.zeros(self.size, np.float32)
         vector[self._indices] = self._values
         return vector
+
+
+def _norm(values: Float32) -> float:
+    """The Euclidean norm; infinite where float32 cannot say it, for whoever bounds norms to refuse."""
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.dot(values, values)))

@@ -7,11 +7,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.corpora.splits import HeldOutBy
 from keyflock_client_sim.demo.options import DemoError, DemoOptions
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ def demo(
         typer.Option(help="Rounds to play.", show_default=f"{_DEFAULTS.rounds}, or what fits in 4 minutes"),
     ] = None,
     goal: Annotated[int, typer.Option(help="Reports that close a round.")] = _DEFAULTS.goal,
+    held_out: Annotated[
+        str,
+        typer.Option(
+            metavar="phone|user",
+            help="Who is asked: phones that took no part, or users none of whose phones did (stricter).",
+        ),
+    ] = _DEFAULTS.held_out,
     seed: Annotated[
         int, typer.Option(help="Decides who holds which text, who drops out, and when.")
     ] = _DEFAULTS.seed,
@@ -60,6 +68,7 @@ def demo(
             devices=devices,
             rounds=_DEFAULTS.rounds if rounds is None else rounds,
             goal=goal,
+            held_out=_held_out(held_out),
             seed=seed,
             size=size,
             keep=keep,
@@ -71,6 +80,12 @@ def demo(
     result = _played(options, as_json=as_json)
     if as_json:
         sys.stdout.write(json.dumps(result.summary()) + "\n")
+
+
+def _held_out(by: str) -> HeldOutBy:
+    if by not in get_args(HeldOutBy):
+        raise DemoError(f"--held-out is {by!r}; phone or user was expected.")
+    return "user" if by == "user" else "phone"
 
 
 def _played(options: DemoOptions, *, as_json: bool) -> "DemoResult":

@@ -1,20 +1,23 @@
-"""Which text is public, which phones train, and which users nobody trains on.
+"""Which text is public, which phones train, and which nobody trains on.
 
-Every split is by user (or by group of users), so that a figure on held-out users says what a new user would
-see. The only randomness is the seed: the same corpus and seed give the same split on every machine.
+Held out are whole users, so that a figure says what a new user would see; or single phones, as in a fleet
+where a person who types much has several phones and some of them never take part (docs/decisions/0012). The
+only randomness is the seed: the same corpus and seed give the same split on every machine.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from keyflock_client_sim.corpora.sources import Corpus
 from keyflock_client_sim.corpora.text import CorpusError, UserText
 
 MAX_DEVICE_WORDS: Final = 2_000
 MIN_DEVICE_WORDS: Final = 100
+
+HeldOutBy = Literal["user", "phone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class DeviceText:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The three parts of a corpus; no user is in two of them."""
+    """The three parts of a corpus; no phone is in two of them, and no user where users are held out."""
 
     #: Version 0 is trained on it; no phone has it.
     public: tuple[UserText, ...]
     #: The fleet's phones.
     phones: tuple[DeviceText, ...]
-    #: Users that nobody trains on, cut to a phone's size: each is a phone that only evaluates.
+    #: Text that nobody trains on, cut to a phone's size: each is a phone that only evaluates.
     held_out: tuple[DeviceText, ...]
 
 
@@ -53,6 +56,7 @@ def split(
     public_ratio: float = 1 / 3,
     min_words: int = MIN_DEVICE_WORDS,
     max_words: int = MAX_DEVICE_WORDS,
+    held_out_by: HeldOutBy = "user",
 ) -> Split:
     """Public groups, phones and held-out phones of one corpus.
 
@@ -64,18 +68,22 @@ def split(
         public_ratio: Share of the groups (plays, users) that is public; 0 for none.
         min_words: Phones with fewer words are dropped, as a real one with too few examples never trains.
         max_words: A user with more is several phones.
+        held_out_by: Whether a user's phones are all held out or none, or each by its own lot.
 
     Raises:
         CorpusError: Not a single phone, or no held-out phone, is left.
     """
     public, rest = take_public(corpus.users, public_ratio, seed=seed, group_of=corpus.group_of)
     ordered = sorted(rest, key=lambda user: _rank(user.user, seed))
-    by_user = [parts for user in ordered if (parts := into_devices(user, min_words, max_words))]
-    available = sum(len(parts) for parts in by_user)
+    lots = [parts for user in ordered if (parts := into_devices(user, min_words, max_words))]
+    if held_out_by == "phone":
+        every_phone = [phone for parts in lots for phone in parts]
+        lots = [(phone,) for phone in _drawn(every_phone, len(every_phone), seed)]
+    available = sum(len(parts) for parts in lots)
     held_out_wanted = min(held_out_devices, math.ceil(available / 4))
     held_out: list[DeviceText] = []
     phones: list[DeviceText] = []
-    for parts in by_user:
+    for parts in lots:
         (held_out if len(held_out) < held_out_wanted else phones).extend(parts)
     if not phones or not held_out:
         raise CorpusError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from keyflock_client_sim.corpora.sources import SHAKESPEARE
+from keyflock_client_sim.corpora.splits import HeldOutBy
 
 #: ``--pretrain``: on the public part of the corpus itself.
 BUILTIN: Final = "builtin"
@@ -28,6 +29,8 @@ class DemoOptions:
     pretrain: str = BUILTIN
     devices: int = 200
     rounds: int = 24
+    #: Who is asked: single phones that took no part, or users none of whose phones did.
+    held_out: HeldOutBy = "phone"
     #: Reports that close a round.
     goal: int = 24
     seed: int = 0

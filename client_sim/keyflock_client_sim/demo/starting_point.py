@@ -24,7 +24,7 @@ from keyflock_models.layout import ParamLayout
 from keyflock_models.network import init_params
 from keyflock_models.public_vocabulary import public_vocabulary
 
-#: One pass: what phones write is of the same kind as the plays' public third, and a version 0 that has learned
+#: One pass: phones write what the plays' public third is made of, and a version 0 that has learned
 #: all there is to learn would leave nothing for them to show.
 BUILTIN_EPOCHS: Final = 1.0
 

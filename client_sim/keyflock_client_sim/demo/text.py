@@ -41,6 +41,7 @@ def read_demo_text(options: DemoOptions) -> tuple[Corpus, Split]:
         devices=options.devices,
         held_out_devices=round(options.devices * HELD_OUT_RATIO),
         public_ratio=PUBLIC_RATIO if has_public_part else 0.0,
+        held_out_by=options.held_out,
     )
     return corpus, parts
 

@@ -20,6 +20,7 @@ class OpenRound:
         record: Its row.
         layout: Of the population's parameters.
         committed: The partial aggregate that the row points to.
+        bound: Which deltas are too long; the task's, so that a round begins with what is known.
         members: Its assignments so far.
     """
 
@@ -28,14 +29,13 @@ class OpenRound:
         record: RoundRecord,
         layout: Layout,
         committed: PartialAggregate,
+        bound: NormBound,
         members: Iterable[AssignmentRecord] = (),
     ) -> None:
         self.record = record
         self.committed = committed
         self.members: dict[DeviceId, AssignmentRecord] = {member.device: member for member in members}
-        spec = record.round.spec
-        bound = NormBound(spec.aggregation.max_norm_ratio)
-        self.batch = MicroBatch(PendingSum(layout, spec.codec_spec, bound))
+        self.batch = MicroBatch(PendingSum(layout, record.round.spec.codec_spec, bound))
 
     @property
     def round(self) -> Round:
@@ -66,6 +66,8 @@ class Desk:
         self.rounds_opened = rounds_opened
         self.rounds_published = rounds_published
         self.open: OpenRound | None = None
+        #: Of all rounds since this process started; only the workbench's thread touches it.
+        self.bound = NormBound(spec.aggregation.max_norm_ratio)
         #: Held while a row of the open round is being changed.
         self.lock = asyncio.Lock()
         #: Held by whoever flushes, closes or opens.

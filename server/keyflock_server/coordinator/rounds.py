@@ -59,21 +59,20 @@ class Rounds:
         desk = Desk(task.spec, task.status, len(records), published)
         unfinished = [record for record in records if not record.round.is_over]
         if unfinished:
-            desk.open = await self._reopened(unfinished[-1])
+            desk.open = await self._reopened(desk, unfinished[-1])
         if desk.open is not None and task.status is TaskStatus.CANCELLED:
             await self.cancel(desk)
         return desk
 
-    async def _reopened(self, record: RoundRecord) -> OpenRound:
+    async def _reopened(self, desk: Desk, record: RoundRecord) -> OpenRound:
         layout = await self._trunk.layout(record.round.population)
         committed = PartialAggregate(layout.size)
         # Once it closes, the round needs no sum in memory, and its partial may be deleted already.
         if record.partial_key is not None and record.round.phase is Phase.COLLECTING:
             data = await self._world.blobs.get(record.partial_key)
             committed = await self._world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
-        return OpenRound(
-            record, layout, committed, await self._world.store.rounds.assignments(record.round.id)
-        )
+        members = await self._world.store.rounds.assignments(record.round.id)
+        return OpenRound(record, layout, committed, desk.bound, members)
 
     async def _finish_or_open(self, desk: Desk) -> None:
         limit = desk.spec.round.max_rounds
@@ -102,7 +101,7 @@ class Rounds:
         record = RoundRecord(round=opening)
         await world.store.rounds.add(record)
         desk.rounds_opened = sequence
-        desk.open = OpenRound(record, layout, PartialAggregate(layout.size))
+        desk.open = OpenRound(record, layout, PartialAggregate(layout.size), desk.bound)
         world.observer.round_opened(desk.task, sequence)
 
     async def _end_if_due(self, desk: Desk, opened: OpenRound) -> None:

@@ -135,6 +135,13 @@ def test_a_frame_that_hides_its_size_or_brings_another_behind_it_is_refused() ->
     assert decode(forged(PACKED, ONE, whole, empty), LAYOUT).l2_norm == 0.0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_norm_beyond_float32_is_infinite_and_no_warning() -> None:
+    huge = np.full(8, 3e38, np.float32)
+
+    assert decode(encode(huge, LAYOUT, EXACT, seed=0), LAYOUT).l2_norm == float("inf")
+
+
 def test_another_spec_than_the_assigned_one_is_refused() -> None:
     data = encode(DELTA, LAYOUT, EXACT, seed=0)
 

@@ -51,6 +51,19 @@ def test_the_phones_of_a_long_writer_are_all_on_one_side() -> None:
     assert len(parts.held_out) == 6
 
 
+def test_held_out_phones_may_share_a_user_with_phones_but_never_a_message() -> None:
+    chatty = UserText("chatty", tuple(f"word {number} " + "so " * 18 for number in range(1_000)))
+    corpus = Corpus("made", (chatty,), lambda user: user.user)
+
+    parts = split(corpus, seed=1, devices=50, held_out_devices=3, public_ratio=0.0, held_out_by="phone")
+
+    assert len(parts.held_out) == 3
+    assert {phone.user for phone in parts.held_out} == {phone.user for phone in parts.phones} == {"chatty"}
+    said = {message for phone in parts.phones for message in phone.messages}
+    assert said.isdisjoint(message for phone in parts.held_out for message in phone.messages)
+    assert not {phone.device for phone in parts.phones} & {phone.device for phone in parts.held_out}
+
+
 def test_a_corpus_without_enough_text_is_refused_in_one_line() -> None:
     with pytest.raises(CorpusError, match="made: too little text for phones of 100 words"):
         split(corpus_of(30, words=50), seed=1, devices=10, held_out_devices=5)
