@@ -152,13 +152,22 @@ async def run_with_kills(data_dir: Path, *, phones: int, kills: int, seed: int) 
         await asyncio.sleep(1.0)
         driver.stop()
         await running
-        async with AdminClient(server.admin_url, server.admin_token()) as admin:
-            findings.rounds = await admin.rounds("killed")
+        findings.rounds = await settled_rounds(server)
         await exchange.close()
     finally:
         await asyncio.to_thread(server.stop)
     findings.weights = await newest_weights(data_dir)
     return findings
+
+
+async def settled_rounds(server: ServerProcess) -> list[RoundView]:
+    """The rounds, once none of them is between its last report and its version."""
+    async with AdminClient(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+        while True:
+            rounds = await admin.rounds("killed")
+            if all(one.phase in {"closed", "collecting"} for one in rounds):
+                return rounds
+            await asyncio.sleep(0.05)
 
 
 async def found(server: ServerProcess) -> None:
