@@ -28,7 +28,7 @@ class DemoOptions:
     #: ``builtin``, ``none``, a text corpus to pre-train on, or a checkpoint to start from.
     pretrain: str = BUILTIN
     devices: int = 200
-    rounds: int = 24
+    rounds: int = 40
     #: Who is asked: single phones that took no part, or users none of whose phones did.
     held_out: HeldOutBy = "phone"
     #: Reports that close a round.

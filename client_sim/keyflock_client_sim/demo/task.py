@@ -11,8 +11,9 @@ DEADLINE_S: Final = 60.0
 def task_toml(name: str, *, goal: int, rounds: int) -> str:
     """The task that trains for ``rounds`` rounds of ``goal`` reports.
 
-    The rates suit a model that has seen public text: small server steps, and an eps that lets rare words
-    move.
+    Measured on the plays from a version 0 of 7.5 % recall@1, 40 rounds of 24: FedAdam 0.01 with eps 1e-4 ends
+    at 8.7 %, 0.005 with 1e-4 at 8.6, FedAvg stands still after ten rounds. The candidate softmax learns as
+    well as the full one and takes a third of the time.
     """
     return f"""\
 [task]
@@ -39,9 +40,10 @@ epochs = 1
 batch_size = 16
 sequence_length = 20
 max_examples = 256
+candidates = 1000
 
 [optimizer]
 name = "fedadam"
-learning_rate = 0.003
-eps = 1e-5
+learning_rate = 0.01
+eps = 1e-4
 """
