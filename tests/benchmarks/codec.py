@@ -19,7 +19,7 @@ from tests.benchmarks.page import Section, table, write
 
 from keyflock_client_sim.cache_folder import user_cache_folder
 from keyflock_client_sim.demo.options import DemoOptions
-from keyflock_client_sim.demo.starting_point import starting_point
+from keyflock_client_sim.demo.starting_point import starting_point, version_0
 from keyflock_client_sim.demo.text import DemoText, read_demo_text
 from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_compression import (
@@ -81,10 +81,8 @@ async def beginning(options: DemoOptions) -> tuple[Checkpoint, DemoText]:
     corpus, parts = read_demo_text(options)
     folder = user_cache_folder(os.environ)
     async with WorkerPool.of_cores(compilation_cache=folder / "xla") as pool:
-        checkpoint = await starting_point(
-            options,
-            corpus,
-            parts,
+        checkpoint = await version_0(
+            starting_point(options, corpus, parts),
             pool,
             cache=folder / "pretrained",
             clock=time.monotonic,
