@@ -62,7 +62,7 @@ def decode(
         spec: The spec it must have been encoded with; None takes the container's word for it.
         limits: What decoding may take.
     Guarantees:
-        The update has ``layout.size`` finite values. Memory is at most about 12 times ``layout.size`` bytes
+        The update has ``layout.size`` finite values. Memory is at most about 24 times ``layout.size`` bytes
         and twice the container's length, time is proportional to both.
     Raises:
         CodecError: one of its subclasses says what was wrong; nothing else is ever raised.

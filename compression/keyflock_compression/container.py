@@ -54,7 +54,7 @@ def parse(data: bytes, limits: DecodeLimits) -> Container:
         )
     fields = _unpack(data)
     if fields.get("v") != VERSION or isinstance(fields["v"], bool):
-        raise MalformedContainer(f"container version {str(fields.get('v'))[:20]} is not {VERSION}")
+        raise MalformedContainer(f"container version is not {VERSION}")
     if tuple(fields) != _KEYS:
         raise MalformedContainer(f"a container has exactly the fields {', '.join(_KEYS)}, in this order")
     spec, layout, scales, streams, digest = (fields[key] for key in _KEYS[1:])

@@ -63,9 +63,8 @@ class DeadzoneCodec:
         values = small[indices].astype(np.float32)
         is_outlier = values == ESCAPE
         outliers = np.frombuffer(streams.read(1, 4 * int(is_outlier.sum())), "<i4")
-        if (np.abs(outliers.astype(np.int64)) <= _MOST).any() or (
-            np.abs(outliers.astype(np.int64)) > _MOST_WHOLE
-        ).any():
+        is_small = (outliers >= -_MOST) & (outliers <= _MOST)
+        if is_small.any() or outliers.max(initial=0) > _MOST_WHOLE or outliers.min(initial=0) < -_MOST_WHOLE:
             raise MalformedContainer(
                 "an outlier is one that the int8 stream could have held, or is beyond 2**23"
             )

@@ -44,7 +44,7 @@ class CodecSpec:
         _within("step_rms", self.step_rms, 1000.0)
         level = self.zstd_level
         if type(level) is not int or not 1 <= level <= 19:
-            raise SpecError(f"zstd_level is {level!r}; a whole number from 1 to 19 was expected.")
+            raise SpecError(f"zstd_level is {_named(level)}; a whole number from 1 to 19 was expected.")
         steps = (self.target_nmse is not None) + (self.step_rms is not None)
         if self.codec == "deadzone" and steps != 1:
             raise SpecError("deadzone needs its step: give either target_nmse or step_rms.")
@@ -71,7 +71,16 @@ class CodecSpec:
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise SpecError(f"{name} is {str(value)[:40]!r}; one of {', '.join(choices)} was expected.")
+        raise SpecError(f"{name} is {_named(value)}; one of {', '.join(choices)} was expected.")
+
+
+def _named(value: object) -> str:
+    """The value, or its type where it may be long: the text of an error must not grow with hostile bytes."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    # Beyond a float's range an int would be written digit by digit.
+    is_short = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**64)
+    return repr(value) if is_short else f"of type {type(value).__name__}"
 
 
 def _within(name: str, value: object, most: float) -> None:
@@ -79,7 +88,7 @@ def _within(name: str, value: object, most: float) -> None:
         return
     # NaN fails the comparison too; a bool is no number here.
     if type(value) not in {int, float} or not 0.0 < value <= most:  # type: ignore[operator]  # a number by now
-        raise SpecError(f"{name} is {str(value)[:40]}; a number above 0 and at most {most:g} was expected.")
+        raise SpecError(f"{name} is {_named(value)}; a number above 0 and at most {most:g} was expected.")
 
 
 #: What a task gets when it says nothing: chosen by measurement, docs/decisions/0009.

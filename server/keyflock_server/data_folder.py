@@ -1,4 +1,4 @@
-"""The folder that a server lives in: one server at a time, for its own user alone."""
+"""The folder that a server lives in: one server at a time, and made readable for its own user alone."""
 
 import fcntl
 import os

@@ -19,7 +19,7 @@ from keyflock_server.protocol.identifiers import (
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import Assigned, Cancelled, CloseRequested, Counted, Failed, Round, advance
 from keyflock_server.rounds.task import TaskStatus, parse_task
-from keyflock_server.storage.door import AlreadyExists, Store
+from keyflock_server.storage.door import AlreadyExists, StorageError, Store
 from keyflock_server.storage.memory import MemoryStore
 from keyflock_server.storage.records import (
     AssignmentRecord,
@@ -99,7 +99,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.tasks.add(TASK)
     await opened.rounds.add(ROUND)
     for name in ("a", "b", "c"):
-        await opened.devices.put(device(name))
+        await opened.devices.add(device(name))
     yield opened
     await opened.close()
 
@@ -179,6 +179,47 @@ async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction
     assert [one and one.last_contributed_at for one in contributed] == [NOW + timedelta(hours=1), None]
 
 
+async def test_a_flush_with_a_report_that_has_no_open_assignment_changes_nothing(store: Store) -> None:
+    record = await assigned(store, "a", "b")
+    record = replace(record, round=advance(record.round, Failed(), NOW))
+    await store.rounds.fail(record, AssignmentId("assignment-of-b"), "-v[!")
+    flushed = replace(record, round=replace(record.round, counted=2), partial_key="partial")
+    reports = [
+        CountedReport(device=DeviceId(name), report_digest=b"1", weight=1.0, session_shape="-v^")
+        for name in ("a", "b")
+    ]
+
+    with pytest.raises(StorageError, match="no open assignment"):
+        await store.rounds.commit_flush(flushed, reports, NOW)
+
+    rows = {row.device: row.state for row in await store.rounds.assignments(RoundId("t-1"))}
+    assert rows == {"a": AssignmentState.ASSIGNED, "b": AssignmentState.FAILED}
+    assert await store.rounds.get(RoundId("t-1")) == record
+
+
+async def test_a_device_that_was_forgotten_does_not_come_back(store: Store) -> None:
+    await store.devices.add(device("x1"))
+    await store.devices.forget(DeviceId("x1"))
+
+    is_there = await store.devices.seen(DeviceId("x1"), 2, "en-US", NOW)
+
+    assert not is_there
+    assert await store.devices.get(DeviceId("x1")) is None
+
+
+async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: Store) -> None:
+    record = await assigned(store, "a", "b")
+    flushed = replace(record, round=advance(record.round, Counted(1, 1.0), NOW), partial_key="partial")
+    counted = CountedReport(device=DeviceId("a"), report_digest=b"1", weight=1.0, session_shape="-v^")
+    await store.rounds.commit_flush(flushed, [counted], NOW)
+
+    await store.devices.seen(DeviceId("a"), 7, "de-DE", NOW + timedelta(hours=1), UserId("u"))
+
+    one = await store.devices.get(DeviceId("a"))
+    assert one is not None
+    assert (one.app_build, one.locale, one.user, one.last_contributed_at) == (7, "de-DE", "u", NOW)
+
+
 async def test_a_failure_marks_the_assignment_and_the_round(store: Store) -> None:
     record = await assigned(store, "a")
     failed = replace(record, round=advance(record.round, Failed(), NOW))
@@ -215,7 +256,7 @@ async def test_rounds_that_are_over_are_not_unfinished(store: Store) -> None:
 
 
 async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
-    await store.devices.put(device("old", seen_at=NOW - timedelta(days=2)))
+    await store.devices.add(device("old", seen_at=NOW - timedelta(days=2)))
     await store.devices.seen(DeviceId("a"), 7, "de", NOW + timedelta(hours=2))
 
     assert await store.devices.count(EN) == 4
@@ -226,9 +267,9 @@ async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
 
 
 async def test_forgetting_a_device_forgets_its_users_other_devices_and_no_one_else(store: Store) -> None:
-    await store.devices.put(device("x1", user="x"))
-    await store.devices.put(device("x2", user="x"))
-    await store.devices.put(device("y1", user="y"))
+    await store.devices.add(device("x1", user="x"))
+    await store.devices.add(device("x2", user="x"))
+    await store.devices.add(device("y1", user="y"))
     record = await assigned(store, "x1", "y1")
     await store.rounds.save(replace(record, round=advance(record.round, Cancelled("why"), NOW)))
 

@@ -35,7 +35,8 @@ min_s = {RETURN_S}
 max_s = {3 * RETURN_S}
 
 [training]
-learning_rate = 0.316
+learning_rate = 0.6
+gradient_clip_norm = 1.0
 epochs = 1
 batch_size = 16
 sequence_length = 20
@@ -44,6 +45,6 @@ candidates = 1000
 
 [optimizer]
 name = "fedadam"
-learning_rate = 0.01
+learning_rate = 0.015
 eps = 1e-4
 """

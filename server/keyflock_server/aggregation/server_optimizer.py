@@ -4,19 +4,22 @@
 |------------|-------------------------------|-----------------------------------------------------------|
 | fedavg     | sgd                           | McMahan et al. 2017, arXiv:1602.05629 (learning rate 1)   |
 | fedavgm    | sgd with momentum             | Hsu et al. 2019, arXiv:1909.06335                         |
-| fedadagrad | adagrad                       | Reddi et al. 2021, arXiv:2003.00295, algorithm 2          |
+| fedadagrad | ours, below                   | Reddi et al. 2021, arXiv:2003.00295, algorithm 2          |
 | fedadam    | adam                          | the same                                                  |
 | fedyogi    | scale_by_yogi                 | the same                                                  |
 
 Reddi et al. write FedAdam without bias correction and start the second moment at eps squared. Optax corrects
 the bias and starts at zero, as the Keras optimiser did that their experiments ran with; so do we. FedAdagrad
-starts its accumulator at eps squared, as they write. FedYogi starts both moments at zero, where Optax's own
-chain starts them at 1e-6: a first moment that is not zero would move words that nobody has typed.
+is as they write: its accumulator starts at eps squared, and eps is added to its root. (Optax's own chain puts
+eps under the root, where 1e-3 means thirty times as much.) FedYogi starts both moments at zero, where Optax's
+own chain starts them at 1e-6: a first moment that is not zero would move words that nobody has typed.
 """
 
 from collections.abc import Mapping
 from typing import assert_never
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from keyflock_server.rounds.task import OptimizerName
@@ -36,8 +39,7 @@ def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> op
         case "fedavgm":
             return optax.sgd(rate, momentum=parameters["momentum"])
         case "fedadagrad":
-            eps = parameters["eps"]
-            return optax.adagrad(rate, initial_accumulator_value=eps**2, eps=eps)
+            return optax.chain(_scale_by_adagrad(parameters["eps"]), optax.scale_by_learning_rate(rate))
         case "fedadam":
             return optax.adam(rate, b1=parameters["b1"], b2=parameters["b2"], eps=parameters["eps"])
         case "fedyogi":
@@ -47,3 +49,19 @@ def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> op
             return optax.chain(moments, optax.scale_by_learning_rate(rate))
         case _:
             assert_never(name)
+
+
+def _scale_by_adagrad(eps: float) -> optax.GradientTransformation:
+    """The gradient over the root of the sum of all squares so far, eps added to the root."""
+
+    def init(params: jax.Array) -> jax.Array:
+        return jnp.full_like(params, eps**2)
+
+    def update(
+        gradient: jax.Array, squares: jax.Array, params: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        del params
+        squares = squares + gradient * gradient
+        return gradient / (jnp.sqrt(squares) + eps), squares
+
+    return optax.GradientTransformation(init, update)

@@ -75,7 +75,8 @@ class CheckIns:
             return Refusal(
                 reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
             )
-        unfit = ineligibility(spec.eligibility, message, device.last_contributed_at, now)
+        codec = spec.codec_spec.codec
+        unfit = ineligibility(spec.eligibility, codec, message, device.last_contributed_at, now)
         if unfit is not None:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)

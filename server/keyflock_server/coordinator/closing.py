@@ -72,6 +72,11 @@ class Closing:
             data = await world.blobs.get(key)
             partial = await world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
             merged = await world.workbench.run(merged.merged, partial)
+        if merged.count != record.round.counted:
+            raise StorageError(
+                f"Round {record.round.id} counted {record.round.counted} reports, its partial holds "
+                f"{merged.count}; restore the database and the blobs of one moment."
+            )
         key = f"aggregates/{record.round.id}/{world.new_id()}"
         await world.blobs.put(key, await world.workbench.run(merged.to_bytes))
         return await self._advanced(replace(record, aggregate_key=key), Merged())
@@ -86,12 +91,12 @@ class Closing:
         state = await world.blobs.get(task.optimizer_state_key) if task.optimizer_state_key else None
         checkpoint = await self._trunk.checkpoint(current.population, current.base_version)
         data = await world.blobs.get(record.aggregate_key)
-        aggregate = PartialAggregate.from_bytes(data, checkpoint.weights.size)
+        aggregate = await world.workbench.run(PartialAggregate.from_bytes, data, checkpoint.weights.size)
         stepped = await world.workbench.run(
             server_step,
             checkpoint.weights,
             state,
-            aggregate.mean(),
+            await world.workbench.run(aggregate.mean),
             current.spec.optimizer.name,
             current.spec.optimizer_parameters,
         )

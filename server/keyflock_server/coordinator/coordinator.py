@@ -70,9 +70,16 @@ class Coordinator:
         await self._collect_orphans()
 
     async def tick(self) -> None:
-        """Whatever is due now: flush, close, abandon, open."""
+        """Whatever is due now: flush, close, abandon, open.
+
+        A task whose round cannot go on (a blob is lost, the disk is full) does not take the others with it:
+        its error is told, and it is tried again at the next pass.
+        """
         for desk in list(self._desks.values()):
-            await self._rounds.drive(desk)
+            try:
+                await self._rounds.drive(desk)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
+                self._world.observer.task_stuck(desk.task, error)
 
     async def stop(self) -> None:
         """Commit what may be committed, and let go of the store. What was not acknowledged is sent again."""
@@ -82,7 +89,7 @@ class Coordinator:
         for desk in self._desks.values():
             if desk.open is not None:
                 desk.open.batch.settle_all(Outcome.STOPPING)
-        self._world.workbench.close()
+        await asyncio.to_thread(self._world.workbench.close)
         await self._world.store.close()
 
     # --- phones -------------------------------------------------------------------------------------

@@ -35,26 +35,40 @@ class Enrolments:
         """
         name = PopulationName(request.population)
         await self._trunk.population(name)
+        if device is None:
+            device = await self._add(request, name)
+        else:
+            await self._refresh(request, name, device)
+        return EnrolledDevice(device, name, ReturnWindow(min_s=0.0, max_s=1.0))
+
+    async def _add(self, request: EnrolRequest, name: PopulationName) -> DeviceId:
         now = self._world.clock()
-        known = None if device is None else await self._world.store.devices.get(device)
-        if device is not None and known is None:
-            raise Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")
+        record = DeviceRecord(
+            id=DeviceId(self._world.new_id()),
+            population=name,
+            user=_user(request),
+            app_build=request.app_build,
+            locale=request.locale,
+            enrolled_at=now,
+            last_seen_at=now,
+            last_contributed_at=None,
+        )
+        await self._world.store.devices.add(record)
+        return record.id
+
+    async def _refresh(self, request: EnrolRequest, name: PopulationName, device: DeviceId) -> None:
+        devices, now = self._world.store.devices, self._world.clock()
+        known = await devices.get(device)
         if known is not None and known.population != name:
             detail = f"The device is in population {known.population!r}; enrol anew for another one."
             raise Refused(ProblemCode.CONFLICT, detail)
-        record = DeviceRecord(
-            id=known.id if known else DeviceId(self._world.new_id()),
-            population=name,
-            user=UserId(request.user) if request.user is not None else (known.user if known else None),
-            app_build=request.app_build,
-            locale=request.locale,
-            enrolled_at=known.enrolled_at if known else now,
-            last_seen_at=now,
-            last_contributed_at=known.last_contributed_at if known else None,
-        )
-        await self._world.store.devices.put(record)
-        return EnrolledDevice(record.id, name, ReturnWindow(min_s=0.0, max_s=1.0))
+        if not await devices.seen(device, request.app_build, request.locale, now, _user(request)):
+            raise Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")
 
     async def forget(self, device: DeviceId) -> Forgotten:
         """Everything about the device and its user is gone; again is no error."""
         return Forgotten(devices=await self._world.store.devices.forget(device))
+
+
+def _user(request: EnrolRequest) -> UserId | None:
+    return None if request.user is None else UserId(request.user)

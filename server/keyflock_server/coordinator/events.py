@@ -16,6 +16,10 @@ class Observer(Protocol):
         """A micro-batch could not be committed; nobody was acknowledged, and it will be tried again."""
         ...
 
+    def task_stuck(self, task: TaskName, error: Exception) -> None:
+        """A task could not be driven on; the others go on, and it is tried again at the next pass."""
+        ...
+
     def delta_refused(self, task: TaskName, code: str) -> None:
         """A delta was refused after decoding began."""
         ...
@@ -40,6 +44,9 @@ class Silent:
         """Ignored."""
 
     def flush_failed(self, task: TaskName, error: Exception) -> None:
+        """Ignored."""
+
+    def task_stuck(self, task: TaskName, error: Exception) -> None:
         """Ignored."""
 
     def delta_refused(self, task: TaskName, code: str) -> None:

@@ -71,11 +71,7 @@ class Intake:
                 member = _member(opened, claims)
                 is_open = opened.round.phase is Phase.COLLECTING and opened.batch.get(claims.device) is None
                 if is_open and member.state is AssignmentState.ASSIGNED:
-                    round_after = advance(opened.round, Failed(), self._world.clock())
-                    record = replace(opened.record, round=round_after)
-                    await self._world.store.rounds.fail(record, member.id, message.session_shape)
-                    opened.record = record
-                    opened.members[claims.device] = replace(member, state=AssignmentState.FAILED)
+                    await self._give_back(opened, member, message.session_shape)
         return Noted(return_window=_window(desk))
 
     async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
@@ -99,6 +95,18 @@ class Intake:
         elif pending.digest != digest:
             raise _conflict()
         return await self._acknowledged(desk, pending)
+
+    async def _give_back(self, opened: OpenRound, member: AssignmentRecord, session_shape: str) -> None:
+        round_after = advance(opened.round, Failed(), self._world.clock())
+        record = replace(opened.record, round=round_after)
+        # Before the row is written: a report of the same device must not slip in meanwhile.
+        opened.members[member.device] = replace(member, state=AssignmentState.FAILED)
+        try:
+            await self._world.store.rounds.fail(record, member.id, session_shape)
+        except Exception:
+            opened.members[member.device] = member
+            raise
+        opened.record = record
 
     async def settle(self) -> None:
         """Wait for the flushes under way."""
@@ -129,6 +137,10 @@ class Intake:
             opened.batch.withdraw(claims.device)
             self._world.observer.delta_refused(desk.task, _code(error))
             raise Refused(ProblemCode(_code(error)), f"{error}.") from None
+        except Exception:
+            # Nothing was added: the place must not wait for ever. (A cancelled wait may have been added.)
+            opened.batch.withdraw(claims.device)
+            raise
         if may_flush(opened.round, opened.batch.sum.count):
             # A task of its own: a phone that hangs up must not take the others' batch with it.
             flush = asyncio.create_task(self._flusher.flush_if_due(desk))

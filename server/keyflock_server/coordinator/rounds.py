@@ -37,6 +37,8 @@ class Rounds:
     async def drive(self, desk: Desk) -> None:
         """Whatever is due on this desk now: flush, close, abandon, open."""
         await self._flusher.flush_if_due(desk)
+        if desk.status is TaskStatus.CANCELLED:
+            await self.cancel(desk)
         async with desk.turn:
             if desk.open is not None:
                 await self._end_if_due(desk, desk.open)
@@ -60,8 +62,6 @@ class Rounds:
         unfinished = [record for record in records if not record.round.is_over]
         if unfinished:
             desk.open = await self._reopened(desk, unfinished[-1])
-        if desk.open is not None and task.status is TaskStatus.CANCELLED:
-            await self.cancel(desk)
         return desk
 
     async def _reopened(self, desk: Desk, record: RoundRecord) -> OpenRound:
@@ -131,17 +131,17 @@ class Rounds:
 
     async def _end_without_version(self, desk: Desk, opened: OpenRound, event: Abandoned | Cancelled) -> None:
         keys = opened.record.blob_keys
-        opened.record = replace(opened.record, partial_key=None)
-        await self._advance(desk, opened, event)
+        await self._advance(desk, opened, event, partial_key=None)
         opened.batch.settle_all(Outcome.ROUND_GONE)
         await self._closing.delete_blobs(keys)
         await self._world.store.rounds.purge_forgotten(opened.id)
         await self._over(desk, opened)
 
-    async def _advance(self, desk: Desk, opened: OpenRound, event: Event) -> None:
+    async def _advance(self, desk: Desk, opened: OpenRound, event: Event, **changes: str | None) -> None:
+        """The row first, then what memory says: an error in between must leave memory as it was."""
         async with desk.lock:
             round_after = advance(opened.round, event, self._world.clock())
-            record = replace(opened.record, round=round_after)
+            record = replace(opened.record, round=round_after, **changes)
             await self._world.store.rounds.save(record)
             opened.record = record
 

@@ -3,6 +3,7 @@
 Downloads are immutable, so the last few are kept in memory.
 """
 
+import asyncio
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ class Trunk:
         self._downloads: OrderedDict[str, Download] = OrderedDict()
         self._layouts: dict[str, ParamLayout] = {}
         self._vocabularies: dict[str, bytes] = {}
+        #: Held while something is read into memory: a thousand phones that ask at once cost one read.
+        self._reading = asyncio.Lock()
 
     async def found(self, name: PopulationName, checkpoint: bytes) -> PopulationRecord:
         """A new population whose version 0 is this checkpoint.
@@ -119,13 +122,19 @@ class Trunk:
     async def download(self, name: PopulationName, version: int) -> Download:
         """What phones get for a version."""
         record = await self.version(name, version)
-        cached = self._downloads.get(record.download_key)
-        if cached is None:
-            body = await self._world.blobs.get(record.download_key)
-            cached = self._downloads[record.download_key] = Download(body, record.download_digest)
-        self._downloads.move_to_end(record.download_key)
+        cached = self._downloads.get(record.download_key) or await self._read(record)
+        if record.download_key in self._downloads:
+            self._downloads.move_to_end(record.download_key)
         while len(self._downloads) > _KEPT_DOWNLOADS:
             self._downloads.popitem(last=False)
+        return cached
+
+    async def _read(self, record: VersionRecord) -> Download:
+        async with self._reading:
+            cached = self._downloads.get(record.download_key)
+            if cached is None:
+                body = await self._world.blobs.get(record.download_key)
+                cached = self._downloads[record.download_key] = Download(body, record.download_digest)
         return cached
 
     async def checkpoint(self, name: PopulationName, version: int) -> Checkpoint:
@@ -150,9 +159,10 @@ class Trunk:
     async def vocabulary(self, name: PopulationName) -> bytes:
         """The words that the model's rows mean, as version 0 brought them."""
         await self.population(name)
-        if name not in self._vocabularies:
-            checkpoint = await self.checkpoint(name, 0)
-            self._vocabularies[name] = checkpoint.vocabulary.to_bytes()
+        async with self._reading:
+            if name not in self._vocabularies:
+                checkpoint = await self.checkpoint(name, 0)
+                self._vocabularies[name] = checkpoint.vocabulary.to_bytes()
         return self._vocabularies[name]
 
 

@@ -129,15 +129,15 @@ class Server:
 
     async def _stop_beating(self, beating: asyncio.Task[None]) -> None:
         self._heartbeat.stop()
-        _, late = await asyncio.wait({beating}, timeout=self._shutdown_grace_s)
-        for task in late:
-            task.cancel()
+        # Never cancelled: a flush cut off after its commit would not know what it has committed.
+        await asyncio.wait({beating}, timeout=self._shutdown_grace_s)
 
     async def _stop_coordinator(self) -> None:
-        try:
-            async with asyncio.timeout(self._shutdown_grace_s):
-                await self._coordinator.stop()
-        except TimeoutError:
+        stopping = asyncio.create_task(self._coordinator.stop(), name="stop coordinator")
+        done, _ = await asyncio.wait({stopping}, timeout=self._shutdown_grace_s)
+        if done:
+            stopping.result()
+        else:
             # What was acknowledged is durable already; what was not, its phone sends again.
             _log.error("the coordinator did not stop in time", grace_s=self._shutdown_grace_s)
 

@@ -53,6 +53,7 @@ class Capabilities(Message, frozen=True, kw_only=True):
     codecs: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
         "deadzone",
         "dense",
+        "float32",
     )
     #: The largest model download it accepts, in bytes.
     max_download_bytes: Count = 16_777_216

@@ -18,12 +18,17 @@ class Ineligible:
 
 
 def ineligibility(
-    rules: Eligibility, message: CheckIn, last_contributed_at: datetime | None, now: datetime
+    rules: Eligibility,
+    codec: str,
+    message: CheckIn,
+    last_contributed_at: datetime | None,
+    now: datetime,
 ) -> Ineligible | None:
     """The first rule that this check-in breaks, or None.
 
     Args:
         rules: The task's.
+        codec: Name of the codec that the task asks for.
         message: What the phone says of itself.
         last_contributed_at: When a report of this device was last counted.
         now: This instant.
@@ -36,6 +41,8 @@ def ineligibility(
         wait_s = rules.min_separation_s - (now - last_contributed_at).total_seconds()
         if wait_s > 0.0:
             return Ineligible(RefusalReason.TOO_SOON, "This device has contributed recently.", wait_s)
+    if codec not in message.capabilities.codecs:
+        return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no codec {codec}.")
     detail = _unfit(rules, message)
     return Ineligible(RefusalReason.NOT_ELIGIBLE, detail) if detail else None
 

@@ -14,6 +14,7 @@ from keyflock_server.protocol.identifiers import (
     PopulationName,
     RoundId,
     TaskName,
+    UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.task import TaskStatus
@@ -136,16 +137,22 @@ class RoundTable(Protocol):
 class DeviceTable(Protocol):
     """Enrolled devices."""
 
-    async def put(self, device: DeviceRecord) -> None:
-        """Enrol, or bring up to date."""
+    async def add(self, device: DeviceRecord) -> None:
+        """Enrol a new device."""
         ...
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         """One device."""
         ...
 
-    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> None:
-        """The device has checked in."""
+    async def seen(
+        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+    ) -> bool:
+        """The device has checked in, or refreshed its token (then perhaps naming its user).
+
+        Returns:
+            Whether it is enrolled; one that was forgotten does not come back.
+        """
         ...
 
     async def count_active(self, population: PopulationName, since: datetime) -> int:

@@ -11,6 +11,7 @@ from keyflock_server.protocol.identifiers import (
     PopulationName,
     RoundId,
     TaskName,
+    UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.task import TaskStatus
@@ -168,16 +169,18 @@ class _Rounds:
     async def commit_flush(
         self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
     ) -> None:
+        found = [self._rows.assignments.get((record.round.id, report.device)) for report in reports]
+        if any(row is None or row.state is AssignmentState.FAILED for row in found):
+            raise StorageError(f"Round {record.round.id}: a report has no open assignment to count for.")
         for report in reports:
             key = (record.round.id, report.device)
-            if key in self._rows.assignments:
-                self._rows.assignments[key] = replace(
-                    self._rows.assignments[key],
-                    state=AssignmentState.COUNTED,
-                    report_digest=report.report_digest,
-                    weight=report.weight,
-                    session_shape=report.session_shape,
-                )
+            self._rows.assignments[key] = replace(
+                self._rows.assignments[key],
+                state=AssignmentState.COUNTED,
+                report_digest=report.report_digest,
+                weight=report.weight,
+                session_shape=report.session_shape,
+            )
             if report.device in self._rows.devices:
                 device = self._rows.devices[report.device]
                 self._rows.devices[report.device] = replace(device, last_contributed_at=contributed_at)
@@ -207,17 +210,24 @@ class _Devices:
     def __init__(self, rows: _Rows) -> None:
         self._rows = rows
 
-    async def put(self, device: DeviceRecord) -> None:
+    async def add(self, device: DeviceRecord) -> None:
+        if device.id in self._rows.devices:
+            raise AlreadyExists(device.id)
         self._rows.devices[device.id] = device
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         return self._rows.devices.get(device)
 
-    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> None:
-        if device in self._rows.devices:
-            before = self._rows.devices[device]
-            after = replace(before, app_build=app_build, locale=locale, last_seen_at=at)
-            self._rows.devices[device] = after
+    async def seen(
+        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+    ) -> bool:
+        before = self._rows.devices.get(device)
+        if before is None:
+            return False
+        self._rows.devices[device] = replace(
+            before, app_build=app_build, locale=locale, last_seen_at=at, user=user or before.user
+        )
+        return True
 
     async def count_active(self, population: PopulationName, since: datetime) -> int:
         mine = (device for device in self._rows.devices.values() if device.population == population)

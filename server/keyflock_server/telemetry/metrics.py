@@ -127,6 +127,12 @@ class Metrics:
             "Micro-batches that could not be committed and were tried again.",
             registry=self.registry,
         )
+        self.task_failures = Counter(
+            "keyflock_task_failures",
+            "Passes in which a task's round could not go on, by task.",
+            ["task"],
+            registry=self.registry,
+        )
         self.tick_duration_s = Histogram(
             "keyflock_tick_duration_seconds",
             "One pass over deadlines, flushes and closing rounds.",

@@ -26,6 +26,11 @@ class Observation:
         self._metrics.flush_failures.inc()
         _log.error("flush failed", task=task, exc_info=error)
 
+    def task_stuck(self, task: TaskName, error: Exception) -> None:
+        """A task could not be driven on; it will be tried again."""
+        self._metrics.task_failures.labels(task).inc()
+        _log.error("task stuck", task=task, exc_info=error)
+
     def delta_refused(self, task: TaskName, code: str) -> None:
         """A delta was refused after decoding began."""
         self._metrics.deltas_refused.labels(code).inc()

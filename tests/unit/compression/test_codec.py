@@ -164,7 +164,9 @@ def test_limits_hold_on_both_sides() -> None:
     ("wire", "says"),
     [
         ({"codec": "gzip"}, "codec is 'gzip'"),
-        ({"codec": 1}, "codec is '1'"),
+        ({"codec": 1}, "codec is 1;"),
+        ({"step_rms": 1.0, "zstd_level": b"x" * 1000}, "zstd_level is of type bytes; a whole"),
+        ({"step_rms": 10**400}, "step_rms is of type int; a number"),
         ({"codec": "deadzone"}, "either target_nmse or step_rms"),
         ({"codec": "deadzone", "target_nmse": 0.1, "step_rms": 1.0}, "either target_nmse or step_rms"),
         ({"codec": "dense", "step_rms": 1.0}, "belong to deadzone"),

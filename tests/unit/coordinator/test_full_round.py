@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, repo
 from keyflock_compression import CodecSpec
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Failure, FailureCause, Offer, OfferAction, Receipt, Refusal
 from keyflock_server.protocol.messages import RefusalReason as Reason
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.records import RoundRecord
 
 
 async def cohort(town: Town, size: int) -> list[AssignmentClaims]:
@@ -382,3 +386,51 @@ async def test_reports_that_come_in_while_a_flush_is_decided_do_not_strand_the_r
 
     rounds = await town.coordinator.rounds(claims[0].task)
     assert [(one.phase, one.counted) for one in rounds] == [("closed", 8)] * 20
+
+
+async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_ends(town: Town) -> None:
+    await town.task(round="goal = 5\nminimum = 4\nover_selection = 0.0")
+    claims = await cohort(town, 5)
+    is_writing, may_write, write = asyncio.Event(), asyncio.Event(), town.store.rounds.fail
+
+    async def slow(*arguments: Any) -> None:  # noqa: ANN401 - whatever the table takes
+        is_writing.set()
+        await may_write.wait()
+        await write(*arguments)
+
+    town.store.rounds.fail = slow  # type: ignore[method-assign]  # a transaction that takes its time
+    failing = asyncio.create_task(
+        town.coordinator.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
+    )
+    await is_writing.wait()
+    answer = await send(town, claims[0], 1.0)
+    may_write.set()
+    await failing
+    await send_all(town, claims[1:], 1.0, 1.0, 1.0, 1.0)
+    await town.coordinator.tick()
+
+    assert answer is ProblemCode.ROUND_GONE
+    (round_1, *_) = await town.coordinator.rounds(TaskName("t"))
+    assert (round_1.phase, round_1.counted, round_1.failed) == ("closed", 4, 1)
+
+
+async def test_a_cancel_that_could_not_be_written_loses_no_counted_report(town: Town) -> None:
+    await town.task(round="goal = 6\nminimum = 4")
+    await send_all(town, await cohort(town, 4), 1.0, 1.0, 1.0, 1.0)
+    town.pass_time(700.0)
+    before, save = town.coordinator._desks[TaskName("t")].open, town.store.rounds.save
+    assert before is not None
+    partial = before.record.partial_key
+
+    async def fail_once(_: RoundRecord) -> None:
+        town.store.rounds.save = save  # type: ignore[method-assign]  # the disk is well again
+        raise StorageError("The disk is full.")
+
+    town.store.rounds.save = fail_once  # type: ignore[method-assign]  # the next write fails
+    with pytest.raises(StorageError):
+        await town.coordinator._rounds.cancel(town.coordinator._desks[TaskName("t")])
+
+    assert before.record.partial_key == partial
+    await town.coordinator.tick()
+    (round_1, *_) = await town.coordinator.rounds(TaskName("t"))
+    assert (round_1.phase, round_1.counted) == ("closed", 4)

@@ -4,10 +4,12 @@ from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserId
 from keyflock_server.rounds.round import FINAL_PHASES
+from keyflock_server.storage.door import AlreadyExists
 from keyflock_server.storage.records import DeviceRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import assignments, devices, rounds
@@ -20,13 +22,13 @@ class SqlDevices:
         self._engine = engine
         self._reader = reader_of(engine)
 
-    async def put(self, device: DeviceRecord) -> None:
-        """Enrol, or bring up to date."""
-        values = asdict(device)
-        change = update(devices).where(devices.c.id == device.id).values(values)
-        async with self._engine.begin() as connection:
-            if not (await connection.execute(change)).rowcount:
-                await connection.execute(insert(devices).values(values))
+    async def add(self, device: DeviceRecord) -> None:
+        """Enrol a new device."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(devices).values(asdict(device)))
+        except IntegrityError:
+            raise AlreadyExists(device.id) from None
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         """One device."""
@@ -34,15 +36,18 @@ class SqlDevices:
             row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
-    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> None:
-        """The device has checked in."""
+    async def seen(
+        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+    ) -> bool:
+        """The device has checked in, or refreshed its token."""
+        named = {} if user is None else {"user": user}
         change = (
             update(devices)
             .where(devices.c.id == device)
-            .values(last_seen_at=at, app_build=app_build, locale=locale)
+            .values(last_seen_at=at, app_build=app_build, locale=locale, **named)
         )
         async with self._engine.begin() as connection:
-            await connection.execute(change)
+            return (await connection.execute(change)).rowcount > 0
 
     async def count_active(self, population: PopulationName, since: datetime) -> int:
         """Devices of a population that were seen since then."""

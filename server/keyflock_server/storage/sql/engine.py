@@ -14,7 +14,8 @@ _IS_READ: Final = "keyflock_is_read"
 
 def engine_for(url: str) -> AsyncEngine:
     """An engine for ``url``, for example ``sqlite+aiosqlite:///…/keyflock.sqlite3``."""
-    engine = create_async_engine(url)
+    # An error that quotes its parameters would put devices and pseudonyms into the log.
+    engine = create_async_engine(url, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin)

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -13,7 +13,7 @@ from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import FINAL_PHASES, Phase, Round
 from keyflock_server.rounds.task import stored_task
-from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.door import AlreadyExists, StorageError
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, CountedReport, RoundRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import assignments, devices, populations, rounds, tasks, versions
@@ -85,6 +85,16 @@ class SqlRounds:
         self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
     ) -> None:
         """The round with its new partial aggregate, and the reports that are in it."""
+        its_devices = [report.device for report in reports]
+        open_to_them = (
+            select(func.count())
+            .select_from(assignments)
+            .where(
+                assignments.c.round_id == record.round.id,
+                assignments.c.device.in_(its_devices),
+                assignments.c.state != AssignmentState.FAILED,
+            )
+        )
         count = (
             update(assignments)
             .where(assignments.c.round_id == record.round.id, assignments.c.device == bindparam("of_device"))
@@ -96,9 +106,7 @@ class SqlRounds:
             )
         )
         contribute = (
-            update(devices)
-            .where(devices.c.id.in_([report.device for report in reports]))
-            .values(last_contributed_at=contributed_at)
+            update(devices).where(devices.c.id.in_(its_devices)).values(last_contributed_at=contributed_at)
         )
         rows = [
             {
@@ -110,6 +118,8 @@ class SqlRounds:
             for report in reports
         ]
         async with self._engine.begin() as connection:
+            if (await connection.execute(open_to_them)).scalar_one() != len(reports):
+                raise StorageError(f"Round {record.round.id}: a report has no open assignment to count for.")
             await connection.execute(count, rows)
             await connection.execute(contribute)
             await _save(connection, record)
