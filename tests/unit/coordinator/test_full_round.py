@@ -398,7 +398,7 @@ async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_e
         await may_write.wait()
         await write(*arguments)
 
-    town.store.rounds.fail = slow  # type: ignore[method-assign]  # a transaction that takes its time
+    town.store.rounds.fail = slow  # type: ignore[assignment, method-assign]  # a transaction that takes its time
     failing = asyncio.create_task(
         town.coordinator.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
     )
@@ -426,7 +426,7 @@ async def test_a_cancel_that_could_not_be_written_loses_no_counted_report(town: 
         town.store.rounds.save = save  # type: ignore[method-assign]  # the disk is well again
         raise StorageError("The disk is full.")
 
-    town.store.rounds.save = fail_once  # type: ignore[method-assign]  # the next write fails
+    town.store.rounds.save = fail_once  # type: ignore[assignment, method-assign]  # the next write fails
     with pytest.raises(StorageError):
         await town.coordinator._rounds.cancel(town.coordinator._desks[TaskName("t")])
 
