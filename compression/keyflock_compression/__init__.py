@@ -19,12 +19,14 @@ from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
 from keyflock_compression.measures import nmse
 from keyflock_compression.spec import DEFAULT_SPEC, CodecSpec
+from keyflock_compression.state import MAX_STATE_BYTES, decode_state, encode_state
 from keyflock_compression.update import DecodedUpdate
 from keyflock_compression.weights import decode_weights, encode_weights
 
 __all__ = [
     "DEFAULT_LIMITS",
     "DEFAULT_SPEC",
+    "MAX_STATE_BYTES",
     "CodecError",
     "CodecSpec",
     "CorruptedContainer",
@@ -38,8 +40,10 @@ __all__ = [
     "WrongLayout",
     "WrongSpec",
     "decode",
+    "decode_state",
     "decode_weights",
     "encode",
+    "encode_state",
     "encode_weights",
     "nmse",
 ]

@@ -7,12 +7,12 @@ with them.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from keyflock_models.arrays import F32, I32
+from keyflock_models.arrays import F32, I32, Bool
 from keyflock_models.per_user import PerUser
 from keyflock_models.scoring import Scorer
 from keyflock_models.special_tokens import OOV
@@ -41,11 +41,10 @@ class PrefixRanges:
     They are neighbours there, so a word's rank among those with its prefix is a count over a range.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        displayable = np.flatnonzero(vocabulary.is_displayable)
-        self._words = vocabulary.words
-        by_word = sorted(displayable, key=lambda i: vocabulary.words[i])
-        self._sorted = [vocabulary.words[i] for i in by_word]
+    def __init__(self, words: Sequence[str], is_displayable: Bool) -> None:
+        self._words = words
+        by_word = sorted(np.flatnonzero(is_displayable).tolist(), key=lambda i: words[i])
+        self._sorted = [words[i] for i in by_word]
         #: Ids of displayable words in alphabetical order.
         self.alphabetical: I32 = np.array(by_word, np.int32)
 
@@ -86,7 +85,7 @@ def keystroke_savings(
         user without a word -> denominators of 0
     """
     rng = np.random.default_rng(seed)
-    ranges = PrefixRanges(vocabulary)
+    ranges = PrefixRanges(vocabulary.words, vocabulary.is_displayable)
     users = tuple(sequences_of_users)
     full, used, used_before = (np.zeros(len(users)) for _ in range(3))
     for index, user in enumerate(users):

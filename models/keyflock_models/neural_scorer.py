@@ -50,7 +50,7 @@ class NeuralScorer:
         """Score every target of these sequences, shape (N, L + 1)."""
         row, column = targets_of(sequences)
         target = sequences[row, column + 1]
-        states = self._states(sequences)[row, column]
+        states = self.states(sequences)[row, column]
         rank, nll = np.zeros(len(row), np.int32), np.zeros(len(row), np.float32)
         is_argmax = np.zeros(len(row), np.bool_)
         is_displayable = jnp.asarray(self.vocabulary.is_displayable)
@@ -64,14 +64,19 @@ class NeuralScorer:
     def log_probabilities(self, sequences: I32, row: I32, column: I32) -> F32:
         """Log-probabilities of every word at some places, shape (T, V); see `Scorer`."""
         rows, inverse = np.unique(row, return_inverse=True)
-        states = self._states(sequences[rows])[inverse, column]
+        states = self.states(sequences[rows])[inverse, column]
         blocks = [
             np.asarray(_log_softmax(self.config, self._params, _filled(states[start : start + _TARGETS])))
             for start in range(0, len(row), _TARGETS)
         ]
         return np.concatenate([np.zeros((0, self.config.vocabulary_size), np.float32), *blocks])[: len(row)]
 
-    def _states(self, sequences: I32) -> F32:
+    @property
+    def output_product(self) -> tuple[F32, F32]:
+        """What a state is multiplied with, shape (V, E), and the bias, shape (V,)."""
+        return np.asarray(self._params["embedding"]), np.asarray(self._params["output_bias"])
+
+    def states(self, sequences: I32) -> F32:
         """The network's state after each input, shape (N, L, E); zero where nothing but PAD follows."""
         count, length = sequences.shape[0], sequences.shape[1] - 1
         states = np.zeros((count, length, self.config.embedding_size), np.float32)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from keyflock_client_sim.cli import demo, evaluate, pretrain, run
+from keyflock_client_sim.cli import demo, evaluate, personalise, pretrain, run
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
+app.command("personalise")(personalise.personalise)
 
 
 @app.callback()

@@ -31,7 +31,7 @@ def test_letters_are_counted_as_a_typist_would(words: Vocabulary) -> None:
     scores = rng.integers(0, 4, (200, len(words))).astype(np.float32)
     targets = rng.integers(4, len(words), 200).astype(np.int32)
 
-    found = letters_until_offered(scores, targets, PrefixRanges(words))
+    found = letters_until_offered(scores, targets, PrefixRanges(words.words, words.is_displayable))
 
     assert found.tolist() == [
         letters_by_hand(words, row, int(target)) for row, target in zip(scores, targets, strict=True)
@@ -76,6 +76,8 @@ def test_a_word_behind_three_better_completions_is_never_offered() -> None:
     vocabulary = vocabulary_of(["aa", "ab", "ac", "ad"], [0.4, 0.3, 0.2, 0.05], oov=0.05, eos=0.1)
     scores: F32 = vocabulary.log_frequencies[None, :]
 
-    found: I32 = letters_until_offered(scores, np.array([7], np.int32), PrefixRanges(vocabulary))
+    found: I32 = letters_until_offered(
+        scores, np.array([7], np.int32), PrefixRanges(vocabulary.words, vocabulary.is_displayable)
+    )
 
     assert found.tolist() == [-1]

@@ -1,0 +1,88 @@
+"""The measurement from users to figures: other users' prior first, then those who are measured."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from keyflock_client_sim.corpora.text import UserText
+from keyflock_client_sim.measuring.scorers import PublishedModel
+from keyflock_client_sim.personalising.figures import Personalisation, population_prior
+from keyflock_client_sim.personalising.jobs import PersonaliseUsers, UserMessages
+from keyflock_client_sim.personalising.reader import in_pieces
+from keyflock_client_sim.personalising.typist import UserFigures
+from keyflock_client_sim.training.pool import WorkerPool
+from keyflock_models.personal.blend import BlendPrior
+from keyflock_models.personal.gate import GainPrior
+from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
+
+#: Users a job: small, so that progress moves and the last job is no long wait.
+_USERS_A_JOB: Final = 4
+#: A user's later share of the words.
+LATER_RATIO: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """What is believed of a user before a word was typed."""
+
+    blend: BlendPrior = DEFAULT_BLEND
+    gain: GainPrior = DEFAULT_GAIN
+
+
+def split_messages(user: UserText, max_words: int) -> UserMessages:
+    """A user's latest words, the earlier four fifths to learn from and the later fifth to judge on."""
+    pieces = [piece for message in user.messages for piece in in_pieces(message)]
+    lengths = [len(piece.split()) for piece in pieces]
+    kept, words = 0, 0
+    while kept < len(pieces) and words < max_words:
+        kept += 1
+        words += lengths[-kept]
+    pieces, lengths = pieces[len(pieces) - kept :], lengths[len(pieces) - kept :]
+    boundary, so_far = 0, 0
+    while boundary < len(pieces) - 1 and so_far < (1.0 - LATER_RATIO) * words:
+        so_far += lengths[boundary]
+        boundary += 1
+    return UserMessages(user.user, tuple(pieces[:boundary]), tuple(pieces[boundary:]))
+
+
+async def measure(
+    pool: WorkerPool,
+    model: PublishedModel,
+    users: Sequence[UserMessages],
+    priors: Priors,
+    *,
+    compares_heads: bool = False,
+    on_progress: Callable[[int, int], None],
+) -> Personalisation:
+    """Every user's figures.
+
+    Args:
+        pool: Does it.
+        model: The trunk, as published to the pool.
+        users: Cut in time.
+        priors: For all of them.
+        compares_heads: Whether the head's alternatives are arms as well.
+        on_progress: Told how many of how many users are done.
+    """
+    shares = [tuple(users[at : at + _USERS_A_JOB]) for at in range(0, len(users), _USERS_A_JOB)]
+    done = 0
+
+    async def run(share: tuple[UserMessages, ...]) -> list[UserFigures]:
+        nonlocal done
+        job = PersonaliseUsers(
+            model.digest, model.config, model.vocabulary, share, priors.blend, priors.gain, compares_heads
+        )
+        found = await pool.run(job)
+        done += len(share)
+        on_progress(done, len(users))
+        return found
+
+    parts = await asyncio.gather(*(run(share) for share in shares))
+    return Personalisation(tuple(figures for part in parts for figures in part if figures.words))
+
+
+def learned_priors(others: Personalisation, strength: float = 90.0) -> Priors:
+    """What `personalize` rounds over these users would send to the next ones."""
+    weights, mean, deviation = population_prior(others.users)
+    return Priors(BlendPrior(weights, strength), GainPrior(mean, deviation))

@@ -1,0 +1,51 @@
+"""Two pictures as one PNG: who gains how much, and how fast it comes with the words typed."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from keyflock_client_sim.personalising.arms import GLOBAL
+from keyflock_client_sim.personalising.figures import Personalisation
+
+
+def save_pictures(found: Personalisation, path: Path, *, title: str) -> None:
+    """Draws into ``path``; needs no display."""
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    before = 100.0 * found.measure(GLOBAL, "at_3").values
+    gain = found.gain()
+    is_open = np.array([user.is_open for user in found.users])
+    left.axhline(0.0, color="grey", linewidth=0.8)
+    left.scatter(before[is_open], gain[is_open], s=14, color="#08519c", label="gate open")
+    left.scatter(before[~is_open], gain[~is_open], s=14, color="#d94801", label="gate shut")
+    left.set_xlabel("recall@3 of the global model, %")
+    left.set_ylabel("gain of the product, points")
+    left.set_title("each dot a user, on later messages")
+    left.legend(fontsize="small")
+    points = found.curve()
+    if points:
+        words = [point.words for point in points]
+        right.plot(words, [100 * point.blend for point in points], ".-", color="#08519c", label="blend")
+        right.plot(words, [100 * point.trunk for point in points], ".-", color="grey", label="global model")
+        for point in points:
+            right.annotate(
+                f"{point.users}",
+                (point.words, 100 * point.blend),
+                fontsize=7,
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+            )
+        right.set_xscale("log")
+        right.legend(fontsize="small")
+    right.set_xlabel("words typed so far (figures: users)")
+    right.set_ylabel("recall@3 of the words up to there, %")
+    right.set_title("before each word was learned")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,59 @@
+"""The table of what personalisation gives, for a reader; the JSON line is `Personalisation.summary`."""
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keyflock_client_sim.personalising.arms import BLEND, GLOBAL, ONLINE, PRODUCT
+from keyflock_client_sim.personalising.figures import HARM_POINTS, Personalisation
+
+
+def print_report(found: Personalisation, console: Console, *, title: str) -> None:
+    """Prints every arm, then what it means for users."""
+    table = Table(title=f"{title} (means over users)")
+    columns = ("model", "recall@1", "recall@3", "of global", "all words @3", "MRR@10", "ppl", "KSR")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    arms = [GLOBAL, *(arm for arm in found.users[0].arms if arm not in {GLOBAL, PRODUCT, ONLINE, BLEND})]
+    for arm in (*arms, BLEND, PRODUCT, ONLINE):
+        table.add_row(*_row(found, arm), style="bold" if arm in {GLOBAL, PRODUCT} else "")
+    console.print(table)
+    gain, interval = found.gain(), found.compared()
+    p5, p50, p95 = np.percentile(gain, [5, 50, 95])
+    console.print(
+        f"gain of the product   recall@3 {100 * interval.difference:+.2f} points "
+        f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] a user, "
+        f"{100 * found.relative_gain():+.1f} % "
+        f"(95 % paired bootstrap over users); p5 {p5:+.2f}, p50 {p50:+.2f}, p95 {p95:+.2f}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"do no harm            gate open for {100 * found.share_open:.0f} % of {len(found.users)} users; "
+        f"hurt with evidence {100 * found.share_hurt:.1f} %, lower by {HARM_POINTS} points or more, chance "
+        f"included, {100 * found.share_lower:.1f} %",
+        soft_wrap=True,
+    )
+    milliseconds = float(np.median([user.ms_per_word for user in found.users]))
+    sizes = np.array([user.state_bytes for user in found.users])
+    console.print(
+        f"cost                  {np.median(sizes) / 1e3:.1f} kB stored (median user; at most "
+        f"{sizes.max() / 1e3:.1f}), {milliseconds:.2f} ms a word to judge and learn besides the trunk; a head "
+        f"was kept by {100 * np.mean([user.has_head for user in found.users]):.0f} % of users",
+        soft_wrap=True,
+    )
+
+
+def _row(found: Personalisation, arm: str) -> tuple[str, ...]:
+    at_1, at_3 = found.measure(arm, "at_1"), found.measure(arm, "at_3")
+    nll, strokes = found.measure(arm, "nll").micro, found.measure(arm, "strokes")
+    saved = "" if not strokes.numerator.any() else f"{100 * (1 - strokes.micro):.1f} %"
+    return (
+        arm,
+        f"{100 * at_1.mean:.2f} %",
+        f"{100 * at_3.mean:.2f} %",
+        f"{100 * found.relative_gain(arm):+.1f} %",
+        f"{100 * at_3.micro:.2f} %",
+        f"{100 * found.measure(arm, 'reciprocal_rank').mean:.2f} %",
+        "" if np.isnan(nll) else f"{np.exp(nll):.0f}",
+        saved,
+    )

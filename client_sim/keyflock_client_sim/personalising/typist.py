@@ -1,0 +1,256 @@
+"""One user: the personal model learns from the earlier messages and is judged on the later ones."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keyflock_client_sim.personalising.arms import (
+    ALTERNATIVES,
+    ARMS,
+    BLEND,
+    FINE_TUNED,
+    GLOBAL,
+    ONLINE,
+    PRODUCT,
+)
+from keyflock_client_sim.personalising.reader import Reading, TrunkReader
+from keyflock_compression import encode_state
+from keyflock_models.arrays import F32, F64, I32
+from keyflock_models.keystrokes import PrefixRanges, letters_until_offered
+from keyflock_models.personal.blend import blended
+from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.head_fitting import HeadSettings
+from keyflock_models.personal.personal_model import SLOTS, PersonalModel
+from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
+
+#: The head is fitted when so much of the earlier text is typed.
+_HEAD_AFTER = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFigures:
+    """One arm on one user's later messages: sums over words."""
+
+    at_1: int = 0
+    at_3: int = 0
+    reciprocal_rank: float = 0.0
+    #: Nats, over words of the public vocabulary.
+    nll: float = 0.0
+    strokes: int = 0
+
+
+@dataclass(slots=True)
+class UserFigures:
+    """What came of one user."""
+
+    user: str
+    earlier_words: int = 0
+    #: Words judged, and those of them in the public vocabulary.
+    words: int = 0
+    public_words: int = 0
+    arms: dict[str, ArmFigures] = field(default_factory=dict)
+    #: Word by word over the later messages: hits in the first three of the product minus those of the trunk.
+    differences: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    is_open: bool = False
+    #: The same over the earlier messages, for the blend, as they were typed: the learning curve.
+    curve: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    curve_trunk: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    #: Shape (MATCHES, experts): what the blend's weights learned from.
+    responsibilities: F64 = field(default_factory=lambda: np.zeros((0, 0)))
+    #: Evidence a word: mean gain and its standard deviation, unshrunk.
+    gain: tuple[float, float] = (0.0, 0.0)
+    full_strokes: int = 0
+    strokes_words: int = 0
+    #: Of the model as it would be stored.
+    state_bytes: int = 0
+    has_head: bool = False
+    #: Milliseconds a word of judging and learning, without the trunk's.
+    ms_per_word: float = 0.0
+
+
+def personalised(
+    user: str,
+    earlier: Sequence[str],
+    later: Sequence[str],
+    model: PersonalModel,
+    trunk: TrunkReader,
+    *,
+    compares_heads: bool = False,
+) -> UserFigures:
+    """Learn, then judge.
+
+    Args:
+        user: A name for the figures.
+        earlier: Messages to learn from, in their order.
+        later: Messages to be judged on.
+        model: New, or loaded; changed in place. It gets its head when three quarters are typed, so that the
+            last quarter can tell how far the head is to be believed.
+        trunk: The shared model.
+        compares_heads: Whether the head's alternatives are arms as well.
+    """
+    figures = UserFigures(user)
+    readings = list(trunk.read(earlier))
+    boundary = round(_HEAD_AFTER * len(readings))
+    hits = [_learn(model, trunk, one, figures) for one in readings[:boundary]]
+    model.head = _head(model, trunk, readings[:boundary], HeadSettings())
+    hits += [_learn(model, trunk, one, figures) for one in readings[boundary:]]
+    figures.ms_per_word /= max(1, figures.earlier_words)
+    figures.curve = np.concatenate([np.zeros(0), *(blend for _, blend in hits)]).astype(np.int32)
+    figures.curve_trunk = np.concatenate([np.zeros(0), *(by_trunk for by_trunk, _ in hits)]).astype(np.int32)
+    figures.is_open, figures.has_head = model.gate.is_open, model.head is not None
+    figures.responsibilities = model.weights.responsibilities.copy()
+    differences = (figures.curve - figures.curve_trunk).astype(np.float64)
+    if differences.size:
+        deviation = float(np.sqrt((differences.var() + 1.0 / differences.size) / differences.size))
+        figures.gain = float(differences.mean()), deviation
+    figures.state_bytes = len(encode_state(model.to_state()))
+    _judge_frozen(later, model, trunk, figures)
+    if compares_heads:
+        _judge_alternatives(earlier, later, model, trunk, readings, figures)
+    _judge_online(later, model, trunk, figures)
+    return figures
+
+
+def _learn(
+    model: PersonalModel, trunk: TrunkReader, reading: Reading, figures: UserFigures
+) -> tuple[F64, F64]:
+    """Judge and learn one message; whether trunk and blend had each word among the first three."""
+    began = time.perf_counter()
+    ids = model.read(reading.message)
+    judgement = model.judge(ids, reading.probabilities, _by_head(model, trunk, reading))
+    model.learn(reading.message, ids, judgement)
+    figures.ms_per_word += 1e3 * (time.perf_counter() - began)
+    figures.earlier_words += judgement.words
+    return judgement.hits()
+
+
+def _head(
+    model: PersonalModel, trunk: TrunkReader, readings: Sequence[Reading], settings: HeadSettings
+) -> PersonalHead | None:
+    if not readings:
+        return None
+    states = np.concatenate([one.states for one in readings])
+    targets = np.concatenate([np.asarray(model.read(one.message), np.int32) for one in readings])
+    return trunk.fit(states, targets, settings)
+
+
+def _by_head(model: PersonalModel, trunk: TrunkReader, reading: Reading) -> F32 | None:
+    return None if model.head is None else trunk.with_head(model.head, reading.states)
+
+
+def _judge_frozen(
+    later: Sequence[str], model: PersonalModel, trunk: TrunkReader, figures: UserFigures
+) -> None:
+    learned = model.weights.current()
+    size = len(model.vocabulary)
+    extended = [*model.vocabulary.words, *(model.words.word(one) for one in range(size, model.words.end_id))]
+    is_displayable = np.array([at >= len(SPECIAL_TOKENS) and bool(word) for at, word in enumerate(extended)])
+    letters = PrefixRanges(extended, is_displayable)
+    differences: list[I32] = []
+    for reading in trunk.read(later):
+        ids = model.read(reading.message)
+        targets = np.asarray(ids, np.int32)
+        predictions = model.predictions(ids)
+        head = _by_head(model, trunk, reading)
+        blocks: dict[str, F32] = {GLOBAL: reading.probabilities}
+        for name, weights in ARMS.items():
+            blocks[name] = blended(
+                reading.probabilities, predictions, weights(learned), model.words.end_id, head
+            )
+        figures.words += len(ids)
+        figures.public_words += int(((targets > OOV) & (targets < size)).sum())
+        hits = {}
+        for name, block in blocks.items():
+            ranks = model.ranks(block, targets)
+            _add(figures, name, block, targets, ranks, size)
+            hits[name] = (targets != OOV) & (ranks < SLOTS)
+        product = hits[BLEND] if figures.is_open else hits[GLOBAL]
+        differences.append(product.astype(np.int32) - hits[GLOBAL].astype(np.int32))
+        _type(figures, blocks, targets, extended, letters)
+    figures.differences = np.concatenate([np.zeros(0, np.int32), *differences])
+    figures.arms[PRODUCT] = figures.arms.get(BLEND if figures.is_open else GLOBAL, ArmFigures())
+
+
+def _judge_alternatives(
+    earlier: Sequence[str],
+    later: Sequence[str],
+    model: PersonalModel,
+    trunk: TrunkReader,
+    readings: Sequence[Reading],
+    figures: UserFigures,
+) -> None:
+    """What a head could be instead, each alone, with all of the earlier text."""
+    size = len(model.vocabulary)
+    heads = {name: _head(model, trunk, readings, settings) for name, settings in ALTERNATIVES.items()}
+    for reading in trunk.read(later):
+        targets = np.asarray(model.read(reading.message), np.int32)
+        for name, head in heads.items():
+            block = reading.probabilities if head is None else trunk.with_head(head, reading.states)
+            _add(figures, name, block, targets, model.ranks(block, targets), size)
+    for reading in trunk.fine_tuned(earlier, learning_rate=0.1, epochs=5).read(later):
+        targets = np.asarray(model.read(reading.message), np.int32)
+        ranks = model.ranks(reading.probabilities, targets)
+        _add(figures, FINE_TUNED, reading.probabilities, targets, ranks, size)
+
+
+def _judge_online(
+    later: Sequence[str], model: PersonalModel, trunk: TrunkReader, figures: UserFigures
+) -> None:
+    at_1 = at_3 = 0
+    reciprocal = 0.0
+    for reading in trunk.read(later):
+        ids = model.read(reading.message)
+        judgement = model.judge(ids, reading.probabilities, _by_head(model, trunk, reading))
+        ranks = judgement.blend_rank if model.gate.is_open else judgement.trunk_rank
+        is_word = judgement.targets != OOV
+        at_1 += int((is_word & (ranks < 1)).sum())
+        at_3 += int((is_word & (ranks < SLOTS)).sum())
+        reciprocal += float(np.where(is_word & (ranks < 10), 1.0 / (1.0 + ranks), 0.0).sum())
+        model.learn(reading.message, ids, judgement)
+    figures.arms[ONLINE] = ArmFigures(at_1=at_1, at_3=at_3, reciprocal_rank=reciprocal, nll=float("nan"))
+
+
+def _add(figures: UserFigures, name: str, block: F32, targets: I32, ranks: I32, public_size: int) -> None:
+    before = figures.arms.get(name, ArmFigures())
+    is_word = targets != OOV
+    is_public = (targets > OOV) & (targets < public_size)
+    given = block[np.flatnonzero(is_public), targets[is_public]]
+    figures.arms[name] = ArmFigures(
+        at_1=before.at_1 + int((is_word & (ranks < 1)).sum()),
+        at_3=before.at_3 + int((is_word & (ranks < SLOTS)).sum()),
+        reciprocal_rank=before.reciprocal_rank
+        + float(np.where(is_word & (ranks < 10), 1.0 / (1.0 + ranks), 0.0).sum()),
+        nll=before.nll - float(np.log(np.maximum(given, 1e-12)).sum()),
+        strokes=before.strokes,
+    )
+
+
+#: Words of each user that are typed letter by letter, for keystroke savings.
+_TYPED_WORDS = 60
+
+
+def _type(
+    figures: UserFigures, blocks: dict[str, F32], targets: I32, words: Sequence[str], ranges: PrefixRanges
+) -> None:
+    """Keystrokes of the first words of the later messages, for the trunk and the blend."""
+    wanted = [at for at, target in enumerate(targets) if target > OOV][: _TYPED_WORDS - figures.strokes_words]
+    if not wanted:
+        return
+    chosen = targets[wanted]
+    costs = np.array([len(words[target]) + 1 for target in chosen])
+    figures.strokes_words += len(wanted)
+    figures.full_strokes += int(costs.sum())
+    size = blocks[BLEND].shape[1]
+    for name in (GLOBAL, BLEND):
+        block = blocks[name][wanted]
+        if block.shape[1] < size:
+            block = np.pad(block, [(0, 0), (0, size - block.shape[1])])
+        typed = letters_until_offered(block, chosen, ranges)
+        is_shown = np.take_along_axis(block, chosen[:, None], axis=1)[:, 0] > 0
+        strokes = np.where((typed >= 0) & is_shown, typed + 1, costs).sum()
+        before = figures.arms[name]
+        figures.arms[name] = ArmFigures(
+            before.at_1, before.at_3, before.reciprocal_rank, before.nll, before.strokes + int(strokes)
+        )

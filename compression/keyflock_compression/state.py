@@ -1,0 +1,124 @@
+"""A personal model's state as bytes: the same care as a delta, for a map of numbers, strings and arrays.
+
+One msgpack map {v, digest, body}; the body is zstd over msgpack, in which an array is a map of its type,
+shape and bytes. Reading untrusted bytes takes bounded time and memory.
+"""
+
+import hashlib
+from typing import Final
+
+import msgpack
+import numpy as np
+import zstandard
+
+from keyflock_compression.errors import LimitExceeded, MalformedContainer
+
+STATE_CONTAINER_VERSION: Final = 1
+#: Of the bytes on the wire and on a disk.
+MAX_STATE_BYTES: Final = 131_072
+#: Of what they unpack to.
+MAX_BODY_BYTES: Final = 1_048_576
+_TYPES: Final = {"<f2": np.float16, "<f4": np.float32, "<i4": np.int32}
+_ZSTD_LEVEL: Final = 9
+_MAX_DEPTH: Final = 6
+_DIGEST_BYTES: Final = 16
+
+
+def encode_state(state: dict[str, object]) -> bytes:
+    """The state's bytes.
+
+    Args:
+        state: Maps, lists, strings, numbers, and arrays of float16, float32 or int32.
+    Raises:
+        LimitExceeded: it is larger than any personal model may be.
+        TypeError: it holds something else.
+    """
+    body = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(msgpack.packb(state, default=_packed))
+    data: bytes = msgpack.packb({"v": STATE_CONTAINER_VERSION, "digest": _digest(body), "body": body})
+    if len(data) > MAX_STATE_BYTES:
+        raise LimitExceeded(f"the state takes {len(data)} bytes; at most {MAX_STATE_BYTES} are taken")
+    return data
+
+
+def decode_state(data: bytes) -> dict[str, object]:
+    """Back from `encode_state`.
+
+    Raises:
+        CodecError: one of its subclasses says what was wrong; nothing else is ever raised.
+    """
+    if len(data) > MAX_STATE_BYTES:
+        raise LimitExceeded(f"{len(data)} bytes; at most {MAX_STATE_BYTES} are taken")
+    fields = _unpacked(data)
+    if not isinstance(fields, dict) or set(fields) != {"v", "digest", "body"}:
+        raise MalformedContainer("the container's fields are not v, digest and body")
+    body = fields["body"]
+    if fields["v"] != STATE_CONTAINER_VERSION or not isinstance(body, bytes):
+        raise MalformedContainer(f"the container is not of version {STATE_CONTAINER_VERSION}")
+    if fields["digest"] != _digest(body):
+        raise MalformedContainer("the digest is not that of the body")
+    state = _with_arrays(_unpacked(_inflated(body)), 0)
+    if not isinstance(state, dict):
+        raise MalformedContainer("the body is no map")
+    return state
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
+
+
+def _packed(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        little = value.astype(value.dtype.newbyteorder("<"))
+        if little.dtype.str in _TYPES:
+            return {"t": little.dtype.str, "s": list(value.shape), "b": little.tobytes()}
+    raise TypeError(f"{type(value).__name__} has no place in a personal model's state")
+
+
+def _inflated(body: bytes) -> bytes:
+    try:
+        # The frame's own word first: max_output_size is ignored where the frame states its size.
+        stated = zstandard.frame_content_size(body)
+        if stated > MAX_BODY_BYTES:
+            raise LimitExceeded(f"the body states {stated} bytes; at most {MAX_BODY_BYTES} are taken")
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY_BYTES)
+    except zstandard.ZstdError:
+        raise MalformedContainer("the body is no zstd frame within the limit") from None
+
+
+def _unpacked(data: bytes) -> object:
+    try:
+        return msgpack.unpackb(
+            data,
+            strict_map_key=True,
+            max_str_len=1_024,
+            max_bin_len=MAX_BODY_BYTES,
+            max_array_len=4_096,
+            max_map_len=64,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise MalformedContainer(f"not msgpack: {type(error).__name__}") from None
+
+
+def _with_arrays(value: object, depth: int) -> object:
+    if depth > _MAX_DEPTH:
+        raise MalformedContainer("the body is nested too deeply")
+    if isinstance(value, list):
+        return [_with_arrays(one, depth + 1) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"t", "s", "b"}:
+        return _array(value["t"], value["s"], value["b"])
+    return {key: _with_arrays(one, depth + 1) for key, one in value.items()}
+
+
+def _array(kind: object, shape: object, data: object) -> np.ndarray:
+    if not isinstance(kind, str) or kind not in _TYPES or not isinstance(data, bytes):
+        raise MalformedContainer("an array has no type or no bytes")
+    if not isinstance(shape, list) or len(shape) > 2:
+        raise MalformedContainer("an array has no shape")
+    if any(type(one) is not int or not 0 <= one <= MAX_BODY_BYTES for one in shape):
+        raise MalformedContainer("an array has no shape")
+    if int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize != len(data):
+        raise MalformedContainer("an array's bytes are not those of its shape")
+    return np.frombuffer(data, kind).astype(_TYPES[kind]).reshape(shape)

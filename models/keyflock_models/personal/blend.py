@@ -1,0 +1,181 @@
+"""How much each expert is believed: one mixture for each way in which the history matches the context.
+
+    p(word) = sum over experts of weight[match, expert] * p_expert(word)
+
+Probabilities are mixed, not logits: the loss against the trunk alone is at most -log(weight of the trunk),
+whatever the others say. The weights are learned one word at a time from what each expert gave to a word
+before anyone had seen it (incremental MAP-EM under a Dirichlet prior that the population supplies), so there
+is no held-out text to set aside, and no text is kept.
+
+Source: Dempster, Laird and Rubin 1977; Neal and Hinton 1998 (incremental EM); Jelinek and Mercer 1980.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import numpy as np
+
+from keyflock_models.arrays import F32, F64
+from keyflock_models.personal.history import MATCHES, HistoryPrediction
+from keyflock_models.personal.words import PersonalStateError
+from keyflock_models.special_tokens import OOV
+
+#: In the order of all weights.
+EXPERTS: Final = ("trunk", "head", "ngram", "cache")
+TRUNK, HEAD, NGRAM, CACHE = range(4)
+#: Words after which what was learned is worth half: weights follow a user whose history grows.
+HALF_LIFE_WORDS: Final = 4_000.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlendPrior:
+    """What is believed of a user of whom nothing is known: the population's weights, and how firmly.
+
+    Raises:
+        ValueError: the weights are not mixtures.
+    """
+
+    #: Shape (MATCHES, experts); each row adds up to 1.
+    weights: F64
+    #: In words: so many predictions of the user's own weigh as much as the population's.
+    strength: float = 90.0
+
+    def __post_init__(self) -> None:
+        is_mixture = self.weights.shape == (MATCHES, len(EXPERTS)) and (self.weights >= 0).all()
+        if not is_mixture or np.abs(self.weights.sum(axis=1) - 1).max() > 1e-6 or not self.strength > 0:
+            raise ValueError("a prior is one mixture of all experts for each match, and a strength above 0")
+
+
+@dataclass(slots=True, eq=False)
+class BlendWeights:
+    """One user's mixtures. Changes in place, at every word.
+
+    Args:
+        prior: The population's.
+        most_personal: Upper bound on what all experts but the trunk get together.
+    """
+
+    prior: BlendPrior
+    most_personal: float = 0.9
+    #: Responsibilities so far. Shape (MATCHES, experts).
+    responsibilities: F64 = field(default_factory=lambda: np.zeros((MATCHES, len(EXPERTS))))
+
+    def current(self) -> F64:
+        """The weights now, shape (MATCHES, experts); each row adds up to 1."""
+        counts = self.responsibilities.sum(axis=1, keepdims=True)
+        mixtures = (self.responsibilities + self.prior.strength * self.prior.weights) / (
+            counts + self.prior.strength
+        )
+        personal = 1.0 - mixtures[:, :1]
+        shrink = np.minimum(1.0, self.most_personal / np.maximum(personal, 1e-12))
+        mixtures[:, 1:] *= shrink
+        mixtures[:, 0] = 1.0 - mixtures[:, 1:].sum(axis=1)
+        return np.asarray(mixtures)
+
+    def learn(self, match: Sequence[int], given: F64) -> None:
+        """From what the experts gave to words that were then typed.
+
+        Args:
+            match: Of each word, shape (T,).
+            given: Probability of each word under each expert, shape (T, experts).
+        """
+        if not len(match):
+            return
+        at = np.asarray(match, np.int64)
+        joint = self.current()[at] * given
+        evidence = joint.sum(axis=1, keepdims=True)
+        known = evidence[:, 0] > 0
+        self.responsibilities *= 2.0 ** (-len(at) / HALF_LIFE_WORDS)
+        np.add.at(self.responsibilities, at[known], joint[known] / evidence[known])
+
+    @classmethod
+    def from_state(cls, state: object, prior: BlendPrior) -> Self:
+        """Back from `responsibilities` as float32.
+
+        Raises:
+            PersonalStateError: it cannot have come from there.
+        """
+        shape = (MATCHES, len(EXPERTS))
+        if not isinstance(state, np.ndarray) or (state.dtype, state.shape) != (np.float32, shape):
+            raise PersonalStateError("the blend's weights have another shape or type")
+        if not (state >= 0).all() or not (state <= 1e9).all():
+            raise PersonalStateError("the blend's weights are not counts")
+        return cls(prior, responsibilities=np.asarray(state, np.float64))
+
+
+def blended(
+    trunk: F32,
+    predictions: Sequence[HistoryPrediction | None],
+    weights: F64,
+    end_id: int,
+    head: F32 | None = None,
+) -> F32:
+    """Probabilities of every extended id.
+
+    Args:
+        trunk: The trunk's, shape (T, V).
+        predictions: The history's at each place; None where there is no history yet.
+        weights: Of `BlendWeights.current`.
+        end_id: One past the largest extended id.
+        head: The trunk's with the user's head on it, shape (T, V); None: the trunk takes its weight.
+    Returns:
+        Shape (T, end_id). What the trunk and the head give to OOV is shared by the personal words, as often
+        as each was typed: it cannot be shown otherwise.
+    """
+    size = trunk.shape[1]
+    block = np.zeros((len(trunk), end_id), np.float32)
+    for place, prediction in enumerate(predictions):
+        row = block[place]
+        if prediction is None:
+            row[:size] = trunk[place]
+            continue
+        mixture = weights[prediction.match]
+        neural = trunk[place] if head is None else _mixed(trunk[place], head[place], mixture)
+        share = mixture[TRUNK] + mixture[HEAD] + mixture[NGRAM] * prediction.floor
+        np.multiply(neural, np.float32(share), out=row[:size])
+        counted = mixture[NGRAM] * prediction.ngram + mixture[CACHE] * prediction.cache
+        is_own = prediction.ids >= size
+        if is_own.any():
+            use = prediction.ngram[is_own]
+            counted[is_own] += share * float(neural[OOV]) * use / max(float(use.sum()), 1e-12)
+            row[OOV] = 0.0
+        row[prediction.ids] += counted.astype(np.float32)
+    return block
+
+
+def given_by_experts(
+    trunk: F32, targets: Sequence[int], predictions: Sequence[HistoryPrediction | None], head: F32 | None
+) -> tuple[list[int], F64]:
+    """What each expert gave to the words that were typed: what `BlendWeights.learn` takes.
+
+    Args:
+        trunk: Shape (T, V).
+        targets: Extended ids; OOV teaches nothing and is left out.
+        predictions: The history's.
+        head: As in `blended`.
+    """
+    matches: list[int] = []
+    given: list[list[float]] = []
+    for place, (target, prediction) in enumerate(zip(targets, predictions, strict=True)):
+        if target <= OOV or prediction is None:
+            continue
+        is_public = target < trunk.shape[1]
+        by_trunk = float(trunk[place, target]) if is_public else 0.0
+        # No head is a head that says what the trunk says: its weight waits for it.
+        by_head = by_trunk if head is None or not is_public else float(head[place, target])
+        at = np.flatnonzero(prediction.ids == target)
+        by_ngram = prediction.floor * by_trunk + (float(prediction.ngram[at[0]]) if at.size else 0.0)
+        by_cache = float(prediction.cache[at[0]]) if at.size else 0.0
+        matches.append(prediction.match)
+        given.append([by_trunk, by_head, by_ngram, by_cache])
+    return matches, np.array(given, np.float64).reshape(-1, len(EXPERTS))
+
+
+def _mixed(trunk: F32, head: F32, mixture: F64) -> F32:
+    total = mixture[TRUNK] + mixture[HEAD]
+    if total <= 0.0:
+        return trunk
+    ratio = np.float32(mixture[HEAD] / total)
+    mixed: F32 = (1 - ratio) * trunk + ratio * head
+    return mixed

@@ -1,0 +1,115 @@
+"""A user's fitted expert: a low-rank adapter before the trunk's output product, and a sparse output bias.
+
+    state' = state + (state @ down) @ up          logits = state' @ embedding.T + output_bias + own bias
+
+About 4 KB at rank 8 with 256 biases in float16. It lives in the space of one trunk's states: on another trunk
+it means nothing, so it carries that space's id and is refused elsewhere.
+
+Source: Hu et al. 2021, arXiv:2106.09685 (low-rank adapter); Jain et al. 2021 and Reddi et al. 2021 for heads
+on a frozen trunk in federated learning.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+
+from keyflock_models.arrays import F32, I32
+from keyflock_models.personal.words import PersonalStateError
+from keyflock_models.special_tokens import SPECIAL_TOKENS
+
+MAX_RANK: Final = 64
+MAX_BIASES: Final = 1_024
+#: Beyond this a logit is no longer a preference.
+_MAX_MAGNITUDE: Final = 1_000.0
+
+
+def feature_space(weights: F32) -> str:
+    """The id of the space in which a trunk's states live: 32 hex digits of its weights' digest.
+
+    Any change of the weights gives another space. Ids of only those parameters that a state depends on would
+    be the same set: the output product shares the embedding with the input.
+    """
+    return hashlib.sha256(np.ascontiguousarray(weights, np.float32).tobytes()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonalHead:
+    """One user's head."""
+
+    #: `feature_space` of the trunk it was fitted on.
+    space: str
+    #: Shapes (E, r) and (r, E).
+    down: F32
+    up: F32
+    #: Public ids, ascending, and what is added to their logits. Shape (B,).
+    bias_ids: I32
+    bias: F32
+
+    def probabilities(self, states: F32, embedding: F32, output_bias: F32) -> F32:
+        """Of every public word.
+
+        Args:
+            states: The trunk's, shape (T, E).
+            embedding: Its output product, shape (V, E).
+            output_bias: Shape (V,).
+        Returns:
+            Shape (T, V).
+        """
+        adapted = states + (states @ self.down) @ self.up
+        bias = output_bias.copy()
+        bias[self.bias_ids] += self.bias
+        logits = adapted @ embedding.T + bias
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+        return np.asarray(logits, np.float32)
+
+    def to_state(self) -> dict[str, object]:
+        """As plain data, float16."""
+        return {
+            "space": self.space,
+            "down": self.down.astype(np.float16),
+            "up": self.up.astype(np.float16),
+            "bias_ids": self.bias_ids.copy(),
+            "bias": self.bias.astype(np.float16),
+        }
+
+    @classmethod
+    def from_state(cls, state: object, *, width: int, words: int) -> Self:
+        """Back from `to_state`.
+
+        Args:
+            state: The plain data.
+            width: E of the trunk.
+            words: V of the trunk.
+        Raises:
+            PersonalStateError: it cannot have come from there.
+        """
+        if not isinstance(state, dict):
+            raise PersonalStateError("the head is no map")
+        space = state.get("space")
+        if not isinstance(space, str) or len(space) != 32 or set(space) - set("0123456789abcdef"):
+            raise PersonalStateError("the head's feature space is not 32 hex digits")
+        down, up = _floats(state, "down", 2), _floats(state, "up", 2)
+        rank = down.shape[1]
+        if down.shape != (width, rank) or up.shape != (rank, width) or rank > MAX_RANK:
+            raise PersonalStateError(f"a head of {down.shape} and {up.shape} does not fit states of {width}")
+        ids, bias = state.get("bias_ids"), _floats(state, "bias", 1)
+        if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.shape != bias.shape:
+            raise PersonalStateError("the head's biases are not one a word")
+        is_ascending = bool((np.diff(ids) > 0).all())
+        is_inside = not ids.size or (ids[0] >= len(SPECIAL_TOKENS) and ids[-1] < words)
+        if len(ids) > MAX_BIASES or not is_ascending or not is_inside:
+            raise PersonalStateError("the head's biases are not for distinct words in their order")
+        return cls(space, down, up, ids, bias)
+
+
+def _floats(state: dict[str, object], name: str, dimensions: int) -> F32:
+    value = state.get(name)
+    if not isinstance(value, np.ndarray) or value.dtype != np.float16 or value.ndim != dimensions:
+        raise PersonalStateError(f"the head's {name} are no float16 array")
+    if value.size and not (np.abs(value.astype(np.float32)) <= _MAX_MAGNITUDE).all():
+        raise PersonalStateError(f"the head's {name} are not finite, small numbers")
+    return value.astype(np.float32)

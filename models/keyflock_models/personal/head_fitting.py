@@ -1,0 +1,156 @@
+"""Fitting a head on the phone: the trunk is frozen, its states are computed once, the rest is small.
+
+Full softmax over the vocabulary, Adam, and the epoch that was best on the user's latest sentences; if that is
+the zeroth, there is no head: better none than one that does not help.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from keyflock_models.arrays import F32, I32
+from keyflock_models.personal.head import PersonalHead
+from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
+
+#: Places are filled up to a multiple of this: one compiled program for each.
+_PLACES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSettings:
+    """How a head is fitted: what a `personalize` task would send."""
+
+    #: 0 fits the biases alone.
+    rank: int = 8
+    #: Words with a bias of their own, the user's most frequent.
+    biases: int = 256
+    #: Of Adam.
+    learning_rate: float = 0.01
+    epochs: int = 12
+    #: Pulls towards no head at all: times the squared norm, added to the mean loss.
+    l2: float = 1e-3
+    #: Latest share of the places on which the epochs are judged.
+    held_out_ratio: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rank <= 64 and 0 <= self.biases <= 1_024 and 1 <= self.epochs <= 100):
+            raise ValueError("rank is 0 to 64, biases 0 to 1024, epochs 1 to 100")
+        if not (0 < self.learning_rate <= 1 and 0 <= self.l2 <= 100 and 0 < self.held_out_ratio < 1):
+            raise ValueError("learning_rate is in (0, 1], l2 in [0, 100], held_out_ratio in (0, 1)")
+
+
+class HeadModule(nnx.Module):
+    """The head's parameters while they are fitted; starts as no head: `up` and the biases are zero."""
+
+    def __init__(self, width: int, rank: int, biases: int, *, rngs: nnx.Rngs) -> None:
+        self.down = nnx.Param(jax.random.normal(rngs.params(), (width, rank)) / jnp.sqrt(width))
+        self.up = nnx.Param(jnp.zeros((rank, width)))
+        self.bias = nnx.Param(jnp.zeros(biases))
+
+
+def fit_head(
+    states: F32,
+    targets: I32,
+    embedding: F32,
+    output_bias: F32,
+    settings: HeadSettings,
+    *,
+    space: str,
+    seed: int,
+) -> PersonalHead | None:
+    """The head that was best on the latest places; None if none was better than no head.
+
+    Args:
+        states: The trunk's, at the places of the user's words in the order of typing. Shape (T, E).
+        targets: The words; only public ones teach. Shape (T,).
+        embedding: The trunk's, shape (V, E).
+        output_bias: Shape (V,).
+        settings: How.
+        space: The trunk's feature space.
+        seed: Of the adapter's first values.
+    Edge cases:
+        fewer than 20 places that teach -> None
+    """
+    teaches = (targets > OOV) & (targets < len(embedding))
+    states, targets = states[teaches], targets[teaches]
+    boundary = round(len(targets) * (1.0 - settings.held_out_ratio))
+    if len(targets) < 20 or boundary in {0, len(targets)}:
+        return None
+    words, counts = np.unique(targets[:boundary], return_counts=True)
+    chosen = np.sort(words[np.argsort(-counts, kind="stable")[: settings.biases]]).astype(np.int32)
+    chosen = chosen[chosen >= len(SPECIAL_TOKENS)]
+    # Unused places of the table point past the vocabulary, and are dropped there.
+    table = np.full(settings.biases, len(embedding), np.int32)
+    table[: len(chosen)] = chosen
+    module = HeadModule(embedding.shape[1], settings.rank, settings.biases, rngs=nnx.Rngs(params=seed))
+    params = dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+    learn = _filled(states[:boundary], targets[:boundary])
+    judge = _filled(states[boundary:], targets[boundary:])
+    trunk = jnp.asarray(embedding), jnp.asarray(output_bias), jnp.asarray(table)
+    optimizer = optax.adam(settings.learning_rate)
+    optimizer_state = optimizer.init(params)
+    best_loss, best = float(_loss(params, *judge, *trunk, 0.0)), None
+    for _ in range(settings.epochs):
+        for begin in range(0, len(learn[0]), _PLACES):
+            at = slice(begin, begin + _PLACES)
+            batch = (part[at] for part in learn)
+            params, optimizer_state = _step(
+                params, optimizer_state, *batch, *trunk, settings.l2, settings.learning_rate
+            )
+        loss = float(_loss(params, *judge, *trunk, 0.0))
+        if loss < best_loss:
+            best_loss, best = loss, params
+    if best is None:
+        return None
+    found = {name: np.asarray(value, np.float32) for name, value in best.items()}
+    return PersonalHead(space, found["down"], found["up"], chosen, found["bias"][: len(chosen)])
+
+
+def _filled(states: F32, targets: I32) -> tuple[F32, I32, F32]:
+    room = -len(targets) % _PLACES
+    weights = np.concatenate([np.ones(len(targets), np.float32), np.zeros(room, np.float32)])
+    return np.pad(states, [(0, room), (0, 0)]), np.pad(targets, (0, room)), weights
+
+
+@jax.jit
+def _loss(
+    params: dict[str, jax.Array],
+    states: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    embedding: jax.Array,
+    output_bias: jax.Array,
+    table: jax.Array,
+    l2: float,
+) -> jax.Array:
+    adapted = states + (states @ params["down"]) @ params["up"]
+    bias = output_bias.at[table].add(params["bias"], mode="drop")
+    logits = adapted @ embedding.T + bias
+    at = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+    nll = jax.nn.logsumexp(logits, axis=1) - at
+    size = jnp.sum(params["up"] ** 2) + jnp.sum(params["bias"] ** 2)
+    return jnp.sum(nll * weights) / jnp.maximum(jnp.sum(weights), 1.0) + l2 * size
+
+
+@partial(jax.jit, static_argnames=("learning_rate",))
+def _step(
+    params: dict[str, jax.Array],
+    optimizer_state: optax.OptState,
+    states: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    embedding: jax.Array,
+    output_bias: jax.Array,
+    table: jax.Array,
+    l2: float,
+    learning_rate: float,
+) -> tuple[dict[str, jax.Array], optax.OptState]:
+    gradient = jax.grad(_loss)(params, states, targets, weights, embedding, output_bias, table, l2)
+    updates, optimizer_state = optax.adam(learning_rate).update(gradient, optimizer_state, params)
+    return {name: params[name] + updates[name] for name in params}, optimizer_state

@@ -1,0 +1,246 @@
+"""What the user typed, counted: an interpolated trigram over extended ids, and a recency cache.
+
+On a few thousand words, counts beat every fitted head, cost no training, survive any change of the trunk
+(they hold token ids, not states), can be explained, and can be removed word by word.
+
+Smoothing is Witten-Bell: a context with c words of which T are distinct gives T / (c + T) of its mass to the
+next lower order. Below the unigrams the mass goes back to whoever is blended with the history (its `floor`),
+so nothing is ever impossible.
+
+Source: Witten and Bell 1991; Kuhn and De Mori 1990 (cache).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+
+from keyflock_models.arrays import F32, F64, I32
+from keyflock_models.personal.words import PersonalStateError
+from keyflock_models.special_tokens import BOS, OOV
+
+#: Words after which a count is worth half. Long: people change their phones more often than their language.
+HALF_LIFE_WORDS: Final = 20_000.0
+#: Words after which a place in the cache is worth half.
+CACHE_HALF_LIFE_WORDS: Final = 70.0
+#: Bigrams and trigrams held, each; what is oldest and rarest goes first.
+MAX_ENTRIES: Final = 4_096
+#: Past this the growing unit is divided out, long before float64 loses digits.
+_MAX_UNIT: Final = 1e12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistoryPrediction:
+    """Probabilities of the words the user has typed before, at one place."""
+
+    #: Extended ids, in the order of their first use. Shape (N,).
+    ids: I32
+    #: Of the n-gram; with `floor`, they add up to 1. Shape (N,).
+    ngram: F64
+    #: What the n-gram leaves to words the user has not typed, and to those it knows besides.
+    floor: float
+    #: Of the cache; they add up to 1. Shape (N,).
+    cache: F64
+    #: How well the history matches here: the index of a blend's bucket.
+    match: int
+
+
+#: Buckets of `match`: unigram only; bigram seen under 3, under 10, more often; trigram seen once, under 4,
+#: more often.
+MATCHES: Final = 7
+
+
+class UserHistory:
+    """Counts of one user's words. Changes in place, at every sentence.
+
+    Args:
+        max_entries: Most bigrams, and most trigrams.
+    """
+
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._max_entries = max_entries
+        self._place: dict[int, int] = {}
+        self._ids: I32 = np.zeros(64, np.int32)
+        self._unigrams: F64 = np.zeros(64)
+        self._cache: F64 = np.zeros(64)
+        # Instead of shrinking all counts at each word, the unit grows: a count is worth count / unit.
+        self._unit = self._cache_unit = 1.0
+        self._tables: tuple[_Table, _Table] = ({}, {})
+
+    def __len__(self) -> int:
+        """Distinct words."""
+        return len(self._place)
+
+    def observe(self, sentence: Sequence[int]) -> None:
+        """Count one sentence's words (extended ids, without BOS and EOS); OOV is a gap and not counted."""
+        before, last = BOS, BOS
+        for word in sentence:
+            self._unit *= 2.0 ** (1.0 / HALF_LIFE_WORDS)
+            self._cache_unit *= 2.0 ** (1.0 / CACHE_HALF_LIFE_WORDS)
+            if word > OOV:
+                place = self._place_of(word)
+                self._unigrams[place] += self._unit
+                self._cache[place] += self._cache_unit
+                for table, context in zip(self._tables, ((last,), (before, last)), strict=True):
+                    followers = table.setdefault(context, {})
+                    followers[place] = followers.get(place, 0.0) + self._unit
+            before, last = last, word
+        self._tidy()
+
+    def predict(self, before: int, last: int) -> HistoryPrediction | None:
+        """Of the word after these two; BOS where there is none. None: nothing was typed yet."""
+        count = len(self._place)
+        if count == 0:
+            return None
+        unigrams, cache = self._unigrams[:count], self._cache[:count]
+        total = float(unigrams.sum()) / self._unit
+        kinds = int(np.count_nonzero(unigrams))
+        if kinds == 0:
+            return None
+        ngram = unigrams / (self._unit * (total + kinds))
+        floor = kinds / (total + kinds)
+        match = 0
+        for table, context, levels in zip(
+            self._tables, ((last,), (before, last)), ((3.0, 10.0), (1.5, 4.0)), strict=True
+        ):
+            followers = table.get(context)
+            if followers:
+                seen = sum(followers.values()) / self._unit
+                share = len(followers) / (seen + len(followers))
+                ngram *= share
+                floor *= share
+                unit = self._unit * (seen + len(followers))
+                for place, worth in followers.items():
+                    ngram[place] += worth / unit
+                match = 1 + 3 * (len(context) - 1) + sum(seen >= level for level in levels)
+        return HistoryPrediction(self._ids[:count], ngram, floor, cache / cache.sum(), match)
+
+    def forget(self, word: int) -> None:
+        """Remove a word from every count, as a word and as a context.
+
+        Guarantees:
+            Nothing in `to_state` names it afterwards.
+        """
+        if word in self._place:
+            kept = [one for one in self._place if one != word]
+            places = np.array([self._place[one] for one in kept], np.int64)
+            moved = {int(old): new for new, old in enumerate(places)}
+            self._unigrams = _room(self._unigrams[places])
+            self._cache = _room(self._cache[places])
+            self._ids = _room(self._ids[places])
+            self._place = {one: index for index, one in enumerate(kept)}
+            for table in self._tables:
+                for context, followers in list(table.items()):
+                    table[context] = {moved[at]: worth for at, worth in followers.items() if at in moved}
+        for table in self._tables:
+            for context in [one for one, followers in table.items() if word in one or not followers]:
+                del table[context]
+
+    def to_state(self) -> dict[str, object]:
+        """As plain data: arrays, the same for the same history."""
+        count = len(self._place)
+        state: dict[str, object] = {
+            "ids": self._ids[:count].copy(),
+            "unigrams": (self._unigrams[:count] / self._unit).astype(np.float32),
+            "cache": (self._cache[:count] / self._cache_unit).astype(np.float32),
+        }
+        for name, table in zip(("bigrams", "trigrams"), self._tables, strict=True):
+            rows = [(*context, place) for context, followers in table.items() for place in followers]
+            worths = [worth for followers in table.values() for worth in followers.values()]
+            width = 2 if name == "bigrams" else 3
+            state[name] = np.array(rows, np.int32).reshape(-1, width)
+            state[f"{name}_worth"] = (np.array(worths, np.float64) / self._unit).astype(np.float32)
+        return state
+
+    @classmethod
+    def from_state(cls, state: object, end_id: int, max_entries: int = MAX_ENTRIES) -> Self:
+        """Back from `to_state`.
+
+        Args:
+            state: The plain data.
+            end_id: One past the largest extended id.
+            max_entries: As in the constructor.
+        Raises:
+            PersonalStateError: it cannot have come from there.
+        """
+        if not isinstance(state, dict):
+            raise PersonalStateError("the history is no map")
+        ids = _array(state, "ids", np.int32, 1)
+        if len(ids) > end_id or len(np.unique(ids)) != len(ids) or _outside(ids, OOV + 1, end_id):
+            raise PersonalStateError("the history's ids are not distinct ids of words")
+        history = cls(max_entries)
+        history._place = {int(word): place for place, word in enumerate(ids)}
+        history._ids = _room(ids)
+        history._unigrams = _room(_worths(state, "unigrams", len(ids)))
+        history._cache = _room(_worths(state, "cache", len(ids)))
+        for name, table, width in zip(("bigrams", "trigrams"), history._tables, (2, 3), strict=True):
+            rows = _array(state, name, np.int32, 2)
+            worths = _worths(state, f"{name}_worth", len(rows))
+            if rows.shape[1] != width or len(rows) > max_entries:
+                raise PersonalStateError(f"the history's {name} have {rows.shape} entries")
+            if _outside(rows[:, :-1], 0, end_id) or _outside(rows[:, -1], 0, len(ids)):
+                raise PersonalStateError(f"the history's {name} name a word that is not there")
+            for (*context, place), worth in zip(rows.tolist(), worths.tolist(), strict=True):
+                table.setdefault(tuple(context), {})[place] = worth
+        return history
+
+    def _place_of(self, word: int) -> int:
+        place = self._place.get(word)
+        if place is None:
+            place = self._place[word] = len(self._place)
+            if place == len(self._ids):
+                self._ids, self._unigrams = _room(self._ids), _room(self._unigrams)
+                self._cache = _room(self._cache)
+            self._ids[place] = word
+            self._unigrams[place] = self._cache[place] = 0.0
+        return place
+
+    def _tidy(self) -> None:
+        """Keep the units small and the tables bounded."""
+        if self._cache_unit > _MAX_UNIT:
+            self._cache /= self._cache_unit
+            self._cache_unit = 1.0
+        if self._unit > _MAX_UNIT:
+            self._unigrams /= self._unit
+            for table in self._tables:
+                for followers in table.values():
+                    for place in followers:
+                        followers[place] /= self._unit
+            self._unit = 1.0
+        for table in self._tables:
+            size = sum(map(len, table.values()))
+            if size > self._max_entries:
+                # A tenth at once, so that this is rare; of equal worth the earliest goes.
+                excess = size - self._max_entries + self._max_entries // 10
+                every = [(worth, context, at) for context, row in table.items() for at, worth in row.items()]
+                for _, context, at in sorted(every, key=lambda entry: entry[0])[:excess]:
+                    del table[context][at]
+                    if not table[context]:
+                        del table[context]
+
+
+_Table = dict[tuple[int, ...], dict[int, float]]
+
+
+def _room(array: np.ndarray) -> np.ndarray:
+    """The array with room for as many entries again."""
+    return np.concatenate([array, np.zeros(max(64, len(array)), array.dtype)])
+
+
+def _array(state: dict[str, object], name: str, dtype: type, dimensions: int) -> np.ndarray:
+    value = state.get(name)
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != dimensions:
+        raise PersonalStateError(f"the history's {name} are no array of {dtype.__name__}")
+    return value
+
+
+def _worths(state: dict[str, object], name: str, count: int) -> F64:
+    worths: F32 = _array(state, name, np.float32, 1)
+    if len(worths) != count or not np.isfinite(worths).all() or _outside(worths, 0.0, 1e9):
+        raise PersonalStateError(f"the history's {name} are not {count} counts")
+    return worths.astype(np.float64)
+
+
+def _outside(values: np.ndarray, low: float, high: float) -> bool:
+    return bool(values.size and (values.min() < low or values.max() >= high))

@@ -1,0 +1,30 @@
+"""What is believed of a user before a word was typed: where `personalize` rounds have not said otherwise.
+
+Measured on text messages and chat (docs/personalisation.md): the population's mean weights after all users'
+earlier messages, for a trunk that was federated on other users of the same text.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from keyflock_models.personal.blend import BlendPrior
+from keyflock_models.personal.gate import GainPrior
+
+#: By match: unigram only; bigram rare, known, frequent; trigram once, known, frequent. Experts: trunk, head,
+#: n-gram, cache.
+DEFAULT_BLEND: Final = BlendPrior(
+    np.array(
+        [
+            [0.75, 0.00, 0.11, 0.14],
+            [0.66, 0.00, 0.20, 0.14],
+            [0.60, 0.00, 0.28, 0.12],
+            [0.58, 0.00, 0.30, 0.12],
+            [0.45, 0.00, 0.45, 0.10],
+            [0.38, 0.00, 0.53, 0.09],
+            [0.38, 0.00, 0.53, 0.09],
+        ]
+    ),
+    strength=90.0,
+)
+DEFAULT_GAIN: Final = GainPrior()
