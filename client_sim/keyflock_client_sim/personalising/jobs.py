@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from keyflock_client_sim.personalising.reader import TrunkReader
 from keyflock_client_sim.personalising.typist import UserFigures, personalised
+from keyflock_client_sim.personalising.users import UserMessages
 from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
@@ -12,15 +13,6 @@ from keyflock_models.personal.blend import BlendPrior
 from keyflock_models.personal.gate import GainPrior
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class UserMessages:
-    """One user's text, cut in time; no message longer than is read at once."""
-
-    user: str
-    earlier: tuple[str, ...]
-    later: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

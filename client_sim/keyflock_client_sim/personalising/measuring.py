@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.measuring.scorers import PublishedModel
 from keyflock_client_sim.personalising.figures import Personalisation, population_prior
-from keyflock_client_sim.personalising.jobs import PersonaliseUsers, UserMessages
-from keyflock_client_sim.personalising.reader import in_pieces
+from keyflock_client_sim.personalising.jobs import PersonaliseUsers
 from keyflock_client_sim.personalising.typist import UserFigures
+from keyflock_client_sim.personalising.users import UserMessages
 from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_models.personal.blend import BlendPrior
 from keyflock_models.personal.gate import GainPrior
@@ -18,8 +17,6 @@ from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
 
 #: Users a job: small, so that progress moves and the last job is no long wait.
 _USERS_A_JOB: Final = 4
-#: A user's later share of the words.
-LATER_RATIO: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +25,6 @@ class Priors:
 
     blend: BlendPrior = DEFAULT_BLEND
     gain: GainPrior = DEFAULT_GAIN
-
-
-def split_messages(user: UserText, max_words: int) -> UserMessages:
-    """A user's latest words, the earlier four fifths to learn from and the later fifth to judge on."""
-    pieces = [piece for message in user.messages for piece in in_pieces(message)]
-    lengths = [len(piece.split()) for piece in pieces]
-    kept, words = 0, 0
-    while kept < len(pieces) and words < max_words:
-        kept += 1
-        words += lengths[-kept]
-    pieces, lengths = pieces[len(pieces) - kept :], lengths[len(pieces) - kept :]
-    boundary, so_far = 0, 0
-    while boundary < len(pieces) - 1 and so_far < (1.0 - LATER_RATIO) * words:
-        so_far += lengths[boundary]
-        boundary += 1
-    return UserMessages(user.user, tuple(pieces[:boundary]), tuple(pieces[boundary:]))
 
 
 async def measure(

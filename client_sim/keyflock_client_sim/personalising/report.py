@@ -37,8 +37,8 @@ def print_report(found: Personalisation, console: Console, *, title: str) -> Non
     sizes = np.array([user.state_bytes for user in found.users])
     console.print(
         f"cost                  {np.median(sizes) / 1e3:.1f} kB stored (median user; at most "
-        f"{sizes.max() / 1e3:.1f}), {milliseconds:.2f} ms a word to judge and learn besides the trunk; a head "
-        f"was kept by {100 * np.mean([user.has_head for user in found.users]):.0f} % of users",
+        f"{sizes.max() / 1e3:.1f}), {milliseconds:.2f} ms a word to judge and learn besides the trunk; "
+        f"a head was kept by {100 * np.mean([user.has_head for user in found.users]):.0f} % of users",
         soft_wrap=True,
     )
 

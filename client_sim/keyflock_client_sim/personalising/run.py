@@ -1,0 +1,128 @@
+"""The measurement from a corpus to its report: one half of the users trains, the other half is measured."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from keyflock_client_sim.cache_folder import user_cache_folder
+from keyflock_client_sim.corpora.sources import read_corpus
+from keyflock_client_sim.corpora.text import UserText
+from keyflock_client_sim.demo.starting_point import read_checkpoint
+from keyflock_client_sim.measuring.evaluation import published
+from keyflock_client_sim.personalising.figures import Personalisation
+from keyflock_client_sim.personalising.measuring import Priors, learned_priors, measure
+from keyflock_client_sim.personalising.options import TRAIN, PersonaliseError, PersonaliseOptions
+from keyflock_client_sim.personalising.report import print_report
+from keyflock_client_sim.personalising.trunk import TrunkOrder, federated
+from keyflock_client_sim.personalising.users import cut_in_time, dealt_anew, halves
+from keyflock_client_sim.pretraining.kept import pretrained
+from keyflock_client_sim.pretraining.order import PretrainingOrder
+from keyflock_client_sim.training.pool import WorkerPool
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
+
+
+async def run(options: PersonaliseOptions, console: Console) -> dict[str, object]:
+    """Measures, prints and draws.
+
+    Returns:
+        `Personalisation.summary`.
+    Raises:
+        PersonaliseError, CorpusError: the data is not enough, or not readable.
+        DemoError: the checkpoint is not readable.
+    """
+    corpus = read_corpus(options.data)
+    able = [
+        user for user in corpus.users if sum(len(text.split()) for text in user.messages) >= options.min_words
+    ]
+    others, measured = halves(able, options.seed)
+    if len(measured) < 2 or len(others) < 2:
+        raise PersonaliseError(f"{options.data}: too few users with {options.min_words} words or more")
+    measured = measured[: options.users]
+    if options.shuffled:
+        measured = dealt_anew(measured, options.seed)
+    cache = user_cache_folder(os.environ)
+    async with WorkerPool.of_cores(compilation_cache=cache / "xla") as pool:
+        if options.model == TRAIN:
+            trunk = await _trained(options, console, pool, cache, tuple(others))
+        else:
+            trunk = read_checkpoint(Path(options.model))
+        source = published(pool, trunk)
+        with console.status("") as status:
+            known = await measure(
+                pool,
+                source,
+                [cut_in_time(user, options.max_words) for user in others[: options.users]],
+                Priors(),
+                on_progress=lambda done, all_of: status.update(
+                    f"other users, for the prior: {done}/{all_of}"
+                ),
+            )
+            if not known.users:
+                raise PersonaliseError(f"{options.data}: the other users have no words to judge")
+            found = await measure(
+                pool,
+                source,
+                [cut_in_time(user, options.max_words) for user in measured],
+                learned_priors(known),
+                compares_heads=options.compare_heads,
+                on_progress=lambda done, all_of: status.update(f"users: {done}/{all_of}"),
+            )
+    if not found.users:
+        raise PersonaliseError(f"{options.data}: the users have no words to judge")
+    shuffled = ", shuffled" if options.shuffled else ""
+    title = f"{corpus.name}{shuffled}: {len(found.users)} users, later messages"
+    print_report(found, console, title=title)
+    _draw(found, options.picture, console, title)
+    return found.summary()
+
+
+async def _trained(
+    options: PersonaliseOptions,
+    console: Console,
+    pool: WorkerPool,
+    cache: Path,
+    others: tuple[UserText, ...],
+) -> Checkpoint:
+    """The trunk: version 0, then rounds over the other users."""
+    try:
+        config = ModelConfig.named(options.size)
+    except ValueError as error:
+        raise PersonaliseError(f"--size: {error}") from None
+    if options.pretrain == "builtin":
+        cut = max(1, len(others) // 3)
+        name, public, phones = "a third of the other users", others[:cut], others[cut:]
+    else:
+        corpus = read_corpus(options.pretrain)
+        name, public, phones = corpus.name, corpus.users, others
+    order = PretrainingOrder(
+        corpus=name, users=public, config=config, seed=options.seed, seconds=60.0, epochs=5.0
+    )
+    console.print(
+        f"version 0 reads {name}; then {options.rounds} rounds over {len(phones)} users' phones",
+        soft_wrap=True,
+    )
+    start = await pretrained(order, pool, folder=cache / "pretrained", clock=time.monotonic)
+    with console.status("") as status:
+        return await federated(
+            start,
+            phones,
+            TrunkOrder(rounds=options.rounds, seed=options.seed),
+            pool,
+            cache=cache / "pretrained",
+            on_round=lambda closed: status.update(f"federated rounds: {closed}/{options.rounds}"),
+        )
+
+
+def _draw(found: Personalisation, picture: Path | None, console: Console, title: str) -> None:
+    place = picture or Path(tempfile.mkdtemp(prefix="keyflock-personalise-")) / "personalisation.png"
+    try:
+        from keyflock_client_sim.personalising.pictures import save_pictures
+
+        save_pictures(found, place, title=title)
+        console.print(f"picture               {place}", soft_wrap=True)
+    except ImportError:
+        console.print("picture               not drawn: matplotlib is missing (it comes with keyflock[demo])")
