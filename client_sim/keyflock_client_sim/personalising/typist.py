@@ -120,7 +120,7 @@ def _learn(
     began = time.perf_counter()
     ids = model.read(reading.message)
     judgement = model.judge(ids, reading.probabilities, _by_head(model, trunk, reading))
-    model.learn(reading.message, ids, judgement)
+    model.learn(reading.message, judgement)
     figures.ms_per_word += 1e3 * (time.perf_counter() - began)
     figures.earlier_words += judgement.words
     return judgement.hits()
@@ -208,7 +208,7 @@ def _judge_online(
         at_1 += int((is_word & (ranks < 1)).sum())
         at_3 += int((is_word & (ranks < SLOTS)).sum())
         reciprocal += float(np.where(is_word & (ranks < 10), 1.0 / (1.0 + ranks), 0.0).sum())
-        model.learn(reading.message, ids, judgement)
+        model.learn(reading.message, judgement)
     figures.arms[ONLINE] = ArmFigures(at_1=at_1, at_3=at_3, reciprocal_rank=reciprocal, nll=float("nan"))
 
 

@@ -10,13 +10,13 @@ so nothing is ever impossible.
 Source: Witten and Bell 1991; Kuhn and De Mori 1990 (cache).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 
-from keyflock_models.arrays import F32, F64, I32
+from keyflock_models.arrays import F64, I32
 from keyflock_models.personal.words import PersonalStateError
 from keyflock_models.special_tokens import BOS, OOV
 
@@ -24,10 +24,12 @@ from keyflock_models.special_tokens import BOS, OOV
 HALF_LIFE_WORDS: Final = 20_000.0
 #: Words after which a place in the cache is worth half.
 CACHE_HALF_LIFE_WORDS: Final = 70.0
-#: Bigrams and trigrams held, each; what is oldest and rarest goes first.
+#: Words, bigrams and trigrams held, each; what is oldest and rarest goes first.
 MAX_ENTRIES: Final = 4_096
 #: Past this the growing unit is divided out, long before float64 loses digits.
 _MAX_UNIT: Final = 1e12
+#: Of a float16.
+_MOST_STORED: Final = 65_000.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +42,7 @@ class HistoryPrediction:
     ngram: F64
     #: What the n-gram leaves to words the user has not typed, and to those it knows besides.
     floor: float
-    #: Of the cache; they add up to 1. Shape (N,).
+    #: Of the cache; they add up to 1 as well. Shape (N,).
     cache: F64
     #: How well the history matches here: the index of a blend's bucket.
     match: int
@@ -49,13 +51,15 @@ class HistoryPrediction:
 #: Buckets of `match`: unigram only; bigram seen under 3, under 10, more often; trigram seen once, under 4,
 #: more often.
 MATCHES: Final = 7
+#: Half a use below the counts: a use is worth a little less with every word.
+_LEVELS: Final = (2.5, 9.5), (1.5, 3.5)
 
 
 class UserHistory:
     """Counts of one user's words. Changes in place, at every sentence.
 
     Args:
-        max_entries: Most bigrams, and most trigrams.
+        max_entries: Most words, most bigrams, and most trigrams.
     """
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
@@ -101,9 +105,7 @@ class UserHistory:
         ngram = unigrams / (self._unit * (total + kinds))
         floor = kinds / (total + kinds)
         match = 0
-        for table, context, levels in zip(
-            self._tables, ((last,), (before, last)), ((3.0, 10.0), (1.5, 4.0)), strict=True
-        ):
+        for table, context, levels in zip(self._tables, ((last,), (before, last)), _LEVELS, strict=True):
             followers = table.get(context)
             if followers:
                 seen = sum(followers.values()) / self._unit
@@ -114,7 +116,10 @@ class UserHistory:
                 for place, worth in followers.items():
                     ngram[place] += worth / unit
                 match = 1 + 3 * (len(context) - 1) + sum(seen >= level for level in levels)
-        return HistoryPrediction(self._ids[:count], ngram, floor, cache / cache.sum(), match)
+        recent = float(cache.sum())
+        # Nothing recent is left where the newest words were forgotten: then all of it counts.
+        share_of = cache / recent if recent > 0.0 else unigrams / unigrams.sum()
+        return HistoryPrediction(self._ids[:count].copy(), ngram, floor, share_of, match)
 
     def forget(self, word: int) -> None:
         """Remove a word from every count, as a word and as a context.
@@ -122,8 +127,11 @@ class UserHistory:
         Guarantees:
             Nothing in `to_state` names it afterwards.
         """
-        if word in self._place:
-            kept = [one for one in self._place if one != word]
+        self._forget({word})
+
+    def _forget(self, words: Collection[int]) -> None:
+        if any(word in self._place for word in words):
+            kept = [one for one in self._place if one not in words]
             places = np.array([self._place[one] for one in kept], np.int64)
             moved = {int(old): new for new, old in enumerate(places)}
             self._unigrams = _room(self._unigrams[places])
@@ -134,23 +142,26 @@ class UserHistory:
                 for context, followers in list(table.items()):
                     table[context] = {moved[at]: worth for at, worth in followers.items() if at in moved}
         for table in self._tables:
-            for context in [one for one, followers in table.items() if word in one or not followers]:
+            gone = [
+                one for one, followers in table.items() if not followers or any(word in words for word in one)
+            ]
+            for context in gone:
                 del table[context]
 
     def to_state(self) -> dict[str, object]:
-        """As plain data: arrays, the same for the same history."""
+        """As plain data: arrays, worths as float16, the same for the same history."""
         count = len(self._place)
         state: dict[str, object] = {
             "ids": self._ids[:count].copy(),
-            "unigrams": (self._unigrams[:count] / self._unit).astype(np.float32),
-            "cache": (self._cache[:count] / self._cache_unit).astype(np.float32),
+            "unigrams": _stored(self._unigrams[:count] / self._unit),
+            "cache": _stored(self._cache[:count] / self._cache_unit),
         }
         for name, table in zip(("bigrams", "trigrams"), self._tables, strict=True):
             rows = [(*context, place) for context, followers in table.items() for place in followers]
             worths = [worth for followers in table.values() for worth in followers.values()]
             width = 2 if name == "bigrams" else 3
             state[name] = np.array(rows, np.int32).reshape(-1, width)
-            state[f"{name}_worth"] = (np.array(worths, np.float64) / self._unit).astype(np.float32)
+            state[f"{name}_worth"] = _stored(np.array(worths, np.float64) / self._unit)
         return state
 
     @classmethod
@@ -167,7 +178,7 @@ class UserHistory:
         if not isinstance(state, dict):
             raise PersonalStateError("the history is no map")
         ids = _array(state, "ids", np.int32, 1)
-        if len(ids) > end_id or len(np.unique(ids)) != len(ids) or _outside(ids, OOV + 1, end_id):
+        if len(ids) > max_entries or len(np.unique(ids)) != len(ids) or _outside(ids, OOV + 1, end_id):
             raise PersonalStateError("the history's ids are not distinct ids of words")
         history = cls(max_entries)
         history._place = {int(word): place for place, word in enumerate(ids)}
@@ -208,11 +219,16 @@ class UserHistory:
                     for place in followers:
                         followers[place] /= self._unit
             self._unit = 1.0
+        # What is over goes with a tenth more, so that this is rare; of equal worth the earliest goes.
+        spare = self._max_entries // 10
+        if len(self._place) > self._max_entries:
+            excess = len(self._place) - self._max_entries + spare
+            least = np.argsort(self._unigrams[: len(self._place)], kind="stable")[:excess]
+            self._forget({int(word) for word in self._ids[least]})
         for table in self._tables:
             size = sum(map(len, table.values()))
             if size > self._max_entries:
-                # A tenth at once, so that this is rare; of equal worth the earliest goes.
-                excess = size - self._max_entries + self._max_entries // 10
+                excess = size - self._max_entries + spare
                 every = [(worth, context, at) for context, row in table.items() for at, worth in row.items()]
                 for _, context, at in sorted(every, key=lambda entry: entry[0])[:excess]:
                     del table[context][at]
@@ -235,9 +251,13 @@ def _array(state: dict[str, object], name: str, dtype: type, dimensions: int) ->
     return value
 
 
+def _stored(worths: F64) -> np.ndarray:
+    return np.minimum(worths, _MOST_STORED).astype(np.float16)
+
+
 def _worths(state: dict[str, object], name: str, count: int) -> F64:
-    worths: F32 = _array(state, name, np.float32, 1)
-    if len(worths) != count or not np.isfinite(worths).all() or _outside(worths, 0.0, 1e9):
+    worths = _array(state, name, np.float16, 1)
+    if len(worths) != count or not np.isfinite(worths).all() or _outside(worths, 0.0, np.inf):
         raise PersonalStateError(f"the history's {name} are not {count} counts")
     return worths.astype(np.float64)
 

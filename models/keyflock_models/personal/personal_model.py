@@ -139,12 +139,11 @@ class PersonalModel:
         ranks, _ = rank_targets(block, np.where(is_there, targets, EOS).astype(np.int32), is_displayable)
         return np.where(is_there, ranks, size).astype(np.int32)
 
-    def learn(self, message: str, ids: Sequence[int], judgement: Judgement | None) -> None:
+    def learn(self, message: str, judgement: Judgement | None) -> None:
         """Take a message in.
 
         Args:
             message: As it was typed.
-            ids: Of `read`, from before.
             judgement: Of `judge`, from before; None if it was not judged.
         """
         if judgement is not None:
@@ -155,7 +154,8 @@ class PersonalModel:
             self.weights.learn(judgement.matches, judgement.given)
         for evicted in self.words.learn(self.vocabulary, message):
             self.history.forget(evicted)
-        self.history.observe(ids)
+        # Read again: a word may just have been admitted, or have given its id to another.
+        self.history.observe(self.read(message))
 
     def forget_word(self, word: str) -> None:
         """Remove a word: from the user's own words and from every count."""
