@@ -172,6 +172,7 @@ def report(checkpoint: Checkpoint, text: DemoText, stretches: list[dict[str, Any
     over_trigram = paired_bootstrap(central_best.recall_at_1, trigram.recall_at_1, seed=0)
     acked = sum(stretch["reports_acked"] for stretch in stretches)
     seconds = sum(stretch["seconds"] for stretch in stretches)
+    passed = "" if end["recall_at_1"] > trigram.recall_at_1.micro else "not "
     body = f"""{table(("on held-out SMS phones", "recall@1 %", "recall@3 %"), rows)}
 
 {len(text.phones)} SMS phones learn, {len(held_out)} held-out users are asked; rounds of {GOAL} reports;
@@ -180,7 +181,7 @@ intervals over users: federated over version 0, recall@1 {interval(end["gain_at_
 {interval(end["gain_at_3"])}; central training over the trigram, recall@1
 {interval(dataclasses.asdict(over_trigram))}. Reports acknowledged {acked}, counted {reports[-1]};
 {first["bytes_per_report"] / 1000:.1f} KB a report ({first["bits_per_parameter"]:.3f} bits a parameter);
-{seconds:.0f} s of rounds and judging in all.
+{seconds:.0f} s of rounds and judging in all. The central trigram was {passed}passed by the rounds.
 
 ![recall by round](docs/pictures/learning.png)
 """
