@@ -34,6 +34,12 @@ class Settings:
     #: Where operators connect; keep it off the public network.
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8701
+    #: File with the keys that stored heads are encrypted with; without it no head is stored.
+    head_keys: Path | None = None
+    #: Whether to answer ``POST /v1/suggestions``.
+    suggestions: bool = False
+    #: Words that are never suggested, one a line.
+    blocked_words: Path | None = None
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
     #: Life of a device token.
@@ -79,7 +85,7 @@ class Settings:
 
 
 def _converted(value: object, kind: Any, source: str) -> Any:  # noqa: ANN401 - a field's type and its value
-    if kind is Path:
+    if kind in (Path, Path | None):
         return Path(str(value)).expanduser()
     try:
         return msgspec.convert(value, kind, strict=False)

@@ -21,7 +21,7 @@ FINE_TUNED: Final = "full fine-tune alone"
 ALTERNATIVES: Final = {
     "biases alone": HeadSettings(rank=0),
     "adapter alone, rank 8": HeadSettings(biases=0),
-    "adapter alone, rank 32": HeadSettings(rank=32, biases=0),
+    "adapter alone, rank 16": HeadSettings(rank=16, biases=0),
 }
 
 

@@ -19,7 +19,7 @@ from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.words import PersonalStateError
 from keyflock_models.special_tokens import SPECIAL_TOKENS
 
-MAX_RANK: Final = 64
+MAX_RANK: Final = 16
 MAX_BIASES: Final = 1_024
 #: Beyond this a logit is no longer a preference.
 _MAX_MAGNITUDE: Final = 1_000.0

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.head import MAX_BIASES, MAX_RANK, PersonalHead
 from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
 
 #: Places are filled up to a multiple of this: one compiled program for each.
@@ -39,8 +39,8 @@ class HeadSettings:
     held_out_ratio: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (0 <= self.rank <= 64 and 0 <= self.biases <= 1_024 and 1 <= self.epochs <= 100):
-            raise ValueError("rank is 0 to 64, biases 0 to 1024, epochs 1 to 100")
+        if not (0 <= self.rank <= MAX_RANK and 0 <= self.biases <= MAX_BIASES and 1 <= self.epochs <= 100):
+            raise ValueError(f"rank is 0 to {MAX_RANK}, biases 0 to {MAX_BIASES}, epochs 1 to 100")
         if not (0 < self.learning_rate <= 1 and 0 <= self.l2 <= 100 and 0 < self.held_out_ratio < 1):
             raise ValueError("learning_rate is in (0, 1], l2 in [0, 100], held_out_ratio in (0, 1)")
 

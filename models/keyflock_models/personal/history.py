@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from keyflock_models.arrays import F64, I32
+from keyflock_models.arrays import F32, F64, I32
 from keyflock_models.personal.words import PersonalStateError
 from keyflock_models.special_tokens import BOS, OOV
 
@@ -48,11 +48,35 @@ class HistoryPrediction:
     match: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HistoryRecall:
+    """A prediction in pieces, most of which are the same at every place: what a server need not add up."""
+
+    match: int
+    floor: float
+    #: Of the unigrams, after what the longer contexts have taken.
+    scale: float
+    #: Where the longer contexts add, and how much; a place may stand here twice. Shape (K,).
+    places: I32
+    gains: F64 | F32
+
+
 #: Buckets of `match`: unigram only; bigram seen under 3, under 10, more often; trigram seen once, under 4,
 #: more often.
 MATCHES: Final = 7
 #: Half a use below the counts: a use is worth a little less with every word.
 _LEVELS: Final = (2.5, 9.5), (1.5, 3.5)
+
+
+def match_of(order: int, seen: float) -> int:
+    """The bucket of a context.
+
+    Args:
+        order: 0 for a bigram's, 1 for a trigram's.
+        seen: How often it was typed.
+    """
+    rare, known = _LEVELS[order]
+    return 1 + 3 * order + (seen >= rare) + (seen >= known)
 
 
 class UserHistory:
@@ -92,34 +116,53 @@ class UserHistory:
             before, last = last, word
         self._tidy()
 
-    def predict(self, before: int, last: int) -> HistoryPrediction | None:
-        """Of the word after these two; BOS where there is none. None: nothing was typed yet."""
+    def recall(self, before: int, last: int) -> HistoryRecall | None:
+        """What is known of the word after these two, in pieces; see `predict`."""
         count = len(self._place)
-        if count == 0:
-            return None
-        unigrams, cache = self._unigrams[:count], self._cache[:count]
+        unigrams = self._unigrams[:count]
         total = float(unigrams.sum()) / self._unit
         kinds = int(np.count_nonzero(unigrams))
         if kinds == 0:
             return None
-        ngram = unigrams / (self._unit * (total + kinds))
-        floor = kinds / (total + kinds)
-        match = 0
-        for table, context, levels in zip(self._tables, ((last,), (before, last)), _LEVELS, strict=True):
+        scale, floor, match = 1.0, kinds / (total + kinds), 0
+        places: list[int] = []
+        gains: list[float] = []
+        for order, (table, context) in enumerate(zip(self._tables, ((last,), (before, last)), strict=True)):
             followers = table.get(context)
             if followers:
                 seen = sum(followers.values()) / self._unit
                 share = len(followers) / (seen + len(followers))
-                ngram *= share
-                floor *= share
+                scale, floor = scale * share, floor * share
+                gains = [gain * share for gain in gains]
                 unit = self._unit * (seen + len(followers))
-                for place, worth in followers.items():
-                    ngram[place] += worth / unit
-                match = 1 + 3 * (len(context) - 1) + sum(seen >= level for level in levels)
+                places.extend(followers)
+                gains.extend(worth / unit for worth in followers.values())
+                match = match_of(order, seen)
+        return HistoryRecall(match, floor, scale, np.array(places, np.int32), np.array(gains))
+
+    def words_typed(self) -> tuple[I32, F64, F64]:
+        """Ids in the order of their first use; their unigram and cache probabilities. Shape (N,) each.
+
+        The unigrams leave room for words that were not typed; the cache's add up to 1.
+        """
+        count = len(self._place)
+        unigrams, cache = self._unigrams[:count], self._cache[:count]
+        kinds = int(np.count_nonzero(unigrams))
+        by_count = unigrams / max(float(unigrams.sum()) + kinds * self._unit, 1e-300)
         recent = float(cache.sum())
         # Nothing recent is left where the newest words were forgotten: then all of it counts.
-        share_of = cache / recent if recent > 0.0 else unigrams / unigrams.sum()
-        return HistoryPrediction(self._ids[:count].copy(), ngram, floor, share_of, match)
+        by_recency = cache / recent if recent > 0.0 else unigrams / max(float(unigrams.sum()), 1e-300)
+        return self._ids[:count].copy(), by_count, by_recency
+
+    def predict(self, before: int, last: int) -> HistoryPrediction | None:
+        """Of the word after these two; BOS where there is none. None: nothing was typed yet."""
+        recall = self.recall(before, last)
+        if recall is None:
+            return None
+        ids, unigrams, cache = self.words_typed()
+        ngram = unigrams * recall.scale
+        np.add.at(ngram, recall.places, recall.gains)
+        return HistoryPrediction(ids, ngram, recall.floor, cache, recall.match)
 
     def forget(self, word: int) -> None:
         """Remove a word from every count, as a word and as a context.

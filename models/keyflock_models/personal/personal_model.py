@@ -21,6 +21,7 @@ from keyflock_models.personal.blend import (
     BlendWeights,
     blended,
     given_by_experts,
+    without_trunk,
 )
 from keyflock_models.personal.gate import GainPrior, Gate
 from keyflock_models.personal.head import PersonalHead
@@ -165,7 +166,14 @@ class PersonalModel:
             self.history.forget(word_id)
 
     def suggest(
-        self, context: Sequence[int], trunk: F32, *, count: int = SLOTS, head: F32 | None = None
+        self,
+        context: Sequence[int],
+        trunk: F32,
+        *,
+        count: int = SLOTS,
+        head: F32 | None = None,
+        prefix: str = "",
+        is_personal: bool = False,
     ) -> list[tuple[str, float]]:
         """The most probable next words, and their probabilities, of the blend if the gate is open.
 
@@ -174,16 +182,28 @@ class PersonalModel:
             trunk: The trunk's probabilities there, shape (V,).
             count: Suggestions wanted.
             head: The same with the user's head on it.
+            prefix: Only words that begin so; their probabilities are then among such words.
+            is_personal: The user's own experts alone, whatever the gate says.
         """
         before, last = [BOS, BOS, *context][-2:]
         row = trunk
-        if self.gate.is_open:
+        if is_personal or self.gate.is_open:
+            prediction = self.history.predict(before, last)
+            weights = self.weights.current()
+            if is_personal:
+                weights = np.array([without_trunk(one, has_head=head is not None) for one in weights])
             heads = None if head is None else head[None]
-            row = self.blend(trunk[None], [self.history.predict(before, last)], heads)[0]
-        displayable = row[len(SPECIAL_TOKENS) :]
+            row = blended(trunk[None], [prediction], weights, self.words.end_id, heads)[0]
+        offered = [
+            one
+            for one in range(len(SPECIAL_TOKENS), len(row))
+            if self.word(one).startswith(prefix) and self.word(one)
+        ]
+        shares = row[offered]
+        among = float(shares.sum()) if prefix else 1.0
         # Ties go to the smaller id, as everywhere.
-        best = np.argsort(-displayable, kind="stable")[:count] + len(SPECIAL_TOKENS)
-        return [(self.word(int(one)), float(row[one])) for one in best]
+        best = np.argsort(-shares, kind="stable")[:count]
+        return [(self.word(offered[at]), float(shares[at]) / max(among, 1e-30)) for at in best]
 
     def word(self, extended_id: int) -> str:
         """The word of an extended id."""

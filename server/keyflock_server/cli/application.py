@@ -6,7 +6,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from keyflock_server.cli import output, population, round, serve, task  # noqa: A004 - named by the field's word
+from keyflock_server.cli import (
+    heads,
+    output,
+    population,
+    round,  # noqa: A004 - named by the field's word
+    serve,
+    task,
+)
 from keyflock_server.cli.errors import CommandError, ExitCode
 
 app = typer.Typer(
@@ -20,6 +27,7 @@ app.command("serve")(serve.serve)
 app.add_typer(population.app, name="population")
 app.add_typer(task.app, name="task")
 app.add_typer(round.app, name="round")
+app.add_typer(heads.app, name="heads")
 
 
 @app.command("version")

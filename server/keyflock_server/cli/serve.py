@@ -15,6 +15,7 @@ from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
 
 
 def serve(
+    *,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -34,6 +35,24 @@ def serve(
     ] = None,
     admin_port: Annotated[
         int | None, typer.Option("--admin-port", help="0 lets the system choose.", show_default="8701")
+    ] = None,
+    head_keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--head-keys",
+            help="Keys of stored heads (keyflock heads add-key FILE); without them no head is stored.",
+            show_default=False,
+        ),
+    ] = None,
+    suggestions: Annotated[
+        bool | None,
+        typer.Option("--suggestions", help="Answer POST /v1/suggestions.", show_default=False),
+    ] = None,
+    blocked_words: Annotated[
+        Path | None,
+        typer.Option(
+            "--blocked-words", help="Words that are never suggested, one a line.", show_default=False
+        ),
     ] = None,
     announce: Annotated[
         Path | None,
@@ -71,6 +90,9 @@ def serve(
         "port": port,
         "admin_host": admin_host,
         "admin_port": admin_port,
+        "head_keys": head_keys,
+        "suggestions": suggestions,
+        "blocked_words": blocked_words,
         "log_format": log_format,
         "log_level": log_level,
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
 from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
@@ -117,6 +118,10 @@ class Coordinator:
     async def vocabulary(self, population: PopulationName) -> bytes:
         """The words that the model's rows mean."""
         return await self._trunk.vocabulary(population)
+
+    async def config(self, population: PopulationName) -> ModelConfig:
+        """The dimensions of the population's model."""
+        return await self._trunk.config(population)
 
     async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
         """Whether to upload."""

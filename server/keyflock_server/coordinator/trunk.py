@@ -108,9 +108,13 @@ class Trunk:
     async def layout(self, name: PopulationName) -> ParamLayout:
         """How the population's parameters lie in a vector."""
         if name not in self._layouts:
-            population = await self.population(name)
-            self._layouts[name] = ParamLayout.of(ModelConfig.from_dict(json.loads(population.config_json)))
+            self._layouts[name] = ParamLayout.of(await self.config(name))
         return self._layouts[name]
+
+    async def config(self, name: PopulationName) -> ModelConfig:
+        """The dimensions of the population's model."""
+        population = await self.population(name)
+        return ModelConfig.from_dict(json.loads(population.config_json))
 
     async def version(self, name: PopulationName, version: int) -> VersionRecord:
         """One version; raises Refused ``model_unknown``."""

@@ -2,23 +2,24 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
 
+from keyflock_server.http.admission import Admission, missing
 from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.plane import Clock, Plane, bearer
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routes
 from keyflock_server.http.services import SdkService
+from keyflock_server.http.tagged import tagged
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import Attestation
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential, Response
-from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import (
     PROTOCOL,
     Assignment,
@@ -45,36 +46,12 @@ class _Spoken(msgspec.Struct):
     protocol: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """One call that its credentials have opened."""
-
-    parts: Mapping[str, str]
-    headers: Mapping[str, str]
-    #: None for a call that needs no credential and showed none.
-    device: DeviceIdentity | None = None
-    assignment: AssignmentClaims | None = None
-
-    @property
-    def identity(self) -> DeviceIdentity:
-        """The device; only calls that require its token ask."""
-        if self.device is None:
-            raise _missing("Authorization: Bearer <token>")
-        return self.device
-
-    @property
-    def claims(self) -> AssignmentClaims:
-        """The assignment; only calls that require its token ask."""
-        if self.assignment is None:
-            raise _missing(calls.ASSIGNMENT_HEADER)
-        return self.assignment
-
-
 class SdkEndpoints(Plane[Call, Admission]):
     """Everything in ``protocol.calls.CALLS``.
 
     Args:
         service: The coordinator.
+        personal: Heads and suggestions.
         device_tokens: Issues and reads device tokens.
         assignment_tokens: Reads assignment tokens.
         attestation: Judges a phone's evidence at enrolment.
@@ -86,6 +63,7 @@ class SdkEndpoints(Plane[Call, Admission]):
     def __init__(
         self,
         service: SdkService,
+        personal: PersonalCalls,
         *,
         device_tokens: DeviceTokens,
         assignment_tokens: AssignmentTokens,
@@ -97,11 +75,12 @@ class SdkEndpoints(Plane[Call, Admission]):
         super().__init__(
             Routes(calls.CALLS),
             MSGPACK,
-            media_types={call.name: calls.MEDIA_TYPE for call in calls.CALLS},
+            media_types={call.name: call.media_type for call in calls.CALLS},
             readiness=readiness,
             metrics=metrics,
         )
         self._service = service
+        self._personal = personal
         self._device_tokens = device_tokens
         self._assignment_tokens = assignment_tokens
         self._attestation = attestation
@@ -116,6 +95,10 @@ class SdkEndpoints(Plane[Call, Admission]):
             calls.OFFER.name: self._offer,
             calls.REPORT.name: self._report,
             calls.FAILURE.name: self._failure,
+            calls.GET_HEAD.name: personal.get_head,
+            calls.PUT_HEAD.name: personal.put_head,
+            calls.DELETE_HEAD.name: personal.delete_head,
+            calls.SUGGEST.name: personal.suggest,
         }
 
     def _admit(self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str]) -> Admission:
@@ -125,7 +108,7 @@ class SdkEndpoints(Plane[Call, Admission]):
             device = None if token is None else self._device_tokens.read_for_refresh(token, now)
             return Admission(parts, headers, device)
         if token is None:
-            raise _missing("Authorization: Bearer <token>")
+            raise missing("Authorization: Bearer <token>")
         device = self._device_tokens.read(token, now)
         if call.credential is Credential.DEVICE:
             return Admission(parts, headers, device)
@@ -136,7 +119,7 @@ class SdkEndpoints(Plane[Call, Admission]):
     ) -> AssignmentClaims:
         token = headers.get(calls.ASSIGNMENT_HEADER.lower())
         if token is None:
-            raise _missing(calls.ASSIGNMENT_HEADER)
+            raise missing(calls.ASSIGNMENT_HEADER)
         claims = self._assignment_tokens.read(token, self._clock())
         if claims.device != device.device or claims.population != device.population:
             raise Refused(ProblemCode.WRONG_ASSIGNMENT, "The assignment was given to another device.")
@@ -168,7 +151,13 @@ class SdkEndpoints(Plane[Call, Admission]):
         return MSGPACK.answer(enrolment)
 
     async def _forget(self, admission: Admission, _body: bytes) -> Response:
-        return MSGPACK.answer(await self._service.forget(admission.identity.device))
+        device = admission.identity.device
+        # Heads first: after a crash between the two, the phone still has its token and forgets again.
+        erased = await self._personal.erase(device)
+        forgotten = await self._service.forget(device)
+        return MSGPACK.answer(
+            msgspec.structs.replace(forgotten, heads=erased.heads, is_scrubbed=erased.is_scrubbed)
+        )
 
     async def _check_in(self, admission: Admission, body: bytes) -> Response:
         message = _decode_spoken(body, CheckIn)
@@ -182,15 +171,15 @@ class SdkEndpoints(Plane[Call, Admission]):
         if not (version.isascii() and version.isdigit() and len(version) <= 10):
             raise Refused(ProblemCode.MODEL_UNKNOWN, "A model version is a number.")
         download = await self._service.model(admission.identity.population, int(version))
-        return _tagged(admission, download.body, download.digest, calls.MODEL_MEDIA_TYPE, IMMUTABLE)
+        return tagged(admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, IMMUTABLE)
 
     async def _release(self, admission: Admission, _body: bytes) -> Response:
-        return MSGPACK.answer(await self._service.release(_own_population(admission)))
+        return MSGPACK.answer(await self._service.release(admission.own_population()))
 
     async def _vocabulary(self, admission: Admission, _body: bytes) -> Response:
-        words = await self._service.vocabulary(_own_population(admission))
+        words = await self._service.vocabulary(admission.own_population())
         digest = hashlib.sha256(words).digest()
-        return _tagged(admission, words, digest, calls.VOCABULARY_MEDIA_TYPE, REVALIDATED)
+        return tagged(admission.headers, words, digest, calls.VOCABULARY_MEDIA_TYPE, REVALIDATED)
 
     async def _offer(self, admission: Admission, body: bytes) -> Response:
         return MSGPACK.answer(await self._service.offer(admission.claims, wire.decode(body, Offer)))
@@ -210,10 +199,6 @@ class SdkEndpoints(Plane[Call, Admission]):
         return MSGPACK.answer(noted)
 
 
-def _missing(header: str) -> Refused:
-    return Refused(ProblemCode.TOKEN_MISSING, f"This call needs the header {header}.")
-
-
 def _decode_spoken(body: bytes, kind: type[T]) -> T:
     """The message, unless the phone speaks another protocol: then its other fields may mean anything."""
     spoken = wire.decode(body, _Spoken).protocol
@@ -223,25 +208,3 @@ def _decode_spoken(body: bytes, kind: type[T]) -> T:
             f"This server speaks protocol {PROTOCOL}, the phone speaks {spoken}.",
         )
     return wire.decode(body, kind)
-
-
-def _own_population(admission: Admission) -> PopulationName:
-    population = admission.identity.population
-    if admission.parts["population"] != population:
-        raise Refused(ProblemCode.FORBIDDEN, "This device is enrolled in another population.")
-    return population
-
-
-def _tagged(admission: Admission, body: bytes, digest: bytes, media_type: str, caching: str) -> Response:
-    """The bytes under their digest as ETag, or 304 when the phone has them."""
-    etag = f'"{digest.hex()}"'
-    headers = {"etag": etag, "cache-control": caching, "vary": "authorization"}
-    if _matches(admission.headers.get("if-none-match", ""), etag):
-        return Response(304, headers, b"")
-    return Response(200, {**headers, "content-type": media_type}, body)
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """RFC 9110, 13.1.2: any of the listed tags, weak comparison; a star matches what exists."""
-    candidates = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
-    return any(tag in ("*", etag) for tag in candidates)

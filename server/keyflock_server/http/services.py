@@ -10,6 +10,8 @@ from keyflock_server.protocol.messages import (
     EnrolRequest,
     Failure,
     Forgotten,
+    HeadErased,
+    HeadStored,
     Noted,
     Offer,
     OfferAnswer,
@@ -18,6 +20,8 @@ from keyflock_server.protocol.messages import (
     Release,
     Report,
     ReturnWindow,
+    SuggestionRequest,
+    Suggestions,
 )
 from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
 from keyflock_server.rounds.task import TaskSpec
@@ -93,6 +97,48 @@ class SdkService(Protocol):
 
     async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
         """Take note that no delta will come."""
+        ...
+
+
+class HeadDownload(Protocol):
+    """A stored head."""
+
+    @property
+    def data(self) -> bytes:
+        """As the phone put it."""
+        ...
+
+    @property
+    def tag(self) -> bytes:
+        """Changes with the content."""
+        ...
+
+
+class HeadService(Protocol):
+    """What phones may ask about stored heads; raises ``Refused`` like ``SdkService``."""
+
+    async def put(self, identity: DeviceIdentity, data: bytes, condition: bytes | None) -> HeadStored:
+        """Keep a head, if the one there has this tag (empty: if there is none; None: in any case)."""
+        ...
+
+    async def get(self, identity: DeviceIdentity) -> HeadDownload:
+        """The head."""
+        ...
+
+    async def delete(self, identity: DeviceIdentity) -> HeadErased:
+        """Remove the head."""
+        ...
+
+    async def erase(self, device: DeviceId) -> HeadErased:
+        """Remove all heads of the device and its user."""
+        ...
+
+
+class SuggestionService(Protocol):
+    """What keyboards ask; raises ``Refused`` like ``SdkService``."""
+
+    async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
+        """The next words."""
         ...
 
 

@@ -15,10 +15,13 @@ MEDIA_TYPE: Final = "application/msgpack"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+msgpack"
 MODEL_MEDIA_TYPE: Final = "application/vnd.keyflock.model"
 VOCABULARY_MEDIA_TYPE: Final = "application/vnd.keyflock.vocabulary"
+HEAD_MEDIA_TYPE: Final = "application/vnd.keyflock.head"
 ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
 
 SMALL_BODY_BYTES: Final = 65_536
 REPORT_BODY_BYTES: Final = 16_777_216
+#: As ``keyflock_compression.MAX_STATE_BYTES``.
+HEAD_BODY_BYTES: Final = 131_072
 
 
 class Credential(StrEnum):
@@ -40,9 +43,11 @@ class Call:
     path: str
     credential: Credential
     request: type[messages.Message] | None
-    #: None: the answer is raw bytes of MODEL_MEDIA_TYPE or VOCABULARY_MEDIA_TYPE.
+    #: None: the answer is raw bytes of MODEL_MEDIA_TYPE, VOCABULARY_MEDIA_TYPE or HEAD_MEDIA_TYPE.
     answer: type | None
     max_body_bytes: int = 0
+    #: Of the request's body.
+    media_type: str = MEDIA_TYPE
 
 
 ENROL: Final = Call(
@@ -99,7 +104,44 @@ FAILURE: Final = Call(
     SMALL_BODY_BYTES,
 )
 
-CALLS: Final = (ENROL, FORGET, CHECK_IN, MODEL, RELEASE, VOCABULARY, OFFER, REPORT, FAILURE)
+_HEAD_PATH: Final = "/v1/heads/{population}"
+GET_HEAD: Final = Call("get_head", "GET", _HEAD_PATH, Credential.DEVICE, None, None)
+PUT_HEAD: Final = Call(
+    "put_head",
+    "PUT",
+    _HEAD_PATH,
+    Credential.DEVICE,
+    None,
+    messages.HeadStored,
+    HEAD_BODY_BYTES,
+    HEAD_MEDIA_TYPE,
+)
+DELETE_HEAD: Final = Call("delete_head", "DELETE", _HEAD_PATH, Credential.DEVICE, None, messages.HeadErased)
+SUGGEST: Final = Call(
+    "suggest",
+    "POST",
+    "/v1/suggestions",
+    Credential.DEVICE,
+    messages.SuggestionRequest,
+    messages.Suggestions,
+    SMALL_BODY_BYTES,
+)
+
+CALLS: Final = (
+    ENROL,
+    FORGET,
+    CHECK_IN,
+    MODEL,
+    RELEASE,
+    VOCABULARY,
+    OFFER,
+    REPORT,
+    FAILURE,
+    GET_HEAD,
+    PUT_HEAD,
+    DELETE_HEAD,
+    SUGGEST,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,6 +268,68 @@ class Forgotten(Message, frozen=True, kw_only=True):
     """``DELETE /v1/devices/me``: everything about the device, and about its user if it named one, is gone."""
 
     devices: Count
+    #: Stored heads that went with them.
+    heads: Count = 0
+    #: Whether their bytes have been overwritten in the store's files already; else the server goes on trying.
+    is_scrubbed: bool = True
+
+
+# --- heads and suggestions ---------------------------------------------------------------------------
+
+
+class HeadStored(Message, frozen=True, kw_only=True):
+    """``PUT /v1/heads/{population}``: the head is kept, under this tag."""
+
+    #: The ETag's inside.
+    tag: bytes
+    size_bytes: Count
+
+
+class HeadErased(Message, frozen=True, kw_only=True):
+    """``DELETE /v1/heads/{population}``: nothing is kept any more."""
+
+    heads: Count
+    #: As in ``Forgotten``.
+    is_scrubbed: bool = True
+
+
+class Blend(StrEnum):
+    """Whose words are suggested."""
+
+    #: The shared model's.
+    GLOBAL = "global"
+    #: The user's own, without the shared model.
+    PERSONAL = "personal"
+    #: Both, as far as the user's gate is open.
+    BLENDED = "blended"
+
+
+class SuggestionRequest(Message, frozen=True, kw_only=True):
+    """``POST /v1/suggestions``: what was typed, and what is wanted. Never stored, never logged."""
+
+    #: The message so far, without the word that is being typed.
+    context: Annotated[str, Meta(max_length=2_000)] = ""
+    #: The letters of that word so far.
+    prefix: Annotated[str, Meta(max_length=48)] = ""
+    k: Annotated[int, Meta(ge=1, le=10)] = 3
+    blend: Blend = Blend.BLENDED
+
+
+class Suggestion(Message, frozen=True, kw_only=True):
+    """One word."""
+
+    word: str
+    #: Among the words that begin with the prefix.
+    probability: float
+
+
+class Suggestions(Message, frozen=True, kw_only=True):
+    """The answer, most probable first; fewer than asked for when no more words begin with the prefix."""
+
+    suggestions: tuple[Suggestion, ...]
+    model_version: ModelVersion
+    #: What was used: global when nothing is stored for the user, or when the gate is shut.
+    blend: Blend
 
 
 __all__ = [name for name in dir() if name[0].isupper()] + ["UserId"]

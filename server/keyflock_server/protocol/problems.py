@@ -37,15 +37,18 @@ class ProblemCode(StrEnum):
     POPULATION_UNKNOWN = "population_unknown"
     MODEL_UNKNOWN = "model_unknown"
     TASK_UNKNOWN = "task_unknown"
+    HEAD_UNKNOWN = "head_unknown"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     REPORT_CONFLICT = "report_conflict"
+    PRECONDITION_FAILED = "precondition_failed"
     ROUND_GONE = "round_gone"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     MALFORMED_BODY = "malformed_body"
     MALFORMED_DELTA = "malformed_delta"
+    MALFORMED_HEAD = "malformed_head"
     WRONG_LAYOUT = "wrong_layout"
     NON_FINITE_DELTA = "non_finite_delta"
     DELTA_TOO_LARGE = "delta_too_large"
@@ -53,6 +56,8 @@ class ProblemCode(StrEnum):
     INVALID_TASK = "invalid_task"
     INVALID_CHECKPOINT = "invalid_checkpoint"
     PROTOCOL_UNSUPPORTED = "protocol_unsupported"
+    FEATURE_OFF = "feature_off"
+    HEAD_UNREADABLE = "head_unreadable"
     OVERLOADED = "overloaded"
     NOT_READY = "not_ready"
     REPORT_PENDING = "report_pending"
@@ -82,10 +87,14 @@ PROBLEMS: Final = MappingProxyType(
         ProblemCode.POPULATION_UNKNOWN: Kind(404, Fault.CLIENT, "No such population."),
         ProblemCode.MODEL_UNKNOWN: Kind(404, Fault.CLIENT, "No such model version."),
         ProblemCode.TASK_UNKNOWN: Kind(404, Fault.OPERATOR, "No such task."),
+        ProblemCode.HEAD_UNKNOWN: Kind(404, Fault.CLIENT, "No head is stored."),
         ProblemCode.METHOD_NOT_ALLOWED: Kind(405, Fault.CLIENT, "This address does not take that method."),
         ProblemCode.CONFLICT: Kind(409, Fault.CLIENT, "That contradicts what is already there."),
         ProblemCode.REPORT_CONFLICT: Kind(
             409, Fault.CLIENT, "Another report was already taken for this assignment."
+        ),
+        ProblemCode.PRECONDITION_FAILED: Kind(
+            412, Fault.CLIENT, "What is stored is not what this would replace."
         ),
         ProblemCode.ROUND_GONE: Kind(410, Fault.CLIENT, "The round is over; check in again."),
         ProblemCode.BODY_TOO_LARGE: Kind(413, Fault.CLIENT, "The body is larger than this call takes."),
@@ -95,6 +104,7 @@ PROBLEMS: Final = MappingProxyType(
         ),
         ProblemCode.MALFORMED_BODY: Kind(422, Fault.CLIENT, "The body is not what this call takes."),
         ProblemCode.MALFORMED_DELTA: Kind(422, Fault.CLIENT, "The delta cannot be decoded."),
+        ProblemCode.MALFORMED_HEAD: Kind(422, Fault.CLIENT, "The head is not a personal model of this kind."),
         ProblemCode.WRONG_LAYOUT: Kind(422, Fault.CLIENT, "The delta is laid out for another model."),
         ProblemCode.NON_FINITE_DELTA: Kind(422, Fault.CLIENT, "The delta holds a value that is not finite."),
         ProblemCode.DELTA_TOO_LARGE: Kind(422, Fault.CLIENT, "The delta's norm is beyond the round's bound."),
@@ -106,6 +116,8 @@ PROBLEMS: Final = MappingProxyType(
         ProblemCode.PROTOCOL_UNSUPPORTED: Kind(
             426, Fault.CLIENT, "This server speaks another protocol version."
         ),
+        ProblemCode.FEATURE_OFF: Kind(501, Fault.OPERATOR, "This server does not do that."),
+        ProblemCode.HEAD_UNREADABLE: Kind(500, Fault.OPERATOR, "The stored head cannot be read."),
         ProblemCode.OVERLOADED: Kind(503, Fault.SERVER, "The server has too much to do.", may_retry=True),
         ProblemCode.NOT_READY: Kind(503, Fault.SERVER, "The server is starting or stopping.", may_retry=True),
         ProblemCode.REPORT_PENDING: Kind(

@@ -3,7 +3,7 @@
 Every method is one transaction: all of it happened when it returns, none of it when it raises.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from keyflock_server.storage.records import (
     AssignmentRecord,
     CountedReport,
     DeviceRecord,
+    HeadRecord,
     PopulationRecord,
     RoundRecord,
     TaskRecord,
@@ -34,6 +35,14 @@ class StorageError(Exception):
 
 class AlreadyExists(Exception):
     """A row of that key is there."""
+
+
+class Superseded(Exception):
+    """The row is not the one that the writer believed to replace."""
+
+
+#: Gives now, aware UTC.
+Clock = Callable[[], datetime]
 
 
 class PopulationTable(Protocol):
@@ -163,12 +172,51 @@ class DeviceTable(Protocol):
         """Devices enrolled in a population."""
         ...
 
+    async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
+        """All devices that named this user."""
+        ...
+
     async def forget(self, device: DeviceId) -> int:
         """Delete the device, all devices of its user, and their assignments in rounds that are over.
 
         Returns:
             How many devices are gone.
         """
+        ...
+
+
+class HeadTable(Protocol):
+    """Encrypted heads, one an owner and population."""
+
+    async def put(self, record: HeadRecord, replaces: bytes | None) -> None:
+        """The owner's head from now on.
+
+        Args:
+            record: The head.
+            replaces: Tag of the one there; empty: there is none; None: whatever there is.
+        Raises:
+            Superseded: something else is there; nothing was changed.
+        """
+        ...
+
+    async def get(self, population: PopulationName, owner: str) -> HeadRecord | None:
+        """One owner's head."""
+        ...
+
+    async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
+        """Delete; how many there were."""
+        ...
+
+    async def scrub(self) -> bool:
+        """Overwrite in the store's own files what was deleted; False when something was in the way."""
+        ...
+
+    async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
+        """Some heads that are not under this key."""
+        ...
+
+    async def reseal(self, record: HeadRecord, before: bytes) -> None:
+        """The same head under another key, if its sealed bytes are still those."""
         ...
 
 
@@ -179,6 +227,7 @@ class Store(Protocol):
     tasks: TaskTable
     rounds: RoundTable
     devices: DeviceTable
+    heads: HeadTable
 
     async def open(self) -> None:
         """Ready for use; raises StorageError."""

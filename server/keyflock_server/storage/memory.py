@@ -18,9 +18,11 @@ from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.door import (
     AlreadyExists,
     DeviceTable,
+    HeadTable,
     PopulationTable,
     RoundTable,
     StorageError,
+    Superseded,
     TaskTable,
 )
 from keyflock_server.storage.records import (
@@ -28,6 +30,7 @@ from keyflock_server.storage.records import (
     AssignmentState,
     CountedReport,
     DeviceRecord,
+    HeadRecord,
     PopulationRecord,
     RoundRecord,
     TaskRecord,
@@ -42,6 +45,7 @@ class _Rows:
         self.rounds: dict[RoundId, RoundRecord] = {}
         self.devices: dict[DeviceId, DeviceRecord] = {}
         self.assignments: dict[tuple[RoundId, DeviceId], AssignmentRecord] = {}
+        self.heads: dict[tuple[PopulationName, str], HeadRecord] = {}
 
 
 class MemoryStore:
@@ -53,6 +57,7 @@ class MemoryStore:
         self.tasks: TaskTable = _Tasks(rows)
         self.rounds: RoundTable = _Rounds(rows)
         self.devices: DeviceTable = _Devices(rows)
+        self.heads: HeadTable = _Heads(rows)
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -236,6 +241,11 @@ class _Devices:
     async def count(self, population: PopulationName) -> int:
         return sum(device.population == population for device in self._rows.devices.values())
 
+    async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
+        """All devices that named this user."""
+        every = self._rows.devices.values()
+        return [device for device in every if (device.population, device.user) == (population, user)]
+
     async def forget(self, device: DeviceId) -> int:
         one = self._rows.devices.get(device)
         if one is None:
@@ -252,3 +262,38 @@ class _Devices:
         for other in gone:
             del self._rows.devices[other]
         return len(gone)
+
+
+class _Heads:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def put(self, record: HeadRecord, replaces: bytes | None) -> None:
+        """The owner's head from now on."""
+        key = record.population, record.owner
+        there = self._rows.heads.get(key)
+        if replaces is not None and (there.tag if there else b"") != replaces:
+            raise Superseded
+        self._rows.heads[key] = record
+
+    async def get(self, population: PopulationName, owner: str) -> HeadRecord | None:
+        """One owner's head."""
+        return self._rows.heads.get((population, owner))
+
+    async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
+        """Delete; how many there were."""
+        return sum(self._rows.heads.pop((population, owner), None) is not None for owner in owners)
+
+    async def scrub(self) -> bool:
+        """Nothing is anywhere else."""
+        return True
+
+    async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
+        """Some heads that are not under this key."""
+        return [record for record in self._rows.heads.values() if record.key_id != key_id][:limit]
+
+    async def reseal(self, record: HeadRecord, before: bytes) -> None:
+        """The same head under another key, if its sealed bytes are still those."""
+        key = record.population, record.owner
+        if key in self._rows.heads and self._rows.heads[key].sealed == before:
+            self._rows.heads[key] = replace(self._rows.heads[key], key_id=record.key_id, sealed=record.sealed)

@@ -1,6 +1,6 @@
 """The rows, as immutable values. What a row means is said here; how it is stored, in ``tables``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -77,6 +77,21 @@ class DeviceRecord:
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadRecord:
+    """One person's head in one population, encrypted."""
+
+    population: PopulationName
+    #: A keyed digest of who it is.
+    owner: str
+    #: A keyed digest of the content: what a phone says it replaces.
+    tag: bytes
+    #: Name of the key.
+    key_id: str
+    sealed: bytes = field(repr=False)
+    updated_at: datetime
 
 
 class AssignmentState(StrEnum):

@@ -123,6 +123,18 @@ devices: Final = Table(
     Index("devices_by_last_seen", "population", "last_seen_at"),
 )
 
+heads: Final = Table(
+    "heads",
+    metadata,
+    Column("population", ForeignKey("populations.name"), primary_key=True),
+    Column("owner", String(64), primary_key=True),
+    Column("tag", LargeBinary, nullable=False),
+    Column("key_id", String(8), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Index("heads_by_key", "key_id"),
+)
+
 assignments: Final = Table(
     "assignments",
     metadata,

@@ -57,6 +57,13 @@ class SqlDevices:
         """Devices enrolled in a population."""
         return await self._count(devices.c.population == population)
 
+    async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
+        """All devices that named this user."""
+        theirs = (devices.c.population == population) & (devices.c.user == user)
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(select(devices).where(theirs))).all()
+        return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
     async def forget(self, device: DeviceId) -> int:
         """Delete the device, all devices of its user, and their assignments in rounds that are over."""
         async with self._engine.begin() as connection:

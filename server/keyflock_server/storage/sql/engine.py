@@ -10,6 +10,7 @@ from keyflock_server.storage.door import StorageError
 from keyflock_server.storage.tables import SCHEMA_VERSION, metadata, schema_version
 
 _IS_READ: Final = "keyflock_is_read"
+_IS_BARE: Final = "keyflock_is_bare"
 
 
 def engine_for(url: str) -> AsyncEngine:
@@ -25,6 +26,11 @@ def engine_for(url: str) -> AsyncEngine:
 def reader_of(engine: AsyncEngine) -> AsyncEngine:
     """The same engine for transactions that only read: they never wait for those that write."""
     return engine.execution_options(**{_IS_READ: True})
+
+
+def bare(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine for statements that no transaction may surround."""
+    return engine.execution_options(**{_IS_BARE: True})
 
 
 async def prepare(engine: AsyncEngine) -> None:
@@ -58,12 +64,20 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - 
     # The driver would begin transactions late; ours begin where they say so.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=10000",
+        "secure_delete=ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get(_IS_BARE, False):
+        return
     # A transaction that reads first and writes later could find that another has written in between.
     is_read = connection.get_execution_options().get(_IS_READ, False)
     connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")

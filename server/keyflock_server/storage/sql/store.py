@@ -2,9 +2,10 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.storage.door import DeviceTable, PopulationTable, RoundTable, TaskTable
+from keyflock_server.storage.door import DeviceTable, HeadTable, PopulationTable, RoundTable, TaskTable
 from keyflock_server.storage.sql.devices import SqlDevices
 from keyflock_server.storage.sql.engine import engine_for, prepare
+from keyflock_server.storage.sql.heads import SqlHeads
 from keyflock_server.storage.sql.populations import SqlPopulations
 from keyflock_server.storage.sql.rounds import SqlRounds
 from keyflock_server.storage.sql.tasks import SqlTasks
@@ -23,6 +24,7 @@ class SqlStore:
         self.tasks: TaskTable = SqlTasks(self._engine)
         self.rounds: RoundTable = SqlRounds(self._engine)
         self.devices: DeviceTable = SqlDevices(self._engine)
+        self.heads: HeadTable = SqlHeads(self._engine)
 
     async def open(self) -> None:
         """Create or check the schema; raises StorageError."""

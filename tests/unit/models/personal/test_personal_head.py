@@ -163,7 +163,7 @@ def test_a_state_that_cannot_be_a_head_is_refused(change: dict[str, object], rea
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rank": 65}, {"epochs": 0}, {"learning_rate": 0.0}, {"held_out_ratio": 1.0}]
+    "wrong", [{"rank": 17}, {"epochs": 0}, {"learning_rate": 0.0}, {"held_out_ratio": 1.0}]
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="is"):

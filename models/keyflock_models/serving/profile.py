@@ -1,0 +1,56 @@
+"""One user's personal model, laid out for lookups: made once, asked often, never changed."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from keyflock_models.arrays import F64, Bool
+from keyflock_models.personal.blend import speaks_with_head, without_trunk
+from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.personal_model import PersonalModel
+from keyflock_models.personal.words import PersonalWords
+from keyflock_models.serving.history_index import HistoryIndex
+from keyflock_models.serving.vocabulary_index import VocabularyIndex
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServingProfile:
+    """What `PersonalModel.suggest` needs, with everything computed that does not depend on the context."""
+
+    words: PersonalWords
+    history: HistoryIndex
+    #: Which of the words typed may be shown. Shape (N,).
+    is_shown: Bool
+    is_open: bool
+    head: PersonalHead | None
+    #: Shape (MATCHES, experts).
+    weights: F64
+
+    @classmethod
+    def of(cls, model: PersonalModel, index: VocabularyIndex, space: str) -> Self:
+        """The profile of a model.
+
+        Args:
+            model: The user's; not to be changed any more.
+            index: Of the population's vocabulary.
+            space: Feature space of the trunk that will be asked; a head of another one is left out.
+        """
+        history = HistoryIndex.of(model.history)
+        ids = history.ids
+        size = len(index.vocabulary)
+        is_own = ids >= size
+        is_shown = np.empty(len(ids), np.bool_)
+        is_shown[~is_own] = index.is_shown[ids[~is_own]]
+        is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
+        head = model.head if model.head is not None and model.head.space == space else None
+        return cls(model.words, history, is_shown, model.gate.is_open, head, model.weights.current())
+
+    def mixture(self, match: int, *, is_personal: bool) -> F64:
+        """The weights at a place, shape (experts,)."""
+        weights = self.weights[match]
+        return without_trunk(weights, has_head=self.head is not None) if is_personal else weights
+
+    def head_for(self, mixture: F64) -> PersonalHead | None:
+        """The head, where it speaks."""
+        return self.head if self.head is not None and speaks_with_head(mixture) else None

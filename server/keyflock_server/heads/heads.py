@@ -1,0 +1,215 @@
+"""The store of heads: what a phone puts there, it or the same person's next phone gets back.
+
+A head is a whole personal model in the container of ``keyflock_compression.encode_state``. The server looks
+into it to check that it is one, and to answer ``POST /v1/suggestions``; it keeps it encrypted, and logs
+nothing of it.
+"""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from keyflock_server.heads.key_ring import HeadKeys
+from keyflock_server.heads.owners import Owner, owner_of, phone_owner
+from keyflock_server.heads.sealing import SealBroken, opened, seal
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.messages import HeadErased, HeadStored
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.door import Clock, Store, Superseded
+from keyflock_server.storage.records import DeviceRecord, HeadRecord
+from keyflock_server.telemetry.logs import logger
+
+_log: Final = logger("keyflock.heads")
+#: Heads encrypted anew in one pass, so that a rotation does not hold the server up.
+_ROTATED_AT_ONCE: Final = 64
+_TAG_BYTES: Final = 16
+
+
+class HeadReader(Protocol):
+    """Knows what a head must look like in a population."""
+
+    async def check(self, population: PopulationName, data: bytes) -> None:
+        """Raises Refused ``malformed_head`` for anything else."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A head as a phone gets it."""
+
+    data: bytes
+    #: Changes with the content: the ETag's inside.
+    tag: bytes
+
+
+class Heads:
+    """Everything about heads that outlives a request.
+
+    Args:
+        store: Where the rows are.
+        keys: Encrypts.
+        owner_key: Of the owners' digests, at most 64 bytes.
+        reader: Checks what is put.
+        clock: Gives now, aware UTC.
+        on_change: Told of each owner whose head is another now, or none.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keys: HeadKeys,
+        owner_key: bytes,
+        reader: HeadReader,
+        clock: Clock,
+        on_change: Callable[[Owner], None] = lambda _owner: None,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._owner_key = owner_key
+        self._reader = reader
+        self._clock = clock
+        self._on_change = on_change
+        self._is_rotated = False
+        self._must_scrub = False
+
+    async def owner(self, identity: DeviceIdentity) -> Owner:
+        """Whose heads the phone may read and write; raises Refused."""
+        return owner_of(self._owner_key, await self._device(identity.device))
+
+    async def put(self, identity: DeviceIdentity, data: bytes, condition: bytes | None) -> HeadStored:
+        """Keep a head; the last writer wins, unless it said what it believes to replace.
+
+        Args:
+            identity: The phone.
+            data: The head.
+            condition: Tag of the head it replaces; empty: there must be none; None: whatever is there.
+        Raises:
+            Refused: ``malformed_head``; ``precondition_failed`` when another phone was faster.
+        """
+        owner = await self.owner(identity)
+        await self._reader.check(identity.population, data)
+        place = _place(identity.population, owner)
+        sealed = await asyncio.to_thread(seal, self._keys.current, place, data)
+        record = HeadRecord(
+            population=identity.population,
+            owner=owner,
+            tag=self._tag(place, data),
+            key_id=self._keys.current.id,
+            sealed=sealed,
+            updated_at=self._clock(),
+        )
+        try:
+            await self._store.heads.put(record, condition)
+        except Superseded:
+            raise Refused(
+                ProblemCode.PRECONDITION_FAILED,
+                "Another phone of this user was faster: get its head, merge, and put again.",
+            ) from None
+        self._on_change(owner)
+        return HeadStored(tag=record.tag, size_bytes=len(data))
+
+    async def get(self, identity: DeviceIdentity) -> StoredHead:
+        """The head that the person's phones share; raises Refused ``head_unknown``."""
+        found = await self.read(identity.population, await self.owner(identity))
+        if found is None:
+            raise Refused(ProblemCode.HEAD_UNKNOWN, "Nothing is stored for this user in this population.")
+        return found
+
+    async def read(self, population: PopulationName, owner: Owner) -> StoredHead | None:
+        """An owner's head, decrypted.
+
+        Raises:
+            Refused: ``head_unreadable``, fault of the operator; its key is gone, or its bytes were altered.
+        """
+        record = await self._store.heads.get(population, owner)
+        if record is None:
+            return None
+        return StoredHead(await asyncio.to_thread(self._opened, record), record.tag)
+
+    async def delete(self, identity: DeviceIdentity) -> HeadErased:
+        """The head is gone from the store and from its files; again is no error."""
+        return await self._erased(identity.population, [await self.owner(identity)])
+
+    async def erase(self, device: DeviceId) -> HeadErased:
+        """What forget-me owes: the person's head, and what their phones stored before they named one."""
+        known = await self._store.devices.get(device)
+        if known is None:
+            return HeadErased(heads=0, is_scrubbed=True)
+        siblings = [known]
+        if known.user is not None:
+            siblings = await self._store.devices.of_user(known.population, known.user)
+        owners = {phone_owner(self._owner_key, one) for one in siblings}
+        with contextlib.suppress(Refused):  # with such a pseudonym nothing was ever stored
+            owners.add(owner_of(self._owner_key, known))
+        return await self._erased(known.population, sorted(owners))
+
+    async def tick(self) -> None:
+        """Encrypt some heads anew that lie under retired keys; finish what erasing left over."""
+        if self._must_scrub:
+            self._must_scrub = not await self._store.heads.scrub()
+        if self._is_rotated:
+            return
+        current = self._keys.current
+        old = await self._store.heads.under_other_keys(current.id, _ROTATED_AT_ONCE)
+        moved = 0
+        for record in old:
+            try:
+                data = await asyncio.to_thread(self._opened, record)
+            except Refused:
+                continue
+            sealed = seal(current, _place(record.population, Owner(record.owner)), data)
+            await self._store.heads.reseal(replace(record, key_id=current.id, sealed=sealed), record.sealed)
+            moved += 1
+        if moved:
+            _log.info("heads encrypted anew", heads=moved, key=current.id)
+        if moved == 0:
+            self._is_rotated = True
+            if old:
+                _log.error(
+                    "heads under keys that are not in the ring",
+                    heads_at_least=len(old),
+                    keys=sorted({record.key_id for record in old}),
+                )
+            elif self._keys.retired:
+                _log.info("no head is under a retired key; their lines may go", key=current.id)
+            self._must_scrub = bool(self._keys.retired)
+
+    async def _erased(self, population: PopulationName, owners: list[Owner]) -> HeadErased:
+        gone = await self._store.heads.delete(population, owners)
+        for owner in owners:
+            self._on_change(owner)
+        is_scrubbed = await self._store.heads.scrub() if gone else True
+        self._must_scrub = self._must_scrub or not is_scrubbed
+        return HeadErased(heads=gone, is_scrubbed=is_scrubbed)
+
+    async def _device(self, device: DeviceId) -> DeviceRecord:
+        known = await self._store.devices.get(device)
+        if known is None:
+            raise Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")
+        return known
+
+    def _opened(self, record: HeadRecord) -> bytes:
+        key = self._keys.named(record.key_id)
+        if key is None:
+            raise Refused(
+                ProblemCode.HEAD_UNREADABLE,
+                f"The head lies under key {record.key_id}, which is not in the ring; put its line back.",
+            )
+        try:
+            return opened(key, _place(record.population, Owner(record.owner)), record.sealed)
+        except SealBroken:
+            raise Refused(
+                ProblemCode.HEAD_UNREADABLE, "The stored head was altered; delete it, and put it again."
+            ) from None
+
+    def _tag(self, place: str, data: bytes) -> bytes:
+        # Keyed: a digest of the content on the disk would confirm a guess of it.
+        return hmac.digest(self._owner_key, place.encode() + b"\n" + data, "sha256")[:_TAG_BYTES]
+
+
+def _place(population: PopulationName, owner: Owner) -> str:
+    return f"{population}\n{owner}"

@@ -1,0 +1,46 @@
+"""What a call's credentials have opened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol import calls
+from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One call that its credentials have opened."""
+
+    parts: Mapping[str, str]
+    headers: Mapping[str, str]
+    #: None for a call that needs no credential and showed none.
+    device: DeviceIdentity | None = None
+    assignment: AssignmentClaims | None = None
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """The device; only calls that require its token ask."""
+        if self.device is None:
+            raise missing("Authorization: Bearer <token>")
+        return self.device
+
+    @property
+    def claims(self) -> AssignmentClaims:
+        """The assignment; only calls that require its token ask."""
+        if self.assignment is None:
+            raise missing(calls.ASSIGNMENT_HEADER)
+        return self.assignment
+
+    def own_population(self) -> PopulationName:
+        """The population in the path, which must be the device's own; raises Refused ``forbidden``."""
+        population = self.identity.population
+        if self.parts["population"] != population:
+            raise Refused(ProblemCode.FORBIDDEN, "This device is enrolled in another population.")
+        return population
+
+
+def missing(header: str) -> Refused:
+    """The refusal of a call without a credential that it needs."""
+    return Refused(ProblemCode.TOKEN_MISSING, f"This call needs the header {header}.")

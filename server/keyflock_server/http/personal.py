@@ -1,0 +1,84 @@
+"""The calls about one person's model: store a head, get it back, delete it; ask for suggestions."""
+
+from typing import Final
+
+from keyflock_server.http.admission import Admission
+from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.plane import with_header
+from keyflock_server.http.services import HeadService, SuggestionService
+from keyflock_server.http.tagged import tagged
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.identifiers import DeviceId
+from keyflock_server.protocol.messages import HeadErased, SuggestionRequest
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+_PRIVATE: Final = "private, no-cache"
+
+
+class PersonalCalls:
+    """What the phones' endpoints do with a person's model.
+
+    Args:
+        heads: The store; None where the operator gave no keys.
+        suggestions: Answers keyboards; None where the operator did not ask for it.
+    """
+
+    def __init__(self, heads: HeadService | None, suggestions: SuggestionService | None) -> None:
+        self._heads = heads
+        self._suggestions = suggestions
+
+    async def get_head(self, admission: Admission, _body: bytes) -> Response:
+        """``GET /v1/heads/{population}``."""
+        heads = self._opened(admission)
+        found = await heads.get(admission.identity)
+        return tagged(admission.headers, found.data, found.tag, calls.HEAD_MEDIA_TYPE, _PRIVATE)
+
+    async def put_head(self, admission: Admission, body: bytes) -> Response:
+        """``PUT /v1/heads/{population}``."""
+        heads = self._opened(admission)
+        stored = await heads.put(admission.identity, body, _condition(admission))
+        return with_header(MSGPACK.answer(stored), "etag", f'"{stored.tag.hex()}"')
+
+    async def delete_head(self, admission: Admission, _body: bytes) -> Response:
+        """``DELETE /v1/heads/{population}``."""
+        heads = self._opened(admission)
+        return MSGPACK.answer(await heads.delete(admission.identity))
+
+    async def suggest(self, admission: Admission, body: bytes) -> Response:
+        """``POST /v1/suggestions``."""
+        if self._suggestions is None:
+            raise Refused(
+                ProblemCode.FEATURE_OFF, "This server suggests nothing: it was started without --suggestions."
+            )
+        request = wire.decode(body, SuggestionRequest)
+        return MSGPACK.answer(await self._suggestions.suggest(admission.identity, request))
+
+    async def erase(self, device: DeviceId) -> HeadErased:
+        """What forget-me owes."""
+        if self._heads is None:
+            return HeadErased(heads=0)
+        return await self._heads.erase(device)
+
+    def _opened(self, admission: Admission) -> HeadService:
+        if self._heads is None:
+            raise Refused(
+                ProblemCode.FEATURE_OFF, "This server stores no heads: it was started without --head-keys."
+            )
+        admission.own_population()
+        return self._heads
+
+
+def _condition(admission: Admission) -> bytes | None:
+    """What the head to be replaced must be: the tag of If-Match, or nothing at all."""
+    if_match = admission.headers.get("if-match")
+    if admission.headers.get("if-none-match", "").strip() == "*":
+        return b""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    try:
+        return bytes.fromhex(if_match.strip().strip('"'))
+    except ValueError:
+        raise Refused(
+            ProblemCode.PRECONDITION_FAILED, "If-Match holds no tag that this server has given."
+        ) from None

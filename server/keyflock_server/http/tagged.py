@@ -1,0 +1,31 @@
+"""Bytes under an ETag: sent once, and not again to who has them.
+
+Source: RFC 9110, 8.8.3 and 13.1.
+"""
+
+from collections.abc import Mapping
+
+from keyflock_server.protocol.calls import Response
+
+
+def tagged(headers: Mapping[str, str], body: bytes, tag: bytes, media_type: str, caching: str) -> Response:
+    """The bytes under their tag, or 304 when the phone has them.
+
+    Args:
+        headers: Of the request, names in lower case.
+        body: The bytes.
+        tag: Changes with them.
+        media_type: What they are.
+        caching: The header Cache-Control.
+    """
+    etag = f'"{tag.hex()}"'
+    answer = {"etag": etag, "cache-control": caching, "vary": "authorization"}
+    if _matches(headers.get("if-none-match", ""), etag):
+        return Response(304, answer, b"")
+    return Response(200, {**answer, "content-type": media_type}, body)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """RFC 9110, 13.1.2: any of the listed tags, weak comparison; a star matches what exists."""
+    candidates = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
+    return any(tag in ("*", etag) for tag in candidates)

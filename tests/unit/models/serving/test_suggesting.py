@@ -1,0 +1,193 @@
+"""Batched answers against the one-user reference, on a small network with weights at random."""
+
+import numpy as np
+import pytest
+
+from keyflock_models.arrays import F32
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.personal.blend import HEAD
+from keyflock_models.personal.head import PersonalHead, feature_space
+from keyflock_models.personal.personal_model import PersonalModel
+from keyflock_models.serving.profile import ServingProfile
+from keyflock_models.serving.suggesting import Question, answers
+from keyflock_models.serving.trunk_batch import TrunkBatch
+from keyflock_models.serving.vocabulary_index import VocabularyIndex
+from keyflock_models.special_tokens import BOS, EOS, OOV
+from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+
+WORDS = [f"{first}{second}a" for first in "bcdfghjklm" for second in "aeiou" for _ in "x"] + [
+    f"{first}{second}{third}" for first in "bcdfgh" for second in "aeiou" for third in "rstlmn"
+]
+CONFIG = ModelConfig(vocabulary_size=len(WORDS) + 4, embedding_size=16, hidden_size=24)
+
+
+@pytest.fixture(scope="module")
+def words() -> Vocabulary:
+    shares = np.arange(len(WORDS), 0, -1) / sum(range(len(WORDS) + 1))
+    return vocabulary_of(WORDS, list(0.8 * shares), oov=0.1, eos=0.1)
+
+
+@pytest.fixture(scope="module")
+def weights() -> F32:
+    return np.random.default_rng(0).normal(0, 0.4, ParamLayout.of(CONFIG).size).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def index(words: Vocabulary) -> VocabularyIndex:
+    return VocabularyIndex.of(words, lambda word: word != WORDS[0])
+
+
+@pytest.fixture(scope="module")
+def trunk(weights: F32, index: VocabularyIndex) -> TrunkBatch:
+    return TrunkBatch(CONFIG, weights, index.is_shown)
+
+
+def sentences(seed: int, count: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    own = [f"own{letter}x{seed}q" for letter in "abc"]
+    favourites = [*rng.choice(WORDS[1:], 12).tolist(), *own]
+    return [" ".join(rng.choice(favourites, rng.integers(1, 7))) for _ in range(count)]
+
+
+def user(words: Vocabulary, weights: F32, seed: int, *, has_head: bool) -> PersonalModel:
+    scorer = NeuralScorer(CONFIG, weights, words)
+    model = PersonalModel.new(words)
+    for message in sentences(seed, 60):
+        ids = model.read(message)
+        rows = [row_of(scorer, model, " ".join(message.split()[:at]))[0] for at in range(len(ids))]
+        model.learn(message, model.judge(ids, np.stack(rows)))
+    if has_head:
+        rng = np.random.default_rng(seed)
+        model.head = PersonalHead(
+            feature_space(weights),
+            rng.normal(0, 0.3, (16, 4)).astype(np.float32),
+            rng.normal(0, 0.3, (4, 16)).astype(np.float32),
+            np.array([5, 9, 40], np.int32),
+            np.array([2.0, -3.0, 1.0], np.float32),
+        )
+        model.weights.responsibilities[:, HEAD] = 500.0
+    # As a server has it: after a journey as bytes.
+    return PersonalModel.from_state(model.to_state(), words, width=16)
+
+
+def row_of(scorer: NeuralScorer, model: PersonalModel, context: str) -> tuple[F32, F32 | None]:
+    """The trunk's probabilities after a context, and the same with the user's head."""
+    public = [one if one < len(model.vocabulary) else OOV for one in model.read(context)]
+    rows = np.array([[BOS, *public, EOS]], np.int32)
+    state = scorer.states(rows)[0, len(public)][None]
+    embedding, bias = scorer.output_product
+    logits = state @ embedding.T + bias
+    row = np.exp(logits - logits.max())
+    head = None if model.head is None else model.head.probabilities(state, embedding, bias)[0]
+    return (row / row.sum())[0].astype(np.float32), head
+
+
+def reference(model: PersonalModel, weights: F32, question: Question) -> list[tuple[str, float]]:
+    scorer = NeuralScorer(CONFIG, weights, model.vocabulary)
+    row, head = row_of(scorer, model, question.context)
+    found = model.suggest(
+        model.read(question.context),
+        row,
+        count=question.count + 1,
+        head=head,
+        prefix=question.prefix,
+        is_personal=question.is_personal,
+    )
+    return [pair for pair in found if pair[0] != WORDS[0]][: question.count]
+
+
+def alike(found: tuple[tuple[str, float], ...], expected: list[tuple[str, float]]) -> None:
+    assert [word for word, _ in found] == [word for word, _ in expected]
+    np.testing.assert_allclose([value for _, value in found], [value for _, value in expected], atol=1e-5)
+
+
+def test_a_batch_gives_what_each_user_would_get_alone(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    models = [user(words, weights, seed, has_head=seed % 2 == 0) for seed in range(6)]
+    space = feature_space(weights)
+    asked: list[tuple[PersonalModel, Question]] = []
+    for seed, model in enumerate(models):
+        profile = ServingProfile.of(model, index, space)
+        for at, message in enumerate(["", *sentences(seed, 4)]):
+            asked.append((model, Question(message, count=1 + at, profile=profile)))
+            asked.append((model, Question(message, count=10, profile=profile, is_personal=True)))
+
+    found = answers([question for _, question in asked], trunk, index)
+
+    assert sum(answer.is_personal for answer in found) == len(asked)
+    for (model, question), answer in zip(asked, found, strict=True):
+        alike(answer.words, reference(model, weights, question))
+
+
+def test_a_prefix_leaves_the_words_that_begin_so_and_shares_among_them(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    model = user(words, weights, 1, has_head=True)
+    profile = ServingProfile.of(model, index, feature_space(weights))
+    questions = [
+        Question("baa daa", prefix=prefix, count=5, profile=profile) for prefix in ("c", "da", "own", "zzz")
+    ]
+
+    found = answers(questions, trunk, index)
+
+    for question, answer in zip(questions[:2], found, strict=False):
+        alike(answer.words, reference(model, weights, question))
+    assert all(word.startswith("own") for word, _ in found[2].words)
+    assert sum(value for _, value in found[2].words) == pytest.approx(1.0)
+    assert found[3].words == ()
+
+
+def test_who_has_no_profile_gets_the_networks_words(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    question = Question("baa beo caa", count=4)
+
+    found = answers([question], trunk, index)
+
+    assert not found[0].is_personal
+    alike(found[0].words, reference(PersonalModel.new(words), weights, question))
+
+
+def test_a_shut_gate_gives_the_networks_words(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    model = user(words, weights, 2, has_head=False)
+    model.gate.is_open = False
+    profile = ServingProfile.of(model, index, feature_space(weights))
+
+    with_it, without = answers([Question("baa", profile=profile), Question("baa")], trunk, index)
+
+    assert not with_it.is_personal
+    assert [word for word, _ in with_it.words] == [word for word, _ in without.words]
+
+
+def test_a_head_of_another_trunk_is_left_out(words: Vocabulary, weights: F32, index: VocabularyIndex) -> None:
+    model = user(words, weights, 2, has_head=True)
+
+    assert ServingProfile.of(model, index, "f" * 32).head is None
+
+
+def test_a_blocked_word_is_never_shown(words: Vocabulary, weights: F32) -> None:
+    model = PersonalModel.new(words)
+    for _ in range(30):
+        model.learn(f"{WORDS[0]} ownbad", None)
+    strict = VocabularyIndex.of(words, lambda word: word not in {WORDS[0], "ownbad"})
+    profile = ServingProfile.of(model, strict, "f" * 32)
+
+    trunk = TrunkBatch(CONFIG, weights, strict.is_shown)
+    for prefix in ("", "b", "own"):
+        question = Question("", prefix=prefix, count=10, profile=profile, is_personal=True)
+        shown = [word for word, _ in answers([question], trunk, strict)[0].words]
+        assert WORDS[0] not in shown
+        assert "ownbad" not in shown
+
+
+def test_a_long_context_is_read_from_its_end(index: VocabularyIndex, trunk: TrunkBatch) -> None:
+    tail = " ".join(WORDS[5:25])
+
+    long, longer = answers([Question(f"{WORDS[30]} {tail}"), Question(f"{WORDS[31]} {tail}")], trunk, index)
+
+    assert long.words == longer.words
