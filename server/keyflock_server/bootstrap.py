@@ -5,13 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.data_folder import DataFolder
+from keyflock_server.heads.heads import Heads
+from keyflock_server.heads.key_ring import read_head_keys
+from keyflock_server.heads.reader import Languages
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.embedded import EmbeddedServer
 from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.lifecycles import Lifecycle, Lifecycles
+from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.plane import Clock
 from keyflock_server.http.probes import Probes
 from keyflock_server.http.readiness import Readiness
@@ -24,6 +30,10 @@ from keyflock_server.identity.keys import load_or_create_admin_token, load_or_cr
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobs
 from keyflock_server.storage.sql.store import SqlStore
+from keyflock_server.suggestions.blocked import may_show_from
+from keyflock_server.suggestions.profiles import Profiles
+from keyflock_server.suggestions.released import Released
+from keyflock_server.suggestions.service import SuggestionDesk
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.observation import Observation
@@ -36,19 +46,25 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def build(settings: Settings, clock: Clock = system_clock, attestation: Attestation | None = None) -> Server:
+def build(
+    settings: Settings,
+    clock: Clock = system_clock,
+    attestation: Attestation | None = None,
+    may_show: MayShow | None = None,
+) -> Server:
     """A server that will run as ``settings`` say.
 
     Args:
         settings: How to run.
         clock: Gives now, aware UTC.
         attestation: Judges phones at enrolment; None takes every phone at its word, and the log warns of it.
+        may_show: Which words may be suggested; None asks the file of ``settings.blocked_words``.
     Raises:
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
     """
-    parts = _assemble(settings, clock, attestation or AcceptAll())
-    heartbeat = Heartbeat(parts.coordinator.tick, settings.tick_s, parts.metrics)
+    parts = _assemble(settings, clock, attestation or AcceptAll(), may_show)
+    heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics)
     probes = Probes(parts.readiness, heartbeat, parts.metrics)
     body_limits = BodyLimits(
         settings.max_bodies_in_flight,
@@ -57,7 +73,7 @@ def build(settings: Settings, clock: Clock = system_clock, attestation: Attestat
         parts.metrics,
     )
     return Server(
-        parts.coordinator,
+        parts.lifecycle,
         parts.folder,
         sdk_port=Port(
             application(parts.sdk, body_limits, probes, with_metrics=False), settings.host, settings.port
@@ -86,9 +102,9 @@ def embedded_exchange(
             unless said so, for nobody would flush it while the caller waits.
     """
     settings = Settings.read({"ack_wait_s": 0.0, **options, "data_dir": data_dir}, environment={})
-    parts = _assemble(settings, clock, attestation or AcceptAll())
+    parts = _assemble(settings, clock, attestation or AcceptAll(), None)
     return EmbeddedServer(
-        parts.coordinator,
+        parts.lifecycle,
         sdk=parts.sdk,
         admin=parts.admin,
         readiness=parts.readiness,
@@ -101,14 +117,16 @@ def embedded_exchange(
 class _Parts:
     folder: DataFolder
     admin_token: str
-    coordinator: Coordinator
+    lifecycle: Lifecycle
     sdk: SdkEndpoints
     admin: AdminEndpoints
     readiness: Readiness
     metrics: Metrics
 
 
-def _assemble(settings: Settings, clock: Clock, attestation: Attestation) -> _Parts:
+def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_show: MayShow | None) -> _Parts:
+    head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
+    may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
     try:
         keys = load_or_create_signing_keys(folder.path)
@@ -118,11 +136,14 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation) -> _Pa
         raise
     if attestation.warning:
         _log.warning(attestation.warning)
+    if head_keys is None:
+        _log.info("heads are not stored: there are no head keys (--head-keys)")
     metrics, readiness = Metrics(), Readiness()
     assignment_tokens = AssignmentTokens(keys)
+    store = SqlStore(folder.database_url)
     coordinator = Coordinator(
         Surroundings(
-            store=SqlStore(folder.database_url),
+            store=store,
             blobs=LocalBlobs(folder.blobs),
             clock=clock,
             tokens=assignment_tokens,
@@ -133,8 +154,21 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation) -> _Pa
             ack_wait_s=settings.ack_wait_s,
         )
     )
+    languages = Languages(coordinator)
+    lifecycles: list[Lifecycle] = []
+    heads, profiles, suggestions = None, None, None
+    if head_keys is not None:
+        heads = Heads(store, head_keys, keys.derived("head owners"), languages, clock)
+        lifecycles.append(heads)
+    if settings.suggestions:
+        if heads is not None:
+            profiles = Profiles(heads, languages, clock, metrics, settings.max_profiles)
+            heads.on_change = profiles.drop
+        suggestions = SuggestionDesk(Released(coordinator, languages, may_show), profiles, clock, metrics)
+        lifecycles.append(suggestions)
     sdk = SdkEndpoints(
         coordinator,
+        PersonalCalls(heads, suggestions),
         device_tokens=DeviceTokens(
             keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
         ),
@@ -145,4 +179,5 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation) -> _Pa
         metrics=metrics,
     )
     admin = AdminEndpoints(coordinator, admin_token=admin_token, readiness=readiness, metrics=metrics)
-    return _Parts(folder, admin_token, coordinator, sdk, admin, readiness, metrics)
+    lifecycle = Lifecycles(coordinator, lifecycles)
+    return _Parts(folder, admin_token, lifecycle, sdk, admin, readiness, metrics)

@@ -40,6 +40,8 @@ class Settings:
     suggestions: bool = False
     #: Words that are never suggested, one a line.
     blocked_words: Path | None = None
+    #: Users whose heads are held in memory for suggestions; about 50 kB each.
+    max_profiles: PositiveCount = 10_000
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
     #: Life of a device token.

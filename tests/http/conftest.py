@@ -22,6 +22,7 @@ from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.listeners import Listener
+from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.probes import Probes
 from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.http.sdk import SdkEndpoints
@@ -269,6 +270,7 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     keys = SigningKeys.of(bytes(range(32)))
     endpoints = SdkEndpoints(
         service,
+        PersonalCalls(None, None),
         device_tokens=DeviceTokens(keys, ttl_s=3600.0),
         assignment_tokens=AssignmentTokens(keys),
         attestation=AcceptAll(),

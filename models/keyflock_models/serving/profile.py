@@ -28,13 +28,12 @@ class ServingProfile:
     weights: F64
 
     @classmethod
-    def of(cls, model: PersonalModel, index: VocabularyIndex, space: str) -> Self:
+    def of(cls, model: PersonalModel, index: VocabularyIndex) -> Self:
         """The profile of a model.
 
         Args:
             model: The user's; not to be changed any more.
             index: Of the population's vocabulary.
-            space: Feature space of the trunk that will be asked; a head of another one is left out.
         """
         history = HistoryIndex.of(model.history)
         ids = history.ids
@@ -43,14 +42,16 @@ class ServingProfile:
         is_shown = np.empty(len(ids), np.bool_)
         is_shown[~is_own] = index.is_shown[ids[~is_own]]
         is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
-        head = model.head if model.head is not None and model.head.space == space else None
-        return cls(model.words, history, is_shown, model.gate.is_open, head, model.weights.current())
+        return cls(model.words, history, is_shown, model.gate.is_open, model.head, model.weights.current())
 
-    def mixture(self, match: int, *, is_personal: bool) -> F64:
-        """The weights at a place, shape (experts,)."""
+    def mixture(self, match: int, space: str, *, is_personal: bool) -> F64:
+        """The weights at a place, shape (experts,), where the network is of this feature space."""
         weights = self.weights[match]
-        return without_trunk(weights, has_head=self.head is not None) if is_personal else weights
+        return without_trunk(weights, has_head=self._fits(space)) if is_personal else weights
 
-    def head_for(self, mixture: F64) -> PersonalHead | None:
-        """The head, where it speaks."""
-        return self.head if self.head is not None and speaks_with_head(mixture) else None
+    def head_for(self, mixture: F64, space: str) -> PersonalHead | None:
+        """The head, where it speaks; a head of another feature space never does."""
+        return self.head if self._fits(space) and speaks_with_head(mixture) else None
+
+    def _fits(self, space: str) -> bool:
+        return self.head is not None and self.head.space == space

@@ -57,7 +57,7 @@ def answers(questions: Sequence[Question], trunk: TrunkBatch, index: VocabularyI
         trunk: The model version.
         index: Of its vocabulary, the one that the profiles were made with.
     """
-    contexts, voices, heads = _read(questions, index)
+    contexts, voices, heads = _read(questions, index, trunk.space)
     block = trunk.ask(contexts, heads)
     best, shares = _best_of_network(block, max(question.count for question in questions), index)
     found: list[Words] = []
@@ -75,7 +75,7 @@ def answers(questions: Sequence[Question], trunk: TrunkBatch, index: VocabularyI
 
 
 def _read(
-    questions: Sequence[Question], index: VocabularyIndex
+    questions: Sequence[Question], index: VocabularyIndex, space: str
 ) -> tuple[list[list[int]], dict[int, Voice], list[PersonalHead | None]]:
     """Each question's ids for the network, the rows in which a profile speaks, and with which head."""
     size = len(index.vocabulary)
@@ -93,9 +93,9 @@ def _read(
         if profile is not None and (profile.is_open or question.is_personal):
             recall = profile.history.recall(*[BOS, BOS, *ids][-2:])
             if recall is not None:
-                mixture = profile.mixture(recall.match, is_personal=question.is_personal)
+                mixture = profile.mixture(recall.match, space, is_personal=question.is_personal)
                 voices[row] = Voice(row, profile, recall, mixture)
-                heads[row] = profile.head_for(mixture)
+                heads[row] = profile.head_for(mixture, space)
     return contexts, voices, heads
 
 

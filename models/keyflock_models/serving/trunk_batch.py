@@ -17,7 +17,7 @@ from keyflock_models.arrays import F32, I32, Bool
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.network import Params, network
-from keyflock_models.personal.head import MAX_RANK, PersonalHead
+from keyflock_models.personal.head import MAX_RANK, PersonalHead, feature_space
 from keyflock_models.special_tokens import BOS, PAD
 
 #: Batches and context lengths that are compiled.
@@ -50,12 +50,15 @@ class TrunkBatch:
     weights: F32
     #: Which words may be shown. Shape (V,).
     is_shown: Bool
+    #: Feature space of the weights: whose heads may speak.
+    space: str = field(init=False)
     _params: Params = field(init=False, repr=False)
     _shown: jax.Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         tensors = ParamLayout.of(self.config).unflatten(self.weights)
         object.__setattr__(self, "_params", {name: jnp.asarray(tensor) for name, tensor in tensors.items()})
+        object.__setattr__(self, "space", feature_space(self.weights))
         object.__setattr__(self, "_shown", jnp.asarray(self.is_shown))
 
     def compile(self) -> None:

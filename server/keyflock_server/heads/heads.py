@@ -55,7 +55,6 @@ class Heads:
         owner_key: Of the owners' digests, at most 64 bytes.
         reader: Checks what is put.
         clock: Gives now, aware UTC.
-        on_change: Told of each owner whose head is another now, or none.
     """
 
     def __init__(
@@ -65,14 +64,14 @@ class Heads:
         owner_key: bytes,
         reader: HeadReader,
         clock: Clock,
-        on_change: Callable[[Owner], None] = lambda _owner: None,
     ) -> None:
         self._store = store
         self._keys = keys
         self._owner_key = owner_key
         self._reader = reader
         self._clock = clock
-        self._on_change = on_change
+        #: Told of each owner whose head is another now, or none.
+        self.on_change: Callable[[Owner], None] = lambda _owner: None
         self._is_rotated = False
         self._must_scrub = False
 
@@ -109,7 +108,7 @@ class Heads:
                 ProblemCode.PRECONDITION_FAILED,
                 "Another phone of this user was faster: get its head, merge, and put again.",
             ) from None
-        self._on_change(owner)
+        self.on_change(owner)
         return HeadStored(tag=record.tag, size_bytes=len(data))
 
     async def get(self, identity: DeviceIdentity) -> StoredHead:
@@ -147,6 +146,12 @@ class Heads:
             owners.add(owner_of(self._owner_key, known))
         return await self._erased(known.population, sorted(owners))
 
+    async def start(self) -> None:
+        """The first pass comes with the first tick."""
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
     async def tick(self) -> None:
         """Encrypt some heads anew that lie under retired keys; finish what erasing left over."""
         if self._must_scrub:
@@ -181,7 +186,7 @@ class Heads:
     async def _erased(self, population: PopulationName, owners: list[Owner]) -> HeadErased:
         gone = await self._store.heads.delete(population, owners)
         for owner in owners:
-            self._on_change(owner)
+            self.on_change(owner)
         is_scrubbed = await self._store.heads.scrub() if gone else True
         self._must_scrub = self._must_scrub or not is_scrubbed
         return HeadErased(heads=gone, is_scrubbed=is_scrubbed)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from keyflock_server.http.admin import AdminEndpoints
+from keyflock_server.http.lifecycles import Lifecycle
 from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.http.sdk import SdkEndpoints
-from keyflock_server.http.server import Lifecycle
 from keyflock_server.protocol.calls import Request, Response
 
 

@@ -6,13 +6,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.http.addresses import Addresses
 from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.lifecycles import Lifecycle
 from keyflock_server.http.listeners import Listener
 from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.telemetry.logs import logger
@@ -22,22 +23,6 @@ _log: Final = logger("keyflock.server")
 
 class BackgroundLoopError(Exception):
     """Fault of the server: the loop that closes rounds died, and the process with it."""
-
-
-class Lifecycle(Protocol):
-    """What can be started, driven and stopped: the coordinator."""
-
-    async def start(self) -> None:
-        """Resume whatever was in flight."""
-        ...
-
-    async def tick(self) -> None:
-        """One pass over deadlines, flushes and closing rounds."""
-        ...
-
-    async def stop(self) -> None:
-        """Flush what may be flushed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

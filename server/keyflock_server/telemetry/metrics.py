@@ -55,6 +55,18 @@ class Metrics:
             ["call", "code"],
             registry=self.registry,
         )
+        self.suggestion_batch = Histogram(
+            "keyflock_suggestion_batch",
+            "Questions that went through the network together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self.profiles = Counter(
+            "keyflock_suggestion_profiles",
+            "Users' models wanted for suggestions: hit (in memory) or load (from the store of heads).",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.request_duration_s = Histogram(
             "keyflock_request_duration_seconds",
             "From the request's head to the answer, by call.",

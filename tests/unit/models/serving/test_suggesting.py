@@ -107,10 +107,9 @@ def test_a_batch_gives_what_each_user_would_get_alone(
     words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
 ) -> None:
     models = [user(words, weights, seed, has_head=seed % 2 == 0) for seed in range(6)]
-    space = feature_space(weights)
     asked: list[tuple[PersonalModel, Question]] = []
     for seed, model in enumerate(models):
-        profile = ServingProfile.of(model, index, space)
+        profile = ServingProfile.of(model, index)
         for at, message in enumerate(["", *sentences(seed, 4)]):
             asked.append((model, Question(message, count=1 + at, profile=profile)))
             asked.append((model, Question(message, count=10, profile=profile, is_personal=True)))
@@ -126,7 +125,7 @@ def test_a_prefix_leaves_the_words_that_begin_so_and_shares_among_them(
     words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
 ) -> None:
     model = user(words, weights, 1, has_head=True)
-    profile = ServingProfile.of(model, index, feature_space(weights))
+    profile = ServingProfile.of(model, index)
     questions = [
         Question("baa daa", prefix=prefix, count=5, profile=profile) for prefix in ("c", "da", "own", "zzz")
     ]
@@ -156,7 +155,7 @@ def test_a_shut_gate_gives_the_networks_words(
 ) -> None:
     model = user(words, weights, 2, has_head=False)
     model.gate.is_open = False
-    profile = ServingProfile.of(model, index, feature_space(weights))
+    profile = ServingProfile.of(model, index)
 
     with_it, without = answers([Question("baa", profile=profile), Question("baa")], trunk, index)
 
@@ -164,10 +163,15 @@ def test_a_shut_gate_gives_the_networks_words(
     assert [word for word, _ in with_it.words] == [word for word, _ in without.words]
 
 
-def test_a_head_of_another_trunk_is_left_out(words: Vocabulary, weights: F32, index: VocabularyIndex) -> None:
+def test_a_head_of_another_trunk_never_speaks(
+    words: Vocabulary, weights: F32, index: VocabularyIndex
+) -> None:
     model = user(words, weights, 2, has_head=True)
+    profile = ServingProfile.of(model, index)
+    mixture = profile.mixture(0, feature_space(weights), is_personal=False)
 
-    assert ServingProfile.of(model, index, "f" * 32).head is None
+    assert profile.head_for(mixture, feature_space(weights)) is not None
+    assert profile.head_for(mixture, "f" * 32) is None
 
 
 def test_a_blocked_word_is_never_shown(words: Vocabulary, weights: F32) -> None:
@@ -175,7 +179,7 @@ def test_a_blocked_word_is_never_shown(words: Vocabulary, weights: F32) -> None:
     for _ in range(30):
         model.learn(f"{WORDS[0]} ownbad", None)
     strict = VocabularyIndex.of(words, lambda word: word not in {WORDS[0], "ownbad"})
-    profile = ServingProfile.of(model, strict, "f" * 32)
+    profile = ServingProfile.of(model, strict)
 
     trunk = TrunkBatch(CONFIG, weights, strict.is_shown)
     for prefix in ("", "b", "own"):

@@ -1,0 +1,56 @@
+"""Several things that start, beat and stop together."""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from keyflock_server.telemetry.logs import logger
+
+_log: Final = logger("keyflock.server")
+
+
+class Lifecycle(Protocol):
+    """What can be started, driven and stopped."""
+
+    async def start(self) -> None:
+        """Resume whatever was in flight."""
+        ...
+
+    async def tick(self) -> None:
+        """One pass over what is due."""
+        ...
+
+    async def stop(self) -> None:
+        """Finish, and let go."""
+        ...
+
+
+class Lifecycles:
+    """As one: started in order, stopped the other way round.
+
+    Args:
+        first: What everything stands on; if a pass of it fails, the process goes.
+        others: If a pass of one fails, it is logged and tried again: rounds must not wait for suggestions.
+    """
+
+    def __init__(self, first: Lifecycle, others: Sequence[Lifecycle]) -> None:
+        self._first = first
+        self._others = tuple(others)
+
+    async def start(self) -> None:
+        """Start all."""
+        for one in (self._first, *self._others):
+            await one.start()
+
+    async def tick(self) -> None:
+        """One pass over all."""
+        await self._first.tick()
+        for one in self._others:
+            try:
+                await one.tick()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the rounds go on
+                _log.error("a pass failed; it is tried again", part=type(one).__name__, exc_info=error)
+
+    async def stop(self) -> None:
+        """Stop all."""
+        for one in (*reversed(self._others), self._first):
+            await one.stop()

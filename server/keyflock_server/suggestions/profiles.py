@@ -1,0 +1,120 @@
+"""Users' models in memory: those who typed last. Made from stored heads, dropped when the head changes."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_models.serving.profile import ServingProfile
+from keyflock_models.serving.vocabulary_index import VocabularyIndex
+from keyflock_server.heads.heads import Heads
+from keyflock_server.heads.owners import Owner
+from keyflock_server.heads.reader import Languages
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.door import Clock
+from keyflock_server.telemetry.logs import logger
+from keyflock_server.telemetry.metrics import Metrics
+
+_log: Final = logger("keyflock.suggestions")
+#: How long it is remembered whose phone a phone is.
+_OWNER_TTL: Final = timedelta(seconds=60)
+_OWNERS: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownOwner:
+    owner: Owner | None
+    until: datetime
+
+
+class Profiles:
+    """The most recent users' profiles.
+
+    Args:
+        heads: The store.
+        languages: The populations' words and dimensions.
+        clock: Gives now, aware UTC.
+        metrics: Where hits and loads are counted.
+        capacity: Profiles held, at most; about 50 kB each.
+    """
+
+    def __init__(
+        self, heads: Heads, languages: Languages, clock: Clock, metrics: Metrics, capacity: int
+    ) -> None:
+        self._heads = heads
+        self._languages = languages
+        self._clock = clock
+        self._metrics = metrics
+        self._capacity = capacity
+        self._owners: OrderedDict[DeviceId, _KnownOwner] = OrderedDict()
+        self._profiles: OrderedDict[Owner, ServingProfile | None] = OrderedDict()
+        #: Loads under way: who asks twice waits for the first.
+        self._loading: dict[Owner, asyncio.Task[ServingProfile | None]] = {}
+
+    async def of(self, identity: DeviceIdentity, index: VocabularyIndex) -> ServingProfile | None:
+        """The profile of the phone's user; None when nothing readable is stored."""
+        owner = await self._owner(identity)
+        if owner is None:
+            return None
+        if owner in self._profiles:
+            self._profiles.move_to_end(owner)
+            self._metrics.profiles.labels("hit").inc()
+            return self._profiles[owner]
+        if owner not in self._loading:
+            self._metrics.profiles.labels("load").inc()
+            self._loading[owner] = asyncio.create_task(self._load(identity.population, owner, index))
+        return await asyncio.shield(self._loading[owner])
+
+    def drop(self, owner: Owner) -> None:
+        """The owner's head is another one now, or none."""
+        self._profiles.pop(owner, None)
+        # A load under way may have read the old one: its result is not kept.
+        self._loading.pop(owner, None)
+
+    async def _owner(self, identity: DeviceIdentity) -> Owner | None:
+        now = self._clock()
+        known = self._owners.get(identity.device)
+        if known is None or known.until <= now:
+            try:
+                owner = await self._heads.owner(identity)
+            except Refused as refused:
+                if refused.code is not ProblemCode.FORBIDDEN:
+                    raise
+                owner = None  # such a user has no head, and still types
+            known = self._owners[identity.device] = _KnownOwner(owner, now + _OWNER_TTL)
+            while len(self._owners) > _OWNERS:
+                self._owners.popitem(last=False)
+        return known.owner
+
+    async def _load(
+        self, population: PopulationName, owner: Owner, index: VocabularyIndex
+    ) -> ServingProfile | None:
+        mine = asyncio.current_task()
+        try:
+            profile = await self._read(population, owner, index)
+            if self._loading.get(owner) is mine:
+                self._profiles[owner] = profile
+                while len(self._profiles) > self._capacity:
+                    self._profiles.popitem(last=False)
+            return profile
+        finally:
+            if self._loading.get(owner) is mine:
+                del self._loading[owner]
+
+    async def _read(
+        self, population: PopulationName, owner: Owner, index: VocabularyIndex
+    ) -> ServingProfile | None:
+        language = await self._languages.of(population)
+        try:
+            stored = await self._heads.read(population, owner)
+            if stored is None:
+                return None
+            data = stored.data
+            return await asyncio.to_thread(lambda: ServingProfile.of(language.read(data), index))
+        except Refused as refused:
+            # A keyboard whose head cannot be read still needs words.
+            _log.warning("a head cannot be used for suggestions", population=population, code=refused.code)
+            return None

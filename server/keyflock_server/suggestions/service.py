@@ -1,0 +1,94 @@
+"""``POST /v1/suggestions``: whose profile, which network, one pass, an answer. Nothing of it is logged."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_models.serving.suggesting import Answer, Question, answers
+from keyflock_models.serving.trunk_batch import BATCHES
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.protocol.messages import Blend, Suggestion, SuggestionRequest, Suggestions
+from keyflock_server.storage.door import Clock
+from keyflock_server.suggestions.batching import Batching
+from keyflock_server.suggestions.profiles import Profiles
+from keyflock_server.suggestions.released import Released, ReleasedTrunk
+from keyflock_server.telemetry.metrics import Metrics
+
+#: How often a new release is looked for.
+_FOLLOW_EVERY: Final = timedelta(seconds=1)
+#: Passes that may be waiting before questions are refused.
+_PASSES_WAITING: Final = 16
+
+
+class SuggestionDesk:
+    """Answers keyboards.
+
+    Args:
+        released: The networks.
+        profiles: The users' models; None where no heads are stored.
+        clock: Gives now, aware UTC.
+        metrics: Where passes are counted.
+    """
+
+    def __init__(self, released: Released, profiles: Profiles | None, clock: Clock, metrics: Metrics) -> None:
+        self._released = released
+        self._profiles = profiles
+        self._clock = clock
+        self._followed_at: datetime | None = None
+        self._batching: Batching[tuple[ReleasedTrunk, Question], Answer] = Batching(
+            _answered,
+            largest=BATCHES[-1],
+            waiting=_PASSES_WAITING * BATCHES[-1],
+            on_batch=metrics.suggestion_batch.observe,
+        )
+
+    async def start(self) -> None:
+        """Compile what is released, before the server says that it is ready."""
+        await self.tick()
+
+    async def tick(self) -> None:
+        """Follow the releases."""
+        now = self._clock()
+        if self._followed_at is None or now - self._followed_at >= _FOLLOW_EVERY:
+            self._followed_at = now
+            await self._released.follow()
+
+    async def stop(self) -> None:
+        """Finish the pass at hand."""
+        await asyncio.to_thread(self._batching.close)
+
+    async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
+        """The next words.
+
+        Raises:
+            Refused: ``not_ready`` while the population's model is compiled; ``overloaded``; ``token_invalid``
+                when the phone was forgotten.
+        """
+        released = self._released.of(identity.population)
+        profile = None
+        if self._profiles is not None and request.blend is not Blend.GLOBAL:
+            profile = await self._profiles.of(identity, released.index)
+        question = Question(
+            request.context,
+            prefix=request.prefix,
+            count=request.k,
+            profile=profile,
+            is_personal=request.blend is Blend.PERSONAL,
+        )
+        answer = await self._batching.ask((released, question))
+        return Suggestions(
+            suggestions=tuple(Suggestion(word=word, probability=share) for word, share in answer.words),
+            model_version=released.version,
+            blend=request.blend if answer.is_personal else Blend.GLOBAL,
+        )
+
+
+def _answered(batch: Sequence[tuple[ReleasedTrunk, Question]]) -> list[Answer]:
+    """One pass a network; nearly always there is one."""
+    found: dict[int, Answer] = {}
+    for released in {id(one): one for one, _ in batch}.values():
+        at = [place for place, (one, _) in enumerate(batch) if one is released]
+        answered = answers([batch[place][1] for place in at], released.trunk, released.index)
+        found.update(zip(at, answered, strict=True))
+    return [found[place] for place in range(len(batch))]
