@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from keyflock_server.heads.heads import StoredHead
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.heartbeat import Heartbeat
@@ -42,11 +43,14 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.protocol.messages import (
     Assignment,
+    Blend,
     CheckIn,
     EnrolRequest,
     Failure,
     FailureCause,
     Forgotten,
+    HeadErased,
+    HeadStored,
     Message,
     Noted,
     Offer,
@@ -58,6 +62,9 @@ from keyflock_server.protocol.messages import (
     Release,
     Report,
     ReturnWindow,
+    Suggestion,
+    SuggestionRequest,
+    Suggestions,
 )
 from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
 from keyflock_server.telemetry.metrics import Metrics
@@ -157,6 +164,27 @@ class ScriptedService:
         self.note("failure", (claims, message))
         return Noted(return_window=WINDOW)
 
+    async def put(self, identity: DeviceIdentity, data: bytes, condition: bytes | None) -> HeadStored:
+        self.note("put_head", (identity, data, condition))
+        return HeadStored(tag=b"\x01\x02", size_bytes=len(data))
+
+    async def get(self, identity: DeviceIdentity) -> StoredHead:
+        self.note("get_head", identity)
+        return StoredHead(b"head bytes", b"\x01\x02")
+
+    async def delete(self, identity: DeviceIdentity) -> HeadErased:
+        self.note("delete_head", identity)
+        return HeadErased(heads=1)
+
+    async def erase(self, device: DeviceId) -> HeadErased:
+        self.note("erase", device)
+        return HeadErased(heads=2, is_scrubbed=False)
+
+    async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
+        self.note("suggest", (identity, request))
+        words = (Suggestion(word="the", probability=0.5),)
+        return Suggestions(suggestions=words, model_version=ModelVersion(7), blend=Blend.GLOBAL)
+
 
 #: A valid body of each call that takes one.
 BODIES: dict[str, Message] = {
@@ -165,6 +193,7 @@ BODIES: dict[str, Message] = {
     "offer": Offer(size_bytes=10, model_version=ModelVersion(7)),
     "report": Report(delta=b"delta bytes", examples=3),
     "failure": Failure(cause=FailureCause.INTERRUPTED),
+    "suggest": SuggestionRequest(context="how are"),
 }
 
 
@@ -206,6 +235,8 @@ class Door:
 
     def good_body(self, call: Call) -> bytes:
         """A body that the call takes."""
+        if call.request is None:
+            return b"raw bytes"
         return msgspec.msgpack.encode(BODIES[call.name])
 
     def device_token(self, identity: DeviceIdentity = PHONE, *, age_s: float = 0.0) -> str:
@@ -223,7 +254,7 @@ class Door:
         if call.credential is Credential.ASSIGNMENT:
             headers["Keyflock-Assignment"] = self.assignment_token()
         if call.max_body_bytes:
-            headers["Content-Type"] = "application/msgpack"
+            headers["Content-Type"] = call.media_type
         return headers
 
     async def send(self, call: Call, body: Any = None, **changed: str | None) -> Answer:  # noqa: ANN401 - as aiohttp
@@ -270,7 +301,7 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     keys = SigningKeys.of(bytes(range(32)))
     endpoints = SdkEndpoints(
         service,
-        PersonalCalls(None, None),
+        PersonalCalls(service, service),
         device_tokens=DeviceTokens(keys, ttl_s=3600.0),
         assignment_tokens=AssignmentTokens(keys),
         attestation=AcceptAll(),

@@ -308,7 +308,7 @@ class SuggestionRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/suggestions``: what was typed, and what is wanted. Never stored, never logged."""
 
     #: The message so far, without the word that is being typed.
-    context: Annotated[str, Meta(max_length=2_000)] = ""
+    context: Annotated[str, Meta(max_length=2_000)]
     #: The letters of that word so far.
     prefix: Annotated[str, Meta(max_length=48)] = ""
     k: Annotated[int, Meta(ge=1, le=10)] = 3

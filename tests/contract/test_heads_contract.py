@@ -1,0 +1,104 @@
+"""One suite, every store: encrypted heads."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.contract.test_store_contract import EN, NOW, POPULATION, VERSION, device
+
+from keyflock_server.protocol.identifiers import PopulationName, UserId
+from keyflock_server.storage.door import Store, Superseded
+from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.storage.records import HeadRecord
+from keyflock_server.storage.sql.store import SqlStore
+
+HEAD = HeadRecord(
+    population=EN, owner="a" * 64, tag=b"\x01" * 16, key_id="k1", sealed=b"sealed bytes", updated_at=NOW
+)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    opened: Store
+    if request.param == "memory":
+        opened = MemoryStore()
+    else:
+        opened = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+    await opened.open()
+    await opened.populations.add(POPULATION, VERSION)
+    yield opened
+    await opened.close()
+
+
+async def test_a_head_comes_back_as_it_went_in(store: Store) -> None:
+    await store.heads.put(HEAD, None)
+
+    assert await store.heads.get(EN, HEAD.owner) == HEAD
+    assert await store.heads.get(EN, "b" * 64) is None
+    assert await store.heads.get(PopulationName("xx"), HEAD.owner) is None
+
+
+async def test_the_last_writer_wins(store: Store) -> None:
+    later = replace(HEAD, tag=b"\x02" * 16, sealed=b"other bytes")
+    await store.heads.put(HEAD, None)
+
+    await store.heads.put(later, None)
+
+    assert await store.heads.get(EN, HEAD.owner) == later
+
+
+async def test_a_writer_that_names_another_head_changes_nothing(store: Store) -> None:
+    with pytest.raises(Superseded):
+        await store.heads.put(HEAD, HEAD.tag)
+    await store.heads.put(HEAD, b"")
+
+    with pytest.raises(Superseded):
+        await store.heads.put(replace(HEAD, sealed=b"late"), b"")
+    with pytest.raises(Superseded):
+        await store.heads.put(replace(HEAD, sealed=b"late"), b"\x09" * 16)
+
+    assert await store.heads.get(EN, HEAD.owner) == HEAD
+    await store.heads.put(replace(HEAD, sealed=b"in time"), HEAD.tag)
+    found = await store.heads.get(EN, HEAD.owner)
+    assert found is not None
+    assert found.sealed == b"in time"
+
+
+async def test_deleting_counts_what_was_there(store: Store) -> None:
+    await store.heads.put(HEAD, None)
+    await store.heads.put(replace(HEAD, owner="b" * 64), None)
+
+    assert await store.heads.delete(EN, ["a" * 64, "b" * 64, "c" * 64]) == 2
+    assert await store.heads.delete(EN, ["a" * 64]) == 0
+    assert await store.heads.scrub()
+
+
+async def test_heads_under_other_keys_are_found_and_sealed_anew(store: Store) -> None:
+    await store.heads.put(HEAD, None)
+    await store.heads.put(replace(HEAD, owner="b" * 64, key_id="k2"), None)
+
+    old = await store.heads.under_other_keys("k2", 10)
+    await store.heads.reseal(replace(old[0], key_id="k2", sealed=b"anew"), HEAD.sealed)
+
+    assert [record.owner for record in old] == [HEAD.owner]
+    assert await store.heads.get(EN, HEAD.owner) == replace(HEAD, key_id="k2", sealed=b"anew")
+    assert await store.heads.under_other_keys("k2", 10) == []
+
+
+async def test_a_head_that_was_put_meanwhile_is_not_overwritten_by_a_rotation(store: Store) -> None:
+    newer = replace(HEAD, tag=b"\x02" * 16, sealed=b"newer")
+    await store.heads.put(newer, None)
+
+    await store.heads.reseal(replace(HEAD, key_id="k2", sealed=b"anew"), HEAD.sealed)
+
+    assert await store.heads.get(EN, HEAD.owner) == newer
+
+
+async def test_a_users_devices_are_found(store: Store) -> None:
+    for name, user in (("a", "ann"), ("b", "ann"), ("c", "bob"), ("d", None)):
+        await store.devices.add(device(name, user))
+
+    found = await store.devices.of_user(EN, UserId("ann"))
+
+    assert sorted(one.id for one in found) == ["a", "b"]

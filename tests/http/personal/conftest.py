@@ -1,0 +1,136 @@
+"""A whole server without sockets, with heads and suggestions, that can be stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from keyflock_compression import encode_state
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_models.personal.personal_model import PersonalModel
+from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+from keyflock_server.bootstrap import embedded_exchange
+from keyflock_server.heads.key_ring import add_head_key
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.calls import Call, Request, Response
+from keyflock_server.protocol.messages import Enrolment, EnrolRequest, Message, SuggestionRequest, Suggestions
+from keyflock_server.protocol.problems import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keyflock_server.http.embedded import EmbeddedServer
+
+WORDS = ["the", "to", "that", "tea", "team", "ten", "a", "zoo"]
+CONFIG = ModelConfig(vocabulary_size=12, embedding_size=4, hidden_size=6)
+#: 128 random bits, as a keyboard would name its user.
+ANN = "vT0hJ3qkX2m9sY8bQw5Zrg"
+
+
+def vocabulary() -> Vocabulary:
+    shares = np.array([8, 7, 6, 5, 4, 3, 2, 1]) / 40
+    return vocabulary_of(WORDS, list(shares), oov=0.1, eos=0.1)
+
+
+def weights() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.5, ParamLayout.of(CONFIG).size).astype(np.float32)
+
+
+def head_bytes(*messages: str, is_open: bool = True) -> bytes:
+    """A personal model of someone who typed this, over and over."""
+    model = PersonalModel.new(vocabulary())
+    for _ in range(20):
+        for message in messages:
+            model.learn(message, None)
+    model.gate.is_open = is_open
+    return encode_state(model.to_state())
+
+
+@dataclass
+class Phone:
+    house: House
+    token: str
+
+    async def send(self, call: Call, body: bytes = b"", **headers: str) -> Response:
+        sent = {"authorization": f"Bearer {self.token}"}
+        if call.max_body_bytes:
+            sent["content-type"] = call.media_type
+        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
+        path = call.path.format(population="en-US")
+        return await self.house.server.send(Request(call.method, path, sent, body))
+
+    async def suggest(self, context: str, **fields: Any) -> Suggestions:  # noqa: ANN401 - the message's fields
+        request = SuggestionRequest(context=context, **fields)
+        response = await self.send(calls.SUGGEST, wire.encode(request))
+        assert response.status == 200, response.body
+        return wire.decode(response.body, Suggestions)
+
+    async def words(self, context: str, **fields: Any) -> list[str]:  # noqa: ANN401 - the message's fields
+        return [one.word for one in (await self.suggest(context, **fields)).suggestions]
+
+
+@dataclass
+class House:
+    folder: Path
+    options: dict[str, Any]
+    now: datetime = field(default_factory=lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    server: EmbeddedServer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.server = embedded_exchange(self.folder / "data", lambda: self.now, **self.options)
+
+    async def restart(self, **options: Any) -> None:
+        await self.server.close()
+        self.options.update(options)
+        self.server = embedded_exchange(self.folder / "data", lambda: self.now, **self.options)
+        await self.server.tick()
+
+    async def found(self) -> None:
+        checkpoint = Checkpoint(CONFIG, vocabulary(), weights())
+        headers = {
+            "authorization": f"Bearer {self.server.admin_token}",
+            "content-type": "application/octet-stream",
+        }
+        response = await self.server.send(
+            Request("PUT", "/admin/v1/populations/en-US", headers, checkpoint.to_bytes())
+        )
+        assert response.status == 201, response.body
+        await self.pass_time()
+
+    async def pass_time(self) -> None:
+        self.now += timedelta(seconds=2)
+        await self.server.tick()
+
+    async def phone(self, user: str | None = None) -> Phone:
+        request: Message = EnrolRequest(
+            protocol=1, population="en-US", app_build=1, locale="en-US", user=user
+        )
+        headers = {"content-type": calls.MEDIA_TYPE}
+        response = await self.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+        return Phone(self, wire.decode(response.body, Enrolment).token)
+
+    def everything_on_disk(self) -> bytes:
+        files = [path for path in (self.folder / "data").rglob("*") if path.is_file()]
+        assert any(path.suffix == ".sqlite3" for path in files)
+        return b"\n".join(path.read_bytes() for path in files)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    await asyncio.to_thread(add_head_key, tmp_path / "head_keys")
+    house = House(tmp_path, {"head_keys": tmp_path / "head_keys", "suggestions": True})
+    await house.found()
+    yield house
+    await house.server.close()
+
+
+def code(response: Response) -> str:
+    return wire.decode(response.body, Problem).code

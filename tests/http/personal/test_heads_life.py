@@ -1,0 +1,186 @@
+"""A head from phone to disk and back: restart, rotation, several phones, forget-me."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.http.personal.conftest import ANN, House, code, head_bytes
+
+from keyflock_compression import encode_state
+from keyflock_server.heads.key_ring import add_head_key, read_head_keys
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.messages import Forgotten, HeadErased, HeadStored
+from keyflock_server.protocol.problems import ProblemCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = head_bytes("zoo tea xylophone", "team ten xylophone")
+
+
+def sealed_rows(folder: Path) -> list[bytes]:
+    connection = sqlite3.connect(folder / "data" / "keyflock.sqlite3")
+    rows = [row[0] for row in connection.execute("select sealed from heads")]
+    connection.close()
+    return rows
+
+
+async def test_a_head_survives_a_restart(house: House) -> None:
+    phone = await house.phone(ANN)
+    stored = wire.decode((await phone.send(calls.PUT_HEAD, HEAD)).body, HeadStored)
+
+    await house.restart()
+
+    found = await phone.send(calls.GET_HEAD)
+    assert found.body == HEAD
+    assert found.headers["etag"] == f'"{stored.tag.hex()}"'
+
+
+async def test_a_head_survives_a_key_rotation_and_the_old_key_may_go(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    before = sealed_rows(house.folder)
+    path = house.folder / "head_keys"
+    keys = add_head_key(path)
+
+    await house.restart()
+    await house.pass_time()
+    await house.pass_time()
+    lines = path.read_text().split()
+    path.write_text(lines[0] + "\n")
+    await house.restart()
+
+    assert read_head_keys(path).retired == ()
+    assert (await phone.send(calls.GET_HEAD)).body == HEAD
+    assert sealed_rows(house.folder) != before
+    assert keys.retired[0].id.encode() not in house.everything_on_disk()
+
+
+async def test_without_its_key_a_head_is_unreadable_and_says_which_key_is_missing(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    lost = read_head_keys(house.folder / "head_keys").current.id
+    (house.folder / "head_keys").unlink()
+    add_head_key(house.folder / "head_keys")
+
+    await house.restart()
+    await house.pass_time()
+
+    found = await phone.send(calls.GET_HEAD)
+    assert (found.status, code(found)) == (500, ProblemCode.HEAD_UNREADABLE)
+    assert lost in found.body.decode("utf-8", "replace")
+    # The keyboard still gets words, and a new head may be put.
+    assert len(await phone.words("the")) == 3
+    assert (await phone.send(calls.PUT_HEAD, HEAD)).status == 200
+    assert (await phone.send(calls.GET_HEAD)).body == HEAD
+
+
+async def test_phones_of_one_user_share_a_head_and_nobody_else_sees_it(house: House) -> None:
+    first, second = await house.phone(ANN), await house.phone(ANN)
+    stranger, unnamed = await house.phone("another-long-pseudonym-9"), await house.phone()
+
+    await first.send(calls.PUT_HEAD, HEAD)
+
+    assert (await second.send(calls.GET_HEAD)).body == HEAD
+    for other in (stranger, unnamed):
+        found = await other.send(calls.GET_HEAD)
+        assert (found.status, code(found)) == (404, ProblemCode.HEAD_UNKNOWN)
+
+
+async def test_of_two_phones_that_write_at_once_the_slower_learns_of_it(house: House) -> None:
+    first, second = await house.phone(ANN), await house.phone(ANN)
+    etag = (await first.send(calls.PUT_HEAD, HEAD)).headers["etag"]
+    faster = head_bytes("team team")
+    await first.send(calls.PUT_HEAD, faster, if_match=etag)
+
+    slower = await second.send(calls.PUT_HEAD, head_bytes("ten ten"), if_match=etag)
+
+    assert (slower.status, code(slower)) == (412, ProblemCode.PRECONDITION_FAILED)
+    assert (await second.send(calls.GET_HEAD)).body == faster
+
+
+async def test_a_pseudonym_that_can_be_guessed_opens_no_head(house: House) -> None:
+    phone = await house.phone("ann")
+
+    refused = await phone.send(calls.PUT_HEAD, HEAD)
+
+    assert (refused.status, code(refused)) == (403, ProblemCode.FORBIDDEN)
+    assert "22" in refused.body.decode("utf-8", "replace")
+    assert len(await phone.words("the")) == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no head",
+        HEAD[:-1],
+        encode_state({"version": 1}),
+        encode_state({"version": 99}),
+        encode_state({"version": 1, "vocabulary": "0" * 64}),
+    ],
+)
+async def test_what_is_no_head_of_this_population_is_not_kept(house: House, body: bytes) -> None:
+    phone = await house.phone(ANN)
+
+    refused = await phone.send(calls.PUT_HEAD, body)
+
+    assert (refused.status, code(refused)) == (422, ProblemCode.MALFORMED_HEAD)
+    assert (await phone.send(calls.GET_HEAD)).status == 404
+
+
+async def test_a_stored_head_is_never_on_the_disk_as_it_is(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+
+    everything = house.everything_on_disk()
+
+    assert HEAD[40:72] not in everything
+    assert b"xylophone" not in everything
+
+
+@pytest.mark.parametrize("way", ["delete", "forget", "forget by another phone"])
+async def test_a_deleted_users_bytes_are_in_no_file(house: House, way: str) -> None:
+    others = [await house.phone(f"somebody-else-entirely-{number}") for number in range(3)]
+    phone, sibling = await house.phone(ANN), await house.phone(ANN)
+    for number, one in enumerate((others[0], phone, others[1], others[2])):
+        await one.send(calls.PUT_HEAD, head_bytes("zoo tea", f"ten number{number}word team"))
+    await phone.send(calls.PUT_HEAD, HEAD)
+    rows = set(sealed_rows(house.folder))
+    del_call = calls.DELETE_HEAD if way == "delete" else calls.FORGET
+    assert any(row[:24] in house.everything_on_disk() for row in rows)
+
+    answer = await (sibling if "another" in way else phone).send(del_call)
+
+    kind: type[HeadErased | Forgotten] = HeadErased if way == "delete" else Forgotten
+    erased = wire.decode(answer.body, kind)
+    assert (erased.heads, erased.is_scrubbed) == (1, True)
+    left = set(sealed_rows(house.folder))
+    everything = house.everything_on_disk()
+    assert len(rows - left) == 1
+    for row in rows - left:
+        # Every stretch of it, since a page may hold any part.
+        assert not any(row[at : at + 16] in everything for at in range(0, len(row) - 16, 16))
+    for row in left:
+        assert row[:24] in everything
+
+
+async def test_deleting_twice_is_deleting_once(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+
+    answers = [wire.decode((await phone.send(calls.DELETE_HEAD)).body, HeadErased) for _ in "ab"]
+
+    assert [answer.heads for answer in answers] == [1, 0]
+
+
+async def test_what_a_phone_stored_before_it_named_its_user_is_forgotten_too(house: House) -> None:
+    phone = await house.phone()
+    await phone.send(calls.PUT_HEAD, HEAD)
+
+    forgotten = wire.decode((await phone.send(calls.FORGET)).body, Forgotten)
+
+    assert forgotten.heads == 1
+    assert sealed_rows(house.folder) == []

@@ -1,0 +1,94 @@
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.suggestions.batching import Batching
+
+
+class Worker:
+    """Doubles numbers, when its gate is open; remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, questions: Sequence[int]) -> list[int]:
+        self.gate.wait(10.0)
+        self.batches.append(list(questions))
+        if 13 in questions:
+            raise ValueError("no thirteen here")
+        return [2 * one for one in questions]
+
+
+def desk(worker: Worker, waiting: int = 100) -> Batching[int, int]:
+    return Batching(worker, largest=4, waiting=waiting)
+
+
+async def test_a_question_alone_is_a_batch_at_once() -> None:
+    worker = Worker()
+
+    assert await desk(worker).ask(21) == 42
+    assert worker.batches == [[21]]
+
+
+async def test_what_comes_meanwhile_goes_together() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batching = desk(worker)
+    asked = [asyncio.create_task(batching.ask(one)) for one in range(6)]
+    await asyncio.sleep(0)
+    worker.gate.set()
+
+    assert await asyncio.gather(*asked) == [0, 2, 4, 6, 8, 10]
+    assert [len(batch) for batch in worker.batches] == [4, 2]
+
+
+async def test_beyond_the_queue_questions_are_refused() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batching = desk(worker, waiting=2)
+    # Four go into the pass at hand, two wait.
+    first = [asyncio.create_task(batching.ask(one)) for one in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second = [asyncio.create_task(batching.ask(one)) for one in range(2)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Refused) as refused:
+        await batching.ask(9)
+
+    worker.gate.set()
+    assert refused.value.code is ProblemCode.OVERLOADED
+    await asyncio.gather(*first, *second)
+
+
+async def test_a_failed_pass_fails_its_questions_and_no_others() -> None:
+    worker = Worker()
+    batching = desk(worker)
+
+    with pytest.raises(ValueError, match="thirteen"):
+        await batching.ask(13)
+
+    assert await batching.ask(1) == 2
+
+
+async def test_a_caller_that_hangs_up_is_not_asked_for() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batching = desk(worker)
+    busy = asyncio.create_task(batching.ask(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gone, staying = asyncio.create_task(batching.ask(2)), asyncio.create_task(batching.ask(3))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    worker.gate.set()
+
+    assert await staying == 6
+    assert await busy == 2
+    assert worker.batches == [[1], [3]]
