@@ -87,7 +87,7 @@ class House:
     def __post_init__(self) -> None:
         self.server = embedded_exchange(self.folder / "data", lambda: self.now, **self.options)
 
-    async def restart(self, **options: Any) -> None:
+    async def restart(self, **options: Any) -> None:  # noqa: ANN401 - settings
         await self.server.close()
         self.options.update(options)
         self.server = embedded_exchange(self.folder / "data", lambda: self.now, **self.options)
