@@ -12,8 +12,9 @@ from keyflock_client_sim.personalising.typist import ArmFigures, UserFigures
 from keyflock_models.arrays import F64
 from keyflock_models.bootstrap import Comparison, paired_bootstrap
 from keyflock_models.per_user import PerUser
-from keyflock_models.personal.gate import Z_90
 
+#: One-sided 90 %: what counts as evidence that a user was hurt.
+_Z_90: Final = 1.2816
 #: A loss in the first three beyond this many points is harm...
 HARM_POINTS: Final = 0.2
 #: Where the learning curve is read, in words typed.
@@ -113,18 +114,10 @@ class Personalisation:
         }
 
 
-def population_prior(users: Sequence[UserFigures]) -> tuple[F64, float, float]:
-    """What `personalize` rounds learn from other users: mean weights, and the gain's mean and spread.
-
-    Returns:
-        Mean responsibilities by match, each row adding up to 1; the mean gain a word; how much users differ
-        beyond chance (method of moments).
-    """
+def mean_weights(users: Sequence[UserFigures]) -> F64:
+    """The users' mean responsibilities by match; each row adds up to 1."""
     total = np.sum([user.responsibilities for user in users], axis=0)
-    weights = total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12)
-    gains = np.array([user.gain[0] for user in users])
-    noise = np.array([user.gain[1] ** 2 for user in users])
-    return weights, float(gains.mean()), float(np.sqrt(max(gains.var() - noise.mean(), 1e-6)))
+    return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _is_hurt(user: UserFigures) -> bool:
@@ -132,4 +125,4 @@ def _is_hurt(user: UserFigures) -> bool:
     if not differences.size or 100.0 * differences.mean() >= -HARM_POINTS:
         return False
     deviation = np.sqrt((differences.var() + 1.0 / differences.size) / differences.size)
-    return bool(differences.mean() + Z_90 * deviation < 0.0)
+    return bool(differences.mean() + _Z_90 * deviation < 0.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keyflock_client_sim.measuring.scorers import PublishedModel
-from keyflock_client_sim.personalising.figures import Personalisation, population_prior
+from keyflock_client_sim.personalising.figures import Personalisation, mean_weights
 from keyflock_client_sim.personalising.jobs import PersonaliseUsers
 from keyflock_client_sim.personalising.typist import UserFigures
 from keyflock_client_sim.personalising.users import UserMessages
@@ -64,6 +64,9 @@ async def measure(
 
 
 def learned_priors(others: Personalisation, strength: float = 90.0) -> Priors:
-    """What `personalize` rounds over these users would send to the next ones."""
-    weights, mean, deviation = population_prior(others.users)
-    return Priors(BlendPrior(weights, strength), GainPrior(mean, deviation))
+    """What `personalize` rounds over these users would send to the next ones.
+
+    The mixtures only. That others gain is no evidence that this user will: a gate that begins with the
+    population's mean opens for more users, and harmed more.
+    """
+    return Priors(BlendPrior(mean_weights(others.users), strength))
