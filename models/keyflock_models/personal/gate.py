@@ -20,7 +20,7 @@ import numpy as np
 from keyflock_models.personal.words import PersonalStateError
 
 #: Standard deviations between the estimate and zero before the gate opens. One-sided 90 % would be 1.28; but
-#: the gate looks after every message, and of many looks one succeeds by chance: measured on text messages, 7 %
+#: the gate looks after every message, and of many looks one succeeds by chance: on text messages, 7 %
 #: of users then had fewer hits later, and 4.8 % with 2.
 BOUND_DEVIATIONS: Final = 2.0
 #: Fewer words than this prove nothing, whatever they say.

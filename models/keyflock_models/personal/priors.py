@@ -12,17 +12,17 @@ from keyflock_models.personal.blend import BlendPrior
 from keyflock_models.personal.gate import GainPrior
 
 #: By match: unigram only; bigram rare, known, frequent; trigram once, known, frequent. Experts: trunk, head,
-#: n-gram, cache.
+#: n-gram, cache. A head begins as likely as the trunk: what begins at nought stays there.
 DEFAULT_BLEND: Final = BlendPrior(
     np.array(
         [
-            [0.75, 0.00, 0.11, 0.14],
-            [0.66, 0.00, 0.20, 0.14],
-            [0.60, 0.00, 0.28, 0.12],
-            [0.58, 0.00, 0.30, 0.12],
-            [0.45, 0.00, 0.45, 0.10],
-            [0.38, 0.00, 0.53, 0.09],
-            [0.38, 0.00, 0.53, 0.09],
+            [0.375, 0.375, 0.11, 0.14],
+            [0.330, 0.330, 0.20, 0.14],
+            [0.300, 0.300, 0.28, 0.12],
+            [0.290, 0.290, 0.30, 0.12],
+            [0.225, 0.225, 0.45, 0.10],
+            [0.190, 0.190, 0.53, 0.09],
+            [0.190, 0.190, 0.53, 0.09],
         ]
     ),
     strength=90.0,
