@@ -5,11 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test check format bench bench-learning load clean
+.PHONY: help setup demo test check format bench bench-learning bench-suggestions load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("keyflock needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -33,6 +33,9 @@ bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
 
 bench-learning: $(STAMP)  ## up to an hour: federated against central training; run again to go on
 	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)
+
+bench-suggestions: $(STAMP)  ## about ten minutes: what blended suggestions cost, with 10,000 stored heads
+	@$(BIN)/python -m tests.benchmarks.suggestions $(ARGS)
 
 load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
 	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)

@@ -1,9 +1,9 @@
-"""What a suggestion costs: blended against global-only, in the engine and over HTTP, with 10,000 stored heads.
+"""What a suggestion costs: blended against global-only, in the engine and over HTTP, with 10,000 heads.
 
     make bench-suggestions                 (about ten minutes; ARGS="--heads 1000" for a quicker look)
 
-Users are roles of the default corpus: their personal models are learned from their own lines, each with a head
-and an open gate, so that every blended answer pays for everything. The engine runs on one thread. The server
+Users are roles of the default corpus: their personal models are learned from their own lines, each with a
+head and an open gate, so that every blended answer pays for everything. The engine runs on one thread. The server
 is a real process pinned to one core; the keyboards are on the other.
 """
 
@@ -29,7 +29,7 @@ from tests.benchmarks.page import Section, table, write
 
 from keyflock_client_sim.corpora.sources import read_corpus
 from keyflock_client_sim.demo.options import DemoOptions
-from keyflock_client_sim.demo.server_process import server_process
+from keyflock_client_sim.demo.server_process import running_server
 from keyflock_compression import decode_weights, encode_state, encode_weights
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.layout import ParamLayout
@@ -69,10 +69,11 @@ def main() -> None:
     town = founded()
     engine = engine_rows(town, heads)
     served = asyncio.run(over_http(town, heads))
-    body = f"""{table(("batch", "global ms", "blended ms", "blended with heads ms", "ratio", "ratio with heads"), engine)}
+    header = ("batch", "global ms", "blended ms", "blended with heads ms", "ratio", "ratio with heads")
+    body = f"""{table(header, engine)}
 
-In one pass of the engine on one thread: {len(town.models)} distinct models as {heads:,} profiles in memory, full-size
-network, contexts of up to twelve words. *With heads*: every user's adapter and biases speak in every row.
+In one pass of the engine on one thread: {len(town.models)} distinct models as {heads:,} profiles in memory,
+full-size network, contexts of up to twelve words. *With heads*: every user's adapter and biases speak in every row.
 
 {table(("over HTTP, one core", "peak, answers/s", "p50 ms at half of it", "p99 ms"), served.rows)}
 
@@ -171,7 +172,7 @@ def timed(work: Callable[[], object]) -> float:
 class Served:
     """What came of the real server."""
 
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     ratio: float
     put_ms: float
     first_ms: float
@@ -183,7 +184,7 @@ async def over_http(town: Town, heads: int) -> Served:
         folder = Path(name)
         add_head_key(folder / "head_keys")
         options = ("--suggestions", "--head-keys", str(folder / "head_keys"))
-        with server_process(folder / "server", options=options) as server:
+        with running_server(folder / "server", options=options) as server:
             psutil.Process().cpu_affinity([0])
             for thread in psutil.Process(server.pid).threads():
                 os.sched_setaffinity(thread.id, {(os.cpu_count() or 1) - 1})
@@ -216,7 +217,7 @@ async def create_population(
         answer.raise_for_status()
     probe = Keyboards(session, Town(checkpoint, [], ["the"]))
     await probe.enrol(1)
-    while (await probe.ask(0, Blend.GLOBAL)) != 200:
+    while (await probe.ask(0, Blend.GLOBAL)) != 200:  # noqa: ASYNC110 - another process is waited for
         await asyncio.sleep(0.5)
 
 

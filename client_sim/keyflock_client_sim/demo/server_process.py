@@ -86,6 +86,7 @@ def running_server(
     data_dir: Path,
     *,
     command: Sequence[str] | None = None,
+    options: Sequence[str] = (),
     start_timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[ServerProcess]:
     """A server over ``data_dir`` for as long as the block lasts.
@@ -93,13 +94,14 @@ def running_server(
     Args:
         data_dir: Made when missing; an existing one is continued.
         command: Another program in the server's place, for tests; gets the same options appended.
+        options: Further options of ``keyflock serve``.
         start_timeout_s: How long it may take until it announces itself.
     Guarantees:
         When the block is left, by whatever way, the process is gone.
     Raises:
         ServerStartError: it ended or stayed silent; nothing is left running.
     """
-    server = start_server(data_dir, command=command, start_timeout_s=start_timeout_s)
+    server = start_server(data_dir, command=command, options=options, start_timeout_s=start_timeout_s)
     at_exit = server.stop
     atexit.register(at_exit)
     try:
@@ -113,6 +115,7 @@ def start_server(
     data_dir: Path,
     *,
     command: Sequence[str] | None = None,
+    options: Sequence[str] = (),
     start_timeout_s: float = START_TIMEOUT_S,
 ) -> ServerProcess:
     """Starts a server and waits until it can be spoken to; prefer ``running_server``.
@@ -125,13 +128,13 @@ def start_server(
     announce_path.unlink(missing_ok=True)
     log_path = data_dir / "server.log"
     program = list(command or (sys.executable, "-m", "keyflock_server"))
-    options = ["serve", "--data-dir", str(data_dir), "--host", LOOPBACK, "--port", "0", "--admin-port", "0"]
-    options += ["--announce", str(announce_path)]
+    serve = ["serve", "--data-dir", str(data_dir), "--host", LOOPBACK, "--port", "0", "--admin-port", "0"]
+    serve += ["--announce", str(announce_path), *options]
     binder = [sys.executable, "-m", "keyflock_client_sim.demo.dies_with_parent", str(os.getpid())]
     with log_path.open("ab") as log:
         log_start = log.tell()
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own package
-            [*binder, *program, *options],
+            [*binder, *program, *serve],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
