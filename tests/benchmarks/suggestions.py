@@ -3,8 +3,8 @@
     make bench-suggestions                 (about ten minutes; ARGS="--heads 1000" for a quicker look)
 
 Users are roles of the default corpus: their personal models are learned from their own lines, each with a
-head and an open gate, so that every blended answer pays for everything. The engine runs on one thread. The server
-is a real process pinned to one core; the keyboards are on the other.
+head and an open gate, so that every blended answer pays for everything. The engine runs on one thread. The
+server is a real process pinned to one core; the keyboards are on the other.
 """
 
 import argparse
@@ -73,7 +73,8 @@ def main() -> None:
     body = f"""{table(header, engine)}
 
 In one pass of the engine on one thread: {len(town.models)} distinct models as {heads:,} profiles in memory,
-full-size network, contexts of up to twelve words. *With heads*: every user's adapter and biases speak in every row.
+full-size network, contexts of up to twelve words. *With heads*: every user's adapter and biases speak in
+every row.
 
 {table(("over HTTP, one core", "peak, answers/s", "p50 ms at half of it", "p99 ms"), served.rows)}
 
@@ -172,7 +173,7 @@ def timed(work: Callable[[], object]) -> float:
 class Served:
     """What came of the real server."""
 
-    rows: Sequence[tuple[str, ...]]
+    rows: list[tuple[str, ...]]
     ratio: float
     put_ms: float
     first_ms: float
@@ -197,7 +198,7 @@ async def over_http(town: Town, heads: int) -> Served:
                 for _ in range(5):
                     for blend, found in peaks.items():
                         found.append(await keyboards.closed_loop(blend, STRETCH_S / 2))
-                rows = []
+                rows: list[tuple[str, ...]] = []
                 for blend, found in peaks.items():
                     peak = statistics.median(found)
                     taken = await keyboards.open_loop(blend, peak / 2, STRETCH_S * 2)
