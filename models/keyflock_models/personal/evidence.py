@@ -50,7 +50,7 @@ BOUNDS: Final = MappingProxyType(
         "noise_variance": (0.0, 1.0),
         # The gain after the head was fitted: what tells one setting of heads from another.
         "late_gain": (-1.0, 1.0),
-        # 0 or 1: the lower 90 % bound of the gain is above zero; the upper is below, and the loss is harm.
+        # 0 or 1, of what was shown: the gain's lower 90 % bound is above zero; its upper is below, with harm.
         "helped": (0.0, 1.0),
         "hurt": (0.0, 1.0),
         # 0 or 1.
@@ -85,6 +85,9 @@ class Measured:
     noise_variance: float
     #: The same mean over the words after the head was fitted; 0 if there were none.
     late_gain: float
+    #: As `gain` and its variance, of what the user was shown: the blend while the gate was open.
+    shown_gain: float
+    shown_noise_variance: float
     stored_bytes: int
     seconds: float
 
@@ -107,7 +110,7 @@ def evidence_of(model: PersonalModel, measured: Measured) -> F32:
     Guarantees:
         `refusal_of` finds nothing to refuse in it, whatever was measured, if that is finite.
     """
-    deviation = measured.noise_variance**0.5
+    shown, deviation = measured.shown_gain, measured.shown_noise_variance**0.5
     gain = min(max(measured.gain, -1.0), 1.0)
     said = {
         "phones": 1.0,
@@ -116,8 +119,8 @@ def evidence_of(model: PersonalModel, measured: Measured) -> F32:
         "gain_squared": gain * gain,
         "noise_variance": measured.noise_variance,
         "late_gain": measured.late_gain,
-        "helped": float(gain - Z_90 * deviation > 0.0),
-        "hurt": float(gain < -HARM and gain + Z_90 * deviation < 0.0),
+        "helped": float(shown - Z_90 * deviation > 0.0),
+        "hurt": float(shown < -HARM and shown + Z_90 * deviation < 0.0),
         "gate_open": float(model.gate.is_open),
         "has_head": float(model.head is not None),
         "stored_bytes": float(measured.stored_bytes),
