@@ -94,10 +94,11 @@ def after_round(
         round_id: The round.
     Edge cases:
         fewer phones than ``minimum`` -> ``before``, unchanged; the figures all the same
+        ``before`` is of this very round -> unchanged too: its end was stored, and the answer lost
     """
     prior = first_prior() if before is None else before.prior
     found = population_of(mean, phones, blend_prior(prior))
-    if phones < minimum:
+    if phones < minimum or (before is not None and before.round == round_id):
         return before, found.figures
     known = {} if before is None else {one.head: one for one in before.candidates if one.head in candidates}
     earlier = known.get(tried)

@@ -64,14 +64,15 @@ class CheckIns:
         if not any(desk.status is TaskStatus.ACTIVE for desk in desks):
             return _no_task(desks)
         active = await self._active_devices(identity.population)
-        answer: Assignment | Refusal = _no_task(desks)
+        refusals: list[Refusal] = []
         # First the task that waits for this device: it may not know yet, for the answer may have been lost.
         for desk in sorted(desks, key=lambda one: not _waits_for(one, device)):
             if desk.status is TaskStatus.ACTIVE:
                 answer = await self._answer(desk, device, message, active)
                 if isinstance(answer, Assignment):
-                    break
-        return answer
+                    return answer
+                refusals.append(answer)
+        return min(refusals, key=_worth, default=_no_task(desks))
 
     async def _answer(
         self, desk: Desk, device: DeviceRecord, message: CheckIn, active: int
@@ -192,6 +193,11 @@ class CheckIns:
             devices = await self._world.store.devices.count_active(population, now - _DAY)
             known = self._counts[population] = _Count(devices, now)
         return known.devices
+
+
+def _worth(refusal: Refusal) -> tuple[bool, float]:
+    """Of several tasks' refusals the phone hears one: of a task that may want it yet, and the soonest."""
+    return refusal.reason is RefusalReason.NOT_ELIGIBLE, refusal.return_window.min_s
 
 
 def _waits_for(desk: Desk, device: DeviceRecord) -> bool:

@@ -39,6 +39,7 @@ def after(
     phones: int = 100,
     candidates: tuple[HeadPlan, ...] = (NARROW, WIDE),
 ) -> PopulationPersonalisation:
+    number = 1 if before is None else int(before.round[2:]) + 1
     found, _ = after_round(
         before,
         mean_of(late_gain),
@@ -46,7 +47,7 @@ def after(
         minimum=4,
         tried=tried,
         candidates=candidates,
-        round_id=RoundId("p-1"),
+        round_id=RoundId(f"p-{number}"),
     )
     assert found is not None
     return found
@@ -78,6 +79,23 @@ def test_with_too_few_phones_nothing_is_learned() -> None:
 
         assert found is before
         assert figures["phones"] == 3.0
+
+
+def test_a_round_whose_end_was_stored_already_moves_nothing_again() -> None:
+    known = after(None, NARROW, 0.05)
+
+    again, figures = after_round(
+        known,
+        mean_of(),
+        100,
+        minimum=4,
+        tried=NARROW,
+        candidates=(NARROW,),
+        round_id=known.round,
+    )
+
+    assert again is known
+    assert figures["gain"] == pytest.approx(0.1)
 
 
 def test_the_candidate_with_the_largest_gain_is_the_populations_head() -> None:

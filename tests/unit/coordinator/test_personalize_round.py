@@ -30,6 +30,8 @@ from keyflock_server.protocol.messages import (
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import parse_task
+from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.records import RoundRecord
 
 SPEC = CodecSpec(codec="float32", entropy="none")
 ABLE = Capabilities(tasks=("train", "personalize"))
@@ -209,6 +211,40 @@ async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(town
     assert isinstance(again, Assignment)
     assert first.task_kind is TaskKind.PERSONALIZE
     assert again.id == first.id
+
+
+async def test_a_phone_hears_the_refusal_of_the_task_that_may_want_it_yet(town: Town) -> None:
+    await town.task(round="goal = 4")
+    await open_task(town)
+    for _ in range(6):
+        await check_in(town, await town.enrol(), Capabilities())
+
+    answer = await check_in(town, await town.enrol(), Capabilities())
+
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "round_full"
+
+
+async def test_an_end_whose_storing_lost_its_answer_is_not_done_twice(town: Town) -> None:
+    await open_task(town, "goal = 4\nmax_rounds = 1")
+    claims = await assigned(town, 4)
+    store = town.store.rounds
+    store_it = store.publish_personalisation
+
+    async def lose_the_answer(record: RoundRecord, personalisation_json: bytes | None) -> None:
+        await store_it(record, personalisation_json)
+        store.publish_personalisation = store_it  # type: ignore[method-assign]  # once only
+        raise StorageError("The connection was lost after the commit.")
+
+    store.publish_personalisation = lose_the_answer  # type: ignore[method-assign]  # the answer gets lost
+    await report_all(town, claims, evidence())
+    await town.coordinator.tick()
+
+    closed = await town.coordinator.round(RoundId("p-1"))
+    (view,) = await town.coordinator.populations()
+    assert closed.phase == "closed"
+    assert view.personalisation is not None
+    assert view.personalisation["candidates"][0]["phones"] == 4.0
 
 
 async def test_two_tasks_of_the_kind_would_move_the_same_priors(town: Town) -> None:
