@@ -30,6 +30,11 @@ def encodings(delta: np.ndarray, container: bytes) -> list[bytes]:
     return [form[8:24] for form in whole if len(form) >= 24 and any(form[8:24])]
 
 
+def all_bytes(folder: Path) -> bytes:
+    """Of every file there."""
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 @pytest.mark.parametrize("codec", ["float32", "dense", "deadzone"])
 async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, codec: str) -> None:
     town = Town(
@@ -50,8 +55,7 @@ async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, co
 
     def look() -> None:
         """Reads everything there is, the write-ahead log included."""
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        everything = b"\n".join(path.read_bytes() for path in files)
+        everything = all_bytes(tmp_path)
         assert b"SQLite format 3" in everything
         for forms in planted:
             assert not any(form in everything for form in forms)
@@ -97,12 +101,12 @@ async def test_a_planted_phones_evidence_is_nowhere_in_the_data_folder(tmp_path:
     for one, message in zip(claims, said, strict=True):
         with contextlib.suppress(Refused):
             await town.coordinator.report(one, message)
-        everything = b"\n".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        everything = all_bytes(tmp_path)
         assert not any(form in everything for form in planted)
     await town.coordinator.tick()
     await town.coordinator.stop()
 
-    everything = b"\n".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    everything = all_bytes(tmp_path)
     assert not any(form in everything for form in planted)
     assert b"gain_mean" in everything
 
