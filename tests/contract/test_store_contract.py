@@ -17,7 +17,16 @@ from keyflock_server.protocol.identifiers import (
     UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.round import Assigned, Cancelled, CloseRequested, Counted, Failed, Round, advance
+from keyflock_server.rounds.round import (
+    Assigned,
+    Cancelled,
+    CloseRequested,
+    Counted,
+    Failed,
+    Phase,
+    Round,
+    advance,
+)
 from keyflock_server.rounds.task import TaskStatus, parse_task
 from keyflock_server.storage.door import AlreadyExists, StorageError, Store
 from keyflock_server.storage.memory import MemoryStore
@@ -292,3 +301,32 @@ async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_an
 
     assert while_open == {"a", "b"}
     assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("b")]
+
+
+async def test_a_rounds_priors_and_its_end_are_stored_together(store: Store) -> None:
+    ended = replace(ROUND, round=replace(ROUND.round, phase=Phase.PUBLISHED, figures_json='{"gain":0.5}'))
+
+    await store.rounds.publish_personalisation(ended, b'{"a":1}')
+
+    assert await store.populations.get(EN) == replace(POPULATION, personalisation_json=b'{"a":1}')
+    assert await store.rounds.get(RoundId("t-1")) == ended
+
+
+async def test_a_round_that_says_nothing_leaves_the_priors_as_they_are(store: Store) -> None:
+    ended = replace(ROUND, round=replace(ROUND.round, phase=Phase.PUBLISHED))
+    await store.rounds.publish_personalisation(ROUND, b'{"a":1}')
+
+    await store.rounds.publish_personalisation(ended, None)
+
+    assert await store.populations.get(EN) == replace(POPULATION, personalisation_json=b'{"a":1}')
+    assert await store.rounds.get(RoundId("t-1")) == ended
+
+
+async def test_a_new_version_leaves_the_priors_as_they_are(store: Store) -> None:
+    await store.rounds.publish_personalisation(ROUND, b'{"a":1}')
+
+    await store.rounds.publish(ROUND, replace(VERSION, version=ModelVersion(1)), "state")
+
+    found = await store.populations.get(EN)
+    assert found is not None
+    assert (found.latest_version, found.personalisation_json) == (1, b'{"a":1}')

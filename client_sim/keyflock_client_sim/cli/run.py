@@ -19,8 +19,8 @@ from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from keyflock_client_sim.drivers.books import Books
-    from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
     from keyflock_client_sim.drivers.real_time import RealTimeFleet
+    from keyflock_client_sim.drivers.trainer import Trainer
     from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
     from keyflock_client_sim.fleet.phone import Phone
     from keyflock_client_sim.fleet.profiles import FleetProfile
@@ -147,24 +147,39 @@ async def _in_virtual_time(checkpoint: bytes, task: str, wishes: _Wishes) -> Non
 @asynccontextmanager
 async def _outfitted(
     exchange: "Exchange", wishes: _Wishes
-) -> "AsyncIterator[tuple[tuple[Phone, ...], PoolTrainer]]":
+) -> "AsyncIterator[tuple[tuple[Phone, ...], Trainer]]":
     """Phones with their text, and the processes that train for them, while the block lasts."""
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
     from keyflock_client_sim.drivers.scout import scout
     from keyflock_client_sim.fleet.population import make
-    from keyflock_client_sim.fleet.texts import phone_sequences
+    from keyflock_client_sim.fleet.texts import in_sequences, phone_messages
+    from keyflock_client_sim.personalising.personal_trainer import CAPABILITIES, PersonalTrainer
     from keyflock_client_sim.training.pool import WorkerPool, available_cores
     from keyflock_server.protocol.identifiers import PopulationName
 
     population = PopulationName(wishes.population)
     found = await scout(exchange, population)
-    sequences = phone_sequences(wishes.data, found.vocabulary, devices=wishes.devices, seed=wishes.seed)
+    messages = phone_messages(wishes.data, devices=wishes.devices, seed=wishes.seed)
+    sequences = in_sequences(messages, found.vocabulary)
     examples = {name: len(rows) for name, rows in sequences.items()}
-    phones = make(examples, population=population, profile=wishes.profile, seed=wishes.seed)
+    phones = make(
+        examples,
+        population=population,
+        profile=wishes.profile,
+        seed=wishes.seed,
+        capabilities=CAPABILITIES,
+    )
+    speeds = {phone.name: phone.traits.train_s(phone.examples) for phone in phones}
     cache = user_cache_folder(os.environ) / "xla"
     async with WorkerPool(wishes.workers or available_cores(), compilation_cache=cache) as pool:
-        yield phones, PoolTrainer(pool, found.config, sequences)
+        training = PoolTrainer(pool, found.config, sequences)
+        yield (
+            phones,
+            PersonalTrainer(
+                training, pool, found.config, found.vocabulary, messages, seconds_of=speeds.__getitem__
+            ),
+        )
 
 
 async def _live(fleet: "Fleet", wishes: _Wishes) -> None:

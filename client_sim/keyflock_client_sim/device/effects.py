@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from keyflock_server.protocol.calls import Call, Request
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion
-from keyflock_server.protocol.messages import Assignment, TrainingPlan
+from keyflock_server.protocol.messages import Assignment, PersonalisingPlan, TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class Train:
     seed: int
     #: No use in going on after that.
     expires_at_s: float
+    #: Given: personalise by this plan instead of training, and measure what it gives.
+    personalising: PersonalisingPlan | None = None
 
     @classmethod
     def of(cls, assignment: Assignment, expires_at_s: float) -> "Train":
@@ -71,6 +73,7 @@ class Train:
             codec=assignment.codec,
             seed=assignment.seed,
             expires_at_s=expires_at_s,
+            personalising=assignment.personalising,
         )
 
 

@@ -321,6 +321,9 @@ class Device:
     def _accept(self, assignment: messages.Assignment, now_s: float) -> Effect:
         self._logbook.assigned(assignment)
         self._session = Session(assignment, now_s + assignment.expires_in_s)
+        is_known = assignment.task_kind in self.installation.capabilities.tasks
+        if not is_known or requests.is_personal(assignment) is not (assignment.personalising is not None):
+            return self._give_back(FailureCause.NOT_ELIGIBLE, steps.ERROR, now_s)
         if assignment.model_digest in self._kept:
             return self._train(self._session)
         return self._call(State.DOWNLOADING, requests.model(assignment))

@@ -17,6 +17,7 @@ from keyflock_server.protocol.messages import (
     Message,
     Offer,
     Report,
+    TaskKind,
 )
 
 
@@ -69,7 +70,13 @@ def offer(assignment: Assignment, trained: Trained) -> Outgoing:
 
 
 def report(assignment: Assignment, trained: Trained, session_shape: str) -> Outgoing:
-    """The delta. A measurement that is no finite number is left out, for the server would refuse it."""
+    """The delta. A measurement that is no finite number is left out, for the server would refuse it.
+
+    Of ``personalize``, only the evidence: what was measured is in it, and beside it would be one phone's own.
+    """
+    if is_personal(assignment):
+        evidence = Report(delta=trained.delta, examples=1, session_shape=session_shape)
+        return _outgoing(calls.REPORT, evidence, assignment)
     message = Report(
         delta=trained.delta,
         examples=trained.examples,
@@ -79,6 +86,11 @@ def report(assignment: Assignment, trained: Trained, session_shape: str) -> Outg
         session_shape=session_shape,
     )
     return _outgoing(calls.REPORT, message, assignment)
+
+
+def is_personal(assignment: Assignment) -> bool:
+    """Whether it asks for evidence of personalisation."""
+    return assignment.task_kind is TaskKind.PERSONALIZE
 
 
 def failure(assignment: Assignment, cause: FailureCause, session_shape: str) -> Outgoing:

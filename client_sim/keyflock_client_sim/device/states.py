@@ -60,7 +60,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = Map
         },
         _C: {
             Woke: _to(_C),
-            Answered: _to(_C, _D, _T, _R, _F, _U),
+            Answered: _to(_C, _D, _T, _B, _R, _F, _U),
             CallLost: _to(_C),
             Interrupted: _to(_R),
         },

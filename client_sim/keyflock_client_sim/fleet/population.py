@@ -10,6 +10,7 @@ from keyflock_client_sim.fleet.phone import Phone
 from keyflock_client_sim.fleet.profiles import FleetProfile
 from keyflock_client_sim.fleet.traits import draw
 from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.messages import Capabilities
 
 
 def make(
@@ -19,6 +20,7 @@ def make(
     profile: FleetProfile,
     seed: int,
     patience: Patience | None = None,
+    capabilities: Capabilities | None = None,
 ) -> tuple[Phone, ...]:
     """One phone for each name, in their order.
 
@@ -28,10 +30,14 @@ def make(
         profile: What they are like.
         seed: Decides everything that is drawn, now and later.
         patience: What devices do when the server does not say when to return.
+        capabilities: What they can do; None: what every phone can.
     Guarantees:
         A phone depends on its name, the profile and the seed, not on the others.
     """
-    return tuple(_phone(name, count, population, profile, seed, patience) for name, count in examples.items())
+    can = capabilities or Capabilities()
+    return tuple(
+        _phone(name, count, population, profile, seed, patience, can) for name, count in examples.items()
+    )
 
 
 def _phone(
@@ -41,10 +47,16 @@ def _phone(
     profile: FleetProfile,
     seed: int,
     patience: Patience | None,
+    capabilities: Capabilities,
 ) -> Phone:
     # Streams apart, so that one more draw in a device does not change what befalls the phone.
     traits = draw(profile, random.Random(f"traits:{seed}:{name}"))
-    installation = Installation(population=population, app_build=traits.app_build, locale=traits.locale)
+    installation = Installation(
+        population=population,
+        app_build=traits.app_build,
+        locale=traits.locale,
+        capabilities=capabilities,
+    )
     device = Device(
         installation,
         random.Random(f"device:{seed}:{name}"),

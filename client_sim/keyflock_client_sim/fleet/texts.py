@@ -1,4 +1,6 @@
-"""What lies on each phone: a part of a corpus, as the model's token ids."""
+"""What lies on each phone: a part of a corpus, as its messages and as the model's token ids."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +14,13 @@ from keyflock_models.vocabulary import Vocabulary
 PLAYS_PUBLIC_RATIO = 1 / 3
 
 
-def phone_sequences(
-    data: str, vocabulary: Vocabulary, *, devices: int, seed: int, length: int = 20
-) -> dict[str, npt.NDArray[np.int32]]:
-    """Each phone's sequences by its name, shape (N, length + 1), int32.
+def phone_messages(data: str, *, devices: int, seed: int) -> dict[str, tuple[str, ...]]:
+    """Each phone's messages by its name, in the order of typing.
 
     Args:
         data: ``shakespeare``, or a ``.jsonl(.gz)`` file of users and messages.
-        vocabulary: Whose ids they become.
         devices: Phones wanted; fewer come back where the corpus has fewer.
         seed: Decides whose text is on phones.
-        length: Tokens a sequence.
     Raises:
         CorpusError: the corpus cannot be read or is too small.
     """
@@ -30,4 +28,17 @@ def phone_sequences(
     parts = split(
         read_corpus(data), seed=seed, devices=devices, held_out_devices=1, public_ratio=public_ratio
     )
-    return {phone.device: encode_messages(vocabulary, phone.messages, length) for phone in parts.phones}
+    return {phone.device: tuple(phone.messages) for phone in parts.phones}
+
+
+def in_sequences(
+    messages: Mapping[str, Sequence[str]], vocabulary: Vocabulary, length: int = 20
+) -> dict[str, npt.NDArray[np.int32]]:
+    """Each phone's messages as sequences, shape (N, length + 1), int32.
+
+    Args:
+        messages: By the phone's name.
+        vocabulary: Whose ids they become.
+        length: Tokens a sequence.
+    """
+    return {phone: encode_messages(vocabulary, list(typed), length) for phone, typed in messages.items()}

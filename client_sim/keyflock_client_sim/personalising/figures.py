@@ -12,9 +12,8 @@ from keyflock_client_sim.personalising.typist import ArmFigures, UserFigures
 from keyflock_models.arrays import F64
 from keyflock_models.bootstrap import Comparison, paired_bootstrap
 from keyflock_models.per_user import PerUser
+from keyflock_models.personal.gate import Z_90
 
-#: One-sided 90 %: what counts as evidence that a user was hurt.
-_Z_90: Final = 1.2816
 #: A loss in the first three beyond this many points is harm...
 HARM_POINTS: Final = 0.2
 #: Where the learning curve is read, in words typed.
@@ -125,4 +124,4 @@ def _is_hurt(user: UserFigures) -> bool:
     if not differences.size or 100.0 * differences.mean() >= -HARM_POINTS:
         return False
     deviation = np.sqrt((differences.var() + 1.0 / differences.size) / differences.size)
-    return bool(differences.mean() + _Z_90 * deviation < 0.0)
+    return bool(differences.mean() + Z_90 * deviation < 0.0)

@@ -15,18 +15,20 @@ from keyflock_client_sim.personalising.arms import (
     ONLINE,
     PRODUCT,
 )
+from keyflock_client_sim.personalising.learning import (
+    HEAD_AFTER,
+    by_head,
+    fitted_head,
+    judged_and_learned,
+)
 from keyflock_client_sim.personalising.reader import Reading, TrunkReader
 from keyflock_compression import encode_state
 from keyflock_models.arrays import F32, F64, I32
 from keyflock_models.keystrokes import PrefixRanges, letters_until_offered
 from keyflock_models.personal.blend import blended
-from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.personal_model import SLOTS, PersonalModel
 from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
-
-#: The head is fitted when so much of the earlier text is typed.
-_HEAD_AFTER = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,9 @@ def personalised(
     """
     figures = UserFigures(user)
     readings = list(trunk.read(earlier))
-    boundary = round(_HEAD_AFTER * len(readings))
+    boundary = round(HEAD_AFTER * len(readings))
     hits = [_learn(model, trunk, one, figures) for one in readings[:boundary]]
-    model.head = _head(model, trunk, readings[:boundary], HeadSettings())
+    model.head = fitted_head(model, trunk, readings[:boundary], HeadSettings())
     hits += [_learn(model, trunk, one, figures) for one in readings[boundary:]]
     figures.ms_per_word /= max(1, figures.earlier_words)
     figures.curve = np.concatenate([np.zeros(0), *(blend for _, blend in hits)]).astype(np.int32)
@@ -118,26 +120,10 @@ def _learn(
 ) -> tuple[F64, F64]:
     """Judge and learn one message; whether trunk and blend had each word among the first three."""
     began = time.perf_counter()
-    ids = model.read(reading.message)
-    judgement = model.judge(ids, reading.probabilities, _by_head(model, trunk, reading))
-    model.learn(reading.message, judgement)
+    judgement = judged_and_learned(model, trunk, reading)
     figures.ms_per_word += 1e3 * (time.perf_counter() - began)
     figures.earlier_words += judgement.words
     return judgement.hits()
-
-
-def _head(
-    model: PersonalModel, trunk: TrunkReader, readings: Sequence[Reading], settings: HeadSettings
-) -> PersonalHead | None:
-    if not readings:
-        return None
-    states = np.concatenate([one.states for one in readings])
-    targets = np.concatenate([np.asarray(model.read(one.message), np.int32) for one in readings])
-    return trunk.fit(states, targets, settings)
-
-
-def _by_head(model: PersonalModel, trunk: TrunkReader, reading: Reading) -> F32 | None:
-    return None if model.head is None else trunk.with_head(model.head, reading.states)
 
 
 def _judge_frozen(
@@ -153,7 +139,7 @@ def _judge_frozen(
         ids = model.read(reading.message)
         targets = np.asarray(ids, np.int32)
         predictions = model.predictions(ids)
-        head = _by_head(model, trunk, reading)
+        head = by_head(model, trunk, reading)
         blocks: dict[str, F32] = {GLOBAL: reading.probabilities}
         for name, weights in ARMS.items():
             blocks[name] = blended(
@@ -183,7 +169,7 @@ def _judge_alternatives(
 ) -> None:
     """What a head could be instead, each alone, with all of the earlier text."""
     size = len(model.vocabulary)
-    heads = {name: _head(model, trunk, readings, settings) for name, settings in ALTERNATIVES.items()}
+    heads = {name: fitted_head(model, trunk, readings, settings) for name, settings in ALTERNATIVES.items()}
     for reading in trunk.read(later):
         targets = np.asarray(model.read(reading.message), np.int32)
         for name, head in heads.items():
@@ -202,7 +188,7 @@ def _judge_online(
     reciprocal = 0.0
     for reading in trunk.read(later):
         ids = model.read(reading.message)
-        judgement = model.judge(ids, reading.probabilities, _by_head(model, trunk, reading))
+        judgement = model.judge(ids, reading.probabilities, by_head(model, trunk, reading))
         ranks = judgement.blend_rank if model.gate.is_open else judgement.trunk_rank
         is_word = judgement.targets != OOV
         at_1 += int((is_word & (ranks < 1)).sum())

@@ -19,6 +19,8 @@ import numpy as np
 
 from keyflock_models.personal.words import PersonalStateError
 
+#: One-sided 90 %: what counts as evidence of a gain or a loss, looked at once.
+Z_90: Final = 1.2816
 #: Standard deviations between the estimate and zero before the gate opens. One-sided 90 % would be 1.28; but
 #: the gate looks after every message, and of many looks one succeeds by chance: on text messages, 7 %
 #: of users then had fewer hits later, and 4.8 % with 2.

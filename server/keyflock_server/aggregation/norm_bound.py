@@ -8,6 +8,8 @@ from collections import deque
 from statistics import median
 from typing import Final
 
+from keyflock_compression import DecodedUpdate
+
 #: Norms that the median is taken over.
 _WINDOW: Final = 255
 #: Before so many were accepted there is no bound: a median of few is no median.
@@ -38,6 +40,14 @@ class NormBound:
         if self._max_ratio == 0.0 or len(self._accepted) < _WARM_UP:
             return MAX_NORM
         return min(MAX_NORM, self._max_ratio * median(self._accepted))
+
+    def refusal(self, update: DecodedUpdate) -> str:
+        """Why the update is refused, in one sentence; empty if it is admitted, and then it is accepted."""
+        l2_norm = update.l2_norm
+        if not self.admits(l2_norm):
+            return f"the delta's norm is beyond {self.bound:.3g}, the bound of this round"
+        self.accept(l2_norm)
+        return ""
 
     def admits(self, l2_norm: float) -> bool:
         """Whether an update of this norm is within the bound, NaN never; changes nothing."""

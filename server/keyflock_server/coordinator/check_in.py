@@ -4,16 +4,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
-from keyflock_server.protocol.messages import Assignment, CheckIn, Refusal, RefusalReason, ReturnWindow
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    PersonalisingPlan,
+    Refusal,
+    RefusalReason,
+    ReturnWindow,
+    TaskKind,
+)
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.eligibility import ineligibility
 from keyflock_server.rounds.pacing import expected_arrivals, no_task_window, return_window
-from keyflock_server.rounds.round import Assigned, Phase, advance
+from keyflock_server.rounds.round import Assigned, Phase, Round, advance
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
@@ -55,13 +64,15 @@ class CheckIns:
         if not any(desk.status is TaskStatus.ACTIVE for desk in desks):
             return _no_task(desks)
         active = await self._active_devices(identity.population)
-        answer: Assignment | Refusal = _no_task(desks)
-        for desk in desks:
+        refusals: list[Refusal] = []
+        # First the task that waits for this device: it may not know yet, for the answer may have been lost.
+        for desk in sorted(desks, key=lambda one: not _waits_for(one, device)):
             if desk.status is TaskStatus.ACTIVE:
                 answer = await self._answer(desk, device, message, active)
                 if isinstance(answer, Assignment):
-                    break
-        return answer
+                    return answer
+                refusals.append(answer)
+        return min(refusals, key=_worth, default=_no_task(desks))
 
     async def _answer(
         self, desk: Desk, device: DeviceRecord, message: CheckIn, active: int
@@ -76,7 +87,7 @@ class CheckIns:
                 reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
             )
         codec = spec.codec_spec.codec
-        unfit = ineligibility(spec.eligibility, codec, message, device.last_contributed_at, now)
+        unfit = ineligibility(spec.eligibility, codec, message, device.last_contributed_at, now, spec.kind)
         if unfit is not None:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
@@ -121,7 +132,7 @@ class CheckIns:
         """What the device is to do; the same, but for the token's bytes, however often it asks."""
         current, now = opened.round, self._world.clock()
         version = await self._trunk.version(current.population, current.base_version)
-        layout = await self._trunk.layout(current.population)
+        layout = await self._trunk.report_layout(current.spec)
         seed = assignment_seed(self._world.sampling_key, current.id, device.id)
         claims = AssignmentClaims(
             assignment=row.id,
@@ -147,6 +158,20 @@ class CheckIns:
             codec=current.spec.codec,
             seed=seed,
             expires_in_s=max(0.0, (current.deadline_at - now).total_seconds()),
+            task_kind=current.spec.kind,
+            personalising=await self._personalising(current),
+        )
+
+    async def _personalising(self, current: Round) -> PersonalisingPlan | None:
+        """Of a ``personalize`` round: the same for all its phones, since only closing it moves the priors."""
+        settings = current.spec.personalising
+        if current.spec.kind is not TaskKind.PERSONALIZE:
+            return None
+        known = await self._trunk.personalisation(current.population)
+        return PersonalisingPlan(
+            head=settings.head_of(current.sequence),
+            prior=first_prior() if known is None else known.prior,
+            words_needed=settings.words_needed,
         )
 
     async def _seen(self, identity: DeviceIdentity, message: CheckIn) -> DeviceRecord:
@@ -168,6 +193,16 @@ class CheckIns:
             devices = await self._world.store.devices.count_active(population, now - _DAY)
             known = self._counts[population] = _Count(devices, now)
         return known.devices
+
+
+def _worth(refusal: Refusal) -> tuple[bool, float]:
+    """Of several tasks' refusals the phone hears one: of a task that may want it yet, and the soonest."""
+    return refusal.reason is RefusalReason.NOT_ELIGIBLE, refusal.return_window.min_s
+
+
+def _waits_for(desk: Desk, device: DeviceRecord) -> bool:
+    known = None if desk.open is None else desk.open.members.get(device.id)
+    return known is not None and known.state is AssignmentState.ASSIGNED
 
 
 def _no_task(desks: list[Desk]) -> Refusal:

@@ -5,18 +5,26 @@
     STEPPED    the version becomes the newest              → PUBLISHED
     PUBLISHED  delete what the round no longer needs       → CLOSED
 
+A round of kind ``personalize`` makes no version:
+
+    MERGED     the phones' mean becomes the population's priors → PUBLISHED
+
 Each step writes its blobs under fresh names, then moves the row on in one transaction. A crash in between
 leaves orphans, which the next start collects, and a row that says which step is to be done again.
 """
 
 import contextlib
+import json
 from dataclasses import replace
 
+from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.aggregation.population_personalisation import after_round
 from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, next_checkpoint
 from keyflock_server.protocol.identifiers import ModelVersion
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.releases.model_version import VersionRecord, download_digest
 from keyflock_server.rounds.round import (
     Event,
@@ -25,6 +33,7 @@ from keyflock_server.rounds.round import (
     Phase,
     Published,
     Stepped,
+    Summarised,
     advance,
 )
 from keyflock_server.storage.door import StorageError
@@ -48,6 +57,8 @@ class Closing:
             match record.round.phase:
                 case Phase.CLOSING:
                     record = await self._merge(record)
+                case Phase.MERGED if record.round.spec.kind is TaskKind.PERSONALIZE:
+                    record = await self._summarise(record)
                 case Phase.MERGED:
                     record = await self._step(record)
                 case Phase.STEPPED:
@@ -66,7 +77,7 @@ class Closing:
 
     async def _merge(self, record: RoundRecord) -> RoundRecord:
         world = self._world
-        layout = await self._trunk.layout(record.round.population)
+        layout = await self._trunk.report_layout(record.round.spec)
         merged = PartialAggregate(layout.size)
         for key in (record.partial_key,) if record.partial_key else ():
             data = await world.blobs.get(key)
@@ -113,6 +124,27 @@ class Closing:
             state_key=state_key,
         )
         return await self._advanced(moved, Stepped())
+
+    async def _summarise(self, record: RoundRecord) -> RoundRecord:
+        world, current = self._world, record.round
+        if record.aggregate_key is None:
+            raise StorageError(f"Round {current.id} has lost its aggregate; restore the database.")
+        data = await world.blobs.get(record.aggregate_key)
+        aggregate = await world.workbench.run(PartialAggregate.from_bytes, data, EVIDENCE_LAYOUT.size)
+        settings = current.spec.personalising
+        after, figures = after_round(
+            await self._trunk.personalisation(current.population),
+            aggregate.mean(),
+            aggregate.count,
+            minimum=current.spec.round.minimum_reports,
+            tried=settings.head_of(current.sequence),
+            candidates=settings.heads,
+            round_id=current.id,
+        )
+        moved = replace(record, round=advance(current, Summarised(json.dumps(figures)), world.clock()))
+        await world.store.rounds.publish_personalisation(moved, None if after is None else after.to_json())
+        world.observer.priors_published(current.population, aggregate.count)
+        return moved
 
     async def _publish(self, record: RoundRecord) -> RoundRecord:
         world, current = self._world, record.round

@@ -154,7 +154,8 @@ class Coordinator:
 
         Raises:
             Refused: ``population_unknown``; ``conflict`` when the name is taken, or when the population has
-                an unfinished task already: two would step the same model past each other.
+                an unfinished task of this kind already: two would step the same model, or move the same
+                priors, past each other.
         """
         await self._trunk.population(spec.population)
         async with self._register:
@@ -227,9 +228,11 @@ class Coordinator:
             raise _name_taken(spec.name)
         for desk in self._desks.values():
             is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
-            if is_live and desk.spec.population == spec.population:
+            is_rival = (desk.spec.population, desk.spec.kind) == (spec.population, spec.kind)
+            if is_live and is_rival:
                 detail = (
-                    f"Population {spec.population!r} has the task {desk.task!r}, which is {desk.status}; "
+                    f"Population {spec.population!r} has the task {desk.task!r} of this kind, which is "
+                    f"{desk.status}; "
                 )
                 raise Refused(ProblemCode.CONFLICT, detail + "cancel it first, or wait for its last round.")
 

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import assert_never
 
 from keyflock_compression import Layout
+from keyflock_server.aggregation.evidence_bound import EvidenceBound
 from keyflock_server.aggregation.norm_bound import NormBound
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
-from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum
+from keyflock_server.coordinator.micro_batch import Bound, MicroBatch, PendingSum
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.records import AssignmentRecord, RoundRecord
@@ -18,9 +21,9 @@ class OpenRound:
 
     Args:
         record: Its row.
-        layout: Of the population's parameters.
+        layout: Of its reports.
         committed: The partial aggregate that the row points to.
-        bound: Which deltas are too long; the task's, so that a round begins with what is known.
+        bound: Which reports are refused; the task's, so that a round begins with what is known.
         members: Its assignments so far.
     """
 
@@ -29,7 +32,7 @@ class OpenRound:
         record: RoundRecord,
         layout: Layout,
         committed: PartialAggregate,
-        bound: NormBound,
+        bound: Bound,
         members: Iterable[AssignmentRecord] = (),
     ) -> None:
         self.record = record
@@ -55,7 +58,7 @@ class Desk:
         spec: The task.
         status: Where it stands.
         rounds_opened: Rounds so far, abandoned ones too.
-        rounds_published: Rounds that made a version.
+        rounds_published: Rounds that came to a result and are closed.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Desk:
         self.rounds_published = rounds_published
         self.open: OpenRound | None = None
         #: Of all rounds since this process started; only the workbench's thread touches it.
-        self.bound = NormBound(spec.aggregation.max_norm_ratio)
+        self.bound = _bound_of(spec)
         #: Held while a row of the open round is being changed.
         self.lock = asyncio.Lock()
         #: Held by whoever flushes, closes or opens.
@@ -77,3 +80,13 @@ class Desk:
     def task(self) -> TaskName:
         """The task's name."""
         return self.spec.name
+
+
+def _bound_of(spec: TaskSpec) -> Bound:
+    match spec.kind:
+        case TaskKind.TRAIN:
+            return NormBound(spec.aggregation.max_norm_ratio)
+        case TaskKind.PERSONALIZE:
+            return EvidenceBound()
+        case _:
+            assert_never(spec.kind)

@@ -36,6 +36,10 @@ class Observer(Protocol):
         """A new model version is the newest."""
         ...
 
+    def priors_published(self, population: PopulationName, phones: int) -> None:
+        """A population is personalised with what so many phones said."""
+        ...
+
 
 class Silent:
     """Counts nothing."""
@@ -59,4 +63,7 @@ class Silent:
         """Ignored."""
 
     def version_published(self, population: PopulationName, version: int) -> None:
+        """Ignored."""
+
+    def priors_published(self, population: PopulationName, phones: int) -> None:
         """Ignored."""

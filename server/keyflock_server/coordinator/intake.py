@@ -10,7 +10,7 @@ from keyflock_compression import CodecError, NonFinite, WrongLayout
 from keyflock_server.aggregation.weighting import weight_of
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.flushing import Flusher
-from keyflock_server.coordinator.micro_batch import NormBeyondBound, Outcome, PendingReport
+from keyflock_server.coordinator.micro_batch import BeyondBound, Outcome, PendingReport
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
@@ -133,7 +133,7 @@ class Intake:
             await self._world.workbench.run(
                 opened.batch.sum.add, claims.device, message.delta, pending.weight
             )
-        except (CodecError, NormBeyondBound) as error:
+        except (CodecError, BeyondBound) as error:
             opened.batch.withdraw(claims.device)
             self._world.observer.delta_refused(desk.task, _code(error))
             raise Refused(ProblemCode(_code(error)), f"{error}.") from None
@@ -203,8 +203,8 @@ def _digest(message: Report) -> bytes:
     return hasher.digest()
 
 
-def _code(error: CodecError | NormBeyondBound) -> ProblemCode:
-    if isinstance(error, NormBeyondBound):
+def _code(error: CodecError | BeyondBound) -> ProblemCode:
+    if isinstance(error, BeyondBound):
         return ProblemCode.DELTA_TOO_LARGE
     return _CODES.get(type(error), ProblemCode.MALFORMED_DELTA)
 

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
-from keyflock_compression import CodecSpec, DecodeLimits, Layout, decode
-from keyflock_server.aggregation.norm_bound import NormBound
+from keyflock_compression import CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.protocol.identifiers import DeviceId
 
@@ -26,8 +26,16 @@ class Outcome(Enum):
     STOPPING = auto()
 
 
-class NormBeyondBound(Exception):
-    """Fault of the client: the delta is longer than the round's bound."""
+class BeyondBound(Exception):
+    """Fault of the client: the delta is longer than the round's bound, or evidence says what cannot be."""
+
+
+class Bound(Protocol):
+    """What the coordinator asks of a decoded report before it is summed."""
+
+    def refusal(self, update: DecodedUpdate) -> str:
+        """Why it is refused, in one sentence; empty if it is taken."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +63,10 @@ class PendingSum:
     Args:
         layout: What every delta must be laid out as.
         spec: What every delta must be encoded with.
-        bound: Which deltas are too long.
+        bound: Which deltas are refused.
     """
 
-    def __init__(self, layout: Layout, spec: CodecSpec, bound: NormBound) -> None:
+    def __init__(self, layout: Layout, spec: CodecSpec, bound: Bound) -> None:
         self._layout = layout
         self._spec = spec
         self._bound = bound
@@ -75,16 +83,12 @@ class PendingSum:
 
         Raises:
             CodecError: the bytes are no delta of this round.
-            NormBeyondBound: it is too long.
+            BeyondBound: it is too long, or says what cannot be.
         """
         limits = DecodeLimits(max_container_bytes=len(delta))
         update = decode(delta, self._layout, spec=self._spec, limits=limits)
-        l2_norm = update.l2_norm
-        if not self._bound.admits(l2_norm):
-            raise NormBeyondBound(
-                f"the delta's norm is beyond {self._bound.bound:.3g}, the bound of this round"
-            )
-        self._bound.accept(l2_norm)
+        if refusal := self._bound.refusal(update):
+            raise BeyondBound(refusal)
         self._sum.add(update, weight)
         self._devices.append(device)
 

@@ -57,7 +57,8 @@ class Rounds:
     async def resume(self, task: TaskRecord) -> Desk:
         """The task's desk as the rows say: what was committed before a crash is there again."""
         records = await self._world.store.rounds.of_task(task.name)
-        published = sum(record.round.result_version is not None for record in records)
+        # One that is published but not closed is counted when it closes.
+        published = sum(record.round.phase is Phase.CLOSED for record in records)
         desk = Desk(task.spec, task.status, len(records), published)
         unfinished = [record for record in records if not record.round.is_over]
         if unfinished:
@@ -65,7 +66,7 @@ class Rounds:
         return desk
 
     async def _reopened(self, desk: Desk, record: RoundRecord) -> OpenRound:
-        layout = await self._trunk.layout(record.round.population)
+        layout = await self._trunk.report_layout(record.round.spec)
         committed = PartialAggregate(layout.size)
         # Once it closes, the round needs no sum in memory, and its partial may be deleted already.
         if record.partial_key is not None and record.round.phase is Phase.COLLECTING:
@@ -86,7 +87,7 @@ class Rounds:
     async def _open_next(self, desk: Desk) -> None:
         world, spec = self._world, desk.spec
         population = await self._trunk.population(spec.population)
-        layout = await self._trunk.layout(spec.population)
+        layout = await self._trunk.report_layout(spec)
         sequence, now = desk.rounds_opened + 1, world.clock()
         opening = Round(
             id=RoundId(f"{spec.name}-{sequence}"),

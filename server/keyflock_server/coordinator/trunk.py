@@ -7,17 +7,23 @@ import asyncio
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, assert_never
 
 from keyflock_models.arrays import F32
 from keyflock_models.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
+from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
+from keyflock_server.aggregation.population_personalisation import (
+    PopulationPersonalisation,
+    stored_personalisation,
+)
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
-from keyflock_server.protocol.messages import Release
+from keyflock_server.protocol.messages import Release, TaskKind
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download, VersionRecord, package
+from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.storage.door import AlreadyExists
 from keyflock_server.storage.records import PopulationRecord
 
@@ -116,6 +122,21 @@ class Trunk:
         population = await self.population(name)
         return ModelConfig.from_dict(json.loads(population.config_json))
 
+    async def report_layout(self, spec: TaskSpec) -> ParamLayout:
+        """How the numbers of a report to this task lie in a vector."""
+        match spec.kind:
+            case TaskKind.TRAIN:
+                return await self.layout(spec.population)
+            case TaskKind.PERSONALIZE:
+                return EVIDENCE_LAYOUT
+            case _:
+                assert_never(spec.kind)
+
+    async def personalisation(self, name: PopulationName) -> PopulationPersonalisation | None:
+        """What ``personalize`` rounds have found; None before the first."""
+        stored = (await self.population(name)).personalisation_json
+        return None if stored is None else stored_personalisation(stored)
+
     async def version(self, name: PopulationName, version: int) -> VersionRecord:
         """One version; raises Refused ``model_unknown``."""
         record = await self._world.store.populations.version(name, ModelVersion(version))
@@ -151,6 +172,7 @@ class Trunk:
         """What keyboards should serve: the newest version."""
         population = await self.population(name)
         version = await self.version(name, population.latest_version)
+        found = await self.personalisation(name)
         return Release(
             population=name,
             model_version=version.version,
@@ -158,6 +180,7 @@ class Trunk:
             size_bytes=version.download_bytes,
             vocabulary=population.vocabulary_digest,
             layout=(await self.layout(name)).digest,
+            personalisation=None if found is None else found.release(),
         )
 
     async def vocabulary(self, name: PopulationName) -> bytes:

@@ -1,10 +1,12 @@
 """Rows as operators see them."""
 
 import json
+from typing import Any
 
 import msgspec
 
 from keyflock_models.config import ModelConfig
+from keyflock_server.aggregation.population_personalisation import stored_personalisation
 from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
@@ -16,6 +18,7 @@ def population_view(record: PopulationRecord, devices: int) -> PopulationView:
     return PopulationView(
         name=record.name,
         model_version=record.latest_version,
+        personalisation=_personalisation(record),
         parameter_count=config.parameter_count,
         vocabulary_size=config.vocabulary_size,
         devices=devices,
@@ -29,7 +32,7 @@ def task_view(record: TaskRecord, rounds: list[RoundRecord]) -> TaskView:
         population=record.spec.population,
         state=record.status,
         created_at=record.created_at,
-        rounds_committed=sum(row.round.result_version is not None for row in rounds),
+        rounds_committed=sum(row.round.is_committed for row in rounds),
         rounds_abandoned=sum(row.round.phase is Phase.ABANDONED for row in rounds),
         max_rounds=record.spec.round.max_rounds,
         spec=msgspec.to_builtins(record.spec),
@@ -56,4 +59,13 @@ def round_view(record: RoundRecord) -> RoundView:
         closed_at=current.closed_at,
         result_version=current.result_version,
         detail=current.detail,
+        figures=json.loads(current.figures_json) if current.figures_json else None,
     )
+
+
+def _personalisation(record: PopulationRecord) -> dict[str, Any] | None:
+    stored = record.personalisation_json
+    if stored is None:
+        return None
+    found = stored_personalisation(stored)
+    return {**msgspec.to_builtins(found), "head": msgspec.to_builtins(found.head)}

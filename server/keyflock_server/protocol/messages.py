@@ -32,6 +32,13 @@ Seconds = Annotated[float, Meta(ge=0.0, le=31_536_000.0)]
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
+#: By how the user's history matches the context, and by expert: trunk, head, n-gram, cache. Rows add up to 1.
+Mixtures = Annotated[
+    tuple[Annotated[tuple[Fraction, ...], Meta(min_length=4, max_length=4)], ...],
+    Meta(min_length=7, max_length=7),
+]
+
+
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all messages; says how they are written: by field name, defaults left out."""
 
@@ -46,6 +53,15 @@ class ReturnWindow(Message, frozen=True, kw_only=True):
 # --- enrolment ---------------------------------------------------------------------------------------
 
 
+class TaskKind(StrEnum):
+    """What a task wants of a phone."""
+
+    #: A delta of the shared model.
+    TRAIN = "train"
+    #: How much personalisation gains on the phone; the head stays there.
+    PERSONALIZE = "personalize"
+
+
 class Capabilities(Message, frozen=True, kw_only=True):
     """What this build of the SDK can do; the server never asks for more."""
 
@@ -57,6 +73,10 @@ class Capabilities(Message, frozen=True, kw_only=True):
     )
     #: The largest model download it accepts, in bytes.
     max_download_bytes: Count = 16_777_216
+    #: Kinds of tasks that it can do.
+    tasks: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
+        TaskKind.TRAIN.value,
+    )
 
 
 class EnrolRequest(Message, frozen=True, kw_only=True):
@@ -124,6 +144,42 @@ class TrainingPlan(Message, frozen=True, kw_only=True):
     candidates: Annotated[int, Meta(ge=0, le=100_000)] = 0
 
 
+class HeadPlan(Message, frozen=True, kw_only=True):
+    """How to fit a user's head on the phone."""
+
+    #: Of the adapter; 0 fits the biases alone.
+    rank: Annotated[int, Meta(ge=0, le=64)] = 8
+    #: Words with a bias of their own, the user's most frequent.
+    biases: Annotated[int, Meta(ge=0, le=1024)] = 256
+    #: Of Adam.
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.01
+    epochs: Annotated[int, Meta(ge=1, le=100)] = 12
+    #: Times the squared norm, added to the mean loss.
+    l2: Annotated[float, Meta(ge=0.0, le=100.0)] = 1e-3
+    #: Latest share of the user's words on which the epochs are judged.
+    held_out_ratio: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
+
+
+class PopulationPrior(Message, frozen=True, kw_only=True):
+    """What is believed of a user before a word was typed."""
+
+    blend: Mixtures
+    #: In words: so many predictions of the user's own weigh as much as the population's mixture.
+    strength: Annotated[float, Meta(gt=0.0, le=1e6)]
+    #: What users gain: hits in the first three, a word; and how much they differ.
+    gain_mean: Annotated[float, Meta(ge=-1.0, le=1.0)]
+    gain_deviation: Annotated[float, Meta(gt=0.0, le=1.0)]
+
+
+class PersonalisingPlan(Message, frozen=True, kw_only=True):
+    """How to personalise on the phone, and measure what it gives."""
+
+    head: HeadPlan
+    prior: PopulationPrior
+    #: A phone with fewer words gives the assignment back.
+    words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
 class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assignment"):
     """Work for this phone in this round."""
 
@@ -143,6 +199,10 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     #: Seed of the codec's stochastic rounding and of the order of the examples.
     seed: int
     expires_in_s: Seconds
+    #: Only what the phone's capabilities name.
+    task_kind: TaskKind = TaskKind.TRAIN
+    #: Of ``personalize``, where ``plan`` means nothing.
+    personalising: PersonalisingPlan | None = None
 
 
 class RefusalReason(StrEnum):
@@ -252,6 +312,16 @@ class Noted(Message, frozen=True, kw_only=True):
 # --- models ------------------------------------------------------------------------------------------
 
 
+class Personalisation(Message, frozen=True, kw_only=True):
+    """What ``personalize`` rounds have found: what a phone begins with, and how it fits a head."""
+
+    prior: PopulationPrior
+    head: HeadPlan
+    #: The round that said so last, and how many phones took part in it.
+    round: RoundId
+    phones: Count
+
+
 class Release(Message, frozen=True, kw_only=True):
     """``GET /v1/populations/{name}/release``: what keyboards should serve."""
 
@@ -262,6 +332,8 @@ class Release(Message, frozen=True, kw_only=True):
     #: Digest of the vocabulary that the model's rows mean.
     vocabulary: str
     layout: bytes
+    #: None until a ``personalize`` round has closed: the SDK begins with its own.
+    personalisation: Personalisation | None = None
 
 
 class Forgotten(Message, frozen=True, kw_only=True):

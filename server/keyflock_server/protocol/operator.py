@@ -19,6 +19,8 @@ class PopulationView(Struct, frozen=True, kw_only=True):
     vocabulary_size: int
     #: Devices enrolled now.
     devices: int
+    #: What personalize rounds have found: prior, candidates with their gains, the best head.
+    personalisation: dict[str, Any] | None = None
 
 
 class TaskView(Struct, frozen=True, kw_only=True):
@@ -63,6 +65,8 @@ class RoundView(Struct, frozen=True, kw_only=True):
     result_version: int | None = None
     #: Why it was abandoned.
     detail: str = ""
+    #: What a personalize round found: means and shares over its phones.
+    figures: dict[str, float] | None = None
 
 
 class Populations(Struct, frozen=True, kw_only=True):

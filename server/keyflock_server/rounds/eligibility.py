@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from keyflock_server.protocol.messages import CheckIn, RefusalReason
+from keyflock_server.protocol.messages import CheckIn, RefusalReason, TaskKind
 from keyflock_server.rounds.task import Eligibility
 
 
@@ -23,6 +23,7 @@ def ineligibility(
     message: CheckIn,
     last_contributed_at: datetime | None,
     now: datetime,
+    kind: TaskKind = TaskKind.TRAIN,
 ) -> Ineligible | None:
     """The first rule that this check-in breaks, or None.
 
@@ -32,6 +33,7 @@ def ineligibility(
         message: What the phone says of itself.
         last_contributed_at: When a report of this device was last counted.
         now: This instant.
+        kind: What the task wants.
     """
     if message.app_build < rules.app_build_min:
         return Ineligible(
@@ -41,6 +43,8 @@ def ineligibility(
         wait_s = rules.min_separation_s - (now - last_contributed_at).total_seconds()
         if wait_s > 0.0:
             return Ineligible(RefusalReason.TOO_SOON, "This device has contributed recently.", wait_s)
+    if kind not in message.capabilities.tasks:
+        return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no task kind {kind}.")
     if codec not in message.capabilities.codecs:
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no codec {codec}.")
     detail = _unfit(rules, message)

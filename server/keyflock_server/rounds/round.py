@@ -1,9 +1,12 @@
 """The round as a table: (phase, event) → phase. No clock, no store, no event loop.
 
     COLLECTING ──CloseRequested──▸ CLOSING ──Merged──▸ MERGED ──Stepped──▸ STEPPED
-        │                                                                     │ Published
-        ├──Abandoned──▸ ABANDONED                                             ▼
-        └──Cancelled──▸ CANCELLED              CLOSED ◂──PartialsDeleted── PUBLISHED
+        │                                                 │                   │ Published
+        ├──Abandoned──▸ ABANDONED                         └──Summarised──┐    │
+        └──Cancelled──▸ CANCELLED                                        ▼    ▼
+                                               CLOSED ◂──PartialsDeleted── PUBLISHED
+
+A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised.
 
 Whoever drives a round writes the phase down before acting on it, so that after a crash the table says what
 is left to do. An event that has no row in the table changes nothing.
@@ -17,6 +20,7 @@ from types import MappingProxyType
 from typing import Final, assert_never
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.task import TaskSpec
 
 
@@ -31,7 +35,7 @@ class Phase(StrEnum):
     MERGED = "merged"
     #: New weights and optimiser state are written; the version is to be published.
     STEPPED = "stepped"
-    #: The version is the newest; the partial aggregates are to be deleted.
+    #: The version is the newest, or the priors are the population's; the partials are to be deleted.
     PUBLISHED = "published"
     CLOSED = "closed"
     #: Too few reports came by the deadline.
@@ -40,6 +44,8 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: Phases of rounds that came to a result.
+COMMITTED_PHASES: Final = frozenset({Phase.PUBLISHED, Phase.CLOSED})
 #: Phases that nothing leaves.
 FINAL_PHASES: Final = frozenset({Phase.CLOSED, Phase.ABANDONED, Phase.CANCELLED})
 
@@ -85,6 +91,14 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Summarised:
+    """What the phones said together is with the population."""
+
+    #: Its figures, as a JSON object of numbers.
+    figures_json: str
+
+
+@dataclass(frozen=True, slots=True)
 class PartialsDeleted:
     """Nothing of the round is left but its result and its row."""
 
@@ -111,10 +125,14 @@ Event = (
     | Merged
     | Stepped
     | Published
+    | Summarised
     | PartialsDeleted
     | Abandoned
     | Cancelled
 )
+
+#: Which kind of round takes this event; all others happen to every kind.
+OF_KIND: Final = MappingProxyType({Stepped: TaskKind.TRAIN, Summarised: TaskKind.PERSONALIZE})
 
 #: The whole life of a round. What is not here cannot happen.
 TRANSITIONS: Final = MappingProxyType(
@@ -128,13 +146,17 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.CLOSING, Merged): Phase.MERGED,
         (Phase.MERGED, Stepped): Phase.STEPPED,
         (Phase.STEPPED, Published): Phase.PUBLISHED,
+        (Phase.MERGED, Summarised): Phase.PUBLISHED,
         (Phase.PUBLISHED, PartialsDeleted): Phase.CLOSED,
     }
 )
 
 
 class IllegalEvent(Exception):
-    """Fault of the server: no such row in the table, or the counts would break. Nothing has changed."""
+    """Fault of the server: no such row in the table for this kind of round, or the counts would break.
+
+    Nothing has changed.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +186,10 @@ class Round:
     closed_at: datetime | None = None
     #: The version that it made.
     result_version: ModelVersion | None = None
-    #: Why it ended without a version.
+    #: Why it ended without a result.
     detail: str = ""
+    #: What a ``personalize`` round found, as a JSON object of numbers; empty before, and for other kinds.
+    figures_json: str = ""
 
     @property
     def outstanding(self) -> int:
@@ -176,6 +200,11 @@ class Round:
     def slots_left(self) -> int:
         """Devices that may still be assigned."""
         return max(0, self.spec.round.slots - self.assigned) if self.phase is Phase.COLLECTING else 0
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether it came to a result."""
+        return self.phase in COMMITTED_PHASES
 
     @property
     def is_over(self) -> bool:
@@ -193,12 +222,14 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     Guarantees:
         ``counted + failed <= assigned``; a round in a final phase never leaves it.
     Raises:
-        IllegalEvent: the table has no such row, more would report than were assigned, or reports would be
-            counted that are none or weigh nothing.
+        IllegalEvent: the table has no such row, or not for this kind of round; more would report than were
+            assigned, or reports would be counted that are none or weigh nothing.
     """
     phase = TRANSITIONS.get((current.phase, type(event)))
     if phase is None:
         raise IllegalEvent(f"{type(event).__name__} does not happen to a round that is {current.phase}")
+    if OF_KIND.get(type(event), current.spec.kind) is not current.spec.kind:
+        raise IllegalEvent(f"{type(event).__name__} does not happen to a round of kind {current.spec.kind}")
     after = _applied(replace(current, phase=phase), event)
     if after.outstanding < 0:
         raise IllegalEvent(f"{event} would count more devices than the {current.assigned} assigned")
@@ -220,6 +251,8 @@ def _applied(current: Round, event: Event) -> Round:
             return replace(current, failed=current.failed + 1)
         case Published(version):
             return replace(current, result_version=version)
+        case Summarised(figures_json):
+            return replace(current, figures_json=figures_json)
         case Abandoned(detail) | Cancelled(detail):
             return replace(current, detail=detail)
         case CloseRequested() | Merged() | Stepped() | PartialsDeleted():

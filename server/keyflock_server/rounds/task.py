@@ -1,6 +1,6 @@
 """A task: what changes the mathematics, written by an operator in TOML and stored with every round.
 
-    [task]         name, population, kind
+    [task]         name, population, kind: train or personalize
     [round]        goal, minimum, over_selection, deadline_s, max_rounds, min_flush_clients
     [eligibility]  which phones, in which condition
     [pacing]       bounds of the return windows
@@ -8,6 +8,7 @@
     [codec]        how deltas become bytes (keyflock_compression.CodecSpec)
     [aggregation]  weights and the norm bound
     [optimizer]    the server's step, by name
+    [personalising]  which settings of heads are tried (kind personalize, which has none of the four above)
 
 Ports and paths are Settings; what costs a privacy guarantee is named ``min_flush_clients`` today.
 """
@@ -22,7 +23,15 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyflock_compression import DEFAULT_SPEC, CodecError, CodecSpec
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
-from keyflock_server.protocol.messages import Fraction, Locale, Name, Seconds, TrainingPlan
+from keyflock_server.protocol.messages import (
+    Fraction,
+    HeadPlan,
+    Locale,
+    Name,
+    Seconds,
+    TaskKind,
+    TrainingPlan,
+)
 
 LongSeconds = Annotated[float, Meta(gt=0.0, le=31_536_000.0)]
 LearningRate = Annotated[float, Meta(gt=0.0, le=100.0)]
@@ -35,6 +44,10 @@ OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
 
 #: Fewer than this in a flush, and a stored partial aggregate could be one phone's update.
 MIN_FLUSH_CLIENTS: Final = 4
+
+
+#: A phone's evidence: exact, for it is small, and of the same size whatever it says.
+_EVIDENCE_CODEC: Final = CodecSpec(codec="float32", entropy="none")
 
 
 class TaskError(ValueError):
@@ -56,7 +69,7 @@ class TaskHead(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Name
     population: Name
-    kind: Literal["train"] = "train"
+    kind: TaskKind = TaskKind.TRAIN
 
 
 class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +143,10 @@ class Aggregation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_norm_ratio: Annotated[float, Meta(ge=0.0)] = 10.0
 
 
+#: Every phone's evidence weighs the same; its places have bounds, so its norm needs none.
+_EVIDENCE_AGGREGATION: Final = Aggregation(weighting="uniform", max_norm_ratio=0.0)
+
+
 class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[optimizer]``: the server's step on the aggregate; defaults after Reddi et al. 2021."""
 
@@ -144,6 +161,25 @@ class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: The adaptive ones only: added to the root of the second moment.
     eps: Epsilon | UnsetType = UNSET
 
+
+class Personalising(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[personalising]``: what a ``personalize`` task tries on phones."""
+
+    #: Candidates; each round tries one, in turn.
+    heads: Annotated[tuple[HeadPlan, ...], Meta(min_length=1, max_length=16)] = (HeadPlan(),)
+    #: A phone with fewer words says nothing.
+    words_needed: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+
+    def head_of(self, sequence: int) -> HeadPlan:
+        """The candidate of the task's round of this number."""
+        return self.heads[sequence % len(self.heads)]
+
+
+#: Tables that say nothing to a task of this kind: given, they would be ignored silently.
+FOREIGN_TABLES: Final[dict[TaskKind, tuple[str, ...]]] = {
+    TaskKind.TRAIN: ("personalising",),
+    TaskKind.PERSONALIZE: ("training", "codec", "aggregation", "optimizer"),
+}
 
 #: Which parameters each optimiser takes, with their defaults.
 OPTIMIZER_DEFAULTS: Final[dict[OptimizerName, dict[str, float]]] = {
@@ -166,6 +202,12 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     codec: dict[str, Any] = msgspec.field(default_factory=DEFAULT_SPEC.to_wire)
     aggregation: Aggregation = Aggregation()
     optimizer: Optimizer = Optimizer()
+    personalising: Personalising = Personalising()
+
+    @property
+    def kind(self) -> TaskKind:
+        """What it wants of phones."""
+        return self.task.kind
 
     @property
     def name(self) -> TaskName:
@@ -212,6 +254,11 @@ def parse_task(toml_text: str) -> TaskSpec:
         raise TaskError(f"The task is not TOML: {str(error).rstrip('.')}.") from None
     except RecursionError:
         raise TaskError("The task is not TOML that anyone wrote: it is nested too deeply.") from None
+    _check_tables(spec.kind, msgspec.toml.decode(toml_text))
+    if spec.kind is TaskKind.PERSONALIZE:
+        spec = msgspec.structs.replace(
+            spec, codec=_EVIDENCE_CODEC.to_wire(), aggregation=_EVIDENCE_AGGREGATION
+        )
     return checked(spec)
 
 
@@ -260,6 +307,20 @@ def checked(spec: TaskSpec) -> TaskSpec:
     return spec
 
 
+def _check_tables(kind: TaskKind, tables: dict[str, Any]) -> None:
+    foreign = [name for name in FOREIGN_TABLES[kind] if name in tables]
+    if foreign:
+        raise TaskError(f"[{foreign[0]}] means nothing to a task of kind {kind}; leave it out.")
+    # The wire's own types take unknown fields; an operator's misspelling must not pass for a setting.
+    for at, head in enumerate(tables.get("personalising", {}).get("heads", ())):
+        unknown = sorted(set(head) - set(HeadPlan.__struct_fields__))
+        if unknown:
+            raise TaskError(
+                f"personalising.heads[{at}]: unknown field `{unknown[0][:40]}`; there are "
+                f"{', '.join(HeadPlan.__struct_fields__)}."
+            )
+
+
 def _in_operators_words(message: str) -> str:
     """The message of msgspec with the path as TOML writes it: `$.round.goal` is round.goal."""
     what, _, path = message.rpartition(" - at `$.")
@@ -271,5 +332,8 @@ def _unbounded(value: object, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _unbounded(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list | tuple):
+        for at, inner in enumerate(value):
+            yield from _unbounded(inner, f"{path}[{at}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield path

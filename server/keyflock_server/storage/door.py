@@ -130,6 +130,10 @@ class RoundTable(Protocol):
         """The round's new version, as the population's newest, and the task's optimiser state with it."""
         ...
 
+    async def publish_personalisation(self, record: RoundRecord, personalisation_json: bytes | None) -> None:
+        """The round's end, and what its population is personalised with from now on; None leaves that."""
+        ...
+
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
         """The round's assignments."""
         ...

@@ -199,6 +199,14 @@ class _Rounds:
         self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
         await self.save(record)
 
+    async def publish_personalisation(self, record: RoundRecord, personalisation_json: bytes | None) -> None:
+        name = record.round.population
+        if personalisation_json is not None:
+            self._rows.populations[name] = replace(
+                self._rows.populations[name], personalisation_json=personalisation_json
+            )
+        await self.save(record)
+
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
         return [row for row in self._rows.assignments.values() if row.round_id == round_id]
 

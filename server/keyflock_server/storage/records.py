@@ -28,6 +28,8 @@ class PopulationRecord:
     #: ``ModelConfig`` as JSON.
     config_json: str
     vocabulary_digest: str
+    #: ``PopulationPersonalisation`` as JSON; None until a ``personalize`` round has closed.
+    personalisation_json: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,7 @@ populations: Final = Table(
     Column("latest_version", Integer, nullable=False),
     Column("config_json", Text, nullable=False),
     Column("vocabulary_digest", String(64), nullable=False),
+    Column("personalisation_json", LargeBinary),
 )
 
 versions: Final = Table(
@@ -99,6 +100,7 @@ rounds: Final = Table(
     Column("closed_at", Instant),
     Column("result_version", Integer),
     Column("detail", Text, nullable=False),
+    Column("figures_json", Text, nullable=False),
     Column("partial_key", String(255)),
     Column("aggregate_key", String(255)),
     Column("checkpoint_key", String(255)),

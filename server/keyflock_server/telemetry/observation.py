@@ -58,3 +58,7 @@ class Observation:
         """A new model version is the newest."""
         self._metrics.model_version.labels(population).set(version)
         _log.info("version published", population=population, version=version)
+
+    def priors_published(self, population: PopulationName, phones: int) -> None:
+        """A population is personalised with what so many phones said."""
+        _log.info("priors published", population=population, phones=phones)

@@ -24,38 +24,42 @@ from keyflock_server.rounds.round import (
     Published,
     Round,
     Stepped,
+    Summarised,
     advance,
 )
 from keyflock_server.rounds.task import parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SPEC = parse_task('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 6\nover_selection = 0.5\n')
+TASK = '[task]\nname = "t"\npopulation = "en"\nkind = "{}"\n[round]\ngoal = 6\nover_selection = 0.5\n'
+SPECS = {kind: parse_task(TASK.format(kind)) for kind in ("train", "personalize")}
 EVENTS = st.one_of(
     st.builds(Assigned),
     st.builds(Counted, st.integers(-1, 8), st.sampled_from([-1.0, 0.0, 0.5, 8.0, math.inf, math.nan])),
     st.builds(Failed),
-    st.sampled_from([CloseRequested(), Merged(), Stepped(), PartialsDeleted()]),
+    st.sampled_from([CloseRequested(), Merged(), Stepped(), Summarised("{}"), PartialsDeleted()]),
     st.sampled_from([Published(ModelVersion(1)), Abandoned("few"), Cancelled("asked")]),
 )
 
 
-def opened() -> Round:
+def opened(kind: str) -> Round:
     return Round(
         id=RoundId("t-1"),
         task=TaskName("t"),
         population=PopulationName("en"),
         sequence=1,
         base_version=ModelVersion(0),
-        spec=SPEC,
+        spec=SPECS[kind],
         opened_at=NOW,
         deadline_at=NOW + timedelta(seconds=600),
     )
 
 
 class RoundMachine(RuleBasedStateMachine):
+    kind = "train"
+
     def __init__(self) -> None:
         super().__init__()
-        self.round = opened()
+        self.round = opened(self.kind)
         self.legal: list[Event] = []
 
     @rule(event=EVENTS)
@@ -74,7 +78,7 @@ class RoundMachine(RuleBasedStateMachine):
     def the_counts_sum_to_the_cohort(self) -> None:
         current = self.round
         assert current.assigned == current.counted + current.failed + current.outstanding
-        assert 0 <= current.outstanding <= current.assigned <= SPEC.round.slots
+        assert 0 <= current.outstanding <= current.assigned <= current.spec.round.slots
 
     @invariant()
     def what_is_counted_weighs(self) -> None:
@@ -83,7 +87,7 @@ class RoundMachine(RuleBasedStateMachine):
 
     @invariant()
     def replaying_its_events_gives_the_same_round(self) -> None:
-        replayed = opened()
+        replayed = opened(self.kind)
         for event in self.legal:
             replayed = advance(replayed, event, NOW)
         assert replayed == self.round
@@ -93,5 +97,16 @@ class RoundMachine(RuleBasedStateMachine):
         has_ended = self.round.phase in FINAL_PHASES or self.round.phase is Phase.PUBLISHED
         assert (self.round.closed_at is not None) == has_ended
 
+    @invariant()
+    def it_ends_as_its_kind_does(self) -> None:
+        happened = {type(event) for event in self.legal}
+        assert Published not in happened or self.kind == "train"
+        assert Summarised not in happened or self.kind == "personalize"
+
+
+class PersonalizeRoundMachine(RoundMachine):
+    kind = "personalize"
+
 
 TestRoundMachine = RoundMachine.TestCase
+TestPersonalizeRoundMachine = PersonalizeRoundMachine.TestCase

@@ -1,6 +1,7 @@
 """``keyflock-sim run``, as a person types it."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -24,14 +25,17 @@ max_rounds = 2
 [pacing]
 min_s = 5.0
 max_s = 60.0
-[training]
-learning_rate = 0.3
 """
+PERSONALIZE = (
+    TASK.replace("[round]", 'kind = "personalize"\n[round]') + "[personalising]\nwords_needed = 100\n"
+)
 
 
 def _run(*arguments: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from keyflock_client_sim.cli import main; main()", "run", *arguments]
     environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "200"}
+    # Where the product is not installed but found by its path, the command must find the same one.
+    environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     if cache:
         environment["XDG_CACHE_HOME"] = str(cache)
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
@@ -62,7 +66,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
 
 
 @pytest.mark.slow
-def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [TASK, PERSONALIZE], ids=["train", "personalize"])
+def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(tmp_path: Path, task: str) -> None:
     words = [f"word{number}" for number in range(60)]
     rng = random.Random(1)
     (tmp_path / "users.jsonl").write_text(
@@ -81,7 +86,7 @@ def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(tmp_path
     weights = np.random.default_rng(0).normal(0.0, 0.1, ParamLayout.of(config).size).astype(np.float32)
     vocabulary = vocabulary_of(words, [1 / 60] * 60, oov=0.1, eos=0.1)
     (tmp_path / "v0.safetensors").write_bytes(Checkpoint(config, vocabulary, weights).to_bytes())
-    (tmp_path / "task.toml").write_text(TASK)
+    (tmp_path / "task.toml").write_text(task)
 
     finished = _run(
         "--virtual",

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from keyflock_models.personal.evidence import BOUNDS, EVIDENCE_LAYOUT, RESPONSIBILITIES
 from keyflock_server.http.operator_calls import OPERATOR_CALLS
 from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
@@ -88,6 +89,14 @@ def test_the_page_lists_every_problem_code_with_its_status_and_fault() -> None:
     told = {row[0].strip("`"): (int(row[1]), row[2]) for row in rows(section("Problems"), "code")}
 
     assert told == {code: (PROBLEMS[code].status, PROBLEMS[code].fault) for code in ProblemCode}
+
+
+def test_the_page_lists_every_place_of_a_phones_evidence_and_its_bounds() -> None:
+    told = {row[0].strip("`"): row[1] for row in rows(section("Personalising"), "place")}
+
+    bounds = {name: f"{least:g}..{most:,.0f}" for name, (least, most) in BOUNDS.items()}
+    assert told == bounds | {RESPONSIBILITIES: "0..1, each row at most 1"}
+    assert tuple(told) == EVIDENCE_LAYOUT.names
 
 
 def test_the_page_lists_the_alphabet_of_session_shapes() -> None:

@@ -33,23 +33,35 @@ from keyflock_server.protocol.messages import (
     Failure,
     FailureCause,
     Forgotten,
+    HeadPlan,
     Message,
     Noted,
     Offer,
     OfferAction,
     OfferAnswer,
+    Personalisation,
+    PersonalisingPlan,
+    PopulationPrior,
     Receipt,
     Refusal,
     RefusalReason,
     Release,
     Report,
     ReturnWindow,
+    TaskKind,
     TrainingPlan,
 )
 from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "protocol"
 WINDOW = ReturnWindow(min_s=600.0, max_s=1800.0)
+
+PRIOR = PopulationPrior(
+    blend=((0.75, 0.0, 0.125, 0.125),) * 3 + ((0.5, 0.0625, 0.375, 0.0625),) * 4,
+    strength=90.0,
+    gain_mean=0.0625,
+    gain_deviation=0.03125,
+)
 
 #: What each vector means. The name of the message's type is in the name of the file.
 MEANINGS: dict[str, tuple[str, Message]] = {
@@ -95,6 +107,16 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             capabilities=Capabilities(codecs=("deadzone",), max_download_bytes=8_388_608),
         ),
     ),
+    "check_in_personalize": (
+        "A phone that can personalise for a task, too.",
+        CheckIn(
+            protocol=1,
+            app_build=412,
+            locale="en-US",
+            examples=117,
+            capabilities=Capabilities(tasks=("train", "personalize")),
+        ),
+    ),
     "assignment": (
         "Work: train version 7 on at most 256 sequences and encode the delta with the deadzone codec.",
         Assignment(
@@ -133,6 +155,28 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             codec={"codec": "dense"},
             seed=0,
             expires_in_s=60.0,
+        ),
+    ),
+    "assignment_personalize": (
+        "Work: personalise with these head settings and report the evidence. The plan means nothing here.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("personal"),
+            round=RoundId("personal-3"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(learning_rate=0.3125),
+            codec={"codec": "float32", "rounding": "nearest", "entropy": "none", "zstd_level": 3},
+            seed=3,
+            expires_in_s=900.0,
+            task_kind=TaskKind.PERSONALIZE,
+            personalising=PersonalisingPlan(
+                head=HeadPlan(rank=4, biases=64, learning_rate=0.5, epochs=6, l2=0.25, held_out_ratio=0.125),
+                prior=PRIOR,
+                words_needed=200,
+            ),
         ),
     ),
     **{
@@ -187,6 +231,20 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             size_bytes=1_350_000,
             vocabulary="9f86d081884c7d65",
             layout=bytes(range(16)),
+        ),
+    ),
+    "release_personalised": (
+        "What keyboards should serve, and what new users' personal models begin with.",
+        Release(
+            population=PopulationName("en-US"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            size_bytes=1_350_000,
+            vocabulary="9f86d081884c7d65",
+            layout=bytes(range(16)),
+            personalisation=Personalisation(
+                prior=PRIOR, head=HeadPlan(rank=4), round=RoundId("personal-3"), phones=64
+            ),
         ),
     ),
     "forgotten": ("The device and its user's other one are gone.", Forgotten(devices=2)),

@@ -142,6 +142,18 @@ class SqlRounds:
             await connection.execute(state)
             await _save(connection, record)
 
+    async def publish_personalisation(self, record: RoundRecord, personalisation_json: bytes | None) -> None:
+        """The round's end, and what its population is personalised with from now on; None leaves that."""
+        change = (
+            update(populations)
+            .where(populations.c.name == record.round.population)
+            .values(personalisation_json=personalisation_json)
+        )
+        async with self._engine.begin() as connection:
+            if personalisation_json is not None:
+                await connection.execute(change)
+            await _save(connection, record)
+
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
         """The round's assignments."""
         query = select(assignments).where(assignments.c.round_id == round_id)

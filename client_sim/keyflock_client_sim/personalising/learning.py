@@ -1,0 +1,87 @@
+"""A personal model learns a user's messages in their order: judge, learn, and fit the head on the way.
+
+What it says of itself is prequential: every word was judged by trunk and blend before anything had learned
+from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from keyflock_client_sim.personalising.reader import Reading, TrunkReader
+from keyflock_models.arrays import F32, F64
+from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.head_fitting import HeadSettings
+from keyflock_models.personal.personal_model import Judgement, PersonalModel
+
+#: The head is fitted when so much of the text is typed, so that the rest tells how far it is to be believed.
+HEAD_AFTER: Final = 0.75
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """Word by word, hits in the first three minus those of the trunk: -1, 0 or 1."""
+
+    #: Of the blend. Shape (T,).
+    blend: F64
+    #: Of what the user would have been shown: the blend while the gate was open, the trunk while not.
+    shown: F64
+    #: Words judged before the head was fitted.
+    before_head: int
+
+
+def learned(
+    model: PersonalModel, trunk: TrunkReader, messages: Sequence[str], settings: HeadSettings
+) -> Learned:
+    """Learn the messages; the model is changed in place and gets its head after three quarters."""
+    readings = list(trunk.read(messages))
+    boundary = round(HEAD_AFTER * len(readings))
+    blend, shown, before_head = [np.zeros(0)], [np.zeros(0)], 0
+    for place, reading in enumerate(readings):
+        if place == boundary:
+            model.head = fitted_head(model, trunk, readings[:boundary], settings)
+        was_open = model.gate.is_open
+        trunk_hits, blend_hits = judged_and_learned(model, trunk, reading).hits()
+        difference = blend_hits - trunk_hits
+        blend.append(difference)
+        shown.append(difference if was_open else np.zeros_like(difference))
+        before_head += len(difference) if place < boundary else 0
+    return Learned(np.concatenate(blend), np.concatenate(shown), before_head)
+
+
+def judged_and_learned(model: PersonalModel, trunk: TrunkReader, reading: Reading) -> Judgement:
+    """Both sides' predictions of one message, made before the model took it in."""
+    ids = model.read(reading.message)
+    judgement = model.judge(ids, reading.probabilities, by_head(model, trunk, reading))
+    model.learn(reading.message, judgement)
+    return judgement
+
+
+def fitted_head(
+    model: PersonalModel, trunk: TrunkReader, readings: Sequence[Reading], settings: HeadSettings
+) -> PersonalHead | None:
+    """A head on these messages; None if none was worth keeping."""
+    if not readings:
+        return None
+    states = np.concatenate([one.states for one in readings])
+    targets = np.concatenate([np.asarray(model.read(one.message), np.int32) for one in readings])
+    return trunk.fit(states, targets, settings)
+
+
+def by_head(model: PersonalModel, trunk: TrunkReader, reading: Reading) -> F32 | None:
+    """The trunk's probabilities with the user's head on it, shape (T, V); None without a head."""
+    return None if model.head is None else trunk.with_head(model.head, reading.states)
+
+
+def mean_and_variance(differences: F64) -> tuple[float, float]:
+    """The mean of the differences, and its variance by chance; one change more is assumed than was seen.
+
+    Edge cases:
+        no words -> a mean of 0 that says nothing: variance 1
+    """
+    if not differences.size:
+        return 0.0, 1.0
+    variance = (differences.var() + 1.0 / differences.size) / differences.size
+    return float(differences.mean()), float(variance)

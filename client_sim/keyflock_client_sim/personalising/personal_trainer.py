@@ -1,0 +1,98 @@
+"""Phones that can do `personalize` beside what their trainer does: the work is told apart here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+from keyflock_client_sim.device.effects import Train
+from keyflock_client_sim.device.events import Trained
+from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
+from keyflock_client_sim.personalising.evidence_job import GatherEvidence
+from keyflock_client_sim.training.job import Job
+from keyflock_client_sim.training.pool import JobError
+from keyflock_client_sim.training.process import WorkerDiedError
+from keyflock_client_sim.training.shelf import ModelDigest
+from keyflock_models.config import ModelConfig
+from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
+from keyflock_models.vocabulary import Vocabulary
+from keyflock_server.protocol.messages import Capabilities, FailureCause, TaskKind
+
+AnswerT = TypeVar("AnswerT")
+
+#: What phones with this trainer say of themselves.
+CAPABILITIES: Final = Capabilities(tasks=(TaskKind.TRAIN.value, TaskKind.PERSONALIZE.value))
+
+
+class Workers(Protocol):
+    """Who runs jobs: a ``WorkerPool``, or this process."""
+
+    def publish(self, body: bytes) -> ModelDigest:
+        """Gives all workers a model's bytes."""
+        ...
+
+    async def run(self, job: Job[AnswerT]) -> AnswerT:
+        """The job's answer."""
+        ...
+
+
+class PersonalTrainer:
+    """Personalises on phones' messages; every other work goes to another trainer.
+
+    Args:
+        other: Does what is no ``personalize``.
+        workers: Run the jobs.
+        config: The size of the model.
+        vocabulary: What its rows mean.
+        messages: Each phone's, in the order of typing.
+        seconds_of: What personalising takes on a phone; None: what it takes here, which differs between runs.
+    """
+
+    def __init__(
+        self,
+        other: Trainer,
+        workers: Workers,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        messages: Mapping[str, Sequence[str]],
+        *,
+        seconds_of: Callable[[str], float] | None = None,
+    ) -> None:
+        self._other = other
+        self._workers = workers
+        self._config = config
+        self._vocabulary = vocabulary
+        self._messages = messages
+        self._seconds_of = seconds_of
+        self._published: set[bytes] = set()
+
+    def store(self, digest: bytes, body: bytes) -> None:
+        """See ``Trainer``."""
+        self._other.store(digest, body)
+        if digest not in self._published:
+            self._workers.publish(body)
+            self._published.add(digest)
+
+    async def train(self, phone: str, work: Train) -> Trained:
+        """See ``Trainer``."""
+        if work.personalising is None:
+            return await self._other.train(phone, work)
+        if work.layout != EVIDENCE_LAYOUT.digest:
+            raise TrainingError(FailureCause.TRAINING_FAILED, "the evidence has another layout than is known")
+        job = GatherEvidence(
+            model=ModelDigest(work.model_digest.hex()),
+            config=self._config,
+            vocabulary=self._vocabulary,
+            messages=tuple(self._messages[phone]),
+            plan=work.personalising,
+            codec=work.codec,
+            seed=work.seed % 2**32,
+            seconds=None if self._seconds_of is None else self._seconds_of(phone),
+        )
+        try:
+            evidence = await self._workers.run(job)
+        except WorkerDiedError as error:
+            raise TrainingError(FailureCause.OUT_OF_MEMORY, str(error)) from None
+        except JobError as error:
+            raise TrainingError(FailureCause.TRAINING_FAILED, str(error)) from None
+        if evidence is None:
+            raise TrainingError(FailureCause.NO_EXAMPLES)
+        return Trained(delta=evidence, examples=1)

@@ -1,0 +1,151 @@
+"""A device that is asked to personalise: it reports evidence alone, and says when it cannot."""
+
+import random
+
+import pytest
+
+from keyflock_client_sim.device.effects import Effect, Send, Train, Wait
+from keyflock_client_sim.device.events import Answered, Stored, Trained, Woke
+from keyflock_client_sim.device.installation import Circumstances, Installation
+from keyflock_client_sim.device.machine import Device
+from keyflock_client_sim.device.notices import Ended, Ending
+from keyflock_client_sim.device.states import State
+from keyflock_client_sim.drivers.scripted_server import answer
+from keyflock_server.protocol import wire
+from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.identifiers import (
+    AssignmentId,
+    DeviceId,
+    ModelVersion,
+    PopulationName,
+    RoundId,
+    TaskName,
+)
+from keyflock_server.protocol.messages import (
+    Assignment,
+    Capabilities,
+    Enrolment,
+    Failure,
+    FailureCause,
+    HeadPlan,
+    Noted,
+    OfferAction,
+    OfferAnswer,
+    PersonalisingPlan,
+    PopulationPrior,
+    Report,
+    ReturnWindow,
+    TaskKind,
+    TrainingPlan,
+)
+
+WINDOW = ReturnWindow(min_s=10.0, max_s=20.0)
+#: SHA-256 of no bytes at all: the model of these tests.
+MODEL_DIGEST = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+PLAN = PersonalisingPlan(
+    head=HeadPlan(),
+    prior=PopulationPrior(
+        blend=((0.7, 0.1, 0.1, 0.1),) * 7, strength=90.0, gain_mean=0.0, gain_deviation=1.0
+    ),
+    words_needed=200,
+)
+ABLE = Capabilities(tasks=("train", "personalize"))
+
+
+def assignment(kind: TaskKind, plan: PersonalisingPlan | None) -> Assignment:
+    return Assignment(
+        id=AssignmentId("a"),
+        token="token",
+        task=TaskName("p"),
+        round=RoundId("p-1"),
+        model_version=ModelVersion(0),
+        model_digest=MODEL_DIGEST,
+        layout=bytes(16),
+        plan=TrainingPlan(learning_rate=0.1),
+        codec={"codec": "float32"},
+        seed=1,
+        expires_in_s=600.0,
+        task_kind=kind,
+        personalising=plan,
+    )
+
+
+class Visit:
+    """One device that checks in and is given this work."""
+
+    def __init__(self, work: Assignment, can: Capabilities) -> None:
+        installation = Installation(
+            population=PopulationName("en-US"), app_build=100, locale="en-US", capabilities=can
+        )
+        self.device = Device(installation, random.Random(1))
+        self._work = work
+
+    def begin(self) -> Effect:
+        """Enrols, checks in, and hears of the work."""
+        self.tell(Woke(Circumstances()))
+        self.said(Enrolment(device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=WINDOW))
+        waits = self.device.wants
+        assert isinstance(waits, Wait)
+        self.device.step(Woke(Circumstances(examples=300)), 30.0)
+        return self.said(self._work)
+
+    def tell(self, event: Woke | Stored | Trained | Answered) -> Effect:
+        """Something happens."""
+        return self.device.step(event, 30.0)
+
+    def said(self, message: Enrolment | Assignment | OfferAnswer | Noted) -> Effect:
+        """The server answers."""
+        return self.tell(Answered(answer(message)))
+
+
+def test_it_is_asked_to_personalise_by_the_plan() -> None:
+    visit = Visit(assignment(TaskKind.PERSONALIZE, PLAN), ABLE)
+    visit.begin()
+    visit.tell(Answered(Response(200, {}, b"")))
+
+    effect = visit.tell(Stored())
+
+    assert isinstance(effect, Train)
+    assert effect.personalising == PLAN
+    assert visit.device.state is State.TRAINING
+
+
+def test_the_report_says_nothing_beside_the_evidence() -> None:
+    visit = Visit(assignment(TaskKind.PERSONALIZE, PLAN), ABLE)
+    visit.begin()
+    visit.tell(Answered(Response(200, {}, b"")))
+    visit.tell(Stored())
+    visit.tell(Trained(delta=b"evidence", examples=731, loss_before=5.0, loss_after=4.0, train_s=12.0))
+
+    effect = visit.said(OfferAnswer(action=OfferAction.SEND, return_window=WINDOW))
+
+    assert isinstance(effect, Send)
+    report = wire.decode(effect.request.body, Report)
+    assert report == Report(delta=b"evidence", examples=1, session_shape="-v[]+")
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan", "can"),
+    [
+        (TaskKind.PERSONALIZE, PLAN, Capabilities()),
+        (TaskKind.PERSONALIZE, None, ABLE),
+        (TaskKind.TRAIN, PLAN, ABLE),
+    ],
+    ids=["it does not know the kind", "no plan", "a plan of another kind"],
+)
+def test_work_that_it_cannot_do_is_given_back_at_once(
+    kind: TaskKind, plan: PersonalisingPlan | None, can: Capabilities
+) -> None:
+    visit = Visit(assignment(kind, plan), can)
+
+    effect = visit.begin()
+
+    assert isinstance(effect, Send)
+    assert wire.decode(effect.request.body, Failure) == Failure(
+        cause=FailureCause.NOT_ELIGIBLE, session_shape="-*"
+    )
+    visit.said(Noted(return_window=WINDOW))
+    assert visit.device.state is State.RESTING
+    *_, ended = visit.device.take_notices()
+    assert isinstance(ended, Ended)
+    assert ended.ending is Ending.RETURNED
