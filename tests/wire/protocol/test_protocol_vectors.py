@@ -25,6 +25,7 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.protocol.messages import (
     Assignment,
+    Blend,
     Capabilities,
     CheckIn,
     Conditions,
@@ -33,7 +34,9 @@ from keyflock_server.protocol.messages import (
     Failure,
     FailureCause,
     Forgotten,
+    HeadErased,
     HeadPlan,
+    HeadStored,
     Message,
     Noted,
     Offer,
@@ -48,6 +51,9 @@ from keyflock_server.protocol.messages import (
     Release,
     Report,
     ReturnWindow,
+    Suggestion,
+    SuggestionRequest,
+    Suggestions,
     TaskKind,
     TrainingPlan,
 )
@@ -246,6 +252,39 @@ MEANINGS: dict[str, tuple[str, Message]] = {
                 prior=PRIOR, head=HeadPlan(rank=4), round=RoundId("personal-3"), phones=64
             ),
         ),
+    ),
+    "forgotten_with_heads": (
+        "Two devices are gone, and the head of their user; its bytes are still being overwritten.",
+        Forgotten(devices=2, heads=1, is_scrubbed=False),
+    ),
+    "head_stored": (
+        "The head is kept; its tag is the inside of the ETag.",
+        HeadStored(tag=bytes(range(16)), size_bytes=5_120),
+    ),
+    "head_erased": ("The head is gone, from the files too.", HeadErased(heads=1)),
+    "head_erased_again": ("There was none.", HeadErased(heads=0)),
+    "suggestion_request_minimal": (
+        "Three words after these, blended.",
+        SuggestionRequest(context="how are"),
+    ),
+    "suggestion_request_full": (
+        "Five words of the user's own that begin with these letters.",
+        SuggestionRequest(context="how are", prefix="yo", k=5, blend=Blend.PERSONAL),
+    ),
+    "suggestions": (
+        "Two words; the user's head had a say.",
+        Suggestions(
+            suggestions=(
+                Suggestion(word="you", probability=0.5),
+                Suggestion(word="your", probability=0.125),
+            ),
+            model_version=ModelVersion(7),
+            blend=Blend.BLENDED,
+        ),
+    ),
+    "suggestions_none": (
+        "No word begins so.",
+        Suggestions(suggestions=(), model_version=ModelVersion(7), blend=Blend.GLOBAL),
     ),
     "forgotten": ("The device and its user's other one are gone.", Forgotten(devices=2)),
     "problem_token_expired": (
