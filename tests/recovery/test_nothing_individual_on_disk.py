@@ -1,15 +1,18 @@
 """No single phone's update is ever on a disk: not its bytes, not its numbers, in no encoding of ours."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
+from tests.unit.coordinator.test_personalize_round import assigned, evidence, open_task, told
 from tests.unit.coordinator.town import LAYOUT, Town
 
 from keyflock_compression import CodecSpec, encode
 from keyflock_compression.container import parse
 from keyflock_compression.limits import DEFAULT_LIMITS
+from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, RESPONSIBILITIES
 from keyflock_server.protocol.messages import Report
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.blobs import LocalBlobs
@@ -25,6 +28,11 @@ def encodings(delta: np.ndarray, container: bytes) -> list[bytes]:
     ending = container[-24:]  # with the digest; how a container begins says nothing of what is in it
     whole = [ending, *inside.streams, *streams, *numbers, weighted, delta[::-1].tobytes()]
     return [form[8:24] for form in whole if len(form) >= 24 and any(form[8:24])]
+
+
+def all_bytes(folder: Path) -> bytes:
+    """Of every file there."""
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("codec", ["float32", "dense", "deadzone"])
@@ -47,8 +55,7 @@ async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, co
 
     def look() -> None:
         """Reads everything there is, the write-ahead log included."""
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        everything = b"\n".join(path.read_bytes() for path in files)
+        everything = all_bytes(tmp_path)
         assert b"SQLite format 3" in everything
         for forms in planted:
             assert not any(form in everything for form in forms)
@@ -70,6 +77,38 @@ async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, co
     look()
 
     assert pending == 6
+
+
+async def test_a_planted_phones_evidence_is_nowhere_in_the_data_folder(tmp_path: Path) -> None:
+    town = Town(
+        store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
+        blobs=LocalBlobs(tmp_path / "blobs"),
+    )
+    await town.coordinator.start()
+    await town.found()
+    await open_task(town, "goal = 8")
+    rng = np.random.default_rng(3)
+    claims = await assigned(town, 8)
+    said, planted = [], []
+    for _ in claims:
+        gain = float(np.float32(rng.uniform(0.01, 0.2)))
+        vector = evidence(gain, late_gain=float(np.float32(rng.uniform(0.01, 0.2))))
+        EVIDENCE_LAYOUT.unflatten(vector)[RESPONSIBILITIES][:] = rng.uniform(0.0, 0.25, (7, 4))
+        said.append(told(vector))
+        # The gain and what follows it; the mixtures; the digest at the end of the container.
+        planted += [vector[2:6].tobytes(), vector[-8:].tobytes(), said[-1].delta[-16:]]
+
+    for one, message in zip(claims, said, strict=True):
+        with contextlib.suppress(Refused):
+            await town.coordinator.report(one, message)
+        everything = all_bytes(tmp_path)
+        assert not any(form in everything for form in planted)
+    await town.coordinator.tick()
+    await town.coordinator.stop()
+
+    everything = all_bytes(tmp_path)
+    assert not any(form in everything for form in planted)
+    assert b"gain_mean" in everything
 
 
 async def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
