@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from tests.unit.coordinator.test_personalize_round import assigned, evidence, open_task, told
+from tests.unit.coordinator.personalize_task import assigned, evidence, open_task, told
 from tests.unit.coordinator.town import LAYOUT, Town
 
 from keyflock_compression import CodecSpec, encode

@@ -103,4 +103,6 @@ async def _pretrain(
             )
     write_whole(checkpoint.to_bytes(), out)
     state_path.unlink(missing_ok=True)
-    console.print(f"{out}: {checkpoint.config.parameter_count:,} parameters, trained on {corpus.name}")
+    console.print(
+        f"{out}: {checkpoint.config.parameter_count:,} parameters, trained on {corpus.name}", soft_wrap=True
+    )

@@ -4,27 +4,31 @@ import contextlib
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from tests.unit.coordinator.personalize_task import (
+    SPEC,
+    TASK,
+    assigned,
+    check_in,
+    evidence,
+    open_task,
+    report_all,
+    told,
+)
 from tests.unit.coordinator.test_crash_between_steps import (
     WRITES_OF_A_ROUND,
     ProcessKilled,
     make_dying,
     revive,
 )
-from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, report
+from tests.unit.coordinator.town import POPULATION, Town, constant, report
 
-from keyflock_compression import CodecSpec, encode
-from keyflock_compression.container import Container
-from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, RESPONSIBILITIES
-from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import (
     Assignment,
     Capabilities,
-    CheckIn,
     HeadPlan,
     Refusal,
-    Report,
     TaskKind,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
@@ -32,54 +36,6 @@ from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import parse_task
 from keyflock_server.storage.door import StorageError
 from keyflock_server.storage.records import RoundRecord
-
-SPEC = CodecSpec(codec="float32", entropy="none")
-ABLE = Capabilities(tasks=("train", "personalize"))
-TASK = f'[task]\nname = "p"\npopulation = "{POPULATION}"\nkind = "personalize"\n'
-HEADS = "[[personalising.heads]]\nrank = 4\n[[personalising.heads]]\nrank = 16\n"
-
-
-def evidence(gain: float = 0.25, late_gain: float = 0.25) -> NDArray[np.float32]:
-    """What an honest phone might say; all numbers are exact in float32."""
-    vector = np.zeros(EVIDENCE_LAYOUT.size, np.float32)
-    parts = EVIDENCE_LAYOUT.unflatten(vector)
-    said = {"phones": 1.0, "words": 512.0, "gain": gain, "gain_squared": gain * gain, "late_gain": late_gain}
-    for name, value in (said | {"helped": 1.0, "stored_bytes": 4096.0, "seconds": 2.0}).items():
-        parts[name][0] = value
-    parts[RESPONSIBILITIES][:] = [0.25, 0.0, 0.25, 0.0]
-    return vector
-
-
-def told(vector: NDArray[np.float32]) -> Report:
-    return Report(delta=encode(vector, EVIDENCE_LAYOUT, SPEC, seed=0), examples=1)
-
-
-async def open_task(town: Town, rounds: str = "goal = 4", heads: str = HEADS) -> None:
-    await town.coordinator.create_task(parse_task(f"{TASK}[round]\n{rounds}\n{heads}"))
-    await town.coordinator.tick()
-
-
-async def check_in(town: Town, who: DeviceIdentity, can: Capabilities = ABLE) -> Assignment | Refusal:
-    message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=10, capabilities=can)
-    return await town.coordinator.check_in(who, message)
-
-
-async def assigned(town: Town, count: int) -> list[AssignmentClaims]:
-    claims = []
-    for _ in range(count):
-        answer = await check_in(town, await town.enrol())
-        assert isinstance(answer, Assignment), answer
-        claims.append(town.claims(answer))
-    return claims
-
-
-async def report_all(town: Town, claims: list[AssignmentClaims], vector: NDArray[np.float32]) -> None:
-    for one in claims:
-        with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(vector))
-    for one in claims:
-        await town.coordinator.report(one, told(vector))
-    await town.coordinator.tick()
 
 
 async def test_a_round_makes_priors_and_no_version(town: Town) -> None:
@@ -254,67 +210,6 @@ async def test_two_tasks_of_the_kind_would_move_the_same_priors(town: Town) -> N
         await town.coordinator.create_task(parse_task(TASK.replace('"p"', '"q"') + "[round]\ngoal = 4\n"))
 
     assert refused.value.code is ProblemCode.CONFLICT
-
-
-def place(name: str, value: float) -> NDArray[np.float32]:
-    vector = evidence()
-    EVIDENCE_LAYOUT.unflatten(vector)[name].flat[0] = value
-    return vector
-
-
-def not_a_number() -> bytes:
-    """A container that no encoder would make: whole, with a value that is not finite."""
-    values = place("gain", np.nan).astype("<f4").tobytes()
-    return Container(SPEC.to_wire(), EVIDENCE_LAYOUT.digest, b"", (values,)).to_bytes()
-
-
-@pytest.mark.parametrize(
-    ("delta", "code"),
-    [
-        (encode(constant(1.0), LAYOUT, SPEC, seed=0), ProblemCode.WRONG_LAYOUT),
-        (
-            encode(evidence(), EVIDENCE_LAYOUT, CodecSpec(codec="float32"), seed=0),
-            ProblemCode.MALFORMED_DELTA,
-        ),
-        (not_a_number(), ProblemCode.NON_FINITE_DELTA),
-        (encode(place("gain", 3e38), EVIDENCE_LAYOUT, SPEC, seed=0), ProblemCode.DELTA_TOO_LARGE),
-        (encode(place("phones", 1_000.0), EVIDENCE_LAYOUT, SPEC, seed=0), ProblemCode.DELTA_TOO_LARGE),
-        (encode(place("seconds", -1.0), EVIDENCE_LAYOUT, SPEC, seed=0), ProblemCode.DELTA_TOO_LARGE),
-        (encode(place(RESPONSIBILITIES, 900.0), EVIDENCE_LAYOUT, SPEC, seed=0), ProblemCode.DELTA_TOO_LARGE),
-    ],
-    ids=["layout", "codec", "nan", "huge", "many phones", "negative", "responsibilities"],
-)
-async def test_a_hostile_report_is_refused_and_moves_nothing(
-    town: Town, delta: bytes, code: ProblemCode
-) -> None:
-    await open_task(town)
-    claims = await assigned(town, 5)
-
-    with pytest.raises(Refused) as refused:
-        await town.coordinator.report(claims[0], Report(delta=delta, examples=1))
-    await report_all(town, claims[1:], evidence())
-
-    assert refused.value.code is code
-    release = await town.coordinator.release(POPULATION)
-    assert release.personalisation is not None
-    assert release.personalisation.prior.gain_mean == 0.25
-
-
-async def test_a_claim_of_many_examples_weighs_no_more(town: Town) -> None:
-    await open_task(town)
-    claims = await assigned(town, 4)
-    boast = Report(delta=told(evidence(gain=1.0)).delta, examples=1_000_000)
-    with contextlib.suppress(Refused):
-        await town.coordinator.report(claims[0], boast)
-
-    for one in claims[1:]:
-        with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(evidence(gain=0.0)))
-    await town.coordinator.tick()
-
-    closed = await town.coordinator.round(RoundId("p-1"))
-    assert closed.figures is not None
-    assert closed.figures["gain"] == 0.25
 
 
 @pytest.mark.parametrize("after_write", [False, True], ids=["before the write", "after the write"])
