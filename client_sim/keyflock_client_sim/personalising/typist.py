@@ -94,7 +94,7 @@ def personalised(
     readings = list(trunk.read(earlier))
     boundary = round(_HEAD_AFTER * len(readings))
     hits = [_learn(model, trunk, one, figures) for one in readings[:boundary]]
-    model.head = _head(model, trunk, readings[:boundary], HeadSettings())
+    model.wear(_head(model, trunk, readings[:boundary], HeadSettings()))
     hits += [_learn(model, trunk, one, figures) for one in readings[boundary:]]
     figures.ms_per_word /= max(1, figures.earlier_words)
     figures.curve = np.concatenate([np.zeros(0), *(blend for _, blend in hits)]).astype(np.int32)
@@ -137,13 +137,14 @@ def _head(
 
 
 def _by_head(model: PersonalModel, trunk: TrunkReader, reading: Reading) -> F32 | None:
-    return None if model.head is None else trunk.with_head(model.head, reading.states)
+    head = model.head_for(trunk.space)
+    return None if head is None else trunk.with_head(head, reading.states)
 
 
 def _judge_frozen(
     later: Sequence[str], model: PersonalModel, trunk: TrunkReader, figures: UserFigures
 ) -> None:
-    learned = model.weights.current()
+    learned = model.mixtures()
     size = len(model.vocabulary)
     extended = [*model.vocabulary.words, *(model.words.word(one) for one in range(size, model.words.end_id))]
     is_displayable = np.array([at >= len(SPECIAL_TOKENS) and bool(word) for at, word in enumerate(extended)])
