@@ -1,4 +1,7 @@
-"""Some users' heads over a sequence of trunks, as a job for a worker: each policy on the same later messages."""
+"""Some users' heads over a sequence of trunks, as a job for a worker.
+
+Every policy is judged on the same later messages, by the head alone: no other expert covers for it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

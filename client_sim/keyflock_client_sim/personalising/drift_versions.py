@@ -84,14 +84,16 @@ def random_steps(start: Checkpoint, steps: int, *, step_ratio: float, seed: int)
     """
     layout = ParamLayout.of(start.config)
     rng = np.random.default_rng(seed)
-    tensors = {name: np.array(tensor) for name, tensor in layout.unflatten(start.weights).items()}
+    tensors = dict(layout.unflatten(start.weights))
     scales = {
         name: step_ratio * float(np.linalg.norm(tensor)) / tensor.size**0.5
         for name, tensor in tensors.items()
     }
     bodies = [encode_weights(start.weights, layout, precision="float32")]
     for _ in range(steps):
-        for name, tensor in tensors.items():
-            tensor += (scales[name] * rng.normal(size=tensor.shape)).astype(np.float32)
+        tensors = {
+            name: tensor + (scales[name] * rng.normal(size=tensor.shape)).astype(np.float32)
+            for name, tensor in tensors.items()
+        }
         bodies.append(encode_weights(layout.flatten(tensors), layout, precision="float32"))
     return bodies
