@@ -55,8 +55,8 @@ def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(chat: Pa
     picture = tmp_path / "drift.png"
 
     done = keyflock_sim(
-        "drift", "--data", str(chat), "--by", "synthetic", "--size", "tiny", "--versions", "2", "--users", "2",
-        "--min-words", "100", "--refit-every", "2", "--picture", str(picture), "--json",
+        "drift", "--data", str(chat), "--by", "synthetic", "--size", "tiny", "--versions", "2",
+        "--users", "2", "--min-words", "100", "--refit-every", "2", "--picture", str(picture), "--json",
         cache=tmp_path,
     )  # fmt: skip
 
