@@ -133,13 +133,15 @@ async def _bodies(
 ) -> list[bytes]:
     if options.by != FEDERATED:
         return random_steps(start, options.versions, step_ratio=options.step_ratio, seed=options.seed)
-    return await federated_versions(
+    # A round more than asked for: the fleet stops as soon as a phone finds no work, before the last one closes.
+    bodies = await federated_versions(
         start,
         phones,
-        TrunkOrder(rounds=options.versions, goal=options.goal, seed=options.seed),
+        TrunkOrder(rounds=options.versions + 1, goal=options.goal, seed=options.seed),
         pool,
         on_round=lambda closed: say(f"federated rounds: {closed}/{options.versions}"),
     )
+    return bodies[: options.versions + 1]
 
 
 def _draw(found: Drift, picture: Path | None, console: Console, title: str) -> None:
