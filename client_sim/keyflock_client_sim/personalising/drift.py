@@ -133,7 +133,7 @@ async def _bodies(
 ) -> list[bytes]:
     if options.by != FEDERATED:
         return random_steps(start, options.versions, step_ratio=options.step_ratio, seed=options.seed)
-    # A round more than asked for: the fleet stops as soon as a phone finds no work, before the last one closes.
+    # A round more than asked for: the fleet stops when a phone finds no work, before the last one closes.
     bodies = await federated_versions(
         start,
         phones,
