@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from keyflock_client_sim.cli import demo, evaluate, personalise, pretrain, run
+from keyflock_client_sim.cli import demo, drift, evaluate, personalise, pretrain, run
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("personalise")(personalise.personalise)
+app.command("drift")(drift.drift)
 
 
 @app.callback()

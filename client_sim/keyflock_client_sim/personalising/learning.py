@@ -41,7 +41,7 @@ def learned(
     blend, shown, before_head = [np.zeros(0)], [np.zeros(0)], 0
     for place, reading in enumerate(readings):
         if place == boundary:
-            model.head = fitted_head(model, trunk, readings[:boundary], settings)
+            model.wear(fitted_head(model, trunk, readings[:boundary], settings))
         was_open = model.gate.is_open
         trunk_hits, blend_hits = judged_and_learned(model, trunk, reading).hits()
         difference = blend_hits - trunk_hits
@@ -72,7 +72,8 @@ def fitted_head(
 
 def by_head(model: PersonalModel, trunk: TrunkReader, reading: Reading) -> F32 | None:
     """The trunk's probabilities with the user's head on it, shape (T, V); None without a head."""
-    return None if model.head is None else trunk.with_head(model.head, reading.states)
+    head = model.head_for(trunk.space)
+    return None if head is None else trunk.with_head(head, reading.states)
 
 
 def mean_and_variance(differences: F64) -> tuple[float, float]:

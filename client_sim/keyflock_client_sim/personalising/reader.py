@@ -44,7 +44,8 @@ class TrunkReader:
         self._scorer = scorer
         self._seed = seed
         self._embedding, self._output_bias = scorer.output_product
-        self._space = feature_space(scorer.weights)
+        #: The trunk's feature space.
+        self.space = feature_space(scorer.weights)
 
     def read(self, messages: Sequence[str]) -> Iterator[Reading]:
         """Each message that has a word, in order; many go through the network at a time."""
@@ -68,13 +69,17 @@ class TrunkReader:
             self._embedding,
             self._output_bias,
             settings,
-            space=self._space,
+            space=self.space,
             seed=self._seed,
         )
 
     def with_head(self, head: PersonalHead, states: F32) -> F32:
-        """The trunk's probabilities with a head on it, shape (T, V)."""
-        return head.probabilities(states, self._embedding, self._output_bias)
+        """The trunk's probabilities with a head on it, shape (T, V).
+
+        Raises:
+            WrongSpaceError: the head is another trunk's.
+        """
+        return head.on(self.space).probabilities(states, self._embedding, self._output_bias)
 
     def fine_tuned(self, messages: Sequence[str], *, learning_rate: float, epochs: int) -> "TrunkReader":
         """All of the trunk's parameters, trained on one user's messages: what a head is compared with."""

@@ -14,7 +14,7 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Final
 
-from keyflock_client_sim.corpora.splits import into_devices
+from keyflock_client_sim.corpora.splits import DeviceText, into_devices
 from keyflock_client_sim.corpora.text import UserText, digest
 from keyflock_client_sim.demo.judge import Downloads
 from keyflock_client_sim.demo.task import POPULATION, task_toml
@@ -75,11 +75,48 @@ async def federated(
         return Checkpoint.from_bytes(kept.read_bytes())
     except (FileNotFoundError, CheckpointError):
         pass
+    *_, body = await _rounds(start, users, order, pool, every_version=False, on_round=on_round)
+    layout = ParamLayout.of(start.config)
+    lineage = {
+        **start.lineage,
+        "federated_rounds": str(order.rounds),
+        "federated_phones": str(len(_phones(users, order))),
+    }
+    trunk = Checkpoint(start.config, start.vocabulary, decode_weights(body, layout), lineage)
+    write_whole(trunk.to_bytes(), kept)
+    return trunk
+
+
+async def federated_versions(
+    start: Checkpoint,
+    users: tuple[UserText, ...],
+    order: TrunkOrder,
+    pool: WorkerPool,
+    *,
+    on_round: Callable[[int], None],
+) -> list[bytes]:
+    """Every version of `federated`, the start among them, as phones download them; nothing is kept."""
+    return await _rounds(start, users, order, pool, every_version=True, on_round=on_round)
+
+
+def _phones(users: tuple[UserText, ...], order: TrunkOrder) -> list[DeviceText]:
     texts = [phone for user in users for phone in into_devices(user)]
     texts.sort(key=lambda phone: hashlib.sha256(f"{order.seed}:{phone.device}".encode()).digest())
+    return texts[:MAX_PHONES]
+
+
+async def _rounds(
+    start: Checkpoint,
+    users: tuple[UserText, ...],
+    order: TrunkOrder,
+    pool: WorkerPool,
+    *,
+    every_version: bool,
+    on_round: Callable[[int], None],
+) -> list[bytes]:
     sequences = {
         phone.device: encode_messages(start.vocabulary, phone.messages, SEQUENCE_LENGTH)
-        for phone in texts[:MAX_PHONES]
+        for phone in _phones(users, order)
     }
     goal = max(4, min(order.goal, len(sequences) // 2))
     phones = make(
@@ -107,16 +144,9 @@ async def federated(
 
             await fleet.run(until=is_over)
             last = fleet.books.rounds_closed
-            body = await Downloads(server, _VISITOR).version(last)
-    layout = ParamLayout.of(start.config)
-    lineage = {
-        **start.lineage,
-        "federated_rounds": str(order.rounds),
-        "federated_phones": str(len(sequences)),
-    }
-    trunk = Checkpoint(start.config, start.vocabulary, decode_weights(body, layout), lineage)
-    write_whole(trunk.to_bytes(), kept)
-    return trunk
+            downloads = Downloads(server, _VISITOR)
+            wanted = range(last + 1) if every_version else (last,)
+            return [await downloads.version(version) for version in wanted]
 
 
 def _key(start: Checkpoint, users: tuple[UserText, ...], order: TrunkOrder) -> str:

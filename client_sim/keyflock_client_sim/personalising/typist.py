@@ -96,7 +96,7 @@ def personalised(
     readings = list(trunk.read(earlier))
     boundary = round(HEAD_AFTER * len(readings))
     hits = [_learn(model, trunk, one, figures) for one in readings[:boundary]]
-    model.head = fitted_head(model, trunk, readings[:boundary], HeadSettings())
+    model.wear(fitted_head(model, trunk, readings[:boundary], HeadSettings()))
     hits += [_learn(model, trunk, one, figures) for one in readings[boundary:]]
     figures.ms_per_word /= max(1, figures.earlier_words)
     figures.curve = np.concatenate([np.zeros(0), *(blend for _, blend in hits)]).astype(np.int32)
@@ -129,7 +129,7 @@ def _learn(
 def _judge_frozen(
     later: Sequence[str], model: PersonalModel, trunk: TrunkReader, figures: UserFigures
 ) -> None:
-    learned = model.weights.current()
+    learned = model.mixtures()
     size = len(model.vocabulary)
     extended = [*model.vocabulary.words, *(model.words.word(one) for one in range(size, model.words.end_id))]
     is_displayable = np.array([at >= len(SPECIAL_TOKENS) and bool(word) for at, word in enumerate(extended)])

@@ -138,7 +138,7 @@ def blended(
         counted = mixture[NGRAM] * prediction.ngram + mixture[CACHE] * prediction.cache
         is_own = prediction.ids >= size
         if is_own.any():
-            use = prediction.ngram[is_own]
+            use = prediction.uses[is_own]
             counted[is_own] += share * float(neural[OOV]) * use / max(float(use.sum()), 1e-12)
             row[OOV] = 0.0
         row[prediction.ids] += counted.astype(np.float32)

@@ -11,7 +11,7 @@ on a frozen trunk in federated learning.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, TypeGuard
 
 import numpy as np
 
@@ -22,7 +22,11 @@ from keyflock_models.special_tokens import SPECIAL_TOKENS
 MAX_RANK: Final = 16
 MAX_BIASES: Final = 1_024
 #: Beyond this a logit is no longer a preference.
-_MAX_MAGNITUDE: Final = 1_000.0
+MAX_MAGNITUDE: Final = 1_000.0
+
+
+class WrongSpaceError(ValueError):
+    """A head, or a map of heads, was brought to a trunk in whose feature space it does not live."""
 
 
 def feature_space(weights: F32) -> str:
@@ -32,6 +36,11 @@ def feature_space(weights: F32) -> str:
     be the same set: the output product shares the embedding with the input.
     """
     return hashlib.sha256(np.ascontiguousarray(weights, np.float32).tobytes()).hexdigest()[:32]
+
+
+def is_feature_space(value: object) -> TypeGuard[str]:
+    """Whether this could be an id that `feature_space` gave."""
+    return isinstance(value, str) and len(value) == 32 and not set(value) - set("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +56,20 @@ class PersonalHead:
     bias_ids: I32
     bias: F32
 
+    def on(self, space: str) -> Self:
+        """This head, for use on the trunk of that feature space.
+
+        Raises:
+            WrongSpaceError: it lives in another one.
+        """
+        if space != self.space:
+            raise WrongSpaceError(
+                f"a head of space {self.space[:8]} on a trunk of space {space[:8]}: map or refit it"
+            )
+        return self
+
     def probabilities(self, states: F32, embedding: F32, output_bias: F32) -> F32:
-        """Of every public word.
+        """Of every public word; `on` says whether the head may be asked.
 
         Args:
             states: The trunk's, shape (T, E).
@@ -90,7 +111,7 @@ class PersonalHead:
         if not isinstance(state, dict):
             raise PersonalStateError("the head is no map")
         space = state.get("space")
-        if not isinstance(space, str) or len(space) != 32 or set(space) - set("0123456789abcdef"):
+        if not is_feature_space(space):
             raise PersonalStateError("the head's feature space is not 32 hex digits")
         down, up = _floats(state, "down", 2), _floats(state, "up", 2)
         rank = down.shape[1]
@@ -110,6 +131,6 @@ def _floats(state: dict[str, object], name: str, dimensions: int) -> F32:
     value = state.get(name)
     if not isinstance(value, np.ndarray) or value.dtype != np.float16 or value.ndim != dimensions:
         raise PersonalStateError(f"the head's {name} are no float16 array")
-    if value.size and not (np.abs(value.astype(np.float32)) <= _MAX_MAGNITUDE).all():
+    if value.size and not (np.abs(value.astype(np.float32)) <= MAX_MAGNITUDE).all():
         raise PersonalStateError(f"the head's {name} are not finite, small numbers")
     return value.astype(np.float32)

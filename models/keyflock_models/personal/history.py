@@ -4,8 +4,10 @@ On a few thousand words, counts beat every fitted head, cost no training, surviv
 (they hold token ids, not states), can be explained, and can be removed word by word.
 
 Smoothing is Witten-Bell: a context with c words of which T are distinct gives T / (c + T) of its mass to the
-next lower order. Below the unigrams the mass goes back to whoever is blended with the history (its `floor`),
-so nothing is ever impossible.
+next lower order. Below the bigrams the mass goes back to whoever is blended with the history (its `floor`),
+so nothing is ever impossible. There is no unigram: it improves perplexity and worsens the first three
+suggestions (measured on 80 users' text messages: without it the blend gained 24 % in recall@3 over the trunk,
+with it 18 %); what a user types often without any context is the cache's business.
 
 Source: Witten and Bell 1991; Kuhn and De Mori 1990 (cache).
 """
@@ -40,10 +42,12 @@ class HistoryPrediction:
     ids: I32
     #: Of the n-gram; with `floor`, they add up to 1. Shape (N,).
     ngram: F64
-    #: What the n-gram leaves to words the user has not typed, and to those it knows besides.
+    #: What the n-gram leaves to others.
     floor: float
-    #: Of the cache; they add up to 1 as well. Shape (N,).
+    #: Of the cache; they add up to 1. Shape (N,).
     cache: F64
+    #: How often each word was typed, of all words typed; they add up to 1. Shape (N,).
+    uses: F64
     #: How well the history matches here: the index of a blend's bucket.
     match: int
 
@@ -54,15 +58,13 @@ class HistoryRecall:
 
     match: int
     floor: float
-    #: Of the unigrams, after what the longer contexts have taken.
-    scale: float
-    #: Where the longer contexts add, and how much; a place may stand here twice. Shape (K,).
+    #: Where the contexts add, and how much; a place may stand here twice. Shape (K,).
     places: I32
     gains: F64 | F32
 
 
-#: Buckets of `match`: unigram only; bigram seen under 3, under 10, more often; trigram seen once, under 4,
-#: more often.
+#: Buckets of `match`: no context known; bigram seen under 3, under 10, more often; trigram seen once, under
+#: 4, more often.
 MATCHES: Final = 7
 #: Half a use below the counts: a use is worth a little less with every word.
 _LEVELS: Final = (2.5, 9.5), (1.5, 3.5)
@@ -118,13 +120,9 @@ class UserHistory:
 
     def recall(self, before: int, last: int) -> HistoryRecall | None:
         """What is known of the word after these two, in pieces; see `predict`."""
-        count = len(self._place)
-        unigrams = self._unigrams[:count]
-        total = float(unigrams.sum()) / self._unit
-        kinds = int(np.count_nonzero(unigrams))
-        if kinds == 0:
+        if not self._place:
             return None
-        scale, floor, match = 1.0, kinds / (total + kinds), 0
+        floor, match = 1.0, 0
         places: list[int] = []
         gains: list[float] = []
         for order, (table, context) in enumerate(zip(self._tables, ((last,), (before, last)), strict=True)):
@@ -132,37 +130,35 @@ class UserHistory:
             if followers:
                 seen = sum(followers.values()) / self._unit
                 share = len(followers) / (seen + len(followers))
-                scale, floor = scale * share, floor * share
+                floor *= share
                 gains = [gain * share for gain in gains]
                 unit = self._unit * (seen + len(followers))
                 places.extend(followers)
                 gains.extend(worth / unit for worth in followers.values())
                 match = match_of(order, seen)
-        return HistoryRecall(match, floor, scale, np.array(places, np.int32), np.array(gains))
+        return HistoryRecall(match, floor, np.array(places, np.int32), np.array(gains))
 
     def words_typed(self) -> tuple[I32, F64, F64]:
-        """Ids in the order of their first use; their unigram and cache probabilities. Shape (N,) each.
+        """Ids in the order of their first use; how often, and how recently. Shape (N,) each.
 
-        The unigrams leave room for words that were not typed; the cache's add up to 1.
+        The latter two add up to 1.
         """
         count = len(self._place)
-        unigrams, cache = self._unigrams[:count], self._cache[:count]
-        kinds = int(np.count_nonzero(unigrams))
-        by_count = unigrams / max(float(unigrams.sum()) + kinds * self._unit, 1e-300)
+        uses, cache = self._unigrams[:count], self._cache[:count]
+        uses = uses / max(float(uses.sum()), 1e-300)
         recent = float(cache.sum())
         # Nothing recent is left where the newest words were forgotten: then all of it counts.
-        by_recency = cache / recent if recent > 0.0 else unigrams / max(float(unigrams.sum()), 1e-300)
-        return self._ids[:count].copy(), by_count, by_recency
+        return self._ids[:count].copy(), uses, cache / recent if recent > 0.0 else uses
 
     def predict(self, before: int, last: int) -> HistoryPrediction | None:
         """Of the word after these two; BOS where there is none. None: nothing was typed yet."""
         recall = self.recall(before, last)
         if recall is None:
             return None
-        ids, unigrams, cache = self.words_typed()
-        ngram = unigrams * recall.scale
+        ids, uses, cache = self.words_typed()
+        ngram = np.zeros(len(ids))
         np.add.at(ngram, recall.places, recall.gains)
-        return HistoryPrediction(ids, ngram, recall.floor, cache, recall.match)
+        return HistoryPrediction(ids, ngram, recall.floor, cache, uses, recall.match)
 
     def forget(self, word: int) -> None:
         """Remove a word from every count, as a word and as a context.

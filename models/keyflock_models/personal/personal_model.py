@@ -25,6 +25,8 @@ from keyflock_models.personal.blend import (
 )
 from keyflock_models.personal.gate import GainPrior, Gate
 from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.head_mapping import HeadMap, map_head
+from keyflock_models.personal.head_standing import HeadPolicy, HeadStanding
 from keyflock_models.personal.history import HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
@@ -50,6 +52,8 @@ class Judgement:
     #: What each expert gave, for the blend's weights.
     matches: list[int]
     given: F64
+    #: Whether the head was among them.
+    has_head: bool = False
 
     @property
     def words(self) -> int:
@@ -82,8 +86,10 @@ class PersonalModel:
     history: UserHistory
     weights: BlendWeights
     gate: Gate = field(default_factory=Gate)
-    #: None until one was fitted, and when none was worth keeping.
+    #: None until one was fitted, and when none was worth keeping. `head_for` says on which trunk it counts.
     head: PersonalHead | None = None
+    #: How far the head is trusted since the trunk changed under it.
+    standing: HeadStanding = field(default_factory=HeadStanding)
 
     @classmethod
     def new(
@@ -102,11 +108,46 @@ class PersonalModel:
         context = [BOS, BOS, *ids]
         return [self.history.predict(context[at], context[at + 1]) for at in range(len(ids))]
 
+    def wear(self, head: PersonalHead | None) -> None:
+        """Take a head that was just fitted in place of the present one; None: go on without."""
+        self.head, self.standing = head, HeadStanding()
+
+    def head_for(self, space: str) -> PersonalHead | None:
+        """The head, if it lives in this trunk's feature space; a head of another trunk is never used."""
+        return self.head if self.head is not None and self.head.space == space else None
+
+    def follow(self, space: str, head_map: HeadMap | None = None) -> HeadPolicy:
+        """Come along to the trunk that the phone now has, as far as the head can.
+
+        Args:
+            space: The trunk's feature space.
+            head_map: What came with the version; of no use if it does not lead from the head's space here.
+        Returns:
+            What was done: KEEP on the same trunk, MAP where the map fits (the head ages), else REFIT: the
+            head is set aside, `head_for` no longer gives it. DROP if there is no head.
+        """
+        if self.head is None:
+            return HeadPolicy.DROP
+        if self.head.space == space:
+            return HeadPolicy.KEEP
+        if head_map is None or (head_map.from_space, head_map.to_space) != (self.head.space, space):
+            return HeadPolicy.REFIT
+        try:
+            self.head = map_head(self.head, head_map)
+        except PersonalStateError:
+            return HeadPolicy.REFIT
+        self.standing.trunk_changed(head_map.steps)
+        return HeadPolicy.MAP
+
+    def mixtures(self) -> F64:
+        """How much each expert is believed now: the learned weights, the head's reduced by its age."""
+        return self.standing.discounted(self.weights.current())
+
     def blend(
         self, trunk: F32, predictions: Sequence[HistoryPrediction | None], head: F32 | None = None
     ) -> F32:
         """Probabilities of every extended id, shape (T, end_id); see `blended`."""
-        return blended(trunk, predictions, self.weights.current(), self.words.end_id, head)
+        return blended(trunk, predictions, self.mixtures(), self.words.end_id, head)
 
     def judge(self, ids: Sequence[int], trunk: F32, head: F32 | None = None) -> Judgement:
         """Both sides' predictions of a message's words, compared.
@@ -125,6 +166,7 @@ class PersonalModel:
             self.ranks(self.blend(trunk, predictions, head), targets),
             matches,
             given,
+            has_head=head is not None,
         )
 
     def ranks(self, block: F32, targets: I32) -> I32:
@@ -153,6 +195,8 @@ class PersonalModel:
             losses = int((blend_hits < trunk_hits).sum())
             self.gate.observe(judgement.words, gains, losses)
             self.weights.learn(judgement.matches, judgement.given)
+            if judgement.has_head:
+                self.standing.observe(judgement.given)
         for evicted in self.words.learn(self.vocabulary, message):
             self.history.forget(evicted)
         # Read again: a word may just have been admitted, or have given its id to another.
@@ -189,7 +233,7 @@ class PersonalModel:
         row = trunk
         if is_personal or self.gate.is_open:
             prediction = self.history.predict(before, last)
-            weights = self.weights.current()
+            weights = self.mixtures()
             if is_personal:
                 weights = np.array([without_trunk(one, has_head=head is not None) for one in weights])
             heads = None if head is None else head[None]
@@ -220,6 +264,7 @@ class PersonalModel:
             "weights": self.weights.responsibilities.astype(np.float32),
             "gate": self.gate.to_state(),
             "head": None if self.head is None else self.head.to_state(),
+            "standing": self.standing.to_state(),
         }
 
     @classmethod
@@ -255,7 +300,8 @@ class PersonalModel:
         fitted = None
         if head is not None:
             fitted = PersonalHead.from_state(head, width=width, words=len(vocabulary))
-        return cls(vocabulary, words, history, weights, gate, fitted)
+        standing = HeadStanding.from_state(state.get("standing"))
+        return cls(vocabulary, words, history, weights, gate, fitted, standing)
 
 
 __all__ = ["EXPERTS", "STATE_VERSION", "TRUNK", "Judgement", "PersonalModel"]

@@ -11,8 +11,8 @@ import numpy as np
 from keyflock_models.personal.blend import BlendPrior
 from keyflock_models.personal.gate import GainPrior
 
-#: By match: unigram only; bigram rare, known, frequent; trigram once, known, frequent. Experts: trunk, head,
-#: n-gram, cache. A head begins as likely as the trunk: what begins at nought stays there.
+#: By match: no context known; bigram rare, known, frequent; trigram once, known, frequent. Experts: trunk,
+#: head, n-gram, cache. A head begins as likely as the trunk: what begins at nought stays there.
 DEFAULT_BLEND: Final = BlendPrior(
     np.array(
         [

@@ -54,9 +54,8 @@ class HistoryIndex:
 
     #: Shape (N,).
     ids: I32
-    unigrams: F32
+    uses: F32
     cache: F32
-    _floor: float
     _bigrams: _Contexts
     _trigrams: _Contexts
 
@@ -64,12 +63,11 @@ class HistoryIndex:
     def of(cls, history: UserHistory) -> Self:
         """An index of what was typed so far."""
         state = {name: np.asarray(value) for name, value in history.to_state().items()}
-        ids, unigrams, cache = history.words_typed()
+        ids, uses, cache = history.words_typed()
         return cls(
             ids,
-            unigrams.astype(np.float32),
+            uses.astype(np.float32),
             cache.astype(np.float32),
-            1.0 - float(unigrams.sum()),
             _Contexts.of(state["bigrams"], state["bigrams_worth"]),
             _Contexts.of(state["trigrams"], state["trigrams_worth"]),
         )
@@ -78,7 +76,7 @@ class HistoryIndex:
         """What is known of the word after these two; None: nothing was typed yet."""
         if not len(self.ids):
             return None
-        scale, floor, match = 1.0, self._floor, 0
+        floor, match = 1.0, 0
         places: list[I32] = []
         gains: list[F32] = []
         for order, (table, key) in enumerate(
@@ -88,13 +86,13 @@ class HistoryIndex:
             if found is not None:
                 at, worths, seen = found
                 share = len(at) / (seen + len(at))
-                scale, floor = scale * share, floor * share
+                floor *= share
                 gains = [gain * np.float32(share) for gain in gains]
                 places.append(at)
                 gains.append(worths / np.float32(seen + len(at)))
                 match = match_of(order, seen)
         if len(places) == 1:
-            return HistoryRecall(match, floor, scale, places[0], gains[0])
+            return HistoryRecall(match, floor, places[0], gains[0])
         if not places:
-            return HistoryRecall(match, floor, scale, np.zeros(0, np.int32), np.zeros(0, np.float32))
-        return HistoryRecall(match, floor, scale, np.concatenate(places), np.concatenate(gains))
+            return HistoryRecall(match, floor, np.zeros(0, np.int32), np.zeros(0, np.float32))
+        return HistoryRecall(match, floor, np.concatenate(places), np.concatenate(gains))

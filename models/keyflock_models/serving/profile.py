@@ -42,7 +42,7 @@ class ServingProfile:
         is_shown = np.empty(len(ids), np.bool_)
         is_shown[~is_own] = index.is_shown[ids[~is_own]]
         is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
-        return cls(model.words, history, is_shown, model.gate.is_open, model.head, model.weights.current())
+        return cls(model.words, history, is_shown, model.gate.is_open, model.head, model.mixtures())
 
     def mixture(self, match: int, space: str, *, is_personal: bool) -> F64:
         """The weights at a place, shape (experts,), where the network is of this feature space."""

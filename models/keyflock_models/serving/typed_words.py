@@ -68,24 +68,19 @@ def typed_words(voices: Sequence[Voice], network: F32) -> TypedWords:
     neural = network.ravel()[
         np.repeat(np.array([one.row * size for one in voices]), lengths) + np.minimum(ids, size - 1)
     ]
-    unigrams = np.concatenate([one.unigrams for one in histories])
-    at = np.concatenate([start + one.recall.places for start, one in zip(bounds, voices, strict=False)])
-    gains = np.concatenate([one.recall.gains for one in voices])
     own = np.flatnonzero(ids >= size)
     if own.size:
         # What the network gives to words it does not know is shared by those of the user.
-        uses = _spread([one.recall.scale for one in voices], lengths) * unigrams
-        np.add.at(uses, at, gains)
-        all_uses = np.bincount(voice[own], weights=uses[own], minlength=len(voices))
+        uses = np.concatenate([one.uses for one in histories])[own]
+        all_uses = np.bincount(voice[own], weights=uses, minlength=len(voices))
         to_unknown = network[[one.row for one in voices], OOV] / np.maximum(all_uses, 1e-12)
-        neural[own] = to_unknown[voice[own]] * uses[own]
-    probability = _spread([one.mixture[NGRAM] * one.recall.scale for one in voices], lengths)
-    probability *= unigrams
-    by_ngram = np.array([one.mixture[NGRAM] for one in voices], np.float32)
-    np.add.at(probability, at, by_ngram[voice[at]] * gains)
+        neural[own] = to_unknown[voice[own]] * uses
+    probability = _spread([one.network for one in voices], lengths) * neural
     by_cache = _spread([one.mixture[CACHE] for one in voices], lengths)
     probability += by_cache * np.concatenate([one.cache for one in histories])
-    probability += _spread([one.network for one in voices], lengths) * neural
+    at = np.concatenate([start + one.recall.places for start, one in zip(bounds, voices, strict=False)])
+    by_ngram = np.array([one.mixture[NGRAM] for one in voices], np.float32)
+    np.add.at(probability, at, by_ngram[voice[at]] * np.concatenate([one.recall.gains for one in voices]))
     probability[~np.concatenate([one.profile.is_shown for one in voices])] = -1.0
     return TypedWords(voice, ids, probability, bounds)
 

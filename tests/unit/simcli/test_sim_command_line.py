@@ -51,6 +51,23 @@ def test_a_pretrained_checkpoint_is_measured_beside_the_baselines(chat: Path, tm
     assert report["models"]["trigram"]["recall_at_1"]["micro"] > 0.5
 
 
+def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(chat: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "drift.png"
+
+    done = keyflock_sim(
+        "drift", "--data", str(chat), "--by", "synthetic", "--size", "tiny", "--versions", "2",
+        "--users", "2", "--min-words", "100", "--refit-every", "2", "--picture", str(picture), "--json",
+        cache=tmp_path,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["users"], figures["changes"], figures["refit_every"]) == (2, 2, 2)
+    assert list(figures["policies"]) == ["drop", "keep", "map", "refit", "map and refit"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "people" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [

@@ -370,6 +370,8 @@ def _toml_value(value: object) -> str:
             return f'"{value}"'
         case list():
             return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        case dict():
+            return "{ " + ", ".join(f"{name} = {_toml_value(item)}" for name, item in value.items()) + " }"
         case _:
             return repr(value)
 

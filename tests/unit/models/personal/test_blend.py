@@ -41,7 +41,7 @@ def history_of(*sentences: list[int]) -> UserHistory:
 
 def test_probabilities_are_mixed() -> None:
     prediction = HistoryPrediction(
-        np.array([5, 6], np.int32), np.array([0.3, 0.1]), 0.6, np.array([0.0, 1.0]), 2
+        np.array([5, 6], np.int32), np.array([0.3, 0.1]), 0.6, np.array([0.0, 1.0]), np.array([0.5, 0.5]), 2
     )
     weights = mixture(trunk=0.5, ngram=0.3, cache=0.2)
 
