@@ -23,7 +23,7 @@ class DriftOptions:
     step_ratio: float = 0.03
     refit_every: int = 10
     users: int = 24
-    min_words: int = 300
+    min_words: int = 500
     max_words: int = 1_500
     seed: int = 0
     size: str = "small"

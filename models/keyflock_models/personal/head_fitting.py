@@ -18,6 +18,9 @@ from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import MAX_BIASES, MAX_RANK, PersonalHead
 from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
 
+#: On fewer words a head learns its user's accidents: on chat, of a median of 150 words a user, heads alone
+#: lost 4 % in recall@3, early stopping notwithstanding.
+MIN_PLACES: Final = 300
 #: Places are filled up to a multiple of this: one compiled program for each.
 _PLACES: Final = 256
 
@@ -75,12 +78,12 @@ def fit_head(
         space: The trunk's feature space.
         seed: Of the adapter's first values.
     Edge cases:
-        fewer than 20 places that teach -> None
+        fewer than ``MIN_PLACES`` places that teach -> None
     """
     teaches = (targets > OOV) & (targets < len(embedding))
     states, targets = states[teaches], targets[teaches]
     boundary = round(len(targets) * (1.0 - settings.held_out_ratio))
-    if len(targets) < 20 or boundary in {0, len(targets)}:
+    if len(targets) < MIN_PLACES or boundary in {0, len(targets)}:
         return None
     words, counts = np.unique(targets[:boundary], return_counts=True)
     chosen = np.sort(words[np.argsort(-counts, kind="stable")[: settings.biases]]).astype(np.int32)

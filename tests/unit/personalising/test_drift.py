@@ -45,7 +45,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Drift:
     versions = TrunkVersions(tuple(shelf.publish(body) for body in bodies), CONFIG, vocabulary)
     maps = tuple(FitMaps(versions, (1, 2, 3)).run(shelf))
     users = (
-        UserMessages("a", ("you and the people of it say so",) * 30, ("you and the people of it",) * 4),
+        UserMessages("a", ("you and the people of it say so",) * 60, ("you and the people of it",) * 4),
         UserMessages("b", ("so",), ("it is so", "xylo it")),
     )
     figures = DriftUsers(versions, maps, users, refit_every=2).run(shelf)

@@ -106,7 +106,7 @@ def test_every_phones_evidence_has_the_same_size(workers: Here) -> None:
 
 
 def test_nothing_of_the_head_the_words_or_the_counts_is_in_it(workers: Here) -> None:
-    messages = habits(1)
+    messages = habits(1, messages=120)
     container = job(workers, messages).run(workers.shelf)
     model = PersonalModel.new(VOCABULARY, *priors_of(PLAN.prior))
     weights = checkpoint().weights

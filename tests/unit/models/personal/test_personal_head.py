@@ -87,7 +87,7 @@ def test_a_head_that_does_not_help_later_is_not_kept() -> None:
 
 
 def test_a_few_words_make_no_head() -> None:
-    states, targets = user_text(19, favourite=7)
+    states, targets = user_text(299, favourite=7)
 
     assert fit_head(states, targets, *trunk(), HeadSettings(), space=SPACE, seed=0) is None
 
