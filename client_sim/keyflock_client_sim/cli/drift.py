@@ -32,7 +32,7 @@ def drift(
     ] = 0.03,
     refit_every: Annotated[int, typer.Option(min=1, help="Versions from one refit to the next.")] = 10,
     users: Annotated[int, typer.Option(min=1, help="Users measured, at most.")] = 24,
-    min_words: Annotated[int, typer.Option(min=20, help="Users with fewer words are left out.")] = 300,
+    min_words: Annotated[int, typer.Option(min=20, help="Users with fewer words are left out.")] = 500,
     max_words: Annotated[int, typer.Option(min=100, help="Only so many of a user's latest words.")] = 1_500,
     seed: Annotated[int, typer.Option(help="Decides who is measured, and synthetic steps.")] = 0,
     size: Annotated[str, typer.Option(help="With train: full, medium, small or tiny.")] = "small",
@@ -50,9 +50,9 @@ def drift(
 
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.demo.options import DemoError
-    from keyflock_client_sim.personalising.drift import run
-    from keyflock_client_sim.personalising.drift_options import DriftOptions
-    from keyflock_client_sim.personalising.options import PersonaliseError
+    from keyflock_client_sim.studies.drift import run
+    from keyflock_client_sim.studies.drift_options import DriftOptions
+    from keyflock_client_sim.studies.personalise_options import PersonaliseError
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
 

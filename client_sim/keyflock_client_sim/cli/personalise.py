@@ -54,8 +54,8 @@ def personalise(
 
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.demo.options import DemoError
-    from keyflock_client_sim.personalising.options import PersonaliseError, PersonaliseOptions
-    from keyflock_client_sim.personalising.run import run
+    from keyflock_client_sim.studies.personalise import run
+    from keyflock_client_sim.studies.personalise_options import PersonaliseError, PersonaliseOptions
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
 

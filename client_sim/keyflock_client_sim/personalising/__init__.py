@@ -1,9 +1,11 @@
 """What personalisation is worth: a keyboard learns from its user's earlier messages, the later ones judge.
 
-arms      what is compared: the trunk, each expert alone, blends
-typist    one user: learn, then be judged on what comes later
-jobs      some users, as a job for a worker
-trunk     the shared model, federated on other users of the same text
-figures   all users: means, shares, intervals
-report    the table, the JSON line; pictures draws
+users            who is measured, and where a user's text is cut in time
+reader           the trunk as a user's phone has it
+learning         one user's messages in their order: judge, learn, fit the head
+arms             what is compared: the trunk, each expert alone, blends
+typist           one user: learn, then be judged on what comes later
+jobs, measuring  users as jobs for workers, and all of them
+figures          means, shares, intervals; report prints them, pictures draws
+evidence_job, personal_trainer  what a phone tells a ``personalize`` round, and nothing else
 """

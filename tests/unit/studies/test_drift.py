@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from keyflock_client_sim.personalising.drift_report import Drift
-from keyflock_client_sim.personalising.drift_users import (
+from keyflock_client_sim.personalising.users import UserMessages
+from keyflock_client_sim.studies.drift_report import Drift
+from keyflock_client_sim.studies.drift_users import (
     DROP,
     KEEP,
     MAP,
@@ -17,13 +18,12 @@ from keyflock_client_sim.personalising.drift_users import (
     DriftFigures,
     DriftUsers,
 )
-from keyflock_client_sim.personalising.drift_versions import (
+from keyflock_client_sim.studies.drift_versions import (
     FitMaps,
     MeasureSteps,
     TrunkVersions,
     random_steps,
 )
-from keyflock_client_sim.personalising.users import UserMessages
 from keyflock_client_sim.training.shelf import ModelShelf
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig

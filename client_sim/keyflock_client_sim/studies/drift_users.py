@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from keyflock_client_sim.personalising.drift_versions import TrunkVersions, maps_of
 from keyflock_client_sim.personalising.reader import Reading, TrunkReader
 from keyflock_client_sim.personalising.users import UserMessages
+from keyflock_client_sim.studies.drift_versions import TrunkVersions, maps_of
 from keyflock_client_sim.training.shelf import ModelShelf
 from keyflock_models.arrays import F32, F64
 from keyflock_models.personal.head import PersonalHead

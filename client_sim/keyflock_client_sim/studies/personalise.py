@@ -14,12 +14,12 @@ from keyflock_client_sim.demo.starting_point import read_checkpoint
 from keyflock_client_sim.measuring.evaluation import published
 from keyflock_client_sim.personalising.figures import Personalisation
 from keyflock_client_sim.personalising.measuring import Priors, learned_priors, measure
-from keyflock_client_sim.personalising.options import TRAIN, PersonaliseError, PersonaliseOptions
 from keyflock_client_sim.personalising.report import print_report
-from keyflock_client_sim.personalising.trunk import TrunkOrder, federated
 from keyflock_client_sim.personalising.users import cut_in_time, dealt_anew, halves
 from keyflock_client_sim.pretraining.kept import pretrained
 from keyflock_client_sim.pretraining.order import PretrainingOrder
+from keyflock_client_sim.studies.personalise_options import TRAIN, PersonaliseError, PersonaliseOptions
+from keyflock_client_sim.studies.trunk import TrunkOrder, federated
 from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig

@@ -6,8 +6,8 @@ from typing import Final
 import matplotlib as mpl
 import numpy as np
 
-from keyflock_client_sim.personalising.drift_report import Drift
-from keyflock_client_sim.personalising.drift_users import DROP, KEEP, MAP, MAP_AND_REFIT, REFIT
+from keyflock_client_sim.studies.drift_report import Drift
+from keyflock_client_sim.studies.drift_users import DROP, KEEP, MAP, MAP_AND_REFIT, REFIT
 
 _STYLES: Final = {
     DROP: ("grey", "-"),

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keyflock_client_sim.personalising.drift_users import DROP, POLICIES, DriftFigures
+from keyflock_client_sim.studies.drift_users import DROP, POLICIES, DriftFigures
 from keyflock_models.arrays import F64
 
 #: Rows of the table, besides the last version.

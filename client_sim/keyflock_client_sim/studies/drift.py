@@ -17,20 +17,20 @@ from keyflock_client_sim.cache_folder import user_cache_folder
 from keyflock_client_sim.corpora.sources import read_corpus
 from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.demo.starting_point import read_checkpoint
-from keyflock_client_sim.personalising.drift_options import FEDERATED, DriftOptions
-from keyflock_client_sim.personalising.drift_report import Drift, print_drift
-from keyflock_client_sim.personalising.drift_users import DriftUsers
-from keyflock_client_sim.personalising.drift_versions import (
+from keyflock_client_sim.personalising.users import UserMessages, cut_in_time, halves
+from keyflock_client_sim.pretraining.kept import pretrained
+from keyflock_client_sim.pretraining.order import PretrainingOrder
+from keyflock_client_sim.studies.drift_options import FEDERATED, DriftOptions
+from keyflock_client_sim.studies.drift_report import Drift, print_drift
+from keyflock_client_sim.studies.drift_users import DriftUsers
+from keyflock_client_sim.studies.drift_versions import (
     FitMaps,
     MeasureSteps,
     TrunkVersions,
     random_steps,
 )
-from keyflock_client_sim.personalising.options import TRAIN, PersonaliseError
-from keyflock_client_sim.personalising.trunk import TrunkOrder, federated_versions
-from keyflock_client_sim.personalising.users import UserMessages, cut_in_time, halves
-from keyflock_client_sim.pretraining.kept import pretrained
-from keyflock_client_sim.pretraining.order import PretrainingOrder
+from keyflock_client_sim.studies.personalise_options import TRAIN, PersonaliseError
+from keyflock_client_sim.studies.trunk import TrunkOrder, federated_versions
 from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig
@@ -147,7 +147,7 @@ async def _bodies(
 def _draw(found: Drift, picture: Path | None, console: Console, title: str) -> None:
     place = picture or Path(tempfile.mkdtemp(prefix="keyflock-drift-")) / "drift.png"
     try:
-        from keyflock_client_sim.personalising.drift_picture import save_drift
+        from keyflock_client_sim.studies.drift_picture import save_drift
 
         save_drift(found, place, title=title)
         console.print(f"picture               {place}", soft_wrap=True)
