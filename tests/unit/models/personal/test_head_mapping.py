@@ -93,7 +93,7 @@ def test_a_rotation_of_the_state_space_is_undone(sixty: Vocabulary) -> None:
     old, new = trunk_of(tensors_of(), sixty), trunk_of(rotated(tensors_of()), sixty)
     head = head_on(old)
 
-    mapped = map_head(head, fit_head_map(old, new, ridge=1e-7))
+    mapped = map_head(head, fit_head_map(old, new, state_ridge=1e-7, output_ridge=1e-7))
 
     np.testing.assert_allclose(says(new, mapped), says(old, head), atol=1e-3)
     kept = replace(head, space=feature_space(new.weights))
@@ -103,7 +103,7 @@ def test_a_rotation_of_the_state_space_is_undone(sixty: Vocabulary) -> None:
 def test_a_firm_ridge_leaves_the_head_as_it_is(sixty: Vocabulary) -> None:
     old, new = trunk_of(tensors_of(), sixty), trunk_of(rotated(tensors_of()), sixty)
 
-    found = fit_head_map(old, new, ridge=1e9)
+    found = fit_head_map(old, new, state_ridge=1e9, output_ridge=1e9)
 
     np.testing.assert_allclose(found.states, np.eye(WIDTH), atol=1e-6)
     np.testing.assert_allclose(found.outputs, np.eye(WIDTH), atol=1e-6)
