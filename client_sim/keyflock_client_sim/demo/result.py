@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+from keyflock_client_sim.personalising.figures import Personalisation
 from keyflock_models.bootstrap import Comparison
 
 FLOAT32_BYTES = 4
@@ -62,6 +63,8 @@ class DemoResult:
     held_out_devices: int
     pretrain_s: float
     seconds: float
+    #: Of held-out phones on the last version; None where none has words enough.
+    personal: Personalisation | None = None
 
     @property
     def fp32_bytes(self) -> int:
@@ -98,6 +101,7 @@ class DemoResult:
             "held_out_devices": self.held_out_devices,
             "pretrain_s": round(self.pretrain_s, 1),
             "seconds": round(self.seconds, 1),
+            "personalisation": None if self.personal is None else self.personal.headline(),
             "curve": curve(self.rounds, self.start_at_a_glance),
         }
 

@@ -24,6 +24,7 @@ from keyflock_client_sim.demo.display import Display
 from keyflock_client_sim.demo.folder import DemoFolder
 from keyflock_client_sim.demo.judge import Downloads, Judge, recall_of
 from keyflock_client_sim.demo.options import DemoError, DemoOptions
+from keyflock_client_sim.demo.personal import personalised
 from keyflock_client_sim.demo.result import DemoResult
 from keyflock_client_sim.demo.rounds import Ledger, Rounds
 from keyflock_client_sim.demo.server_process import ServerProcess, running_server
@@ -49,7 +50,7 @@ INSTALLATION: Final = Installation(population=PopulationName(POPULATION), app_bu
 #: Phones whose mean delta tells what compression costs.
 ERROR_COHORT: Final = 16
 #: Kept for the judgement, out of the time for the whole run.
-JUDGEMENT_S: Final = 20.0
+JUDGEMENT_S: Final = 55.0
 
 
 def run_demo(
@@ -131,6 +132,8 @@ class _Demo:
             end, error = await asyncio.gather(
                 judge.in_full(rows[-1].version), self._cohort_error(pool, judge, task, text, rows[-1].version)
             )
+            self.display.begin("learning each user's own words")
+            personal = await personalised(pool, await judge.published(rows[-1].version), parts)
             counted = sum(view.counted for view in await admin.rounds(task.name))
         return DemoResult(
             rounds=rows,
@@ -150,6 +153,7 @@ class _Demo:
             held_out_devices=text.held_out_phones,
             pretrain_s=pretrain_s,
             seconds=self.clock() - self.began_at_s,
+            personal=personal,
         )
 
     async def _version_0(self, start: StartingPoint, pool: WorkerPool) -> Checkpoint:

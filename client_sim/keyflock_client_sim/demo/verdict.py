@@ -5,6 +5,7 @@ from rich.table import Table
 
 from keyflock_client_sim.demo.result import DemoResult, Recall
 from keyflock_client_sim.demo.table import byte_size, percent
+from keyflock_client_sim.personalising.report import print_short
 from keyflock_models.bootstrap import Comparison
 
 
@@ -38,6 +39,8 @@ def print_verdict(result: DemoResult, console: Console) -> None:
         f"books                 {result.reports_acked:,} reports acknowledged, "
         f"{result.reports_counted:,} counted {'[green]✓[/]' if equal else '[bold red]they differ[/]'}"
     )
+    if result.personal is not None:
+        print_short(result.personal, console)
     learned = result.gain_at_1.low > 0
     console.print(
         "[bold green]The phones learned.[/]"

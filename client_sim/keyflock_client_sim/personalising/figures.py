@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from keyflock_client_sim.personalising.arms import GLOBAL, PRODUCT
+from keyflock_client_sim.personalising.arms import GLOBAL, ONLINE, PRODUCT
 from keyflock_client_sim.personalising.typist import ArmFigures, UserFigures
 from keyflock_models.arrays import F64
 from keyflock_models.bootstrap import Comparison, paired_bootstrap
@@ -85,22 +85,29 @@ class Personalisation:
                 points.append(CurvePoint(high, float(trunk), float(blend), len(there)))
         return points
 
+    def headline(self) -> dict[str, object]:
+        """The six figures that matter, means over users."""
+        return {
+            "users": len(self.users),
+            "global_recall_at_3": self.measure(GLOBAL, "at_3").mean,
+            "blended_recall_at_3": self.measure(PRODUCT, "at_3").mean,
+            "relative_gain": self.relative_gain(),
+            "share_hurt": self.share_hurt,
+            "p5_gain": float(np.percentile(self.gain(), 5)),
+        }
+
     def summary(self) -> dict[str, object]:
         """What ``--json`` prints."""
         interval = self.compared()
         return {
-            "users": len(self.users),
+            **self.headline(),
             "words": sum(user.words for user in self.users),
-            "global_recall_at_3": self.measure(GLOBAL, "at_3").mean,
-            "blended_recall_at_3": self.measure(PRODUCT, "at_3").mean,
-            "relative_gain": self.relative_gain(),
             "gain_points": 100.0 * interval.difference,
             "gain_points_low": 100.0 * interval.low,
             "gain_points_high": 100.0 * interval.high,
             "share_open": self.share_open,
-            "share_hurt": self.share_hurt,
             "share_lower": self.share_lower,
-            "p5_gain": float(np.percentile(self.gain(), 5)),
+            "still_learning_relative_gain": self.relative_gain(ONLINE),
             "arms": {
                 arm: {
                     "recall_at_1": self.measure(arm, "at_1").mean,

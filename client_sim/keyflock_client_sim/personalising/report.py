@@ -1,5 +1,8 @@
 """The table of what personalisation gives, for a reader; the JSON line is `Personalisation.summary`."""
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -7,17 +10,40 @@ from rich.table import Table
 from keyflock_client_sim.personalising.arms import BLEND, GLOBAL, ONLINE, PRODUCT
 from keyflock_client_sim.personalising.figures import HARM_POINTS, Personalisation
 
+#: The arms that tell the story; the others are ablations.
+_SHORT: Final = (GLOBAL, "head alone", "n-gram alone", BLEND, PRODUCT, ONLINE)
+_COLUMNS: Final = ("model", "recall@1", "recall@3", "of global", "all words @3", "MRR@10", "ppl", "KSR")
+
+
+def print_short(found: Personalisation, console: Console) -> None:
+    """Prints what personalisation gave, in one table of six rows."""
+    _print_table(found, console, f"each of {len(found.users)} users, on their own later text", _SHORT, 4)
+    _print_gain(found, console)
+    _print_harm(found, console)
+
 
 def print_report(found: Personalisation, console: Console, *, title: str) -> None:
     """Prints every arm, then what it means for users."""
-    table = Table(title=f"{title} (means over users)")
-    columns = ("model", "recall@1", "recall@3", "of global", "all words @3", "MRR@10", "ppl", "KSR")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     arms = [GLOBAL, *(arm for arm in found.users[0].arms if arm not in {GLOBAL, PRODUCT, ONLINE, BLEND})]
-    for arm in (*arms, BLEND, PRODUCT, ONLINE):
-        table.add_row(*_row(found, arm), style="bold" if arm in {GLOBAL, PRODUCT} else "")
+    arms += [BLEND, PRODUCT, ONLINE]
+    _print_table(found, console, f"{title} (means over users)", arms, len(_COLUMNS))
+    _print_gain(found, console)
+    _print_harm(found, console)
+    _print_cost(found, console)
+
+
+def _print_table(
+    found: Personalisation, console: Console, title: str, arms: Sequence[str], columns: int
+) -> None:
+    table = Table(title=title)
+    for column in _COLUMNS[:columns]:
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    for arm in arms:
+        table.add_row(*_row(found, arm)[:columns], style="bold" if arm in {GLOBAL, PRODUCT} else "")
     console.print(table)
+
+
+def _print_gain(found: Personalisation, console: Console) -> None:
     gain, interval = found.gain(), found.compared()
     p5, p50, p95 = np.percentile(gain, [5, 50, 95])
     console.print(
@@ -27,12 +53,18 @@ def print_report(found: Personalisation, console: Console, *, title: str) -> Non
         f"(95 % paired bootstrap over users); p5 {p5:+.2f}, p50 {p50:+.2f}, p95 {p95:+.2f}",
         soft_wrap=True,
     )
+
+
+def _print_harm(found: Personalisation, console: Console) -> None:
     console.print(
         f"do no harm            gate open for {100 * found.share_open:.0f} % of {len(found.users)} users; "
         f"hurt with evidence {100 * found.share_hurt:.1f} %, lower by {HARM_POINTS} points or more, chance "
         f"included, {100 * found.share_lower:.1f} %",
         soft_wrap=True,
     )
+
+
+def _print_cost(found: Personalisation, console: Console) -> None:
     milliseconds = float(np.median([user.ms_per_word for user in found.users]))
     sizes = np.array([user.state_bytes for user in found.users])
     console.print(

@@ -121,8 +121,9 @@ def blended(
         end_id: One past the largest extended id.
         head: The trunk's with the user's head on it, shape (T, V); None: the trunk speaks.
     Returns:
-        Shape (T, end_id). What the trunk and the head give to OOV is shared by the personal words, as often
-        as each was typed: it cannot be shown otherwise.
+        Shape (T, end_id). What the network gives to OOV stays there, and is shown to nobody: handed to the
+        user's own words it pushed the same few of them into every place (measured on 80 users' text
+        messages: +21 % in recall@3 over the trunk with it, +26 % without).
     """
     size = trunk.shape[1]
     block = np.zeros((len(trunk), end_id), np.float32)
@@ -136,11 +137,6 @@ def blended(
         share = mixture[TRUNK] + mixture[HEAD] + mixture[NGRAM] * prediction.floor
         np.multiply(neural, np.float32(share), out=row[:size])
         counted = mixture[NGRAM] * prediction.ngram + mixture[CACHE] * prediction.cache
-        is_own = prediction.ids >= size
-        if is_own.any():
-            use = prediction.uses[is_own]
-            counted[is_own] += share * float(neural[OOV]) * use / max(float(use.sum()), 1e-12)
-            row[OOV] = 0.0
         row[prediction.ids] += counted.astype(np.float32)
     return block
 

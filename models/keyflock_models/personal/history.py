@@ -46,8 +46,6 @@ class HistoryPrediction:
     floor: float
     #: Of the cache; they add up to 1. Shape (N,).
     cache: F64
-    #: How often each word was typed, of all words typed; they add up to 1. Shape (N,).
-    uses: F64
     #: How well the history matches here: the index of a blend's bucket.
     match: int
 
@@ -138,27 +136,24 @@ class UserHistory:
                 match = match_of(order, seen)
         return HistoryRecall(match, floor, np.array(places, np.int32), np.array(gains))
 
-    def words_typed(self) -> tuple[I32, F64, F64]:
-        """Ids in the order of their first use; how often, and how recently. Shape (N,) each.
-
-        The latter two add up to 1.
-        """
+    def words_typed(self) -> tuple[I32, F64]:
+        """Ids in the order of their first use, and the cache's probabilities. Shape (N,) each."""
         count = len(self._place)
-        uses, cache = self._unigrams[:count], self._cache[:count]
-        uses = uses / max(float(uses.sum()), 1e-300)
-        recent = float(cache.sum())
-        # Nothing recent is left where the newest words were forgotten: then all of it counts.
-        return self._ids[:count].copy(), uses, cache / recent if recent > 0.0 else uses
+        cache = self._cache[:count]
+        if not cache.any():
+            # Nothing recent is left where the newest words were forgotten: then all of it counts.
+            cache = self._unigrams[:count]
+        return self._ids[:count].copy(), cache / max(float(cache.sum()), 1e-300)
 
     def predict(self, before: int, last: int) -> HistoryPrediction | None:
         """Of the word after these two; BOS where there is none. None: nothing was typed yet."""
         recall = self.recall(before, last)
         if recall is None:
             return None
-        ids, uses, cache = self.words_typed()
+        ids, cache = self.words_typed()
         ngram = np.zeros(len(ids))
         np.add.at(ngram, recall.places, recall.gains)
-        return HistoryPrediction(ids, ngram, recall.floor, cache, uses, recall.match)
+        return HistoryPrediction(ids, ngram, recall.floor, cache, recall.match)
 
     def forget(self, word: int) -> None:
         """Remove a word from every count, as a word and as a context.

@@ -54,7 +54,6 @@ class HistoryIndex:
 
     #: Shape (N,).
     ids: I32
-    uses: F32
     cache: F32
     _bigrams: _Contexts
     _trigrams: _Contexts
@@ -63,10 +62,9 @@ class HistoryIndex:
     def of(cls, history: UserHistory) -> Self:
         """An index of what was typed so far."""
         state = {name: np.asarray(value) for name, value in history.to_state().items()}
-        ids, uses, cache = history.words_typed()
+        ids, cache = history.words_typed()
         return cls(
             ids,
-            uses.astype(np.float32),
             cache.astype(np.float32),
             _Contexts.of(state["bigrams"], state["bigrams_worth"]),
             _Contexts.of(state["trigrams"], state["trigrams_worth"]),

@@ -10,7 +10,6 @@ from keyflock_models.arrays import F32, F64, I32, I64
 from keyflock_models.personal.blend import CACHE, HEAD, NGRAM, TRUNK
 from keyflock_models.personal.history import HistoryRecall
 from keyflock_models.serving.profile import ServingProfile
-from keyflock_models.special_tokens import OOV
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,16 +64,12 @@ def typed_words(voices: Sequence[Voice], network: F32) -> TypedWords:
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     voice = np.repeat(np.arange(len(voices), dtype=np.int32), lengths)
     ids = np.concatenate([one.ids for one in histories])
+    is_public = ids < size
     neural = network.ravel()[
-        np.repeat(np.array([one.row * size for one in voices]), lengths) + np.minimum(ids, size - 1)
+        np.repeat(np.array([one.row * size for one in voices]), lengths) + np.where(is_public, ids, 0)
     ]
-    own = np.flatnonzero(ids >= size)
-    if own.size:
-        # What the network gives to words it does not know is shared by those of the user.
-        uses = np.concatenate([one.uses for one in histories])[own]
-        all_uses = np.bincount(voice[own], weights=uses, minlength=len(voices))
-        to_unknown = network[[one.row for one in voices], OOV] / np.maximum(all_uses, 1e-12)
-        neural[own] = to_unknown[voice[own]] * uses
+    # The network knows nothing of the users' own words.
+    neural *= is_public
     probability = _spread([one.network for one in voices], lengths) * neural
     by_cache = _spread([one.mixture[CACHE] for one in voices], lengths)
     probability += by_cache * np.concatenate([one.cache for one in histories])

@@ -41,7 +41,7 @@ def history_of(*sentences: list[int]) -> UserHistory:
 
 def test_probabilities_are_mixed() -> None:
     prediction = HistoryPrediction(
-        np.array([5, 6], np.int32), np.array([0.3, 0.1]), 0.6, np.array([0.0, 1.0]), np.array([0.5, 0.5]), 2
+        np.array([5, 6], np.int32), np.array([0.3, 0.1]), 0.6, np.array([0.0, 1.0]), 2
     )
     weights = mixture(trunk=0.5, ngram=0.3, cache=0.2)
 
@@ -89,16 +89,15 @@ def test_every_blend_adds_up_to_one(
     assert (row >= 0).all()
 
 
-def test_personal_words_share_what_the_trunk_gives_to_unknown_words() -> None:
-    trunk = even()
+def test_what_the_network_gives_to_unknown_words_stays_there() -> None:
     prediction = history_of([SIZE, SIZE, SIZE, SIZE + 1]).predict(9, 9)
-    weights = mixture(trunk=1.0)
 
-    row = blended(trunk, [prediction], weights, SIZE + 2)[0]
+    row = blended(even(), [prediction], mixture(trunk=0.5, cache=0.5), SIZE + 2)[0]
 
-    assert row[OOV] == 0.0
-    assert row[SIZE] == pytest.approx(0.75 / SIZE, rel=1e-3)
-    assert row[SIZE + 1] == pytest.approx(0.25 / SIZE, rel=1e-3)
+    assert row[OOV] == pytest.approx(0.5 / SIZE)
+    # The cache's half is shared by the two words that were typed, as recently as each was.
+    assert row[SIZE] + row[SIZE + 1] == pytest.approx(0.5)
+    assert row[SIZE] > row[SIZE + 1]
 
 
 def test_weights_begin_as_the_populations() -> None:

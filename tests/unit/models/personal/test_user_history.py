@@ -47,7 +47,6 @@ def test_everything_adds_up_to_one(sentences: list[list[int]], before: int, last
         return
     assert prediction.ngram.sum() + prediction.floor == pytest.approx(1.0)
     assert prediction.cache.sum() == pytest.approx(1.0)
-    assert prediction.uses.sum() == pytest.approx(1.0)
     assert (prediction.ngram >= 0).all()
     assert 0 <= prediction.match < MATCHES
 
