@@ -10,6 +10,7 @@ from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, ra
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import read_head_keys
+from keyflock_server.heads.maps import HeadMaps
 from keyflock_server.heads.reader import Languages
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
@@ -156,6 +157,7 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
     )
     languages = Languages(coordinator)
     lifecycles: list[Lifecycle] = []
+    maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
         heads = Heads(store, head_keys, keys.derived("head owners"), languages, clock)
@@ -164,11 +166,13 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
         if heads is not None:
             profiles = Profiles(heads, languages, clock, metrics, settings.max_profiles)
             heads.on_change = profiles.drop
-        suggestions = SuggestionDesk(Released(coordinator, languages, may_show), profiles, clock, metrics)
+        suggestions = SuggestionDesk(
+            Released(coordinator, languages, maps, may_show), profiles, clock, metrics
+        )
         lifecycles.append(suggestions)
     sdk = SdkEndpoints(
         coordinator,
-        PersonalCalls(heads, suggestions),
+        PersonalCalls(maps, heads, suggestions),
         device_tokens=DeviceTokens(
             keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
         ),

@@ -180,6 +180,10 @@ class ScriptedService:
         self.note("erase", device)
         return HeadErased(heads=2, is_scrubbed=False)
 
+    async def to(self, population: PopulationName, version: int) -> Download:
+        self.note("head_map", (population, version))
+        return Download(b"map bytes", hashlib.sha256(b"map bytes").digest())
+
     async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
         self.note("suggest", (identity, request))
         words = (Suggestion(word="the", probability=0.5),)
@@ -301,7 +305,7 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     keys = SigningKeys.of(bytes(range(32)))
     endpoints = SdkEndpoints(
         service,
-        PersonalCalls(service, service),
+        PersonalCalls(service, service, service),
         device_tokens=DeviceTokens(keys, ttl_s=3600.0),
         assignment_tokens=AssignmentTokens(keys),
         attestation=AcceptAll(),

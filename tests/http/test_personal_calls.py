@@ -110,7 +110,7 @@ async def test_a_question_is_asked_as_it_came(door: Door) -> None:
 
 
 async def test_what_the_operator_did_not_ask_for_is_off_and_says_so() -> None:
-    nothing = PersonalCalls(None, None)
+    nothing = PersonalCalls(None, None, None)  # type: ignore[arg-type]
 
     for call in (nothing.get_head, nothing.put_head, nothing.delete_head, nothing.suggest):
         with pytest.raises(Exception, match="was started without --") as refused:

@@ -1,6 +1,7 @@
 """One user's personal model, laid out for lookups: made once, asked often, never changed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from keyflock_models.arrays import F64, Bool
 from keyflock_models.personal.blend import speaks_with_head, without_trunk
 from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.head_mapping import HeadMap, map_head
+from keyflock_models.personal.head_standing import HeadStanding
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.words import PersonalWords
 from keyflock_models.serving.history_index import HistoryIndex
@@ -24,8 +27,10 @@ class ServingProfile:
     is_shown: Bool
     is_open: bool
     head: PersonalHead | None
-    #: Shape (MATCHES, experts).
+    #: As learned, and with the head's share reduced by its age. Shape (MATCHES, experts).
+    _learned: F64
     weights: F64
+    _standing: HeadStanding
 
     @classmethod
     def of(cls, model: PersonalModel, index: VocabularyIndex) -> Self:
@@ -42,7 +47,34 @@ class ServingProfile:
         is_shown = np.empty(len(ids), np.bool_)
         is_shown[~is_own] = index.is_shown[ids[~is_own]]
         is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
-        return cls(model.words, history, is_shown, model.gate.is_open, model.head, model.mixtures())
+        standing = replace(model.standing)
+        return cls(
+            model.words,
+            history,
+            is_shown,
+            model.gate.is_open,
+            model.head,
+            model.weights.current(),
+            standing.discounted(model.weights.current()),
+            standing,
+        )
+
+    def following(self, space: str, maps: Mapping[str, HeadMap]) -> Self:
+        """The profile where the network is of this feature space: with its head mapped, if a map is there.
+
+        As `PersonalModel.follow`: a mapped head is older, and its weight less.
+        """
+        if self.head is None or self.head.space == space or self.head.space not in maps:
+            return self
+        head_map = maps[self.head.space]
+        standing = replace(self._standing)
+        standing.trunk_changed(head_map.steps)
+        return replace(
+            self,
+            head=map_head(self.head, head_map),
+            weights=standing.discounted(self._learned),
+            _standing=standing,
+        )
 
     def mixture(self, match: int, space: str, *, is_personal: bool) -> F64:
         """The weights at a place, shape (experts,), where the network is of this feature space."""

@@ -33,6 +33,13 @@ class Admission:
             raise missing(calls.ASSIGNMENT_HEADER)
         return self.assignment
 
+    def version(self) -> int:
+        """The model version in the path; raises Refused ``model_unknown`` for what is no number."""
+        version = self.parts["version"]
+        if not (version.isascii() and version.isdigit() and len(version) <= 10):
+            raise Refused(ProblemCode.MODEL_UNKNOWN, "A model version is a number.")
+        return int(version)
+
     def own_population(self) -> PopulationName:
         """The population in the path, which must be the device's own; raises Refused ``forbidden``."""
         population = self.identity.population

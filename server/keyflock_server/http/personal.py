@@ -1,11 +1,10 @@
 """The calls about one person's model: store a head, get it back, delete it; ask for suggestions."""
 
-from typing import Final
-
+from keyflock_server.http import caching
 from keyflock_server.http.admission import Admission
 from keyflock_server.http.documents import MSGPACK
 from keyflock_server.http.plane import with_header
-from keyflock_server.http.services import HeadService, SuggestionService
+from keyflock_server.http.services import HeadMapService, HeadService, SuggestionService
 from keyflock_server.http.tagged import tagged
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Response
@@ -13,18 +12,20 @@ from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import HeadErased, SuggestionRequest
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
-_PRIVATE: Final = "private, no-cache"
-
 
 class PersonalCalls:
     """What the phones' endpoints do with a person's model.
 
     Args:
+        maps: From heads of one version to heads of the next.
         heads: The store; None where the operator gave no keys.
         suggestions: Answers keyboards; None where the operator did not ask for it.
     """
 
-    def __init__(self, heads: HeadService | None, suggestions: SuggestionService | None) -> None:
+    def __init__(
+        self, maps: HeadMapService, heads: HeadService | None, suggestions: SuggestionService | None
+    ) -> None:
+        self._maps = maps
         self._heads = heads
         self._suggestions = suggestions
 
@@ -32,7 +33,7 @@ class PersonalCalls:
         """``GET /v1/heads/{population}``."""
         heads = self._opened(admission)
         found = await heads.get(admission.identity)
-        return tagged(admission.headers, found.data, found.tag, calls.HEAD_MEDIA_TYPE, _PRIVATE)
+        return tagged(admission.headers, found.data, found.tag, calls.HEAD_MEDIA_TYPE, caching.REVALIDATED)
 
     async def put_head(self, admission: Admission, body: bytes) -> Response:
         """``PUT /v1/heads/{population}``."""
@@ -44,6 +45,13 @@ class PersonalCalls:
         """``DELETE /v1/heads/{population}``."""
         heads = self._opened(admission)
         return MSGPACK.answer(await heads.delete(admission.identity))
+
+    async def head_map(self, admission: Admission, _body: bytes) -> Response:
+        """``GET /v1/models/{version}/head-map``."""
+        found = await self._maps.to(admission.identity.population, admission.version())
+        return tagged(
+            admission.headers, found.body, found.digest, calls.HEAD_MAP_MEDIA_TYPE, caching.IMMUTABLE
+        )
 
     async def suggest(self, admission: Admission, body: bytes) -> Response:
         """``POST /v1/suggestions``."""

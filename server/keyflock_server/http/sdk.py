@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from keyflock_server.http import caching
 from keyflock_server.http.admission import Admission, missing
 from keyflock_server.http.documents import MSGPACK
 from keyflock_server.http.personal import PersonalCalls
@@ -32,10 +33,6 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.telemetry.metrics import Metrics
-
-#: The address of a model is the same in every population, so only the phone itself may keep it.
-IMMUTABLE: Final = "private, max-age=31536000, immutable"
-REVALIDATED: Final = "private, no-cache"
 
 T = TypeVar("T")
 
@@ -98,6 +95,7 @@ class SdkEndpoints(Plane[Call, Admission]):
             calls.GET_HEAD.name: personal.get_head,
             calls.PUT_HEAD.name: personal.put_head,
             calls.DELETE_HEAD.name: personal.delete_head,
+            calls.HEAD_MAP.name: personal.head_map,
             calls.SUGGEST.name: personal.suggest,
         }
 
@@ -167,11 +165,10 @@ class SdkEndpoints(Plane[Call, Admission]):
         return MSGPACK.answer(answer)
 
     async def _model(self, admission: Admission, _body: bytes) -> Response:
-        version = admission.parts["version"]
-        if not (version.isascii() and version.isdigit() and len(version) <= 10):
-            raise Refused(ProblemCode.MODEL_UNKNOWN, "A model version is a number.")
-        download = await self._service.model(admission.identity.population, int(version))
-        return tagged(admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, IMMUTABLE)
+        download = await self._service.model(admission.identity.population, admission.version())
+        return tagged(
+            admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, caching.IMMUTABLE
+        )
 
     async def _release(self, admission: Admission, _body: bytes) -> Response:
         return MSGPACK.answer(await self._service.release(admission.own_population()))
@@ -179,7 +176,7 @@ class SdkEndpoints(Plane[Call, Admission]):
     async def _vocabulary(self, admission: Admission, _body: bytes) -> Response:
         words = await self._service.vocabulary(admission.own_population())
         digest = hashlib.sha256(words).digest()
-        return tagged(admission.headers, words, digest, calls.VOCABULARY_MEDIA_TYPE, REVALIDATED)
+        return tagged(admission.headers, words, digest, calls.VOCABULARY_MEDIA_TYPE, caching.REVALIDATED)
 
     async def _offer(self, admission: Admission, body: bytes) -> Response:
         return MSGPACK.answer(await self._service.offer(admission.claims, wire.decode(body, Offer)))

@@ -134,6 +134,28 @@ class HeadService(Protocol):
         ...
 
 
+class MapDownload(Protocol):
+    """A head map as phones download it."""
+
+    @property
+    def body(self) -> bytes:
+        """A container of ``encode_state``."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the body."""
+        ...
+
+
+class HeadMapService(Protocol):
+    """From heads of one version to heads of the next."""
+
+    async def to(self, population: PopulationName, version: int) -> MapDownload:
+        """The map from the version before to this one."""
+        ...
+
+
 class SuggestionService(Protocol):
     """What keyboards ask; raises ``Refused`` like ``SdkService``."""
 

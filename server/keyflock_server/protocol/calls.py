@@ -16,6 +16,7 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+msgpack"
 MODEL_MEDIA_TYPE: Final = "application/vnd.keyflock.model"
 VOCABULARY_MEDIA_TYPE: Final = "application/vnd.keyflock.vocabulary"
 HEAD_MEDIA_TYPE: Final = "application/vnd.keyflock.head"
+HEAD_MAP_MEDIA_TYPE: Final = "application/vnd.keyflock.head-map"
 ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
 
 SMALL_BODY_BYTES: Final = 65_536
@@ -43,7 +44,7 @@ class Call:
     path: str
     credential: Credential
     request: type[messages.Message] | None
-    #: None: the answer is raw bytes of MODEL_MEDIA_TYPE, VOCABULARY_MEDIA_TYPE or HEAD_MEDIA_TYPE.
+    #: None: the answer is raw bytes of a media type of its own.
     answer: type | None
     max_body_bytes: int = 0
     #: Of the request's body.
@@ -117,6 +118,7 @@ PUT_HEAD: Final = Call(
     HEAD_MEDIA_TYPE,
 )
 DELETE_HEAD: Final = Call("delete_head", "DELETE", _HEAD_PATH, Credential.DEVICE, None, messages.HeadErased)
+HEAD_MAP: Final = Call("head_map", "GET", "/v1/models/{version}/head-map", Credential.DEVICE, None, None)
 SUGGEST: Final = Call(
     "suggest",
     "POST",
@@ -140,6 +142,7 @@ CALLS: Final = (
     GET_HEAD,
     PUT_HEAD,
     DELETE_HEAD,
+    HEAD_MAP,
     SUGGEST,
 )
 

@@ -15,6 +15,7 @@ from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.door import Clock
+from keyflock_server.suggestions.released import ReleasedTrunk
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
@@ -52,21 +53,32 @@ class Profiles:
         self._owners: OrderedDict[DeviceId, _KnownOwner] = OrderedDict()
         self._profiles: OrderedDict[Owner, ServingProfile | None] = OrderedDict()
         #: Loads under way: who asks twice waits for the first.
-        self._loading: dict[Owner, asyncio.Task[ServingProfile | None]] = {}
+        self._loading: dict[Owner, asyncio.Task[None]] = {}
 
-    async def of(self, identity: DeviceIdentity, index: VocabularyIndex) -> ServingProfile | None:
-        """The profile of the phone's user; None when nothing readable is stored."""
+    async def of(self, identity: DeviceIdentity, released: ReleasedTrunk) -> ServingProfile | None:
+        """The profile of the phone's user, its head carried along to the released version where it can be.
+
+        Returns:
+            None when nothing readable is stored.
+        """
         owner = await self._owner(identity)
         if owner is None:
             return None
         if owner in self._profiles:
             self._profiles.move_to_end(owner)
             self._metrics.profiles.labels("hit").inc()
-            return self._profiles[owner]
-        if owner not in self._loading:
-            self._metrics.profiles.labels("load").inc()
-            self._loading[owner] = asyncio.create_task(self._load(identity.population, owner, index))
-        return await asyncio.shield(self._loading[owner])
+        else:
+            if owner not in self._loading:
+                self._metrics.profiles.labels("load").inc()
+                self._loading[owner] = asyncio.create_task(
+                    self._load(identity.population, owner, released.index)
+                )
+            await asyncio.shield(self._loading[owner])
+        profile = self._profiles.get(owner)
+        if profile is not None:
+            profile = profile.following(released.trunk.space, released.maps)
+            self._profiles[owner] = profile
+        return profile
 
     def drop(self, owner: Owner) -> None:
         """The owner's head is another one now, or none."""
@@ -89,9 +101,7 @@ class Profiles:
                 self._owners.popitem(last=False)
         return known.owner
 
-    async def _load(
-        self, population: PopulationName, owner: Owner, index: VocabularyIndex
-    ) -> ServingProfile | None:
+    async def _load(self, population: PopulationName, owner: Owner, index: VocabularyIndex) -> None:
         mine = asyncio.current_task()
         try:
             profile = await self._read(population, owner, index)
@@ -99,7 +109,6 @@ class Profiles:
                 self._profiles[owner] = profile
                 while len(self._profiles) > self._capacity:
                     self._profiles.popitem(last=False)
-            return profile
         finally:
             if self._loading.get(owner) is mine:
                 del self._loading[owner]

@@ -68,7 +68,7 @@ class SuggestionDesk:
         released = self._released.of(identity.population)
         profile = None
         if self._profiles is not None and request.blend is not Blend.GLOBAL:
-            profile = await self._profiles.of(identity, released.index)
+            profile = await self._profiles.of(identity, released)
         question = Question(
             request.context,
             prefix=request.prefix,

@@ -1,0 +1,7 @@
+"""The header Cache-Control of what phones download."""
+
+from typing import Final
+
+#: The address of a model is the same in every population, so only the phone itself may keep it.
+IMMUTABLE: Final = "private, max-age=31536000, immutable"
+REVALIDATED: Final = "private, no-cache"
