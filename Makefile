@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test check format bench bench-learning bench-suggestions load clean
+.PHONY: help setup demo test check format bench bench-learning bench-personalise bench-suggestions load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
 
 bench-learning: $(STAMP)  ## up to an hour: federated against central training; run again to go on
 	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)
+
+bench-personalise: $(STAMP)  ## a quarter of an hour: what personal models give, on text messages and chat
+	@$(BIN)/python -m tests.benchmarks.personalise $(ARGS)
 
 bench-suggestions: $(STAMP)  ## about ten minutes: what blended suggestions cost, with 10,000 stored heads
 	@$(BIN)/python -m tests.benchmarks.suggestions $(ARGS)

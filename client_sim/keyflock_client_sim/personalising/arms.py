@@ -9,12 +9,13 @@ from keyflock_models.arrays import F64
 from keyflock_models.personal.blend import CACHE, EXPERTS, HEAD, NGRAM, TRUNK
 from keyflock_models.personal.head_fitting import HeadSettings
 
-#: The product: the blend where the gate is open, else the trunk.
-PRODUCT: Final = "gated blend"
+#: The product: the blend where the gate is open, else the trunk; and it goes on learning, as a keyboard does,
+#: each message after it was judged.
+PRODUCT: Final = "gated, learning on"
+#: The same, but nothing is learned from the later messages.
+FROZEN: Final = "gated, frozen"
 GLOBAL: Final = "global"
 BLEND: Final = "blend, ungated"
-#: The product when it goes on learning while it is judged, as a keyboard does.
-ONLINE: Final = "gated, still learning"
 
 FINE_TUNED: Final = "full fine-tune alone"
 #: What a head could be instead of the default.

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from keyflock_client_sim.personalising.arms import GLOBAL, ONLINE, PRODUCT
+from keyflock_client_sim.personalising.arms import FROZEN, GLOBAL, PRODUCT
 from keyflock_client_sim.personalising.typist import ArmFigures, UserFigures
 from keyflock_models.arrays import F64
 from keyflock_models.bootstrap import Comparison, paired_bootstrap
@@ -107,7 +107,9 @@ class Personalisation:
             "gain_points_high": 100.0 * interval.high,
             "share_open": self.share_open,
             "share_lower": self.share_lower,
-            "still_learning_relative_gain": self.relative_gain(ONLINE),
+            "frozen_recall_at_3": self.measure(FROZEN, "at_3").mean,
+            "frozen_relative_gain": self.relative_gain(FROZEN),
+            "frozen_p5_gain": float(np.percentile(self.gain(FROZEN), 5)),
             "arms": {
                 arm: {
                     "recall_at_1": self.measure(arm, "at_1").mean,

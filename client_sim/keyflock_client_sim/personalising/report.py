@@ -7,11 +7,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keyflock_client_sim.personalising.arms import BLEND, GLOBAL, ONLINE, PRODUCT
+from keyflock_client_sim.personalising.arms import BLEND, FROZEN, GLOBAL, PRODUCT
 from keyflock_client_sim.personalising.figures import HARM_POINTS, Personalisation
 
 #: The arms that tell the story; the others are ablations.
-_SHORT: Final = (GLOBAL, "head alone", "n-gram alone", BLEND, PRODUCT, ONLINE)
+_SHORT: Final = (GLOBAL, "head alone", "n-gram alone", BLEND, FROZEN, PRODUCT)
 _COLUMNS: Final = ("model", "recall@1", "recall@3", "of global", "all words @3", "MRR@10", "ppl", "KSR")
 
 
@@ -24,8 +24,8 @@ def print_short(found: Personalisation, console: Console) -> None:
 
 def print_report(found: Personalisation, console: Console, *, title: str) -> None:
     """Prints every arm, then what it means for users."""
-    arms = [GLOBAL, *(arm for arm in found.users[0].arms if arm not in {GLOBAL, PRODUCT, ONLINE, BLEND})]
-    arms += [BLEND, PRODUCT, ONLINE]
+    arms = [GLOBAL, *(arm for arm in found.users[0].arms if arm not in {GLOBAL, PRODUCT, FROZEN, BLEND})]
+    arms += [BLEND, FROZEN, PRODUCT]
     _print_table(found, console, f"{title} (means over users)", arms, len(_COLUMNS))
     _print_gain(found, console)
     _print_harm(found, console)

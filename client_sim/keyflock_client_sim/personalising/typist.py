@@ -11,8 +11,8 @@ from keyflock_client_sim.personalising.arms import (
     ARMS,
     BLEND,
     FINE_TUNED,
+    FROZEN,
     GLOBAL,
-    ONLINE,
     PRODUCT,
 )
 from keyflock_client_sim.personalising.learning import (
@@ -134,7 +134,6 @@ def _judge_frozen(
     extended = [*model.vocabulary.words, *(model.words.word(one) for one in range(size, model.words.end_id))]
     is_displayable = np.array([at >= len(SPECIAL_TOKENS) and bool(word) for at, word in enumerate(extended)])
     letters = PrefixRanges(extended, is_displayable)
-    differences: list[I32] = []
     for reading in trunk.read(later):
         ids = model.read(reading.message)
         targets = np.asarray(ids, np.int32)
@@ -147,16 +146,10 @@ def _judge_frozen(
             )
         figures.words += len(ids)
         figures.public_words += int(((targets > OOV) & (targets < size)).sum())
-        hits = {}
         for name, block in blocks.items():
-            ranks = model.ranks(block, targets)
-            _add(figures, name, block, targets, ranks, size)
-            hits[name] = (targets != OOV) & (ranks < SLOTS)
-        product = hits[BLEND] if figures.is_open else hits[GLOBAL]
-        differences.append(product.astype(np.int32) - hits[GLOBAL].astype(np.int32))
+            _add(figures, name, block, targets, model.ranks(block, targets), size)
         _type(figures, blocks, targets, extended, letters)
-    figures.differences = np.concatenate([np.zeros(0, np.int32), *differences])
-    figures.arms[PRODUCT] = figures.arms.get(BLEND if figures.is_open else GLOBAL, ArmFigures())
+    figures.arms[FROZEN] = figures.arms.get(BLEND if figures.is_open else GLOBAL, ArmFigures())
 
 
 def _judge_alternatives(
@@ -186,6 +179,7 @@ def _judge_online(
 ) -> None:
     at_1 = at_3 = 0
     reciprocal = 0.0
+    differences: list[I32] = []
     for reading in trunk.read(later):
         ids = model.read(reading.message)
         judgement = model.judge(ids, reading.probabilities, by_head(model, trunk, reading))
@@ -194,8 +188,11 @@ def _judge_online(
         at_1 += int((is_word & (ranks < 1)).sum())
         at_3 += int((is_word & (ranks < SLOTS)).sum())
         reciprocal += float(np.where(is_word & (ranks < 10), 1.0 / (1.0 + ranks), 0.0).sum())
+        by_trunk = is_word & (judgement.trunk_rank < SLOTS)
+        differences.append((is_word & (ranks < SLOTS)).astype(np.int32) - by_trunk.astype(np.int32))
         model.learn(reading.message, judgement)
-    figures.arms[ONLINE] = ArmFigures(at_1=at_1, at_3=at_3, reciprocal_rank=reciprocal, nll=float("nan"))
+    figures.differences = np.concatenate([np.zeros(0, np.int32), *differences])
+    figures.arms[PRODUCT] = ArmFigures(at_1=at_1, at_3=at_3, reciprocal_rank=reciprocal, nll=float("nan"))
 
 
 def _add(figures: UserFigures, name: str, block: F32, targets: I32, ranks: I32, public_size: int) -> None:
