@@ -13,7 +13,8 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "BENCHMARKS.md"
 PICTURES: Final = PAGE.parent / "docs" / "pictures"
 _PREAMBLE: Final = """# Benchmarks
 
-Written by `make bench` and the other `make bench-...`; every section says where, how and when it was measured.
+Written by `make bench` and the other `make bench-...`; every section says where, how and when it was
+measured.
 Machines are noisy: times are medians, and what is compared is compared as ratios within one run.
 """
 

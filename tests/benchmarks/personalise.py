@@ -66,10 +66,11 @@ def main() -> None:
 
 {table(("", *columns), decisive)}
 
-Users with at least 100 words, split in time: they learn from the earlier four fifths and are judged on the later
-fifth. Trunk of the medium size: SMS from #ubuntu chat and then 40 rounds on other users' phones, chat from a third
-of the other users and then 40 rounds on the rest. *Learning on*: as on a phone, each later message is learned after
-it was judged; *frozen*: none is. *Dealt anew*: every message given to a user at random; the gate should be shut.
+Users with at least 100 words, split in time: they learn from the earlier four fifths and are judged on the
+later fifth. Trunk of the medium size: SMS from #ubuntu chat and then 40 rounds on other users' phones, chat
+from a third of the other users and then 40 rounds on the rest. *Learning on*: as on a phone, each later
+message is learned after it was judged; *frozen*: none is. *Dealt anew*: every message given to a user at
+random; the gate should be shut.
 
 ![gains by user, and by words typed](docs/pictures/personalisation.png)
 """
