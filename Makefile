@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test check format bench bench-learning bench-personalise bench-suggestions load clean
+.PHONY: help setup demo test check format bench bench-learning bench-personalise bench-drift bench-suggestions load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ bench-learning: $(STAMP)  ## up to an hour: federated against central training; 
 
 bench-personalise: $(STAMP)  ## a quarter of an hour: what personal models give, on text messages and chat
 	@$(BIN)/python -m tests.benchmarks.personalise $(ARGS)
+
+bench-drift: $(STAMP)  ## five minutes: what becomes of heads while the trunk moves on
+	@$(BIN)/python -m tests.benchmarks.drift $(ARGS)
 
 bench-suggestions: $(STAMP)  ## about ten minutes: what blended suggestions cost, with 10,000 stored heads
 	@$(BIN)/python -m tests.benchmarks.suggestions $(ARGS)

@@ -40,6 +40,8 @@ def save_pictures(found: Personalisation, path: Path, *, title: str) -> None:
                 ha="center",
             )
         right.set_xscale("log")
+        right.set_xticks(words, [str(count) for count in words])
+        right.minorticks_off()
         right.legend(fontsize="small")
     right.set_xlabel("words typed so far (figures: users)")
     right.set_ylabel("recall@3 of the words up to there, %")
