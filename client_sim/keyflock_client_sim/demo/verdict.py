@@ -39,14 +39,14 @@ def print_verdict(result: DemoResult, console: Console) -> None:
         f"books                 {result.reports_acked:,} reports acknowledged, "
         f"{result.reports_counted:,} counted {'[green]✓[/]' if equal else '[bold red]they differ[/]'}"
     )
-    if result.personal is not None:
-        print_short(result.personal, console)
     learned = result.gain_at_1.low > 0
     console.print(
         "[bold green]The phones learned.[/]"
         if learned
         else "[bold yellow]The gain is not clear of zero; more rounds (--rounds) would show.[/]"
     )
+    if result.personal is not None:
+        print_short(result.personal, console)
 
 
 def _points(gain: Comparison) -> str:

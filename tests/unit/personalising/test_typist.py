@@ -1,0 +1,46 @@
+"""One user through the whole measurement, on a trunk that has learned nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.unit.personalising.typists import CONFIG, LAYOUT, VOCABULARY, Here, checkpoint, habits
+
+from keyflock_client_sim.personalising.arms import ARMS, BLEND, FROZEN, GLOBAL, PRODUCT
+from keyflock_client_sim.personalising.jobs import PersonaliseUsers
+from keyflock_client_sim.personalising.typist import UserFigures
+from keyflock_client_sim.personalising.users import UserMessages
+from keyflock_compression import encode_weights
+from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
+
+
+@pytest.fixture(scope="module")
+def habitual(tmp_path_factory: pytest.TempPathFactory) -> UserFigures:
+    workers = Here(Path(tmp_path_factory.mktemp("shelf")))
+    messages = habits(1, messages=120)
+    user = UserMessages("someone", messages[:100], messages[100:])
+    digest = workers.publish(encode_weights(checkpoint().weights, LAYOUT))
+    job = PersonaliseUsers(digest, CONFIG, VOCABULARY, (user,), DEFAULT_BLEND, DEFAULT_GAIN)
+    return job.run(workers.shelf)[0]
+
+
+def test_somebody_with_habits_gains_and_the_gate_opens(habitual: UserFigures) -> None:
+    assert habitual.is_open
+    assert habitual.arms[PRODUCT].at_3 > 2 * habitual.arms[GLOBAL].at_3
+    assert habitual.arms[FROZEN] == habitual.arms[BLEND]
+
+
+def test_every_arm_is_judged_on_the_same_words(habitual: UserFigures) -> None:
+    assert set(ARMS) | {GLOBAL, FROZEN, PRODUCT} == set(habitual.arms)
+    assert habitual.words == len(habitual.differences)
+    assert habitual.earlier_words == len(habitual.curve) == len(habitual.curve_trunk)
+    assert habitual.differences.sum() == habitual.arms[PRODUCT].at_3 - habitual.arms[GLOBAL].at_3
+
+
+def test_the_curve_begins_before_anything_was_learned(habitual: UserFigures) -> None:
+    assert habitual.curve[:5].tolist() == habitual.curve_trunk[:5].tolist()
+    assert np.mean(habitual.curve[-100:]) > np.mean(habitual.curve_trunk[-100:])
+
+
+def test_typing_takes_fewer_strokes_with_the_blend(habitual: UserFigures) -> None:
+    assert habitual.arms[BLEND].strokes < habitual.arms[GLOBAL].strokes <= habitual.full_strokes
