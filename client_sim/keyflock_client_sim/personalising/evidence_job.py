@@ -22,6 +22,7 @@ from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, Measured, evidenc
 from keyflock_models.personal.gate import GainPrior
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.personal_model import PersonalModel
+from keyflock_models.personal.priors import DEFAULT_GAIN
 from keyflock_models.tokenizer import tokenize
 from keyflock_models.vocabulary import Vocabulary
 from keyflock_server.protocol.messages import HeadPlan, PersonalisingPlan, PopulationPrior
@@ -86,8 +87,9 @@ def settings_of(plan: HeadPlan) -> HeadSettings:
 def priors_of(prior: PopulationPrior) -> tuple[BlendPrior, GainPrior]:
     """What travels, as the personal model has it.
 
+    Its gain is not taken over: that others gain is no evidence that this user will.
+
     Raises:
         ValueError: the mixtures are none.
     """
-    weights = np.array(prior.blend, np.float64)
-    return BlendPrior(weights, prior.strength), GainPrior(prior.gain_mean, prior.gain_deviation)
+    return BlendPrior(np.array(prior.blend, np.float64), prior.strength), DEFAULT_GAIN
