@@ -35,6 +35,11 @@ def test_a_gain_within_chance_keeps_it_shut() -> None:
     assert not gate.is_open
 
 
+def test_a_gain_that_nobody_would_notice_keeps_it_shut() -> None:
+    # One hit in two hundred words more, without a single loss, for twenty thousand words.
+    assert not shown(Gate(), 100, gains=1, losses=0, words=200).is_open
+
+
 def test_nothing_changed_is_no_evidence() -> None:
     assert not shown(Gate(), 1_000, gains=0, losses=0).is_open
 
