@@ -306,3 +306,35 @@ def test_a_server_with_a_wrong_setting_does_not_start(
 
     assert ran.code == 6
     assert expected in one_line(ran)
+
+
+def test_a_head_key_is_made_and_rotated_and_never_shown(run: Callable[..., Ran], tmp_path: Path) -> None:
+    file = tmp_path / "head_keys"
+
+    first, second = run("heads", "add-key", file, "--json"), run("heads", "add-key", file, "--json")
+
+    assert json.loads(first.out)["retired"] == []
+    assert json.loads(second.out)["retired"] == [json.loads(first.out)["key"]]
+    assert not any(line in first.out + second.out for line in file.read_text().split())
+
+
+def test_a_key_file_that_is_none_is_left_alone_with_one_line(run: Callable[..., Ran], tmp_path: Path) -> None:
+    file = tmp_path / "head_keys"
+    file.write_text("no key\n")
+    file.chmod(0o600)
+
+    ran = run("heads", "add-key", file)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "key 1: not base64url of 32 bytes" in ran.err
+    assert file.read_text() == "no key\n"
+
+
+def test_a_server_does_not_start_without_the_head_keys_that_it_was_told_of(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    ran = run("serve", "--data-dir", tmp_path / "data", "--head-keys", tmp_path / "none", "--port", "0")
+
+    assert ran.code == 6
+    assert "keyflock heads add-key" in ran.err
+    assert "Traceback" not in ran.err
