@@ -285,7 +285,8 @@ class Keyboards:
     async def open_loop(self, blend: Blend, rate: float, seconds: float) -> list[float]:
         """Latencies in seconds, from when each question was due."""
         due = np.cumsum(self._rng.exponential(1 / rate, int(rate * seconds)))
-        began_s = time.perf_counter()
+        # A second to make all the tasks in, which is the generator's business.
+        began_s = time.perf_counter() + 1.0
 
         async def ask_at(at_s: float) -> float:
             await asyncio.sleep(began_s + at_s - time.perf_counter())

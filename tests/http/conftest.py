@@ -184,6 +184,9 @@ class ScriptedService:
         self.note("head_map", (population, version))
         return Download(b"map bytes", hashlib.sha256(b"map bytes").digest())
 
+    def renamed(self, device: DeviceId) -> None:
+        """Nothing is remembered."""
+
     async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
         self.note("suggest", (identity, request))
         words = (Suggestion(word="the", probability=0.5),)

@@ -62,8 +62,14 @@ class PersonalCalls:
         request = wire.decode(body, SuggestionRequest)
         return MSGPACK.answer(await self._suggestions.suggest(admission.identity, request))
 
+    def renamed(self, device: DeviceId) -> None:
+        """The device has enrolled anew, perhaps naming another user."""
+        if self._suggestions is not None:
+            self._suggestions.renamed(device)
+
     async def erase(self, device: DeviceId) -> HeadErased:
         """What forget-me owes."""
+        self.renamed(device)
         if self._heads is None:
             return HeadErased(heads=0)
         return await self._heads.erase(device)

@@ -139,6 +139,7 @@ class SdkEndpoints(Plane[Call, Admission]):
             )
         await self._attestation.verify(request.attestation, request)
         enrolled = await self._service.enrol(request, None if known is None else known.device)
+        self._personal.renamed(enrolled.device)
         identity = DeviceIdentity(enrolled.device, enrolled.population)
         enrolment = Enrolment(
             device=enrolled.device,

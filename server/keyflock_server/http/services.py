@@ -163,6 +163,10 @@ class SuggestionService(Protocol):
         """The next words."""
         ...
 
+    def renamed(self, device: DeviceId) -> None:
+        """The device may belong to another user now, or to none."""
+        ...
+
 
 class OperatorService(Protocol):
     """What operators may ask; raises ``Refused`` like ``SdkService``."""

@@ -20,8 +20,8 @@ from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
 _log: Final = logger("keyflock.suggestions")
-#: How long it is remembered whose phone a phone is.
-_OWNER_TTL: Final = timedelta(seconds=60)
+#: How long it is remembered whose phone a phone is, unless this server hears that it has changed.
+_OWNER_TTL: Final = timedelta(hours=1)
 _OWNERS: Final = 65_536
 
 
@@ -85,6 +85,10 @@ class Profiles:
         self._profiles.pop(owner, None)
         # A load under way may have read the old one: its result is not kept.
         self._loading.pop(owner, None)
+
+    def renamed(self, device: DeviceId) -> None:
+        """The phone may be somebody else's now, or nobody's."""
+        self._owners.pop(device, None)
 
     async def _owner(self, identity: DeviceIdentity) -> Owner | None:
         now = self._clock()

@@ -8,6 +8,7 @@ from typing import Final
 from keyflock_models.serving.suggesting import Answer, Question, answers
 from keyflock_models.serving.trunk_batch import BATCHES
 from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Blend, Suggestion, SuggestionRequest, Suggestions
 from keyflock_server.storage.door import Clock
 from keyflock_server.suggestions.batching import Batching
@@ -57,6 +58,11 @@ class SuggestionDesk:
     async def stop(self) -> None:
         """Finish the pass at hand."""
         await asyncio.to_thread(self._batching.close)
+
+    def renamed(self, device: DeviceId) -> None:
+        """The phone has enrolled anew, perhaps naming another user, or was forgotten."""
+        if self._profiles is not None:
+            self._profiles.renamed(device)
 
     async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
         """The next words.

@@ -67,6 +67,13 @@ class Phone:
         path = call.path.format(population="en-US")
         return await self.house.server.send(Request(call.method, path, sent, body))
 
+    async def refresh(self, user: str) -> None:
+        """Enrol anew with the old token, naming a user."""
+        request = EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US", user=user)
+        headers = {"content-type": calls.MEDIA_TYPE, "authorization": f"Bearer {self.token}"}
+        response = await self.house.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+        self.token = wire.decode(response.body, Enrolment).token
+
     async def suggest(self, context: str, **fields: Any) -> Suggestions:  # noqa: ANN401 - the message's fields
         request = SuggestionRequest(context=context, **fields)
         response = await self.send(calls.SUGGEST, wire.encode(request))

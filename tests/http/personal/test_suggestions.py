@@ -97,6 +97,17 @@ async def test_a_new_head_is_heard_at_once_and_a_deleted_one_no_more(house: Hous
     assert (await ann.suggest("zoo tea")).blend is Blend.GLOBAL
 
 
+async def test_a_phone_that_names_its_user_at_refresh_gets_that_users_words(house: House) -> None:
+    ann, phone = await house.phone(ANN), await house.phone()
+    await ann.send(calls.PUT_HEAD, HEAD)
+    before = await phone.suggest("zoo tea")
+
+    await phone.refresh(ANN)
+
+    assert before.blend is Blend.GLOBAL
+    assert (await phone.words("zoo tea"))[0] == "xylophone"
+
+
 async def test_blocked_words_are_never_shown(house: House, tmp_path: Path) -> None:
     ann = await house.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
