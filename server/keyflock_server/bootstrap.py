@@ -8,6 +8,7 @@ from typing import Final
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.data_folder import DataFolder
+from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import read_head_keys
 from keyflock_server.heads.maps import HeadMaps
@@ -27,7 +28,11 @@ from keyflock_server.http.server import Port, Server
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import AcceptAll, Attestation
 from keyflock_server.identity.device_tokens import DeviceTokens
-from keyflock_server.identity.keys import load_or_create_admin_token, load_or_create_signing_keys
+from keyflock_server.identity.keys import (
+    load_or_create_admin_token,
+    load_or_create_owner_key,
+    load_or_create_signing_keys,
+)
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobs
 from keyflock_server.storage.sql.store import SqlStore
@@ -132,6 +137,7 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
     try:
         keys = load_or_create_signing_keys(folder.path)
         admin_token = load_or_create_admin_token(folder.path)
+        owner_key = load_or_create_owner_key(folder.path)
     except BaseException:
         folder.release()
         raise
@@ -156,23 +162,24 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
         )
     )
     languages = Languages(coordinator)
-    lifecycles: list[Lifecycle] = []
+    erasing = Erasing(store, owner_key)
+    lifecycles: list[Lifecycle] = [erasing]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
-        heads = Heads(store, head_keys, keys.derived("head owners"), languages, clock)
+        heads = Heads(store, head_keys, owner_key, erasing, languages, clock)
         lifecycles.append(heads)
     if settings.suggestions:
         if heads is not None:
             profiles = Profiles(heads, languages, clock, metrics, settings.max_profiles)
-            heads.on_change = profiles.drop
+            heads.on_change = erasing.on_erased = profiles.drop
         suggestions = SuggestionDesk(
             Released(coordinator, languages, maps, may_show), profiles, clock, metrics
         )
         lifecycles.append(suggestions)
     sdk = SdkEndpoints(
         coordinator,
-        PersonalCalls(maps, heads, suggestions),
+        PersonalCalls(erasing, maps, heads, suggestions),
         device_tokens=DeviceTokens(
             keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
         ),

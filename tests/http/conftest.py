@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from keyflock_server.heads.heads import StoredHead
+from keyflock_server.heads.owners import Owner
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.heartbeat import Heartbeat
@@ -176,9 +177,12 @@ class ScriptedService:
         self.note("delete_head", identity)
         return HeadErased(heads=1)
 
-    async def erase(self, device: DeviceId) -> HeadErased:
-        self.note("erase", device)
-        return HeadErased(heads=2, is_scrubbed=False)
+    async def owners(self, device: DeviceId) -> list[Owner]:
+        return [Owner(f"owner of {device}")]
+
+    async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
+        self.note("erase", (population, owners))
+        return HeadErased(heads=1, is_scrubbed=False)
 
     async def to(self, population: PopulationName, version: int) -> Download:
         self.note("head_map", (population, version))
@@ -308,7 +312,7 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     keys = SigningKeys.of(bytes(range(32)))
     endpoints = SdkEndpoints(
         service,
-        PersonalCalls(service, service, service),
+        PersonalCalls(service, service, service, service),
         device_tokens=DeviceTokens(keys, ttl_s=3600.0),
         assignment_tokens=AssignmentTokens(keys),
         attestation=AcceptAll(),

@@ -35,7 +35,7 @@ async def test_a_good_call_is_answered(door: Door, call: Call) -> None:
     answer = await door.send(call)
 
     assert answer.status == 200
-    assert door.service.calls[-1][0] == call.name
+    assert call.name in [name for name, _ in door.service.calls]
 
 
 @guarded

@@ -76,7 +76,7 @@ async def test_a_head_beyond_the_limit_is_refused(door: Door) -> None:
 async def test_forget_me_erases_the_heads_first_and_tells_of_them(door: Door) -> None:
     answer = await door.send(calls.FORGET)
 
-    assert [name for name, _ in door.service.calls] == ["erase", "forget"]
+    assert [name for name, _ in door.service.calls] == ["erase", "forget", "erase"]
     assert msgspec.msgpack.decode(answer.body, type=Forgotten) == Forgotten(
         devices=1, heads=2, is_scrubbed=False
     )
@@ -110,7 +110,7 @@ async def test_a_question_is_asked_as_it_came(door: Door) -> None:
 
 
 async def test_what_the_operator_did_not_ask_for_is_off_and_says_so() -> None:
-    nothing = PersonalCalls(None, None, None)  # type: ignore[arg-type]
+    nothing = PersonalCalls(None, None, None, None)  # type: ignore[arg-type]
 
     for call in (nothing.get_head, nothing.put_head, nothing.delete_head, nothing.suggest):
         with pytest.raises(Exception, match="was started without --") as refused:

@@ -3,6 +3,7 @@
 key_ring   which key encrypts, and which still decrypt
 sealing    one head as bytes that say nothing without the key
 owners     whose head it is, as a name that says nothing
-heads      put, get, delete, erase, rotate
+heads      put, get, delete, rotate
+erasing    forget-me, also where no key is
 maps       from heads of one model version to heads of the next
 """

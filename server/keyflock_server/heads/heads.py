@@ -6,14 +6,14 @@ nothing of it.
 """
 
 import asyncio
-import contextlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.key_ring import HeadKeys
-from keyflock_server.heads.owners import Owner, owner_of, phone_owner
+from keyflock_server.heads.owners import Owner, owner_of
 from keyflock_server.heads.sealing import SealBroken, opened, seal
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
@@ -53,6 +53,7 @@ class Heads:
         store: Where the rows are.
         keys: Encrypts.
         owner_key: Of the owners' digests, at most 64 bytes.
+        erasing: Takes heads away.
         reader: Checks what is put.
         clock: Gives now, aware UTC.
     """
@@ -62,18 +63,19 @@ class Heads:
         store: Store,
         keys: HeadKeys,
         owner_key: bytes,
+        erasing: Erasing,
         reader: HeadReader,
         clock: Clock,
     ) -> None:
         self._store = store
         self._keys = keys
         self._owner_key = owner_key
+        self._erasing = erasing
         self._reader = reader
         self._clock = clock
-        #: Told of each owner whose head is another now, or none.
+        #: Told of each owner whose head is another now.
         self.on_change: Callable[[Owner], None] = lambda _owner: None
         self._is_rotated = False
-        self._must_scrub = False
 
     async def owner(self, identity: DeviceIdentity) -> Owner:
         """Whose heads the phone may read and write; raises Refused."""
@@ -109,6 +111,10 @@ class Heads:
                 "Another phone of this user was faster: get its head, merge, and put again.",
             ) from None
         self.on_change(owner)
+        if await self._store.devices.get(identity.device) is None:
+            # Forgotten meanwhile: what forget-me has not seen must go as well.
+            await self._erasing.erase(identity.population, [owner])
+            raise _forgotten()
         return HeadStored(tag=record.tag, size_bytes=len(data))
 
     async def get(self, identity: DeviceIdentity) -> StoredHead:
@@ -131,20 +137,7 @@ class Heads:
 
     async def delete(self, identity: DeviceIdentity) -> HeadErased:
         """The head is gone from the store and from its files; again is no error."""
-        return await self._erased(identity.population, [await self.owner(identity)])
-
-    async def erase(self, device: DeviceId) -> HeadErased:
-        """What forget-me owes: the person's head, and what their phones stored before they named one."""
-        known = await self._store.devices.get(device)
-        if known is None:
-            return HeadErased(heads=0, is_scrubbed=True)
-        siblings = [known]
-        if known.user is not None:
-            siblings = await self._store.devices.of_user(known.population, known.user)
-        owners = {phone_owner(self._owner_key, one) for one in siblings}
-        with contextlib.suppress(Refused):  # with such a pseudonym nothing was ever stored
-            owners.add(owner_of(self._owner_key, known))
-        return await self._erased(known.population, sorted(owners))
+        return await self._erasing.erase(identity.population, [await self.owner(identity)])
 
     async def start(self) -> None:
         """The first pass comes with the first tick."""
@@ -153,9 +146,7 @@ class Heads:
         """Nothing is held."""
 
     async def tick(self) -> None:
-        """Encrypt some heads anew that lie under retired keys; finish what erasing left over."""
-        if self._must_scrub:
-            self._must_scrub = not await self._store.heads.scrub()
+        """Encrypt some heads anew that lie under retired keys."""
         if self._is_rotated:
             return
         current = self._keys.current
@@ -181,20 +172,13 @@ class Heads:
                 )
             elif self._keys.retired:
                 _log.info("no head is under a retired key; their lines may go", key=current.id)
-            self._must_scrub = bool(self._keys.retired)
-
-    async def _erased(self, population: PopulationName, owners: list[Owner]) -> HeadErased:
-        gone = await self._store.heads.delete(population, owners)
-        for owner in owners:
-            self.on_change(owner)
-        is_scrubbed = await self._store.heads.scrub() if gone else True
-        self._must_scrub = self._must_scrub or not is_scrubbed
-        return HeadErased(heads=gone, is_scrubbed=is_scrubbed)
+            if self._keys.retired:
+                self._erasing.scrub_soon()
 
     async def _device(self, device: DeviceId) -> DeviceRecord:
         known = await self._store.devices.get(device)
         if known is None:
-            raise Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")
+            raise _forgotten()
         return known
 
     def _opened(self, record: HeadRecord) -> bytes:
@@ -218,3 +202,7 @@ class Heads:
 
 def _place(population: PopulationName, owner: Owner) -> str:
     return f"{population}\n{owner}"
+
+
+def _forgotten() -> Refused:
+    return Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")

@@ -1,15 +1,20 @@
 """The calls about one person's model: store a head, get it back, delete it; ask for suggestions."""
 
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
 from keyflock_server.http import caching
 from keyflock_server.http.admission import Admission
 from keyflock_server.http.documents import MSGPACK
 from keyflock_server.http.plane import with_header
-from keyflock_server.http.services import HeadMapService, HeadService, SuggestionService
+from keyflock_server.http.services import HeadErasing, HeadMapService, HeadService, SuggestionService
 from keyflock_server.http.tagged import tagged
+from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import DeviceId
-from keyflock_server.protocol.messages import HeadErased, SuggestionRequest
+from keyflock_server.protocol.messages import Forgotten, SuggestionRequest
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
 
@@ -17,14 +22,20 @@ class PersonalCalls:
     """What the phones' endpoints do with a person's model.
 
     Args:
+        erasing: Takes heads away; needs no key.
         maps: From heads of one version to heads of the next.
         heads: The store; None where the operator gave no keys.
         suggestions: Answers keyboards; None where the operator did not ask for it.
     """
 
     def __init__(
-        self, maps: HeadMapService, heads: HeadService | None, suggestions: SuggestionService | None
+        self,
+        erasing: HeadErasing,
+        maps: HeadMapService,
+        heads: HeadService | None,
+        suggestions: SuggestionService | None,
     ) -> None:
+        self._erasing = erasing
         self._maps = maps
         self._heads = heads
         self._suggestions = suggestions
@@ -67,12 +78,23 @@ class PersonalCalls:
         if self._suggestions is not None:
             self._suggestions.renamed(device)
 
-    async def erase(self, device: DeviceId) -> HeadErased:
-        """What forget-me owes."""
-        self.renamed(device)
-        if self._heads is None:
-            return HeadErased(heads=0)
-        return await self._heads.erase(device)
+    async def forget(
+        self, identity: DeviceIdentity, forget_device: Callable[[DeviceId], Awaitable[Forgotten]]
+    ) -> Forgotten:
+        """Forget-me: heads before the device, so that after a crash between the two its token still works.
+
+        And heads again after it, for one that was on its way in.
+        """
+        owners = await self._erasing.owners(identity.device)
+        before = await self._erasing.erase(identity.population, owners)
+        forgotten = await forget_device(identity.device)
+        self.renamed(identity.device)
+        after = await self._erasing.erase(identity.population, owners)
+        return msgspec.structs.replace(
+            forgotten,
+            heads=before.heads + after.heads,
+            is_scrubbed=before.is_scrubbed and after.is_scrubbed,
+        )
 
     def _opened(self, admission: Admission) -> HeadService:
         if self._heads is None:

@@ -150,13 +150,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         return MSGPACK.answer(enrolment)
 
     async def _forget(self, admission: Admission, _body: bytes) -> Response:
-        device = admission.identity.device
-        # Heads first: after a crash between the two, the phone still has its token and forgets again.
-        erased = await self._personal.erase(device)
-        forgotten = await self._service.forget(device)
-        return MSGPACK.answer(
-            msgspec.structs.replace(forgotten, heads=erased.heads, is_scrubbed=erased.is_scrubbed)
-        )
+        return MSGPACK.answer(await self._personal.forget(admission.identity, self._service.forget))
 
     async def _check_in(self, admission: Admission, body: bytes) -> Response:
         message = _decode_spoken(body, CheckIn)

@@ -1,7 +1,9 @@
 """What the endpoints ask of the coordinator, no more, so that they can be tried against anything."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from keyflock_server.heads.owners import Owner
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import (
@@ -129,8 +131,16 @@ class HeadService(Protocol):
         """Remove the head."""
         ...
 
-    async def erase(self, device: DeviceId) -> HeadErased:
-        """Remove all heads of the device and its user."""
+
+class HeadErasing(Protocol):
+    """What forget-me owes, whether or not heads are stored now."""
+
+    async def owners(self, device: DeviceId) -> list[Owner]:
+        """Whose heads are the device's and its user's."""
+        ...
+
+    async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
+        """Remove these owners' heads."""
         ...
 
 

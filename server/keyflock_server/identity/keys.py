@@ -1,8 +1,9 @@
-"""The two secrets of a server, made on first use and kept in its data folder.
+"""The secrets of a server, made on first use and kept in its data folder.
 
 ``signing_key`` holds one base64url secret a line: the first signs, the others are retired and only verify, so
-that a key is rotated by putting a new line on top. ``admin_token`` is the operator's bearer token. Both files
-belong to the server's user alone (0600). Neither secret is ever logged or shown by ``repr``.
+that a key is rotated by putting a new line on top. ``admin_token`` is the operator's bearer token.
+``owner_key`` turns users into the names that stored heads go by; it is never rotated, or their heads would be
+nobody's. The files belong to the server's user alone (0600). No secret is ever logged or shown by ``repr``.
 """
 
 import base64
@@ -18,6 +19,7 @@ from typing import Final, Self
 
 SIGNING_KEY_FILE: Final = "signing_key"
 ADMIN_TOKEN_FILE: Final = "admin_token"  # noqa: S105 - the name of a file, not a secret
+OWNER_KEY_FILE: Final = "owner_key"
 SECRET_BYTES: Final = 32
 _OTHERS: Final = 0o007
 
@@ -83,6 +85,17 @@ def load_or_create_admin_token(folder: Path) -> str:
         KeyFileError: others may read the file, or it is empty.
     """
     return _load_or_create(folder / ADMIN_TOKEN_FILE, secrets.token_urlsafe(SECRET_BYTES)).strip()
+
+
+def load_or_create_owner_key(folder: Path) -> bytes:
+    """The key of the names that stored heads go by; the first call makes one.
+
+    Raises:
+        KeyFileError: others may read the file, or it is not base64url of at least 32 bytes.
+    """
+    path = folder / OWNER_KEY_FILE
+    text = _load_or_create(path, _base64url(secrets.token_bytes(SECRET_BYTES)))
+    return _signing_key(path, 1, text.strip()).secret
 
 
 def _signing_key(path: Path, number: int, line: str) -> SigningKey:

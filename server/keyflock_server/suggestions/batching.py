@@ -41,6 +41,7 @@ class Batching(Generic[Q, A]):
         self._on_batch = on_batch
         self._queue: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyflock-suggestions")
 
     async def ask(self, question: Q) -> A:
@@ -49,6 +50,8 @@ class Batching(Generic[Q, A]):
         Raises:
             Refused: ``overloaded``; too many wait already.
         """
+        if self._is_closed:
+            raise _closed()
         if len(self._queue) >= self._waiting:
             raise Refused(ProblemCode.OVERLOADED, "Too many keyboards are asking at once.")
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
@@ -58,7 +61,8 @@ class Batching(Generic[Q, A]):
         return await answer
 
     def close(self) -> None:
-        """End the thread after the pass at hand."""
+        """End the thread after the pass at hand; whoever still waits is told to come back."""
+        self._is_closed = True
         self._thread.shutdown(wait=True)
 
     async def _run(self) -> None:
@@ -72,6 +76,8 @@ class Batching(Generic[Q, A]):
             self._on_batch(len(batch))
             questions = [question for question, _ in batch]
             try:
+                if self._is_closed:
+                    raise _closed()  # noqa: TRY301 - told to each caller, as any other failure
                 found = await loop.run_in_executor(self._thread, self._work, questions)
             except Exception as error:  # noqa: BLE001 - each question's caller is told
                 for _, answer in batch:
@@ -81,3 +87,7 @@ class Batching(Generic[Q, A]):
             for (_, answer), one in zip(batch, found, strict=True):
                 if not answer.done():
                     answer.set_result(one)
+
+
+def _closed() -> Refused:
+    return Refused(ProblemCode.NOT_READY, "The server is stopping.")

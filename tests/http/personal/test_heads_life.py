@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -165,6 +167,43 @@ async def test_a_deleted_users_bytes_are_in_no_file(house: House, way: str) -> N
         assert not any(row[at : at + 16] in everything for at in range(0, len(row) - 16, 16))
     for row in left:
         assert row[:24] in everything
+
+
+async def test_a_head_that_is_on_its_way_in_while_its_user_is_forgotten_goes_too(house: House) -> None:
+    phone, other = await house.phone(ANN), await house.phone(ANN)
+
+    put, forgotten = await asyncio.gather(phone.send(calls.PUT_HEAD, HEAD), other.send(calls.FORGET))
+
+    assert put.status in {200, 401}
+    assert forgotten.status == 200
+    assert sealed_rows(house.folder) == []
+
+
+async def test_a_server_without_keys_still_forgets(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    row = sealed_rows(house.folder)[0]
+
+    await house.restart(head_keys=None)
+    off = await phone.send(calls.GET_HEAD)
+    forgotten = wire.decode((await phone.send(calls.FORGET)).body, Forgotten)
+
+    assert (off.status, code(off)) == (501, ProblemCode.FEATURE_OFF)
+    assert (forgotten.heads, forgotten.is_scrubbed) == (1, True)
+    assert row[:24] not in house.everything_on_disk()
+
+
+async def test_a_head_survives_a_rotation_of_the_signing_key(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    path = house.folder / "data" / "signing_key"
+    fresh = add_head_key(house.folder / "other_keys").current.secret
+    line = base64.urlsafe_b64encode(fresh).rstrip(b"=").decode()
+
+    path.write_text(f"{line}\n{path.read_text()}")
+    await house.restart()
+
+    assert (await phone.send(calls.GET_HEAD)).body == HEAD
 
 
 async def test_deleting_twice_is_deleting_once(house: House) -> None:

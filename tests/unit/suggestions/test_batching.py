@@ -76,6 +76,29 @@ async def test_a_failed_pass_fails_its_questions_and_no_others() -> None:
     assert await batching.ask(1) == 2
 
 
+async def test_when_the_server_stops_those_who_wait_are_told_to_come_back() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batching = desk(worker)
+    busy = asyncio.create_task(batching.ask(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(batching.ask(2))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(asyncio.to_thread(batching.close))
+    await asyncio.sleep(0)
+    while not batching._is_closed:  # noqa: ASYNC110 - another thread is waited for
+        await asyncio.sleep(0)
+    worker.gate.set()
+    await closing
+
+    assert await busy == 2
+    for late in (waiting, asyncio.create_task(batching.ask(3))):
+        with pytest.raises(Refused) as refused:
+            await late
+        assert refused.value.code is ProblemCode.NOT_READY
+
+
 async def test_a_caller_that_hangs_up_is_not_asked_for() -> None:
     worker = Worker()
     worker.gate.clear()

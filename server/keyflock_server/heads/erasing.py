@@ -1,0 +1,66 @@
+"""Heads that must go: from the table, from the store's files, from memory. Needs no head key.
+
+So forget-me is kept also by a server that was started without keys and stores no heads any more.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from keyflock_server.heads.owners import Owner, owner_of, phone_owner
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.messages import HeadErased
+from keyflock_server.protocol.problems import Refused
+from keyflock_server.storage.door import Store
+
+
+class Erasing:
+    """Erases, and goes on trying where a reader is in the way.
+
+    Args:
+        store: Where the rows are.
+        owner_key: Of the owners' digests, at most 64 bytes.
+    """
+
+    def __init__(self, store: Store, owner_key: bytes) -> None:
+        self._store = store
+        self._owner_key = owner_key
+        self._must_scrub = False
+        #: Told of each owner whose head is gone.
+        self.on_erased: Callable[[Owner], None] = lambda _owner: None
+
+    async def start(self) -> None:
+        """The first pass comes with the first tick."""
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    async def tick(self) -> None:
+        """Finish what was left over."""
+        if self._must_scrub:
+            self._must_scrub = not await self._store.heads.scrub()
+
+    async def owners(self, device: DeviceId) -> list[Owner]:
+        """Whose heads forget-me takes: the person's, and what their phones stored before they named one."""
+        known = await self._store.devices.get(device)
+        if known is None:
+            return []
+        siblings = [known]
+        if known.user is not None:
+            siblings = await self._store.devices.of_user(known.population, known.user)
+        owners = {phone_owner(self._owner_key, one) for one in siblings}
+        with contextlib.suppress(Refused):  # with such a pseudonym nothing was ever stored
+            owners.add(owner_of(self._owner_key, known))
+        return sorted(owners)
+
+    async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
+        """These owners' heads are gone."""
+        gone = await self._store.heads.delete(population, owners)
+        for owner in owners:
+            self.on_erased(owner)
+        is_scrubbed = await self._store.heads.scrub() if gone else True
+        self._must_scrub = self._must_scrub or not is_scrubbed
+        return HeadErased(heads=gone, is_scrubbed=is_scrubbed)
+
+    def scrub_soon(self) -> None:
+        """Something was overwritten, and what was there before must go from the files."""
+        self._must_scrub = True
