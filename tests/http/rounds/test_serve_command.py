@@ -61,7 +61,7 @@ def test_a_server_announces_itself_warns_and_leaves_well(tmp_path: Path, number:
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
 
-    secrets = [(data / name).read_text().strip() for name in ("admin_token", "signing_key")]
+    secrets = [(data / name).read_text().strip() for name in ("admin_token", "owner_key", "signing_key")]
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert written == {"sdk_url": said["sdk_url"], "admin_url": said["admin_url"], "pid": process.pid}
     assert said["admin_token_file"] == str(data / "admin_token")
@@ -72,6 +72,7 @@ def test_a_server_announces_itself_warns_and_leaves_well(tmp_path: Path, number:
     assert [secret for secret in secrets if secret in out + err + json.dumps(said)] == []
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in data.glob("*_*")} == {
         "admin_token": 0o600,
+        "owner_key": 0o600,
         "signing_key": 0o600,
     }
 
