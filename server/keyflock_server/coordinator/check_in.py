@@ -1,6 +1,6 @@
 """Check-ins: eligibility, sampling, and a slot for whoever is in the sample."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -9,7 +9,7 @@ from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
-from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, PopulationName, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
@@ -22,7 +22,7 @@ from keyflock_server.protocol.messages import (
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.eligibility import ineligibility
 from keyflock_server.rounds.pacing import expected_arrivals, no_task_window, return_window
-from keyflock_server.rounds.round import Assigned, Phase, Round, advance
+from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
@@ -30,6 +30,7 @@ from keyflock_server.rounds.selection import (
     sampling_probability,
 )
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.door import AlreadyExists, Superseded
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, DeviceRecord
 
 _COUNT_LIFE: Final = timedelta(seconds=30)
@@ -66,7 +67,7 @@ class CheckIns:
         active = await self._active_devices(identity.population)
         refusals: list[Refusal] = []
         # First the task that waits for this device: it may not know yet, for the answer may have been lost.
-        for desk in sorted(desks, key=lambda one: not _waits_for(one, device)):
+        for desk in sorted(desks, key=lambda one: not self._waits_for(one, device)):
             if desk.status is TaskStatus.ACTIVE:
                 answer = await self._answer(desk, device, message, active)
                 if isinstance(answer, Assignment):
@@ -80,12 +81,8 @@ class CheckIns:
         now, spec = self._world.clock(), desk.spec
         window = return_window(spec.round, spec.pacing, active, now.timestamp())
         opened = desk.open
-        if opened is not None and (known := opened.members.get(device.id)) is not None:
-            if known.state is AssignmentState.ASSIGNED and opened.round.phase is Phase.COLLECTING:
-                return await self._assignment(opened, known, device)
-            return Refusal(
-                reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
-            )
+        if opened is not None and (known := await self._known(desk, opened, device)) is not None:
+            return await self._again(opened, known, window)
         codec = spec.codec_spec.codec
         unfit = ineligibility(spec.eligibility, codec, message, device.last_contributed_at, now, spec.kind)
         if unfit is not None:
@@ -94,8 +91,6 @@ class CheckIns:
         if opened is None:
             detail = "The next round opens soon."
             return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
-        if opened.round.slots_left == 0:
-            return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
         probability = sampling_probability(
             spec.round.slots,
             expected_arrivals(spec.round, spec.pacing, active),
@@ -103,40 +98,89 @@ class CheckIns:
             spec.round.selection_window_s,
         )
         if not is_sampled(self._world.sampling_key, opened.id, device.id, probability):
-            return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
+            is_full = desk.slots_left == 0
+            reason = RefusalReason.ROUND_FULL if is_full else RefusalReason.NOT_SAMPLED
+            return Refusal(reason=reason, return_window=window)
         return await self._take_slot(desk, opened, device, window)
+
+    def _waits_for(self, desk: Desk, device: DeviceRecord) -> bool:
+        if desk.open is None:
+            return False
+        known = desk.open.members.get(assignment_id(self._world.sampling_key, desk.open.id, device.id))
+        return known is not None and known.state is AssignmentState.ASSIGNED
+
+    async def _known(self, desk: Desk, opened: OpenRound, device: DeviceRecord) -> AssignmentRecord | None:
+        """The device's assignment, if this process has seen it; a buffer asks the store for an older one."""
+        now = self._world.clock()
+        known = opened.members.get(assignment_id(self._world.sampling_key, opened.id, device.id))
+        if known is not None and known.state is AssignmentState.ASSIGNED and not self._world.is_sole:
+            # Another process may have counted it.
+            known = await self._world.store.rounds.assignment(opened.id, device.id)
+        if known is None and opened.round.is_async:
+            since = now - timedelta(seconds=desk.spec.round.deadline_s)
+            known = await self._world.store.rounds.outstanding_of(desk.task, device.id, since)
+        return known
+
+    async def _again(
+        self, opened: OpenRound, known: AssignmentRecord, window: ReturnWindow
+    ) -> Assignment | Refusal:
+        """The same answer as before, for a device that is in the round."""
+        if known.state is AssignmentState.ASSIGNED:
+            record = opened.record
+            if known.round_id != opened.id:
+                record = await self._world.store.rounds.get(known.round_id) or record
+            if record.round.is_async or record.round.phase is Phase.COLLECTING:
+                return await self._assignment(record.round, known)
+        return Refusal(
+            reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
+        )
 
     async def _take_slot(
         self, desk: Desk, opened: OpenRound, device: DeviceRecord, window: ReturnWindow
     ) -> Assignment | Refusal:
         world = self._world
+        id_ = assignment_id(world.sampling_key, opened.id, device.id)
         async with desk.lock:
-            known = opened.members.get(device.id)
+            known = opened.members.get(id_)
+            if known is None and desk.slots_left > 0:
+                known = await self._assigned(desk, opened, device, id_)
             if known is None:
-                if opened.round.slots_left == 0:
-                    return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
-                known = AssignmentRecord(
-                    round_id=opened.id,
-                    device=device.id,
-                    id=assignment_id(world.sampling_key, opened.id, device.id),
-                    state=AssignmentState.ASSIGNED,
-                    assigned_at=world.clock(),
-                )
-                record = replace(opened.record, round=advance(opened.round, Assigned(), world.clock()))
-                await world.store.rounds.assign(record, known)
-                opened.record = record
-                opened.members[device.id] = known
-        return await self._assignment(opened, known, device)
+                # All slots are taken; one perhaps by this very device, elsewhere or before a restart.
+                known = await world.store.rounds.assignment(opened.id, device.id)
+            if known is None:
+                return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
+            opened.members[id_] = known
+        return await self._again(opened, known, window)
 
-    async def _assignment(self, opened: OpenRound, row: AssignmentRecord, device: DeviceRecord) -> Assignment:
+    async def _assigned(
+        self, desk: Desk, opened: OpenRound, device: DeviceRecord, id_: AssignmentId
+    ) -> AssignmentRecord | None:
+        """A new row; None if there is no slot, or if the device has one already."""
+        row = AssignmentRecord(
+            round_id=opened.id,
+            device=device.id,
+            id=id_,
+            state=AssignmentState.ASSIGNED,
+            assigned_at=self._world.clock(),
+        )
+        try:
+            opened.learn(await self._world.store.rounds.assign(row))
+        except (AlreadyExists, Superseded):
+            return None
+        desk.training += 1
+        return row
+
+    async def _assignment(self, current: Round, row: AssignmentRecord) -> Assignment:
         """What the device is to do; the same, but for the token's bytes, however often it asks."""
-        current, now = opened.round, self._world.clock()
+        now, expires_at = self._world.clock(), current.deadline_at
+        if current.is_async:
+            expires_at = row.assigned_at + timedelta(seconds=current.spec.round.deadline_s)
         version = await self._trunk.version(current.population, current.base_version)
         layout = await self._trunk.report_layout(current.spec)
-        seed = assignment_seed(self._world.sampling_key, current.id, device.id)
+        seed = assignment_seed(self._world.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,
-            device=device.id,
+            device=row.device,
             population=current.population,
             task=current.task,
             round=current.id,
@@ -144,7 +188,7 @@ class CheckIns:
             codec=current.spec.codec,
             seed=seed,
             layout=layout.digest,
-            expires_at=current.deadline_at,
+            expires_at=expires_at,
         )
         return Assignment(
             id=row.id,
@@ -157,7 +201,7 @@ class CheckIns:
             plan=current.spec.training,
             codec=current.spec.codec,
             seed=seed,
-            expires_in_s=max(0.0, (current.deadline_at - now).total_seconds()),
+            expires_in_s=max(0.0, (expires_at - now).total_seconds()),
             task_kind=current.spec.kind,
             personalising=await self._personalising(current),
         )
@@ -198,11 +242,6 @@ class CheckIns:
 def _worth(refusal: Refusal) -> tuple[bool, float]:
     """Of several tasks' refusals the phone hears one: of a task that may want it yet, and the soonest."""
     return refusal.reason is RefusalReason.NOT_ELIGIBLE, refusal.return_window.min_s
-
-
-def _waits_for(desk: Desk, device: DeviceRecord) -> bool:
-    known = None if desk.open is None else desk.open.members.get(device.id)
-    return known is not None and known.state is AssignmentState.ASSIGNED
 
 
 def _no_task(desks: list[Desk]) -> Refusal:

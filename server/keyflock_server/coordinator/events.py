@@ -20,6 +20,10 @@ class Observer(Protocol):
         """A task could not be driven on; the others go on, and it is tried again at the next pass."""
         ...
 
+    def store_unreachable(self, error: Exception) -> None:
+        """A pass could not read the store; it is tried again at the next."""
+        ...
+
     def delta_refused(self, task: TaskName, code: str) -> None:
         """A delta was refused after decoding began."""
         ...
@@ -51,6 +55,9 @@ class Silent:
         """Ignored."""
 
     def task_stuck(self, task: TaskName, error: Exception) -> None:
+        """Ignored."""
+
+    def store_unreachable(self, error: Exception) -> None:
         """Ignored."""
 
     def delta_refused(self, task: TaskName, code: str) -> None:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from keyflock_server.coordinator.events import Observer
@@ -37,3 +37,9 @@ class Surroundings:
     ack_wait_s: float = 10.0
     #: Reports being decoded or waiting for their batch at once, a task; more are told to come back.
     max_pending_reports: int = 4_096
+    #: This process's name among those that share the store; a new one with every start.
+    replica: str = field(default_factory=random_id)
+    #: Whether no other process works on the store.
+    is_sole: bool = True
+    #: How long a process that says nothing keeps what it holds.
+    lease_s: float = 10.0

@@ -33,6 +33,8 @@ class TaskView(Struct, frozen=True, kw_only=True):
     created_at: datetime
     rounds_committed: int
     rounds_abandoned: int
+    #: Missed rounds whose reports began the next.
+    rounds_carried: int = 0
     max_rounds: int | None
     #: The task as it was written, by table and key.
     spec: dict[str, Any]
@@ -54,6 +56,8 @@ class RoundView(Struct, frozen=True, kw_only=True):
     assigned: int
     #: Reports in the aggregate, durably.
     counted: int
+    #: Reports of missed rounds that its aggregate began with.
+    carried: int = 0
     #: Sum of the reports' weights.
     weight: float
     #: Assignments that phones gave back.
@@ -63,7 +67,7 @@ class RoundView(Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     #: The version it made, when it was committed.
     result_version: int | None = None
-    #: Why it was abandoned.
+    #: Why it came to no result.
     detail: str = ""
     #: What a personalize round found: means and shares over its phones.
     figures: dict[str, float] | None = None

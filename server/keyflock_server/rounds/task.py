@@ -1,7 +1,7 @@
 """A task: what changes the mathematics, written by an operator in TOML and stored with every round.
 
     [task]         name, population, kind: train or personalize
-    [round]        goal, minimum, over_selection, deadline_s, max_rounds, min_flush_clients
+    [round]        mode, goal, minimum, over_selection, deadline_s, on_miss, max_rounds, min_flush_clients
     [eligibility]  which phones, in which condition
     [pacing]       bounds of the return windows
     [training]     how phones train (the protocol's TrainingPlan)
@@ -40,11 +40,18 @@ Decay = Annotated[float, Meta(ge=0.0, le=0.99999)]
 #: Nearer to 0, float32 divides zero by zero where a delta is zero.
 Epsilon = Annotated[float, Meta(ge=1e-10, le=1.0)]
 WeightingName = Literal["capped_examples", "sqrt_examples", "uniform"]
+#: ``sync``: a cohort is assigned together and its round has a deadline. ``async``: work is given out all the
+#: time, and every ``goal`` reports that come make a version (FedBuff: Nguyen et al. 2022, arXiv:2106.06639).
+RoundMode = Literal["sync", "async"]
+MissPolicy = Literal["carry", "abandon"]
 OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
 
 #: Fewer than this in a flush, and a stored partial aggregate could be one phone's update.
 MIN_FLUSH_CLIENTS: Final = 4
 
+
+#: Nguyen et al. 2022 drop nothing; a report from ten versions ago weighs 0.3 and says little.
+_STALENESS_LIMIT: Final = 10
 
 #: A phone's evidence: exact, for it is small, and of the same size whatever it says.
 _EVIDENCE_CODEC: Final = CodecSpec(codec="float32", entropy="none")
@@ -75,16 +82,25 @@ class TaskHead(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[round]``: how large, how long, how many."""
 
-    #: Reports that close the round.
+    mode: RoundMode = "sync"
+    #: Reports that close the round; of an asynchronous task, the size of the buffer.
     goal: Annotated[int, Meta(ge=1, le=100_000)]
+    #: Devices that train at once; asynchronous tasks only. Left out, the goal and the over-selection.
+    concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType = UNSET
+    #: Versions that may pass between an assignment and its report; asynchronous tasks only. Left out, 10.
+    max_staleness: Annotated[int, Meta(ge=0, le=10_000)] | UnsetType = UNSET
     #: Reports that suffice when the deadline comes; left out, four fifths of the goal.
     minimum: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     #: Share of devices assigned beyond the goal, because some drop out.
     over_selection: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.3
-    #: From the opening of the round to its end, whatever has arrived.
+    #: From the opening of the round to its end, whatever has arrived; of an asynchronous task, from an
+    #: assignment to its expiry.
     deadline_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 600.0
     #: After so long without enough takers, every eligible device is taken.
     selection_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] | UnsetType = UNSET
+    #: What becomes of the reports of a round that missed its minimum: they begin the next round, if the model
+    #: has not moved meanwhile, or they are given up.
+    on_miss: MissPolicy = "carry"
     #: The task ends after so many closed rounds; left out, never.
     max_rounds: Annotated[int, Meta(ge=1)] | None = None
     #: Reports that are summed before anything is written. Below 4 a disk may hold a single phone's update.
@@ -98,10 +114,29 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return self.minimum
 
     @property
+    def is_async(self) -> bool:
+        """Whether reports count whenever they arrive."""
+        return self.mode == "async"
+
+    @property
     def slots(self) -> int:
-        """Devices that are assigned in a round."""
+        """Devices that are assigned in a round, or that train at once."""
+        return self.slots_for(0)
+
+    def slots_for(self, carried: int) -> int:
+        """Devices that are assigned in a round that begins with so many reports of an earlier one."""
+        if self.is_async and self.concurrency is not UNSET:
+            return self.concurrency
         # The decimal of 0.3 is a little more than three tenths: 10 * 1.3 must be 13, never 14.
-        return math.ceil(round(self.goal * (1.0 + self.over_selection), 6))
+        wanted = max(self.goal - carried, self.min_flush_clients)
+        return math.ceil(round(wanted * (1.0 + self.over_selection), 6))
+
+    @property
+    def staleness_limit(self) -> int:
+        """Versions that may pass between an assignment and its report."""
+        if self.max_staleness is not UNSET:
+            return self.max_staleness
+        return _STALENESS_LIMIT if self.is_async else 0
 
     @property
     def selection_window_s(self) -> float:
@@ -277,6 +312,17 @@ def checked(spec: TaskSpec) -> TaskSpec:
     for path in _unbounded(msgspec.to_builtins(spec), ""):
         raise TaskError(
             f"{path} is not finite, and could not be stored. Leave the field out, or give a number."
+        )
+    if not rounds.is_async and (rounds.concurrency, rounds.max_staleness) != (UNSET, UNSET):
+        raise TaskError(
+            'round.concurrency and round.max_staleness mean nothing unless round.mode is "async".'
+        )
+    if rounds.is_async and spec.kind is not TaskKind.TRAIN:
+        raise TaskError(f"round.mode: a task of kind {spec.kind} is synchronous; leave the mode out.")
+    if rounds.is_async and rounds.slots < rounds.goal:
+        raise TaskError(
+            f"round.concurrency {rounds.slots} is below round.goal {rounds.goal}: the buffer would wait for "
+            "phones that are not asked. Raise it."
         )
     if rounds.min_flush_clients > rounds.goal:
         raise TaskError(

@@ -53,8 +53,9 @@ class RoundRecord:
     """A round, and where its intermediate results lie in the blob store."""
 
     round: Round
-    partial_key: str | None = None
     aggregate_key: str | None = None
+    #: The version that the step began with, once it is done: its result is the next one.
+    stepped_from: ModelVersion | None = None
     #: The next version's master checkpoint, download and optimiser state, once the step is done.
     checkpoint_key: str | None = None
     download_key: str | None = None
@@ -62,9 +63,32 @@ class RoundRecord:
 
     @property
     def blob_keys(self) -> tuple[str, ...]:
-        """All keys that this row points to."""
-        keys = (self.partial_key, self.aggregate_key, self.checkpoint_key, self.download_key, self.state_key)
+        """All keys that this row itself points to; its partial aggregates have rows of their own."""
+        keys = (self.aggregate_key, self.checkpoint_key, self.download_key, self.state_key)
         return tuple(key for key in keys if key is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialRecord:
+    """What one process has summed for a round so far; nobody else writes this row."""
+
+    round_id: RoundId
+    #: The process; of a carried partial, the round and process that it came from.
+    replica: str
+    key: str
+    count: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """Who may do something until when."""
+
+    name: str
+    holder: str
+    #: Grows whenever the holder changes.
+    epoch: int
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +141,17 @@ class AssignmentRecord:
     report_digest: bytes | None = None
     weight: float = 0.0
     session_shape: str = ""
+    #: The round whose aggregate it is in; None before. Of a synchronous task, its own.
+    counted_in: RoundId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedReport:
     """What a flush writes down of one report: that it is in the sum, never what was in it."""
 
+    id: AssignmentId
+    #: The round that it was assigned in.
+    round_id: RoundId
     device: DeviceId
     report_digest: bytes
     weight: float

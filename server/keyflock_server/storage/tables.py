@@ -96,13 +96,14 @@ rounds: Final = Table(
     Column("assigned", Integer, nullable=False),
     Column("counted", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
+    Column("carried", Integer, nullable=False, server_default="0"),
     Column("weight", Float, nullable=False),
     Column("closed_at", Instant),
     Column("result_version", Integer),
     Column("detail", Text, nullable=False),
     Column("figures_json", Text, nullable=False),
-    Column("partial_key", String(255)),
     Column("aggregate_key", String(255)),
+    Column("stepped_from", Integer),
     Column("checkpoint_key", String(255)),
     Column("download_key", String(255)),
     Column("state_key", String(255)),
@@ -148,5 +149,25 @@ assignments: Final = Table(
     Column("report_digest", LargeBinary),
     Column("weight", Float, nullable=False),
     Column("session_shape", String(32), nullable=False),
+    Column("counted_in", String(96)),
     Index("assignments_by_device", "device"),
+)
+
+partials: Final = Table(
+    "partials",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("replica", String(160), primary_key=True),
+    Column("key", String(255), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("weight", Float, nullable=False),
+)
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("expires_at", Instant, nullable=False),
 )

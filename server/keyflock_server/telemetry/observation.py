@@ -31,6 +31,11 @@ class Observation:
         self._metrics.task_failures.labels(task).inc()
         _log.error("task stuck", task=task, exc_info=error)
 
+    def store_unreachable(self, error: Exception) -> None:
+        """A pass could not read the store; it is tried again at the next."""
+        self._metrics.store_failures.inc()
+        _log.error("store unreachable", exc_info=error)
+
     def delta_refused(self, task: TaskName, code: str) -> None:
         """A delta was refused after decoding began."""
         self._metrics.deltas_refused.labels(code).inc()

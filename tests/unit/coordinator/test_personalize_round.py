@@ -1,6 +1,7 @@
 """A personalize round: evidence in, priors out, with every promise that a training round keeps."""
 
 import contextlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,12 +188,12 @@ async def test_an_end_whose_storing_lost_its_answer_is_not_done_twice(town: Town
     store = town.store.rounds
     store_it = store.publish_personalisation
 
-    async def lose_the_answer(record: RoundRecord, personalisation_json: bytes | None) -> None:
-        await store_it(record, personalisation_json)
+    async def lose_the_answer(*what: Any) -> RoundRecord:  # noqa: ANN401 - handed on as they came
+        await store_it(*what)
         store.publish_personalisation = store_it  # type: ignore[method-assign]  # once only
         raise StorageError("The connection was lost after the commit.")
 
-    store.publish_personalisation = lose_the_answer  # type: ignore[method-assign]  # the answer gets lost
+    store.publish_personalisation = lose_the_answer  # type: ignore[assignment, method-assign]  # the answer gets lost
     await report_all(town, claims, evidence())
     await town.coordinator.tick()
 
