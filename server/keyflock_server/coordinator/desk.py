@@ -69,6 +69,8 @@ class Desk:
         self.rounds_opened = rounds_opened
         self.rounds_published = rounds_published
         self.open: OpenRound | None = None
+        #: Over how long phones that come together are to be spread, as was found at the last check-in.
+        self.spread_s = 0.0
         #: Of all rounds since this process started; only the workbench's thread touches it.
         self.bound = _bound_of(spec)
         #: Held while a row of the open round is being changed.

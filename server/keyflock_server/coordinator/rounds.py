@@ -10,6 +10,7 @@ from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.rounds.decisions import Due, due
 from keyflock_server.rounds.round import (
@@ -85,7 +86,8 @@ class Rounds:
             await self._open_next(desk)
 
     async def _open_next(self, desk: Desk) -> None:
-        world, spec = self._world, desk.spec
+        world = self._world
+        spec = await tuned_task(world.store, desk.spec)
         population = await self._trunk.population(spec.population)
         layout = await self._trunk.report_layout(spec)
         sequence, now = desk.rounds_opened + 1, world.clock()

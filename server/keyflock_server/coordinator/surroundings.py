@@ -18,6 +18,11 @@ def random_id() -> str:
     return uuid.uuid4().hex
 
 
+def calm() -> float:
+    """Never overloaded: for simulations, in which nothing takes real time."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """The coordinator's world; no part of it is read from anywhere else."""
@@ -37,3 +42,5 @@ class Surroundings:
     ack_wait_s: float = 10.0
     #: Reports being decoded or waiting for their batch at once, a task; more are told to come back.
     max_pending_reports: int = 4_096
+    #: How far the process is beyond its capacity; 0 is within it.
+    load: Callable[[], float] = calm

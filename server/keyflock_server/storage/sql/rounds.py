@@ -13,9 +13,11 @@ from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import FINAL_PHASES, Phase, Round
 from keyflock_server.rounds.task import stored_task
+from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.door import AlreadyExists, StorageError
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, CountedReport, RoundRecord
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.history import history_of
 from keyflock_server.storage.tables import assignments, devices, populations, rounds, tasks, versions
 
 _KEYS = ("partial_key", "aggregate_key", "checkpoint_key", "download_key", "state_key")
@@ -103,6 +105,7 @@ class SqlRounds:
                 report_digest=bindparam("digest"),
                 weight=bindparam("its_weight"),
                 session_shape=bindparam("shape"),
+                counted_at=contributed_at,
             )
         )
         contribute = (
@@ -167,6 +170,25 @@ class SqlRounds:
         async with self._reader.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _assignment(row)
+
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        """What became of the task's last rounds."""
+        async with self._reader.connect() as connection:
+            return await history_of(connection, task, rounds, assignments)
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        """Reports of this device that the task has counted."""
+        query = (
+            select(func.count())
+            .select_from(assignments.join(rounds, rounds.c.id == assignments.c.round_id))
+            .where(
+                assignments.c.device == device,
+                assignments.c.state == AssignmentState.COUNTED,
+                rounds.c.task == task,
+            )
+        )
+        async with self._reader.connect() as connection:
+            return (await connection.execute(query)).scalar_one()
 
     async def purge_forgotten(self, round_id: RoundId) -> None:
         """Delete the assignments of devices that are no longer enrolled."""
