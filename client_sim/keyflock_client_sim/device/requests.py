@@ -41,6 +41,8 @@ def enrol(installation: Installation) -> Outgoing:
         capabilities=installation.capabilities,
         attestation=installation.attestation,
         user=installation.user,
+        tier=installation.tier,
+        tags=installation.tags,
     )
     return _outgoing(calls.ENROL, message)
 

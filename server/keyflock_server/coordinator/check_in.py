@@ -1,18 +1,19 @@
 """Check-ins: eligibility, sampling, and a slot for whoever is in the sample."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.pace import Pace
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
-from keyflock_server.protocol.identifiers import AssignmentId, PopulationName, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
+    DeviceRules,
     PersonalisingPlan,
     Refusal,
     RefusalReason,
@@ -20,29 +21,23 @@ from keyflock_server.protocol.messages import (
     TaskKind,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.rounds.eligibility import ineligibility
-from keyflock_server.rounds.pacing import expected_arrivals, no_task_window, return_window
+from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
+from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
     is_sampled,
+    round_id,
     sampling_probability,
+    task_order,
 )
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.door import AlreadyExists, Superseded
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, DeviceRecord
 
-_COUNT_LIFE: Final = timedelta(seconds=30)
-_DAY: Final = timedelta(days=1)
 #: ``last_seen_at`` is written at most so often: it only counts the devices of a day.
 _SEEN_EVERY: Final = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class _Count:
-    devices: int
-    at: datetime
 
 
 class CheckIns:
@@ -52,7 +47,7 @@ class CheckIns:
         self._world = world
         self._desks = desks
         self._trunk = trunk
-        self._counts: dict[PopulationName, _Count] = {}
+        self._pace = Pace(world)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
         """Work for the device, or why there is none.
@@ -60,47 +55,54 @@ class CheckIns:
         Raises:
             Refused: ``token_invalid`` for a device that is not enrolled any more.
         """
-        device = await self._seen(identity, message)
         desks = [desk for desk in self._desks.values() if desk.spec.population == identity.population]
-        if not any(desk.status is TaskStatus.ACTIVE for desk in desks):
+        load = self._world.load()
+        if load >= SHED_LOAD:
+            return _shed(desks, load)
+        device = await self._seen(identity, message)
+        active = {desk.task: desk for desk in desks if desk.status is TaskStatus.ACTIVE}
+        if not active:
             return _no_task(desks)
-        active = await self._active_devices(identity.population)
         refusals: list[Refusal] = []
-        # First the task that waits for this device: it may not know yet, for the answer may have been lost.
-        for desk in sorted(desks, key=lambda one: not self._waits_for(one, device)):
-            if desk.status is TaskStatus.ACTIVE:
-                answer = await self._answer(desk, device, message, active)
-                if isinstance(answer, Assignment):
-                    return answer
-                refusals.append(answer)
+        for desk in self._in_turn(active, device):
+            await self._pace.look(desk)
+            answer = await self._answer(desk, device, message)
+            if isinstance(answer, Assignment):
+                return answer
+            refusals.append(answer)
         return min(refusals, key=_worth, default=_no_task(desks))
 
-    async def _answer(
-        self, desk: Desk, device: DeviceRecord, message: CheckIn, active: int
-    ) -> Assignment | Refusal:
-        now, spec = self._world.clock(), desk.spec
-        window = return_window(spec.round, spec.pacing, active, now.timestamp())
-        opened = desk.open
+    def _in_turn(self, active: dict[TaskName, Desk], device: DeviceRecord) -> list[Desk]:
+        """The task that waits for this device, whose answer may have been lost; then by traffic."""
+        traffic = {task: desk.spec.task.traffic for task, desk in active.items()}
+        order = task_order(self._world.sampling_key, device.id, traffic, self._world.clock().timestamp())
+        return sorted((active[task] for task in order), key=lambda desk: not self._waits_for(desk, device))
+
+    async def _answer(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Assignment | Refusal:
+        opened, pace = desk.open, self._pace
         if opened is not None and (known := await self._known(desk, opened, device)) is not None:
-            return await self._again(opened, known, window)
-        codec = spec.codec_spec.codec
-        unfit = ineligibility(spec.eligibility, codec, message, device.last_contributed_at, now, spec.kind)
+            return await self._again(opened, known, self._window_after(desk, device))
+        unfit = await self._ineligible(desk, device, message)
+        pace.arrived(desk, is_eligible=unfit is None)
+        window = pace.window(desk)
         if unfit is not None:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
         if opened is None:
-            detail = "The next round opens soon."
-            return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
+            return _full(self._window_after(desk, device), "The next round opens soon.")
+        if desk.slots_left == 0:
+            window = self._window_after(desk, device)
+        policy = opened.round.spec.round
         probability = sampling_probability(
-            spec.round.slots,
-            expected_arrivals(spec.round, spec.pacing, active),
-            (now - opened.round.opened_at).total_seconds(),
-            spec.round.selection_window_s,
+            policy.slots,
+            pace.expected(desk, opened),
+            (self._world.clock() - opened.round.opened_at).total_seconds(),
+            policy.selection_window_s,
         )
         if not is_sampled(self._world.sampling_key, opened.id, device.id, probability):
-            is_full = desk.slots_left == 0
-            reason = RefusalReason.ROUND_FULL if is_full else RefusalReason.NOT_SAMPLED
-            return Refusal(reason=reason, return_window=window)
+            if desk.slots_left == 0:
+                return _full(window)
+            return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
         return await self._take_slot(desk, opened, device, window)
 
     def _waits_for(self, desk: Desk, device: DeviceRecord) -> bool:
@@ -135,6 +137,34 @@ class CheckIns:
             reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
         )
 
+    async def _ineligible(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Ineligible | None:
+        spec, rules = desk.spec, desk.spec.eligibility
+        unfit = ineligibility(
+            rules,
+            spec.codec_spec.codec,
+            message,
+            device.last_contributed_at,
+            self._world.clock(),
+            spec.kind,
+            tier=device.tier,
+            tags=device.tags,
+        )
+        if unfit is not None or rules.max_participations is None:
+            return unfit
+        return has_taken_part_enough(
+            rules, await self._world.store.rounds.participations(spec.name, device.id)
+        )
+
+    def _window_after(self, desk: Desk, device: DeviceRecord) -> ReturnWindow:
+        """While a round only waits for reports: whoever is in the next one's sample comes as it opens."""
+        opened = desk.open
+        sequence = desk.last_sequence
+        slots = (desk.spec if opened is None else opened.round.spec).round.slots
+        probability = min(1.0, slots / max(self._pace.expected_next(desk), 1.0))
+        if is_sampled(self._world.sampling_key, round_id(desk.task, sequence + 1), device.id, probability):
+            return self._pace.next_round_window(desk)
+        return self._pace.window(desk)
+
     async def _take_slot(
         self, desk: Desk, opened: OpenRound, device: DeviceRecord, window: ReturnWindow
     ) -> Assignment | Refusal:
@@ -148,7 +178,7 @@ class CheckIns:
                 # All slots are taken; one perhaps by this very device, elsewhere or before a restart.
                 known = await world.store.rounds.assignment(opened.id, device.id)
             if known is None:
-                return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
+                return _full(window)
             opened.members[id_] = known
         return await self._again(opened, known, window)
 
@@ -204,6 +234,7 @@ class CheckIns:
             expires_in_s=max(0.0, (expires_at - now).total_seconds()),
             task_kind=current.spec.kind,
             personalising=await self._personalising(current),
+            device_rules=_device_rules(current),
         )
 
     async def _personalising(self, current: Round) -> PersonalisingPlan | None:
@@ -230,13 +261,14 @@ class CheckIns:
             await self._world.store.devices.seen(device.id, message.app_build, message.locale, now)
         return device
 
-    async def _active_devices(self, population: PopulationName) -> int:
-        now = self._world.clock()
-        known = self._counts.get(population)
-        if known is None or now - known.at >= _COUNT_LIFE or now < known.at:
-            devices = await self._world.store.devices.count_active(population, now - _DAY)
-            known = self._counts[population] = _Count(devices, now)
-        return known.devices
+
+def _device_rules(current: Round) -> DeviceRules | None:
+    rules = current.spec.eligibility.device
+    return rules if rules_asked(rules) else None
+
+
+def _full(window: ReturnWindow, detail: str = "") -> Refusal:
+    return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
 
 
 def _worth(refusal: Refusal) -> tuple[bool, float]:
@@ -251,3 +283,11 @@ def _no_task(desks: list[Desk]) -> Refusal:
         window = ReturnWindow(min_s=low, max_s=2 * low)
         return Refusal(reason=RefusalReason.PAUSED, return_window=window)
     return Refusal(reason=RefusalReason.NO_ACTIVE_TASK, return_window=no_task_window())
+
+
+def _shed(desks: list[Desk], load: float) -> Refusal:
+    """Answered from memory: a server beyond its capacity looks nothing up for a phone that can come later."""
+    low = max((desk.spec.pacing.min_s for desk in desks), default=60.0) * (1.0 + load)
+    high = max((desk.spread_s for desk in desks), default=0.0)
+    window = ReturnWindow(min_s=low, max_s=max(2.0 * low, high))
+    return Refusal(reason=RefusalReason.OVERLOADED, return_window=window)

@@ -5,6 +5,7 @@ import contextlib
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
+from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
@@ -33,7 +34,7 @@ from keyflock_server.protocol.messages import (
     Report,
     TaskKind,
 )
-from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.protocol.operator import CohortPreview, PopulationView, RoundView, TaskView
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
@@ -58,7 +59,7 @@ class Coordinator:
         self._rounds = Rounds(world, self._trunk, self._flusher, self._leadership)
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up)
         self._check_ins = CheckIns(world, self._desks, self._trunk)
-        self._enrolments = Enrolments(world, self._trunk)
+        self._enrolments = Enrolments(world, self._trunk, self._desks)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
 
@@ -162,6 +163,11 @@ class Coordinator:
             population_view(record, await store.devices.count(record.name))
             for record in await store.populations.all()
         ]
+
+    async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
+        """How many of a population's devices an expression fits."""
+        await self._trunk.population(population)
+        return await preview_cohort(self._world, population, expression)
 
     async def create_task(self, spec: TaskSpec) -> TaskView:
         """A new task; its first round opens with the next pass.

@@ -78,8 +78,12 @@ class Desk:
         self.spec = spec
         self.status = status
         self.open: OpenRound | None = None
+        #: Of the last round that this process has heard of; 0 before the first.
+        self.last_sequence = 0
         #: Of an asynchronous task: devices that train now.
         self.training = 0
+        #: Over how long phones that come together are to be spread, as was found at the last check-in.
+        self.spread_s = 0.0
         #: Of all rounds since this process started; only the workbench's thread touches it.
         self.bound = _bound_of(spec)
         #: Held while a row of the open round is being changed.

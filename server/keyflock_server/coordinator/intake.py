@@ -241,7 +241,7 @@ def _repeated(member: AssignmentRecord, digest: bytes, desk: Desk | None) -> Rec
 def _window(desk: Desk | None) -> ReturnWindow:
     if desk is None:
         return ReturnWindow(min_s=60.0, max_s=120.0)
-    return after_work(desk.spec.eligibility.min_separation_s, desk.spec.pacing)
+    return after_work(desk.spec.eligibility.min_separation_s, desk.spec.pacing, spread_s=desk.spread_s)
 
 
 def _digest(message: Report) -> bytes:

@@ -10,6 +10,7 @@ from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.rounds.decisions import Due, due
 from keyflock_server.rounds.round import (
@@ -92,6 +93,7 @@ class Rounds:
         desk.open = OpenRound(
             record, layout, desk.bound, before.batch if before is not None and is_same_buffer else None
         )
+        desk.last_sequence = record.round.sequence
         if before is not None and not is_same_buffer:
             before.batch.settle_all(Outcome.ROUND_GONE)
 
@@ -142,7 +144,7 @@ class Rounds:
         self._world.observer.round_opened(desk.task, sequence)
 
     async def _next_round(self, desk: Desk, sequence: int) -> RoundRecord:
-        spec, now = desk.spec, self._world.clock()
+        spec, now = await tuned_task(self._world.store, desk.spec), self._world.clock()
         population = await self._trunk.population(spec.population)
         opening = Round(
             id=RoundId(f"{spec.name}-{sequence}"),

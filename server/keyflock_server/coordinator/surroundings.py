@@ -18,6 +18,11 @@ def random_id() -> str:
     return uuid.uuid4().hex
 
 
+def calm() -> float:
+    """Never overloaded: for simulations, in which nothing takes real time."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """The coordinator's world; no part of it is read from anywhere else."""
@@ -43,3 +48,5 @@ class Surroundings:
     is_sole: bool = True
     #: How long a process that says nothing keeps what it holds.
     lease_s: float = 10.0
+    #: How far the process is beyond its capacity; 0 is within it.
+    load: Callable[[], float] = calm

@@ -5,9 +5,11 @@ from typing import Final
 
 OCTETS: Final = "application/octet-stream"
 TOML: Final = "application/toml"
+JSON: Final = "application/json"
 
 MAX_CHECKPOINT_BYTES: Final = 268_435_456
 MAX_TASK_BYTES: Final = 65_536
+MAX_QUESTION_BYTES: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,13 @@ POPULATIONS: Final = OperatorCall("populations", "GET", "/admin/v1/populations")
 CREATE_POPULATION: Final = OperatorCall(
     "create_population", "PUT", "/admin/v1/populations/{population}", OCTETS, MAX_CHECKPOINT_BYTES
 )
+PREVIEW_COHORT: Final = OperatorCall(
+    "preview_cohort",
+    "POST",
+    "/admin/v1/populations/{population}/cohort-preview",
+    JSON,
+    MAX_QUESTION_BYTES,
+)
 TASKS: Final = OperatorCall("tasks", "GET", "/admin/v1/tasks")
 CREATE_TASK: Final = OperatorCall("create_task", "POST", "/admin/v1/tasks", TOML, MAX_TASK_BYTES)
 TASK: Final = OperatorCall("task", "GET", "/admin/v1/tasks/{task}")
@@ -38,6 +47,7 @@ ROUND: Final = OperatorCall("round", "GET", "/admin/v1/rounds/{round}")
 OPERATOR_CALLS: Final = (
     POPULATIONS,
     CREATE_POPULATION,
+    PREVIEW_COHORT,
     TASKS,
     CREATE_TASK,
     TASK,

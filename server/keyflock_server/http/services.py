@@ -25,7 +25,7 @@ from keyflock_server.protocol.messages import (
     SuggestionRequest,
     Suggestions,
 )
-from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.protocol.operator import CohortPreview, PopulationView, RoundView, TaskView
 from keyflock_server.rounds.task import TaskSpec
 
 
@@ -187,6 +187,10 @@ class OperatorService(Protocol):
 
     async def populations(self) -> list[PopulationView]:
         """All of them, by name."""
+        ...
+
+    async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
+        """How many of its devices an expression fits."""
         ...
 
     async def create_task(self, spec: TaskSpec) -> TaskView:

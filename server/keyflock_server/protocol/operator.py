@@ -73,6 +73,27 @@ class RoundView(Struct, frozen=True, kw_only=True):
     figures: dict[str, float] | None = None
 
 
+class CohortPreview(Struct, frozen=True, kw_only=True):
+    """How many devices of a population an expression fits."""
+
+    population: str
+    #: The expression as it was understood.
+    cohort: str
+    #: Devices enrolled, and of these in the cohort.
+    enrolled: int
+    matching: int
+    #: Devices seen in the last 24 hours, and of these in the cohort.
+    active: int
+    active_matching: int
+
+
+class CohortQuestion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/populations/{population}/cohort-preview``."""
+
+    #: As ``[eligibility] cohort`` of a task.
+    cohort: str
+
+
 class Populations(Struct, frozen=True, kw_only=True):
     """``GET /admin/v1/populations``."""
 

@@ -17,8 +17,10 @@ from keyflock_server.protocol.identifiers import (
     UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import ArrivalCount
 from keyflock_server.rounds.round import Carried, Event, Summarised
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -249,6 +251,20 @@ class RoundTable(Protocol):
         """A device's newest assignment of a task made since then that nothing has come of yet."""
         ...
 
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        """What became of the task's last rounds that closed or were abandoned.
+
+        Args:
+            task: Whose.
+            rounds: At most so many, the latest.
+            assignments: At most so many of theirs, of the latest rounds first.
+        """
+        ...
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        """Reports of this device that the task has counted."""
+        ...
+
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete the round's partial aggregates' rows, and the assignments of devices that are forgotten."""
         ...
@@ -286,9 +302,19 @@ class DeviceTable(Protocol):
         ...
 
     async def seen(
-        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+        self,
+        device: DeviceId,
+        app_build: int,
+        locale: str,
+        at: datetime,
+        user: UserId | None = None,
+        *,
+        tier: int | None = None,
+        tags: tuple[str, ...] | None = None,
     ) -> bool:
-        """The device has checked in, or refreshed its token (then perhaps naming its user).
+        """The device has checked in, or refreshed its token (then saying its attributes, perhaps its user).
+
+        What is None stays as it was.
 
         Returns:
             Whether it is enrolled; one that was forgotten does not come back.
@@ -301,6 +327,12 @@ class DeviceTable(Protocol):
 
     async def count(self, population: PopulationName) -> int:
         """Devices enrolled in a population."""
+        ...
+
+    async def page(
+        self, population: PopulationName, after: DeviceId | None, limit: int
+    ) -> list[DeviceRecord]:
+        """Some devices of a population, by id, from the one that follows ``after``."""
         ...
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
@@ -351,6 +383,22 @@ class HeadTable(Protocol):
         ...
 
 
+class ArrivalTable(Protocol):
+    """Check-ins by task and hour, over all phones."""
+
+    async def add(self, counts: Sequence[ArrivalCount]) -> None:
+        """So many more, on top of what any process has counted."""
+        ...
+
+    async def since(self, task: TaskName, hour: int) -> list[ArrivalCount]:
+        """The task's counts from this hour on, oldest first."""
+        ...
+
+    async def prune(self, hour: int) -> None:
+        """Delete all counts before this hour."""
+        ...
+
+
 class Store(Protocol):
     """All tables."""
 
@@ -360,6 +408,7 @@ class Store(Protocol):
     devices: DeviceTable
     heads: HeadTable
     leases: LeaseTable
+    arrivals: ArrivalTable
 
     async def open(self) -> None:
         """Ready for use; raises StorageError."""

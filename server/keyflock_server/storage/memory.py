@@ -13,6 +13,7 @@ from keyflock_server.protocol.identifiers import (
     UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import ArrivalCount
 from keyflock_server.rounds.round import (
     Assigned,
     Carried,
@@ -26,8 +27,10 @@ from keyflock_server.rounds.round import (
     advance,
 )
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.door import (
     AlreadyExists,
+    ArrivalTable,
     Changes,
     DeviceTable,
     HeadTable,
@@ -47,9 +50,11 @@ from keyflock_server.storage.records import (
     HeadRecord,
     LeaseRecord,
     PartialRecord,
+    PastAssignment,
     PopulationRecord,
     RoundRecord,
     TaskRecord,
+    history_from,
 )
 
 
@@ -64,6 +69,7 @@ class _Rows:
         self.heads: dict[tuple[PopulationName, str], HeadRecord] = {}
         self.partials: dict[tuple[RoundId, str], PartialRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
+        self.arrivals: dict[tuple[TaskName, int], ArrivalCount] = {}
 
 
 class MemoryStore:
@@ -77,6 +83,7 @@ class MemoryStore:
         self.devices: DeviceTable = _Devices(rows)
         self.heads: HeadTable = _Heads(rows)
         self.leases: LeaseTable = _Leases(rows)
+        self.arrivals: ArrivalTable = _Arrivals(rows)
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -221,6 +228,7 @@ class _Rounds:
                 weight=report.weight,
                 session_shape=report.session_shape,
                 counted_in=partial.round_id,
+                counted_at=at,
             )
             if report.device in self._rows.devices:
                 device = self._rows.devices[report.device]
@@ -297,6 +305,34 @@ class _Rounds:
         mine = [row for row in self._outstanding(task, since) if row.device == device]
         return max(mine, key=lambda row: row.assigned_at, default=None)
 
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        missed = (Phase.CARRIED, Phase.ABANDONED)
+        telling = (Phase.PUBLISHED, Phase.CLOSED, *missed)
+        ended = [one.round for one in reversed(await self.of_task(task)) if one.round.phase in telling]
+        past: list[PastAssignment] = []
+        for current in ended[:rounds]:
+            for row in sorted(await self.assignments(current.id), key=lambda one: one.device):
+                if current.closed_at is not None and len(past) < assignments:
+                    past.append(
+                        PastAssignment(
+                            row.state, current.opened_at, current.closed_at, row.assigned_at, row.counted_at
+                        )
+                    )
+        durations = [
+            (current.opened_at, current.closed_at)
+            for current in ended[:rounds]
+            if current.closed_at is not None and current.phase not in missed
+        ]
+        return history_from(durations, past)
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        return sum(
+            row.device == device
+            and row.state is AssignmentState.COUNTED
+            and self._rows.rounds[row.round_id].round.task == task
+            for row in self._rows.assignments.values()
+        )
+
     async def clear_up(self, round_id: RoundId) -> None:
         for key in list(self._rows.assignments):
             if key[0] == round_id and key[1] not in self._rows.devices:
@@ -364,13 +400,27 @@ class _Devices:
         return self._rows.devices.get(device)
 
     async def seen(
-        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+        self,
+        device: DeviceId,
+        app_build: int,
+        locale: str,
+        at: datetime,
+        user: UserId | None = None,
+        *,
+        tier: int | None = None,
+        tags: tuple[str, ...] | None = None,
     ) -> bool:
         before = self._rows.devices.get(device)
         if before is None:
             return False
         self._rows.devices[device] = replace(
-            before, app_build=app_build, locale=locale, last_seen_at=at, user=user or before.user
+            before,
+            app_build=app_build,
+            locale=locale,
+            last_seen_at=at,
+            user=user or before.user,
+            tier=before.tier if tier is None else tier,
+            tags=before.tags if tags is None else tags,
         )
         return True
 
@@ -380,6 +430,16 @@ class _Devices:
 
     async def count(self, population: PopulationName) -> int:
         return sum(device.population == population for device in self._rows.devices.values())
+
+    async def page(
+        self, population: PopulationName, after: DeviceId | None, limit: int
+    ) -> list[DeviceRecord]:
+        mine = sorted(
+            device.id
+            for device in self._rows.devices.values()
+            if device.population == population and (after is None or device.id > after)
+        )
+        return [self._rows.devices[device] for device in mine[:limit]]
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
         """All devices that named this user."""
@@ -437,3 +497,32 @@ class _Heads:
         key = record.population, record.owner
         if key in self._rows.heads and self._rows.heads[key].sealed == before:
             self._rows.heads[key] = replace(self._rows.heads[key], key_id=record.key_id, sealed=record.sealed)
+
+
+class _Arrivals:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def add(self, counts: Sequence[ArrivalCount]) -> None:
+        """So many more."""
+        for count in counts:
+            there = self._rows.arrivals.get((count.task, count.hour))
+            self._rows.arrivals[count.task, count.hour] = (
+                count
+                if there is None
+                else replace(
+                    there,
+                    check_ins=there.check_ins + count.check_ins,
+                    eligible=there.eligible + count.eligible,
+                )
+            )
+
+    async def since(self, task: TaskName, hour: int) -> list[ArrivalCount]:
+        """The task's counts from this hour on."""
+        mine = [one for one in self._rows.arrivals.values() if one.task == task and one.hour >= hour]
+        return sorted(mine, key=lambda one: one.hour)
+
+    async def prune(self, hour: int) -> None:
+        """Delete all counts before this hour."""
+        for key in [key for key in self._rows.arrivals if key[1] < hour]:
+            del self._rows.arrivals[key]

@@ -1,5 +1,6 @@
 """The rows, as immutable values. What a row means is said here; how it is stored, in ``tables``."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,7 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,10 @@ class DeviceRecord:
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
+    #: 0 unknown, 1 low, 2 mid, 3 high.
+    tier: int = 0
+    #: Groups that the app put it in, sorted.
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +149,8 @@ class AssignmentRecord:
     session_shape: str = ""
     #: The round whose aggregate it is in; None before. Of a synchronous task, its own.
     counted_in: RoundId | None = None
+    #: When its report was committed; None before.
+    counted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +164,40 @@ class CountedReport:
     report_digest: bytes
     weight: float
     session_shape: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastAssignment:
+    """One assignment of a round that has ended, without its device."""
+
+    state: AssignmentState
+    opened_at: datetime
+    closed_at: datetime
+    assigned_at: datetime
+    counted_at: datetime | None
+
+    def outcome(self) -> Outcome:
+        """What became of it, as far as its round saw."""
+        until = self.counted_at if self.counted_at is not None else self.closed_at
+        return Outcome(
+            _FATES[self.state],
+            (self.assigned_at - self.opened_at).total_seconds(),
+            (until - self.assigned_at).total_seconds(),
+        )
+
+
+_FATES = {
+    AssignmentState.COUNTED: Fate.REPORTED,
+    AssignmentState.FAILED: Fate.FAILED,
+    AssignmentState.ASSIGNED: Fate.CENSORED,
+}
+
+
+def history_from(
+    durations: Iterable[tuple[datetime, datetime]], past: Iterable[PastAssignment]
+) -> RoundHistory:
+    """What ``rounds.tuning`` makes of rows: from opening to end, and what became of each assignment."""
+    return RoundHistory(
+        tuple((closed_at - opened_at).total_seconds() for opened_at, closed_at in durations),
+        tuple(one.outcome() for one in past),
+    )

@@ -43,6 +43,21 @@ class Instant(TypeDecorator[datetime]):
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
+class Words(TypeDecorator[tuple[str, ...]]):
+    """A few words without spaces in them, in their order."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """One string."""
+        return None if value is None else " ".join(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
+        """The words."""
+        return None if value is None else tuple(value.split())
+
+
 schema_version: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 populations: Final = Table(
@@ -122,6 +137,8 @@ devices: Final = Table(
     Column("enrolled_at", Instant, nullable=False),
     Column("last_seen_at", Instant, nullable=False),
     Column("last_contributed_at", Instant),
+    Column("tier", Integer, nullable=False, server_default="0"),
+    Column("tags", Words(527), nullable=False, server_default=""),
     Index("devices_by_user", "population", "user"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
 )
@@ -150,6 +167,7 @@ assignments: Final = Table(
     Column("weight", Float, nullable=False),
     Column("session_shape", String(32), nullable=False),
     Column("counted_in", String(96)),
+    Column("counted_at", Instant),
     Index("assignments_by_device", "device"),
 )
 
@@ -170,4 +188,15 @@ leases: Final = Table(
     Column("holder", String(64), nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("expires_at", Instant, nullable=False),
+)
+
+#: Check-ins by the hour, over all phones.
+arrivals: Final = Table(
+    "arrivals",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    #: Since the epoch.
+    Column("hour", Integer, primary_key=True),
+    Column("check_ins", Integer, nullable=False),
+    Column("eligible", Integer, nullable=False),
 )

@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     FINAL_PHASES,
@@ -34,6 +34,7 @@ from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
 )
+from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import (
     assignments,
@@ -48,12 +49,12 @@ from keyflock_server.storage.tables import (
 _OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name != "round")
 
 
-class SqlRounds:
+class SqlRounds(AssignmentReads):
     """``door.RoundTable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(reader_of(engine))
         self._engine = engine
-        self._reader = reader_of(engine)
 
     async def add(self, record: RoundRecord) -> None:
         """A new round."""
@@ -137,7 +138,7 @@ class SqlRounds:
             before = await _locked(connection, partial.round_id)
             await _check_open(connection, reports)
             after = await _moved(connection, before, counted, at)
-            await connection.execute(_count(partial.round_id), [_counted(report) for report in reports])
+            await connection.execute(_count(partial.round_id, at), [_counted(report) for report in reports])
             its_devices = devices.c.id.in_([report.device for report in reports])
             await connection.execute(update(devices).where(its_devices).values(last_contributed_at=at))
             written = await connection.execute(update(partials).where(*where).values(asdict(partial)))
@@ -218,54 +219,6 @@ class SqlRounds:
                     raise Superseded(round_id)
             return ended
 
-    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
-        """The round's assignments."""
-        query = select(assignments).where(assignments.c.round_id == round_id)
-        async with self._reader.connect() as connection:
-            rows = await connection.execute(query)
-        return [_assignment(row) for row in rows]
-
-    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
-        """One device's assignment in the round."""
-        query = select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
-        async with self._reader.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else _assignment(row)
-
-    async def outstanding(self, task: TaskName, since: datetime) -> int:
-        """Assignments of a task made since then that nothing has come of yet."""
-        query = (
-            select(func.count())
-            .select_from(assignments.join(rounds))
-            .where(
-                rounds.c.task == task,
-                assignments.c.state == AssignmentState.ASSIGNED,
-                assignments.c.assigned_at > since,
-            )
-        )
-        async with self._reader.connect() as connection:
-            return (await connection.execute(query)).scalar_one()
-
-    async def outstanding_of(
-        self, task: TaskName, device: DeviceId, since: datetime
-    ) -> AssignmentRecord | None:
-        """A device's newest assignment of a task made since then that nothing has come of yet."""
-        query = (
-            select(assignments)
-            .join(rounds)
-            .where(
-                assignments.c.device == device,
-                rounds.c.task == task,
-                assignments.c.state == AssignmentState.ASSIGNED,
-                assignments.c.assigned_at > since,
-            )
-            .order_by(assignments.c.assigned_at.desc())
-            .limit(1)
-        )
-        async with self._reader.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else _assignment(row)
-
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete what a round that is over needs no more."""
         forgotten = delete(assignments).where(
@@ -325,12 +278,12 @@ async def _check_open(connection: AsyncConnection, reports: Sequence[CountedRepo
         )
         .with_for_update()
     )
-    rows = [_assignment(row) for row in await connection.execute(query)]
+    rows = [assignment_record(row) for row in await connection.execute(query)]
     if not_open := NotOpen.among(reported, [row for row in rows if row.id in reported]):
         raise not_open
 
 
-def _count(counted_in: RoundId) -> Any:  # noqa: ANN401 - SQLAlchemy's update of many
+def _count(counted_in: RoundId, at: datetime) -> Any:  # noqa: ANN401 - SQLAlchemy's update of many
     return (
         update(assignments)
         .where(
@@ -342,6 +295,7 @@ def _count(counted_in: RoundId) -> Any:  # noqa: ANN401 - SQLAlchemy's update of
             weight=bindparam("its_weight"),
             session_shape=bindparam("shape"),
             counted_in=counted_in,
+            counted_at=at,
         )
     )
 
@@ -370,8 +324,3 @@ def _record(row: Row[Any]) -> RoundRecord:
     spec = stored_task(columns.pop("spec_json"))
     phase = Phase(columns.pop("phase"))
     return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)
-
-
-def _assignment(row: Row[Any]) -> AssignmentRecord:
-    columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
-    return AssignmentRecord(state=AssignmentState(columns.pop("state")), **columns)

@@ -3,6 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.storage.door import (
+    ArrivalTable,
     DeviceTable,
     HeadTable,
     LeaseTable,
@@ -10,6 +11,7 @@ from keyflock_server.storage.door import (
     RoundTable,
     TaskTable,
 )
+from keyflock_server.storage.sql.arrivals import SqlArrivals
 from keyflock_server.storage.sql.devices import SqlDevices
 from keyflock_server.storage.sql.engine import engine_for, prepare
 from keyflock_server.storage.sql.heads import SqlHeads
@@ -34,6 +36,7 @@ class SqlStore:
         self.devices: DeviceTable = SqlDevices(self._engine)
         self.heads: HeadTable = SqlHeads(self._engine)
         self.leases: LeaseTable = SqlLeases(self._engine)
+        self.arrivals: ArrivalTable = SqlArrivals(self._engine)
 
     async def open(self) -> None:
         """Create or check the schema; raises StorageError."""
