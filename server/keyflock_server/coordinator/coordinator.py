@@ -34,6 +34,7 @@ from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.orphans import ORPHAN_AGE, orphans
 from keyflock_server.storage.records import TaskRecord
 
 
@@ -238,14 +239,9 @@ class Coordinator:
 
     async def _collect_orphans(self) -> None:
         """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
-        store = self._world.store
-        wanted = {key for record in await store.rounds.unfinished() for key in record.blob_keys}
-        for version in await store.populations.versions():
-            wanted |= {version.download_key, version.checkpoint_key}
-        wanted |= {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
-        orphans = [key async for key in self._world.blobs.list_keys() if key not in wanted]
-        for key in orphans:
-            await self._world.blobs.delete(key)
+        world = self._world
+        for blob in await orphans(world.store, world.blobs, written_before=world.clock() - ORPHAN_AGE):
+            await world.blobs.delete(blob.key)
 
 
 def _unknown(name: TaskName) -> Refused:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -17,6 +17,8 @@ from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.door import (
     AlreadyExists,
+    Clock,
+    ClusterTable,
     DeviceTable,
     HeadTable,
     PopulationTable,
@@ -33,6 +35,7 @@ from keyflock_server.storage.records import (
     HeadRecord,
     PopulationRecord,
     RoundRecord,
+    StoredBlob,
     TaskRecord,
 )
 
@@ -58,6 +61,7 @@ class MemoryStore:
         self.rounds: RoundTable = _Rounds(rows)
         self.devices: DeviceTable = _Devices(rows)
         self.heads: HeadTable = _Heads(rows)
+        self.cluster: ClusterTable = _Cluster()
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -67,14 +71,21 @@ class MemoryStore:
 
 
 class MemoryBlobs:
-    """``door.Blobs`` without a disk."""
+    """``door.Blobs`` without a disk.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Tells when a blob was written; without one, all are as old as can be.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self._blobs: dict[str, bytes] = {}
+        self._written_at: dict[str, datetime] = {}
+        self._clock = clock
 
     async def put(self, key: str, data: bytes) -> None:
         """Keep."""
         self._blobs[key] = bytes(data)
+        self._written_at[key] = self._clock() if self._clock else datetime.min.replace(tzinfo=UTC)
 
     async def get(self, key: str) -> bytes:
         """Give back."""
@@ -86,10 +97,10 @@ class MemoryBlobs:
         """Drop."""
         self._blobs.pop(key, None)
 
-    async def list_keys(self) -> AsyncIterator[str]:
+    async def list_blobs(self) -> AsyncIterator[StoredBlob]:
         """List."""
-        for key in list(self._blobs):
-            yield key
+        for key, data in list(self._blobs.items()):
+            yield StoredBlob(key=key, modified_at=self._written_at[key], size_bytes=len(data))
 
 
 class _Populations:
@@ -305,3 +316,18 @@ class _Heads:
         key = record.population, record.owner
         if key in self._rows.heads and self._rows.heads[key].sealed == before:
             self._rows.heads[key] = replace(self._rows.heads[key], key_id=record.key_id, sealed=record.sealed)
+
+
+class _Cluster:
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    async def claim(self, name: str, value: str) -> str:
+        """The value of that name: this one, if there was none."""
+        return self._values.setdefault(name, value)
+
+    async def replace(self, name: str, before: str, value: str) -> None:
+        """Another value."""
+        if self._values.get(name) != before:
+            raise Superseded
+        self._values[name] = value

@@ -127,3 +127,13 @@ class CountedReport:
     report_digest: bytes
     weight: float
     session_shape: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlob:
+    """A blob as a listing shows it."""
+
+    key: str
+    #: When it was written, by the blob store's own clock.
+    modified_at: datetime
+    size_bytes: int

@@ -19,8 +19,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import DateTime, TypeDecorator
 
-#: Grows with every change of the tables. A database of another version is refused at start.
-SCHEMA_VERSION: Final = 1
+#: The newest revision in ``sql/migrations``, which makes a database what this file says. One of another is
+#: refused at start.
+SCHEMA_REVISION: Final = "0002"
 
 metadata: Final = MetaData()
 
@@ -42,8 +43,6 @@ class Instant(TypeDecorator[datetime]):
         instant: datetime = value
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
-
-schema_version: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 populations: Final = Table(
     "populations",
@@ -149,4 +148,11 @@ assignments: Final = Table(
     Column("weight", Float, nullable=False),
     Column("session_shape", String(32), nullable=False),
     Index("assignments_by_device", "device"),
+)
+
+cluster: Final = Table(
+    "cluster",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
 )

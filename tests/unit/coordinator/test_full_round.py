@@ -165,7 +165,7 @@ async def test_a_round_that_misses_its_minimum_is_abandoned_and_says_so(town: To
     assert (abandoned.phase, abandoned.result_version) == ("abandoned", None)
     assert abandoned.detail == "4 reports by the deadline; the minimum was 8."
     assert (following.phase, following.model_version) == ("collecting", 0)
-    assert [key async for key in town.blobs.list_keys() if key.startswith("partials/")] == []
+    assert [blob.key async for blob in town.blobs.list_blobs() if blob.key.startswith("partials/")] == []
 
 
 @pytest.mark.parametrize(

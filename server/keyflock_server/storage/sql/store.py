@@ -2,12 +2,21 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.storage.door import DeviceTable, HeadTable, PopulationTable, RoundTable, TaskTable
+from keyflock_server.storage.door import (
+    ClusterTable,
+    DeviceTable,
+    HeadTable,
+    PopulationTable,
+    RoundTable,
+    TaskTable,
+)
+from keyflock_server.storage.sql.cluster import SqlCluster
 from keyflock_server.storage.sql.devices import SqlDevices
-from keyflock_server.storage.sql.engine import engine_for, prepare
+from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
 from keyflock_server.storage.sql.heads import SqlHeads
 from keyflock_server.storage.sql.populations import SqlPopulations
 from keyflock_server.storage.sql.rounds import SqlRounds
+from keyflock_server.storage.sql.schema import prepare
 from keyflock_server.storage.sql.tasks import SqlTasks
 
 
@@ -15,16 +24,20 @@ class SqlStore:
     """``door.Store`` on any database that SQLAlchemy reaches.
 
     Args:
-        url: For example ``sqlite+aiosqlite:///…/keyflock.sqlite3``.
+        url: For example ``sqlite+aiosqlite:///…/keyflock.sqlite3``, or ``postgresql+asyncpg://…``.
+        application_name: What the process is called in PostgreSQL's list of connections.
+    Raises:
+        StorageError: fault of the operator; the URL is not understood.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine: AsyncEngine = engine_for(url)
+    def __init__(self, url: str, application_name: str = APPLICATION_NAME) -> None:
+        self._engine: AsyncEngine = engine_for(url, application_name)
         self.populations: PopulationTable = SqlPopulations(self._engine)
         self.tasks: TaskTable = SqlTasks(self._engine)
         self.rounds: RoundTable = SqlRounds(self._engine)
         self.devices: DeviceTable = SqlDevices(self._engine)
         self.heads: HeadTable = SqlHeads(self._engine)
+        self.cluster: ClusterTable = SqlCluster(self._engine)
 
     async def open(self) -> None:
         """Create or check the schema; raises StorageError."""

@@ -1,0 +1,31 @@
+"""Blobs that no row points to: what a crash leaves between a blob and its transaction."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_server.storage.door import Blobs, Store
+from keyflock_server.storage.records import StoredBlob
+
+#: A blob is written before the row that points to it. One younger than this may be on its way into a
+#: transaction of another process; none takes so long.
+ORPHAN_AGE: Final = timedelta(hours=1)
+
+
+async def keys_in_use(store: Store) -> set[str]:
+    """The keys that rows point to."""
+    keys = {key for record in await store.rounds.unfinished() for key in record.blob_keys}
+    for version in await store.populations.versions():
+        keys |= {version.download_key, version.checkpoint_key}
+    return keys | {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
+
+
+async def orphans(store: Store, blobs: Blobs, *, written_before: datetime) -> list[StoredBlob]:
+    """What no row points to, of what was written before then.
+
+    Raises:
+        StorageError: rows or blobs cannot be listed.
+    """
+    # The blobs first: one whose row comes and goes between the two listings is not taken for another.
+    old = [blob async for blob in blobs.list_blobs() if blob.modified_at < written_before]
+    in_use = await keys_in_use(store)
+    return [blob for blob in old if blob.key not in in_use]
