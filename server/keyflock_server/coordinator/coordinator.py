@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
@@ -60,7 +61,7 @@ class Coordinator:
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up)
         self._check_ins = CheckIns(world, self._desks, self._trunk)
         self._enrolments = Enrolments(world, self._trunk, self._desks)
-        self._orphans_due_at = world.clock() + ORPHAN_AGE
+        self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
 
@@ -75,6 +76,7 @@ class Coordinator:
         await self._world.store.open()
         await self._leadership.renew()
         await self._catch_up()
+        self._orphans_due_at = self._world.clock() + ORPHAN_AGE
         if self._world.is_sole:
             await self._collect_orphans()
 
