@@ -1,4 +1,4 @@
-"""Return windows in a running round: what is counted, what follows from it, and whom the next round expects."""
+"""Return windows in a running round: what is counted, what follows, and whom the next round expects."""
 
 import contextlib
 from datetime import timedelta
@@ -76,12 +76,12 @@ async def test_while_a_round_waits_for_reports_the_next_ones_sample_is_called_to
         if isinstance(answer, Refusal) and answer.reason == "round_full":
             windows[device.device] = answer.return_window
 
-    # T = 1000 * 600 / (4 * 1.5) = 100,000 s; the cut is at a day.
+    # T = 1000 * 150 / (4 * 1.5) = 25,000 s.
     aimed = {device for device, window in windows.items() if window.max_s < 1_000.0}
-    assert {window.min_s for device, window in windows.items() if device not in aimed} == {50_000.0}
+    assert {window.min_s for device, window in windows.items() if device not in aimed} == {12_500.0}
     key = town.coordinator._world.sampling_key
-    # Two of four slots on average, of the 1000 * 600 / 86400 that come from one opening to the next.
-    probability = 2.0 / (1_000 * 600.0 / 86_400.0)
+    # Two of four slots on average, of the 1000 * 600 / 25000 that come from one opening to the next.
+    probability = 2.0 / 24.0
     sequence = town.coordinator._desks[TASK].rounds_opened
     sample = {
         device for device in windows if is_sampled(key, round_id(TASK, sequence + 1), device, probability)
@@ -92,19 +92,24 @@ async def test_while_a_round_waits_for_reports_the_next_ones_sample_is_called_to
 
 async def test_phones_are_called_to_when_rounds_usually_end(town: Town) -> None:
     await town.task(round="goal = 4\nover_selection = 0.0", pacing="min_s = 10.0\nmax_s = 86400.0")
+    devices = await enrolled(town, 4)
     for _ in range(3):
-        await served(town, await enrolled(town, 4), 200.0)
-    for device in await enrolled(town, 4):
+        await served(town, devices, 200.0)
+    for device in devices:
         await town.check_in(device)
     town.pass_time(50.0)
 
-    answer = await town.check_in(await town.enrol())
+    answers = [await town.check_in(device) for device in await enrolled(town, 10)]
 
-    # A small population meets: at the first rendezvous (every 12.5 s) from 200 s after the opening on.
-    assert isinstance(answer, Refusal)
-    arrives = town.now + timedelta(seconds=answer.return_window.min_s)
+    # A small population meets every 12.5 s. Whoever is in the next round's sample comes to the first meeting
+    # from 200 s after this one's opening on, the others go on coming to each.
     opened_at = town.coordinator._desks[TASK].open.round.opened_at  # type: ignore[union-attr]  # it is open
-    assert 200.0 <= (arrives - opened_at).total_seconds() <= 212.5
+    arrive = [
+        (town.now - opened_at).total_seconds() + answer.return_window.min_s
+        for answer in answers
+        if isinstance(answer, Refusal)
+    ]
+    assert set(arrive) == {62.5, 200.0}
 
 
 async def test_a_crowd_that_enrols_together_is_spread_and_so_is_one_that_reports_together(town: Town) -> None:

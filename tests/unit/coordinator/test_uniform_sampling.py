@@ -1,5 +1,6 @@
-"""The cohort is a uniform sample of the devices that come, whatever their speed and however often they come."""
+"""The cohort is a uniform sample of the devices that come, however fast and however often."""
 
+import contextlib
 import heapq
 import random
 
@@ -76,7 +77,6 @@ async def _visit(
 
 
 async def _deliver(town: Town, assignment: Assignment) -> None:
-    try:
+    # Too late, or it waits for its micro-batch: the sample is what counts here.
+    with contextlib.suppress(Refused):
         await town.coordinator.report(town.claims(assignment), report(constant(1.0)))
-    except Refused:
-        pass  # too late, or it waits for its micro-batch: the sample is what counts here
