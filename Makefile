@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test check format bench bench-learning bench-personalise bench-drift bench-suggestions load clean
+.PHONY: help setup demo test check format bench bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ bench-drift: $(STAMP)  ## five minutes: what becomes of heads while the trunk mo
 
 bench-suggestions: $(STAMP)  ## about ten minutes: what blended suggestions cost, with 10,000 stored heads
 	@$(BIN)/python -m tests.benchmarks.suggestions $(ARGS)
+
+bench-arrivals: $(STAMP)  ## three minutes: when phones arrive, with and without pace steering
+	@$(BIN)/python -m tests.benchmarks.arrivals $(ARGS)
 
 load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
 	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)

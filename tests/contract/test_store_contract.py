@@ -18,6 +18,7 @@ from keyflock_server.protocol.identifiers import (
     UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import ArrivalCount
 from keyflock_server.rounds.round import (
     Cancelled,
     Carried,
@@ -30,6 +31,7 @@ from keyflock_server.rounds.round import (
     Summarised,
 )
 from keyflock_server.rounds.task import TaskStatus, parse_task
+from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
 from keyflock_server.storage.door import AlreadyExists, NotOpen, Store, Superseded
 from keyflock_server.storage.records import (
     AssignmentRecord,
@@ -554,3 +556,67 @@ async def test_a_new_version_leaves_the_priors_as_they_are(store: Store, merged:
     found = await store.populations.get(EN)
     assert found is not None
     assert (found.latest_version, found.personalisation_json) == (1, b'{"a":1}')
+
+
+async def test_devices_come_by_the_page_with_their_attributes(store: Store) -> None:
+    for name in ("z", "x", "y"):
+        await store.devices.add(replace(device(name), tier=2, tags=("beta", "v2")))
+
+    first = await store.devices.page(EN, DeviceId("w"), 2)
+    rest = await store.devices.page(EN, first[-1].id, 2)
+
+    assert [one.id for one in first + rest] == ["x", "y", "z"]
+    assert (first[0].tier, first[0].tags) == (2, ("beta", "v2"))
+    assert await store.devices.page(PopulationName("de"), None, 2) == []
+
+
+async def test_a_refresh_changes_attributes_and_a_check_in_leaves_them(store: Store) -> None:
+    await store.devices.add(device("x"))
+    await store.devices.seen(DeviceId("x"), 7, "de", NOW, tier=3, tags=("beta",))
+
+    await store.devices.seen(DeviceId("x"), 8, "de", NOW)
+
+    found = await store.devices.get(DeviceId("x"))
+    assert found is not None
+    assert (found.app_build, found.tier, found.tags) == (8, 3, ("beta",))
+
+
+async def test_check_ins_add_up_over_processes_by_task_and_hour(store: Store) -> None:
+    task = TaskName("t")
+    await store.arrivals.add([ArrivalCount(task, 10, 5, 2), ArrivalCount(task, 11, 1, 1)])
+    await store.arrivals.add([ArrivalCount(task, 11, 3, 0), ArrivalCount(TaskName("u"), 11, 9, 9)])
+
+    assert await store.arrivals.since(task, 10) == [
+        ArrivalCount(task, 10, 5, 2),
+        ArrivalCount(task, 11, 4, 1),
+    ]
+    assert await store.arrivals.since(task, 11) == [ArrivalCount(task, 11, 4, 1)]
+    await store.arrivals.prune(11)
+    assert await store.arrivals.since(task, 0) == [ArrivalCount(task, 11, 4, 1)]
+
+
+async def test_history_tells_of_ended_rounds_and_participations_of_counted_reports(store: Store) -> None:
+    for name in ("x", "y", "z"):
+        await store.devices.add(device(name))
+        row = replace(assignment(name), assigned_at=NOW + timedelta(seconds=10))
+        await store.rounds.assign(row)
+    await store.rounds.commit_flush(partial(1, 1.0), [counted("x")], NOW + timedelta(seconds=40))
+    await store.rounds.fail(assignment("y"), "-*", NOW)
+    still_open = await store.rounds.history(TaskName("t"), 8, 100)
+    await advanced(store, CloseRequested(), Merged(), Stepped())
+    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
+    await store.rounds.publish(T1, version, "state", NOW + timedelta(seconds=60))
+
+    history = await store.rounds.history(TaskName("t"), 8, 100)
+
+    assert still_open == RoundHistory()
+    assert history.durations_s == (60.0,)
+    assert history.outcomes == (
+        Outcome(Fate.REPORTED, 10.0, 30.0),
+        Outcome(Fate.FAILED, 10.0, 50.0),
+        Outcome(Fate.CENSORED, 10.0, 50.0),
+    )
+    assert len((await store.rounds.history(TaskName("t"), 8, 2)).outcomes) == 2
+    assert await store.rounds.participations(TaskName("t"), DeviceId("x")) == 1
+    assert await store.rounds.participations(TaskName("t"), DeviceId("y")) == 0
+    assert await store.rounds.participations(TaskName("u"), DeviceId("x")) == 0

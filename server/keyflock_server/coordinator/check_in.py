@@ -160,7 +160,7 @@ class CheckIns:
         opened = desk.open
         sequence = desk.last_sequence
         slots = (desk.spec if opened is None else opened.round.spec).round.slots
-        probability = min(1.0, slots / max(self._pace.expected_next(desk), 1.0))
+        probability = sampling_probability(slots, self._pace.expected_next(desk), 0.0, 1.0)
         if is_sampled(self._world.sampling_key, round_id(desk.task, sequence + 1), device.id, probability):
             return self._pace.next_round_window(desk)
         return self._pace.window(desk)

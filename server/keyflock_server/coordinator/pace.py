@@ -12,6 +12,7 @@ from keyflock_server.rounds.availability import (
     EVEN,
     HOURS_REMEMBERED,
     ArrivalCount,
+    arrivals_per_s,
     eligible_share,
     hour_of,
     hours_of_day,
@@ -29,6 +30,7 @@ _COUNT_LIFE: Final = timedelta(seconds=30)
 #: Counts of check-ins are written, and what follows from them is read, at most so often.
 _BOOK_LIFE: Final = timedelta(seconds=60)
 _DAY: Final = timedelta(days=1)
+_HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,17 @@ class Tempo:
     read_at: datetime
     share: float = 1.0
     hours: tuple[float, ...] = EVEN
+    #: Eligible check-ins a second; None while too few came to go by.
+    per_s: float | None = None
     #: The last rounds, without their assignments.
     history: RoundHistory = RoundHistory()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True)
 class _Count:
+    #: Seen within a day, and within an hour.
     devices: int
+    present: int
     at: datetime
 
 
@@ -68,7 +74,8 @@ class Pace:
         counted = self._active.get(population)
         if counted is None or _is_old(counted.at, now, _COUNT_LIFE):
             devices = await self._world.store.devices.count_active(population, now - _DAY)
-            self._active[population] = _Count(devices, now)
+            present = await self._world.store.devices.count_active(population, now - _HOUR)
+            self._active[population] = _Count(devices, present, now)
         tempo = self._tempos.get(desk.task)
         if tempo is None or _is_old(tempo.read_at, now, _BOOK_LIFE):
             await self._write(now)
@@ -122,7 +129,8 @@ class Pace:
             desk.spec.pacing,
             self._eligible_devices(desk),
             cycle_s=cycle_s,
-            availability=self._tempo_of(desk).hours[hour_of(self._now_s()) % 24],
+            present_devices=self._present_devices(desk),
+            observed_per_s=self._tempo_of(desk).per_s,
         )
 
     def _next_opens_in_s(self, desk: Desk) -> float:
@@ -140,6 +148,10 @@ class Pace:
         counted = self._active.get(desk.spec.population)
         return 0.0 if counted is None else counted.devices * self._tempo_of(desk).share
 
+    def _present_devices(self, desk: Desk) -> float:
+        counted = self._active.get(desk.spec.population)
+        return 0.0 if counted is None else counted.present * self._tempo_of(desk).share
+
     def _tempo_of(self, desk: Desk) -> Tempo:
         return self._tempos.get(desk.task) or Tempo(self._world.clock())
 
@@ -147,7 +159,13 @@ class Pace:
         store, now_s = self._world.store, now.timestamp()
         counts = await store.arrivals.since(task, hour_of(now_s) - HOURS_REMEMBERED)
         history = await store.rounds.history(task, ROUNDS, 0)
-        return Tempo(now, eligible_share(counts, now_s), hours_of_day(counts, now_s), history)
+        return Tempo(
+            now,
+            eligible_share(counts, now_s),
+            hours_of_day(counts, now_s),
+            arrivals_per_s(counts, now_s),
+            history,
+        )
 
     async def _write(self, now: datetime) -> None:
         """What a crash may lose is a minute of a statistic."""

@@ -24,6 +24,7 @@ EVEN: Final = (1.0,) * 24
 _PRIOR_CHECK_INS: Final = 10.0
 #: Days that say "like every other hour" before the first real one.
 _PRIOR_DAYS: Final = 1.0
+_ENOUGH: Final = 50
 #: An hour counts as at most so much busier or quieter than the mean.
 _LIMIT: Final = 4.0
 
@@ -55,6 +56,20 @@ def eligible_share(counts: Sequence[ArrivalCount], now_s: float) -> float:
     check_ins = sum(one.check_ins for one in recent)
     eligible = sum(one.eligible for one in recent)
     return (eligible + _PRIOR_CHECK_INS) / (check_ins + _PRIOR_CHECK_INS)
+
+
+def arrivals_per_s(counts: Sequence[ArrivalCount], now_s: float) -> float | None:
+    """Check-ins a second, in this hour and the one before, of phones that could have taken a slot.
+
+    Edge cases:
+        fewer than 50 check-ins -> None: too few to go by
+    """
+    hour = hour_of(now_s)
+    lately = [one for one in counts if one.hour >= hour - 1]
+    if sum(one.check_ins for one in lately) < _ENOUGH:
+        return None
+    first = min(one.hour for one in lately)
+    return sum(one.eligible for one in lately) / max(now_s - first * HOUR_S, 60.0)
 
 
 def hours_of_day(counts: Sequence[ArrivalCount], now_s: float) -> tuple[float, ...]:

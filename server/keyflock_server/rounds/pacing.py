@@ -1,8 +1,10 @@
 """When phones should return: soon enough that cohorts fill, late enough that nobody stampedes.
 
 Stateless: windows follow from a few numbers that every replica knows. E eligible devices were seen in a day,
-and the task wants D check-ins a second; then each should return every T = E / D seconds. A large population
-spreads over [0.5 T, 1.5 T], later in busy hours and sooner in quiet ones. A small one cannot fill a cohort by
+and the task wants D check-ins a second, enough to fill its slots within a selection window; then each should
+return every T = E / D seconds. A large population spreads over [0.5 T, 1.5 T], later in busy hours and sooner
+in quiet ones; T is cut so that the whole of that fits under the longest window, for a window that is cut to
+a point spreads nobody. A small one cannot fill a cohort by
 chance, so its phones meet: all are sent to the same slot of the clock, and whoever comes while a slot is open
 is sent to the one that follows it.
 
@@ -24,6 +26,8 @@ from keyflock_server.rounds.task import Pacing, RoundPolicy
 CHECK_INS_PER_SLOT: Final = 1.5
 #: Beyond this load a check-in is turned away before anything is looked up for it.
 SHED_LOAD: Final = 1.0
+#: Windows reach from 2 minus this times T to this times T.
+_SPREAD: Final = 1.5
 #: A rendezvous is open for this share of its period.
 _RENDEZVOUS_SHARE: Final = 0.2
 #: Whoever is in the next round's sample comes within this share of its selection window.
@@ -60,9 +64,10 @@ def return_window(
     """
     if is_large(policy, eligible_devices):
         revisit_s = _revisit_s(policy, eligible_devices)
-        # T phones apart in a busy hour means further apart: what arrives is T's inverse times the hour's.
+        # At the hour in which the phone would return; what arrives then is the hour's multiple of 1 / T.
         revisit_s *= hours[int((now_s + min(revisit_s, pacing.max_s)) // HOUR_S) % 24]
-        window = (0.5 * revisit_s, 1.5 * revisit_s)
+        revisit_s = min(revisit_s, pacing.max_s / _SPREAD)
+        window = ((2.0 - _SPREAD) * revisit_s, _SPREAD * revisit_s)
     else:
         window = _rendezvous(pacing, now_s, pacing.min_s)
     return _bounded(window, pacing, load)
@@ -104,9 +109,10 @@ def expected_arrivals(
     eligible_devices: float,
     *,
     cycle_s: float = 0.0,
-    availability: float = 1.0,
+    present_devices: float = math.inf,
+    observed_per_s: float | None = None,
 ) -> float:
-    """Eligible devices that will have come for a round, if they keep to their return windows.
+    """Eligible devices that will have come for a round.
 
     Args:
         policy: The round's.
@@ -114,13 +120,14 @@ def expected_arrivals(
         eligible_devices: E.
         cycle_s: From one opening to the next: who comes while the round before is full is judged for this
             one. 0 for a task's first round, which has none before it.
-        availability: How busy this hour is, as a multiple of the mean hour.
+        present_devices: Of E, those seen within the hour: of a small population, all of them come.
+        observed_per_s: Of a large one, what arrives now; None: what would, if all kept to their windows.
     """
     if not is_large(policy, eligible_devices):
-        return float(eligible_devices)  # they all meet at the next slot
-    revisit_s = min(max(_revisit_s(policy, eligible_devices), pacing.min_s), pacing.max_s)
-    catchment_s = max(policy.selection_window_s, cycle_s)
-    return eligible_devices * min(1.0, availability * catchment_s / revisit_s)
+        return float(min(eligible_devices, present_devices))  # they all meet at the next slot
+    revisit_s = max(min(_revisit_s(policy, eligible_devices), pacing.max_s / _SPREAD), pacing.min_s)
+    per_s = eligible_devices / revisit_s if observed_per_s is None else observed_per_s
+    return min(eligible_devices, per_s * max(policy.selection_window_s, cycle_s))
 
 
 def is_large(policy: RoundPolicy, eligible_devices: float) -> bool:
@@ -174,7 +181,7 @@ def overload(in_flight: int, capacity: int, lag_s: float) -> float:
 
 def _revisit_s(policy: RoundPolicy, eligible_devices: float) -> float:
     """T = E / D: how often each device should come."""
-    return eligible_devices * policy.deadline_s / (policy.slots * CHECK_INS_PER_SLOT)
+    return eligible_devices * policy.selection_window_s / (policy.slots * CHECK_INS_PER_SLOT)
 
 
 def _rendezvous(pacing: Pacing, now_s: float, not_before_s: float) -> tuple[float, float]:

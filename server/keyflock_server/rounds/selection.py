@@ -19,6 +19,8 @@ _HASH_BITS = 53
 _HASH_STEP = 2.0**-_HASH_BITS
 #: For this share of the selection window the probability stands still.
 _CALM_SHARE: Final = 0.5
+#: In the last quarter of the window the probability doubles so often.
+_DOUBLINGS: Final = 8.0
 #: How often a device may be offered to another task first.
 TRAFFIC_PERIOD_S: Final = 3_600.0
 
@@ -45,9 +47,10 @@ def sampling_probability(
 ) -> float:
     """The threshold at an instant of an open round; never falls while slots and arrivals are the same.
 
-    For half the window it is slots over expected arrivals, so that devices that come often are taken no
-    more than those that come once; then it doubles eightfold, so that no round starves when fewer come
-    than expected.
+    For half the window it stands where five of six samples fit into the slots, so that devices that come
+    late or seldom find a slot as often as those that are always there. Then it rises by half in a quarter of
+    the window, so slowly that what is missing is taken in the order of the hashes too. In the last quarter
+    it doubles again and again, so that no round starves when fewer come than expected.
 
     Args:
         slots: Slots of the round.
@@ -58,8 +61,17 @@ def sampling_probability(
     if elapsed_s >= selection_window_s or expected_arrivals <= slots:
         return 1.0
     calm_s = _CALM_SHARE * selection_window_s
-    doublings = 8.0 * max(0.0, elapsed_s - calm_s) / (selection_window_s - calm_s)
-    return min(1.0, slots / expected_arrivals * math.exp2(doublings))
+    late_ratio = max(0.0, elapsed_s - calm_s) / (selection_window_s - calm_s)
+    growth = (1.0 + late_ratio) * math.exp2(_DOUBLINGS * max(0.0, 2.0 * late_ratio - 1.0))
+    return min(1.0, sample_size(slots) / expected_arrivals * growth)
+
+
+def sample_size(slots: int) -> float:
+    """Devices to be in the sample on average, so that five of six samples fit into the slots.
+
+    A sample is as good as Poisson; half the slots at least, however few they are.
+    """
+    return max(0.5 * slots, slots - math.sqrt(slots))
 
 
 def task_order(

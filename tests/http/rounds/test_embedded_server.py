@@ -120,3 +120,21 @@ async def test_a_closed_server_takes_no_calls_and_its_folder_is_free(
 
     assert answer.status == 503
     DataFolder.open(tmp_path).release()
+
+
+async def test_a_cohort_is_previewed_before_a_task_is_created_with_it(virtual: Virtual) -> None:
+    path, kind = "populations/en-US/cohort-preview", "application/json"
+    for tier in (1, 2, 3):
+        request = EnrolRequest(protocol=1, population="en-US", app_build=412, locale="en-US", tier=tier)
+        await virtual.send(calls.ENROL, request)
+
+    preview = await virtual.operate("POST", path, b'{"cohort": "tier >= 2"}', kind)
+    bad = await virtual.operate("POST", path, b'{"cohort": "tier >= "}', kind)
+    nowhere = await virtual.operate("POST", "populations/de/cohort-preview", b'{"cohort": "tier == 1"}', kind)
+
+    counts = msgspec.json.decode(preview.body)
+    assert (preview.status, counts["enrolled"], counts["matching"], counts["active"]) == (200, 3, 2, 3)
+    problem = msgspec.json.decode(bad.body, type=Problem)
+    assert (bad.status, problem.code, problem.fault) == (422, "invalid_cohort", "operator")
+    assert problem.detail == "At position 9: expected a number, found the end."
+    assert (nowhere.status, msgspec.json.decode(nowhere.body)["code"]) == (404, "population_unknown")

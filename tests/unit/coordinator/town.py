@@ -37,6 +37,8 @@ class Town:
     store: Store = field(default_factory=MemoryStore)
     blobs: Blobs = field(default_factory=MemoryBlobs)
     ack_wait_s: float = 0.0
+    #: How far the server is beyond its capacity.
+    load: float = 0.0
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class Town:
             observer=Silent(),
             workbench=Workbench(),
             ack_wait_s=self.ack_wait_s,
+            load=lambda: self.load,
         )
         return Coordinator(world)
 
@@ -77,8 +80,10 @@ class Town:
         await self.coordinator.tick()
         return spec
 
-    async def enrol(self) -> DeviceIdentity:
-        request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US")
+    async def enrol(self, tier: int = 0, tags: tuple[str, ...] = ()) -> DeviceIdentity:
+        request = EnrolRequest(
+            protocol=1, population=POPULATION, app_build=5, locale="en-US", tier=tier, tags=tags
+        )
         enrolled = await self.coordinator.enrol(request, None)
         return DeviceIdentity(enrolled.device, POPULATION)
 

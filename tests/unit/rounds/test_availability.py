@@ -3,7 +3,13 @@
 import pytest
 
 from keyflock_server.protocol.identifiers import TaskName
-from keyflock_server.rounds.availability import EVEN, ArrivalCount, eligible_share, hours_of_day
+from keyflock_server.rounds.availability import (
+    EVEN,
+    ArrivalCount,
+    arrivals_per_s,
+    eligible_share,
+    hours_of_day,
+)
 
 TASK = TaskName("t")
 DAY_S = 86_400.0
@@ -22,6 +28,13 @@ def test_the_share_is_of_the_last_day_and_the_first_check_ins_weigh_little() -> 
     counts = [count(0, 1_000, 1_000), count(30, 90, 40)]
 
     assert eligible_share(counts, 31 * 3_600.0) == pytest.approx((40 + 10) / (90 + 10))
+
+
+def test_what_arrives_now_is_counted_over_this_hour_and_the_last() -> None:
+    counts = [count(8, 10**6, 10**6), count(9, 400, 90), count(10, 300, 45)]
+
+    assert arrivals_per_s(counts, 10.5 * 3_600.0) == pytest.approx(135 / 5_400.0)
+    assert arrivals_per_s([count(10, 49, 49)], 10.5 * 3_600.0) is None
 
 
 def test_a_busy_night_shows_and_the_hour_that_runs_says_nothing() -> None:

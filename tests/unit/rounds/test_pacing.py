@@ -2,7 +2,15 @@
 
 import pytest
 
-from keyflock_server.rounds.pacing import after_work, expected_arrivals, return_window
+from keyflock_server.rounds.pacing import (
+    after_work,
+    expected_arrivals,
+    first_visit,
+    next_round_window,
+    overload,
+    return_window,
+    spread_s,
+)
 from keyflock_server.rounds.task import Pacing, RoundPolicy
 
 POLICY = RoundPolicy(goal=100, over_selection=0.0, deadline_s=600.0)
@@ -12,11 +20,11 @@ PACING = Pacing(min_s=60.0, max_s=86_400.0)
 def test_a_large_population_spreads_over_half_to_three_halves_of_its_revisit_time() -> None:
     window = return_window(POLICY, PACING, 1_000_000, 0.0)
 
-    # 150 check-ins wanted in 600 s: 0.25 a second, so a million phones come back every 4 million seconds,
-    # which the bound cuts to a day.
-    assert (window.min_s, window.max_s) == (86_400.0, 86_400.0)
+    # 150 check-ins wanted in a selection window of 150 s: 1 a second, so 10,000 phones come back every
+    # 10,000 s, and a million as the bound of a day allows: the window is moved, not squeezed.
+    assert (window.min_s, window.max_s) == (28_800.0, 86_400.0)
     middle = return_window(POLICY, PACING, 10_000, 0.0)
-    assert (middle.min_s, middle.max_s) == (20_000.0, 60_000.0)
+    assert (middle.min_s, middle.max_s) == (5_000.0, 15_000.0)
 
 
 @pytest.mark.parametrize("now_s", [0.0, 1.0, 14.9, 15.0])
@@ -59,4 +67,39 @@ def test_no_window_is_longer_than_the_protocol_can_say() -> None:
 
 def test_a_small_population_is_expected_whole_and_a_large_one_in_part() -> None:
     assert expected_arrivals(POLICY, PACING, 50) == 50.0
-    assert expected_arrivals(POLICY, PACING, 10_000) == pytest.approx(10_000 * 150 / 40_000)
+    assert expected_arrivals(POLICY, PACING, 10_000) == pytest.approx(150.0)
+    assert expected_arrivals(POLICY, PACING, 10_000, cycle_s=600.0) == pytest.approx(600.0)
+    assert expected_arrivals(POLICY, PACING, 10_000, observed_per_s=2.0) == pytest.approx(300.0)
+    assert expected_arrivals(POLICY, PACING, 50, present_devices=30) == 30.0
+
+
+def test_in_a_busy_hour_phones_are_sent_further_away() -> None:
+    hours = [1.0] * 24
+    hours[10_000 // 3_600] = 2.0
+
+    window = return_window(POLICY, PACING, 10_000, 0.0, hours=hours)
+
+    assert (window.min_s, window.max_s) == (10_000.0, 30_000.0)
+
+
+def test_the_next_rounds_sample_comes_as_it_opens() -> None:
+    large = next_round_window(POLICY, PACING, 10_000, 0.0, opens_in_s=300.0)
+    small = next_round_window(POLICY, PACING, 50, 0.0, opens_in_s=300.0)
+    late = next_round_window(POLICY, PACING, 10_000, 0.0, opens_in_s=-5.0)
+
+    assert (large.min_s, large.max_s) == (300.0, 337.5)
+    assert (small.min_s, small.max_s) == (300.0, 315.0)
+    assert (late.min_s, late.max_s) == (60.0, 97.5)
+
+
+def test_a_crowd_that_enrols_is_spread_as_far_as_it_is_large() -> None:
+    assert first_visit(spread_s(POLICY, PACING, 50)).max_s == 1.0
+    assert first_visit(spread_s(POLICY, PACING, 10_000)).max_s == 10_000.0
+    assert first_visit(spread_s(POLICY, PACING, 10**7)).max_s == 86_400.0
+
+
+def test_load_counts_from_half_the_places_and_half_a_second_of_lag_on() -> None:
+    assert overload(50, 100, 0.5) == 0.0
+    assert overload(100, 100, 0.0) == 1.0
+    assert overload(0, 100, 1.0) == 1.0
+    assert overload(0, 100, 60.0) == 9.0

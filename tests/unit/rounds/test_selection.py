@@ -12,6 +12,7 @@ from keyflock_server.rounds.selection import (
     assignment_seed,
     hash_ratio,
     is_sampled,
+    sample_size,
     sampling_probability,
 )
 
@@ -69,11 +70,17 @@ def test_the_bounds_take_nobody_and_everybody() -> None:
     assert all(is_sampled(KEY, ROUND, device, 1.0) for device in DEVICES[:1000])
 
 
-def test_the_probability_is_slots_over_arrivals_for_half_the_window_and_then_rises() -> None:
-    course = [sampling_probability(10, 1000.0, elapsed, 80.0) for elapsed in (0.0, 40.0, 50.0, 60.0, 80.0)]
+def test_the_probability_stands_for_half_the_window_and_rises_slowly_then() -> None:
+    course = [sampling_probability(16, 1000.0, elapsed, 80.0) for elapsed in (0.0, 40.0, 60.0, 65.0, 80.0)]
 
-    assert course == pytest.approx([0.01, 0.01, 0.04, 0.16, 1.0])
+    # 16 - 4 = 12 in the sample; half as many again after three quarters; then doubling.
+    assert course == pytest.approx([0.012, 0.012, 0.018, 0.012 * 1.625 * 2**2, 1.0])
     assert sampling_probability(10, 8.0, 0.0, 100.0) == 1.0
+
+
+def test_five_of_six_samples_fit_into_the_slots() -> None:
+    assert sample_size(100) == 90.0
+    assert sample_size(2) == 1.0
 
 
 def test_ids_and_seeds_differ_by_round_and_device_and_repeat_for_the_same() -> None:

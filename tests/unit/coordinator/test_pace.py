@@ -1,0 +1,150 @@
+"""Return windows in a running round: what is counted, what follows, and whom the next round expects."""
+
+import contextlib
+from datetime import timedelta
+
+from tests.unit.coordinator.town import POPULATION, Town, constant, report
+
+from keyflock_server.coordinator.pace import Pace
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.messages import Assignment, EnrolRequest, Refusal
+from keyflock_server.protocol.problems import Refused
+from keyflock_server.rounds.availability import ArrivalCount, hour_of
+from keyflock_server.rounds.selection import is_sampled, round_id
+
+TASK = TaskName("t")
+
+
+async def enrolled(town: Town, count: int) -> list[DeviceIdentity]:
+    return [await town.enrol() for _ in range(count)]
+
+
+async def served(town: Town, devices: list[DeviceIdentity], seconds: float) -> None:
+    """A round that lasts so long: all get work, and report together."""
+    answers = [await town.check_in(device) for device in devices]
+    town.pass_time(seconds)
+    for answer in answers:
+        assert isinstance(answer, Assignment)
+        with contextlib.suppress(Refused):  # the first wait for their micro-batch, the last come too late
+            await town.coordinator.report(town.claims(answer), report(constant(1.0)))
+    await town.coordinator.tick()
+
+
+async def test_check_ins_are_counted_by_the_hour_and_not_by_the_phone(town: Town) -> None:
+    await town.task(eligibility="min_examples = 5")
+    devices = await enrolled(town, 5)
+    for device in devices[:3]:
+        await town.check_in(device)
+    for device in devices[3:]:
+        await town.check_in(device, examples=1)
+    town.pass_time(61.0)
+
+    await town.check_in(devices[4], examples=1)
+
+    hour = hour_of(town.now.timestamp())
+    assert await town.store.arrivals.since(TASK, 0) == [ArrivalCount(TASK, hour, 5, 3)]
+
+
+async def test_a_round_expects_the_share_of_phones_that_fitted_lately(town: Town) -> None:
+    await town.task(round="goal = 10")
+    await enrolled(town, 100)
+    hour = hour_of(town.now.timestamp())
+    await town.store.arrivals.add([ArrivalCount(TASK, hour, 990, 240)])
+    desk = town.coordinator._desks[TASK]
+    pace = Pace(town.coordinator._world)
+
+    await pace.look(desk)
+
+    assert pace._eligible_devices(desk) == 100 * (240 + 10) / (990 + 10)
+
+
+async def test_while_a_round_waits_for_reports_the_next_ones_sample_is_called_to_its_opening(
+    town: Town,
+) -> None:
+    # A large population: 1,000 phones of which 4 are wanted every 600 s.
+    await town.task(round="goal = 4\nover_selection = 0.0", pacing="min_s = 10.0\nmax_s = 86400.0")
+    others = await enrolled(town, 1_000)
+    town.pass_time(600.0)
+    await town.coordinator.tick()
+    first = [device for device in others if isinstance(await town.check_in(device), Assignment)]
+    assert len(first) == 4
+
+    windows = {}
+    for device in others:
+        answer = await town.check_in(device)
+        if isinstance(answer, Refusal) and answer.reason == "round_full":
+            windows[device.device] = answer.return_window
+
+    # T = 1000 * 150 / (4 * 1.5) = 25,000 s.
+    aimed = {device for device, window in windows.items() if window.max_s < 1_000.0}
+    assert {window.min_s for device, window in windows.items() if device not in aimed} == {12_500.0}
+    key = town.coordinator._world.sampling_key
+    # Two of four slots on average, of the 1000 * 600 / 25000 that come from one opening to the next.
+    probability = 2.0 / 24.0
+    sequence = town.coordinator._desks[TASK].last_sequence
+    sample = {
+        device for device in windows if is_sampled(key, round_id(TASK, sequence + 1), device, probability)
+    }
+    assert aimed == sample
+    assert len(aimed) > 0
+
+
+async def test_phones_are_called_to_when_rounds_usually_end(town: Town) -> None:
+    await town.task(round="goal = 4\nover_selection = 0.0", pacing="min_s = 10.0\nmax_s = 86400.0")
+    devices = await enrolled(town, 4)
+    for _ in range(3):
+        await served(town, devices, 200.0)
+    for device in devices:
+        await town.check_in(device)
+    town.pass_time(50.0)
+
+    answers = [await town.check_in(device) for device in await enrolled(town, 10)]
+
+    # A small population meets every 12.5 s. Whoever is in the next round's sample comes to the first meeting
+    # from 200 s after this one's opening on, the others go on coming to each.
+    opened_at = town.coordinator._desks[TASK].open.round.opened_at  # type: ignore[union-attr]  # it is open
+    arrive = [
+        (town.now - opened_at).total_seconds() + answer.return_window.min_s
+        for answer in answers
+        if isinstance(answer, Refusal)
+    ]
+    assert set(arrive) == {62.5, 200.0}
+
+
+async def test_a_crowd_that_enrols_together_is_spread_and_so_is_one_that_reports_together(town: Town) -> None:
+    await town.task(round="goal = 4\nover_selection = 0.0", pacing="min_s = 10.0\nmax_s = 3600.0")
+    devices = await enrolled(town, 1_000)
+    request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US")
+    town.pass_time(600.0)
+    await town.coordinator.tick()
+    answers = [await town.check_in(device) for device in devices]
+    claims = [town.claims(answer) for answer in answers if isinstance(answer, Assignment)]
+
+    late = await town.coordinator.enrol(request, None)
+    receipts = []
+    for one in [*claims, *claims]:
+        with contextlib.suppress(Refused):  # the first three wait for their micro-batch
+            receipts.append(await town.coordinator.report(one, report(constant(1.0))))
+
+    assert (late.return_window.min_s, late.return_window.max_s) == (0.0, 3_600.0)
+    assert len(receipts) >= 4
+    assert {(one.return_window.min_s, one.return_window.max_s) for one in receipts} == {(10.0, 3_610.0)}
+
+
+async def test_a_task_tunes_its_next_round_by_its_last_ones(town: Town) -> None:
+    await town.task(
+        round="goal = 40\nover_selection = 0.5\n[round.auto]\nover_selection = [0.05, 1.0]\n"
+        "deadline_s = [60.0, 3600.0]"
+    )
+    before = town.coordinator._desks[TASK].open.round.spec.round  # type: ignore[union-attr]  # it is open
+    await served(town, await enrolled(town, 60), 100.0)
+
+    after = town.coordinator._desks[TASK].open.round  # type: ignore[union-attr]  # it is open
+
+    assert (before.over_selection, before.deadline_s) == (0.5, 600.0)
+    assert after.sequence == 2
+    assert after.spec.round.over_selection != 0.5
+    # All took 100 s; half as much again, and what the fit leaves open.
+    assert 150.0 <= after.spec.round.deadline_s <= 250.0
+    assert after.deadline_at - after.opened_at == timedelta(seconds=after.spec.round.deadline_s)
