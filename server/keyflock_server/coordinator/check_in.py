@@ -6,13 +6,15 @@ from typing import Final
 
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
-from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.trunk import Trunk, weights_of
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
+    ModelWeights,
     PersonalisingPlan,
     Refusal,
     RefusalReason,
@@ -47,8 +49,11 @@ class _Count:
 class CheckIns:
     """Gives out work."""
 
-    def __init__(self, world: Surroundings, desks: dict[TaskName, Desk], trunk: Trunk) -> None:
+    def __init__(
+        self, world: Surroundings, desks: dict[TaskName, Desk], trunk: Trunk, standings: Standings
+    ) -> None:
         self._world = world
+        self._standings = standings
         self._desks = desks
         self._trunk = trunk
         self._counts: dict[PopulationName, _Count] = {}
@@ -60,6 +65,8 @@ class CheckIns:
             Refused: ``token_invalid`` for a device that is not enrolled any more.
         """
         device = await self._seen(identity, message)
+        if (kept_out := self._standings.refusal(device)) is not None:
+            return kept_out
         desks = [desk for desk in self._desks.values() if desk.spec.population == identity.population]
         if not any(desk.status is TaskStatus.ACTIVE for desk in desks):
             return _no_task(desks)
@@ -133,6 +140,9 @@ class CheckIns:
         current, now = opened.round, self._world.clock()
         version = await self._trunk.version(current.population, current.base_version)
         layout = await self._trunk.report_layout(current.spec)
+        # A head must fit the trunk that the phone's keyboard serves.
+        is_personal = current.spec.kind is TaskKind.PERSONALIZE
+        digest = (version.released_digest if is_personal else None) or version.download_digest
         seed = assignment_seed(self._world.sampling_key, current.id, device.id)
         claims = AssignmentClaims(
             assignment=row.id,
@@ -152,7 +162,7 @@ class CheckIns:
             task=current.task,
             round=current.id,
             model_version=current.base_version,
-            model_digest=version.download_digest,
+            model_digest=digest,
             layout=layout.digest,
             plan=current.spec.training,
             codec=current.spec.codec,
@@ -160,6 +170,7 @@ class CheckIns:
             expires_in_s=max(0.0, (current.deadline_at - now).total_seconds()),
             task_kind=current.spec.kind,
             personalising=await self._personalising(current),
+            weights=weights_of(version) if is_personal else ModelWeights.TRAINING,
         )
 
     async def _personalising(self, current: Round) -> PersonalisingPlan | None:

@@ -21,6 +21,7 @@ from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round
 from keyflock_server.aggregation.server_step import server_step
+from keyflock_server.coordinator.released_weights import ReleasedWeights
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, next_checkpoint
 from keyflock_server.protocol.identifiers import ModelVersion
@@ -46,6 +47,7 @@ class Closing:
     def __init__(self, world: Surroundings, trunk: Trunk) -> None:
         self._world = world
         self._trunk = trunk
+        self._released = ReleasedWeights(world)
 
     async def finish(self, record: RoundRecord) -> RoundRecord:
         """The round, closed; does whatever steps are left.
@@ -110,6 +112,7 @@ class Closing:
             await world.workbench.run(aggregate.mean),
             current.spec.optimizer.name,
             current.spec.optimizer_parameters,
+            current.spec.optimizer.schedule,
         )
         lineage = {"parent": str(current.base_version), "round": current.id, "reports": str(current.counted)}
         version = ModelVersion(current.base_version + 1)
@@ -117,11 +120,15 @@ class Closing:
         stored = await self._trunk.store(current.population, version, after)
         state_key = f"optimizers/{current.task}/{world.new_id()}"
         await world.blobs.put(state_key, stepped.state)
+        layout = await self._trunk.layout(current.population)
+        keys = await self._released.write(record, checkpoint.weights, stepped.weights, layout)
         moved = replace(
             record,
             checkpoint_key=stored.checkpoint_key,
             download_key=stored.download_key,
             state_key=state_key,
+            average_key=keys.average_key,
+            released_key=keys.released_key,
         )
         return await self._advanced(moved, Stepped())
 
@@ -151,6 +158,7 @@ class Closing:
         if record.download_key is None or record.checkpoint_key is None or record.state_key is None:
             raise StorageError(f"Round {current.id} has lost what its step wrote; restore the database.")
         body = await world.blobs.get(record.download_key)
+        released = await self._released.fields(record)
         version = VersionRecord(
             population=current.population,
             version=ModelVersion(current.base_version + 1),
@@ -161,13 +169,17 @@ class Closing:
             download_bytes=len(body),
             download_key=record.download_key,
             checkpoint_key=record.checkpoint_key,
+            released_digest=released.released_digest,
+            released_bytes=released.released_bytes,
+            released_key=released.released_key,
         )
+        averages = await self._released.superseded(record)
         task = await world.store.tasks.get(current.task)
         superseded = task.optimizer_state_key if task else None
         after = replace(record, round=advance(current, Published(version.version), world.clock()))
         await world.store.rounds.publish(after, version, record.state_key)
         world.observer.version_published(current.population, version.version)
-        await self.delete_blobs((superseded,) if superseded else ())
+        await self.delete_blobs((*averages, *((superseded,) if superseded else ())))
         return after
 
     async def _delete_partials(self, record: RoundRecord) -> RoundRecord:
@@ -181,6 +193,8 @@ class Closing:
             checkpoint_key=None,
             download_key=None,
             state_key=None,
+            average_key=None,
+            released_key=None,
         )
         return await self._advanced(cleared, PartialsDeleted())
 

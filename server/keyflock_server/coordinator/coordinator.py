@@ -10,8 +10,10 @@ from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.rounds import Rounds
+from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.verdict_tally import VerdictTally
 from keyflock_server.coordinator.views import population_view, round_view, task_view
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
@@ -29,7 +31,14 @@ from keyflock_server.protocol.messages import (
     Release,
     Report,
 )
-from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.protocol.operator import (
+    Devices,
+    DeviceView,
+    PopulationView,
+    QuarantineOrder,
+    RoundView,
+    TaskView,
+)
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
@@ -51,8 +60,10 @@ class Coordinator:
         self._trunk = Trunk(world)
         self._flusher = Flusher(world)
         self._rounds = Rounds(world, self._trunk, self._flusher)
-        self._intake = Intake(world, self._desks, self._flusher)
-        self._check_ins = CheckIns(world, self._desks, self._trunk)
+        self._tally = VerdictTally(world)
+        self._standings = Standings(world)
+        self._intake = Intake(world, self._desks, self._flusher, self._tally, self._standings)
+        self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings)
         self._enrolments = Enrolments(world, self._trunk)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
@@ -68,6 +79,7 @@ class Coordinator:
         await self._world.store.open()
         for task in await self._world.store.tasks.all():
             self._desks[task.name] = await self._rounds.resume(task)
+        await self._standings.refresh()
         await self._collect_orphans()
 
     async def tick(self) -> None:
@@ -81,12 +93,14 @@ class Coordinator:
                 await self._rounds.drive(desk)
             except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
                 self._world.observer.task_stuck(desk.task, error)
+        await self._keep_books()
 
     async def stop(self) -> None:
         """Commit what may be committed, and let go of the store. What was not acknowledged is sent again."""
         for desk in self._desks.values():
             await self._flusher.flush_if_due(desk)
         await self._intake.settle()
+        await self._keep_books()
         for desk in self._desks.values():
             if desk.open is not None:
                 desk.open.batch.settle_all(Outcome.STOPPING)
@@ -110,6 +124,10 @@ class Coordinator:
     async def model(self, population: PopulationName, version: int) -> Download:
         """A model version's bytes."""
         return await self._trunk.download(population, version)
+
+    async def released_model(self, population: PopulationName, version: int) -> Download:
+        """The bytes that keyboards serve of a version: the versions' average where there is one."""
+        return await self._trunk.released(population, version)
 
     async def release(self, population: PopulationName) -> Release:
         """What keyboards should serve."""
@@ -196,16 +214,45 @@ class Coordinator:
     async def rounds(self, task: TaskName) -> list[RoundView]:
         """The task's rounds, oldest first."""
         self._desk(task)
-        return [round_view(record) for record in await self._world.store.rounds.of_task(task)]
+        said = await self._world.store.rounds.verdicts(task)
+        return [
+            round_view(record, said.get(record.round.id, {}))
+            for record in await self._world.store.rounds.of_task(task)
+        ]
 
     async def round(self, round_id: RoundId) -> RoundView:
         """One round; raises Refused ``not_found``."""
         record = await self._world.store.rounds.get(round_id)
         if record is None:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
-        return round_view(record)
+        said = await self._world.store.rounds.verdicts(record.round.task)
+        return round_view(record, said.get(round_id, {}))
+
+    async def devices(self, population: PopulationName) -> Devices:
+        """Devices of a population, those ever quarantined first."""
+        return await self._standings.devices(population)
+
+    async def device(self, device: DeviceId) -> DeviceView:
+        """One device."""
+        return await self._standings.device(device)
+
+    async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+        """Keep a device out by hand."""
+        return await self._standings.quarantine(device, order)
+
+    async def release_device(self, device: DeviceId) -> DeviceView:
+        """Let a device in again, with nothing held against it."""
+        return await self._standings.release(device)
 
     # --- within -------------------------------------------------------------------------------------
+
+    async def _keep_books(self) -> None:
+        """Counts and quarantines; when the store fails, the next pass tries again."""
+        try:
+            await self._tally.write()
+            await self._standings.refresh()
+        except Exception as error:  # noqa: BLE001 - no round waits for them
+            self._world.observer.books_not_kept(error)
 
     def _desk(self, name: TaskName) -> Desk:
         desk = self._desks.get(name)
@@ -241,7 +288,8 @@ class Coordinator:
         store = self._world.store
         wanted = {key for record in await store.rounds.unfinished() for key in record.blob_keys}
         for version in await store.populations.versions():
-            wanted |= {version.download_key, version.checkpoint_key}
+            wanted |= set(version.blob_keys)
+        wanted |= {one.average_key for one in await store.populations.all() if one.average_key}
         wanted |= {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
         orphans = [key async for key in self._world.blobs.list_keys() if key not in wanted]
         for key in orphans:

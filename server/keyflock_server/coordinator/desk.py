@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from keyflock_compression import Layout
-from keyflock_server.aggregation.evidence_bound import EvidenceBound
-from keyflock_server.aggregation.norm_bound import NormBound
+from keyflock_server.aggregation.clipping import DeltaJudge
+from keyflock_server.aggregation.evidence_bound import EvidenceJudge
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
-from keyflock_server.coordinator.micro_batch import Bound, MicroBatch, PendingSum
+from keyflock_server.aggregation.verdicts import Judge
+from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Round
@@ -23,7 +24,7 @@ class OpenRound:
         record: Its row.
         layout: Of its reports.
         committed: The partial aggregate that the row points to.
-        bound: Which reports are refused; the task's, so that a round begins with what is known.
+        judge: What is said of its reports; the task's, so that a round begins with what is known.
         members: Its assignments so far.
     """
 
@@ -32,13 +33,13 @@ class OpenRound:
         record: RoundRecord,
         layout: Layout,
         committed: PartialAggregate,
-        bound: Bound,
+        judge: Judge,
         members: Iterable[AssignmentRecord] = (),
     ) -> None:
         self.record = record
         self.committed = committed
         self.members: dict[DeviceId, AssignmentRecord] = {member.device: member for member in members}
-        self.batch = MicroBatch(PendingSum(layout, record.round.spec.codec_spec, bound))
+        self.batch = MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))
 
     @property
     def round(self) -> Round:
@@ -70,7 +71,7 @@ class Desk:
         self.rounds_published = rounds_published
         self.open: OpenRound | None = None
         #: Of all rounds since this process started; only the workbench's thread touches it.
-        self.bound = _bound_of(spec)
+        self.judge = _judge_of(spec)
         #: Held while a row of the open round is being changed.
         self.lock = asyncio.Lock()
         #: Held by whoever flushes, closes or opens.
@@ -82,11 +83,11 @@ class Desk:
         return self.spec.name
 
 
-def _bound_of(spec: TaskSpec) -> Bound:
+def _judge_of(spec: TaskSpec) -> Judge:
     match spec.kind:
         case TaskKind.TRAIN:
-            return NormBound(spec.aggregation.max_norm_ratio)
+            return DeltaJudge(spec.aggregation)
         case TaskKind.PERSONALIZE:
-            return EvidenceBound()
+            return EvidenceJudge()
         case _:
             assert_never(spec.kind)

@@ -20,8 +20,20 @@ class Observer(Protocol):
         """A task could not be driven on; the others go on, and it is tried again at the next pass."""
         ...
 
-    def delta_refused(self, task: TaskName, code: str) -> None:
-        """A delta was refused after decoding began."""
+    def verdict(self, task: TaskName, verdict: str, count: int) -> None:
+        """Something was said of a report: it was refused, or clipped."""
+        ...
+
+    def quarantined(self, task: TaskName) -> None:
+        """A device's refused reports were too many; it is kept out."""
+        ...
+
+    def strikes_withheld(self, task: TaskName, devices: int) -> None:
+        """So many devices of a round were refused that it is not held against them."""
+        ...
+
+    def books_not_kept(self, error: Exception) -> None:
+        """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
         ...
 
     def round_opened(self, task: TaskName, sequence: int) -> None:
@@ -53,7 +65,16 @@ class Silent:
     def task_stuck(self, task: TaskName, error: Exception) -> None:
         """Ignored."""
 
-    def delta_refused(self, task: TaskName, code: str) -> None:
+    def verdict(self, task: TaskName, verdict: str, count: int) -> None:
+        """Ignored."""
+
+    def quarantined(self, task: TaskName) -> None:
+        """Ignored."""
+
+    def strikes_withheld(self, task: TaskName, devices: int) -> None:
+        """Ignored."""
+
+    def books_not_kept(self, error: Exception) -> None:
         """Ignored."""
 
     def round_opened(self, task: TaskName, sequence: int) -> None:

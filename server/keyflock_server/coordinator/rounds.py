@@ -73,7 +73,7 @@ class Rounds:
             data = await self._world.blobs.get(record.partial_key)
             committed = await self._world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
         members = await self._world.store.rounds.assignments(record.round.id)
-        return OpenRound(record, layout, committed, desk.bound, members)
+        return OpenRound(record, layout, committed, desk.judge, members)
 
     async def _finish_or_open(self, desk: Desk) -> None:
         limit = desk.spec.round.max_rounds
@@ -102,7 +102,7 @@ class Rounds:
         record = RoundRecord(round=opening)
         await world.store.rounds.add(record)
         desk.rounds_opened = sequence
-        desk.open = OpenRound(record, layout, PartialAggregate(layout.size), desk.bound)
+        desk.open = OpenRound(record, layout, PartialAggregate(layout.size), desk.judge)
         world.observer.round_opened(desk.task, sequence)
 
     async def _end_if_due(self, desk: Desk, opened: OpenRound) -> None:

@@ -180,6 +180,15 @@ class PersonalisingPlan(Message, frozen=True, kw_only=True):
     words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
+class ModelWeights(StrEnum):
+    """Which weights of a model version: where there is no average, both are the same bytes."""
+
+    #: ``GET /v1/models/{version}``: what rounds train from.
+    TRAINING = "training"
+    #: ``GET /v1/models/{version}/release``: what keyboards serve, the average of the versions so far.
+    RELEASED = "released"
+
+
 class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assignment"):
     """Work for this phone in this round."""
 
@@ -203,6 +212,8 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     task_kind: TaskKind = TaskKind.TRAIN
     #: Of ``personalize``, where ``plan`` means nothing.
     personalising: PersonalisingPlan | None = None
+    #: Which weights ``model_digest`` is of; a head is fitted on those that keyboards serve.
+    weights: ModelWeights = ModelWeights.TRAINING
 
 
 class RefusalReason(StrEnum):
@@ -334,6 +345,8 @@ class Release(Message, frozen=True, kw_only=True):
     layout: bytes
     #: None until a ``personalize`` round has closed: the SDK begins with its own.
     personalisation: Personalisation | None = None
+    #: Which weights of the version they are: where to download them.
+    weights: ModelWeights = ModelWeights.TRAINING
 
 
 class Forgotten(Message, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 Every method is one transaction: all of it happened when it returns, none of it when it raises.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -146,6 +146,14 @@ class RoundTable(Protocol):
         """Delete the assignments of devices that are no longer enrolled."""
         ...
 
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        """So many more of each verdict, whoever else is counting."""
+        ...
+
+    async def verdicts(self, task: TaskName) -> dict[RoundId, dict[str, int]]:
+        """What was said of the reports to the task's rounds; where nothing was said, a round is left out."""
+        ...
+
 
 class DeviceTable(Protocol):
     """Enrolled devices."""
@@ -178,6 +186,33 @@ class DeviceTable(Protocol):
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
         """All devices that named this user."""
+        ...
+
+    async def set_standing(
+        self,
+        device: DeviceId,
+        before: bytes | None,
+        standing_json: bytes | None,
+        quarantined_until: datetime | None,
+    ) -> bool:
+        """What is held against the device from now on.
+
+        Args:
+            device: Which.
+            before: The ``standing_json`` that this was worked out from.
+            standing_json: What takes its place.
+            quarantined_until: Until when the device is kept out.
+        Returns:
+            Whether it was written: False if something else than ``before`` is there, or no such device.
+        """
+        ...
+
+    async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
+        """The devices that are kept out now, of all populations, and until when."""
+        ...
+
+    async def some(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        """Devices of a population: those ever quarantined first, the latest end first; then the last seen."""
         ...
 
     async def forget(self, device: DeviceId) -> int:

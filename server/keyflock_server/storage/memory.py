@@ -1,6 +1,6 @@
 """An honest fake: the same promises as the real store, in dictionaries. For tests and short simulations."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -46,6 +46,7 @@ class _Rows:
         self.devices: dict[DeviceId, DeviceRecord] = {}
         self.assignments: dict[tuple[RoundId, DeviceId], AssignmentRecord] = {}
         self.heads: dict[tuple[PopulationName, str], HeadRecord] = {}
+        self.verdicts: dict[RoundId, dict[str, int]] = {}
 
 
 class MemoryStore:
@@ -194,7 +195,9 @@ class _Rounds:
     async def publish(self, record: RoundRecord, version: VersionRecord, optimizer_state_key: str) -> None:
         name, task = version.population, record.round.task
         self._rows.versions[name, version.version] = version
-        newest = replace(self._rows.populations[name], latest_version=version.version)
+        newest = replace(
+            self._rows.populations[name], latest_version=version.version, average_key=record.average_key
+        )
         self._rows.populations[name] = newest
         self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
         await self.save(record)
@@ -217,6 +220,16 @@ class _Rounds:
         for key in list(self._rows.assignments):
             if key[0] == round_id and key[1] not in self._rows.devices:
                 del self._rows.assignments[key]
+
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        for round_id, more in counts.items():
+            mine = self._rows.verdicts.setdefault(round_id, {})
+            for verdict, count in more.items():
+                mine[verdict] = mine.get(verdict, 0) + count
+
+    async def verdicts(self, task: TaskName) -> dict[RoundId, dict[str, int]]:
+        mine = {record.round.id for record in self._rows.rounds.values() if record.round.task == task}
+        return {round_id: dict(found) for round_id, found in self._rows.verdicts.items() if round_id in mine}
 
 
 class _Devices:
@@ -253,6 +266,36 @@ class _Devices:
         """All devices that named this user."""
         every = self._rows.devices.values()
         return [device for device in every if (device.population, device.user) == (population, user)]
+
+    async def set_standing(
+        self,
+        device: DeviceId,
+        before: bytes | None,
+        standing_json: bytes | None,
+        quarantined_until: datetime | None,
+    ) -> bool:
+        row = self._rows.devices.get(device)
+        if row is None or row.standing_json != before:
+            return False
+        self._rows.devices[device] = replace(
+            row, standing_json=standing_json, quarantined_until=quarantined_until
+        )
+        return True
+
+    async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
+        every = ((row.id, row.quarantined_until) for row in self._rows.devices.values())
+        return {device: until for device, until in every if until is not None and until > now}
+
+    async def some(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        mine = [row for row in self._rows.devices.values() if row.population == population]
+        kept_out = sorted(
+            (row for row in mine if row.quarantined_until is not None),
+            key=lambda row: (row.quarantined_until, row.id),
+            reverse=True,
+        )
+        others = (row for row in mine if row.quarantined_until is None)
+        seen = sorted(others, key=lambda row: (row.last_seen_at, row.id), reverse=True)
+        return [*kept_out, *seen][:limit]
 
     async def forget(self, device: DeviceId) -> int:
         one = self._rows.devices.get(device)

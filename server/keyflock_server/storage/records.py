@@ -30,6 +30,8 @@ class PopulationRecord:
     vocabulary_digest: str
     #: ``PopulationPersonalisation`` as JSON; None until a ``personalize`` round has closed.
     personalisation_json: bytes | None = None
+    #: Where the running average of the versions lies; None where keyboards serve the newest itself.
+    average_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,22 @@ class RoundRecord:
     checkpoint_key: str | None = None
     download_key: str | None = None
     state_key: str | None = None
+    #: The versions' average with the next one in it, and its download; where the task wants one.
+    average_key: str | None = None
+    released_key: str | None = None
 
     @property
     def blob_keys(self) -> tuple[str, ...]:
         """All keys that this row points to."""
-        keys = (self.partial_key, self.aggregate_key, self.checkpoint_key, self.download_key, self.state_key)
+        keys = (
+            self.partial_key,
+            self.aggregate_key,
+            self.checkpoint_key,
+            self.download_key,
+            self.state_key,
+            self.average_key,
+            self.released_key,
+        )
         return tuple(key for key in keys if key is not None)
 
 
@@ -79,6 +92,10 @@ class DeviceRecord:
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
+    #: ``rounds.standing.Standing`` as JSON; None for a device of which nothing was refused.
+    standing_json: bytes | None = None
+    #: Kept out until then; None, or in the past: it is not.
+    quarantined_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ populations: Final = Table(
     Column("config_json", Text, nullable=False),
     Column("vocabulary_digest", String(64), nullable=False),
     Column("personalisation_json", LargeBinary),
+    Column("average_key", String(255)),
 )
 
 versions: Final = Table(
@@ -68,6 +69,9 @@ versions: Final = Table(
     Column("download_bytes", Integer, nullable=False),
     Column("download_key", String(255), nullable=False),
     Column("checkpoint_key", String(255), nullable=False),
+    Column("released_digest", LargeBinary),
+    Column("released_bytes", Integer),
+    Column("released_key", String(255)),
 )
 
 tasks: Final = Table(
@@ -106,6 +110,8 @@ rounds: Final = Table(
     Column("checkpoint_key", String(255)),
     Column("download_key", String(255)),
     Column("state_key", String(255)),
+    Column("average_key", String(255)),
+    Column("released_key", String(255)),
     UniqueConstraint("task", "sequence"),
     Index("rounds_by_phase", "phase"),
 )
@@ -121,7 +127,10 @@ devices: Final = Table(
     Column("enrolled_at", Instant, nullable=False),
     Column("last_seen_at", Instant, nullable=False),
     Column("last_contributed_at", Instant),
+    Column("standing_json", LargeBinary),
+    Column("quarantined_until", Instant),
     Index("devices_by_user", "population", "user"),
+    Index("devices_by_quarantine", "quarantined_until"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
 )
 
@@ -149,4 +158,13 @@ assignments: Final = Table(
     Column("weight", Float, nullable=False),
     Column("session_shape", String(32), nullable=False),
     Index("assignments_by_device", "device"),
+)
+
+#: What was said of a round's reports. Changed by increments alone: replicas never overwrite each other.
+round_verdicts: Final = Table(
+    "round_verdicts",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("verdict", String(32), primary_key=True),
+    Column("count", Integer, nullable=False),
 )

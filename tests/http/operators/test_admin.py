@@ -53,7 +53,7 @@ async def test_only_the_admin_token_opens_a_call(
 
 
 @with_body
-@pytest.mark.parametrize("content_type", [None, "application/json", "text/plain"])
+@pytest.mark.parametrize("content_type", [None, "application/xml", "text/plain"])
 async def test_a_body_of_another_type_is_not_taken(
     office: Office, call: OperatorCall, content_type: str | None
 ) -> None:
@@ -149,7 +149,7 @@ async def test_an_unexpected_failure_is_an_incident(office: Office, call: Operat
 
 @every
 async def test_another_method_is_told_which_are_taken(office: Office, call: OperatorCall) -> None:
-    path = call.path.format(population="en-US", task="next-word", round="next-word-1")
+    path = call.path.format(population="en-US", task="next-word", round="next-word-1", device="phone-1")
 
     answer = await office.request("PATCH", path)
 

@@ -1,6 +1,6 @@
 """Rounds and assignments in SQL: the transactions that make acked mean counted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,18 @@ from keyflock_server.rounds.task import stored_task
 from keyflock_server.storage.door import AlreadyExists, StorageError
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, CountedReport, RoundRecord
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
 from keyflock_server.storage.tables import assignments, devices, populations, rounds, tasks, versions
 
-_KEYS = ("partial_key", "aggregate_key", "checkpoint_key", "download_key", "state_key")
+_KEYS = (
+    "partial_key",
+    "aggregate_key",
+    "checkpoint_key",
+    "download_key",
+    "state_key",
+    "average_key",
+    "released_key",
+)
 
 
 class SqlRounds:
@@ -129,7 +138,7 @@ class SqlRounds:
         newest = (
             update(populations)
             .where(populations.c.name == version.population)
-            .values(latest_version=version.version)
+            .values(latest_version=version.version, average_key=record.average_key)
         )
         state = (
             update(tasks)
@@ -175,6 +184,16 @@ class SqlRounds:
         )
         async with self._engine.begin() as connection:
             await connection.execute(gone)
+
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        """So many more of each verdict, whoever else is counting."""
+        async with self._engine.begin() as connection:
+            await add_verdicts(connection, counts)
+
+    async def verdicts(self, task: TaskName) -> dict[RoundId, dict[str, int]]:
+        """What was said of the reports to the task's rounds."""
+        async with self._reader.connect() as connection:
+            return await verdicts_of(connection, task)
 
 
 async def _save(connection: AsyncConnection, record: RoundRecord) -> None:
