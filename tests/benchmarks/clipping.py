@@ -16,7 +16,7 @@ import numpy as np
 from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
-from keyflock_server.aggregation.clipping import DeltaJudge, RowBlock, clip_rows
+from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.rounds.task import Aggregation
 
@@ -37,7 +37,7 @@ def delta_of(layout: ParamLayout, *, is_sparse: bool) -> np.ndarray[tuple[int], 
     """A delta with heavy tails."""
     rng = np.random.default_rng(1)
     delta = (1e-3 * rng.standard_t(3, layout.size)).astype(np.float32)
-    block = RowBlock.of(layout)
+    block = WordRows.of(layout)
     if is_sparse and block is not None:
         kept = rng.random(layout.size) < 0.01
         kept[block.start : block.stop] = False
@@ -50,7 +50,7 @@ def delta_of(layout: ParamLayout, *, is_sparse: bool) -> np.ndarray[tuple[int], 
 def main() -> None:
     """Measure and print."""
     layout = ParamLayout.of(ModelConfig())
-    block = RowBlock.of(layout)
+    block = WordRows.of(layout)
     if block is None:
         raise SystemExit("the default model has no embedding")
     figures: dict[str, object] = {"parameters": layout.size}

@@ -344,6 +344,7 @@ async def test_verdicts_add_up_whoever_counts_them(store: Store) -> None:
         first: {"malformed": 1, "too_long": 5},
         other: {"clipped_rows": 7},
     }
+    assert await store.rounds.verdicts(TaskName("t"), other) == {other: {"clipped_rows": 7}}
     assert await store.rounds.verdicts(TaskName("another")) == {}
 
 

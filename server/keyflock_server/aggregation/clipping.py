@@ -30,7 +30,7 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class RowBlock:
+class WordRows:
     """Where in the flat vector the rows lie, one after the other."""
 
     start: int
@@ -38,7 +38,7 @@ class RowBlock:
     width: int
 
     @classmethod
-    def of(cls, layout: Layout) -> "RowBlock | None":
+    def of(cls, layout: Layout) -> "WordRows | None":
         """The embedding's rows; None for a layout that has none."""
         for name, shape, offset in zip(layout.names, layout.shapes, layout.offsets, strict=True):
             if name == _ROWS_OF and len(shape) == 2:
@@ -59,7 +59,7 @@ class RowClipped(NamedTuple):
     rows: int
 
 
-def clip_rows(update: DecodedUpdate, block: RowBlock, *, max_ratio: float, max_norm: float) -> RowClipped:
+def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_norm: float) -> RowClipped:
     """``update`` with every row of ``block`` scaled down to the bound; the rest of it is untouched.
 
     Args:
@@ -131,13 +131,13 @@ class DeltaJudge:
         rules = self._rules
         if rules.row_clip_ratio == 0.0 and rules.row_clip_norm == 0.0:
             return RowClipped(update, 0)
-        block = RowBlock.of(layout)
+        block = WordRows.of(layout)
         if block is None:
             return RowClipped(update, 0)
         return clip_rows(update, block, max_ratio=rules.row_clip_ratio, max_norm=rules.row_clip_norm)
 
 
-def _dense_norms(values: Float32, block: RowBlock) -> NDArray[np.float64]:
+def _dense_norms(values: Float32, block: WordRows) -> NDArray[np.float64]:
     table = values[block.start : block.stop].reshape(block.rows, block.width)
     squares: NDArray[np.float32] = np.einsum("rw,rw->r", table, table)
     return np.sqrt(squares.astype(np.float64))

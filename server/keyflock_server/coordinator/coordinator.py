@@ -225,7 +225,7 @@ class Coordinator:
         record = await self._world.store.rounds.get(round_id)
         if record is None:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
-        said = await self._world.store.rounds.verdicts(record.round.task)
+        said = await self._world.store.rounds.verdicts(record.round.task, round_id)
         return round_view(record, said.get(round_id, {}))
 
     async def devices(self, population: PopulationName) -> Devices:

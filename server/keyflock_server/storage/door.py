@@ -150,8 +150,10 @@ class RoundTable(Protocol):
         """So many more of each verdict, whoever else is counting."""
         ...
 
-    async def verdicts(self, task: TaskName) -> dict[RoundId, dict[str, int]]:
-        """What was said of the reports to the task's rounds; where nothing was said, a round is left out."""
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        """What was said of the reports to the task's rounds, or one of them; silent ones are left out."""
         ...
 
 

@@ -227,9 +227,12 @@ class _Rounds:
             for verdict, count in more.items():
                 mine[verdict] = mine.get(verdict, 0) + count
 
-    async def verdicts(self, task: TaskName) -> dict[RoundId, dict[str, int]]:
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
         mine = {record.round.id for record in self._rows.rounds.values() if record.round.task == task}
-        return {round_id: dict(found) for round_id, found in self._rows.verdicts.items() if round_id in mine}
+        wanted = mine if round_id is None else mine & {round_id}
+        return {one: dict(found) for one, found in self._rows.verdicts.items() if one in wanted}
 
 
 class _Devices:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from keyflock_compression.update import DenseUpdate, SparseUpdate
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
-from keyflock_server.aggregation.clipping import DeltaJudge, RowBlock, clip_rows
+from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
 from keyflock_server.aggregation.verdicts import Admitted
 from keyflock_server.rounds.task import Aggregation
 
 LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=6, embedding_size=3, hidden_size=2))
-ROWS = RowBlock(start=0, rows=6, width=3)
+ROWS = WordRows(start=0, rows=6, width=3)
 
 #: Far from where float32 ends: the norm bound has refused what is beyond.
 values = st.one_of(st.just(0.0), st.floats(-1e6, 1e6, width=32).filter(lambda value: abs(value) > 1e-6))

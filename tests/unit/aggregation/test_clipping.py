@@ -7,13 +7,13 @@ from keyflock_compression import DecodedUpdate
 from keyflock_compression.update import DenseUpdate, SparseUpdate
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
-from keyflock_server.aggregation.clipping import DeltaJudge, RowBlock, clip_rows
+from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
 from keyflock_server.rounds.task import Aggregation
 
 LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=5, embedding_size=2, hidden_size=1))
-ROWS = RowBlock(start=0, rows=5, width=2)
+ROWS = WordRows(start=0, rows=5, width=2)
 
 
 def delta(*rows: tuple[float, float]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -42,8 +42,8 @@ def admitted(judge: DeltaJudge, update: DecodedUpdate) -> Admitted:
 
 
 def test_the_rows_are_those_of_the_embedding() -> None:
-    assert RowBlock.of(LAYOUT) == ROWS
-    assert RowBlock.of(ParamLayout(names=("gain",), shapes=((3,),))) is None
+    assert WordRows.of(LAYOUT) == ROWS
+    assert WordRows.of(ParamLayout(names=("gain",), shapes=((3,),))) is None
 
 
 @pytest.mark.parametrize("form", [DenseUpdate, sparse], ids=["dense", "sparse"])

@@ -190,10 +190,12 @@ class SqlRounds:
         async with self._engine.begin() as connection:
             await add_verdicts(connection, counts)
 
-    async def verdicts(self, task: TaskName) -> dict[RoundId, dict[str, int]]:
-        """What was said of the reports to the task's rounds."""
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        """What was said of the reports to the task's rounds, or one of them."""
         async with self._reader.connect() as connection:
-            return await verdicts_of(connection, task)
+            return await verdicts_of(connection, task, round_id)
 
 
 async def _save(connection: AsyncConnection, record: RoundRecord) -> None:

@@ -29,14 +29,18 @@ async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Map
         await connection.execute(added, row)
 
 
-async def verdicts_of(connection: AsyncConnection, task: TaskName) -> dict[RoundId, dict[str, int]]:
-    """All counts of a task's rounds."""
+async def verdicts_of(
+    connection: AsyncConnection, task: TaskName, round_id: RoundId | None = None
+) -> dict[RoundId, dict[str, int]]:
+    """All counts of a task's rounds, or of one of them."""
     query = (
         select(round_verdicts)
         .join(rounds, rounds.c.id == round_verdicts.c.round_id)
         .where(rounds.c.task == task)
         .order_by(round_verdicts.c.round_id, round_verdicts.c.verdict)
     )
+    if round_id is not None:
+        query = query.where(round_verdicts.c.round_id == round_id)
     found: dict[RoundId, dict[str, int]] = {}
     for round_id, verdict, count in await connection.execute(query):
         found.setdefault(RoundId(round_id), {})[verdict] = count
