@@ -1,5 +1,6 @@
 """The only file that names concrete classes: settings in, a running server out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
+from keyflock_server.coordinator.surroundings import calm
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
@@ -19,6 +21,7 @@ from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.embedded import EmbeddedServer
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.lifecycles import Lifecycle, Lifecycles
+from keyflock_server.http.load import LoadMeter
 from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.plane import Clock
 from keyflock_server.http.probes import Probes
@@ -69,8 +72,9 @@ def build(
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
     """
-    parts = _assemble(settings, clock, attestation or AcceptAll(), may_show)
-    heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics)
+    meter = LoadMeter(settings.max_bodies_in_flight)
+    parts = _assemble(settings, clock, attestation or AcceptAll(), may_show, meter.load)
+    heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics, saw_lag=meter.saw_lag)
     probes = Probes(parts.readiness, heartbeat, parts.metrics)
     body_limits = BodyLimits(
         settings.max_bodies_in_flight,
@@ -78,6 +82,7 @@ def build(
         settings.body_timeout_s,
         parts.metrics,
     )
+    meter.in_flight = lambda: body_limits.in_flight
     return Server(
         parts.lifecycle,
         parts.folder,
@@ -130,7 +135,13 @@ class _Parts:
     metrics: Metrics
 
 
-def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_show: MayShow | None) -> _Parts:
+def _assemble(
+    settings: Settings,
+    clock: Clock,
+    attestation: Attestation,
+    may_show: MayShow | None,
+    load: Callable[[], float] = calm,
+) -> _Parts:
     head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
     may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
@@ -159,6 +170,7 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
             observer=Observation(metrics),
             workbench=Workbench(),
             ack_wait_s=settings.ack_wait_s,
+            load=load,
         )
     )
     languages = Languages(coordinator)

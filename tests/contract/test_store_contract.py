@@ -19,23 +19,25 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
-    Assigned,
     Cancelled,
+    Carried,
     CloseRequested,
-    Counted,
-    Failed,
+    Event,
+    Merged,
     Phase,
     Round,
-    advance,
+    Stepped,
+    Summarised,
 )
 from keyflock_server.rounds.task import TaskStatus, parse_task
-from keyflock_server.storage.door import AlreadyExists, StorageError, Store
+from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, Store, Superseded
 from keyflock_server.storage.memory import MemoryStore
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
     CountedReport,
     DeviceRecord,
+    PartialRecord,
     PopulationRecord,
     RoundRecord,
     TaskRecord,
@@ -45,6 +47,8 @@ from keyflock_server.storage.sql.store import SqlStore
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EN = PopulationName("en")
 SPEC = parse_task('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n')
+ASYNC = parse_task('[task]\nname = "u"\npopulation = "en"\n[round]\nmode = "async"\ngoal = 4\n')
+PERSONALIZE = parse_task('[task]\nname = "p"\npopulation = "en"\nkind = "personalize"\n[round]\ngoal = 4\n')
 POPULATION = PopulationRecord(
     name=EN, created_at=NOW, latest_version=ModelVersion(0), config_json="{}", vocabulary_digest="d"
 )
@@ -114,13 +118,40 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.close()
 
 
+T1 = RoundId("t-1")
+
+
 async def assigned(store: Store, *names: str) -> RoundRecord:
     """The round with these devices in its cohort."""
     record = ROUND
     for name in names:
-        record = replace(record, round=advance(record.round, Assigned(), NOW))
-        await store.rounds.assign(record, assignment(name))
+        record = await store.rounds.assign(assignment(name))
     return record
+
+
+async def advanced(store: Store, *events: Event) -> RoundRecord:
+    """The round after these events."""
+    record = ROUND
+    for event in events:
+        record = await store.rounds.advance(T1, event, NOW, {})
+    return record
+
+
+def counted(of: str, weight: float = 1.0, digest: bytes = b"1", round_id: str = "t-1") -> CountedReport:
+    return CountedReport(
+        id=AssignmentId(f"assignment-of-{of}"),
+        round_id=RoundId(round_id),
+        device=DeviceId(of),
+        report_digest=digest,
+        weight=weight,
+        session_shape="-v^",
+    )
+
+
+def partial(
+    count: int, weight: float, key: str = "partial", replica: str = "r", round_id: str = "t-1"
+) -> PartialRecord:
+    return PartialRecord(round_id=RoundId(round_id), replica=replica, key=key, count=count, weight=weight)
 
 
 async def test_rows_come_back_as_they_went_in(store: Store) -> None:
@@ -154,57 +185,168 @@ async def test_a_key_is_taken_once(store: Store) -> None:
 
 async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_nothing(store: Store) -> None:
     record = await assigned(store, "a")
-    twice = replace(record, round=advance(record.round, Assigned(), NOW))
 
     with pytest.raises(AlreadyExists):
-        await store.rounds.assign(twice, assignment("a"))
+        await store.rounds.assign(assignment("a"))
 
-    assert await store.rounds.get(RoundId("t-1")) == record
-    assert await store.rounds.assignments(RoundId("t-1")) == [assignment("a")]
-    assert await store.rounds.assignment(RoundId("t-1"), DeviceId("a")) == assignment("a")
-    assert await store.rounds.assignment(RoundId("t-1"), DeviceId("b")) is None
+    assert record.round.assigned == 1
+    assert await store.rounds.get(T1) == record
+    assert await store.rounds.assignments(T1) == [assignment("a")]
+    assert await store.rounds.assignment(T1, DeviceId("a")) == assignment("a")
+    assert await store.rounds.assignment(T1, DeviceId("b")) is None
+
+
+async def test_no_more_devices_are_assigned_than_there_are_slots(store: Store) -> None:
+    record = await assigned(store, "a", "b", "c", "d", "e", "f")
+
+    with pytest.raises(Superseded):
+        await store.rounds.assign(assignment("g"))
+
+    assert record.round.slots_left == 0
+    assert await store.rounds.get(T1) == record
+    assert await store.rounds.assignment(T1, DeviceId("g")) is None
 
 
 async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction(store: Store) -> None:
-    record = await assigned(store, "a", "b", "c")
-    flushed = replace(record, round=advance(record.round, Counted(2, 5.0), NOW), partial_key="partial")
-    reports = [
-        CountedReport(device=DeviceId("a"), report_digest=b"1", weight=2.0, session_shape="-v^"),
-        CountedReport(device=DeviceId("b"), report_digest=b"2", weight=3.0, session_shape="-^"),
-    ]
+    await assigned(store, "a", "b", "c")
+    reports = [counted("a", 2.0, b"1"), counted("b", 3.0, b"2")]
 
-    await store.rounds.commit_flush(flushed, reports, NOW + timedelta(hours=1))
+    after = await store.rounds.commit_flush(partial(2, 5.0), reports, NOW + timedelta(hours=1))
 
-    rows = {row.device: row for row in await store.rounds.assignments(RoundId("t-1"))}
+    rows = {row.device: row for row in await store.rounds.assignments(T1)}
     a = rows[DeviceId("a")]
-    assert (a.state, a.report_digest, a.weight, a.session_shape) == (
+    assert (a.state, a.report_digest, a.weight, a.session_shape, a.counted_in) == (
         AssignmentState.COUNTED,
         b"1",
         2.0,
         "-v^",
+        "t-1",
     )
     assert rows[DeviceId("c")].state is AssignmentState.ASSIGNED
-    assert await store.rounds.get(RoundId("t-1")) == flushed
+    assert (after.round.counted, after.round.weight) == (2, 5.0)
+    assert await store.rounds.get(T1) == after
+    assert await store.rounds.partials(T1) == [partial(2, 5.0)]
     contributed = [await store.devices.get(DeviceId(name)) for name in ("a", "c")]
     assert [one and one.last_contributed_at for one in contributed] == [NOW + timedelta(hours=1), None]
 
 
-async def test_a_flush_with_a_report_that_has_no_open_assignment_changes_nothing(store: Store) -> None:
-    record = await assigned(store, "a", "b")
-    record = replace(record, round=advance(record.round, Failed(), NOW))
-    await store.rounds.fail(record, AssignmentId("assignment-of-b"), "-v[!")
-    flushed = replace(record, round=replace(record.round, counted=2), partial_key="partial")
-    reports = [
-        CountedReport(device=DeviceId(name), report_digest=b"1", weight=1.0, session_shape="-v^")
-        for name in ("a", "b")
+async def test_each_process_has_a_partial_aggregate_of_its_own_and_replaces_only_that(store: Store) -> None:
+    await assigned(store, "a", "b", "c")
+
+    await store.rounds.commit_flush(partial(1, 1.0, "first", "r1"), [counted("a")], NOW)
+    await store.rounds.commit_flush(partial(1, 1.0, "other", "r2"), [counted("b")], NOW)
+    after = await store.rounds.commit_flush(partial(2, 2.0, "second", "r1"), [counted("c")], NOW)
+
+    assert after.round.counted == 3
+    assert await store.rounds.partials(T1) == [
+        partial(2, 2.0, "second", "r1"),
+        partial(1, 1.0, "other", "r2"),
     ]
 
-    with pytest.raises(StorageError, match="no open assignment"):
-        await store.rounds.commit_flush(flushed, reports, NOW)
 
-    rows = {row.device: row.state for row in await store.rounds.assignments(RoundId("t-1"))}
+async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_named(store: Store) -> None:
+    await assigned(store, "a", "b")
+    first = await store.rounds.commit_flush(partial(1, 1.0, replica="r1"), [counted("a")], NOW)
+
+    with pytest.raises(NotOpen) as found:
+        await store.rounds.commit_flush(partial(2, 2.0, replica="r2"), [counted("a"), counted("b")], NOW)
+
+    assert found.value.missing == {"assignment-of-a"}
+    assert [(row.device, row.state, row.report_digest) for row in found.value.rows] == [
+        ("a", AssignmentState.COUNTED, b"1")
+    ]
+    assert await store.rounds.get(T1) == first
+    assert await store.rounds.partials(T1) == [partial(1, 1.0, replica="r1")]
+
+
+async def test_a_flush_with_a_report_that_was_given_back_changes_nothing(store: Store) -> None:
+    await assigned(store, "a", "b")
+    record = await store.rounds.fail(assignment("b"), "-v[!", NOW)
+
+    with pytest.raises(NotOpen) as found:
+        await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
+
+    assert found.value.missing == {"assignment-of-b"}
+    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
     assert rows == {"a": AssignmentState.ASSIGNED, "b": AssignmentState.FAILED}
-    assert await store.rounds.get(RoundId("t-1")) == record
+    assert await store.rounds.get(T1) == record
+    assert await store.rounds.partials(T1) == []
+
+
+async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: Store) -> None:
+    await assigned(store, "a")
+    closing = await advanced(store, CloseRequested())
+
+    with pytest.raises(Superseded):
+        await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    with pytest.raises(Superseded):
+        await store.rounds.advance(T1, CloseRequested(), NOW, {})
+
+    assert await store.rounds.get(T1) == closing
+    assert await store.rounds.partials(T1) == []
+
+
+async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Store) -> None:
+    await store.tasks.add(replace(TASK, spec=ASYNC))
+    for sequence in (1, 2):
+        opening = replace(
+            ROUND.round, id=RoundId(f"u-{sequence}"), task=TaskName("u"), sequence=sequence, spec=ASYNC
+        )
+        await store.rounds.add(RoundRecord(round=opening))
+    await store.rounds.assign(assignment("a", "u-1"))
+
+    after = await store.rounds.commit_flush(
+        partial(1, 0.5, round_id="u-2"), [counted("a", 0.5, round_id="u-1")], NOW
+    )
+
+    row = await store.rounds.assignment(RoundId("u-1"), DeviceId("a"))
+    assert row is not None
+    assert (row.state, row.counted_in) == (AssignmentState.COUNTED, "u-2")
+    assert (after.round.counted, after.round.assigned, after.round.weight) == (1, 0, 0.5)
+
+
+async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Store) -> None:
+    await assigned(store, "a", "b", "c")
+    await store.rounds.fail(assignment("c"), "-v[!", NOW)
+    before = NOW - timedelta(seconds=1)
+
+    assert await store.rounds.outstanding(TaskName("t"), before) == 2
+    assert await store.rounds.outstanding(TaskName("t"), NOW) == 0
+    assert await store.rounds.outstanding(TaskName("u"), before) == 0
+    assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("a"), before) == assignment("a")
+    assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("c"), before) is None
+
+
+async def test_a_missed_round_carries_its_partials_into_the_next(store: Store) -> None:
+    await assigned(store, "a", "b")
+    await store.rounds.commit_flush(partial(2, 5.0), [counted("a", 2.0), counted("b", 3.0)], NOW)
+    following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
+
+    begun = await store.rounds.carry(T1, Carried("two came"), following)
+
+    ended = await store.rounds.get(T1)
+    assert ended is not None
+    assert (ended.round.phase, ended.round.detail, ended.round.counted) == (Phase.CARRIED, "two came", 2)
+    assert (begun.round.carried, begun.round.weight, begun.round.counted) == (2, 5.0, 0)
+    assert await store.rounds.get(RoundId("t-2")) == begun
+    assert await store.rounds.partials(T1) == []
+    assert await store.rounds.partials(RoundId("t-2")) == [partial(2, 5.0, replica="t-1/r", round_id="t-2")]
+    assert await store.rounds.tally(TaskName("t")) == (2, 0)
+
+
+async def test_nothing_is_carried_once_the_model_has_moved(store: Store) -> None:
+    record = await assigned(store, "a")
+    moved = replace(POPULATION, name=PopulationName("de"), latest_version=ModelVersion(3))
+    await store.populations.add(moved, replace(VERSION, population=moved.name))
+    following = replace(
+        ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2, population=moved.name)
+    )
+
+    with pytest.raises(Superseded):
+        await store.rounds.carry(T1, Carried("one came"), following)
+
+    assert await store.rounds.get(T1) == record
+    assert await store.rounds.get(RoundId("t-2")) is None
 
 
 async def test_a_device_that_was_forgotten_does_not_come_back(store: Store) -> None:
@@ -218,10 +360,8 @@ async def test_a_device_that_was_forgotten_does_not_come_back(store: Store) -> N
 
 
 async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: Store) -> None:
-    record = await assigned(store, "a", "b")
-    flushed = replace(record, round=advance(record.round, Counted(1, 1.0), NOW), partial_key="partial")
-    counted = CountedReport(device=DeviceId("a"), report_digest=b"1", weight=1.0, session_shape="-v^")
-    await store.rounds.commit_flush(flushed, [counted], NOW)
+    await assigned(store, "a", "b")
+    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
 
     await store.devices.seen(DeviceId("a"), 7, "de-DE", NOW + timedelta(hours=1), UserId("u"))
 
@@ -230,22 +370,37 @@ async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: Store) -> 
     assert (one.app_build, one.locale, one.user, one.last_contributed_at) == (7, "de-DE", "u", NOW)
 
 
-async def test_a_failure_marks_the_assignment_and_the_round(store: Store) -> None:
-    record = await assigned(store, "a")
-    failed = replace(record, round=advance(record.round, Failed(), NOW))
+async def test_a_failure_marks_the_assignment_and_the_round_once(store: Store) -> None:
+    await assigned(store, "a")
 
-    await store.rounds.fail(failed, AssignmentId("assignment-of-a"), "-v[!")
+    after = await store.rounds.fail(assignment("a"), "-v[!", NOW)
+    with pytest.raises(Superseded):
+        await store.rounds.fail(assignment("a"), "-v[!", NOW)
 
-    (row,) = await store.rounds.assignments(RoundId("t-1"))
+    (row,) = await store.rounds.assignments(T1)
     assert (row.state, row.session_shape) == (AssignmentState.FAILED, "-v[!")
-    assert await store.rounds.get(RoundId("t-1")) == failed
+    assert after.round.failed == 1
+    assert await store.rounds.get(T1) == after
 
 
-async def test_publishing_moves_population_task_and_round_together(store: Store) -> None:
-    moved = replace(ROUND, round=advance(ROUND.round, CloseRequested(), NOW), state_key="state")
-    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0), round_id=RoundId("t-1"))
+async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(store: Store) -> None:
+    await assigned(store, "a")
+    closing = await advanced(store, CloseRequested())
 
-    await store.rounds.publish(moved, version, "state")
+    await store.rounds.fail(assignment("a"), "-v[!", NOW)
+
+    (row,) = await store.rounds.assignments(T1)
+    assert row.state is AssignmentState.FAILED
+    assert await store.rounds.get(T1) == closing
+
+
+async def test_publishing_moves_population_task_and_round_together_and_once(store: Store) -> None:
+    await advanced(store, CloseRequested(), Merged(), Stepped())
+    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0), round_id=T1)
+
+    published = await store.rounds.publish(T1, version, "state", NOW)
+    with pytest.raises(Superseded):
+        await store.rounds.publish(T1, version, "state", NOW)
 
     population, task = await store.populations.get(EN), await store.tasks.get(TaskName("t"))
     assert population is not None
@@ -253,16 +408,68 @@ async def test_publishing_moves_population_task_and_round_together(store: Store)
     assert task is not None
     assert task.optimizer_state_key == "state"
     assert await store.populations.versions() == [VERSION, version]
-    assert await store.rounds.unfinished() == [moved]
+    assert (published.round.phase, published.round.result_version) == (Phase.PUBLISHED, 1)
+    assert await store.rounds.unfinished() == [published]
+
+
+async def test_a_version_whose_parent_is_not_the_newest_is_not_published(store: Store) -> None:
+    stepped = await advanced(store, CloseRequested(), Merged(), Stepped())
+    version = replace(VERSION, version=ModelVersion(4), parent=ModelVersion(3), round_id=T1)
+
+    with pytest.raises(Superseded):
+        await store.rounds.publish(T1, version, "state", NOW)
+
+    assert await store.rounds.get(T1) == stepped
+    assert await store.populations.versions() == [VERSION]
+
+
+async def test_a_round_keeps_what_its_steps_wrote(store: Store) -> None:
+    await advanced(store, CloseRequested(), Merged())
+
+    stepped = await store.rounds.advance(
+        T1, Stepped(), NOW, {"stepped_from": ModelVersion(0), "state_key": "s", "download_key": "d"}
+    )
+
+    found = await store.rounds.get(T1)
+    assert found == stepped
+    assert (found.stepped_from, found.state_key, found.blob_keys) == (0, "s", ("d", "s"))
 
 
 async def test_rounds_that_are_over_are_not_unfinished(store: Store) -> None:
-    over = replace(ROUND, round=advance(ROUND.round, Cancelled("why"), NOW))
+    over = await advanced(store, Cancelled("why"))
 
-    await store.rounds.save(over)
-
+    assert over.round.closed_at == NOW
     assert await store.rounds.unfinished() == []
     assert await store.rounds.of_task(TaskName("t")) == [over]
+    assert await store.rounds.tally(TaskName("t")) == (1, 0)
+
+
+async def test_a_lease_has_one_holder_until_it_expires(store: Store) -> None:
+    later = NOW + timedelta(seconds=10)
+
+    first = await store.leases.acquire("leader", "a", 10.0, NOW)
+    refused = await store.leases.acquire("leader", "b", 10.0, NOW)
+    renewed = await store.leases.acquire("leader", "a", 10.0, NOW + timedelta(seconds=5))
+    still = await store.leases.acquire("leader", "b", 10.0, later)
+    taken = await store.leases.acquire("leader", "b", 10.0, later + timedelta(seconds=5))
+
+    assert [lease.holder for lease in (first, refused, renewed, still, taken)] == ["a", "a", "a", "a", "b"]
+    assert [lease.epoch for lease in (first, renewed, taken)] == [1, 1, 2]
+    assert renewed.expires_at == NOW + timedelta(seconds=15)
+
+
+async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touched(store: Store) -> None:
+    await store.leases.acquire("replica-00", "a", 10.0, NOW)
+    await store.leases.acquire("replica-01", "b", 10.0, NOW)
+    await store.leases.release("replica-01", "a")
+    held = await store.leases.held("replica-", NOW)
+
+    await store.leases.release("replica-00", "a")
+
+    assert [lease.holder for lease in held] == ["a", "b"]
+    assert [lease.holder for lease in await store.leases.held("replica-", NOW)] == ["b"]
+    assert await store.leases.held("replica-", NOW + timedelta(seconds=11)) == []
+    assert (await store.leases.acquire("replica-00", "c", 10.0, NOW)).epoch == 2
 
 
 async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
@@ -280,8 +487,8 @@ async def test_forgetting_a_device_forgets_its_users_other_devices_and_no_one_el
     await store.devices.add(device("x1", user="x"))
     await store.devices.add(device("x2", user="x"))
     await store.devices.add(device("y1", user="y"))
-    record = await assigned(store, "x1", "y1")
-    await store.rounds.save(replace(record, round=advance(record.round, Cancelled("why"), NOW)))
+    await assigned(store, "x1", "y1")
+    await advanced(store, Cancelled("why"))
 
     gone = await store.devices.forget(DeviceId("x2"))
 
@@ -298,35 +505,57 @@ async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_an
     await store.devices.forget(DeviceId("a"))
     while_open = {row.device for row in await store.rounds.assignments(RoundId("t-1"))}
 
-    await store.rounds.purge_forgotten(RoundId("t-1"))
+    await store.rounds.clear_up(RoundId("t-1"))
 
     assert while_open == {"a", "b"}
     assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("b")]
 
 
-async def test_a_rounds_priors_and_its_end_are_stored_together(store: Store) -> None:
-    ended = replace(ROUND, round=replace(ROUND.round, phase=Phase.PUBLISHED, figures_json='{"gain":0.5}'))
+@pytest.fixture
+async def merged(store: Store) -> RoundRecord:
+    """A round of kind ``personalize`` whose aggregate is written."""
+    await store.tasks.add(replace(TASK, spec=PERSONALIZE))
+    opening = replace(ROUND.round, id=RoundId("p-1"), task=TaskName("p"), spec=PERSONALIZE)
+    await store.rounds.add(RoundRecord(round=opening))
+    await store.rounds.advance(opening.id, CloseRequested(), NOW, {})
+    return await store.rounds.advance(opening.id, Merged(), NOW, {})
 
-    await store.rounds.publish_personalisation(ended, b'{"a":1}')
+
+async def test_a_rounds_priors_and_its_end_are_stored_together(store: Store, merged: RoundRecord) -> None:
+    event = Summarised('{"gain":0.5}')
+
+    ended = await store.rounds.publish_personalisation(merged.round.id, event, None, b'{"a":1}', NOW)
 
     assert await store.populations.get(EN) == replace(POPULATION, personalisation_json=b'{"a":1}')
-    assert await store.rounds.get(RoundId("t-1")) == ended
+    assert (ended.round.phase, ended.round.figures_json) == (Phase.PUBLISHED, '{"gain":0.5}')
+    assert await store.rounds.get(merged.round.id) == ended
 
 
-async def test_a_round_that_says_nothing_leaves_the_priors_as_they_are(store: Store) -> None:
-    ended = replace(ROUND, round=replace(ROUND.round, phase=Phase.PUBLISHED))
-    await store.rounds.publish_personalisation(ROUND, b'{"a":1}')
+async def test_priors_that_have_changed_meanwhile_are_not_replaced(store: Store, merged: RoundRecord) -> None:
+    event = Summarised("{}")
 
-    await store.rounds.publish_personalisation(ended, None)
+    with pytest.raises(Superseded):
+        await store.rounds.publish_personalisation(merged.round.id, event, b"other", b"mine", NOW)
 
-    assert await store.populations.get(EN) == replace(POPULATION, personalisation_json=b'{"a":1}')
-    assert await store.rounds.get(RoundId("t-1")) == ended
+    assert await store.populations.get(EN) == POPULATION
+    assert await store.rounds.get(merged.round.id) == merged
 
 
-async def test_a_new_version_leaves_the_priors_as_they_are(store: Store) -> None:
-    await store.rounds.publish_personalisation(ROUND, b'{"a":1}')
+async def test_a_round_that_says_nothing_leaves_the_priors_as_they_are(
+    store: Store, merged: RoundRecord
+) -> None:
+    ended = await store.rounds.publish_personalisation(merged.round.id, Summarised("{}"), None, None, NOW)
 
-    await store.rounds.publish(ROUND, replace(VERSION, version=ModelVersion(1)), "state")
+    assert await store.populations.get(EN) == POPULATION
+    assert await store.rounds.get(merged.round.id) == ended
+
+
+async def test_a_new_version_leaves_the_priors_as_they_are(store: Store, merged: RoundRecord) -> None:
+    await store.rounds.publish_personalisation(merged.round.id, Summarised("{}"), None, b'{"a":1}', NOW)
+    await advanced(store, CloseRequested(), Merged(), Stepped())
+
+    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
+    await store.rounds.publish(T1, version, "state", NOW)
 
     found = await store.populations.get(EN)
     assert found is not None
@@ -396,20 +625,22 @@ async def test_what_is_held_against_a_device_goes_with_it(store: Store) -> None:
 
 
 async def test_a_version_keeps_its_release_and_the_population_its_average(store: Store) -> None:
+    await advanced(store, CloseRequested(), Merged())
+    keys: Changes = {"stepped_from": ModelVersion(0), "average_key": "average", "released_key": "released"}
+    stepped = await store.rounds.advance(T1, Stepped(), NOW, keys)
     version = replace(
         VERSION,
         version=ModelVersion(1),
+        parent=ModelVersion(0),
         released_digest=b"\x01" * 32,
         released_bytes=9,
         released_key="released",
     )
 
-    await store.rounds.publish(replace(ROUND, average_key="average"), version, "state")
+    await store.rounds.publish(T1, version, "state", NOW)
 
     stored, population = await store.populations.version(EN, ModelVersion(1)), await store.populations.get(EN)
+    assert stepped.blob_keys == ("average", "released")
     assert stored == version
     assert population is not None
     assert population.average_key == "average"
-    row = await store.rounds.get(RoundId("t-1"))
-    assert row is not None
-    assert row.average_key == "average"

@@ -18,6 +18,22 @@ class Installation:
     attestation: bytes = b""
     #: A pseudonym of the person, when the app has one.
     user: UserId | None = None
+    #: How strong the phone is: 0 unknown, 1 low, 2 mid, 3 high.
+    tier: int = 0
+    #: Groups that the app put it in.
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFacts:
+    """What the phone checks by itself; no call carries any of it."""
+
+    #: All words ever typed on it.
+    words_typed: int = 0
+    days_of_text: int = 0
+    free_storage_bytes: int = 0
+    #: The user has switched learning on.
+    is_opted_in: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +43,4 @@ class Circumstances:
     conditions: Conditions = field(default_factory=Conditions)
     #: Training sequences at hand.
     examples: int = 0
+    facts: LocalFacts = field(default_factory=LocalFacts)

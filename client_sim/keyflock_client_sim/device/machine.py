@@ -30,7 +30,8 @@ from keyflock_client_sim.device.events import (
     TrainingFailed,
     Woke,
 )
-from keyflock_client_sim.device.installation import Circumstances, Installation
+from keyflock_client_sim.device.installation import Circumstances, Installation, LocalFacts
+from keyflock_client_sim.device.local_rules import holds
 from keyflock_client_sim.device.logbook import Logbook
 from keyflock_client_sim.device.notices import Ending, Notice
 from keyflock_client_sim.device.requests import Outgoing
@@ -86,6 +87,10 @@ class Device:
         self._window = self._patience.rest
         #: Digests of the models that are stored, newest first.
         self._kept: tuple[bytes, ...] = ()
+        #: As of the last check-in.
+        self._facts = LocalFacts()
+        #: Words that had been typed when a report of training was acknowledged last.
+        self._words_at_training = 0
         self._done: deque[AssignmentId] = deque(maxlen=REMEMBERED_ASSIGNMENTS)
         self._logbook = Logbook()
 
@@ -297,6 +302,8 @@ class Device:
             return self._end(Ending.REFUSED, "not_counted", steps.REJECTED, now_s, answer.return_window)
         session.note(steps.ACKED)
         self._logbook.acked(session, session.result(), answer)
+        if not requests.is_personal(session.assignment):
+            self._words_at_training = self._facts.words_typed
         self._done.append(session.assignment.id)
         return self._rest(now_s, answer.return_window)
 
@@ -309,6 +316,7 @@ class Device:
 
     def _check_in(self, circumstances: Circumstances, now_s: float) -> Effect:
         """Also after a pause: the phone says how it is now, not how it was."""
+        self._facts = circumstances.facts
         check_in = requests.check_in(self.installation, circumstances)
         if self._state is State.CHECKING_IN:
             self._calling.what = check_in
@@ -323,6 +331,9 @@ class Device:
         self._session = Session(assignment, now_s + assignment.expires_in_s)
         is_known = assignment.task_kind in self.installation.capabilities.tasks
         if not is_known or requests.is_personal(assignment) is not (assignment.personalising is not None):
+            return self._give_back(FailureCause.NOT_ELIGIBLE, steps.ERROR, now_s)
+        rules = assignment.device_rules
+        if rules is not None and not holds(rules, self._facts, self._words_at_training):
             return self._give_back(FailureCause.NOT_ELIGIBLE, steps.ERROR, now_s)
         if assignment.model_digest in self._kept:
             return self._train(self._session)

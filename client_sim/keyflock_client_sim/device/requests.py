@@ -42,6 +42,8 @@ def enrol(installation: Installation) -> Outgoing:
         capabilities=installation.capabilities,
         attestation=installation.attestation,
         user=installation.user,
+        tier=installation.tier,
+        tags=installation.tags,
     )
     return _outgoing(calls.ENROL, message)
 
@@ -61,7 +63,8 @@ def check_in(installation: Installation, circumstances: Circumstances) -> Outgoi
 
 def model(assignment: Assignment) -> Outgoing:
     """The model to start from."""
-    is_released = assignment.weights is ModelWeights.RELEASED
+    plan = assignment.personalising
+    is_released = plan is not None and plan.weights is ModelWeights.RELEASED
     call = calls.RELEASED_MODEL if is_released else calls.MODEL
     return Outgoing(call, parts={"version": str(assignment.model_version)})
 

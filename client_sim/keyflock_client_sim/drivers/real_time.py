@@ -147,7 +147,7 @@ class RealTimeFleet:
             on_its_clock_s = (now_s + pause_s) * self._time_scale
             pause_s += (next_idle_s(phone.traits, on_its_clock_s) - on_its_clock_s) / self._time_scale
         await asyncio.sleep(pause_s)
-        return Woke(phone.circumstances())
+        return Woke(phone.circumstances(self._now_s()))
 
     async def _send(self, phone: Phone, effect: Send) -> Event:
         lost = loss(phone.traits, phone.rng)

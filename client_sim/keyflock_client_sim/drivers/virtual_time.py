@@ -200,7 +200,7 @@ class VirtualTimeFleet:
 
     def _plan_wake(self, at_s: float, phone: Phone) -> None:
         async def wake() -> Event:
-            return Woke(phone.circumstances())
+            return Woke(phone.circumstances(self._clock.now_s))
 
         self._plan(at_s, phone, wake)
 

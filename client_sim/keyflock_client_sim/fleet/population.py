@@ -3,8 +3,11 @@
 import random
 from collections.abc import Mapping
 
+import msgspec
+
 from keyflock_client_sim.device.backoff import Patience
 from keyflock_client_sim.device.installation import Installation
+from keyflock_client_sim.device.local_rules import CHECKED
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.fleet.phone import Phone
 from keyflock_client_sim.fleet.profiles import FleetProfile
@@ -34,7 +37,7 @@ def make(
     Guarantees:
         A phone depends on its name, the profile and the seed, not on the others.
     """
-    can = capabilities or Capabilities()
+    can = msgspec.structs.replace(capabilities or Capabilities(), device_rules=CHECKED)
     return tuple(
         _phone(name, count, population, profile, seed, patience, can) for name, count in examples.items()
     )
@@ -56,6 +59,8 @@ def _phone(
         app_build=traits.app_build,
         locale=traits.locale,
         capabilities=capabilities,
+        tier=traits.tier,
+        tags=traits.tags,
     )
     device = Device(
         installation,

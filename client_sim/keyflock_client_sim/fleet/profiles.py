@@ -53,6 +53,20 @@ class FleetProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     app_builds: Mapping[str, Share] = field(default_factory=lambda: {"100": 1.0})
     #: Share of the phones by locale.
     locales: Mapping[str, Share] = field(default_factory=lambda: {"en-US": 1.0})
+    #: Share of the phones by tier: 0 unknown, 1 low, 2 mid, 3 high.
+    tiers: Mapping[str, Share] = field(default_factory=lambda: {"1": 0.3, "2": 0.5, "3": 0.2})
+    #: Share of the phones that has each tag.
+    tags: Mapping[str, Share] = field(default_factory=lambda: {"beta": 0.05})
+    #: Words typed by the median phone.
+    words_a_day: Positive = 400.0
+    words_spread: NotNegative = 0.8
+    #: Days on which anything was typed before the first visit, on average.
+    days_of_text: Positive = 60.0
+    #: Free space of the median phone.
+    free_storage_bytes: Positive = 8e9
+    storage_spread: NotNegative = 1.0
+    #: Phones whose user has switched learning on.
+    opt_in_share: Share = 1.0
 
 
 PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(

@@ -29,6 +29,13 @@ class Traits:
     starts_at_s: float
     app_build: int
     locale: str
+    tier: int
+    tags: tuple[str, ...]
+    words_a_day: float
+    #: On which anything was typed before the simulation began.
+    days_of_text: float
+    free_storage_bytes: int
+    is_opted_in: bool
 
     def train_s(self, sequences: int) -> float:
         """How long training on so many sequences takes."""
@@ -62,6 +69,12 @@ def draw(profile: FleetProfile, rng: random.Random) -> Traits:
         starts_at_s=rng.uniform(0.0, profile.ramp_s),
         app_build=int(_by_share(profile.app_builds, rng)),
         locale=_by_share(profile.locales, rng),
+        tier=int(_by_share(profile.tiers, rng)),
+        tags=tuple(tag for tag, share in profile.tags.items() if rng.random() < share),
+        words_a_day=profile.words_a_day * rng.lognormvariate(0.0, profile.words_spread),
+        days_of_text=rng.expovariate(1.0 / profile.days_of_text),
+        free_storage_bytes=int(profile.free_storage_bytes * rng.lognormvariate(0.0, profile.storage_spread)),
+        is_opted_in=rng.random() < profile.opt_in_share,
     )
 
 

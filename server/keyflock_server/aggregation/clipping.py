@@ -127,6 +127,10 @@ class DeltaJudge:
         scale = clip_norm / l2_norm if l2_norm > clip_norm else 1.0
         return Admitted(rows.update, scale, rows.rows)
 
+    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
+        """An admitted delta with its rows clipped, once more; the scale is for whoever kept it."""
+        return self._rows_clipped(update, layout).update
+
     def _rows_clipped(self, update: DecodedUpdate, layout: Layout) -> RowClipped:
         rules = self._rules
         if rules.row_clip_ratio == 0.0 and rules.row_clip_norm == 0.0:

@@ -83,6 +83,10 @@ class Judge(Protocol):
         """Whether it is summed, and what of it."""
         ...
 
+    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
+        """The ``Admitted.update`` of a report that was admitted, once more; nothing is learned from it."""
+        ...
+
 
 def verdict_on(error: CodecError) -> Verdict:
     """The verdict on bytes that could not be decoded."""

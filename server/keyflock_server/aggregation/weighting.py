@@ -29,3 +29,11 @@ def weight_of(examples: int, rules: Aggregation) -> float:
             return 1.0
         case _:
             assert_never(rules.weighting)
+
+
+def staleness_factor(versions: int) -> float:
+    """What is left of the weight of a report whose phone trained from a model so many versions old; 1 at 0.
+
+    Source: FedBuff, Nguyen et al. 2022, arXiv:2106.06639, section 5: 1 / sqrt(1 + staleness).
+    """
+    return 1.0 / math.sqrt(1.0 + versions)

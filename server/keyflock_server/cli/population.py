@@ -1,5 +1,6 @@
 """``keyflock population``: make and list the groups of phones that share a model."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,6 +10,7 @@ from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.http import operator_calls
+from keyflock_server.rounds.cohort import CohortError, parse_cohort
 
 COLUMNS: Final = ("name", "model_version", "parameter_count", "vocabulary_size", "devices")
 
@@ -33,6 +35,28 @@ def create(
         raise CommandError(f"{checkpoint} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     connection = connect(url, token_file, data_dir)
     answer = connection.call(operator_calls.CREATE_POPULATION, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("preview")
+def preview(
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+    cohort: Annotated[
+        str, typer.Option("--cohort", help='For example: tier >= 2 and not ("internal" in tags).')
+    ],
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Count the devices that a task with this cohort expression would be for."""
+    try:
+        parse_cohort(cohort)
+    except CohortError as error:
+        raise CommandError(f"--cohort: {error}", ExitCode.INPUT) from None
+    body = json.dumps({"cohort": cohort}).encode()
+    connection = connect(url, token_file, data_dir)
+    answer = connection.call(operator_calls.PREVIEW_COHORT, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 

@@ -1,20 +1,20 @@
 """Check-ins: eligibility, sampling, and a slot for whoever is in the sample."""
 
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.pace import Pace
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, weights_of
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
-from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
-    ModelWeights,
+    DeviceRules,
     PersonalisingPlan,
     Refusal,
     RefusalReason,
@@ -22,28 +22,24 @@ from keyflock_server.protocol.messages import (
     TaskKind,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.rounds.eligibility import ineligibility
-from keyflock_server.rounds.pacing import expected_arrivals, no_task_window, return_window
-from keyflock_server.rounds.round import Assigned, Phase, Round, advance
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
+from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
+from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
     is_sampled,
+    round_id,
     sampling_probability,
+    task_order,
 )
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.door import AlreadyExists, Superseded
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, DeviceRecord
 
-_COUNT_LIFE: Final = timedelta(seconds=30)
-_DAY: Final = timedelta(days=1)
 #: ``last_seen_at`` is written at most so often: it only counts the devices of a day.
 _SEEN_EVERY: Final = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class _Count:
-    devices: int
-    at: datetime
 
 
 class CheckIns:
@@ -56,7 +52,7 @@ class CheckIns:
         self._standings = standings
         self._desks = desks
         self._trunk = trunk
-        self._counts: dict[PopulationName, _Count] = {}
+        self._pace = Pace(world)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
         """Work for the device, or why there is none.
@@ -64,89 +60,167 @@ class CheckIns:
         Raises:
             Refused: ``token_invalid`` for a device that is not enrolled any more.
         """
+        desks = [desk for desk in self._desks.values() if desk.spec.population == identity.population]
+        load = self._world.load()
+        if load >= SHED_LOAD:
+            return _shed(desks, load)
         device = await self._seen(identity, message)
         if (kept_out := self._standings.refusal(device)) is not None:
             return kept_out
-        desks = [desk for desk in self._desks.values() if desk.spec.population == identity.population]
-        if not any(desk.status is TaskStatus.ACTIVE for desk in desks):
+        active = {desk.task: desk for desk in desks if desk.status is TaskStatus.ACTIVE}
+        if not active:
             return _no_task(desks)
-        active = await self._active_devices(identity.population)
         refusals: list[Refusal] = []
-        # First the task that waits for this device: it may not know yet, for the answer may have been lost.
-        for desk in sorted(desks, key=lambda one: not _waits_for(one, device)):
-            if desk.status is TaskStatus.ACTIVE:
-                answer = await self._answer(desk, device, message, active)
-                if isinstance(answer, Assignment):
-                    return answer
-                refusals.append(answer)
+        for desk in self._in_turn(active, device):
+            await self._pace.look(desk)
+            answer = await self._answer(desk, device, message)
+            if isinstance(answer, Assignment):
+                return answer
+            refusals.append(answer)
         return min(refusals, key=_worth, default=_no_task(desks))
 
-    async def _answer(
-        self, desk: Desk, device: DeviceRecord, message: CheckIn, active: int
-    ) -> Assignment | Refusal:
-        now, spec = self._world.clock(), desk.spec
-        window = return_window(spec.round, spec.pacing, active, now.timestamp())
-        opened = desk.open
-        if opened is not None and (known := opened.members.get(device.id)) is not None:
-            if known.state is AssignmentState.ASSIGNED and opened.round.phase is Phase.COLLECTING:
-                return await self._assignment(opened, known, device)
-            return Refusal(
-                reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
-            )
-        codec = spec.codec_spec.codec
-        unfit = ineligibility(spec.eligibility, codec, message, device.last_contributed_at, now, spec.kind)
+    def _in_turn(self, active: dict[TaskName, Desk], device: DeviceRecord) -> list[Desk]:
+        """The task that waits for this device, whose answer may have been lost; then by traffic."""
+        traffic = {task: desk.spec.task.traffic for task, desk in active.items()}
+        order = task_order(self._world.sampling_key, device.id, traffic, self._world.clock().timestamp())
+        return sorted((active[task] for task in order), key=lambda desk: not self._waits_for(desk, device))
+
+    async def _answer(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Assignment | Refusal:
+        opened, pace = desk.open, self._pace
+        if opened is not None and (known := await self._known(desk, opened, device)) is not None:
+            return await self._again(opened, known, self._window_after(desk, device))
+        unfit = await self._ineligible(desk, device, message)
+        pace.arrived(desk, is_eligible=unfit is None)
+        window = pace.window(desk)
         if unfit is not None:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
         if opened is None:
-            detail = "The next round opens soon."
-            return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
-        if opened.round.slots_left == 0:
-            return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
+            return _full(self._window_after(desk, device), "The next round opens soon.")
+        if desk.slots_left == 0:
+            window = self._window_after(desk, device)
+        policy = opened.round.spec.round
         probability = sampling_probability(
-            spec.round.slots,
-            expected_arrivals(spec.round, spec.pacing, active),
-            (now - opened.round.opened_at).total_seconds(),
-            spec.round.selection_window_s,
+            policy.slots,
+            pace.expected(desk, opened),
+            (self._world.clock() - opened.round.opened_at).total_seconds(),
+            policy.selection_window_s,
         )
         if not is_sampled(self._world.sampling_key, opened.id, device.id, probability):
+            if desk.slots_left == 0:
+                return _full(window)
             return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
         return await self._take_slot(desk, opened, device, window)
+
+    def _waits_for(self, desk: Desk, device: DeviceRecord) -> bool:
+        if desk.open is None:
+            return False
+        known = desk.open.members.get(assignment_id(self._world.sampling_key, desk.open.id, device.id))
+        return known is not None and known.state is AssignmentState.ASSIGNED
+
+    async def _known(self, desk: Desk, opened: OpenRound, device: DeviceRecord) -> AssignmentRecord | None:
+        """The device's assignment, if this process has seen it; a buffer asks the store for an older one."""
+        now = self._world.clock()
+        known = opened.members.get(assignment_id(self._world.sampling_key, opened.id, device.id))
+        if known is not None and known.state is AssignmentState.ASSIGNED and not self._world.is_sole:
+            # Another process may have counted it.
+            known = await self._world.store.rounds.assignment(opened.id, device.id)
+        if known is None and opened.round.is_async:
+            since = now - timedelta(seconds=desk.spec.round.deadline_s)
+            known = await self._world.store.rounds.outstanding_of(desk.task, device.id, since)
+        return known
+
+    async def _again(
+        self, opened: OpenRound, known: AssignmentRecord, window: ReturnWindow
+    ) -> Assignment | Refusal:
+        """The same answer as before, for a device that is in the round."""
+        if known.state is AssignmentState.ASSIGNED:
+            record = opened.record
+            if known.round_id != opened.id:
+                record = await self._world.store.rounds.get(known.round_id) or record
+            if record.round.is_async or record.round.phase is Phase.COLLECTING:
+                return await self._assignment(record.round, known)
+        return Refusal(
+            reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
+        )
+
+    async def _ineligible(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Ineligible | None:
+        spec, rules = desk.spec, desk.spec.eligibility
+        unfit = ineligibility(
+            rules,
+            spec.codec_spec.codec,
+            message,
+            device.last_contributed_at,
+            self._world.clock(),
+            spec.kind,
+            tier=device.tier,
+            tags=device.tags,
+        )
+        if unfit is not None or rules.max_participations is None:
+            return unfit
+        return has_taken_part_enough(
+            rules, await self._world.store.rounds.participations(spec.name, device.id)
+        )
+
+    def _window_after(self, desk: Desk, device: DeviceRecord) -> ReturnWindow:
+        """While a round only waits for reports: whoever is in the next one's sample comes as it opens."""
+        opened = desk.open
+        sequence = desk.last_sequence
+        slots = (desk.spec if opened is None else opened.round.spec).round.slots
+        probability = min(1.0, slots / max(self._pace.expected_next(desk), 1.0))
+        if is_sampled(self._world.sampling_key, round_id(desk.task, sequence + 1), device.id, probability):
+            return self._pace.next_round_window(desk)
+        return self._pace.window(desk)
 
     async def _take_slot(
         self, desk: Desk, opened: OpenRound, device: DeviceRecord, window: ReturnWindow
     ) -> Assignment | Refusal:
         world = self._world
+        id_ = assignment_id(world.sampling_key, opened.id, device.id)
         async with desk.lock:
-            known = opened.members.get(device.id)
+            known = opened.members.get(id_)
+            if known is None and desk.slots_left > 0:
+                known = await self._assigned(desk, opened, device, id_)
             if known is None:
-                if opened.round.slots_left == 0:
-                    return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window)
-                known = AssignmentRecord(
-                    round_id=opened.id,
-                    device=device.id,
-                    id=assignment_id(world.sampling_key, opened.id, device.id),
-                    state=AssignmentState.ASSIGNED,
-                    assigned_at=world.clock(),
-                )
-                record = replace(opened.record, round=advance(opened.round, Assigned(), world.clock()))
-                await world.store.rounds.assign(record, known)
-                opened.record = record
-                opened.members[device.id] = known
-        return await self._assignment(opened, known, device)
+                # All slots are taken; one perhaps by this very device, elsewhere or before a restart.
+                known = await world.store.rounds.assignment(opened.id, device.id)
+            if known is None:
+                return _full(window)
+            opened.members[id_] = known
+        return await self._again(opened, known, window)
 
-    async def _assignment(self, opened: OpenRound, row: AssignmentRecord, device: DeviceRecord) -> Assignment:
+    async def _assigned(
+        self, desk: Desk, opened: OpenRound, device: DeviceRecord, id_: AssignmentId
+    ) -> AssignmentRecord | None:
+        """A new row; None if there is no slot, or if the device has one already."""
+        row = AssignmentRecord(
+            round_id=opened.id,
+            device=device.id,
+            id=id_,
+            state=AssignmentState.ASSIGNED,
+            assigned_at=self._world.clock(),
+        )
+        try:
+            opened.learn(await self._world.store.rounds.assign(row))
+        except (AlreadyExists, Superseded):
+            return None
+        desk.training += 1
+        return row
+
+    async def _assignment(self, current: Round, row: AssignmentRecord) -> Assignment:
         """What the device is to do; the same, but for the token's bytes, however often it asks."""
-        current, now = opened.round, self._world.clock()
+        now, expires_at = self._world.clock(), current.deadline_at
+        if current.is_async:
+            expires_at = row.assigned_at + timedelta(seconds=current.spec.round.deadline_s)
         version = await self._trunk.version(current.population, current.base_version)
         layout = await self._trunk.report_layout(current.spec)
         # A head must fit the trunk that the phone's keyboard serves.
         is_personal = current.spec.kind is TaskKind.PERSONALIZE
         digest = (version.released_digest if is_personal else None) or version.download_digest
-        seed = assignment_seed(self._world.sampling_key, current.id, device.id)
+        seed = assignment_seed(self._world.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,
-            device=device.id,
+            device=row.device,
             population=current.population,
             task=current.task,
             round=current.id,
@@ -154,7 +228,7 @@ class CheckIns:
             codec=current.spec.codec,
             seed=seed,
             layout=layout.digest,
-            expires_at=current.deadline_at,
+            expires_at=expires_at,
         )
         return Assignment(
             id=row.id,
@@ -167,13 +241,13 @@ class CheckIns:
             plan=current.spec.training,
             codec=current.spec.codec,
             seed=seed,
-            expires_in_s=max(0.0, (current.deadline_at - now).total_seconds()),
+            expires_in_s=max(0.0, (expires_at - now).total_seconds()),
             task_kind=current.spec.kind,
-            personalising=await self._personalising(current),
-            weights=weights_of(version) if is_personal else ModelWeights.TRAINING,
+            personalising=await self._personalising(current, version),
+            device_rules=_device_rules(current),
         )
 
-    async def _personalising(self, current: Round) -> PersonalisingPlan | None:
+    async def _personalising(self, current: Round, version: VersionRecord) -> PersonalisingPlan | None:
         """Of a ``personalize`` round: the same for all its phones, since only closing it moves the priors."""
         settings = current.spec.personalising
         if current.spec.kind is not TaskKind.PERSONALIZE:
@@ -183,6 +257,7 @@ class CheckIns:
             head=settings.head_of(current.sequence),
             prior=first_prior() if known is None else known.prior,
             words_needed=settings.words_needed,
+            weights=weights_of(version),
         )
 
     async def _seen(self, identity: DeviceIdentity, message: CheckIn) -> DeviceRecord:
@@ -197,23 +272,19 @@ class CheckIns:
             await self._world.store.devices.seen(device.id, message.app_build, message.locale, now)
         return device
 
-    async def _active_devices(self, population: PopulationName) -> int:
-        now = self._world.clock()
-        known = self._counts.get(population)
-        if known is None or now - known.at >= _COUNT_LIFE or now < known.at:
-            devices = await self._world.store.devices.count_active(population, now - _DAY)
-            known = self._counts[population] = _Count(devices, now)
-        return known.devices
+
+def _device_rules(current: Round) -> DeviceRules | None:
+    rules = current.spec.eligibility.device
+    return rules if rules_asked(rules) else None
+
+
+def _full(window: ReturnWindow, detail: str = "") -> Refusal:
+    return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
 
 
 def _worth(refusal: Refusal) -> tuple[bool, float]:
     """Of several tasks' refusals the phone hears one: of a task that may want it yet, and the soonest."""
     return refusal.reason is RefusalReason.NOT_ELIGIBLE, refusal.return_window.min_s
-
-
-def _waits_for(desk: Desk, device: DeviceRecord) -> bool:
-    known = None if desk.open is None else desk.open.members.get(device.id)
-    return known is not None and known.state is AssignmentState.ASSIGNED
 
 
 def _no_task(desks: list[Desk]) -> Refusal:
@@ -223,3 +294,11 @@ def _no_task(desks: list[Desk]) -> Refusal:
         window = ReturnWindow(min_s=low, max_s=2 * low)
         return Refusal(reason=RefusalReason.PAUSED, return_window=window)
     return Refusal(reason=RefusalReason.NO_ACTIVE_TASK, return_window=no_task_window())
+
+
+def _shed(desks: list[Desk], load: float) -> Refusal:
+    """Answered from memory: a server beyond its capacity looks nothing up for a phone that can come later."""
+    low = max((desk.spec.pacing.min_s for desk in desks), default=60.0) * (1.0 + load)
+    high = max((desk.spread_s for desk in desks), default=0.0)
+    window = ReturnWindow(min_s=low, max_s=max(2.0 * low, high))
+    return Refusal(reason=RefusalReason.OVERLOADED, return_window=window)

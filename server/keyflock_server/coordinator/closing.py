@@ -5,21 +5,25 @@
     STEPPED    the version becomes the newest              → PUBLISHED
     PUBLISHED  delete what the round no longer needs       → CLOSED
 
+If another task has published meanwhile, the version to become the newest is not the newest's successor: the
+round goes back from STEPPED to MERGED, and steps again from there.
+
 A round of kind ``personalize`` makes no version:
 
     MERGED     the phones' mean becomes the population's priors → PUBLISHED
 
 Each step writes its blobs under fresh names, then moves the row on in one transaction. A crash in between
-leaves orphans, which the next start collects, and a row that says which step is to be done again.
+leaves orphans, which are collected in time, and a row that says which step is to be done again. Two processes
+may be at it at once: the row takes each step's event once, and whoever is second goes on from there.
 """
 
 import contextlib
 import json
-from dataclasses import replace
+from collections.abc import Iterable
 
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
-from keyflock_server.aggregation.population_personalisation import after_round
+from keyflock_server.aggregation.population_personalisation import after_round, stored_personalisation
 from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.coordinator.released_weights import ReleasedWeights
 from keyflock_server.coordinator.surroundings import Surroundings
@@ -32,12 +36,11 @@ from keyflock_server.rounds.round import (
     Merged,
     PartialsDeleted,
     Phase,
-    Published,
+    Rebased,
     Stepped,
     Summarised,
-    advance,
 )
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.door import Changes, StorageError, Superseded
 from keyflock_server.storage.records import RoundRecord
 
 
@@ -56,23 +59,39 @@ class Closing:
             StorageError: a step could not be written; call again, nothing is lost.
         """
         while not record.round.is_over:
-            match record.round.phase:
-                case Phase.CLOSING:
-                    record = await self._merge(record)
-                case Phase.MERGED if record.round.spec.kind is TaskKind.PERSONALIZE:
-                    record = await self._summarise(record)
-                case Phase.MERGED:
-                    record = await self._step(record)
-                case Phase.STEPPED:
-                    record = await self._publish(record)
-                case Phase.PUBLISHED:
-                    record = await self._delete_partials(record)
-                case phase:
-                    raise AssertionError(f"a round that is {phase} is not closing")
+            try:
+                record = await self._next_step(record)
+            except Superseded:
+                current = await self._world.store.rounds.get(record.round.id)
+                if current is None:
+                    raise StorageError(f"Round {record.round.id} is gone; restore the database.") from None
+                record = current
         return record
 
-    async def delete_blobs(self, keys: tuple[str, ...]) -> None:
-        """Delete what nothing points to any more; what cannot be deleted is collected at the next start."""
+    async def _next_step(self, record: RoundRecord) -> RoundRecord:
+        match record.round.phase:
+            case Phase.CLOSING:
+                return await self._merge(record)
+            case Phase.MERGED if record.round.spec.kind is TaskKind.PERSONALIZE:
+                return await self._summarise(record)
+            case Phase.MERGED:
+                return await self._step(record)
+            case Phase.STEPPED:
+                return await self._publish(record)
+            case Phase.PUBLISHED:
+                return await self._delete_partials(record)
+            case phase:
+                raise AssertionError(f"a round that is {phase} is not closing")
+
+    async def delete_partials(self, record: RoundRecord) -> None:
+        """Delete the round's intermediate sums, their rows last."""
+        rows = await self._world.store.rounds.partials(record.round.id)
+        keys = [row.key for row in rows] + ([record.aggregate_key] if record.aggregate_key else [])
+        await self.delete_blobs(keys)
+        await self._world.store.rounds.clear_up(record.round.id)
+
+    async def delete_blobs(self, keys: Iterable[str]) -> None:
+        """Delete what nothing points to any more; what cannot be deleted is collected in time."""
         for key in keys:
             with contextlib.suppress(StorageError):
                 await self._world.blobs.delete(key)
@@ -81,18 +100,18 @@ class Closing:
         world = self._world
         layout = await self._trunk.report_layout(record.round.spec)
         merged = PartialAggregate(layout.size)
-        for key in (record.partial_key,) if record.partial_key else ():
-            data = await world.blobs.get(key)
+        for row in await world.store.rounds.partials(record.round.id):
+            data = await world.blobs.get(row.key)
             partial = await world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
             merged = await world.workbench.run(merged.merged, partial)
-        if merged.count != record.round.counted:
+        if merged.count != record.round.reports:
             raise StorageError(
-                f"Round {record.round.id} counted {record.round.counted} reports, its partial holds "
+                f"Round {record.round.id} counted {record.round.reports} reports, its partials hold "
                 f"{merged.count}; restore the database and the blobs of one moment."
             )
         key = f"aggregates/{record.round.id}/{world.new_id()}"
         await world.blobs.put(key, await world.workbench.run(merged.to_bytes))
-        return await self._advanced(replace(record, aggregate_key=key), Merged())
+        return await self._advanced(record, Merged(), {"aggregate_key": key})
 
     async def _step(self, record: RoundRecord) -> RoundRecord:
         world, current = self._world, record.round
@@ -102,7 +121,8 @@ class Closing:
                 f"Round {current.id} has lost its task or its aggregate; restore the database."
             )
         state = await world.blobs.get(task.optimizer_state_key) if task.optimizer_state_key else None
-        checkpoint = await self._trunk.checkpoint(current.population, current.base_version)
+        base = (await self._trunk.population(current.population)).latest_version
+        checkpoint = await self._trunk.checkpoint(current.population, base)
         data = await world.blobs.get(record.aggregate_key)
         aggregate = await world.workbench.run(PartialAggregate.from_bytes, data, checkpoint.weights.size)
         stepped = await world.workbench.run(
@@ -114,23 +134,23 @@ class Closing:
             current.spec.optimizer_parameters,
             current.spec.optimizer.schedule,
         )
-        lineage = {"parent": str(current.base_version), "round": current.id, "reports": str(current.counted)}
-        version = ModelVersion(current.base_version + 1)
+        lineage = {"parent": str(base), "round": current.id, "reports": str(current.reports)}
+        version = ModelVersion(base + 1)
         after = next_checkpoint(checkpoint, stepped.weights, lineage)
         stored = await self._trunk.store(current.population, version, after)
         state_key = f"optimizers/{current.task}/{world.new_id()}"
         await world.blobs.put(state_key, stepped.state)
         layout = await self._trunk.layout(current.population)
         keys = await self._released.write(record, checkpoint.weights, stepped.weights, layout)
-        moved = replace(
-            record,
-            checkpoint_key=stored.checkpoint_key,
-            download_key=stored.download_key,
-            state_key=state_key,
-            average_key=keys.average_key,
-            released_key=keys.released_key,
-        )
-        return await self._advanced(moved, Stepped())
+        changes: Changes = {
+            "stepped_from": base,
+            "checkpoint_key": stored.checkpoint_key,
+            "download_key": stored.download_key,
+            "state_key": state_key,
+            "average_key": keys.average_key,
+            "released_key": keys.released_key,
+        }
+        return await self._advanced(record, Stepped(), changes)
 
     async def _summarise(self, record: RoundRecord) -> RoundRecord:
         world, current = self._world, record.round
@@ -139,8 +159,9 @@ class Closing:
         data = await world.blobs.get(record.aggregate_key)
         aggregate = await world.workbench.run(PartialAggregate.from_bytes, data, EVIDENCE_LAYOUT.size)
         settings = current.spec.personalising
+        before = (await self._trunk.population(current.population)).personalisation_json
         after, figures = after_round(
-            await self._trunk.personalisation(current.population),
+            None if before is None else stored_personalisation(before),
             aggregate.mean(),
             aggregate.count,
             minimum=current.spec.round.minimum_reports,
@@ -148,27 +169,35 @@ class Closing:
             candidates=settings.heads,
             round_id=current.id,
         )
-        moved = replace(record, round=advance(current, Summarised(json.dumps(figures)), world.clock()))
-        await world.store.rounds.publish_personalisation(moved, None if after is None else after.to_json())
+        moved = await world.store.rounds.publish_personalisation(
+            current.id,
+            Summarised(json.dumps(figures)),
+            before,
+            None if after is None else after.to_json(),
+            world.clock(),
+        )
         world.observer.priors_published(current.population, aggregate.count)
         return moved
 
     async def _publish(self, record: RoundRecord) -> RoundRecord:
-        world, current = self._world, record.round
-        if record.download_key is None or record.checkpoint_key is None or record.state_key is None:
+        world, current, base = self._world, record.round, record.stepped_from
+        download_key, checkpoint_key, state_key = record.download_key, record.checkpoint_key, record.state_key
+        if base is None or download_key is None or checkpoint_key is None or state_key is None:
             raise StorageError(f"Round {current.id} has lost what its step wrote; restore the database.")
-        body = await world.blobs.get(record.download_key)
+        if (await self._trunk.population(current.population)).latest_version != base:
+            return await self._rebase(record)
+        body = await world.blobs.get(download_key)
         released = await self._released.fields(record)
         version = VersionRecord(
             population=current.population,
-            version=ModelVersion(current.base_version + 1),
-            parent=current.base_version,
+            version=ModelVersion(base + 1),
+            parent=base,
             round_id=current.id,
             created_at=world.clock(),
             download_digest=download_digest(body),
             download_bytes=len(body),
-            download_key=record.download_key,
-            checkpoint_key=record.checkpoint_key,
+            download_key=download_key,
+            checkpoint_key=checkpoint_key,
             released_digest=released.released_digest,
             released_bytes=released.released_bytes,
             released_key=released.released_key,
@@ -176,29 +205,43 @@ class Closing:
         averages = await self._released.superseded(record)
         task = await world.store.tasks.get(current.task)
         superseded = task.optimizer_state_key if task else None
-        after = replace(record, round=advance(current, Published(version.version), world.clock()))
-        await world.store.rounds.publish(after, version, record.state_key)
+        after = await world.store.rounds.publish(current.id, version, state_key, world.clock())
         world.observer.version_published(current.population, version.version)
         await self.delete_blobs((*averages, *((superseded,) if superseded else ())))
         return after
 
-    async def _delete_partials(self, record: RoundRecord) -> RoundRecord:
-        keys = tuple(key for key in (record.partial_key, record.aggregate_key) if key is not None)
-        await self.delete_blobs(keys)
-        await self._world.store.rounds.purge_forgotten(record.round.id)
-        cleared = replace(
-            record,
-            partial_key=None,
-            aggregate_key=None,
-            checkpoint_key=None,
-            download_key=None,
-            state_key=None,
-            average_key=None,
-            released_key=None,
+    async def _rebase(self, record: RoundRecord) -> RoundRecord:
+        """Another task has published since the step: step again, from what it made."""
+        nothing: Changes = {
+            "stepped_from": None,
+            "checkpoint_key": None,
+            "download_key": None,
+            "state_key": None,
+            "average_key": None,
+            "released_key": None,
+        }
+        after = await self._advanced(record, Rebased(), nothing)
+        keys = (
+            record.checkpoint_key,
+            record.download_key,
+            record.state_key,
+            record.average_key,
+            record.released_key,
         )
-        return await self._advanced(cleared, PartialsDeleted())
-
-    async def _advanced(self, record: RoundRecord, event: Event) -> RoundRecord:
-        after = replace(record, round=advance(record.round, event, self._world.clock()))
-        await self._world.store.rounds.save(after)
+        await self.delete_blobs(key for key in keys if key)
         return after
+
+    async def _delete_partials(self, record: RoundRecord) -> RoundRecord:
+        await self.delete_partials(record)
+        cleared: Changes = {
+            "aggregate_key": None,
+            "checkpoint_key": None,
+            "download_key": None,
+            "state_key": None,
+            "average_key": None,
+            "released_key": None,
+        }
+        return await self._advanced(record, PartialsDeleted(), cleared)
+
+    async def _advanced(self, record: RoundRecord, event: Event, changes: Changes) -> RoundRecord:
+        return await self._world.store.rounds.advance(record.round.id, event, self._world.clock(), changes)

@@ -1,14 +1,18 @@
 """The coordinator: what phones and operators may ask, composed of one part for each idea."""
 
 import asyncio
+import contextlib
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
+from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
+from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
+from keyflock_server.coordinator.orphans import collect_orphans
 from keyflock_server.coordinator.rounds import Rounds
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
@@ -30,8 +34,10 @@ from keyflock_server.protocol.messages import (
     Refusal,
     Release,
     Report,
+    TaskKind,
 )
 from keyflock_server.protocol.operator import (
+    CohortPreview,
     Devices,
     DeviceView,
     PopulationView,
@@ -51,7 +57,7 @@ class Coordinator:
 
     Guarantees:
         A report that was acknowledged is in the aggregate exactly once, also when the process is killed at
-        any instant (docs/decisions/0004).
+        any instant (docs/decisions/0004), and when several processes share the store (0024).
     """
 
     def __init__(self, world: Surroundings) -> None:
@@ -59,12 +65,13 @@ class Coordinator:
         self._desks: dict[TaskName, Desk] = {}
         self._trunk = Trunk(world)
         self._flusher = Flusher(world)
-        self._rounds = Rounds(world, self._trunk, self._flusher)
+        self._leadership = Leadership(world)
+        self._rounds = Rounds(world, self._trunk, self._flusher, self._leadership)
         self._tally = VerdictTally(world)
         self._standings = Standings(world)
-        self._intake = Intake(world, self._desks, self._flusher, self._tally, self._standings)
+        self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
         self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings)
-        self._enrolments = Enrolments(world, self._trunk)
+        self._enrolments = Enrolments(world, self._trunk, self._desks)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
 
@@ -77,17 +84,24 @@ class Coordinator:
             StorageError: fault of the operator; the store cannot be used.
         """
         await self._world.store.open()
-        for task in await self._world.store.tasks.all():
-            self._desks[task.name] = await self._rounds.resume(task)
+        await self._leadership.renew()
+        await self._catch_up()
         await self._standings.refresh()
-        await self._collect_orphans()
+        if self._world.is_sole:
+            await collect_orphans(self._world)
 
     async def tick(self) -> None:
-        """Whatever is due now: flush, close, abandon, open.
+        """Whatever is due now: learn what others have done; flush, close, abandon, open.
 
         A task whose round cannot go on (a blob is lost, the disk is full) does not take the others with it:
-        its error is told, and it is tried again at the next pass.
+        its error is told, and it is tried again at the next pass. So is a store that cannot be reached.
         """
+        try:
+            await self._leadership.renew()
+            await self._catch_up()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
+            self._world.observer.store_unreachable(error)
+            return
         for desk in list(self._desks.values()):
             try:
                 await self._rounds.drive(desk)
@@ -104,6 +118,8 @@ class Coordinator:
         for desk in self._desks.values():
             if desk.open is not None:
                 desk.open.batch.settle_all(Outcome.STOPPING)
+        with contextlib.suppress(Exception):  # the leases expire by themselves
+            await self._leadership.release()
         await asyncio.to_thread(self._world.workbench.close)
         await self._world.store.close()
 
@@ -167,17 +183,24 @@ class Coordinator:
             for record in await store.populations.all()
         ]
 
+    async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
+        """How many of a population's devices an expression fits."""
+        await self._trunk.population(population)
+        return await preview_cohort(self._world, population, expression)
+
     async def create_task(self, spec: TaskSpec) -> TaskView:
         """A new task; its first round opens with the next pass.
 
         Raises:
-            Refused: ``population_unknown``; ``conflict`` when the name is taken, or when the population has
-                an unfinished task of this kind already: two would step the same model, or move the same
-                priors, past each other.
+            Refused: ``population_unknown``; ``conflict`` when the name is taken, or when the task would
+                personalise a population that an unfinished task personalises already: each would forget the
+                other's candidates, or when it disagrees with another on what keyboards serve. Tasks that
+                train share a population; each steps from the newest version.
         """
         await self._trunk.population(spec.population)
         async with self._register:
-            self._check_room(spec)
+            self._check_rivals(spec)
+            self._check_averages(spec)
             record = TaskRecord(spec=spec, status=TaskStatus.ACTIVE, created_at=self._world.clock())
             try:
                 await self._world.store.tasks.add(record)
@@ -262,7 +285,7 @@ class Coordinator:
 
     async def _set_status(self, name: TaskName, status: TaskStatus) -> TaskView:
         desk = self._desk(name)
-        async with desk.turn:
+        async with self._register, desk.turn:
             is_over = desk.status in {TaskStatus.CANCELLED, TaskStatus.FINISHED}
             if is_over and desk.status is not status:
                 raise Refused(ProblemCode.CONFLICT, f"Task {name!r} is {desk.status}; create a new one.")
@@ -270,30 +293,38 @@ class Coordinator:
             desk.status = status
         return await self.task(name)
 
-    def _check_room(self, spec: TaskSpec) -> None:
-        if spec.name in self._desks:
-            raise _name_taken(spec.name)
+    def _check_rivals(self, spec: TaskSpec) -> None:
         for desk in self._desks.values():
             is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
-            is_rival = (desk.spec.population, desk.spec.kind) == (spec.population, spec.kind)
-            if is_live and is_rival:
+            is_same = (desk.spec.population, desk.spec.kind) == (spec.population, spec.kind)
+            if is_live and is_same and spec.kind is TaskKind.PERSONALIZE and desk.task != spec.name:
                 detail = (
                     f"Population {spec.population!r} has the task {desk.task!r} of this kind, which is "
                     f"{desk.status}; "
                 )
                 raise Refused(ProblemCode.CONFLICT, detail + "cancel it first, or wait for its last round.")
 
-    async def _collect_orphans(self) -> None:
-        """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
-        store = self._world.store
-        wanted = {key for record in await store.rounds.unfinished() for key in record.blob_keys}
-        for version in await store.populations.versions():
-            wanted |= set(version.blob_keys)
-        wanted |= {one.average_key for one in await store.populations.all() if one.average_key}
-        wanted |= {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
-        orphans = [key async for key in self._world.blobs.list_keys() if key not in wanted]
-        for key in orphans:
-            await self._world.blobs.delete(key)
+    def _check_averages(self, spec: TaskSpec) -> None:
+        """Several tasks step one model: they must agree on what keyboards serve of it."""
+        decay = spec.release.ema_decay
+        for desk in self._desks.values():
+            is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
+            is_same = (desk.spec.population, desk.spec.kind) == (spec.population, TaskKind.TRAIN)
+            if is_live and is_same and desk.task != spec.name and desk.spec.release.ema_decay != decay:
+                detail = (
+                    f"Task {desk.task!r} of population {spec.population!r} has release.ema_decay "
+                    f"{desk.spec.release.ema_decay:g}, this one {decay:g}: keyboards serve one of them. "
+                )
+                raise Refused(ProblemCode.CONFLICT, detail + "Give both the same, or cancel the other first.")
+
+    async def _catch_up(self) -> None:
+        """Every task as the store has it, whoever made or changed it."""
+        async with self._register:
+            store = self._world.store
+            unfinished = {record.round.task: record for record in await store.rounds.unfinished()}
+            for task in await store.tasks.all():
+                desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
+                await self._rounds.follow(desk, task.status, unfinished.get(task.name))
 
 
 def _unknown(name: TaskName) -> Refused:

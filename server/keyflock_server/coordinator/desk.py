@@ -1,45 +1,55 @@
 """One task's open round, in memory: what the rows say, and what is summed but not yet written."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import assert_never
+from dataclasses import dataclass
+from typing import Final, assert_never
 
 from keyflock_compression import Layout
 from keyflock_server.aggregation.clipping import DeltaJudge
 from keyflock_server.aggregation.evidence_bound import EvidenceJudge
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import Judge
-from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum
-from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum, Taken
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.protocol.messages import TaskKind
-from keyflock_server.rounds.round import Round
+from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.records import AssignmentRecord, RoundRecord
+
+_PHASES: Final = tuple(Phase)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsureFlush:
+    """A batch whose commit was not answered; the process's row of the partial aggregate will tell."""
+
+    taken: Taken
+    committed: PartialAggregate
+    key: str
 
 
 class OpenRound:
     """A round that is not over.
 
     Args:
-        record: Its row.
+        record: Its row, as this process knows it; others may have moved it on.
         layout: Of its reports.
-        committed: The partial aggregate that the row points to.
         judge: What is said of its reports; the task's, so that a round begins with what is known.
-        members: Its assignments so far.
+        batch: Reports that came too late for the last buffer of an asynchronous task.
     """
 
     def __init__(
-        self,
-        record: RoundRecord,
-        layout: Layout,
-        committed: PartialAggregate,
-        judge: Judge,
-        members: Iterable[AssignmentRecord] = (),
+        self, record: RoundRecord, layout: Layout, judge: Judge, batch: MicroBatch | None = None
     ) -> None:
         self.record = record
-        self.committed = committed
-        self.members: dict[DeviceId, AssignmentRecord] = {member.device: member for member in members}
-        self.batch = MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))
+        #: This process's own partial aggregate, as committed, and where it lies.
+        self.committed = PartialAggregate(layout.size)
+        self.committed_key: str | None = None
+        #: Assignments that this process has seen; those that it has not are in the store.
+        self.members: dict[AssignmentId, AssignmentRecord] = {}
+        self.batch = batch or MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))
+        #: A flush whose transaction may have been committed, or not.
+        self.unsure: UnsureFlush | None = None
 
     @property
     def round(self) -> Round:
@@ -51,6 +61,11 @@ class OpenRound:
         """Its id."""
         return self.record.round.id
 
+    def learn(self, record: RoundRecord) -> None:
+        """The row as it was read; ignored if this process knows better by now."""
+        if _progress(record) > _progress(self.record):
+            self.record = record
+
 
 class Desk:
     """A task and its open round.
@@ -58,18 +73,18 @@ class Desk:
     Args:
         spec: The task.
         status: Where it stands.
-        rounds_opened: Rounds so far, abandoned ones too.
-        rounds_published: Rounds that came to a result and are closed.
     """
 
-    def __init__(
-        self, spec: TaskSpec, status: TaskStatus, rounds_opened: int = 0, rounds_published: int = 0
-    ) -> None:
+    def __init__(self, spec: TaskSpec, status: TaskStatus) -> None:
         self.spec = spec
         self.status = status
-        self.rounds_opened = rounds_opened
-        self.rounds_published = rounds_published
         self.open: OpenRound | None = None
+        #: Of the last round that this process has heard of; 0 before the first.
+        self.last_sequence = 0
+        #: Of an asynchronous task: devices that train now.
+        self.training = 0
+        #: Over how long phones that come together are to be spread, as was found at the last check-in.
+        self.spread_s = 0.0
         #: Of all rounds since this process started; only the workbench's thread touches it.
         self.judge = _judge_of(spec)
         #: Held while a row of the open round is being changed.
@@ -81,6 +96,21 @@ class Desk:
     def task(self) -> TaskName:
         """The task's name."""
         return self.spec.name
+
+    @property
+    def slots_left(self) -> int:
+        """Devices that may be assigned now."""
+        if self.open is None or self.open.round.phase is not Phase.COLLECTING:
+            return 0
+        if self.open.round.is_async:
+            return max(0, self.spec.round.slots - self.training)
+        return self.open.round.slots_left
+
+
+def _progress(record: RoundRecord) -> tuple[int, int]:
+    """Grows with every event of a round."""
+    current = record.round
+    return _PHASES.index(current.phase), current.assigned + current.counted + current.failed
 
 
 def _judge_of(spec: TaskSpec) -> Judge:

@@ -1,12 +1,15 @@
 """Devices come and go: enrolment, refresh, and forget-me."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserId
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserId
 from keyflock_server.protocol.messages import EnrolRequest, Forgotten, ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.pacing import first_visit
 from keyflock_server.storage.records import DeviceRecord
 
 
@@ -22,9 +25,10 @@ class EnrolledDevice:
 class Enrolments:
     """Keeps the register of devices."""
 
-    def __init__(self, world: Surroundings, trunk: Trunk) -> None:
+    def __init__(self, world: Surroundings, trunk: Trunk, desks: Mapping[TaskName, Desk]) -> None:
         self._world = world
         self._trunk = trunk
+        self._desks = desks
 
     async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> EnrolledDevice:
         """A new device, or (``device`` given) the one whose token is being refreshed.
@@ -39,7 +43,13 @@ class Enrolments:
             device = await self._add(request, name)
         else:
             await self._refresh(request, name, device)
-        return EnrolledDevice(device, name, ReturnWindow(min_s=0.0, max_s=1.0))
+        return EnrolledDevice(device, name, self._first_visit(name))
+
+    def _first_visit(self, name: PopulationName) -> ReturnWindow:
+        """An app update enrols a whole population within minutes: it is spread like any other crowd."""
+        theirs = [desk.spread_s for desk in self._desks.values() if desk.spec.population == name]
+        load = self._world.load()
+        return first_visit(min(theirs, default=0.0) * (1.0 + load) + load)
 
     async def _add(self, request: EnrolRequest, name: PopulationName) -> DeviceId:
         now = self._world.clock()
@@ -52,6 +62,8 @@ class Enrolments:
             enrolled_at=now,
             last_seen_at=now,
             last_contributed_at=None,
+            tier=request.tier,
+            tags=_tags(request),
         )
         await self._world.store.devices.add(record)
         return record.id
@@ -62,12 +74,25 @@ class Enrolments:
         if known is not None and known.population != name:
             detail = f"The device is in population {known.population!r}; enrol anew for another one."
             raise Refused(ProblemCode.CONFLICT, detail)
-        if not await devices.seen(device, request.app_build, request.locale, now, _user(request)):
+        is_there = await devices.seen(
+            device,
+            request.app_build,
+            request.locale,
+            now,
+            _user(request),
+            tier=request.tier,
+            tags=_tags(request),
+        )
+        if not is_there:
             raise Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")
 
     async def forget(self, device: DeviceId) -> Forgotten:
         """Everything about the device and its user is gone; again is no error."""
         return Forgotten(devices=await self._world.store.devices.forget(device))
+
+
+def _tags(request: EnrolRequest) -> tuple[str, ...]:
+    return tuple(sorted(set(request.tags)))
 
 
 def _user(request: EnrolRequest) -> UserId | None:

@@ -20,6 +20,10 @@ class Observer(Protocol):
         """A task could not be driven on; the others go on, and it is tried again at the next pass."""
         ...
 
+    def store_unreachable(self, error: Exception) -> None:
+        """A pass could not read the store; it is tried again at the next."""
+        ...
+
     def verdict(self, task: TaskName, verdict: str, count: int) -> None:
         """Something was said of a report: it was refused, or clipped."""
         ...
@@ -63,6 +67,9 @@ class Silent:
         """Ignored."""
 
     def task_stuck(self, task: TaskName, error: Exception) -> None:
+        """Ignored."""
+
+    def store_unreachable(self, error: Exception) -> None:
         """Ignored."""
 
     def verdict(self, task: TaskName, verdict: str, count: int) -> None:

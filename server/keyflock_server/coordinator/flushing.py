@@ -1,4 +1,4 @@
-"""The flush: blob first, then one transaction, then the acknowledgements. docs/decisions/0004."""
+"""The flush: blob first, then one transaction, then the acknowledgements. docs/decisions/0004 and 0024."""
 
 import contextlib
 import time
@@ -6,13 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.coordinator.desk import Desk, OpenRound, UnsureFlush
 from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Taken
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.rounds.decisions import may_flush
-from keyflock_server.rounds.round import Counted, Phase, advance
-from keyflock_server.storage.door import StorageError
-from keyflock_server.storage.records import AssignmentState, CountedReport
+from keyflock_server.rounds.round import Phase
+from keyflock_server.storage.door import NotOpen, StorageError, Superseded
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    AssignmentState,
+    CountedReport,
+    PartialRecord,
+)
 
 
 class Flusher:
@@ -38,58 +44,128 @@ class Flusher:
 
         Guarantees:
             A report is acknowledged if and only if the transaction that counts it has been committed. When
-            the store fails, nobody is acknowledged, and the batch is as it was.
+            the store fails, nobody is acknowledged, and the batch is as it was. A report that another process
+            has counted is left out.
         """
-        world = self._world
         began_s = time.perf_counter()
-        taken = await world.workbench.run(opened.batch.sum.take, may_take)
-        if taken is None:
-            return
-        key = f"partials/{opened.id}/{world.new_id()}"
         try:
-            committed = await world.workbench.run(opened.committed.merged, taken.sum)
-            await world.blobs.put(key, await world.workbench.run(committed.to_bytes))
-            superseded_key = await self._commit(desk, opened, taken, key)
-        except Exception as error:  # noqa: BLE001 - whatever failed, the batch must not be lost
-            await world.workbench.run(opened.batch.sum.give_back, taken)
-            world.observer.flush_failed(desk.task, error)
+            await self._settle_unsure(opened)
+            taken = await self._world.workbench.run(opened.batch.sum.take, may_take)
+        except Exception as error:  # noqa: BLE001 - the store is away; the next pass asks again
+            self._world.observer.flush_failed(desk.task, error)
             return
-        opened.committed = committed
-        opened.batch.settle(taken.devices, Outcome.COUNTED)
-        world.observer.flushed(desk.task, len(taken.devices), time.perf_counter() - began_s)
-        if superseded_key is not None:
-            # An orphan is collected at the next start; the reports are counted all the same.
-            with contextlib.suppress(StorageError):
-                await world.blobs.delete(superseded_key)
+        least = opened.round.spec.round.min_flush_clients
+        while taken is not None and taken.ids:
+            try:
+                superseded_key = await self._commit(desk, opened, taken)
+            except NotOpen as error:
+                self._settle_elsewhere(opened, taken, error)
+                taken = await self._world.workbench.run(opened.batch.sum.without, taken, error.missing)
+                if len(taken.ids) < least:
+                    await self._world.workbench.run(opened.batch.sum.give_back, taken)
+                    return
+            except Superseded:
+                # Another process has closed the round; what waits is told so when the row has been read.
+                await self._world.workbench.run(opened.batch.sum.give_back, taken)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever failed, the batch must not be lost
+                if opened.unsure is None:
+                    await self._world.workbench.run(opened.batch.sum.give_back, taken)
+                with contextlib.suppress(Exception):  # still away: the next flush begins with the question
+                    await self._settle_unsure(opened)
+                self._world.observer.flush_failed(desk.task, error)
+                return
+            else:
+                self._world.observer.flushed(desk.task, len(taken.ids), time.perf_counter() - began_s)
+                if superseded_key is not None:
+                    # An orphan is collected in time; the reports are counted all the same.
+                    with contextlib.suppress(StorageError):
+                        await self._world.blobs.delete(superseded_key)
+                return
 
-    async def _commit(self, desk: Desk, opened: OpenRound, taken: Taken, key: str) -> str | None:
+    async def _commit(self, desk: Desk, opened: OpenRound, taken: Taken) -> str | None:
         """The transaction. Returns the key of the partial aggregate that it replaces."""
         world = self._world
-        reports = opened.batch.named(taken.devices)
+        key = f"partials/{opened.id}/{world.replica}/{world.new_id()}"
+        committed = await world.workbench.run(opened.committed.merged, taken.sum)
+        await world.blobs.put(key, await world.workbench.run(committed.to_bytes))
+        row = PartialRecord(
+            round_id=opened.id,
+            replica=world.replica,
+            key=key,
+            count=committed.count,
+            weight=committed.weight,
+        )
+        reports = opened.batch.named(taken.ids)
         async with desk.lock:
-            now, before = world.clock(), opened.record
-            counted = Counted(len(reports), sum(report.weight for report in reports))
-            after = replace(before, round=advance(before.round, counted, now), partial_key=key)
             try:
-                await world.store.rounds.commit_flush(after, [_row(report) for report in reports], now)
-            except Exception:
-                # The store may have committed and lost the answer: its row tells.
-                stored = await world.store.rounds.get(opened.id)
-                if stored is None or stored.partial_key != key:
-                    raise
-            opened.record = after
-            for report in reports:
-                opened.members[report.device] = replace(
-                    opened.members[report.device],
-                    state=AssignmentState.COUNTED,
-                    report_digest=report.digest,
-                    weight=report.weight,
+                after = await world.store.rounds.commit_flush(
+                    row, [_row(report) for report in reports], world.clock()
                 )
-        return before.partial_key
+            except (NotOpen, Superseded):
+                with contextlib.suppress(StorageError):
+                    await world.blobs.delete(key)
+                raise
+            except Exception:
+                # The store may have committed and lost the answer: its row will tell.
+                opened.unsure = UnsureFlush(taken, committed, key)
+                raise
+            before_key = opened.committed_key
+            opened.learn(after)
+            self._adopt(opened, taken, committed, key)
+        return before_key
+
+    async def _settle_unsure(self, opened: OpenRound) -> None:
+        """Find out what became of a flush that was not answered."""
+        unsure = opened.unsure
+        if unsure is None:
+            return
+        rows = await self._world.store.rounds.partials(opened.id)
+        opened.unsure = None
+        if any(row.replica == self._world.replica and row.key == unsure.key for row in rows):
+            self._adopt(opened, unsure.taken, unsure.committed, unsure.key)
+        else:
+            await self._world.workbench.run(opened.batch.sum.give_back, unsure.taken)
+
+    def _adopt(self, opened: OpenRound, taken: Taken, committed: PartialAggregate, key: str) -> None:
+        """The batch is durable: acknowledge."""
+        reports = opened.batch.named(taken.ids)
+        opened.committed, opened.committed_key = committed, key
+        known = [report for report in reports if report.id in opened.members]
+        opened.members.update((report.id, _counted(opened, report)) for report in known)
+        opened.batch.settle(taken.ids, Outcome.COUNTED)
+
+    def _settle_elsewhere(self, opened: OpenRound, taken: Taken, error: NotOpen) -> None:
+        """Reports whose assignment another process has settled meanwhile."""
+        rows = {row.id: row for row in error.rows}
+        for report in opened.batch.named([id_ for id_ in taken.ids if id_ in error.missing]):
+            row = rows.get(report.id)
+            if row is not None:
+                opened.members[row.id] = row
+            opened.batch.settle([report.id], _outcome(report, row))
+
+
+def _outcome(report: PendingReport, row: AssignmentRecord | None) -> Outcome:
+    if row is None or row.state is not AssignmentState.COUNTED:
+        return Outcome.ROUND_GONE
+    return Outcome.COUNTED if row.report_digest == report.digest else Outcome.CONFLICT
+
+
+def _counted(opened: OpenRound, report: PendingReport) -> AssignmentRecord:
+    before = opened.members[report.id]
+    return replace(
+        before,
+        state=AssignmentState.COUNTED,
+        report_digest=report.digest,
+        weight=report.weight,
+        counted_in=opened.id,
+    )
 
 
 def _row(report: PendingReport) -> CountedReport:
     return CountedReport(
+        id=report.id,
+        round_id=report.round_id,
         device=report.device,
         report_digest=report.digest,
         weight=report.weight,

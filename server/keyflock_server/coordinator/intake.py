@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from keyflock_server.aggregation.verdicts import Verdict
-from keyflock_server.aggregation.weighting import weight_of
+from keyflock_server.aggregation.weighting import staleness_factor, weight_of
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Refusal
@@ -30,7 +31,8 @@ from keyflock_server.protocol.messages import (
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.decisions import is_goal_met, may_flush
 from keyflock_server.rounds.pacing import after_work
-from keyflock_server.rounds.round import Failed, Phase, advance
+from keyflock_server.rounds.round import Phase
+from keyflock_server.storage.door import Superseded
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 _CODES: Final = MappingProxyType(
@@ -52,12 +54,15 @@ class Intake:
         world: Surroundings,
         desks: dict[TaskName, Desk],
         flusher: Flusher,
+        catch_up: Callable[[], Awaitable[None]],
         tally: VerdictTally,
         standings: Standings,
     ) -> None:
         self._world = world
         self._desks = desks
         self._flusher = flusher
+        #: Reads from the store what other processes have opened.
+        self._catch_up = catch_up
         self._tally = tally
         self._standings = standings
         self._flushes: set[asyncio.Task[None]] = set()
@@ -65,32 +70,34 @@ class Intake:
     async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
         """Whether an upload would count; raises Refused ``quarantined``."""
         self._standings.check(claims.device)
-        desk = self._desks.get(claims.task)
+        desk, opened = await self._find(claims)
         window = _window(desk)
-        opened = _open(desk, claims)
         if opened is None:
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The round is over.")
-        if message.model_version != opened.round.base_version:
-            detail = f"The round trains from version {opened.round.base_version}."
+        if message.model_version != claims.model_version:
+            detail = f"The assignment trains from version {claims.model_version}."
             return OfferAnswer(action=OfferAction.REBASE, return_window=window, detail=detail)
-        member = _member(opened, claims)
-        is_known = member.state is AssignmentState.COUNTED or opened.batch.get(claims.device) is not None
+        if _is_stale(opened, claims):
+            detail = "The model has moved on too far; check in again."
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=detail)
+        member = await self._member(opened, claims)
+        is_known = member.state is AssignmentState.COUNTED or opened.batch.get(member.id) is not None
         if member.state is AssignmentState.FAILED:
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="It was given back.")
-        if not is_known and is_goal_met(opened.round, len(opened.batch)):
+        if not is_known and _is_full(opened):
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The goal is met.")
         return OfferAnswer(action=OfferAction.SEND, return_window=window)
 
     async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
         """Take the assignment back; a repetition, or one that comes too late, changes nothing."""
-        desk = self._desks.get(claims.task)
-        opened = _open(desk, claims)
+        desk, opened = await self._find(claims)
         if desk is not None and opened is not None:
             async with desk.lock:
-                member = _member(opened, claims)
-                is_open = opened.round.phase is Phase.COLLECTING and opened.batch.get(claims.device) is None
+                member = await self._member(opened, claims)
+                is_open = opened.round.is_async or opened.round.phase is Phase.COLLECTING
+                is_open = is_open and opened.batch.get(member.id) is None
                 if is_open and member.state is AssignmentState.ASSIGNED:
-                    await self._give_back(opened, member, message.session_shape)
+                    await self._give_back(desk, opened, member, message.session_shape)
         return Noted(return_window=_window(desk))
 
     async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
@@ -102,31 +109,59 @@ class Intake:
                 then.
         """
         digest = _digest(message)
-        desk = self._desks.get(claims.task)
-        opened = _open(desk, claims)
+        desk, opened = await self._find(claims)
         if desk is None or opened is None:
             return await self._late(claims, digest)
-        member = _member(opened, claims)
+        member = await self._member(opened, claims)
         if member.state is not AssignmentState.ASSIGNED:
             return _repeated(member, digest, desk)
-        pending = opened.batch.get(claims.device)
+        pending = opened.batch.get(member.id)
         if pending is None:
             pending = await self._take_in(desk, opened, claims, message, digest)
         elif pending.digest != digest:
             raise _conflict()
         return await self._acknowledged(desk, pending)
 
-    async def _give_back(self, opened: OpenRound, member: AssignmentRecord, session_shape: str) -> None:
-        round_after = advance(opened.round, Failed(), self._world.clock())
-        record = replace(opened.record, round=round_after)
+    async def _find(self, claims: AssignmentClaims) -> tuple[Desk | None, OpenRound | None]:
+        """The task's desk, and the open round that a report of this assignment would count in."""
+        desk = self._desks.get(claims.task)
+        opened = _open(desk, claims)
+        if opened is None and not self._world.is_sole:
+            # Another process may have opened the round since the last pass.
+            record = await self._world.store.rounds.get(claims.round)
+            if record is not None and record.round.phase is Phase.COLLECTING:
+                await self._catch_up()
+                desk = self._desks.get(claims.task)
+                opened = _open(desk, claims)
+        return desk, opened
+
+    async def _member(self, opened: OpenRound, claims: AssignmentClaims) -> AssignmentRecord:
+        known = opened.members.get(claims.assignment)
+        if known is None:
+            known = await self._world.store.rounds.assignment(claims.round, claims.device)
+            if known is not None:
+                opened.members[known.id] = known
+        if known is None or (known.id, known.device) != (claims.assignment, claims.device):
+            raise Refused(ProblemCode.WRONG_ASSIGNMENT, "This device has no such assignment in the round.")
+        return known
+
+    async def _give_back(
+        self, desk: Desk, opened: OpenRound, member: AssignmentRecord, session_shape: str
+    ) -> None:
         # Before the row is written: a report of the same device must not slip in meanwhile.
-        opened.members[member.device] = replace(member, state=AssignmentState.FAILED)
+        opened.members[member.id] = replace(member, state=AssignmentState.FAILED)
         try:
-            await self._world.store.rounds.fail(record, member.id, session_shape)
+            after = await self._world.store.rounds.fail(member, session_shape, self._world.clock())
+        except Superseded:
+            # Another process has counted it, or taken it back: its row says which.
+            del opened.members[member.id]
+            return
         except Exception:
-            opened.members[member.device] = member
+            opened.members[member.id] = member
             raise
-        opened.record = record
+        if after.round.id == opened.id:
+            opened.learn(after)
+        desk.training = max(0, desk.training - 1)
 
     async def settle(self) -> None:
         """Wait for the flushes under way."""
@@ -137,15 +172,19 @@ class Intake:
         self, desk: Desk, opened: OpenRound, claims: AssignmentClaims, message: Report, digest: bytes
     ) -> PendingReport:
         self._standings.check(claims.device)
-        if is_goal_met(opened.round, len(opened.batch)):
+        if _is_full(opened):
             raise _gone()
         if len(opened.batch) >= self._world.max_pending_reports:
             raise Refused(ProblemCode.OVERLOADED, "Too many reports wait to be counted.")
-        rules = opened.round.spec.aggregation
+        if _is_stale(opened, claims):
+            raise _gone()
+        staleness = opened.round.base_version - claims.model_version
         pending = PendingReport(
+            claims.assignment,
+            claims.round,
             claims.device,
             digest,
-            weight_of(message.examples, rules),
+            weight_of(message.examples, opened.round.spec.aggregation) * staleness_factor(staleness),
             message.session_shape,
             asyncio.get_running_loop().create_future(),
         )
@@ -153,17 +192,17 @@ class Intake:
         try:
             _check_claim(opened, message)
             said = await self._world.workbench.run(
-                opened.batch.sum.add, claims.device, message.delta, pending.weight
+                opened.batch.sum.add, pending.id, message.delta, pending.weight
             )
         except Refusal as refusal:
-            opened.batch.withdraw(claims.device)
+            opened.batch.withdraw(pending.id)
             self._tally.note(desk.task, opened.id, {refusal.verdict: 1})
             await self._standings.strike(opened, claims.device, refusal.verdict)
             code = _CODES.get(refusal.verdict, ProblemCode.MALFORMED_DELTA)
             raise Refused(code, f"{refusal}.") from None
         except Exception:
             # Nothing was added: the place must not wait for ever. (A cancelled wait may have been added.)
-            opened.batch.withdraw(claims.device)
+            opened.batch.withdraw(pending.id)
             raise
         self._tally.note(desk.task, opened.id, said.counts)
         if may_flush(opened.round, opened.batch.sum.count):
@@ -182,6 +221,8 @@ class Intake:
         match pending.outcome.result():
             case Outcome.COUNTED:
                 return Receipt(counted=True, return_window=_window(desk))
+            case Outcome.CONFLICT:
+                raise _conflict()
             case Outcome.ROUND_GONE:
                 raise _gone()
             case Outcome.STOPPING:
@@ -196,16 +237,19 @@ class Intake:
 
 
 def _open(desk: Desk | None, claims: AssignmentClaims) -> OpenRound | None:
-    if desk is None or desk.open is None or desk.open.id != claims.round:
+    if desk is None or desk.open is None:
         return None
-    return desk.open
+    return desk.open if desk.open.round.is_async or desk.open.id == claims.round else None
 
 
-def _member(opened: OpenRound, claims: AssignmentClaims) -> AssignmentRecord:
-    member = opened.members.get(claims.device)
-    if member is None or member.id != claims.assignment:
-        raise Refused(ProblemCode.WRONG_ASSIGNMENT, "This device has no such assignment in the round.")
-    return member
+def _is_full(opened: OpenRound) -> bool:
+    """A buffer is never full: what comes too late for it waits for the next."""
+    return not opened.round.is_async and is_goal_met(opened.round, len(opened.batch))
+
+
+def _is_stale(opened: OpenRound, claims: AssignmentClaims) -> bool:
+    passed = opened.round.base_version - claims.model_version
+    return passed > opened.round.spec.round.staleness_limit
 
 
 def _repeated(member: AssignmentRecord, digest: bytes, desk: Desk | None) -> Receipt:
@@ -219,7 +263,7 @@ def _repeated(member: AssignmentRecord, digest: bytes, desk: Desk | None) -> Rec
 def _window(desk: Desk | None) -> ReturnWindow:
     if desk is None:
         return ReturnWindow(min_s=60.0, max_s=120.0)
-    return after_work(desk.spec.eligibility.min_separation_s, desk.spec.pacing)
+    return after_work(desk.spec.eligibility.min_separation_s, desk.spec.pacing, spread_s=desk.spread_s)
 
 
 def _digest(message: Report) -> bytes:

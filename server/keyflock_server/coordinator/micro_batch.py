@@ -2,24 +2,29 @@
 
 Two halves. ``MicroBatch`` lives on the event loop and knows who waits; ``PendingSum`` on the workbench's
 one thread and knows what was added; since that thread does one thing after the other, what ``take`` returns
-is exactly the sum of the devices it names.
+is exactly the sum of the reports it names.
+
+The encoded deltas stay in memory until their batch is committed: a phone may have sent its report to another
+replica too, and a sum from which a report must be left out is made anew.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from keyflock_compression import CodecError, CodecSpec, DecodeLimits, Layout, decode
+from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import Admitted, Judge, Rejected, Verdict, verdict_on
-from keyflock_server.protocol.identifiers import DeviceId
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 
 
 class Outcome(Enum):
     """What became of a pending report."""
 
     COUNTED = auto()
+    #: Another report was counted for the same assignment, by another process.
+    CONFLICT = auto()
     #: The round ended without it.
     ROUND_GONE = auto()
     #: This process stops before the batch is full; the report is not counted and may be sent again.
@@ -38,6 +43,9 @@ class Refusal(Exception):
 class PendingReport:
     """One report that waits for its batch."""
 
+    id: AssignmentId
+    #: The round that it was assigned in.
+    round_id: RoundId
     device: DeviceId
     digest: bytes
     weight: float
@@ -46,11 +54,26 @@ class PendingReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """One report's part in a sum."""
+
+    delta: bytes = field(repr=False)
+    weight: float
+    #: As it was judged: the median may have moved since.
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """A batch on its way to the store."""
 
     sum: PartialAggregate
-    devices: tuple[DeviceId, ...]
+    entries: dict[AssignmentId, Entry]
+
+    @property
+    def ids(self) -> tuple[AssignmentId, ...]:
+        """Whose reports are in the sum, in the order of its additions."""
+        return tuple(self.entries)
 
 
 class PendingSum:
@@ -67,29 +90,28 @@ class PendingSum:
         self._spec = spec
         self._judge = judge
         self._sum = PartialAggregate(layout.size)
-        self._devices: list[DeviceId] = []
+        self._entries: dict[AssignmentId, Entry] = {}
 
     @property
     def count(self) -> int:
         """Reports in the sum; may be read from anywhere."""
-        return len(self._devices)
+        return len(self._entries)
 
-    def add(self, device: DeviceId, delta: bytes, weight: float) -> Admitted:
+    def add(self, assignment: AssignmentId, delta: bytes, weight: float) -> Admitted:
         """Decode one delta, judge it, and take it in; what was said of it.
 
         Raises:
             Refusal: it is no delta of this round, or says what cannot be. Nothing was added.
         """
-        limits = DecodeLimits(max_container_bytes=len(delta))
         try:
-            update = decode(delta, self._layout, spec=self._spec, limits=limits)
+            update = self._decoded(delta)
         except CodecError as error:
             raise Refusal(verdict_on(error), str(error)) from None
         said = self._judge.judge(update, self._layout)
         if isinstance(said, Rejected):
             raise Refusal(said.verdict, said.detail)
         self._sum.add(said.update, weight, said.scale)
-        self._devices.append(device)
+        self._entries[assignment] = Entry(delta, weight, said.scale)
         return said
 
     def take(self, may_take: Callable[[int], bool]) -> Taken | None:
@@ -97,17 +119,30 @@ class PendingSum:
 
         Asked here and not on the event loop: until this thread comes to it, the sum goes on growing.
         """
-        if not may_take(len(self._devices)):
+        if not may_take(len(self._entries)):
             return None
-        taken = Taken(self._sum, tuple(self._devices))
+        taken = Taken(self._sum, self._entries)
         self._sum = PartialAggregate(self._layout.size)
-        self._devices = []
+        self._entries = {}
         return taken
 
     def give_back(self, taken: Taken) -> None:
         """A batch whose commit failed."""
         self._sum = taken.sum.merged(self._sum)
-        self._devices = [*taken.devices, *self._devices]
+        self._entries = taken.entries | self._entries
+
+    def without(self, taken: Taken, left_out: Collection[AssignmentId]) -> Taken:
+        """The same batch as if these reports had never come."""
+        rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
+        total = PartialAggregate(self._layout.size)
+        for entry in rest.values():
+            update = self._judge.shortened(self._decoded(entry.delta), self._layout)
+            total.add(update, entry.weight, entry.scale)
+        return Taken(total, rest)
+
+    def _decoded(self, delta: bytes) -> DecodedUpdate:
+        limits = DecodeLimits(max_container_bytes=len(delta))
+        return decode(delta, self._layout, spec=self._spec, limits=limits)
 
 
 class MicroBatch:
@@ -119,31 +154,31 @@ class MicroBatch:
 
     def __init__(self, pending_sum: PendingSum) -> None:
         self.sum = pending_sum
-        self._waiting: dict[DeviceId, PendingReport] = {}
+        self._waiting: dict[AssignmentId, PendingReport] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def get(self, device: DeviceId) -> PendingReport | None:
-        """The device's report, if one waits."""
-        return self._waiting.get(device)
+    def get(self, assignment: AssignmentId) -> PendingReport | None:
+        """The assignment's report, if one waits."""
+        return self._waiting.get(assignment)
 
     def reserve(self, report: PendingReport) -> None:
         """A place for a report that is about to be decoded."""
-        self._waiting[report.device] = report
+        self._waiting[report.id] = report
 
-    def withdraw(self, device: DeviceId) -> None:
+    def withdraw(self, assignment: AssignmentId) -> None:
         """The report was refused."""
-        self._waiting.pop(device, None)
+        self._waiting.pop(assignment, None)
 
-    def named(self, devices: tuple[DeviceId, ...]) -> list[PendingReport]:
-        """The reports of these devices, which still wait."""
-        return [self._waiting[device] for device in devices]
+    def named(self, assignments: Collection[AssignmentId]) -> list[PendingReport]:
+        """These reports, which still wait."""
+        return [self._waiting[assignment] for assignment in assignments]
 
-    def settle(self, devices: tuple[DeviceId, ...], outcome: Outcome) -> None:
-        """These devices' reports wait no more."""
-        for device in devices:
-            report = self._waiting.pop(device)
+    def settle(self, assignments: Collection[AssignmentId], outcome: Outcome) -> None:
+        """These reports wait no more."""
+        for assignment in assignments:
+            report = self._waiting.pop(assignment)
             if not report.outcome.done():
                 report.outcome.set_result(outcome)
 

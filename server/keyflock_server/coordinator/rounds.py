@@ -1,48 +1,73 @@
-"""The life of a task's rounds: open the next, end what is due, and pick up after a crash."""
+"""The life of a task's rounds: open the next, end what is due, and learn what other processes have done."""
 
-from dataclasses import replace
+import contextlib
 from datetime import timedelta
 
-from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.coordinator.closing import Closing
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.flushing import Flusher
+from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.rounds.decisions import Due, due
 from keyflock_server.rounds.round import (
     Abandoned,
     Cancelled,
+    Carried,
     CloseRequested,
     Event,
     Phase,
     Round,
-    advance,
 )
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.records import RoundRecord, TaskRecord
+from keyflock_server.storage.door import AlreadyExists, Superseded
+from keyflock_server.storage.records import RoundRecord
+
+#: After the deadline, so that the other replicas have flushed what waits with them.
+_PEERS_FLUSH = timedelta(seconds=2)
 
 
 class Rounds:
-    """Opens, ends and resumes rounds. Every public method takes ``desk.turn``."""
+    """Opens, ends and follows rounds. Every public method takes ``desk.turn``."""
 
-    def __init__(self, world: Surroundings, trunk: Trunk, flusher: Flusher) -> None:
+    def __init__(self, world: Surroundings, trunk: Trunk, flusher: Flusher, leadership: Leadership) -> None:
         self._world = world
         self._trunk = trunk
         self._flusher = flusher
+        self._leadership = leadership
         self._closing = Closing(world, trunk)
 
+    async def follow(self, desk: Desk, status: TaskStatus, record: RoundRecord | None) -> None:
+        """Take over what the store says of the task: its status, and its round that is not over."""
+        async with desk.turn:
+            desk.status = status
+            opened = desk.open
+            if record is None:
+                if opened is not None and not opened.round.is_over:
+                    self._gone(desk, opened)
+            elif opened is None or opened.id != record.round.id:
+                await self._take_up(desk, record)
+            else:
+                opened.learn(record)
+            if desk.open is not None and desk.open.round.is_async:
+                await self._count_training(desk)
+            self._tell_late_ones(desk)
+
     async def drive(self, desk: Desk) -> None:
-        """Whatever is due on this desk now: flush, close, abandon, open."""
+        """Whatever is due on this desk now: flush, and for the leader close, abandon, open."""
         await self._flusher.flush_if_due(desk)
+        if not self._leadership.is_leader:
+            await self._flush_at_deadline(desk)
+            return
         if desk.status is TaskStatus.CANCELLED:
             await self.cancel(desk)
         async with desk.turn:
-            if desk.open is not None:
+            if desk.open is not None and not desk.open.round.is_over:
                 await self._end_if_due(desk, desk.open)
-            if desk.open is None:
+            if desk.open is None or desk.open.round.is_over:
                 await self._finish_or_open(desk)
 
     async def cancel(self, desk: Desk) -> None:
@@ -51,44 +76,76 @@ class Rounds:
             opened = desk.open
             if opened is not None and opened.round.phase is Phase.COLLECTING:
                 await self._end_without_version(desk, opened, Cancelled("The task was cancelled."))
-            elif opened is not None:
+            elif opened is not None and not opened.round.is_over:
                 await self._close(desk, opened)
+            if desk.open is not None:
+                self._gone(desk, desk.open)
 
-    async def resume(self, task: TaskRecord) -> Desk:
-        """The task's desk as the rows say: what was committed before a crash is there again."""
-        records = await self._world.store.rounds.of_task(task.name)
-        # One that is published but not closed is counted when it closes.
-        published = sum(record.round.phase is Phase.CLOSED for record in records)
-        desk = Desk(task.spec, task.status, len(records), published)
-        unfinished = [record for record in records if not record.round.is_over]
-        if unfinished:
-            desk.open = await self._reopened(desk, unfinished[-1])
-        return desk
+    def _gone(self, desk: Desk, opened: OpenRound) -> None:
+        desk.open = None
+        opened.batch.settle_all(Outcome.ROUND_GONE)
 
-    async def _reopened(self, desk: Desk, record: RoundRecord) -> OpenRound:
+    async def _take_up(self, desk: Desk, record: RoundRecord) -> None:
+        """A round that this process has not held yet: another one's, or its own before a restart."""
         layout = await self._trunk.report_layout(record.round.spec)
-        committed = PartialAggregate(layout.size)
-        # Once it closes, the round needs no sum in memory, and its partial may be deleted already.
-        if record.partial_key is not None and record.round.phase is Phase.COLLECTING:
-            data = await self._world.blobs.get(record.partial_key)
-            committed = await self._world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
-        members = await self._world.store.rounds.assignments(record.round.id)
-        return OpenRound(record, layout, committed, desk.judge, members)
+        before = desk.open
+        is_same_buffer = before is not None and before.round.is_async and record.round.is_async
+        desk.open = OpenRound(
+            record, layout, desk.judge, before.batch if before is not None and is_same_buffer else None
+        )
+        desk.last_sequence = record.round.sequence
+        if before is not None and not is_same_buffer:
+            before.batch.settle_all(Outcome.ROUND_GONE)
+
+    async def _count_training(self, desk: Desk) -> None:
+        since = self._world.clock() - timedelta(seconds=desk.spec.round.deadline_s)
+        desk.training = await self._world.store.rounds.outstanding(desk.task, since)
+
+    def _tell_late_ones(self, desk: Desk) -> None:
+        """Whoever waits for a round that another process closes has come too late for it."""
+        opened = desk.open
+        if opened is None or opened.round.is_async or opened.unsure is not None:
+            return
+        if opened.round.phase is not Phase.COLLECTING:
+            opened.batch.settle_all(Outcome.ROUND_GONE)
+
+    async def _flush_at_deadline(self, desk: Desk) -> None:
+        async with desk.turn:
+            opened = desk.open
+            if opened is None or opened.round.is_async or opened.round.phase is not Phase.COLLECTING:
+                return
+            if self._world.clock() >= opened.round.deadline_at:
+                await self._flush_rest(desk, opened)
+
+    async def _flush_rest(self, desk: Desk, opened: OpenRound) -> None:
+        least = opened.round.spec.round.min_flush_clients
+        await self._flusher.flush(desk, opened, lambda count: count >= least)
 
     async def _finish_or_open(self, desk: Desk) -> None:
+        if desk.status not in {TaskStatus.ACTIVE, TaskStatus.PAUSED}:
+            return
         limit = desk.spec.round.max_rounds
-        is_done = limit is not None and desk.rounds_published >= limit
-        if is_done and desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}:
+        opened, closed = await self._world.store.rounds.tally(desk.task)
+        if limit is not None and closed >= limit:
             await self._world.store.tasks.set_status(desk.task, TaskStatus.FINISHED)
             desk.status = TaskStatus.FINISHED
-        if desk.status is TaskStatus.ACTIVE:
-            await self._open_next(desk)
+            if desk.open is not None:
+                self._gone(desk, desk.open)
+        elif desk.status is TaskStatus.ACTIVE:
+            await self._open_next(desk, opened + 1)
 
-    async def _open_next(self, desk: Desk) -> None:
-        world, spec = self._world, desk.spec
+    async def _open_next(self, desk: Desk, sequence: int) -> None:
+        record = await self._next_round(desk, sequence)
+        try:
+            await self._world.store.rounds.add(record)
+        except AlreadyExists:
+            return  # by another process; the next pass reads it
+        await self._take_up(desk, record)
+        self._world.observer.round_opened(desk.task, sequence)
+
+    async def _next_round(self, desk: Desk, sequence: int) -> RoundRecord:
+        spec, now = await tuned_task(self._world.store, desk.spec), self._world.clock()
         population = await self._trunk.population(spec.population)
-        layout = await self._trunk.report_layout(spec)
-        sequence, now = desk.rounds_opened + 1, world.clock()
         opening = Round(
             id=RoundId(f"{spec.name}-{sequence}"),
             task=spec.name,
@@ -99,58 +156,73 @@ class Rounds:
             opened_at=now,
             deadline_at=now + timedelta(seconds=spec.round.deadline_s),
         )
-        record = RoundRecord(round=opening)
-        await world.store.rounds.add(record)
-        desk.rounds_opened = sequence
-        desk.open = OpenRound(record, layout, PartialAggregate(layout.size), desk.judge)
-        world.observer.round_opened(desk.task, sequence)
+        return RoundRecord(round=opening)
 
     async def _end_if_due(self, desk: Desk, opened: OpenRound) -> None:
         if opened.round.phase is not Phase.COLLECTING:
             await self._close(desk, opened)
             return
-        match due(opened.round, opened.batch.sum.count, self._world.clock()):
+        now = self._world.clock()
+        is_met = opened.round.reports >= opened.round.spec.round.goal
+        if not is_met and self._leadership.peers and now < opened.round.deadline_at + _PEERS_FLUSH:
+            return
+        match due(opened.round, opened.batch.sum.count, now):
             case Due.NOTHING:
                 return
             case Due.ABANDON:
-                detail = f"{opened.round.counted} reports by the deadline; the minimum was "
-                detail += f"{opened.round.spec.round.minimum_reports}."
-                await self._end_without_version(desk, opened, Abandoned(detail))
+                await self._end_without_version(desk, opened, Abandoned(_missed(opened.round)))
+            case Due.CARRY:
+                await self._flush_rest(desk, opened)
+                await self._carry(desk, opened)
             case Due.CLOSE:
-                least = opened.round.spec.round.min_flush_clients
-                await self._flusher.flush(desk, opened, lambda count: count >= least)
+                await self._flush_rest(desk, opened)
                 # The flush may have failed: ask again.
-                if opened.round.counted >= opened.round.spec.round.minimum_reports:
+                if opened.round.reports >= opened.round.spec.round.minimum_reports:
                     await self._advance(desk, opened, CloseRequested())
-                    opened.batch.settle_all(Outcome.ROUND_GONE)
+                    if not opened.round.is_async:
+                        opened.batch.settle_all(Outcome.ROUND_GONE)
                     await self._close(desk, opened)
+
+    async def _carry(self, desk: Desk, opened: OpenRound) -> None:
+        """The next round begins with what came, unless the model has moved: then nobody can use it."""
+        current = opened.round
+        following = await self._next_round(desk, current.sequence + 1)
+        if following.round.base_version != current.base_version or current.reports == 0:
+            await self._end_without_version(desk, opened, Abandoned(_missed(current)))
+            return
+        with contextlib.suppress(Superseded):  # the next pass reads what has become of it
+            carried = await self._world.store.rounds.carry(opened.id, Carried(_missed(current)), following)
+            await self._world.store.rounds.clear_up(opened.id)
+            self._told(desk, current, Phase.CARRIED)
+            await self._take_up(desk, carried)
+            self._world.observer.round_opened(desk.task, carried.round.sequence)
 
     async def _close(self, desk: Desk, opened: OpenRound) -> None:
         opened.record = await self._closing.finish(opened.record)
-        desk.rounds_published += 1
-        await self._over(desk, opened)
+        self._over(desk, opened)
 
     async def _end_without_version(self, desk: Desk, opened: OpenRound, event: Abandoned | Cancelled) -> None:
-        keys = opened.record.blob_keys
-        await self._advance(desk, opened, event, partial_key=None)
+        await self._advance(desk, opened, event)
         opened.batch.settle_all(Outcome.ROUND_GONE)
-        await self._closing.delete_blobs(keys)
-        await self._world.store.rounds.purge_forgotten(opened.id)
-        await self._over(desk, opened)
+        await self._closing.delete_partials(opened.record)
+        self._over(desk, opened)
 
-    async def _advance(self, desk: Desk, opened: OpenRound, event: Event, **changes: str | None) -> None:
+    async def _advance(self, desk: Desk, opened: OpenRound, event: Event) -> None:
         """The row first, then what memory says: an error in between must leave memory as it was."""
         async with desk.lock:
-            round_after = advance(opened.round, event, self._world.clock())
-            record = replace(opened.record, round=round_after, **changes)
-            await self._world.store.rounds.save(record)
-            opened.record = record
+            opened.record = await self._world.store.rounds.advance(opened.id, event, self._world.clock(), {})
 
-    async def _over(self, desk: Desk, opened: OpenRound) -> None:
-        desk.open = None
-        current = opened.round
-        ended_at = current.closed_at or self._world.clock()
-        duration_s = (ended_at - current.opened_at).total_seconds()
-        self._world.observer.round_ended(
-            desk.task, current.sequence, current.phase, current.counted, duration_s
-        )
+    def _over(self, desk: Desk, opened: OpenRound) -> None:
+        if not opened.round.is_async:
+            desk.open = None  # a buffer stays until the next one takes over what waits
+        self._told(desk, opened.round, opened.round.phase)
+
+    def _told(self, desk: Desk, ended: Round, phase: Phase) -> None:
+        ended_at = ended.closed_at or self._world.clock()
+        duration_s = (ended_at - ended.opened_at).total_seconds()
+        self._world.observer.round_ended(desk.task, ended.sequence, phase, ended.reports, duration_s)
+
+
+def _missed(current: Round) -> str:
+    least = current.spec.round.minimum_reports
+    return f"{current.reports} reports by the deadline; the minimum was {least}."

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from keyflock_server.coordinator.events import Observer
@@ -16,6 +16,11 @@ Clock = Callable[[], datetime]
 def random_id() -> str:
     """32 random hexadecimal digits."""
     return uuid.uuid4().hex
+
+
+def calm() -> float:
+    """Never overloaded: for simulations, in which nothing takes real time."""
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +42,11 @@ class Surroundings:
     ack_wait_s: float = 10.0
     #: Reports being decoded or waiting for their batch at once, a task; more are told to come back.
     max_pending_reports: int = 4_096
+    #: This process's name among those that share the store; a new one with every start.
+    replica: str = field(default_factory=random_id)
+    #: Whether no other process works on the store.
+    is_sole: bool = True
+    #: How long a process that says nothing keeps what it holds.
+    lease_s: float = 10.0
+    #: How far the process is beyond its capacity; 0 is within it.
+    load: Callable[[], float] = calm

@@ -37,6 +37,7 @@ def task_view(record: TaskRecord, rounds: list[RoundRecord]) -> TaskView:
         created_at=record.created_at,
         rounds_committed=sum(row.round.is_committed for row in rounds),
         rounds_abandoned=sum(row.round.phase is Phase.ABANDONED for row in rounds),
+        rounds_carried=sum(row.round.phase is Phase.CARRIED for row in rounds),
         max_rounds=record.spec.round.max_rounds,
         spec=msgspec.to_builtins(record.spec),
     )
@@ -55,6 +56,7 @@ def round_view(record: RoundRecord, verdicts: Mapping[str, int]) -> RoundView:
         minimum=current.spec.round.minimum_reports,
         assigned=current.assigned,
         counted=current.counted,
+        carried=current.carried,
         failed=current.failed,
         weight=current.weight,
         opened_at=current.opened_at,

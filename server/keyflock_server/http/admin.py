@@ -17,7 +17,13 @@ from keyflock_server.http.services import OperatorService
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Name
-from keyflock_server.protocol.operator import Populations, QuarantineOrder, Rounds, Tasks
+from keyflock_server.protocol.operator import (
+    CohortQuestion,
+    Populations,
+    QuarantineOrder,
+    Rounds,
+    Tasks,
+)
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.task import TaskError, parse_task
 from keyflock_server.telemetry.logs import logger
@@ -58,6 +64,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         self._handlers: dict[str, Callable[[Mapping[str, str], bytes], Awaitable[Response]]] = {
             operator_calls.POPULATIONS.name: self._populations,
             operator_calls.CREATE_POPULATION.name: self._create_population,
+            operator_calls.PREVIEW_COHORT.name: self._preview_cohort,
             operator_calls.TASKS.name: self._tasks,
             operator_calls.CREATE_TASK.name: self._create_task,
             operator_calls.TASK.name: self._task,
@@ -97,6 +104,14 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
     async def _create_population(self, parts: Mapping[str, str], body: bytes) -> Response:
         name = PopulationName(_name(parts["population"], "population"))
         return JSON.answer(await self._service.create_population(name, body), status=201)
+
+    async def _preview_cohort(self, parts: Mapping[str, str], body: bytes) -> Response:
+        name = PopulationName(_name(parts["population"], "population"))
+        try:
+            question = msgspec.json.decode(body, type=CohortQuestion)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(ProblemCode.MALFORMED_BODY, f"{str(error).rstrip('.')}.") from None
+        return JSON.answer(await self._service.preview_cohort(name, question.cohort))
 
     async def _tasks(self, _parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(Tasks(tasks=await self._service.tasks()))

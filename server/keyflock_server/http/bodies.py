@@ -31,6 +31,11 @@ class BodyLimits:
         self._bodies = 0
         self._bytes = 0
 
+    @property
+    def in_flight(self) -> int:
+        """Requests being read or answered now."""
+        return self._bodies
+
     def intake(self, request: web.Request) -> "Intake":
         """The place that this request's body takes until the request is answered."""
         return Intake(self, request, self._timeout_s)

@@ -20,6 +20,7 @@ class Heartbeat:
         pause_s: Between two passes.
         metrics: Where the duration of a pass is shown.
         monotonic: A clock in seconds that never goes back.
+        saw_lag: Is told after each pause how much later than asked the event loop came back.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Heartbeat:
         pause_s: float,
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
+        saw_lag: Callable[[float], None] | None = None,
     ) -> None:
         self._beat = beat
         self._pause_s = pause_s
         self._metrics = metrics
         self._monotonic = monotonic
+        self._saw_lag = saw_lag
         self._last_at_s = monotonic()
         self._stop_asked = asyncio.Event()
 
@@ -62,6 +65,8 @@ class Heartbeat:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s):
                     await self._stop_asked.wait()
+            if self._saw_lag is not None:
+                self._saw_lag(self._monotonic() - self._last_at_s - self._pause_s)
 
     def stop(self) -> None:
         """End the loop after the pass that it is in: a pass is never cut in the middle of a transaction."""

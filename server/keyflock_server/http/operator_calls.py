@@ -9,6 +9,7 @@ JSON: Final = "application/json"
 
 MAX_CHECKPOINT_BYTES: Final = 268_435_456
 MAX_TASK_BYTES: Final = 65_536
+MAX_QUESTION_BYTES: Final = 8_192
 MAX_ORDER_BYTES: Final = 4_096
 
 
@@ -28,6 +29,13 @@ POPULATIONS: Final = OperatorCall("populations", "GET", "/admin/v1/populations")
 CREATE_POPULATION: Final = OperatorCall(
     "create_population", "PUT", "/admin/v1/populations/{population}", OCTETS, MAX_CHECKPOINT_BYTES
 )
+PREVIEW_COHORT: Final = OperatorCall(
+    "preview_cohort",
+    "POST",
+    "/admin/v1/populations/{population}/cohort-preview",
+    JSON,
+    MAX_QUESTION_BYTES,
+)
 TASKS: Final = OperatorCall("tasks", "GET", "/admin/v1/tasks")
 CREATE_TASK: Final = OperatorCall("create_task", "POST", "/admin/v1/tasks", TOML, MAX_TASK_BYTES)
 TASK: Final = OperatorCall("task", "GET", "/admin/v1/tasks/{task}")
@@ -46,6 +54,7 @@ RELEASE_DEVICE: Final = OperatorCall("release_device", "POST", "/admin/v1/device
 OPERATOR_CALLS: Final = (
     POPULATIONS,
     CREATE_POPULATION,
+    PREVIEW_COHORT,
     TASKS,
     CREATE_TASK,
     TASK,

@@ -26,6 +26,7 @@ from keyflock_server.protocol.messages import (
     Suggestions,
 )
 from keyflock_server.protocol.operator import (
+    CohortPreview,
     Devices,
     DeviceView,
     PopulationView,
@@ -198,6 +199,10 @@ class OperatorService(Protocol):
 
     async def populations(self) -> list[PopulationView]:
         """All of them, by name."""
+        ...
+
+    async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
+        """How many of its devices an expression fits."""
         ...
 
     async def create_task(self, spec: TaskSpec) -> TaskView:

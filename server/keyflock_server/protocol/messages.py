@@ -30,6 +30,7 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0, le=31_536_000.0)]
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Tag = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9_.\-]*\Z")]
 
 
 #: By how the user's history matches the context, and by expert: trunk, head, n-gram, cache. Rows add up to 1.
@@ -77,6 +78,8 @@ class Capabilities(Message, frozen=True, kw_only=True):
     tasks: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
         TaskKind.TRAIN.value,
     )
+    #: Fields of ``DeviceRules`` that it checks before it does anything.
+    device_rules: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = ()
 
 
 class EnrolRequest(Message, frozen=True, kw_only=True):
@@ -91,6 +94,10 @@ class EnrolRequest(Message, frozen=True, kw_only=True):
     attestation: Annotated[bytes, Meta(max_length=16_384)] = b""
     #: A pseudonym of the person, so that several devices of one user can be forgotten together.
     user: Pseudonym | None = None
+    #: How strong the phone is: 0 unknown, 1 low, 2 mid, 3 high.
+    tier: Annotated[int, Meta(ge=0, le=3)] = 0
+    #: Groups that the app puts the device in, for example ``beta``; never anything about the person.
+    tags: Annotated[tuple[Tag, ...], Meta(max_length=16)] = ()
 
 
 class Enrolment(Message, frozen=True, kw_only=True):
@@ -171,15 +178,6 @@ class PopulationPrior(Message, frozen=True, kw_only=True):
     gain_deviation: Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
-class PersonalisingPlan(Message, frozen=True, kw_only=True):
-    """How to personalise on the phone, and measure what it gives."""
-
-    head: HeadPlan
-    prior: PopulationPrior
-    #: A phone with fewer words gives the assignment back.
-    words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
-
-
 class ModelWeights(StrEnum):
     """Which weights of a model version: where there is no average, both are the same bytes."""
 
@@ -187,6 +185,30 @@ class ModelWeights(StrEnum):
     TRAINING = "training"
     #: ``GET /v1/models/{version}/release``: what keyboards serve, the average of the versions so far.
     RELEASED = "released"
+
+
+class PersonalisingPlan(Message, frozen=True, kw_only=True):
+    """How to personalise on the phone, and measure what it gives."""
+
+    head: HeadPlan
+    prior: PopulationPrior
+    #: A phone with fewer words gives the assignment back.
+    words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
+    #: Which weights the assignment's ``model_digest`` is of; a head is fitted on those that keyboards serve.
+    weights: ModelWeights = ModelWeights.TRAINING
+
+
+class DeviceRules(Message, frozen=True, kw_only=True):
+    """What only the phone can know: it checks before it downloads, and never says which rule it broke."""
+
+    #: Words typed since this device trained last.
+    min_words_since_training: Count = 0
+    #: Days on which anything was typed that is still there to train on.
+    min_days_of_text: Count = 0
+    #: Free space on the phone.
+    min_free_storage_bytes: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    #: The user has switched learning on, on this phone.
+    require_opt_in: bool = False
 
 
 class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assignment"):
@@ -212,8 +234,8 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     task_kind: TaskKind = TaskKind.TRAIN
     #: Of ``personalize``, where ``plan`` means nothing.
     personalising: PersonalisingPlan | None = None
-    #: Which weights ``model_digest`` is of; a head is fitted on those that keyboards serve.
-    weights: ModelWeights = ModelWeights.TRAINING
+    #: A phone that does not keep them gives the assignment back at once: cause ``not_eligible``.
+    device_rules: DeviceRules | None = None
 
 
 class RefusalReason(StrEnum):

@@ -33,6 +33,8 @@ class TaskView(Struct, frozen=True, kw_only=True):
     created_at: datetime
     rounds_committed: int
     rounds_abandoned: int
+    #: Missed rounds whose reports began the next.
+    rounds_carried: int = 0
     max_rounds: int | None
     #: The task as it was written, by table and key.
     spec: dict[str, Any]
@@ -54,6 +56,8 @@ class RoundView(Struct, frozen=True, kw_only=True):
     assigned: int
     #: Reports in the aggregate, durably.
     counted: int
+    #: Reports of missed rounds that its aggregate began with.
+    carried: int = 0
     #: Sum of the reports' weights.
     weight: float
     #: Assignments that phones gave back.
@@ -63,7 +67,7 @@ class RoundView(Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     #: The version it made, when it was committed.
     result_version: int | None = None
-    #: Why it was abandoned.
+    #: Why it came to no result.
     detail: str = ""
     #: What a personalize round found: means and shares over its phones.
     figures: dict[str, float] | None = None
@@ -115,6 +119,27 @@ class Devices(Struct, frozen=True, kw_only=True):
     devices: list[DeviceView]
     #: Enrolled in the population.
     total: int
+
+
+class CohortPreview(Struct, frozen=True, kw_only=True):
+    """How many devices of a population an expression fits."""
+
+    population: str
+    #: The expression as it was understood.
+    cohort: str
+    #: Devices enrolled, and of these in the cohort.
+    enrolled: int
+    matching: int
+    #: Devices seen in the last 24 hours, and of these in the cohort.
+    active: int
+    active_matching: int
+
+
+class CohortQuestion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/populations/{population}/cohort-preview``."""
+
+    #: As ``[eligibility] cohort`` of a task.
+    cohort: str
 
 
 class Populations(Struct, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ class ProblemCode(StrEnum):
     TOO_MANY_EXAMPLES = "too_many_examples"
     WRONG_ASSIGNMENT = "wrong_assignment"
     INVALID_TASK = "invalid_task"
+    INVALID_COHORT = "invalid_cohort"
     INVALID_CHECKPOINT = "invalid_checkpoint"
     PROTOCOL_UNSUPPORTED = "protocol_unsupported"
     FEATURE_OFF = "feature_off"
@@ -116,6 +117,7 @@ PROBLEMS: Final = MappingProxyType(
             403, Fault.CLIENT, "The assignment token belongs to another assignment."
         ),
         ProblemCode.INVALID_TASK: Kind(422, Fault.OPERATOR, "The task cannot be run as written."),
+        ProblemCode.INVALID_COHORT: Kind(422, Fault.OPERATOR, "That is no cohort expression."),
         ProblemCode.INVALID_CHECKPOINT: Kind(422, Fault.OPERATOR, "The checkpoint cannot be used."),
         ProblemCode.PROTOCOL_UNSUPPORTED: Kind(
             426, Fault.CLIENT, "This server speaks another protocol version."

@@ -3,6 +3,7 @@
 from datetime import datetime
 from enum import Enum, auto
 
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Phase, Round
 
 
@@ -12,6 +13,8 @@ class Due(Enum):
     NOTHING = auto()
     #: Commit what is pending, then close.
     CLOSE = auto()
+    #: Too few came: end it without a version, and let the next round begin with those few.
+    CARRY = auto()
     #: Too few came: end it without a version.
     ABANDON = auto()
 
@@ -27,32 +30,43 @@ def due(current: Round, pending: int, now: datetime) -> Due:
     policy = current.spec.round
     if current.phase is not Phase.COLLECTING:
         return Due.NOTHING
-    if current.counted >= policy.goal:
+    if current.reports >= policy.goal:
         return Due.CLOSE
-    if now < current.deadline_at and not _is_hopeless(current, pending):
+    if current.is_async or (now < current.deadline_at and not _is_hopeless(current, pending)):
         return Due.NOTHING
     committable = pending if pending >= policy.min_flush_clients else 0
-    return Due.CLOSE if current.counted + committable >= policy.minimum_reports else Due.ABANDON
+    if current.reports + committable >= policy.minimum_reports:
+        return Due.CLOSE
+    # The next round of kind personalize tries other settings: what was said of these says nothing of those.
+    may_carry = policy.on_miss == "carry" and current.spec.kind is TaskKind.TRAIN
+    return Due.CARRY if may_carry and current.reports + committable > 0 else Due.ABANDON
 
 
 def may_flush(current: Round, pending: int) -> bool:
     """Whether the pending reports may be committed now, leaving neither too few behind nor too few to come.
 
     A flush of fewer than ``min_flush_clients`` would let whoever compares two stored sums see so few phones'
-    part; so the last flush of a round must not be left with less either.
+    part; so the last flush of a round must not be left with less either. With several replicas each sees only
+    what waits with itself: what is left over then waits for phones that come again, or for the deadline.
 
     Source: docs/decisions/0004.
     """
     policy = current.spec.round
     if pending < policy.min_flush_clients:
         return False
-    remaining = policy.goal - current.counted - pending
+    remaining = policy.goal - current.reports - pending
     return remaining <= 0 or remaining >= policy.min_flush_clients
 
 
 def is_goal_met(current: Round, pending: int) -> bool:
-    """Whether one report more would be one too many."""
-    return current.phase is not Phase.COLLECTING or current.counted + pending >= current.spec.round.goal
+    """Whether one report more would be one too many.
+
+    Never before enough wait for a flush: other replicas, or a missed round, may have left fewer to come.
+    """
+    policy = current.spec.round
+    if current.phase is not Phase.COLLECTING or current.reports >= policy.goal:
+        return True
+    return pending >= max(policy.goal - current.reports, policy.min_flush_clients)
 
 
 def _is_hopeless(current: Round, pending: int) -> bool:

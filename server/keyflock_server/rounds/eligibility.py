@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from keyflock_server.protocol.messages import CheckIn, RefusalReason, TaskKind
+from keyflock_server.protocol.messages import CheckIn, DeviceRules, RefusalReason, TaskKind
+from keyflock_server.rounds.cohort import DeviceAttributes, in_ranges, matches, parse_cohort
 from keyflock_server.rounds.task import Eligibility
 
 
@@ -24,6 +25,9 @@ def ineligibility(
     last_contributed_at: datetime | None,
     now: datetime,
     kind: TaskKind = TaskKind.TRAIN,
+    *,
+    tier: int = 0,
+    tags: tuple[str, ...] = (),
 ) -> Ineligible | None:
     """The first rule that this check-in breaks, or None.
 
@@ -34,6 +38,8 @@ def ineligibility(
         last_contributed_at: When a report of this device was last counted.
         now: This instant.
         kind: What the task wants.
+        tier: Of the device, as it said at enrolment.
+        tags: Of the device, as it said at enrolment.
     """
     if message.app_build < rules.app_build_min:
         return Ineligible(
@@ -47,14 +53,36 @@ def ineligibility(
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no task kind {kind}.")
     if codec not in message.capabilities.codecs:
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no codec {codec}.")
+    unchecked = sorted(set(rules_asked(rules.device)) - set(message.capabilities.device_rules))
+    if unchecked:
+        return Ineligible(
+            RefusalReason.NOT_ELIGIBLE, f"This build of the SDK does not check the rule {unchecked[0]}."
+        )
+    device = DeviceAttributes(message.app_build, message.locale, tier, tags)
+    if rules.cohort and not matches(parse_cohort(rules.cohort), device):
+        return Ineligible(RefusalReason.NOT_ELIGIBLE, "The device is not in the task's cohort.")
     detail = _unfit(rules, message)
     return Ineligible(RefusalReason.NOT_ELIGIBLE, detail) if detail else None
 
 
+def has_taken_part_enough(rules: Eligibility, participations: int) -> Ineligible | None:
+    """Whether this task has counted as many reports of the device as it may."""
+    most = rules.max_participations
+    if most is None or participations < most:
+        return None
+    return Ineligible(
+        RefusalReason.NOT_ELIGIBLE, f"This device has taken part {participations} times; the most is {most}."
+    )
+
+
+def rules_asked(rules: DeviceRules) -> tuple[str, ...]:
+    """The rules that ask for something: what the SDK must be able to check."""
+    return tuple(name for name in rules.__struct_fields__ if getattr(rules, name))
+
+
 def admits(locales: tuple[str, ...], locale: str) -> bool:
     """Whether a locale is among those wanted: ``en`` admits ``en-US``; an empty list admits all."""
-    parts = _parts(locale)
-    return not locales or any(parts[: len(wanted)] == wanted for wanted in map(_parts, locales))
+    return not locales or in_ranges(locales, locale)
 
 
 def _unfit(rules: Eligibility, message: CheckIn) -> str:
@@ -76,7 +104,3 @@ def _unfit(rules: Eligibility, message: CheckIn) -> str:
         (conditions.thermal_status > rules.max_thermal_status, "The device is too warm."),
     )
     return next((detail for is_broken, detail in findings if is_broken), "")
-
-
-def _parts(locale: str) -> tuple[str, ...]:
-    return tuple(locale.lower().replace("_", "-").split("-"))

@@ -1,63 +1,159 @@
 """When phones should return: soon enough that cohorts fill, late enough that nobody stampedes.
 
-Stateless: windows follow from a few numbers that every replica knows. N devices were seen in a day, and the
-task wants D check-ins a second; then each should return every T = N / D seconds. A large population spreads
-over [0.5 T, 1.5 T]. A small one cannot fill a cohort by chance, so its phones meet: all are sent to the same
-slot of the clock, and whoever comes while a slot is open is sent to the one that follows it.
+Stateless: windows follow from a few numbers that every replica knows. E eligible devices were seen in a day,
+and the task wants D check-ins a second; then each should return every T = E / D seconds. A large population
+spreads over [0.5 T, 1.5 T], later in busy hours and sooner in quiet ones. A small one cannot fill a cohort by
+chance, so its phones meet: all are sent to the same slot of the clock, and whoever comes while a slot is open
+is sent to the one that follows it.
+
+While a round only waits for reports, check-ins are judged for the round after it, and whoever is in its
+sample is told to come when it opens (docs/decisions/0018).
 
 Source: the idea is pace steering, Bonawitz et al. 2019, section 2.3; it gives no formula, this one is ours.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Final
 
 from keyflock_server.protocol.messages import ReturnWindow
+from keyflock_server.rounds.availability import EVEN, HOUR_S
 from keyflock_server.rounds.task import Pacing, RoundPolicy
 
-#: Check-ins wanted for each slot: some that come are not eligible, or not sampled.
-CHECK_INS_PER_SLOT = 1.5
+#: Check-ins wanted for each slot: some that come are not sampled, or come too late.
+CHECK_INS_PER_SLOT: Final = 1.5
+#: Beyond this load a check-in is turned away before anything is looked up for it.
+SHED_LOAD: Final = 1.0
 #: A rendezvous is open for this share of its period.
-_RENDEZVOUS_SHARE = 0.2
+_RENDEZVOUS_SHARE: Final = 0.2
+#: Whoever is in the next round's sample comes within this share of its selection window.
+_AIM_SHARE: Final = 0.25
 #: What the protocol can say: a year.
-_LONGEST_S = 31_536_000.0
+_LONGEST_S: Final = 31_536_000.0
+#: An event loop that answers so late is at its limit.
+_LAG_AT_LIMIT_S: Final = 0.5
+_MOST_LOAD: Final = 9.0
 
 
 def return_window(
-    policy: RoundPolicy, pacing: Pacing, active_devices: int, now_s: float, *, load: float = 0.0
+    policy: RoundPolicy,
+    pacing: Pacing,
+    eligible_devices: float,
+    now_s: float,
+    *,
+    load: float = 0.0,
+    hours: Sequence[float] = EVEN,
 ) -> ReturnWindow:
     """When a phone that got no work should ask again.
 
     Args:
         policy: Of the round that is open or next.
         pacing: Bounds of the window.
-        active_devices: Devices seen in the last 24 hours, N.
-        now_s: Seconds since the epoch: places the rendezvous.
+        eligible_devices: Devices seen in the last 24 hours that would have fitted, E.
+        now_s: Seconds since the epoch: places the rendezvous, and tells the hour of the day.
         load: How far the server is beyond its capacity; widens the window by 1 + load.
+        hours: How busy each hour of the day is, as a multiple of the mean hour.
     Guarantees:
         pacing.min_s <= min_s <= max_s <= pacing.max_s, all of them times 1 + load; never more than a year.
     Edge cases:
         pacing.max_s below 2.5 times pacing.min_s -> a small population may miss its slot: the bound wins.
     """
-    revisit_s = _revisit_s(policy, active_devices)
-    if revisit_s >= policy.deadline_s:
+    if is_large(policy, eligible_devices):
+        revisit_s = _revisit_s(policy, eligible_devices)
+        # T phones apart in a busy hour means further apart: what arrives is T's inverse times the hour's.
+        revisit_s *= hours[int((now_s + min(revisit_s, pacing.max_s)) // HOUR_S) % 24]
         window = (0.5 * revisit_s, 1.5 * revisit_s)
     else:
-        window = _rendezvous(pacing, now_s)
-    low, high = (min(max(bound_s, pacing.min_s), pacing.max_s) * (1.0 + load) for bound_s in window)
-    return _said(low, high)
+        window = _rendezvous(pacing, now_s, pacing.min_s)
+    return _bounded(window, pacing, load)
 
 
-def expected_arrivals(policy: RoundPolicy, pacing: Pacing, active_devices: int) -> float:
-    """Devices that will check in during a round's selection window, if they keep to their return windows."""
-    revisit_s = _revisit_s(policy, active_devices)
-    if revisit_s < policy.deadline_s:
-        return float(active_devices)  # they all meet at the next slot
-    return active_devices * min(1.0, policy.selection_window_s / min(revisit_s, pacing.max_s))
+def next_round_window(
+    policy: RoundPolicy,
+    pacing: Pacing,
+    eligible_devices: float,
+    now_s: float,
+    *,
+    opens_in_s: float,
+    load: float = 0.0,
+) -> ReturnWindow:
+    """When a phone that is in the next round's sample should come: as that round opens.
+
+    Args:
+        policy: As for ``return_window``, and so the other arguments.
+        pacing: Bounds of the window.
+        eligible_devices: E.
+        now_s: Seconds since the epoch.
+        opens_in_s: When the next round is expected to open; below 0, it is late.
+        load: How far the server is beyond its capacity.
+    Guarantees:
+        As ``return_window``; never beyond the first rendezvous, or the first of the selection window, that
+        ``opens_in_s`` and the bounds allow.
+    """
+    if is_large(policy, eligible_devices):
+        low = max(opens_in_s, pacing.min_s)
+        window = (low, low + _AIM_SHARE * policy.selection_window_s)
+    else:
+        window = _rendezvous(pacing, now_s, max(opens_in_s, pacing.min_s))
+    return _bounded(window, pacing, load)
 
 
-def after_work(min_separation_s: float, pacing: Pacing) -> ReturnWindow:
-    """When a phone that has contributed may come again: not before its separation has passed."""
+def expected_arrivals(
+    policy: RoundPolicy,
+    pacing: Pacing,
+    eligible_devices: float,
+    *,
+    cycle_s: float = 0.0,
+    availability: float = 1.0,
+) -> float:
+    """Eligible devices that will have come for a round, if they keep to their return windows.
+
+    Args:
+        policy: The round's.
+        pacing: Bounds of the windows.
+        eligible_devices: E.
+        cycle_s: From one opening to the next: who comes while the round before is full is judged for this
+            one. 0 for a task's first round, which has none before it.
+        availability: How busy this hour is, as a multiple of the mean hour.
+    """
+    if not is_large(policy, eligible_devices):
+        return float(eligible_devices)  # they all meet at the next slot
+    revisit_s = min(max(_revisit_s(policy, eligible_devices), pacing.min_s), pacing.max_s)
+    catchment_s = max(policy.selection_window_s, cycle_s)
+    return eligible_devices * min(1.0, availability * catchment_s / revisit_s)
+
+
+def is_large(policy: RoundPolicy, eligible_devices: float) -> bool:
+    """Whether so many devices fill a cohort without meeting."""
+    return _revisit_s(policy, eligible_devices) >= policy.deadline_s
+
+
+def after_work(min_separation_s: float, pacing: Pacing, *, spread_s: float = 0.0) -> ReturnWindow:
+    """When a phone that has contributed may come again: not before its separation has passed.
+
+    Args:
+        min_separation_s: The task's.
+        pacing: Bounds of the window, which the separation may exceed.
+        spread_s: Over how long a cohort is to be spread that finished together; at least ``pacing.min_s``.
+    """
     low = max(pacing.min_s, min_separation_s)
-    return _said(low, low + pacing.min_s)
+    return _said(low, low + min(max(pacing.min_s, spread_s), pacing.max_s))
+
+
+def first_visit(spread_s: float) -> ReturnWindow:
+    """When a phone that has just enrolled should check in: at once, or spread like all others.
+
+    Args:
+        spread_s: How often each device of its population comes; 0 where they meet anyway.
+    """
+    return _said(0.0, max(1.0, spread_s))
+
+
+def spread_s(policy: RoundPolicy, pacing: Pacing, eligible_devices: float) -> float:
+    """Over how long phones that come together are to be spread; 0 for a small population, which meets."""
+    if not is_large(policy, eligible_devices):
+        return 0.0
+    return min(_revisit_s(policy, eligible_devices), pacing.max_s)
 
 
 def no_task_window() -> ReturnWindow:
@@ -65,20 +161,36 @@ def no_task_window() -> ReturnWindow:
     return ReturnWindow(min_s=3_600.0, max_s=4 * 3_600.0)
 
 
-def _revisit_s(policy: RoundPolicy, active_devices: int) -> float:
-    """T = N / D: how often each device should come."""
-    return active_devices * policy.deadline_s / (policy.slots * CHECK_INS_PER_SLOT)
+def overload(in_flight: int, capacity: int, lag_s: float) -> float:
+    """How far a server is beyond its capacity: 0 up to it, 1 at twice as much, at most 9.
+
+    Args:
+        in_flight: Requests being read or answered.
+        capacity: How many there may be.
+        lag_s: How late the event loop comes to what is due.
+    """
+    return min(max(0.0, 2.0 * in_flight / capacity - 1.0, lag_s / _LAG_AT_LIMIT_S - 1.0), _MOST_LOAD)
 
 
-def _rendezvous(pacing: Pacing, now_s: float) -> tuple[float, float]:
-    """Seconds until the next common slot opens that is at least ``pacing.min_s`` away, and until it closes.
+def _revisit_s(policy: RoundPolicy, eligible_devices: float) -> float:
+    """T = E / D: how often each device should come."""
+    return eligible_devices * policy.deadline_s / (policy.slots * CHECK_INS_PER_SLOT)
+
+
+def _rendezvous(pacing: Pacing, now_s: float, not_before_s: float) -> tuple[float, float]:
+    """Seconds until the next common slot opens that is at least so far away, and until it closes.
 
     The period is so much longer than ``pacing.min_s`` that from the last moment of an open slot the next one
     is just far enough: nobody skips a slot, and no two halves of a population miss each other for ever.
     """
     period_s = pacing.min_s / (1.0 - _RENDEZVOUS_SHARE)
-    slot_s = math.ceil((now_s + pacing.min_s) / period_s) * period_s - now_s
+    slot_s = math.ceil((now_s + not_before_s) / period_s) * period_s - now_s
     return slot_s, slot_s + _RENDEZVOUS_SHARE * period_s
+
+
+def _bounded(window: tuple[float, float], pacing: Pacing, load: float) -> ReturnWindow:
+    low, high = (min(max(bound_s, pacing.min_s), pacing.max_s) * (1.0 + load) for bound_s in window)
+    return _said(low, high)
 
 
 def _said(low: float, high: float) -> ReturnWindow:

@@ -1,15 +1,19 @@
 """The round as a table: (phase, event) → phase. No clock, no store, no event loop.
 
     COLLECTING ──CloseRequested──▸ CLOSING ──Merged──▸ MERGED ──Stepped──▸ STEPPED
-        │                                                 │                   │ Published
-        ├──Abandoned──▸ ABANDONED                         └──Summarised──┐    │
-        └──Cancelled──▸ CANCELLED                                        ▼    ▼
-                                               CLOSED ◂──PartialsDeleted── PUBLISHED
+        │                                                 │ ◂────Rebased──────  │ Published
+        ├──Carried────▸ CARRIED                           │                     │
+        ├──Abandoned──▸ ABANDONED                         └──Summarised──┐      │
+        └──Cancelled──▸ CANCELLED                                        ▼      ▼
+                                                 CLOSED ◂──PartialsDeleted── PUBLISHED
 
-A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised.
+A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised. A synchronous round counts
+the reports of its own cohort; a round of an asynchronous task is a buffer, which counts what arrives while
+it is open, whenever that was assigned.
 
 Whoever drives a round writes the phase down before acting on it, so that after a crash the table says what
-is left to do. An event that has no row in the table changes nothing.
+is left to do. An event that has no row in the table changes nothing: of two processes that close the same
+round, the second finds that its event does not happen any more.
 """
 
 import math
@@ -38,7 +42,9 @@ class Phase(StrEnum):
     #: The version is the newest, or the priors are the population's; the partials are to be deleted.
     PUBLISHED = "published"
     CLOSED = "closed"
-    #: Too few reports came by the deadline.
+    #: Too few reports came by the deadline; those that came are in the next round.
+    CARRIED = "carried"
+    #: Too few reports came by the deadline, and what they brought is gone.
     ABANDONED = "abandoned"
     #: An operator ended the task.
     CANCELLED = "cancelled"
@@ -47,7 +53,7 @@ class Phase(StrEnum):
 #: Phases of rounds that came to a result.
 COMMITTED_PHASES: Final = frozenset({Phase.PUBLISHED, Phase.CLOSED})
 #: Phases that nothing leaves.
-FINAL_PHASES: Final = frozenset({Phase.CLOSED, Phase.ABANDONED, Phase.CANCELLED})
+FINAL_PHASES: Final = frozenset({Phase.CLOSED, Phase.CARRIED, Phase.ABANDONED, Phase.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,11 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebased:
+    """Another task has published meanwhile: the step is to be made again, from the newest version."""
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """The new version is the newest."""
 
@@ -101,6 +112,13 @@ class Summarised:
 @dataclass(frozen=True, slots=True)
 class PartialsDeleted:
     """Nothing of the round is left but its result and its row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Too few reports by the deadline; the next round of the same model version begins with them."""
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +142,19 @@ Event = (
     | CloseRequested
     | Merged
     | Stepped
+    | Rebased
     | Published
     | Summarised
     | PartialsDeleted
+    | Carried
     | Abandoned
     | Cancelled
 )
 
 #: Which kind of round takes this event; all others happen to every kind.
-OF_KIND: Final = MappingProxyType({Stepped: TaskKind.TRAIN, Summarised: TaskKind.PERSONALIZE})
+OF_KIND: Final = MappingProxyType(
+    {Stepped: TaskKind.TRAIN, Rebased: TaskKind.TRAIN, Summarised: TaskKind.PERSONALIZE}
+)
 
 #: The whole life of a round. What is not here cannot happen.
 TRANSITIONS: Final = MappingProxyType(
@@ -141,10 +163,12 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.COLLECTING, Counted): Phase.COLLECTING,
         (Phase.COLLECTING, Failed): Phase.COLLECTING,
         (Phase.COLLECTING, CloseRequested): Phase.CLOSING,
+        (Phase.COLLECTING, Carried): Phase.CARRIED,
         (Phase.COLLECTING, Abandoned): Phase.ABANDONED,
         (Phase.COLLECTING, Cancelled): Phase.CANCELLED,
         (Phase.CLOSING, Merged): Phase.MERGED,
         (Phase.MERGED, Stepped): Phase.STEPPED,
+        (Phase.STEPPED, Rebased): Phase.MERGED,
         (Phase.STEPPED, Published): Phase.PUBLISHED,
         (Phase.MERGED, Summarised): Phase.PUBLISHED,
         (Phase.PUBLISHED, PartialsDeleted): Phase.CLOSED,
@@ -181,7 +205,9 @@ class Round:
     counted: int = 0
     #: Of these, assignments given back.
     failed: int = 0
-    #: Sum of the counted reports' weights.
+    #: Reports of missed rounds of the same version that its aggregate began with.
+    carried: int = 0
+    #: Sum of the weights of all reports in the aggregate.
     weight: float = 0.0
     closed_at: datetime | None = None
     #: The version that it made.
@@ -192,14 +218,29 @@ class Round:
     figures_json: str = ""
 
     @property
+    def is_async(self) -> bool:
+        """Whether it is a buffer, and not bound to a cohort of its own."""
+        return self.spec.round.is_async
+
+    @property
+    def reports(self) -> int:
+        """All reports in the aggregate."""
+        return self.counted + self.carried
+
+    @property
     def outstanding(self) -> int:
-        """Devices of the cohort that have said nothing yet."""
+        """Of a synchronous round: devices of the cohort that have said nothing yet."""
         return self.assigned - self.counted - self.failed
 
     @property
+    def slots(self) -> int:
+        """Devices that a synchronous round assigns."""
+        return self.spec.round.slots_for(self.carried)
+
+    @property
     def slots_left(self) -> int:
-        """Devices that may still be assigned."""
-        return max(0, self.spec.round.slots - self.assigned) if self.phase is Phase.COLLECTING else 0
+        """Devices that a synchronous round may still assign."""
+        return max(0, self.slots - self.assigned) if self.phase is Phase.COLLECTING else 0
 
     @property
     def is_committed(self) -> bool:
@@ -220,7 +261,7 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
         event: What happened.
         at: When; kept as ``closed_at`` of a round that ends.
     Guarantees:
-        ``counted + failed <= assigned``; a round in a final phase never leaves it.
+        ``counted + failed <= assigned``, but in a buffer; a round in a final phase never leaves it.
     Raises:
         IllegalEvent: the table has no such row, or not for this kind of round; more would report than were
             assigned, or reports would be counted that are none or weigh nothing.
@@ -231,7 +272,7 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     if OF_KIND.get(type(event), current.spec.kind) is not current.spec.kind:
         raise IllegalEvent(f"{type(event).__name__} does not happen to a round of kind {current.spec.kind}")
     after = _applied(replace(current, phase=phase), event)
-    if after.outstanding < 0:
+    if after.outstanding < 0 and not after.is_async:
         raise IllegalEvent(f"{event} would count more devices than the {current.assigned} assigned")
     ends = phase in FINAL_PHASES or phase is Phase.PUBLISHED
     return replace(after, closed_at=at) if ends and after.closed_at is None else after
@@ -240,7 +281,7 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
 def _applied(current: Round, event: Event) -> Round:
     match event:
         case Assigned():
-            if current.assigned >= current.spec.round.slots:
+            if current.assigned >= current.slots and not current.is_async:
                 raise IllegalEvent(f"all {current.assigned} slots are taken")
             return replace(current, assigned=current.assigned + 1)
         case Counted(reports, weight):
@@ -253,9 +294,9 @@ def _applied(current: Round, event: Event) -> Round:
             return replace(current, result_version=version)
         case Summarised(figures_json):
             return replace(current, figures_json=figures_json)
-        case Abandoned(detail) | Cancelled(detail):
+        case Carried(detail) | Abandoned(detail) | Cancelled(detail):
             return replace(current, detail=detail)
-        case CloseRequested() | Merged() | Stepped() | PartialsDeleted():
+        case CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
             return current
         case _:
             assert_never(event)

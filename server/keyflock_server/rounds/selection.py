@@ -9,12 +9,18 @@ Source: hash sampling as in Bonawitz et al. 2019, section 2.2 (reservoir there);
 
 import hashlib
 import math
+from collections.abc import Mapping
+from typing import Final
 
-from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
 
 #: A float holds 53 bits exactly: with more, the largest hash would round to 1 and be below no probability.
 _HASH_BITS = 53
 _HASH_STEP = 2.0**-_HASH_BITS
+#: For this share of the selection window the probability stands still.
+_CALM_SHARE: Final = 0.5
+#: How often a device may be offered to another task first.
+TRAFFIC_PERIOD_S: Final = 3_600.0
 
 
 def is_sampled(key: bytes, round_id: RoundId, device: DeviceId, probability: float) -> bool:
@@ -39,19 +45,52 @@ def sampling_probability(
 ) -> float:
     """The threshold at an instant of an open round; never falls while slots and arrivals are the same.
 
-    Starts at slots over expected arrivals, so that the sample is spread over the whole window, and doubles
-    eightfold over the window, so that no round starves when fewer come than expected.
+    For half the window it is slots over expected arrivals, so that devices that come often are taken no
+    more than those that come once; then it doubles eightfold, so that no round starves when fewer come
+    than expected.
 
     Args:
         slots: Slots of the round.
-        expected_arrivals: Eligible devices expected to check in during the window.
+        expected_arrivals: Eligible devices expected to check in for this round.
         elapsed_s: Since the round opened.
         selection_window_s: How long selection may be choosy; from then on everyone is taken.
     """
     if elapsed_s >= selection_window_s or expected_arrivals <= slots:
         return 1.0
-    doublings = 8.0 * max(0.0, elapsed_s) / selection_window_s
+    calm_s = _CALM_SHARE * selection_window_s
+    doublings = 8.0 * max(0.0, elapsed_s - calm_s) / (selection_window_s - calm_s)
     return min(1.0, slots / expected_arrivals * math.exp2(doublings))
+
+
+def task_order(
+    key: bytes, device: DeviceId, traffic: Mapping[TaskName, float], now_s: float
+) -> list[TaskName]:
+    """In which order a population's tasks may claim this device now.
+
+    Each task draws an exponential waiting time of its own rate, by the keyed hash of (task, period, device),
+    and the first to ring claims first: so shares of first claims are the weights' shares, and a task
+    that comes or goes moves no device between two others.
+
+    Args:
+        key: The server's secret.
+        device: Who asks.
+        traffic: Weights, above 0.
+        now_s: Seconds since the epoch; the order holds for ``TRAFFIC_PERIOD_S``.
+    Source:
+        Efraimidis and Spirakis 2006, weighted random sampling, doi:10.1016/j.ipl.2005.11.003.
+    """
+    period = math.floor(now_s / TRAFFIC_PERIOD_S)
+
+    def rings_at(task: TaskName) -> float:
+        number = _number(key, b"traffic", RoundId(f"{task}@{period}"), device) >> (64 - _HASH_BITS)
+        return -math.log((number + 1) * _HASH_STEP) / traffic[task]
+
+    return sorted(traffic, key=lambda task: (rings_at(task), task))
+
+
+def round_id(task: TaskName, sequence: int) -> RoundId:
+    """The id of a task's round of this number: known before the round is opened."""
+    return RoundId(f"{task}-{sequence}")
 
 
 def assignment_id(key: bytes, round_id: RoundId, device: DeviceId) -> AssignmentId:

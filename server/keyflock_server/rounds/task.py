@@ -1,8 +1,10 @@
 """A task: what changes the mathematics, written by an operator in TOML and stored with every round.
 
-    [task]         name, population, kind: train or personalize
-    [round]        goal, minimum, over_selection, deadline_s, max_rounds, min_flush_clients
-    [eligibility]  which phones, in which condition
+    [task]         name, population, kind: train or personalize, traffic
+    [round]        mode, goal, minimum, over_selection, deadline_s, on_miss, max_rounds, min_flush_clients
+    [round.auto]   within which limits over_selection and deadline_s follow what was observed
+    [eligibility]  which phones, in which condition, how often
+    [eligibility.device]  what only the phone can check (the protocol's DeviceRules)
     [pacing]       bounds of the return windows
     [training]     how phones train (the protocol's TrainingPlan)
     [codec]        how deltas become bytes (keyflock_compression.CodecSpec)
@@ -26,6 +28,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from keyflock_compression import DEFAULT_SPEC, CodecError, CodecSpec
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import (
+    DeviceRules,
     Fraction,
     HeadPlan,
     Locale,
@@ -34,6 +37,7 @@ from keyflock_server.protocol.messages import (
     TaskKind,
     TrainingPlan,
 )
+from keyflock_server.rounds.cohort import MAX_LENGTH, CohortError, parse_cohort
 
 LongSeconds = Annotated[float, Meta(gt=0.0, le=31_536_000.0)]
 LearningRate = Annotated[float, Meta(gt=0.0, le=100.0)]
@@ -41,7 +45,13 @@ LearningRate = Annotated[float, Meta(gt=0.0, le=100.0)]
 Decay = Annotated[float, Meta(ge=0.0, le=0.99999)]
 #: Nearer to 0, float32 divides zero by zero where a delta is zero.
 Epsilon = Annotated[float, Meta(ge=1e-10, le=1.0)]
+OverSelection = Annotated[float, Meta(ge=0.0, le=10.0)]
+DeadlineSeconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
 WeightingName = Literal["capped_examples", "sqrt_examples", "uniform"]
+#: ``sync``: a cohort is assigned together and its round has a deadline. ``async``: work is given out all the
+#: time, and every ``goal`` reports that come make a version (FedBuff: Nguyen et al. 2022, arXiv:2106.06639).
+RoundMode = Literal["sync", "async"]
+MissPolicy = Literal["carry", "abandon"]
 OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedamsgrad"]
 ScheduleName = Literal["constant", "cosine", "exponential"]
 Rounds = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -49,6 +59,9 @@ Rounds = Annotated[int, Meta(ge=1, le=10_000_000)]
 #: Fewer than this in a flush, and a stored partial aggregate could be one phone's update.
 MIN_FLUSH_CLIENTS: Final = 4
 
+
+#: Nguyen et al. 2022 drop nothing; a report from ten versions ago weighs 0.3 and says little.
+_STALENESS_LIMIT: Final = 10
 
 #: A phone's evidence: exact, for it is small, and of the same size whatever it says.
 _EVIDENCE_CODEC: Final = CodecSpec(codec="float32", entropy="none")
@@ -74,25 +87,48 @@ class TaskHead(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
     population: Name
     kind: TaskKind = TaskKind.TRAIN
+    #: Share of the population's devices that are offered to this task first, against the other tasks' shares.
+    traffic: Annotated[float, Meta(gt=0.0, le=1_000.0)] = 1.0
+
+
+class AutoTuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[round.auto]``: what each round takes from the rounds before it, each within [least, most].
+
+    The values in ``[round]`` are those of the first rounds; a field that is left out stays as it is there.
+    """
+
+    over_selection: tuple[OverSelection, OverSelection] | None = None
+    deadline_s: tuple[DeadlineSeconds, DeadlineSeconds] | None = None
 
 
 class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[round]``: how large, how long, how many."""
 
-    #: Reports that close the round.
+    mode: RoundMode = "sync"
+    #: Reports that close the round; of an asynchronous task, the size of the buffer.
     goal: Annotated[int, Meta(ge=1, le=100_000)]
+    #: Devices that train at once; asynchronous tasks only. Left out, the goal and the over-selection.
+    concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType = UNSET
+    #: Versions that may pass between an assignment and its report; asynchronous tasks only. Left out, 10.
+    max_staleness: Annotated[int, Meta(ge=0, le=10_000)] | UnsetType = UNSET
     #: Reports that suffice when the deadline comes; left out, four fifths of the goal.
     minimum: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     #: Share of devices assigned beyond the goal, because some drop out.
-    over_selection: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.3
-    #: From the opening of the round to its end, whatever has arrived.
-    deadline_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 600.0
+    over_selection: OverSelection = 0.3
+    #: From the opening of the round to its end, whatever has arrived; of an asynchronous task, from an
+    #: assignment to its expiry.
+    deadline_s: DeadlineSeconds = 600.0
     #: After so long without enough takers, every eligible device is taken.
     selection_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] | UnsetType = UNSET
+    #: What becomes of the reports of a round that missed its minimum: they begin the next round, if the model
+    #: has not moved meanwhile, or they are given up.
+    on_miss: MissPolicy = "carry"
     #: The task ends after so many closed rounds; left out, never.
     max_rounds: Annotated[int, Meta(ge=1)] | None = None
     #: Reports that are summed before anything is written. Below 4 a disk may hold a single phone's update.
     min_flush_clients: Annotated[int, Meta(ge=1, le=1024)] = MIN_FLUSH_CLIENTS
+    #: Left out: every round is as written here.
+    auto: AutoTuning | None = None
 
     @property
     def minimum_reports(self) -> int:
@@ -102,10 +138,29 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return self.minimum
 
     @property
+    def is_async(self) -> bool:
+        """Whether reports count whenever they arrive."""
+        return self.mode == "async"
+
+    @property
     def slots(self) -> int:
-        """Devices that are assigned in a round."""
+        """Devices that are assigned in a round, or that train at once."""
+        return self.slots_for(0)
+
+    def slots_for(self, carried: int) -> int:
+        """Devices that are assigned in a round that begins with so many reports of an earlier one."""
+        if self.is_async and self.concurrency is not UNSET:
+            return self.concurrency
         # The decimal of 0.3 is a little more than three tenths: 10 * 1.3 must be 13, never 14.
-        return math.ceil(round(self.goal * (1.0 + self.over_selection), 6))
+        wanted = max(self.goal - carried, self.min_flush_clients)
+        return math.ceil(round(wanted * (1.0 + self.over_selection), 6))
+
+    @property
+    def staleness_limit(self) -> int:
+        """Versions that may pass between an assignment and its report."""
+        if self.max_staleness is not UNSET:
+            return self.max_staleness
+        return _STALENESS_LIMIT if self.is_async else 0
 
     @property
     def selection_window_s(self) -> float:
@@ -114,7 +169,10 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[eligibility]``: rules as data, judged at check-in from what the phone says then."""
+    """``[eligibility]``: rules as data, judged at check-in from what the phone says then.
+
+    Only ``device`` is judged elsewhere: on the phone, which says no more than that it does not fit.
+    """
 
     min_examples: Annotated[int, Meta(ge=0)] = 1
     #: From a device's last contribution to its next assignment.
@@ -128,6 +186,12 @@ class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     require_unmetered: bool = False
     min_battery_ratio: Fraction = 0.0
     max_thermal_status: Annotated[int, Meta(ge=0, le=6)] = 6
+    #: Which devices, by their attributes (``rounds.cohort`` has the grammar); empty: all.
+    cohort: Annotated[str, Meta(max_length=MAX_LENGTH)] = ""
+    #: Reports of one device that this task ever counts; left out, no limit.
+    max_participations: Annotated[int, Meta(ge=1)] | None = None
+    #: Checked by the phone itself.
+    device: DeviceRules = DeviceRules()
 
 
 class Pacing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -339,6 +403,17 @@ def checked(spec: TaskSpec) -> TaskSpec:
         raise TaskError(
             f"{path} is not finite, and could not be stored. Leave the field out, or give a number."
         )
+    if not rounds.is_async and (rounds.concurrency, rounds.max_staleness) != (UNSET, UNSET):
+        raise TaskError(
+            'round.concurrency and round.max_staleness mean nothing unless round.mode is "async".'
+        )
+    if rounds.is_async and spec.kind is not TaskKind.TRAIN:
+        raise TaskError(f"round.mode: a task of kind {spec.kind} is synchronous; leave the mode out.")
+    if rounds.is_async and rounds.slots < rounds.goal:
+        raise TaskError(
+            f"round.concurrency {rounds.slots} is below round.goal {rounds.goal}: the buffer would wait for "
+            "phones that are not asked. Raise it."
+        )
     if rounds.min_flush_clients > rounds.goal:
         raise TaskError(
             f"round.goal {rounds.goal} is below round.min_flush_clients {rounds.min_flush_clients}: a disk "
@@ -355,6 +430,8 @@ def checked(spec: TaskSpec) -> TaskSpec:
         raise TaskError("eligibility.app_build_max is below eligibility.app_build_min: no phone would fit.")
     if spec.pacing.max_s < spec.pacing.min_s:
         raise TaskError("pacing.max_s is below pacing.min_s.")
+    _check_cohort(rules.cohort)
+    _check_auto(rounds)
     try:
         CodecSpec.from_wire(spec.codec)
     except CodecError as error:
@@ -382,18 +459,40 @@ def _check_optimizer(spec: TaskSpec) -> None:
             raise TaskError(f"The schedule {schedule.name} needs optimizer.schedule.{field}.")
 
 
+def _check_cohort(text: str) -> None:
+    if text:
+        try:
+            parse_cohort(text)
+        except CohortError as error:
+            raise TaskError(f"eligibility.cohort: {error}") from None
+
+
+def _check_auto(rounds: RoundPolicy) -> None:
+    for name in AutoTuning.__struct_fields__ if rounds.auto is not None else ():
+        limits, start = getattr(rounds.auto, name), getattr(rounds, name)
+        if limits is not None and not limits[0] <= start <= limits[1]:
+            raise TaskError(
+                f"round.auto.{name} is [{limits[0]:g}, {limits[1]:g}] and round.{name}, where it begins, is "
+                f"{start:g}: give [least, most] around it."
+            )
+
+
 def _check_tables(kind: TaskKind, tables: dict[str, Any]) -> None:
     foreign = [name for name in FOREIGN_TABLES[kind] if name in tables]
     if foreign:
         raise TaskError(f"[{foreign[0]}] means nothing to a task of kind {kind}; leave it out.")
     # The wire's own types take unknown fields; an operator's misspelling must not pass for a setting.
     for at, head in enumerate(tables.get("personalising", {}).get("heads", ())):
-        unknown = sorted(set(head) - set(HeadPlan.__struct_fields__))
-        if unknown:
-            raise TaskError(
-                f"personalising.heads[{at}]: unknown field `{unknown[0][:40]}`; there are "
-                f"{', '.join(HeadPlan.__struct_fields__)}."
-            )
+        _check_fields(f"personalising.heads[{at}]", head, HeadPlan)
+    _check_fields("eligibility.device", tables.get("eligibility", {}).get("device", {}), DeviceRules)
+
+
+def _check_fields(path: str, table: dict[str, Any], kind: type[Struct]) -> None:
+    unknown = sorted(set(table) - set(kind.__struct_fields__))
+    if unknown:
+        raise TaskError(
+            f"{path}: unknown field `{unknown[0][:40]}`; there are {', '.join(kind.__struct_fields__)}."
+        )
 
 
 def _in_operators_words(message: str) -> str:

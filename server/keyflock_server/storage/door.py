@@ -3,9 +3,9 @@
 Every method is one transaction: all of it happened when it returns, none of it when it raises.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self, TypedDict
 
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -17,12 +17,18 @@ from keyflock_server.protocol.identifiers import (
     UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.rounds.round import Carried, Event, Summarised
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import (
     AssignmentRecord,
+    AssignmentState,
     CountedReport,
     DeviceRecord,
     HeadRecord,
+    LeaseRecord,
+    PartialRecord,
     PopulationRecord,
     RoundRecord,
     TaskRecord,
@@ -38,11 +44,43 @@ class AlreadyExists(Exception):
 
 
 class Superseded(Exception):
-    """The row is not the one that the writer believed to replace."""
+    """The row is not the one that the writer believed to change; nothing was changed."""
+
+
+class NotOpen(Exception):
+    """Reports have no open assignment: another process has counted them, or they were given back.
+
+    Args:
+        rows: Their assignments as they are; one that is not there has no row.
+        missing: Ids of all of them.
+    """
+
+    def __init__(self, rows: Collection[AssignmentRecord], missing: Collection[AssignmentId]) -> None:
+        super().__init__(f"{len(missing)} reports have no open assignment")
+        self.rows = tuple(rows)
+        self.missing = frozenset(missing)
+
+    @classmethod
+    def among(cls, reported: Collection[AssignmentId], rows: Collection[AssignmentRecord]) -> Self | None:
+        """What is wrong with a flush of these reports, given their assignments; None: nothing."""
+        missing = set(reported) - {row.id for row in rows if row.state is AssignmentState.ASSIGNED}
+        return cls([row for row in rows if row.id in missing], missing) if missing else None
 
 
 #: Gives now, aware UTC.
 Clock = Callable[[], datetime]
+
+
+class Changes(TypedDict, total=False):
+    """Columns of a round that are not its state."""
+
+    aggregate_key: str | None
+    stepped_from: ModelVersion | None
+    checkpoint_key: str | None
+    download_key: str | None
+    state_key: str | None
+    average_key: str | None
+    released_key: str | None
 
 
 class PopulationTable(Protocol):
@@ -90,7 +128,11 @@ class TaskTable(Protocol):
 
 
 class RoundTable(Protocol):
-    """Rounds and their assignments."""
+    """Rounds, their assignments and their partial aggregates.
+
+    Whoever changes a round says what happened, not how the row looks afterwards: the row is read, advanced by
+    the table of ``rounds.round`` and written in one transaction, so that several processes may do it at once.
+    """
 
     async def add(self, record: RoundRecord) -> None:
         """A new round; raises AlreadyExists when another process has opened it."""
@@ -104,34 +146,93 @@ class RoundTable(Protocol):
         """A task's rounds, by sequence."""
         ...
 
+    async def tally(self, task: TaskName) -> tuple[int, int]:
+        """A task's rounds so far, and how many of them came to a result and are closed."""
+        ...
+
     async def unfinished(self) -> list[RoundRecord]:
-        """Rounds that are not in a final phase."""
+        """Rounds that are not in a final phase, oldest first."""
         ...
 
-    async def save(self, record: RoundRecord) -> None:
-        """The round as it stands now."""
+    async def advance(self, round_id: RoundId, event: Event, at: datetime, changes: Changes) -> RoundRecord:
+        """The round after the event, its other columns changed too.
+
+        Raises:
+            Superseded: the event does not happen to the round as it stands now; nothing was changed.
+        """
         ...
 
-    async def assign(self, record: RoundRecord, assignment: AssignmentRecord) -> None:
-        """The round with one slot more taken, and by whom; raises AlreadyExists."""
+    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
+        """The round with one slot more taken, and by whom.
+
+        Raises:
+            AlreadyExists: the device is in the round.
+            Superseded: no slot is left, or the round takes nobody any more.
+        """
         ...
 
-    async def fail(self, record: RoundRecord, assignment: AssignmentId, session_shape: str) -> None:
-        """The round with one assignment given back."""
+    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
+        """The assignment given back, and the round with it while it collects.
+
+        Raises:
+            Superseded: the assignment is counted, or given back already.
+        """
         ...
 
     async def commit_flush(
-        self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
-    ) -> None:
-        """The round with its new partial aggregate, and the reports that are in it: both or neither."""
+        self, partial: PartialRecord, reports: Sequence[CountedReport], at: datetime
+    ) -> RoundRecord:
+        """The process's new partial aggregate, and the reports that are new in it: both or neither.
+
+        Raises:
+            Superseded: the round takes no reports any more.
+            NotOpen: some of the reports have no open assignment (any more); it names them.
+        """
         ...
 
-    async def publish(self, record: RoundRecord, version: VersionRecord, optimizer_state_key: str) -> None:
-        """The round's new version, as the population's newest, and the task's optimiser state with it."""
+    async def partials(self, round_id: RoundId) -> list[PartialRecord]:
+        """The round's partial aggregates, by replica."""
         ...
 
-    async def publish_personalisation(self, record: RoundRecord, personalisation_json: bytes | None) -> None:
-        """The round's end, and what its population is personalised with from now on; None leaves that."""
+    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+        """The round ended, and the next one opened with its partial aggregates.
+
+        Returns:
+            The next round.
+        Raises:
+            Superseded: the round, or its model, has moved on.
+        """
+        ...
+
+    async def publish(
+        self, round_id: RoundId, version: VersionRecord, optimizer_state_key: str, at: datetime
+    ) -> RoundRecord:
+        """The round's new version, as the population's newest, and the task's optimiser state with it.
+
+        Raises:
+            Superseded: the round has moved on, or the version's parent is not the newest.
+        """
+        ...
+
+    async def publish_personalisation(
+        self,
+        round_id: RoundId,
+        event: Summarised,
+        before: bytes | None,
+        after: bytes | None,
+        at: datetime,
+    ) -> RoundRecord:
+        """The round's end, and what its population is personalised with from now on.
+
+        Args:
+            round_id: The round.
+            event: What it found.
+            before: What the population was believed to be personalised with.
+            after: What it is from now on; None leaves it.
+            at: When.
+        Raises:
+            Superseded: the round has moved on, or the population is personalised with something else.
+        """
         ...
 
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
@@ -142,8 +243,32 @@ class RoundTable(Protocol):
         """One device's assignment in the round."""
         ...
 
-    async def purge_forgotten(self, round_id: RoundId) -> None:
-        """Delete the assignments of devices that are no longer enrolled."""
+    async def outstanding(self, task: TaskName, since: datetime) -> int:
+        """Assignments of a task made since then that nothing has come of yet."""
+        ...
+
+    async def outstanding_of(
+        self, task: TaskName, device: DeviceId, since: datetime
+    ) -> AssignmentRecord | None:
+        """A device's newest assignment of a task made since then that nothing has come of yet."""
+        ...
+
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        """What became of the task's last rounds that closed or were abandoned.
+
+        Args:
+            task: Whose.
+            rounds: At most so many, the latest.
+            assignments: At most so many of theirs, of the latest rounds first.
+        """
+        ...
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        """Reports of this device that the task has counted."""
+        ...
+
+    async def clear_up(self, round_id: RoundId) -> None:
+        """Delete the round's partial aggregates' rows, and the assignments of devices that are forgotten."""
         ...
 
     async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
@@ -154,6 +279,26 @@ class RoundTable(Protocol):
         self, task: TaskName, round_id: RoundId | None = None
     ) -> dict[RoundId, dict[str, int]]:
         """What was said of the reports to the task's rounds, or one of them; silent ones are left out."""
+        ...
+
+
+class LeaseTable(Protocol):
+    """Leases. They save work; that nothing is done twice is the round table's business."""
+
+    async def acquire(self, name: str, holder: str, ttl_s: float, now: datetime) -> LeaseRecord:
+        """Take the lease, or renew it, if nobody else holds it.
+
+        Returns:
+            The lease as it is now: of whoever holds it.
+        """
+        ...
+
+    async def release(self, name: str, holder: str) -> None:
+        """Let another have it at once; nothing happens if it is not held."""
+        ...
+
+    async def held(self, prefix: str, now: datetime) -> list[LeaseRecord]:
+        """The leases of such names that have not expired, by name."""
         ...
 
 
@@ -169,9 +314,19 @@ class DeviceTable(Protocol):
         ...
 
     async def seen(
-        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+        self,
+        device: DeviceId,
+        app_build: int,
+        locale: str,
+        at: datetime,
+        user: UserId | None = None,
+        *,
+        tier: int | None = None,
+        tags: tuple[str, ...] | None = None,
     ) -> bool:
-        """The device has checked in, or refreshed its token (then perhaps naming its user).
+        """The device has checked in, or refreshed its token (then saying its attributes, perhaps its user).
+
+        What is None stays as it was.
 
         Returns:
             Whether it is enrolled; one that was forgotten does not come back.
@@ -184,6 +339,12 @@ class DeviceTable(Protocol):
 
     async def count(self, population: PopulationName) -> int:
         """Devices enrolled in a population."""
+        ...
+
+    async def page(
+        self, population: PopulationName, after: DeviceId | None, limit: int
+    ) -> list[DeviceRecord]:
+        """Some devices of a population, by id, from the one that follows ``after``."""
         ...
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
@@ -261,6 +422,22 @@ class HeadTable(Protocol):
         ...
 
 
+class ArrivalTable(Protocol):
+    """Check-ins by task and hour, over all phones."""
+
+    async def add(self, counts: Sequence[ArrivalCount]) -> None:
+        """So many more, on top of what any process has counted."""
+        ...
+
+    async def since(self, task: TaskName, hour: int) -> list[ArrivalCount]:
+        """The task's counts from this hour on, oldest first."""
+        ...
+
+    async def prune(self, hour: int) -> None:
+        """Delete all counts before this hour."""
+        ...
+
+
 class Store(Protocol):
     """All tables."""
 
@@ -269,6 +446,8 @@ class Store(Protocol):
     rounds: RoundTable
     devices: DeviceTable
     heads: HeadTable
+    leases: LeaseTable
+    arrivals: ArrivalTable
 
     async def open(self) -> None:
         """Ready for use; raises StorageError."""

@@ -2,10 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from keyflock_server.protocol.identifiers import (
-    AssignmentId,
     DeviceId,
     ModelVersion,
     PopulationName,
@@ -14,11 +13,29 @@ from keyflock_server.protocol.identifiers import (
     UserId,
 )
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.rounds.round import (
+    Assigned,
+    Carried,
+    Counted,
+    Event,
+    Failed,
+    IllegalEvent,
+    Phase,
+    Published,
+    Summarised,
+    advance,
+)
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.door import (
     AlreadyExists,
+    ArrivalTable,
+    Changes,
     DeviceTable,
     HeadTable,
+    LeaseTable,
+    NotOpen,
     PopulationTable,
     RoundTable,
     StorageError,
@@ -31,9 +48,13 @@ from keyflock_server.storage.records import (
     CountedReport,
     DeviceRecord,
     HeadRecord,
+    LeaseRecord,
+    PartialRecord,
+    PastAssignment,
     PopulationRecord,
     RoundRecord,
     TaskRecord,
+    history_from,
 )
 
 
@@ -46,6 +67,9 @@ class _Rows:
         self.devices: dict[DeviceId, DeviceRecord] = {}
         self.assignments: dict[tuple[RoundId, DeviceId], AssignmentRecord] = {}
         self.heads: dict[tuple[PopulationName, str], HeadRecord] = {}
+        self.partials: dict[tuple[RoundId, str], PartialRecord] = {}
+        self.leases: dict[str, LeaseRecord] = {}
+        self.arrivals: dict[tuple[TaskName, int], ArrivalCount] = {}
         self.verdicts: dict[RoundId, dict[str, int]] = {}
 
 
@@ -59,6 +83,8 @@ class MemoryStore:
         self.rounds: RoundTable = _Rounds(rows)
         self.devices: DeviceTable = _Devices(rows)
         self.heads: HeadTable = _Heads(rows)
+        self.leases: LeaseTable = _Leases(rows)
+        self.arrivals: ArrivalTable = _Arrivals(rows)
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -152,63 +178,120 @@ class _Rounds:
         mine = [record for record in self._rows.rounds.values() if record.round.task == task]
         return sorted(mine, key=lambda record: record.round.sequence)
 
+    async def tally(self, task: TaskName) -> tuple[int, int]:
+        mine = [record.round for record in await self.of_task(task)]
+        return max((one.sequence for one in mine), default=0), sum(one.phase is Phase.CLOSED for one in mine)
+
     async def unfinished(self) -> list[RoundRecord]:
-        return [record for record in self._rows.rounds.values() if not record.round.is_over]
+        mine = [record for record in self._rows.rounds.values() if not record.round.is_over]
+        return sorted(mine, key=lambda record: record.round.opened_at)
 
-    async def save(self, record: RoundRecord) -> None:
-        self._rows.rounds[record.round.id] = record
+    async def advance(self, round_id: RoundId, event: Event, at: datetime, changes: Changes) -> RoundRecord:
+        after = replace(self._advanced(round_id, event, at), **changes)
+        self._rows.rounds[round_id] = after
+        return after
 
-    async def assign(self, record: RoundRecord, assignment: AssignmentRecord) -> None:
+    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
         key = (assignment.round_id, assignment.device)
+        after = self._advanced(assignment.round_id, Assigned(), assignment.assigned_at)
         if key in self._rows.assignments:
             raise AlreadyExists(assignment.id)
         self._rows.assignments[key] = assignment
-        await self.save(record)
+        self._rows.rounds[assignment.round_id] = after
+        return after
 
-    async def fail(self, record: RoundRecord, assignment: AssignmentId, session_shape: str) -> None:
-        for key, row in self._rows.assignments.items():
-            if row.round_id == record.round.id and row.id == assignment:
-                failed = replace(row, state=AssignmentState.FAILED, session_shape=session_shape)
-                self._rows.assignments[key] = failed
-        await self.save(record)
+    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
+        key = (assignment.round_id, assignment.device)
+        row, record = self._rows.assignments.get(key), self._rows.rounds[assignment.round_id]
+        if row is None or row.state is not AssignmentState.ASSIGNED:
+            raise Superseded(assignment.id)
+        after = record
+        if record.round.phase is Phase.COLLECTING:
+            after = self._advanced(assignment.round_id, Failed(), at)
+        self._rows.assignments[key] = replace(row, state=AssignmentState.FAILED, session_shape=session_shape)
+        self._rows.rounds[assignment.round_id] = after
+        return after
 
     async def commit_flush(
-        self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
-    ) -> None:
-        found = [self._rows.assignments.get((record.round.id, report.device)) for report in reports]
-        if any(row is None or row.state is AssignmentState.FAILED for row in found):
-            raise StorageError(f"Round {record.round.id}: a report has no open assignment to count for.")
-        for report in reports:
-            key = (record.round.id, report.device)
+        self, partial: PartialRecord, reports: Sequence[CountedReport], at: datetime
+    ) -> RoundRecord:
+        counted = Counted(len(reports), sum(report.weight for report in reports))
+        keys = [(report.round_id, report.device) for report in reports]
+        rows = [self._rows.assignments[key] for key in keys if key in self._rows.assignments]
+        if not_open := NotOpen.among([report.id for report in reports], rows):
+            raise not_open
+        after = self._advanced(partial.round_id, counted, at)
+        for key, report in zip(keys, reports, strict=True):
             self._rows.assignments[key] = replace(
                 self._rows.assignments[key],
                 state=AssignmentState.COUNTED,
                 report_digest=report.report_digest,
                 weight=report.weight,
                 session_shape=report.session_shape,
+                counted_in=partial.round_id,
+                counted_at=at,
             )
             if report.device in self._rows.devices:
                 device = self._rows.devices[report.device]
-                self._rows.devices[report.device] = replace(device, last_contributed_at=contributed_at)
-        await self.save(record)
+                self._rows.devices[report.device] = replace(device, last_contributed_at=at)
+        self._rows.partials[partial.round_id, partial.replica] = partial
+        self._rows.rounds[partial.round_id] = after
+        return after
 
-    async def publish(self, record: RoundRecord, version: VersionRecord, optimizer_state_key: str) -> None:
-        name, task = version.population, record.round.task
+    async def partials(self, round_id: RoundId) -> list[PartialRecord]:
+        mine = [row for row in self._rows.partials.values() if row.round_id == round_id]
+        return sorted(mine, key=lambda row: row.replica)
+
+    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+        ended = self._advanced(before, event, after.round.opened_at)
+        newest = self._rows.populations[after.round.population].latest_version
+        if newest != ended.round.base_version:
+            raise Superseded(before)
+        begun = replace(after.round, carried=ended.round.reports, weight=ended.round.weight)
+        try:
+            await self.add(replace(after, round=begun))
+        except AlreadyExists:
+            raise Superseded(before) from None
+        self._rows.rounds[before] = ended
+        for row in await self.partials(before):
+            del self._rows.partials[before, row.replica]
+            moved = replace(row, round_id=begun.id, replica=f"{before}/{row.replica}")
+            self._rows.partials[begun.id, moved.replica] = moved
+        return replace(after, round=begun)
+
+    async def publish(
+        self, round_id: RoundId, version: VersionRecord, optimizer_state_key: str, at: datetime
+    ) -> RoundRecord:
+        after = self._advanced(round_id, Published(version.version), at)
+        name, task = version.population, after.round.task
+        if self._rows.populations[name].latest_version != version.parent:
+            raise Superseded(round_id)
         self._rows.versions[name, version.version] = version
         newest = replace(
-            self._rows.populations[name], latest_version=version.version, average_key=record.average_key
+            self._rows.populations[name], latest_version=version.version, average_key=after.average_key
         )
         self._rows.populations[name] = newest
         self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
-        await self.save(record)
+        self._rows.rounds[round_id] = after
+        return after
 
-    async def publish_personalisation(self, record: RoundRecord, personalisation_json: bytes | None) -> None:
-        name = record.round.population
-        if personalisation_json is not None:
-            self._rows.populations[name] = replace(
-                self._rows.populations[name], personalisation_json=personalisation_json
-            )
-        await self.save(record)
+    async def publish_personalisation(
+        self,
+        round_id: RoundId,
+        event: Summarised,
+        before: bytes | None,
+        after: bytes | None,
+        at: datetime,
+    ) -> RoundRecord:
+        ended = self._advanced(round_id, event, at)
+        name = ended.round.population
+        if after is not None:
+            population = self._rows.populations[name]
+            if population.personalisation_json != before:
+                raise Superseded(round_id)
+            self._rows.populations[name] = replace(population, personalisation_json=after)
+        self._rows.rounds[round_id] = ended
+        return ended
 
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
         return [row for row in self._rows.assignments.values() if row.round_id == round_id]
@@ -216,10 +299,42 @@ class _Rounds:
     async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
         return self._rows.assignments.get((round_id, device))
 
-    async def purge_forgotten(self, round_id: RoundId) -> None:
-        for key in list(self._rows.assignments):
-            if key[0] == round_id and key[1] not in self._rows.devices:
-                del self._rows.assignments[key]
+    async def outstanding(self, task: TaskName, since: datetime) -> int:
+        return len(self._outstanding(task, since))
+
+    async def outstanding_of(
+        self, task: TaskName, device: DeviceId, since: datetime
+    ) -> AssignmentRecord | None:
+        mine = [row for row in self._outstanding(task, since) if row.device == device]
+        return max(mine, key=lambda row: row.assigned_at, default=None)
+
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        missed = (Phase.CARRIED, Phase.ABANDONED)
+        telling = (Phase.PUBLISHED, Phase.CLOSED, *missed)
+        ended = [one.round for one in reversed(await self.of_task(task)) if one.round.phase in telling]
+        past: list[PastAssignment] = []
+        for current in ended[:rounds]:
+            for row in sorted(await self.assignments(current.id), key=lambda one: one.device):
+                if current.closed_at is not None and len(past) < assignments:
+                    past.append(
+                        PastAssignment(
+                            row.state, current.opened_at, current.closed_at, row.assigned_at, row.counted_at
+                        )
+                    )
+        durations = [
+            (current.opened_at, current.closed_at)
+            for current in ended[:rounds]
+            if current.closed_at is not None and current.phase not in missed
+        ]
+        return history_from(durations, past)
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        return sum(
+            row.device == device
+            and row.state is AssignmentState.COUNTED
+            and self._rows.rounds[row.round_id].round.task == task
+            for row in self._rows.assignments.values()
+        )
 
     async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
         for round_id, more in counts.items():
@@ -233,6 +348,59 @@ class _Rounds:
         mine = {record.round.id for record in self._rows.rounds.values() if record.round.task == task}
         wanted = mine if round_id is None else mine & {round_id}
         return {one: dict(found) for one, found in self._rows.verdicts.items() if one in wanted}
+
+    async def clear_up(self, round_id: RoundId) -> None:
+        for key in list(self._rows.assignments):
+            if key[0] == round_id and key[1] not in self._rows.devices:
+                del self._rows.assignments[key]
+        for row in await self.partials(round_id):
+            del self._rows.partials[round_id, row.replica]
+
+    def _outstanding(self, task: TaskName, since: datetime) -> list[AssignmentRecord]:
+        return [
+            row
+            for row in self._rows.assignments.values()
+            if row.state is AssignmentState.ASSIGNED
+            and row.assigned_at > since
+            and self._rows.rounds[row.round_id].round.task == task
+        ]
+
+    def _advanced(self, round_id: RoundId, event: Event, at: datetime) -> RoundRecord:
+        record = self._rows.rounds.get(round_id)
+        if record is None:
+            raise Superseded(round_id)
+        try:
+            return replace(record, round=advance(record.round, event, at))
+        except IllegalEvent as error:
+            raise Superseded(f"{round_id}: {error}") from None
+
+
+class _Leases:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def acquire(self, name: str, holder: str, ttl_s: float, now: datetime) -> LeaseRecord:
+        before = self._rows.leases.get(name)
+        expires_at = now + timedelta(seconds=ttl_s)
+        if before is None:
+            after = LeaseRecord(name=name, holder=holder, epoch=1, expires_at=expires_at)
+        elif before.holder == holder:
+            after = replace(before, expires_at=expires_at)
+        elif before.expires_at <= now or not before.holder:
+            after = replace(before, holder=holder, epoch=before.epoch + 1, expires_at=expires_at)
+        else:
+            after = before
+        self._rows.leases[name] = after
+        return after
+
+    async def release(self, name: str, holder: str) -> None:
+        before = self._rows.leases.get(name)
+        if before is not None and before.holder == holder:
+            self._rows.leases[name] = replace(before, holder="")
+
+    async def held(self, prefix: str, now: datetime) -> list[LeaseRecord]:
+        rows = (self._rows.leases[name] for name in sorted(self._rows.leases) if name.startswith(prefix))
+        return [row for row in rows if row.holder and row.expires_at > now]
 
 
 class _Devices:
@@ -248,13 +416,27 @@ class _Devices:
         return self._rows.devices.get(device)
 
     async def seen(
-        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+        self,
+        device: DeviceId,
+        app_build: int,
+        locale: str,
+        at: datetime,
+        user: UserId | None = None,
+        *,
+        tier: int | None = None,
+        tags: tuple[str, ...] | None = None,
     ) -> bool:
         before = self._rows.devices.get(device)
         if before is None:
             return False
         self._rows.devices[device] = replace(
-            before, app_build=app_build, locale=locale, last_seen_at=at, user=user or before.user
+            before,
+            app_build=app_build,
+            locale=locale,
+            last_seen_at=at,
+            user=user or before.user,
+            tier=before.tier if tier is None else tier,
+            tags=before.tags if tags is None else tags,
         )
         return True
 
@@ -264,6 +446,16 @@ class _Devices:
 
     async def count(self, population: PopulationName) -> int:
         return sum(device.population == population for device in self._rows.devices.values())
+
+    async def page(
+        self, population: PopulationName, after: DeviceId | None, limit: int
+    ) -> list[DeviceRecord]:
+        mine = sorted(
+            device.id
+            for device in self._rows.devices.values()
+            if device.population == population and (after is None or device.id > after)
+        )
+        return [self._rows.devices[device] for device in mine[:limit]]
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
         """All devices that named this user."""
@@ -351,3 +543,32 @@ class _Heads:
         key = record.population, record.owner
         if key in self._rows.heads and self._rows.heads[key].sealed == before:
             self._rows.heads[key] = replace(self._rows.heads[key], key_id=record.key_id, sealed=record.sealed)
+
+
+class _Arrivals:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def add(self, counts: Sequence[ArrivalCount]) -> None:
+        """So many more."""
+        for count in counts:
+            there = self._rows.arrivals.get((count.task, count.hour))
+            self._rows.arrivals[count.task, count.hour] = (
+                count
+                if there is None
+                else replace(
+                    there,
+                    check_ins=there.check_ins + count.check_ins,
+                    eligible=there.eligible + count.eligible,
+                )
+            )
+
+    async def since(self, task: TaskName, hour: int) -> list[ArrivalCount]:
+        """The task's counts from this hour on."""
+        mine = [one for one in self._rows.arrivals.values() if one.task == task and one.hour >= hour]
+        return sorted(mine, key=lambda one: one.hour)
+
+    async def prune(self, hour: int) -> None:
+        """Delete all counts before this hour."""
+        for key in [key for key in self._rows.arrivals if key[1] < hour]:
+            del self._rows.arrivals[key]

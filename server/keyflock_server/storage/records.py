@@ -1,5 +1,6 @@
 """The rows, as immutable values. What a row means is said here; how it is stored, in ``tables``."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,7 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,9 @@ class RoundRecord:
     """A round, and where its intermediate results lie in the blob store."""
 
     round: Round
-    partial_key: str | None = None
     aggregate_key: str | None = None
+    #: The version that the step began with, once it is done: its result is the next one.
+    stepped_from: ModelVersion | None = None
     #: The next version's master checkpoint, download and optimiser state, once the step is done.
     checkpoint_key: str | None = None
     download_key: str | None = None
@@ -67,9 +70,8 @@ class RoundRecord:
 
     @property
     def blob_keys(self) -> tuple[str, ...]:
-        """All keys that this row points to."""
+        """All keys that this row itself points to; its partial aggregates have rows of their own."""
         keys = (
-            self.partial_key,
             self.aggregate_key,
             self.checkpoint_key,
             self.download_key,
@@ -78,6 +80,29 @@ class RoundRecord:
             self.released_key,
         )
         return tuple(key for key in keys if key is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialRecord:
+    """What one process has summed for a round so far; nobody else writes this row."""
+
+    round_id: RoundId
+    #: The process; of a carried partial, the round and process that it came from.
+    replica: str
+    key: str
+    count: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """Who may do something until when."""
+
+    name: str
+    holder: str
+    #: Grows whenever the holder changes.
+    epoch: int
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +117,10 @@ class DeviceRecord:
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
+    #: 0 unknown, 1 low, 2 mid, 3 high.
+    tier: int = 0
+    #: Groups that the app put it in, sorted.
+    tags: tuple[str, ...] = ()
     #: ``rounds.standing.Standing`` as JSON; None for a device of which nothing was refused.
     standing_json: bytes | None = None
     #: Kept out until then; None, or in the past: it is not.
@@ -134,13 +163,57 @@ class AssignmentRecord:
     report_digest: bytes | None = None
     weight: float = 0.0
     session_shape: str = ""
+    #: The round whose aggregate it is in; None before. Of a synchronous task, its own.
+    counted_in: RoundId | None = None
+    #: When its report was committed; None before.
+    counted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedReport:
     """What a flush writes down of one report: that it is in the sum, never what was in it."""
 
+    id: AssignmentId
+    #: The round that it was assigned in.
+    round_id: RoundId
     device: DeviceId
     report_digest: bytes
     weight: float
     session_shape: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastAssignment:
+    """One assignment of a round that has ended, without its device."""
+
+    state: AssignmentState
+    opened_at: datetime
+    closed_at: datetime
+    assigned_at: datetime
+    counted_at: datetime | None
+
+    def outcome(self) -> Outcome:
+        """What became of it, as far as its round saw."""
+        until = self.counted_at if self.counted_at is not None else self.closed_at
+        return Outcome(
+            _FATES[self.state],
+            (self.assigned_at - self.opened_at).total_seconds(),
+            (until - self.assigned_at).total_seconds(),
+        )
+
+
+_FATES = {
+    AssignmentState.COUNTED: Fate.REPORTED,
+    AssignmentState.FAILED: Fate.FAILED,
+    AssignmentState.ASSIGNED: Fate.CENSORED,
+}
+
+
+def history_from(
+    durations: Iterable[tuple[datetime, datetime]], past: Iterable[PastAssignment]
+) -> RoundHistory:
+    """What ``rounds.tuning`` makes of rows: from opening to end, and what became of each assignment."""
+    return RoundHistory(
+        tuple((closed_at - opened_at).total_seconds() for opened_at, closed_at in durations),
+        tuple(one.outcome() for one in past),
+    )

@@ -43,6 +43,21 @@ class Instant(TypeDecorator[datetime]):
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
+class Words(TypeDecorator[tuple[str, ...]]):
+    """A few words without spaces in them, in their order."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """One string."""
+        return None if value is None else " ".join(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
+        """The words."""
+        return None if value is None else tuple(value.split())
+
+
 schema_version: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 populations: Final = Table(
@@ -100,13 +115,14 @@ rounds: Final = Table(
     Column("assigned", Integer, nullable=False),
     Column("counted", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
+    Column("carried", Integer, nullable=False, server_default="0"),
     Column("weight", Float, nullable=False),
     Column("closed_at", Instant),
     Column("result_version", Integer),
     Column("detail", Text, nullable=False),
     Column("figures_json", Text, nullable=False),
-    Column("partial_key", String(255)),
     Column("aggregate_key", String(255)),
+    Column("stepped_from", Integer),
     Column("checkpoint_key", String(255)),
     Column("download_key", String(255)),
     Column("state_key", String(255)),
@@ -127,6 +143,8 @@ devices: Final = Table(
     Column("enrolled_at", Instant, nullable=False),
     Column("last_seen_at", Instant, nullable=False),
     Column("last_contributed_at", Instant),
+    Column("tier", Integer, nullable=False, server_default="0"),
+    Column("tags", Words(527), nullable=False, server_default=""),
     Column("standing_json", LargeBinary),
     Column("quarantined_until", Instant),
     Index("devices_by_user", "population", "user"),
@@ -157,7 +175,39 @@ assignments: Final = Table(
     Column("report_digest", LargeBinary),
     Column("weight", Float, nullable=False),
     Column("session_shape", String(32), nullable=False),
+    Column("counted_in", String(96)),
+    Column("counted_at", Instant),
     Index("assignments_by_device", "device"),
+)
+
+partials: Final = Table(
+    "partials",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("replica", String(160), primary_key=True),
+    Column("key", String(255), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("weight", Float, nullable=False),
+)
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)
+
+#: Check-ins by the hour, over all phones.
+arrivals: Final = Table(
+    "arrivals",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    #: Since the epoch.
+    Column("hour", Integer, primary_key=True),
+    Column("check_ins", Integer, nullable=False),
+    Column("eligible", Integer, nullable=False),
 )
 
 #: What was said of a round's reports. Changed by increments alone: replicas never overwrite each other.

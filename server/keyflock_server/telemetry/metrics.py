@@ -144,6 +144,11 @@ class Metrics:
             "Micro-batches that could not be committed and were tried again.",
             registry=self.registry,
         )
+        self.store_failures = Counter(
+            "keyflock_store_failures",
+            "Passes that could not read the store and were tried again.",
+            registry=self.registry,
+        )
         self.task_failures = Counter(
             "keyflock_task_failures",
             "Passes in which a task's round could not go on, by task.",

@@ -31,6 +31,11 @@ class Observation:
         self._metrics.task_failures.labels(task).inc()
         _log.error("task stuck", task=task, exc_info=error)
 
+    def store_unreachable(self, error: Exception) -> None:
+        """A pass could not read the store; it is tried again at the next."""
+        self._metrics.store_failures.inc()
+        _log.error("store unreachable", exc_info=error)
+
     def verdict(self, task: TaskName, verdict: str, count: int) -> None:
         """Something was said of a report: it was refused, or clipped."""
         self._metrics.report_verdicts.labels(verdict).inc(count)

@@ -21,6 +21,7 @@ from keyflock_server.http.probes import Probes
 from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator import (
+    CohortPreview,
     Devices,
     DeviceView,
     PopulationView,
@@ -34,6 +35,9 @@ from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 POPULATION = PopulationView(name="en-US", model_version=0, parameter_count=12, vocabulary_size=3, devices=0)
+PREVIEW = CohortPreview(
+    population="en-US", cohort="tier >= 2", enrolled=10, matching=4, active=6, active_matching=3
+)
 TASK = TaskView(
     name="next-word",
     population="en-US",
@@ -93,6 +97,10 @@ class ScriptedOperations:
     async def populations(self) -> list[PopulationView]:
         self.note("populations", None)
         return [POPULATION]
+
+    async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
+        self.note("preview_cohort", (population, expression))
+        return PREVIEW
 
     async def create_task(self, spec: TaskSpec) -> TaskView:
         self.note("create_task", spec)

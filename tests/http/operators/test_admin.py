@@ -53,7 +53,7 @@ async def test_only_the_admin_token_opens_a_call(
 
 
 @with_body
-@pytest.mark.parametrize("content_type", [None, "application/xml", "text/plain"])
+@pytest.mark.parametrize("content_type", [None, "application/msgpack", "text/plain"])
 async def test_a_body_of_another_type_is_not_taken(
     office: Office, call: OperatorCall, content_type: str | None
 ) -> None:

@@ -13,7 +13,7 @@ from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, repo
 from keyflock_compression import decode_weights
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.messages import Assignment, ModelWeights
-from keyflock_server.protocol.problems import Refused
+from keyflock_server.protocol.problems import ProblemCode, Refused
 
 #: More than the writes of one round.
 WRITES_OF_A_ROUND = 30
@@ -70,7 +70,7 @@ async def test_a_training_assignment_names_the_weights_that_were_stepped(town: T
     assignment = await town.check_in(await town.enrol())
 
     assert isinstance(assignment, Assignment)
-    assert assignment.weights is ModelWeights.TRAINING
+    assert assignment.personalising is None
     assert assignment.model_digest == (await town.coordinator.model(POPULATION, 1)).digest
 
 
@@ -154,5 +154,18 @@ async def test_a_round_that_personalises_has_its_phones_fit_the_weights_that_key
 
     assert isinstance(assignment, Assignment)
     release = await town.coordinator.release(POPULATION)
-    assert (assignment.model_version, assignment.weights) == (1, ModelWeights.RELEASED)
+    assert assignment.model_version == 1
+    assert assignment.personalising is not None
+    assert assignment.personalising.weights is ModelWeights.RELEASED
     assert assignment.model_digest == release.model_digest
+
+
+async def test_tasks_that_step_one_model_agree_on_what_keyboards_serve(town: Town) -> None:
+    await town.task(release=AVERAGED)
+
+    with pytest.raises(Refused) as refused:
+        await town.task(name="other", release="ema_decay = 0.9")
+    await town.task(name="agrees", release=AVERAGED)
+
+    assert refused.value.code is ProblemCode.CONFLICT
+    assert "release.ema_decay" in refused.value.detail

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, report
+from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, report, task_spec
 
 from keyflock_compression import CodecSpec
 from keyflock_server.coordinator import Coordinator
@@ -154,7 +154,7 @@ async def test_at_the_deadline_a_round_closes_with_its_minimum_and_drops_who_was
 
 
 async def test_a_round_that_misses_its_minimum_is_abandoned_and_says_so(town: Town) -> None:
-    await town.task(round="goal = 12\nminimum = 8\ndeadline_s = 100.0")
+    await town.task(round='goal = 12\nminimum = 8\ndeadline_s = 100.0\non_miss = "abandon"')
     claims = await cohort(town, 12)
     await send_all(town, claims[:5], *[1.0] * 5)
     town.pass_time(101)
@@ -166,6 +166,44 @@ async def test_a_round_that_misses_its_minimum_is_abandoned_and_says_so(town: To
     assert abandoned.detail == "4 reports by the deadline; the minimum was 8."
     assert (following.phase, following.model_version) == ("collecting", 0)
     assert [key async for key in town.blobs.list_keys() if key.startswith("partials/")] == []
+
+
+async def test_a_round_that_misses_its_minimum_begins_the_next_one_with_its_reports(town: Town) -> None:
+    await town.task(round="goal = 12\nminimum = 8\ndeadline_s = 100.0\nmax_rounds = 1")
+    await send_all(town, (await cohort(town, 12))[:5], *[8.0] * 5)
+    town.pass_time(101)
+
+    await town.coordinator.tick()
+    (missed, following) = await town.coordinator.rounds(TaskName("t"))
+    await send_all(town, await cohort(town, 8), *[2.0] * 8)
+    await town.coordinator.tick()
+
+    assert (missed.phase, missed.counted, missed.detail) == (
+        "carried",
+        4,
+        "4 reports by the deadline; the minimum was 8.",
+    )
+    assert (following.phase, following.carried, following.counted) == ("collecting", 4, 0)
+    (_, closed) = await town.coordinator.rounds(TaskName("t"))
+    assert (closed.phase, closed.carried, closed.counted, closed.weight) == ("closed", 4, 8, 12.0)
+    np.testing.assert_array_equal(await town.model(1), constant(-4.0))
+    assert [key async for key in town.blobs.list_keys() if key.startswith("partials/")] == []
+
+
+async def test_what_a_missed_round_brought_is_given_up_once_the_model_has_moved(town: Town) -> None:
+    await town.task(round="goal = 12\nminimum = 8\ndeadline_s = 100.0")
+    await send_all(town, (await cohort(town, 12))[:5], *[8.0] * 5)
+    await town.coordinator.create_task(task_spec("other"))
+    await town.coordinator.tick()
+    await town.coordinator.pause_task(TaskName("t"))
+    await send_all(town, await cohort(town, 4), *[1.0] * 4)
+    await town.coordinator.tick()
+    town.pass_time(101)
+
+    await town.coordinator.tick()
+
+    (missed,) = await town.coordinator.rounds(TaskName("t"))
+    assert (missed.phase, missed.model_version) == ("abandoned", 0)
 
 
 @pytest.mark.parametrize(
@@ -393,10 +431,10 @@ async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_e
     claims = await cohort(town, 5)
     is_writing, may_write, write = asyncio.Event(), asyncio.Event(), town.store.rounds.fail
 
-    async def slow(*arguments: Any) -> None:  # noqa: ANN401 - whatever the table takes
+    async def slow(*arguments: Any) -> RoundRecord:  # noqa: ANN401 - whatever the table takes
         is_writing.set()
         await may_write.wait()
-        await write(*arguments)
+        return await write(*arguments)
 
     town.store.rounds.fail = slow  # type: ignore[assignment, method-assign]  # a transaction that takes its time
     failing = asyncio.create_task(
@@ -418,19 +456,19 @@ async def test_a_cancel_that_could_not_be_written_loses_no_counted_report(town: 
     await town.task(round="goal = 6\nminimum = 4")
     await send_all(town, await cohort(town, 4), 1.0, 1.0, 1.0, 1.0)
     town.pass_time(700.0)
-    before, save = town.coordinator._desks[TaskName("t")].open, town.store.rounds.save
+    before, advance = town.coordinator._desks[TaskName("t")].open, town.store.rounds.advance
     assert before is not None
-    partial = before.record.partial_key
+    partials = await town.store.rounds.partials(before.id)
 
-    async def fail_once(_: RoundRecord) -> None:
-        town.store.rounds.save = save  # type: ignore[method-assign]  # the disk is well again
+    async def fail_once(*_: object) -> RoundRecord:
+        town.store.rounds.advance = advance  # type: ignore[method-assign]  # the disk is well again
         raise StorageError("The disk is full.")
 
-    town.store.rounds.save = fail_once  # type: ignore[assignment, method-assign]  # the next write fails
+    town.store.rounds.advance = fail_once  # type: ignore[assignment, method-assign]  # the next write fails
     with pytest.raises(StorageError):
         await town.coordinator._rounds.cancel(town.coordinator._desks[TaskName("t")])
 
-    assert before.record.partial_key == partial
+    assert await town.store.rounds.partials(before.id) == partials
     await town.coordinator.tick()
     (round_1, *_) = await town.coordinator.rounds(TaskName("t"))
     assert (round_1.phase, round_1.counted) == ("closed", 4)

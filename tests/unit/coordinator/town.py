@@ -42,10 +42,12 @@ class Town:
     def __post_init__(self) -> None:
         self.coordinator = self.another_coordinator()
 
-    def another_coordinator(self) -> Coordinator:
-        """A fresh process over the same store."""
+    def another_coordinator(self, replica: str = "") -> Coordinator:
+        """A fresh process over the same store; with a name, one of several that share it."""
         self.tokens = AssignmentTokens(KEYS)
         world = Surroundings(
+            replica=replica or f"alone-{next(self.numbers)}",
+            is_sole=not replica,
             store=self.store,
             blobs=self.blobs,
             clock=lambda: self.now,

@@ -155,7 +155,8 @@ def test_work_that_it_cannot_do_is_given_back_at_once(
 
 def test_it_downloads_the_weights_that_the_assignment_names() -> None:
     work = assignment(TaskKind.PERSONALIZE, PLAN)
-    released = msgspec.structs.replace(work, weights=ModelWeights.RELEASED)
+    plan = msgspec.structs.replace(PLAN, weights=ModelWeights.RELEASED)
+    released = assignment(TaskKind.PERSONALIZE, plan)
 
     effects = [Visit(one, ABLE).begin() for one in (work, released)]
 

@@ -69,10 +69,10 @@ def test_the_bounds_take_nobody_and_everybody() -> None:
     assert all(is_sampled(KEY, ROUND, device, 1.0) for device in DEVICES[:1000])
 
 
-def test_the_probability_starts_at_slots_over_arrivals_and_only_rises() -> None:
-    course = [sampling_probability(10, 1000.0, elapsed, 100.0) for elapsed in (0.0, 25.0, 50.0, 75.0, 100.0)]
+def test_the_probability_is_slots_over_arrivals_for_half_the_window_and_then_rises() -> None:
+    course = [sampling_probability(10, 1000.0, elapsed, 80.0) for elapsed in (0.0, 40.0, 50.0, 60.0, 80.0)]
 
-    assert course == pytest.approx([0.01, 0.04, 0.16, 0.64, 1.0])
+    assert course == pytest.approx([0.01, 0.01, 0.04, 0.16, 1.0])
     assert sampling_probability(10, 8.0, 0.0, 100.0) == 1.0
 
 

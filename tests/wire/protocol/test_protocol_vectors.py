@@ -29,6 +29,7 @@ from keyflock_server.protocol.messages import (
     Capabilities,
     CheckIn,
     Conditions,
+    DeviceRules,
     Enrolment,
     EnrolRequest,
     Failure,
@@ -88,6 +89,27 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             user="u-5f2c",
         ),
     ),
+    "enrol_request_attributes": (
+        "A new phone that says what it is like, for cohort expressions.",
+        EnrolRequest(
+            protocol=1,
+            population="en-US",
+            app_build=4200,
+            locale="en-GB",
+            tier=2,
+            tags=("beta", "keyboard-v2"),
+        ),
+    ),
+    "check_in_device_rules": (
+        "A phone that checks two of the rules that only it can check.",
+        CheckIn(
+            protocol=1,
+            app_build=4200,
+            locale="en-GB",
+            examples=64,
+            capabilities=Capabilities(device_rules=("min_words_since_training", "require_opt_in")),
+        ),
+    ),
     "enrolment": (
         "The server's answer: the phone's identity and its bearer token.",
         Enrolment(
@@ -138,6 +160,28 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             codec={"codec": "deadzone", "value_bits": 8, "target_nmse": 0.125},
             seed=2**40 + 1,
             expires_in_s=900.0,
+        ),
+    ),
+    "assignment_device_rules": (
+        "Work, if 500 words were typed since the last time, on three days, and there is room, and consent.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("next-word"),
+            round=RoundId("next-word-8"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(learning_rate=0.3125),
+            codec={"codec": "deadzone"},
+            seed=0,
+            expires_in_s=60.0,
+            device_rules=DeviceRules(
+                min_words_since_training=500,
+                min_days_of_text=3,
+                min_free_storage_bytes=67_108_864,
+                require_opt_in=True,
+            ),
         ),
     ),
     "assignment_full_plan": (
@@ -201,8 +245,9 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             seed=3,
             expires_in_s=900.0,
             task_kind=TaskKind.PERSONALIZE,
-            personalising=PersonalisingPlan(head=HeadPlan(rank=4), prior=PRIOR, words_needed=200),
-            weights=ModelWeights.RELEASED,
+            personalising=PersonalisingPlan(
+                head=HeadPlan(rank=4), prior=PRIOR, words_needed=200, weights=ModelWeights.RELEASED
+            ),
         ),
     ),
     **{

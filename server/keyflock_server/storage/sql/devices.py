@@ -37,10 +37,19 @@ class SqlDevices:
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
     async def seen(
-        self, device: DeviceId, app_build: int, locale: str, at: datetime, user: UserId | None = None
+        self,
+        device: DeviceId,
+        app_build: int,
+        locale: str,
+        at: datetime,
+        user: UserId | None = None,
+        *,
+        tier: int | None = None,
+        tags: tuple[str, ...] | None = None,
     ) -> bool:
         """The device has checked in, or refreshed its token."""
-        named = {} if user is None else {"user": user}
+        said: dict[str, object] = {"user": user, "tier": tier, "tags": tags}
+        named = {name: value for name, value in said.items() if value is not None}
         change = (
             update(devices)
             .where(devices.c.id == device)
@@ -56,6 +65,17 @@ class SqlDevices:
     async def count(self, population: PopulationName) -> int:
         """Devices enrolled in a population."""
         return await self._count(devices.c.population == population)
+
+    async def page(
+        self, population: PopulationName, after: DeviceId | None, limit: int
+    ) -> list[DeviceRecord]:
+        """Some devices of a population, by id."""
+        query = select(devices).where(devices.c.population == population).order_by(devices.c.id).limit(limit)
+        if after is not None:
+            query = query.where(devices.c.id > after)
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
         """All devices that named this user."""

@@ -1,7 +1,7 @@
 """Rounds and assignments in SQL: the transactions that make acked mean counted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,33 +9,53 @@ from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.round import FINAL_PHASES, Phase, Round
+from keyflock_server.rounds.round import (
+    FINAL_PHASES,
+    Assigned,
+    Carried,
+    Counted,
+    Event,
+    Failed,
+    IllegalEvent,
+    Phase,
+    Published,
+    Round,
+    Summarised,
+    advance,
+)
 from keyflock_server.rounds.task import stored_task
-from keyflock_server.storage.door import AlreadyExists, StorageError
-from keyflock_server.storage.records import AssignmentRecord, AssignmentState, CountedReport, RoundRecord
+from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, Superseded
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    AssignmentState,
+    CountedReport,
+    PartialRecord,
+    RoundRecord,
+)
+from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
-from keyflock_server.storage.tables import assignments, devices, populations, rounds, tasks, versions
-
-_KEYS = (
-    "partial_key",
-    "aggregate_key",
-    "checkpoint_key",
-    "download_key",
-    "state_key",
-    "average_key",
-    "released_key",
+from keyflock_server.storage.tables import (
+    assignments,
+    devices,
+    partials,
+    populations,
+    rounds,
+    tasks,
+    versions,
 )
 
+_OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name != "round")
 
-class SqlRounds:
+
+class SqlRounds(AssignmentReads):
     """``door.RoundTable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(reader_of(engine))
         self._engine = engine
-        self._reader = reader_of(engine)
 
     async def add(self, record: RoundRecord) -> None:
         """A new round."""
@@ -58,132 +78,158 @@ class SqlRounds:
             rows = await connection.execute(query)
         return [_record(row) for row in rows]
 
+    async def tally(self, task: TaskName) -> tuple[int, int]:
+        """A task's rounds so far, and how many of them came to a result and are closed."""
+        is_closed = func.count().filter(rounds.c.phase == Phase.CLOSED)
+        query = select(func.coalesce(func.max(rounds.c.sequence), 0), is_closed).where(rounds.c.task == task)
+        async with self._reader.connect() as connection:
+            opened, closed = (await connection.execute(query)).one()
+        return opened, closed
+
     async def unfinished(self) -> list[RoundRecord]:
-        """Rounds that are not in a final phase."""
+        """Rounds that are not in a final phase, oldest first."""
         query = select(rounds).where(rounds.c.phase.not_in(FINAL_PHASES)).order_by(rounds.c.opened_at)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return [_record(row) for row in rows]
 
-    async def save(self, record: RoundRecord) -> None:
-        """The round as it stands now."""
+    async def advance(self, round_id: RoundId, event: Event, at: datetime, changes: Changes) -> RoundRecord:
+        """The round after the event, its other columns changed too."""
         async with self._engine.begin() as connection:
-            await _save(connection, record)
+            return await _advance(connection, round_id, event, at, changes)
 
-    async def assign(self, record: RoundRecord, assignment: AssignmentRecord) -> None:
+    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
         """The round with one slot more taken, and by whom."""
         try:
             async with self._engine.begin() as connection:
+                after = await _advance(connection, assignment.round_id, Assigned(), assignment.assigned_at)
                 await connection.execute(insert(assignments).values(asdict(assignment)))
-                await _save(connection, record)
+                return after
         except IntegrityError:
             raise AlreadyExists(assignment.id) from None
 
-    async def fail(self, record: RoundRecord, assignment: AssignmentId, session_shape: str) -> None:
-        """The round with one assignment given back."""
+    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
+        """The assignment given back, and the round with it while it collects."""
         change = (
             update(assignments)
-            .where(assignments.c.round_id == record.round.id, assignments.c.id == assignment)
+            .where(
+                assignments.c.round_id == assignment.round_id,
+                assignments.c.device == assignment.device,
+                assignments.c.state == AssignmentState.ASSIGNED,
+            )
             .values(state=AssignmentState.FAILED, session_shape=session_shape)
         )
         async with self._engine.begin() as connection:
-            await connection.execute(change)
-            await _save(connection, record)
+            # The round first, as a flush does: transactions that lock in one order cannot block each other.
+            before = await _locked(connection, assignment.round_id)
+            if (await connection.execute(change)).rowcount != 1:
+                raise Superseded(assignment.id)
+            if before.round.phase is not Phase.COLLECTING:
+                return before
+            return await _moved(connection, before, Failed(), at)
 
     async def commit_flush(
-        self, record: RoundRecord, reports: Sequence[CountedReport], contributed_at: datetime
-    ) -> None:
-        """The round with its new partial aggregate, and the reports that are in it."""
-        its_devices = [report.device for report in reports]
-        open_to_them = (
-            select(func.count())
-            .select_from(assignments)
-            .where(
-                assignments.c.round_id == record.round.id,
-                assignments.c.device.in_(its_devices),
-                assignments.c.state != AssignmentState.FAILED,
-            )
-        )
-        count = (
-            update(assignments)
-            .where(assignments.c.round_id == record.round.id, assignments.c.device == bindparam("of_device"))
-            .values(
-                state=AssignmentState.COUNTED,
-                report_digest=bindparam("digest"),
-                weight=bindparam("its_weight"),
-                session_shape=bindparam("shape"),
-            )
-        )
-        contribute = (
-            update(devices).where(devices.c.id.in_(its_devices)).values(last_contributed_at=contributed_at)
-        )
-        rows = [
-            {
-                "of_device": report.device,
-                "digest": report.report_digest,
-                "its_weight": report.weight,
-                "shape": report.session_shape,
-            }
-            for report in reports
-        ]
+        self, partial: PartialRecord, reports: Sequence[CountedReport], at: datetime
+    ) -> RoundRecord:
+        """The process's new partial aggregate, and the reports that are new in it."""
+        counted = Counted(len(reports), sum(report.weight for report in reports))
+        where = (partials.c.round_id == partial.round_id, partials.c.replica == partial.replica)
         async with self._engine.begin() as connection:
-            if (await connection.execute(open_to_them)).scalar_one() != len(reports):
-                raise StorageError(f"Round {record.round.id}: a report has no open assignment to count for.")
-            await connection.execute(count, rows)
-            await connection.execute(contribute)
-            await _save(connection, record)
+            # Of several processes that flush or close the round, one goes on at a time.
+            before = await _locked(connection, partial.round_id)
+            await _check_open(connection, reports)
+            after = await _moved(connection, before, counted, at)
+            await connection.execute(_count(partial.round_id, at), [_counted(report) for report in reports])
+            its_devices = devices.c.id.in_([report.device for report in reports])
+            await connection.execute(update(devices).where(its_devices).values(last_contributed_at=at))
+            written = await connection.execute(update(partials).where(*where).values(asdict(partial)))
+            if written.rowcount == 0:
+                await connection.execute(insert(partials).values(asdict(partial)))
+            return after
 
-    async def publish(self, record: RoundRecord, version: VersionRecord, optimizer_state_key: str) -> None:
+    async def partials(self, round_id: RoundId) -> list[PartialRecord]:
+        """The round's partial aggregates, by replica."""
+        query = select(partials).where(partials.c.round_id == round_id).order_by(partials.c.replica)
+        async with self._reader.connect() as connection:
+            rows = await connection.execute(query)
+        return [PartialRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+        """The round ended, and the next one opened with its partial aggregates."""
+        following = after.round
+        newest = (
+            select(populations.c.latest_version)
+            .where(populations.c.name == following.population)
+            .with_for_update()
+        )
+        try:
+            async with self._engine.begin() as connection:
+                ended = await _advance(connection, before, event, following.opened_at)
+                if (await connection.execute(newest)).scalar_one() != ended.round.base_version:
+                    raise Superseded(before)
+                started = replace(
+                    after,
+                    round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
+                )
+                await connection.execute(insert(rounds).values(_columns(started)))
+                moved = (
+                    update(partials)
+                    .where(partials.c.round_id == before)
+                    .values(round_id=following.id, replica=f"{before}/" + partials.c.replica)
+                )
+                await connection.execute(moved)
+                return started
+        except IntegrityError:
+            raise Superseded(before) from None
+
+    async def publish(
+        self, round_id: RoundId, version: VersionRecord, optimizer_state_key: str, at: datetime
+    ) -> RoundRecord:
         """The round's new version, as the population's newest."""
         newest = (
             update(populations)
-            .where(populations.c.name == version.population)
-            .values(latest_version=version.version, average_key=record.average_key)
-        )
-        state = (
-            update(tasks)
-            .where(tasks.c.name == record.round.task)
-            .values(optimizer_state_key=optimizer_state_key)
+            .where(populations.c.name == version.population, populations.c.latest_version == version.parent)
+            .values(latest_version=version.version)
         )
         async with self._engine.begin() as connection:
+            after = await _advance(connection, round_id, Published(version.version), at)
+            if (await connection.execute(newest)).rowcount != 1:
+                raise Superseded(round_id)
             await connection.execute(insert(versions).values(asdict(version)))
-            await connection.execute(newest)
-            await connection.execute(state)
-            await _save(connection, record)
+            average = update(populations).where(populations.c.name == version.population)
+            await connection.execute(average.values(average_key=after.average_key))
+            state = update(tasks).where(tasks.c.name == after.round.task)
+            await connection.execute(state.values(optimizer_state_key=optimizer_state_key))
+            return after
 
-    async def publish_personalisation(self, record: RoundRecord, personalisation_json: bytes | None) -> None:
-        """The round's end, and what its population is personalised with from now on; None leaves that."""
-        change = (
-            update(populations)
-            .where(populations.c.name == record.round.population)
-            .values(personalisation_json=personalisation_json)
-        )
+    async def publish_personalisation(
+        self,
+        round_id: RoundId,
+        event: Summarised,
+        before: bytes | None,
+        after: bytes | None,
+        at: datetime,
+    ) -> RoundRecord:
+        """The round's end, and what its population is personalised with from now on."""
         async with self._engine.begin() as connection:
-            if personalisation_json is not None:
-                await connection.execute(change)
-            await _save(connection, record)
+            ended = await _advance(connection, round_id, event, at)
+            if after is not None:
+                change = update(populations).where(
+                    populations.c.name == ended.round.population,
+                    populations.c.personalisation_json.is_not_distinct_from(before),
+                )
+                if (await connection.execute(change.values(personalisation_json=after))).rowcount != 1:
+                    raise Superseded(round_id)
+            return ended
 
-    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
-        """The round's assignments."""
-        query = select(assignments).where(assignments.c.round_id == round_id)
-        async with self._reader.connect() as connection:
-            rows = await connection.execute(query)
-        return [_assignment(row) for row in rows]
-
-    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
-        """One device's assignment in the round."""
-        query = select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
-        async with self._reader.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else _assignment(row)
-
-    async def purge_forgotten(self, round_id: RoundId) -> None:
-        """Delete the assignments of devices that are no longer enrolled."""
-        gone = delete(assignments).where(
+    async def clear_up(self, round_id: RoundId) -> None:
+        """Delete what a round that is over needs no more."""
+        forgotten = delete(assignments).where(
             assignments.c.round_id == round_id, assignments.c.device.not_in(select(devices.c.id))
         )
         async with self._engine.begin() as connection:
-            await connection.execute(gone)
+            await connection.execute(forgotten)
+            await connection.execute(delete(partials).where(partials.c.round_id == round_id))
 
     async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
         """So many more of each verdict, whoever else is counting."""
@@ -198,26 +244,98 @@ class SqlRounds:
             return await verdicts_of(connection, task, round_id)
 
 
-async def _save(connection: AsyncConnection, record: RoundRecord) -> None:
-    await connection.execute(update(rounds).where(rounds.c.id == record.round.id).values(_columns(record)))
+async def _locked(connection: AsyncConnection, round_id: RoundId) -> RoundRecord:
+    """The row, which no other transaction changes until this one ends."""
+    row = (
+        await connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update())
+    ).one_or_none()
+    if row is None:
+        raise Superseded(round_id)
+    return _record(row)
+
+
+async def _advance(
+    connection: AsyncConnection,
+    round_id: RoundId,
+    event: Event,
+    at: datetime,
+    changes: Changes | None = None,
+) -> RoundRecord:
+    return await _moved(connection, await _locked(connection, round_id), event, at, changes)
+
+
+async def _moved(
+    connection: AsyncConnection,
+    before: RoundRecord,
+    event: Event,
+    at: datetime,
+    changes: Changes | None = None,
+) -> RoundRecord:
+    try:
+        moved = advance(before.round, event, at)
+    except IllegalEvent as error:
+        raise Superseded(f"{before.round.id}: {error}") from None
+    after = replace(before, round=moved, **(changes or {}))
+    was, becomes = _columns(before), _columns(after)
+    changed = {name: value for name, value in becomes.items() if value != was[name]}
+    if changed:
+        await connection.execute(update(rounds).where(rounds.c.id == before.round.id).values(changed))
+    return after
+
+
+async def _check_open(connection: AsyncConnection, reports: Sequence[CountedReport]) -> None:
+    reported = {report.id for report in reports}
+    query = (
+        select(assignments)
+        .where(
+            assignments.c.round_id.in_({report.round_id for report in reports}),
+            assignments.c.device.in_({report.device for report in reports}),
+        )
+        .with_for_update()
+    )
+    rows = [assignment_record(row) for row in await connection.execute(query)]
+    if not_open := NotOpen.among(reported, [row for row in rows if row.id in reported]):
+        raise not_open
+
+
+def _count(counted_in: RoundId, at: datetime) -> Any:  # noqa: ANN401 - SQLAlchemy's update of many
+    return (
+        update(assignments)
+        .where(
+            assignments.c.round_id == bindparam("of_round"), assignments.c.device == bindparam("of_device")
+        )
+        .values(
+            state=AssignmentState.COUNTED,
+            report_digest=bindparam("digest"),
+            weight=bindparam("its_weight"),
+            session_shape=bindparam("shape"),
+            counted_in=counted_in,
+            counted_at=at,
+        )
+    )
+
+
+def _counted(report: CountedReport) -> dict[str, object]:
+    return {
+        "of_round": report.round_id,
+        "of_device": report.device,
+        "digest": report.report_digest,
+        "its_weight": report.weight,
+        "shape": report.session_shape,
+    }
 
 
 def _columns(record: RoundRecord) -> dict[str, object]:
     columns = {
         field.name: getattr(record.round, field.name) for field in fields(Round) if field.name != "spec"
     }
-    keys = {key: getattr(record, key) for key in _KEYS}
-    return columns | keys | {"spec_json": record.round.spec.to_json()}
+    own = {name: getattr(record, name) for name in _OWN_COLUMNS}
+    return columns | own | {"spec_json": record.round.spec.to_json()}
 
 
 def _record(row: Row[Any]) -> RoundRecord:
     columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
-    keys = {key: columns.pop(key) for key in _KEYS}
+    own = {name: columns.pop(name) for name in _OWN_COLUMNS}
     spec = stored_task(columns.pop("spec_json"))
     phase = Phase(columns.pop("phase"))
-    return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **keys)
-
-
-def _assignment(row: Row[Any]) -> AssignmentRecord:
-    columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
-    return AssignmentRecord(state=AssignmentState(columns.pop("state")), **columns)
+    return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)

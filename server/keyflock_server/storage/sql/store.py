@@ -2,10 +2,20 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.storage.door import DeviceTable, HeadTable, PopulationTable, RoundTable, TaskTable
+from keyflock_server.storage.door import (
+    ArrivalTable,
+    DeviceTable,
+    HeadTable,
+    LeaseTable,
+    PopulationTable,
+    RoundTable,
+    TaskTable,
+)
+from keyflock_server.storage.sql.arrivals import SqlArrivals
 from keyflock_server.storage.sql.devices import SqlDevices
 from keyflock_server.storage.sql.engine import engine_for, prepare
 from keyflock_server.storage.sql.heads import SqlHeads
+from keyflock_server.storage.sql.leases import SqlLeases
 from keyflock_server.storage.sql.populations import SqlPopulations
 from keyflock_server.storage.sql.rounds import SqlRounds
 from keyflock_server.storage.sql.tasks import SqlTasks
@@ -25,6 +35,8 @@ class SqlStore:
         self.rounds: RoundTable = SqlRounds(self._engine)
         self.devices: DeviceTable = SqlDevices(self._engine)
         self.heads: HeadTable = SqlHeads(self._engine)
+        self.leases: LeaseTable = SqlLeases(self._engine)
+        self.arrivals: ArrivalTable = SqlArrivals(self._engine)
 
     async def open(self) -> None:
         """Create or check the schema; raises StorageError."""

@@ -42,6 +42,6 @@ async def verdicts_of(
     if round_id is not None:
         query = query.where(round_verdicts.c.round_id == round_id)
     found: dict[RoundId, dict[str, int]] = {}
-    for round_id, verdict, count in await connection.execute(query):
-        found.setdefault(RoundId(round_id), {})[verdict] = count
+    for of_round, verdict, count in await connection.execute(query):
+        found.setdefault(RoundId(of_round), {})[verdict] = count
     return found

@@ -1,0 +1,25 @@
+"""The rules of a task that only the phone can check. Which of them it broke stays on it."""
+
+from typing import Final
+
+from keyflock_client_sim.device.installation import LocalFacts
+from keyflock_server.protocol.messages import DeviceRules
+
+#: What a phone of this build says that it can check.
+CHECKED: Final = tuple(DeviceRules.__struct_fields__)
+
+
+def holds(rules: DeviceRules, facts: LocalFacts, words_at_last_training: int) -> bool:
+    """Whether the phone may take part.
+
+    Args:
+        rules: The assignment's.
+        facts: How the phone found itself at this check-in.
+        words_at_last_training: Words that had been typed when it trained last; 0 before the first time.
+    """
+    return (
+        facts.words_typed - words_at_last_training >= rules.min_words_since_training
+        and facts.days_of_text >= rules.min_days_of_text
+        and facts.free_storage_bytes >= rules.min_free_storage_bytes
+        and (facts.is_opted_in or not rules.require_opt_in)
+    )

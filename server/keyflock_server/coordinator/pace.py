@@ -1,0 +1,176 @@
+"""How fast a task's phones come, and so when they should return: the pure rules, fed from the rows."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import ReturnWindow
+from keyflock_server.rounds.availability import (
+    EVEN,
+    HOURS_REMEMBERED,
+    ArrivalCount,
+    eligible_share,
+    hour_of,
+    hours_of_day,
+)
+from keyflock_server.rounds.pacing import (
+    expected_arrivals,
+    next_round_window,
+    return_window,
+    spread_s,
+)
+from keyflock_server.rounds.task import RoundPolicy
+from keyflock_server.rounds.tuning import ROUNDS, RoundHistory, typical_duration_s, usual_cycle_s
+
+_COUNT_LIFE: Final = timedelta(seconds=30)
+#: Counts of check-ins are written, and what follows from them is read, at most so often.
+_BOOK_LIFE: Final = timedelta(seconds=60)
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """What is known of a task's phones."""
+
+    read_at: datetime
+    share: float = 1.0
+    hours: tuple[float, ...] = EVEN
+    #: The last rounds, without their assignments.
+    history: RoundHistory = RoundHistory()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    devices: int
+    at: datetime
+
+
+class Pace:
+    """Counts check-ins by the hour, and says when phones should return. Nothing is kept of a single phone."""
+
+    def __init__(self, world: Surroundings) -> None:
+        self._world = world
+        self._active: dict[PopulationName, _Count] = {}
+        self._tempos: dict[TaskName, Tempo] = {}
+        #: By task and hour: check-ins, and of these eligible, not written down yet.
+        self._unwritten: dict[tuple[TaskName, int], tuple[int, int]] = {}
+        self._written_at: datetime | None = None
+        #: By task: what its open round was expected to bring when it was first asked; that does not move,
+        #: so the probability of a round only rises.
+        self._expected: dict[TaskName, tuple[RoundId, float]] = {}
+
+    async def look(self, desk: Desk) -> None:
+        """Read what has become old; everything below goes by what was read last."""
+        now, population = self._world.clock(), desk.spec.population
+        counted = self._active.get(population)
+        if counted is None or _is_old(counted.at, now, _COUNT_LIFE):
+            devices = await self._world.store.devices.count_active(population, now - _DAY)
+            self._active[population] = _Count(devices, now)
+        tempo = self._tempos.get(desk.task)
+        if tempo is None or _is_old(tempo.read_at, now, _BOOK_LIFE):
+            await self._write(now)
+            self._tempos[desk.task] = await self._tempo(desk.task, now)
+        desk.spread_s = spread_s(_policy(desk), desk.spec.pacing, self._eligible_devices(desk))
+
+    def arrived(self, desk: Desk, *, is_eligible: bool) -> None:
+        """A phone that is not in the open round has checked in; whether it could have taken a slot."""
+        key = (desk.task, hour_of(self._now_s()))
+        check_ins, eligible = self._unwritten.get(key, (0, 0))
+        self._unwritten[key] = (check_ins + 1, eligible + is_eligible)
+
+    def window(self, desk: Desk) -> ReturnWindow:
+        """When a phone without work should ask again."""
+        return return_window(
+            _policy(desk),
+            desk.spec.pacing,
+            self._eligible_devices(desk),
+            self._now_s(),
+            load=self._world.load(),
+            hours=self._tempo_of(desk).hours,
+        )
+
+    def next_round_window(self, desk: Desk) -> ReturnWindow:
+        """When a phone that is in the next round's sample should come."""
+        return next_round_window(
+            _policy(desk),
+            desk.spec.pacing,
+            self._eligible_devices(desk),
+            self._now_s(),
+            opens_in_s=self._next_opens_in_s(desk),
+            load=self._world.load(),
+        )
+
+    def expected(self, desk: Desk, opened: OpenRound) -> float:
+        """Eligible devices expected for the open round."""
+        known = self._expected.get(desk.task)
+        if known is None or known[0] != opened.id:
+            # Phones that came while the round before was full were judged for this one.
+            cycle_s = self._cycle_s(desk) if self._tempo_of(desk).history.durations_s else 0.0
+            known = self._expected[desk.task] = (opened.id, self._arrivals(desk, cycle_s))
+        return known[1]
+
+    def expected_next(self, desk: Desk) -> float:
+        """Eligible devices expected for the round that follows the open one."""
+        return self._arrivals(desk, self._cycle_s(desk))
+
+    def _arrivals(self, desk: Desk, cycle_s: float) -> float:
+        return expected_arrivals(
+            _policy(desk),
+            desk.spec.pacing,
+            self._eligible_devices(desk),
+            cycle_s=cycle_s,
+            availability=self._tempo_of(desk).hours[hour_of(self._now_s()) % 24],
+        )
+
+    def _next_opens_in_s(self, desk: Desk) -> float:
+        typical_s = typical_duration_s(self._tempo_of(desk).history)
+        if desk.open is None or typical_s is None:
+            return 0.0
+        current = desk.open.round
+        ends_at = min(current.opened_at + timedelta(seconds=typical_s), current.deadline_at)
+        return (ends_at - self._world.clock()).total_seconds()
+
+    def _cycle_s(self, desk: Desk) -> float:
+        return usual_cycle_s(_policy(desk), self._tempo_of(desk).history)
+
+    def _eligible_devices(self, desk: Desk) -> float:
+        counted = self._active.get(desk.spec.population)
+        return 0.0 if counted is None else counted.devices * self._tempo_of(desk).share
+
+    def _tempo_of(self, desk: Desk) -> Tempo:
+        return self._tempos.get(desk.task) or Tempo(self._world.clock())
+
+    async def _tempo(self, task: TaskName, now: datetime) -> Tempo:
+        store, now_s = self._world.store, now.timestamp()
+        counts = await store.arrivals.since(task, hour_of(now_s) - HOURS_REMEMBERED)
+        history = await store.rounds.history(task, ROUNDS, 0)
+        return Tempo(now, eligible_share(counts, now_s), hours_of_day(counts, now_s), history)
+
+    async def _write(self, now: datetime) -> None:
+        """What a crash may lose is a minute of a statistic."""
+        if self._written_at is not None and not _is_old(self._written_at, now, _BOOK_LIFE):
+            return
+        is_new_day = self._written_at is None or self._written_at.date() != now.date()
+        counted, self._unwritten, self._written_at = self._unwritten, {}, now
+        if counted:
+            await self._world.store.arrivals.add(
+                [ArrivalCount(task, hour, *numbers) for (task, hour), numbers in counted.items()]
+            )
+        if is_new_day:
+            await self._world.store.arrivals.prune(hour_of(now.timestamp()) - HOURS_REMEMBERED)
+
+    def _now_s(self) -> float:
+        return self._world.clock().timestamp()
+
+
+def _policy(desk: Desk) -> RoundPolicy:
+    """Of the open round, whose numbers may be tuned; else as the task was written."""
+    return desk.spec.round if desk.open is None else desk.open.round.spec.round
+
+
+def _is_old(at: datetime, now: datetime, life: timedelta) -> bool:
+    """Also when the clock was set back."""
+    return not timedelta(0) <= now - at < life

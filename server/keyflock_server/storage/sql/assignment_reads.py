@@ -1,0 +1,91 @@
+"""What is asked of assignments: the half of ``door.RoundTable`` that changes nothing."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState
+from keyflock_server.storage.sql.history import history_of
+from keyflock_server.storage.tables import assignments, rounds
+
+
+class AssignmentReads:
+    """Questions about assignments.
+
+    Args:
+        reader: Its transactions only read.
+    """
+
+    def __init__(self, reader: AsyncEngine) -> None:
+        self._reader = reader
+
+    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
+        """The round's assignments."""
+        query = select(assignments).where(assignments.c.round_id == round_id)
+        async with self._reader.connect() as connection:
+            rows = await connection.execute(query)
+        return [assignment_record(row) for row in rows]
+
+    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+        """One device's assignment in the round."""
+        return await self._one(
+            select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
+        )
+
+    async def outstanding(self, task: TaskName, since: datetime) -> int:
+        """Assignments of a task made since then that nothing has come of yet."""
+        return await self._count(
+            rounds.c.task == task,
+            assignments.c.state == AssignmentState.ASSIGNED,
+            assignments.c.assigned_at > since,
+        )
+
+    async def outstanding_of(
+        self, task: TaskName, device: DeviceId, since: datetime
+    ) -> AssignmentRecord | None:
+        """A device's newest assignment of a task made since then that nothing has come of yet."""
+        return await self._one(
+            select(assignments)
+            .join(rounds)
+            .where(
+                assignments.c.device == device,
+                rounds.c.task == task,
+                assignments.c.state == AssignmentState.ASSIGNED,
+                assignments.c.assigned_at > since,
+            )
+            .order_by(assignments.c.assigned_at.desc())
+            .limit(1)
+        )
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        """Reports of this device that the task has counted."""
+        return await self._count(
+            assignments.c.device == device,
+            assignments.c.state == AssignmentState.COUNTED,
+            rounds.c.task == task,
+        )
+
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        """What became of the task's last rounds."""
+        async with self._reader.connect() as connection:
+            return await history_of(connection, task, rounds, assignments)
+
+    async def _one(self, query: Select[Any]) -> AssignmentRecord | None:
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else assignment_record(row)
+
+    async def _count(self, *where: Any) -> int:  # noqa: ANN401 - SQLAlchemy's conditions
+        query = select(func.count()).select_from(assignments.join(rounds)).where(*where)
+        async with self._reader.connect() as connection:
+            return (await connection.execute(query)).scalar_one()
+
+
+def assignment_record(row: Row[Any]) -> AssignmentRecord:
+    """The row as a value."""
+    columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
+    return AssignmentRecord(state=AssignmentState(columns.pop("state")), **columns)

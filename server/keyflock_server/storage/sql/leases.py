@@ -1,0 +1,74 @@
+"""Leases in SQL."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.storage.records import LeaseRecord
+from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.tables import leases
+
+
+class SqlLeases:
+    """``door.LeaseTable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader_of(engine)
+
+    async def acquire(self, name: str, holder: str, ttl_s: float, now: datetime) -> LeaseRecord:
+        """Take the lease, or renew it, if nobody else holds it."""
+        expires_at = now + timedelta(seconds=ttl_s)
+        query = select(leases).where(leases.c.name == name)
+        renew = (
+            update(leases)
+            .where(leases.c.name == name, leases.c.holder == holder)
+            .values(expires_at=expires_at)
+        )
+        take = (
+            update(leases)
+            .where(leases.c.name == name, or_(leases.c.expires_at <= now, leases.c.holder == ""))
+            .values(holder=holder, epoch=leases.c.epoch + 1, expires_at=expires_at)
+        )
+        try:
+            async with self._engine.begin() as connection:
+                if (await connection.execute(renew)).rowcount == 0:
+                    await connection.execute(take)
+                row = (await connection.execute(query)).one_or_none()
+                if row is not None:
+                    return _lease(row)
+                first = {"name": name, "holder": holder, "epoch": 1, "expires_at": expires_at}
+                await connection.execute(insert(leases).values(first))
+                return LeaseRecord(name=name, holder=holder, epoch=1, expires_at=expires_at)
+        except IntegrityError:
+            # Another process has taken it for the first time at the same instant.
+            async with self._reader.connect() as connection:
+                return _lease((await connection.execute(query)).one())
+
+    async def release(self, name: str, holder: str) -> None:
+        """Let another have it at once."""
+        mine = (leases.c.name == name, leases.c.holder == holder)
+        async with self._engine.begin() as connection:
+            # The row stays, for its epoch.
+            await connection.execute(update(leases).where(*mine).values(holder=""))
+
+    async def held(self, prefix: str, now: datetime) -> list[LeaseRecord]:
+        """The leases of such names that have not expired, by name."""
+        query = (
+            select(leases)
+            .where(
+                leases.c.name.startswith(prefix, autoescape=True),
+                leases.c.holder != "",
+                leases.c.expires_at > now,
+            )
+            .order_by(leases.c.name)
+        )
+        async with self._reader.connect() as connection:
+            return [_lease(row) for row in await connection.execute(query)]
+
+
+def _lease(row: Row[Any]) -> LeaseRecord:
+    return LeaseRecord(**row._mapping)  # noqa: SLF001 - the documented name of a row's mapping

@@ -1,0 +1,268 @@
+"""Several coordinators over one store: one closes, all take reports, and nothing is counted twice."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+import pytest
+from tests.unit.coordinator.town import Town, constant, report, task_spec
+
+from keyflock_server.coordinator import Coordinator
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.protocol.messages import Assignment, CheckIn, Receipt
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.records import RoundRecord
+
+T = TaskName("t")
+
+
+@pytest.fixture
+async def replicas(town: Town) -> AsyncIterator[list[Coordinator]]:
+    """Three processes; the first one leads."""
+    started = [town.another_coordinator(name) for name in ("a", "b", "c")]
+    for replica in started:
+        await replica.start()
+    await tick(started)
+    yield started
+    for replica in started:
+        await replica.stop()
+
+
+async def tick(replicas: list[Coordinator]) -> None:
+    for replica in replicas:
+        await replica.tick()
+
+
+async def assigned(town: Town, replica: Coordinator, identity: DeviceIdentity) -> AssignmentClaims:
+    message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=10)
+    answer = await replica.check_in(identity, message)
+    assert isinstance(answer, Assignment), answer
+    return town.claims(answer)
+
+
+async def send(replica: Coordinator, claims: AssignmentClaims, value: float) -> Receipt | ProblemCode:
+    try:
+        return await replica.report(claims, report(constant(value)))
+    except Refused as refused:
+        return refused.code
+
+
+async def create(replicas: list[Coordinator], lines: str) -> None:
+    await replicas[-1].create_task(task_spec(round=lines))
+    await tick(replicas)
+    await tick(replicas)
+
+
+async def test_reports_that_came_to_three_replicas_are_one_aggregate(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 12\nover_selection = 0.0")
+    claims = [await assigned(town, replicas[n % 3], await town.enrol()) for n in range(12)]
+
+    for value, one in enumerate(claims):
+        # Nobody reports to the replica that gave the work.
+        await send(replicas[(value + 1) % 3], one, float(value))
+    partials = await town.store.rounds.partials(RoundId("t-1"))
+    await tick(replicas)
+
+    assert [(row.replica, row.count) for row in partials] == [("a", 4), ("b", 4), ("c", 4)]
+    (closed, _) = await replicas[1].rounds(T)
+    assert (closed.phase, closed.counted, closed.result_version) == ("closed", 12, 1)
+    # 0 + 1 + … + 11 = 66, and delta is before minus after.
+    np.testing.assert_array_equal(await town.model(1), constant(-5.5))
+
+
+async def test_a_report_that_waits_at_two_replicas_is_counted_once_and_acknowledged_by_both(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 8\nover_selection = 0.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(8)]
+    twice = claims[0]
+    first = await send(replicas[0], twice, 100.0)
+    second = await send(replicas[1], twice, 100.0)
+
+    for one in claims[1:4]:
+        await send(replicas[0], one, 0.0)
+    for one in claims[4:8]:
+        await send(replicas[1], one, 0.0)
+    again = await send(replicas[1], twice, 100.0)
+    await tick(replicas)
+
+    assert (first, second) == (ProblemCode.REPORT_PENDING, ProblemCode.REPORT_PENDING)
+    assert isinstance(again, Receipt)
+    assert (again.counted, again.duplicate) == (True, True)
+    (closed, _) = await replicas[0].rounds(T)
+    assert (closed.phase, closed.counted) == ("closed", 8)
+    np.testing.assert_array_equal(await town.model(1), constant(-12.5))
+
+
+async def test_another_report_for_an_assignment_that_another_replica_counted_is_a_conflict(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 8\nover_selection = 0.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(8)]
+    await send(replicas[1], claims[0], 7.0)
+    for one in claims[:4]:
+        await send(replicas[0], one, 1.0)
+    for one in claims[4:]:
+        await send(replicas[1], one, 1.0)
+
+    answer = await send(replicas[1], claims[0], 7.0)
+    await tick(replicas)
+
+    assert answer is ProblemCode.REPORT_CONFLICT
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_whatever_replica_a_device_asks_it_has_one_assignment(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    identity = await town.enrol()
+
+    answers = [await assigned(town, replica, identity) for replica in replicas]
+
+    assert len({answer.assignment for answer in answers}) == 1
+    (current,) = await replicas[2].rounds(T)
+    assert current.assigned == 1
+
+
+async def test_a_device_that_was_assigned_elsewhere_gets_its_assignment_where_all_slots_are_taken(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    identities = [await town.enrol() for _ in range(4)]
+    first = [await assigned(town, replicas[0], identity) for identity in identities]
+    await tick(replicas)
+
+    again = [await assigned(town, replicas[1], identity) for identity in identities]
+
+    assert [one.assignment for one in again] == [one.assignment for one in first]
+
+
+async def test_the_leader_dies_and_another_replica_closes_the_round(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+    survivors = replicas[1:]
+
+    await tick(survivors)
+    (waiting,) = await survivors[0].rounds(T)
+    town.pass_time(11.0)
+    await tick(survivors)
+
+    (closed, _) = await survivors[0].rounds(T)
+    assert (waiting.phase, closed.phase) == ("collecting", "closed")
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_a_leader_that_stops_hands_over_at_once(town: Town, replicas: list[Coordinator]) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+
+    await replicas[0]._leadership.release()
+    town.pass_time(4.0)  # the others renew three times a lease
+    await tick(replicas[1:])
+
+    (closed, _) = await replicas[1].rounds(T)
+    assert closed.phase == "closed"
+
+
+async def test_two_that_believe_to_lead_close_a_round_once(town: Town, replicas: list[Coordinator]) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+    hung = replicas[0]
+    between: list[Callable[[], Awaitable[None]]] = [replicas[1].tick]
+    advance = town.store.rounds.advance
+    town.pass_time(11.0)
+    await hung._leadership.renew()
+
+    async def another_one_first(*what: object) -> RoundRecord:
+        """Before each step that the one writes, the other takes a whole pass as leader too."""
+        if between:
+            other = between.pop()
+            replicas[1]._leadership._leads_until = hung._leadership._leads_until
+            await other()
+        return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
+
+    town.store.rounds.advance = another_one_first  # type: ignore[assignment, method-assign]  # the other is quicker
+    await hung.tick()
+
+    (closed, _) = await hung.rounds(T)
+    assert (closed.phase, closed.result_version) == ("closed", 1)
+    assert [version.version for version in await town.store.populations.versions()] == [0, 1]
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_a_flush_whose_answer_got_lost_while_the_store_went_away_is_counted_once(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 8\nover_selection = 0.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(8)]
+    rounds = town.store.rounds
+    commit, partials = rounds.commit_flush, rounds.partials
+
+    async def away(*_: object) -> list[object]:
+        raise StorageError("The database is away.")
+
+    async def commit_and_lose(*what: object) -> RoundRecord:
+        await commit(*what)  # type: ignore[arg-type]  # handed on as they came
+        rounds.partials = away  # type: ignore[assignment, method-assign]  # nothing can be asked either
+        raise StorageError("The connection was lost after the commit.")
+
+    rounds.commit_flush = commit_and_lose  # type: ignore[assignment, method-assign]  # the answer gets lost
+    for one in claims[:4]:
+        await send(replicas[1], one, 1.0)
+    rounds.commit_flush, rounds.partials = commit, partials  # type: ignore[method-assign]  # it is back
+    for one in claims[4:]:
+        await send(replicas[1], one, 2.0)
+    await tick(replicas)
+
+    (closed, _) = await replicas[0].rounds(T)
+    assert (closed.phase, closed.counted) == ("closed", 8)
+    np.testing.assert_array_equal(await town.model(1), constant(-1.5))
+
+
+async def test_at_the_deadline_every_replica_brings_what_waits_with_it(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 9\nminimum = 8\nover_selection = 0.0\ndeadline_s = 100.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(9)]
+    for one in claims[:4]:
+        await send(replicas[1], one, 1.0)
+    await tick(replicas)
+    for one in claims[4:8]:
+        await send(replicas[2], one, 3.0)
+    (before,) = await replicas[0].rounds(T)
+
+    for _ in range(103):
+        town.pass_time(1.0)
+        await tick(replicas)
+
+    (closed, _) = await replicas[0].rounds(T)
+    # The second four would have left one phone to come, alone in its flush.
+    assert (before.counted, closed.phase, closed.counted) == (4, "closed", 8)
+    np.testing.assert_array_equal(await town.model(1), constant(-2.0))
+
+
+async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_other(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    for name in ("t", "u"):
+        await replicas[0].create_task(task_spec(name, round="goal = 4\nover_selection = 0.0"))
+    await tick(replicas)
+    await tick(replicas)
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(8)]
+
+    for one in claims:
+        await send(replicas[0], one, 1.0)
+    await tick(replicas)
+
+    rounds = [await replicas[0].rounds(TaskName(name)) for name in ("t", "u")]
+    assert [(mine[0].model_version, mine[0].result_version) for mine in rounds] == [(0, 1), (0, 2)]
+    np.testing.assert_array_equal(await town.model(2), constant(-2.0))
