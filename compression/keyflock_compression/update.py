@@ -35,6 +35,17 @@ class DecodedUpdate(ABC):
     def dense(self) -> Float32:
         """The whole vector, shape (size,), float32; a fresh copy."""
 
+    def entries(self) -> tuple[NDArray[np.intp] | None, Float32]:
+        """Where values may be other than zero (None: everywhere), each place once; and the values there.
+
+        For reading only: they may be the update's own.
+        """
+        return None, self.dense()
+
+    def with_values(self, values: Float32) -> "DecodedUpdate":
+        """Other values at the places of ``entries``."""
+        return DenseUpdate(values)
+
 
 @final
 class DenseUpdate(DecodedUpdate):
@@ -63,6 +74,10 @@ class DenseUpdate(DecodedUpdate):
     def dense(self) -> Float32:
         """A copy of the values."""
         return self._values.copy()
+
+    def entries(self) -> tuple[None, Float32]:
+        """All values."""
+        return None, self._values
 
 
 @final
@@ -95,6 +110,14 @@ class SparseUpdate(DecodedUpdate):
         vector = np.zeros(self.size, np.float32)
         vector[self._indices] = self._values
         return vector
+
+    def entries(self) -> tuple[NDArray[np.intp], Float32]:
+        """What is not zero."""
+        return self._indices, self._values
+
+    def with_values(self, values: Float32) -> DecodedUpdate:
+        """Other values at the same places."""
+        return SparseUpdate(self.size, self._indices, values)
 
 
 def _norm(values: Float32) -> float:

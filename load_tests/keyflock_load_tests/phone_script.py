@@ -133,7 +133,7 @@ class Visit:
     async def _deliver(self, line: Line, assignment: messages.Assignment, delta: bytes) -> str:
         report = messages.Report(
             delta=delta,
-            examples=self.phone.examples,
+            examples=min(self.phone.examples, assignment.plan.max_examples),
             train_s=self.fate.training_s,
             session_shape="-v[]+",
         )

@@ -134,7 +134,8 @@ class Town:
         self._phones = Phones(scenario.phones, self._rng)
         steps = int(DAYS * DAY_S / STEP_S)
         self.seen = Day(scenario, np.zeros(steps, np.int64), idle_share=np.zeros(steps))
-        self._active, self._present, self._hours = 0.0, 0.0, EVEN
+        self._active, self._present = 0.0, 0.0
+        self._hours: tuple[float, ...] = EVEN
         self._per_s: float | None = None
         self._by_hour: dict[int, int] = {}
         self._history = RoundHistory()

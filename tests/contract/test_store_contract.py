@@ -1,5 +1,6 @@
 """One suite, every store: what the coordinator may rely on, whatever is behind the door."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,7 +33,7 @@ from keyflock_server.rounds.round import (
 )
 from keyflock_server.rounds.task import TaskStatus, parse_task
 from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
-from keyflock_server.storage.door import AlreadyExists, NotOpen, Store, Superseded
+from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, Store, Superseded
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -620,3 +621,87 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
     assert await store.rounds.participations(TaskName("t"), DeviceId("x")) == 1
     assert await store.rounds.participations(TaskName("t"), DeviceId("y")) == 0
     assert await store.rounds.participations(TaskName("u"), DeviceId("x")) == 0
+
+
+async def test_verdicts_add_up_whoever_counts_them(store: Store) -> None:
+    first, other = RoundId("t-1"), RoundId("t-2")
+    await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=other, sequence=2)))
+
+    await store.rounds.add_verdicts({first: {"too_long": 2, "malformed": 1}})
+    await store.rounds.add_verdicts({first: {"too_long": 3}, other: {"clipped_rows": 7}})
+
+    assert await store.rounds.verdicts(TaskName("t")) == {
+        first: {"malformed": 1, "too_long": 5},
+        other: {"clipped_rows": 7},
+    }
+    assert await store.rounds.verdicts(TaskName("t"), other) == {other: {"clipped_rows": 7}}
+    assert await store.rounds.verdicts(TaskName("another")) == {}
+
+
+async def test_verdicts_that_arrive_together_are_all_counted(store: Store) -> None:
+    first = RoundId("t-1")
+
+    await asyncio.gather(*(store.rounds.add_verdicts({first: {"too_long": 1}}) for _ in range(20)))
+
+    assert await store.rounds.verdicts(TaskName("t")) == {first: {"too_long": 20}}
+
+
+async def test_a_standing_is_written_only_over_the_one_it_was_made_from(store: Store) -> None:
+    a, until = DeviceId("a"), NOW + timedelta(days=3)
+
+    first = await store.devices.set_standing(a, None, b"one", None)
+    stale = await store.devices.set_standing(a, None, b"two", until)
+    second = await store.devices.set_standing(a, b"one", b"three", until)
+
+    assert (first, stale, second) == (True, False, True)
+    row = await store.devices.get(a)
+    assert row is not None
+    assert (row.standing_json, row.quarantined_until) == (b"three", until)
+    assert not await store.devices.set_standing(DeviceId("nobody"), None, b"one", None)
+
+
+async def test_the_quarantined_are_those_whose_time_has_not_come(store: Store) -> None:
+    until = NOW + timedelta(days=3)
+    await store.devices.set_standing(DeviceId("a"), None, b"one", until)
+    await store.devices.set_standing(DeviceId("b"), None, b"one", NOW)
+
+    assert await store.devices.quarantined(NOW) == {DeviceId("a"): until}
+    assert await store.devices.quarantined(until) == {}
+
+
+async def test_devices_are_listed_the_quarantined_first_and_no_more_than_asked_for(store: Store) -> None:
+    await store.devices.seen(DeviceId("c"), 1, "en", NOW + timedelta(hours=1))
+    await store.devices.set_standing(DeviceId("b"), None, b"one", NOW)
+
+    assert [row.id for row in await store.devices.some(EN, 10)] == ["b", "c", "a"]
+    assert [row.id for row in await store.devices.some(EN, 2)] == ["b", "c"]
+
+
+async def test_what_is_held_against_a_device_goes_with_it(store: Store) -> None:
+    await store.devices.set_standing(DeviceId("a"), None, b"one", NOW + timedelta(days=3))
+
+    await store.devices.forget(DeviceId("a"))
+
+    assert await store.devices.quarantined(NOW) == {}
+
+
+async def test_a_version_keeps_its_release_and_the_population_its_average(store: Store) -> None:
+    await advanced(store, CloseRequested(), Merged())
+    keys: Changes = {"stepped_from": ModelVersion(0), "average_key": "average", "released_key": "released"}
+    stepped = await store.rounds.advance(T1, Stepped(), NOW, keys)
+    version = replace(
+        VERSION,
+        version=ModelVersion(1),
+        parent=ModelVersion(0),
+        released_digest=b"\x01" * 32,
+        released_bytes=9,
+        released_key="released",
+    )
+
+    await store.rounds.publish(T1, version, "state", NOW)
+
+    stored, population = await store.populations.version(EN, ModelVersion(1)), await store.populations.get(EN)
+    assert stepped.blob_keys == ("average", "released")
+    assert stored == version
+    assert population is not None
+    assert population.average_key == "average"

@@ -73,6 +73,7 @@ from keyflock_server.telemetry.metrics import Metrics
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 WINDOW = ReturnWindow(min_s=60.0, max_s=120.0)
 MODEL = b"model bytes " * 1000
+RELEASED = b"average bytes " * 1000
 PHONE = DeviceIdentity(DeviceId("phone-1"), PopulationName("en-US"))
 CLAIMS = AssignmentClaims(
     assignment=AssignmentId("a-1"),
@@ -136,6 +137,10 @@ class ScriptedService:
         if version != 7:
             raise Refused(ProblemCode.MODEL_UNKNOWN, f"There is no version {version}.")
         return Download(MODEL, hashlib.sha256(MODEL).digest())
+
+    async def released_model(self, population: PopulationName, version: int) -> Download:
+        self.note("released_model", (population, version))
+        return Download(RELEASED, hashlib.sha256(RELEASED).digest())
 
     async def release(self, population: PopulationName) -> Release:
         self.note("release", population)

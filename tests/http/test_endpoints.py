@@ -81,6 +81,18 @@ async def test_a_model_is_immutable_and_known_by_its_digest(door: Door) -> None:
     assert changed.status == 200
 
 
+async def test_a_released_model_has_an_address_and_a_tag_of_its_own(door: Door) -> None:
+    trained_from = await door.send(calls.MODEL)
+    served = await door.send(calls.RELEASED_MODEL)
+
+    again = await door.send(calls.RELEASED_MODEL, If_None_Match=served.headers["ETag"])
+
+    assert served.body != trained_from.body
+    assert served.headers["ETag"] == f'"{hashlib.sha256(served.body).hexdigest()}"'
+    assert served.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+    assert (again.status, again.body) == (304, b"")
+
+
 @pytest.mark.parametrize("version", ["8", "-1", "latest", "7.0", "%37%00", "9" * 4000, "٧"])
 async def test_a_version_that_is_not_there_is_unknown(door: Door, version: str) -> None:
     answer = await door.request("GET", f"/v1/models/{version}", headers=door.headers(calls.MODEL))

@@ -15,6 +15,7 @@ from keyflock_server.protocol.messages import (
     Failure,
     FailureCause,
     Message,
+    ModelWeights,
     Offer,
     Report,
     TaskKind,
@@ -62,7 +63,10 @@ def check_in(installation: Installation, circumstances: Circumstances) -> Outgoi
 
 def model(assignment: Assignment) -> Outgoing:
     """The model to start from."""
-    return Outgoing(calls.MODEL, parts={"version": str(assignment.model_version)})
+    plan = assignment.personalising
+    is_released = plan is not None and plan.weights is ModelWeights.RELEASED
+    call = calls.RELEASED_MODEL if is_released else calls.MODEL
+    return Outgoing(call, parts={"version": str(assignment.model_version)})
 
 
 def offer(assignment: Assignment, trained: Trained) -> Outgoing:

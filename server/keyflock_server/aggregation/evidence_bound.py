@@ -1,16 +1,22 @@
 """Which evidence of a phone's personalisation cannot be honest: each of its places has bounds of its own."""
 
-from keyflock_compression import DecodedUpdate
+from keyflock_compression import DecodedUpdate, Layout
 from keyflock_models.personal.evidence import refusal_of
+from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
 
 
-class EvidenceBound:
+class EvidenceJudge:
     """The bounds of ``keyflock_models.personal.evidence``.
 
     Guarantees:
         What is admitted moves no place of a mean further than any other phone could.
     """
 
-    def refusal(self, update: DecodedUpdate) -> str:
-        """Why the evidence is refused, in one sentence; empty if it is admitted."""
-        return refusal_of(update.dense())
+    def judge(self, update: DecodedUpdate, layout: Layout) -> Admitted | Rejected:  # noqa: ARG002 - evidence has one layout
+        """Whether the evidence is summed."""
+        refusal = refusal_of(update.dense())
+        return Rejected(Verdict.EVIDENCE_BOUND, refusal) if refusal else Admitted(update)
+
+    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:  # noqa: ARG002 - as above
+        """Evidence is summed as it came."""
+        return update

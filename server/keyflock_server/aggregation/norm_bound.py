@@ -5,10 +5,9 @@ that is finite and whose weighted sum is not, and the sum of everyone would be l
 """
 
 from collections import deque
+from math import inf
 from statistics import median
 from typing import Final
-
-from keyflock_compression import DecodedUpdate
 
 #: Norms that the median is taken over.
 _WINDOW: Final = 255
@@ -37,17 +36,13 @@ class NormBound:
     @property
     def bound(self) -> float:
         """The largest norm that is accepted now; ``MAX_NORM`` while there is no median."""
-        if self._max_ratio == 0.0 or len(self._accepted) < _WARM_UP:
-            return MAX_NORM
-        return min(MAX_NORM, self._max_ratio * median(self._accepted))
+        return min(MAX_NORM, self.times_median(self._max_ratio))
 
-    def refusal(self, update: DecodedUpdate) -> str:
-        """Why the update is refused, in one sentence; empty if it is admitted, and then it is accepted."""
-        l2_norm = update.l2_norm
-        if not self.admits(l2_norm):
-            return f"the delta's norm is beyond {self.bound:.3g}, the bound of this round"
-        self.accept(l2_norm)
-        return ""
+    def times_median(self, ratio: float) -> float:
+        """So many medians of the accepted norms; infinite for ratio 0, and while there is no median."""
+        if ratio == 0.0 or len(self._accepted) < _WARM_UP:
+            return inf
+        return ratio * median(self._accepted)
 
     def admits(self, l2_norm: float) -> bool:
         """Whether an update of this norm is within the bound, NaN never; changes nothing."""

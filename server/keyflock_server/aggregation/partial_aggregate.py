@@ -31,9 +31,12 @@ class PartialAggregate:
         self.weight = 0.0
         self.count = 0
 
-    def add(self, update: DecodedUpdate, weight: float) -> None:
-        """Take one report's delta in, in place. Norm at most ``norm_bound.MAX_NORM``, ``weight`` > 0."""
-        update.add_to(self.sum, weight)
+    def add(self, update: DecodedUpdate, weight: float, scale: float = 1.0) -> None:
+        """Take one report's delta in, in place. Norm at most ``norm_bound.MAX_NORM``, ``weight`` > 0.
+
+        ``scale`` shortens the delta and not its weight: a clipped report still counts whole in the mean.
+        """
+        update.add_to(self.sum, weight * scale)
         self.weight += weight
         self.count += 1
 

@@ -1,18 +1,26 @@
-"""The server's optimisers by name: Optax chains that take the mean delta as their gradient.
+"""The server's optimisers by name: Optax transformations that take the mean delta as their gradient.
 
 | name       | Optax                         | published as                                              |
 |------------|-------------------------------|-----------------------------------------------------------|
-| fedavg     | sgd                           | McMahan et al. 2017, arXiv:1602.05629 (learning rate 1)   |
-| fedavgm    | sgd with momentum             | Hsu et al. 2019, arXiv:1909.06335                         |
+| fedavg     | identity                      | McMahan et al. 2017, arXiv:1602.05629 (learning rate 1)   |
+| fedavgm    | trace (momentum)              | Hsu et al. 2019, arXiv:1909.06335                         |
 | fedadagrad | ours, below                   | Reddi et al. 2021, arXiv:2003.00295, algorithm 2          |
-| fedadam    | adam                          | the same                                                  |
+| fedadam    | scale_by_adam                 | the same                                                  |
 | fedyogi    | scale_by_yogi                 | the same                                                  |
+| fedamsgrad | scale_by_amsgrad              | Tong et al. 2020, arXiv:2009.06303                        |
+
+Each gives a direction; the learning rate and the decoupled weight decay are ``server_step``'s, so that a
+schedule or another rate never changes the state's form.
 
 Reddi et al. write FedAdam without bias correction and start the second moment at eps squared. Optax corrects
 the bias and starts at zero, as the Keras optimiser did that their experiments ran with; so do we. FedAdagrad
 is as they write: its accumulator starts at eps squared, and eps is added to its root. (Optax's own chain puts
 eps under the root, where 1e-3 means thirty times as much.) FedYogi starts both moments at zero, where Optax's
 own chain starts them at 1e-6: a first moment that is not zero would move words that nobody has typed.
+
+Left out on purpose. Lion steps by the sign of its momentum, and a decaying momentum keeps its sign: a word
+that was typed once would move by the whole rate in each of the thousand rounds after. LAMB wants one trust
+ratio a layer, where the server holds one flat vector; a single ratio for all is but another learning rate.
 """
 
 from collections.abc import Mapping
@@ -26,27 +34,27 @@ from keyflock_server.rounds.task import OptimizerName
 
 
 def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> optax.GradientTransformation:
-    """The optimiser.
+    """The direction of a step, to be multiplied by the learning rate and subtracted.
 
     Args:
         name: Which.
         parameters: All that ``OPTIMIZER_DEFAULTS`` lists for it.
     """
-    rate = parameters["learning_rate"]
     match name:
         case "fedavg":
-            return optax.sgd(rate)
+            return optax.identity()
         case "fedavgm":
-            return optax.sgd(rate, momentum=parameters["momentum"])
+            return optax.trace(parameters["momentum"])
         case "fedadagrad":
-            return optax.chain(_scale_by_adagrad(parameters["eps"]), optax.scale_by_learning_rate(rate))
+            return _scale_by_adagrad(parameters["eps"])
         case "fedadam":
-            return optax.adam(rate, b1=parameters["b1"], b2=parameters["b2"], eps=parameters["eps"])
+            return optax.scale_by_adam(parameters["b1"], parameters["b2"], parameters["eps"])
         case "fedyogi":
-            moments = optax.scale_by_yogi(
+            return optax.scale_by_yogi(
                 parameters["b1"], parameters["b2"], parameters["eps"], initial_accumulator_value=0.0
             )
-            return optax.chain(moments, optax.scale_by_learning_rate(rate))
+        case "fedamsgrad":
+            return optax.scale_by_amsgrad(parameters["b1"], parameters["b2"], parameters["eps"])
         case _:
             assert_never(name)
 

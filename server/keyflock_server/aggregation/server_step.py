@@ -1,6 +1,12 @@
 """One step of the global model: weights and optimiser state in, weights and optimiser state out.
 
-The mean delta is before minus after, so it points where a gradient points and a plain optimiser descends.
+The mean delta is before minus after, so it points where a gradient points and a plain optimiser descends:
+
+    weights - rate · (direction + weight_decay · weights)
+
+The state survives other values of an optimiser's parameters, of the rate and of the schedule: moments go on
+with the new decay rates, and the schedule with the number of steps so far. It does not survive another
+optimiser: two of them may keep vectors of the same shape that mean different things.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,14 +20,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from keyflock_server.aggregation.learning_rate import rate_ratio
 from keyflock_server.aggregation.server_optimizer import server_optimizer
-from keyflock_server.rounds.task import OptimizerName
+from keyflock_server.rounds.task import OptimizerName, Schedule
 
 _DIGITS: Final = 4
+_NAME, _STEPS = "optimizer", "steps"
+_CONSTANT: Final = Schedule()
 
 
 class CorruptedOptimizerState(ValueError):
     """Fault of the store: the bytes are not a state of this optimiser for this model."""
+
+
+class OtherOptimizer(CorruptedOptimizerState):
+    """Fault of the operator: the state is that of another optimiser; a new task begins without one."""
 
 
 class StepResult(NamedTuple):
@@ -33,12 +46,21 @@ class StepResult(NamedTuple):
     state: bytes
 
 
+class _State(NamedTuple):
+    """What is kept between steps."""
+
+    inner: optax.OptState
+    #: How many there were.
+    steps: int
+
+
 def server_step(
     weights: NDArray[np.float32],
     state: bytes | None,
     mean_delta: NDArray[np.float32],
     name: OptimizerName,
     parameters: Mapping[str, float],
+    schedule: Schedule = _CONSTANT,
 ) -> StepResult:
     """Apply the server optimiser once.
 
@@ -47,16 +69,23 @@ def server_step(
         state: What the last step of this optimiser gave; None for the first.
         mean_delta: The aggregate's mean, shape (P,), float32.
         name: The optimiser.
-        parameters: Its parameters, all of them.
+        parameters: Its parameters, all of them; ``weight_decay`` may be missing.
+        schedule: Of the learning rate.
     Raises:
-        CorruptedOptimizerState: ``state`` is not this optimiser's, or of another size.
+        OtherOptimizer: ``state`` is another optimiser's.
+        CorruptedOptimizerState: it is none, or of another size.
     """
-    optimizer, step = _compiled(name, tuple(sorted(parameters.items())))
-    before = optimizer.init(weights)
+    direction_of = {
+        key: value for key, value in parameters.items() if key not in ("learning_rate", "weight_decay")
+    }
+    optimizer, step = _compiled(name, tuple(sorted(direction_of.items())))
+    before = _State(optimizer.init(weights), 0)
     if state is not None:
-        before = _restored(state, before)
-    new_weights, after = step(weights, before, mean_delta)
-    return StepResult(np.asarray(new_weights), _stored(after))
+        before = _restored(state, before.inner, name)
+    rate = parameters["learning_rate"] * rate_ratio(schedule, before.steps)
+    decay = parameters.get("weight_decay", 0.0)
+    new_weights, after = step(weights, before.inner, mean_delta, np.float32(rate), np.float32(decay))
+    return StepResult(np.asarray(new_weights), _stored(after, before.steps + 1, name))
 
 
 @lru_cache(maxsize=16)
@@ -66,31 +95,47 @@ def _compiled(
     optimizer = server_optimizer(name, dict(parameters))
 
     def step(
-        weights: jax.Array, state: optax.OptState, mean_delta: jax.Array
+        weights: jax.Array, state: optax.OptState, mean_delta: jax.Array, rate: jax.Array, decay: jax.Array
     ) -> tuple[jax.Array, optax.OptState]:
-        updates, after = optimizer.update(mean_delta, state, weights)
-        return weights + updates, after
+        direction, after = optimizer.update(mean_delta, state, weights)
+        return weights - rate * (direction + decay * weights), after
 
     return optimizer, jax.jit(step)
 
 
-def _stored(state: optax.OptState) -> bytes:
+def _stored(state: optax.OptState, steps: int, name: OptimizerName) -> bytes:
     """The state's leaves in their order, as safetensors: data, never code."""
     leaves = jax.tree.leaves(state)
-    return save({f"{index:0{_DIGITS}}": np.asarray(leaf) for index, leaf in enumerate(leaves)})
+    tensors: dict[str, NDArray[Any]] = {
+        f"{index:0{_DIGITS}}": np.asarray(leaf) for index, leaf in enumerate(leaves)
+    }
+    own: dict[str, NDArray[Any]] = {
+        _NAME: np.frombuffer(name.encode(), np.uint8),
+        _STEPS: np.array([steps], np.int64),
+    }
+    return save(tensors | own)
 
 
-def _restored(data: bytes, like: optax.OptState) -> optax.OptState:
+def _restored(data: bytes, like: optax.OptState, name: OptimizerName) -> _State:
     """The state in ``data``, with the structure, shapes and types of ``like``."""
     leaves, structure = jax.tree.flatten(like)
     try:
         tensors: dict[str, NDArray[Any]] = load(data)
     except (SafetensorError, KeyError) as error:
         raise CorruptedOptimizerState(f"not an optimiser's state: {error}") from None
+    # Releases before schedules stored neither; all rates were constant then.
+    owner = tensors.pop(_NAME, np.frombuffer(name.encode(), np.uint8)).tobytes().decode(errors="replace")
+    steps = tensors.pop(_STEPS, np.zeros(1, np.int64))
+    if steps.shape != (1,) or steps.dtype != np.int64 or steps[0] < 0:
+        raise CorruptedOptimizerState("the state does not say how many steps were made")
+    if owner != name:
+        raise OtherOptimizer(
+            f"the state is that of {owner!r}, and means nothing to {name}; create a new task for {name}"
+        )
     found = [tensors[key] for key in sorted(tensors)]
     if [_kind(leaf) for leaf in found] != [_kind(np.asarray(leaf)) for leaf in leaves]:
         raise CorruptedOptimizerState("the state is that of another optimiser, or of another model")
-    return jax.tree.unflatten(structure, found)
+    return _State(jax.tree.unflatten(structure, found), int(steps[0]))
 
 
 def _kind(leaf: NDArray[Any]) -> tuple[tuple[int, ...], str]:

@@ -6,8 +6,9 @@ from typing import Final
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.pace import Pace
+from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
-from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.trunk import Trunk, weights_of
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import AssignmentId, TaskName
 from keyflock_server.protocol.messages import (
@@ -21,6 +22,7 @@ from keyflock_server.protocol.messages import (
     TaskKind,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
 from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
 from keyflock_server.rounds.round import Phase, Round
@@ -43,8 +45,11 @@ _SEEN_EVERY: Final = timedelta(minutes=10)
 class CheckIns:
     """Gives out work."""
 
-    def __init__(self, world: Surroundings, desks: dict[TaskName, Desk], trunk: Trunk) -> None:
+    def __init__(
+        self, world: Surroundings, desks: dict[TaskName, Desk], trunk: Trunk, standings: Standings
+    ) -> None:
         self._world = world
+        self._standings = standings
         self._desks = desks
         self._trunk = trunk
         self._pace = Pace(world)
@@ -60,6 +65,8 @@ class CheckIns:
         if load >= SHED_LOAD:
             return _shed(desks, load)
         device = await self._seen(identity, message)
+        if (kept_out := self._standings.refusal(device)) is not None:
+            return kept_out
         active = {desk.task: desk for desk in desks if desk.status is TaskStatus.ACTIVE}
         if not active:
             return _no_task(desks)
@@ -207,6 +214,9 @@ class CheckIns:
             expires_at = row.assigned_at + timedelta(seconds=current.spec.round.deadline_s)
         version = await self._trunk.version(current.population, current.base_version)
         layout = await self._trunk.report_layout(current.spec)
+        # A head must fit the trunk that the phone's keyboard serves.
+        is_personal = current.spec.kind is TaskKind.PERSONALIZE
+        digest = (version.released_digest if is_personal else None) or version.download_digest
         seed = assignment_seed(self._world.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,
@@ -226,18 +236,18 @@ class CheckIns:
             task=current.task,
             round=current.id,
             model_version=current.base_version,
-            model_digest=version.download_digest,
+            model_digest=digest,
             layout=layout.digest,
             plan=current.spec.training,
             codec=current.spec.codec,
             seed=seed,
             expires_in_s=max(0.0, (expires_at - now).total_seconds()),
             task_kind=current.spec.kind,
-            personalising=await self._personalising(current),
+            personalising=await self._personalising(current, version),
             device_rules=_device_rules(current),
         )
 
-    async def _personalising(self, current: Round) -> PersonalisingPlan | None:
+    async def _personalising(self, current: Round, version: VersionRecord) -> PersonalisingPlan | None:
         """Of a ``personalize`` round: the same for all its phones, since only closing it moves the priors."""
         settings = current.spec.personalising
         if current.spec.kind is not TaskKind.PERSONALIZE:
@@ -247,6 +257,7 @@ class CheckIns:
             head=settings.head_of(current.sequence),
             prior=first_prior() if known is None else known.prior,
             words_needed=settings.words_needed,
+            weights=weights_of(version),
         )
 
     async def _seen(self, identity: DeviceIdentity, message: CheckIn) -> DeviceRecord:

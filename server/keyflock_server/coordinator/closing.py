@@ -25,6 +25,7 @@ from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, stored_personalisation
 from keyflock_server.aggregation.server_step import server_step
+from keyflock_server.coordinator.released_weights import ReleasedWeights
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, next_checkpoint
 from keyflock_server.protocol.identifiers import ModelVersion
@@ -49,6 +50,7 @@ class Closing:
     def __init__(self, world: Surroundings, trunk: Trunk) -> None:
         self._world = world
         self._trunk = trunk
+        self._released = ReleasedWeights(world)
 
     async def finish(self, record: RoundRecord) -> RoundRecord:
         """The round, closed; does whatever steps are left.
@@ -130,6 +132,7 @@ class Closing:
             await world.workbench.run(aggregate.mean),
             current.spec.optimizer.name,
             current.spec.optimizer_parameters,
+            current.spec.optimizer.schedule,
         )
         lineage = {"parent": str(base), "round": current.id, "reports": str(current.reports)}
         version = ModelVersion(base + 1)
@@ -137,11 +140,15 @@ class Closing:
         stored = await self._trunk.store(current.population, version, after)
         state_key = f"optimizers/{current.task}/{world.new_id()}"
         await world.blobs.put(state_key, stepped.state)
+        layout = await self._trunk.layout(current.population)
+        keys = await self._released.write(record, checkpoint.weights, stepped.weights, layout)
         changes: Changes = {
             "stepped_from": base,
             "checkpoint_key": stored.checkpoint_key,
             "download_key": stored.download_key,
             "state_key": state_key,
+            "average_key": keys.average_key,
+            "released_key": keys.released_key,
         }
         return await self._advanced(record, Stepped(), changes)
 
@@ -180,6 +187,7 @@ class Closing:
         if (await self._trunk.population(current.population)).latest_version != base:
             return await self._rebase(record)
         body = await world.blobs.get(download_key)
+        released = await self._released.fields(record)
         version = VersionRecord(
             population=current.population,
             version=ModelVersion(base + 1),
@@ -190,12 +198,16 @@ class Closing:
             download_bytes=len(body),
             download_key=download_key,
             checkpoint_key=checkpoint_key,
+            released_digest=released.released_digest,
+            released_bytes=released.released_bytes,
+            released_key=released.released_key,
         )
+        averages = await self._released.superseded(record)
         task = await world.store.tasks.get(current.task)
         superseded = task.optimizer_state_key if task else None
         after = await world.store.rounds.publish(current.id, version, state_key, world.clock())
         world.observer.version_published(current.population, version.version)
-        await self.delete_blobs((superseded,) if superseded else ())
+        await self.delete_blobs((*averages, *((superseded,) if superseded else ())))
         return after
 
     async def _rebase(self, record: RoundRecord) -> RoundRecord:
@@ -205,9 +217,17 @@ class Closing:
             "checkpoint_key": None,
             "download_key": None,
             "state_key": None,
+            "average_key": None,
+            "released_key": None,
         }
         after = await self._advanced(record, Rebased(), nothing)
-        keys = (record.checkpoint_key, record.download_key, record.state_key)
+        keys = (
+            record.checkpoint_key,
+            record.download_key,
+            record.state_key,
+            record.average_key,
+            record.released_key,
+        )
         await self.delete_blobs(key for key in keys if key)
         return after
 
@@ -218,6 +238,8 @@ class Closing:
             "checkpoint_key": None,
             "download_key": None,
             "state_key": None,
+            "average_key": None,
+            "released_key": None,
         }
         return await self._advanced(record, PartialsDeleted(), cleared)
 

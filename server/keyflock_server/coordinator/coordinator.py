@@ -14,8 +14,10 @@ from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.rounds import Rounds
+from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.verdict_tally import VerdictTally
 from keyflock_server.coordinator.views import population_view, round_view, task_view
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
@@ -34,7 +36,15 @@ from keyflock_server.protocol.messages import (
     Report,
     TaskKind,
 )
-from keyflock_server.protocol.operator import CohortPreview, PopulationView, RoundView, TaskView
+from keyflock_server.protocol.operator import (
+    CohortPreview,
+    Devices,
+    DeviceView,
+    PopulationView,
+    QuarantineOrder,
+    RoundView,
+    TaskView,
+)
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
@@ -58,8 +68,10 @@ class Coordinator:
         self._flusher = Flusher(world)
         self._leadership = Leadership(world)
         self._rounds = Rounds(world, self._trunk, self._flusher, self._leadership)
-        self._intake = Intake(world, self._desks, self._flusher, self._catch_up)
-        self._check_ins = CheckIns(world, self._desks, self._trunk)
+        self._tally = VerdictTally(world)
+        self._standings = Standings(world)
+        self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
+        self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings)
         self._enrolments = Enrolments(world, self._trunk, self._desks)
         self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
         #: Held while the set of desks changes.
@@ -77,6 +89,7 @@ class Coordinator:
         await self._leadership.renew()
         await self._catch_up()
         self._orphans_due_at = self._world.clock() + ORPHAN_AGE
+        await self._standings.refresh()
         if self._world.is_sole:
             await self._collect_orphans()
 
@@ -99,12 +112,14 @@ class Coordinator:
                 await self._rounds.drive(desk)
             except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
                 self._world.observer.task_stuck(desk.task, error)
+        await self._keep_books()
 
     async def stop(self) -> None:
         """Commit what may be committed, and let go of the store. What was not acknowledged is sent again."""
         for desk in self._desks.values():
             await self._flusher.flush_if_due(desk)
         await self._intake.settle()
+        await self._keep_books()
         for desk in self._desks.values():
             if desk.open is not None:
                 desk.open.batch.settle_all(Outcome.STOPPING)
@@ -130,6 +145,10 @@ class Coordinator:
     async def model(self, population: PopulationName, version: int) -> Download:
         """A model version's bytes."""
         return await self._trunk.download(population, version)
+
+    async def released_model(self, population: PopulationName, version: int) -> Download:
+        """The bytes that keyboards serve of a version: the versions' average where there is one."""
+        return await self._trunk.released(population, version)
 
     async def release(self, population: PopulationName) -> Release:
         """What keyboards should serve."""
@@ -180,11 +199,13 @@ class Coordinator:
         Raises:
             Refused: ``population_unknown``; ``conflict`` when the name is taken, or when the task would
                 personalise a population that an unfinished task personalises already: each would forget the
-                other's candidates. Tasks that train share a population; each steps from the newest version.
+                other's candidates, or when it disagrees with another on what keyboards serve. Tasks that
+                train share a population; each steps from the newest version.
         """
         await self._trunk.population(spec.population)
         async with self._register:
             self._check_rivals(spec)
+            self._check_averages(spec)
             record = TaskRecord(spec=spec, status=TaskStatus.ACTIVE, created_at=self._world.clock())
             try:
                 await self._world.store.tasks.add(record)
@@ -221,16 +242,45 @@ class Coordinator:
     async def rounds(self, task: TaskName) -> list[RoundView]:
         """The task's rounds, oldest first."""
         self._desk(task)
-        return [round_view(record) for record in await self._world.store.rounds.of_task(task)]
+        said = await self._world.store.rounds.verdicts(task)
+        return [
+            round_view(record, said.get(record.round.id, {}))
+            for record in await self._world.store.rounds.of_task(task)
+        ]
 
     async def round(self, round_id: RoundId) -> RoundView:
         """One round; raises Refused ``not_found``."""
         record = await self._world.store.rounds.get(round_id)
         if record is None:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
-        return round_view(record)
+        said = await self._world.store.rounds.verdicts(record.round.task, round_id)
+        return round_view(record, said.get(round_id, {}))
+
+    async def devices(self, population: PopulationName) -> Devices:
+        """Devices of a population, those ever quarantined first."""
+        return await self._standings.devices(population)
+
+    async def device(self, device: DeviceId) -> DeviceView:
+        """One device."""
+        return await self._standings.device(device)
+
+    async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+        """Keep a device out by hand."""
+        return await self._standings.quarantine(device, order)
+
+    async def release_device(self, device: DeviceId) -> DeviceView:
+        """Let a device in again, with nothing held against it."""
+        return await self._standings.release(device)
 
     # --- within -------------------------------------------------------------------------------------
+
+    async def _keep_books(self) -> None:
+        """Counts and quarantines; when the store fails, the next pass tries again."""
+        try:
+            await self._tally.write()
+            await self._standings.refresh()
+        except Exception as error:  # noqa: BLE001 - no round waits for them
+            self._world.observer.books_not_kept(error)
 
     def _desk(self, name: TaskName) -> Desk:
         desk = self._desks.get(name)
@@ -258,6 +308,19 @@ class Coordinator:
                     f"{desk.status}; "
                 )
                 raise Refused(ProblemCode.CONFLICT, detail + "cancel it first, or wait for its last round.")
+
+    def _check_averages(self, spec: TaskSpec) -> None:
+        """Several tasks step one model: they must agree on what keyboards serve of it."""
+        decay = spec.release.ema_decay
+        for desk in self._desks.values():
+            is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
+            is_same = (desk.spec.population, desk.spec.kind) == (spec.population, TaskKind.TRAIN)
+            if is_live and is_same and desk.task != spec.name and desk.spec.release.ema_decay != decay:
+                detail = (
+                    f"Task {desk.task!r} of population {spec.population!r} has release.ema_decay "
+                    f"{desk.spec.release.ema_decay:g}, this one {decay:g}: keyboards serve one of them. "
+                )
+                raise Refused(ProblemCode.CONFLICT, detail + "Give both the same, or cancel the other first.")
 
     async def _catch_up(self) -> None:
         """Every task as the store has it, whoever made or changed it."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from keyflock_compression import Layout
-from keyflock_server.aggregation.evidence_bound import EvidenceBound
-from keyflock_server.aggregation.norm_bound import NormBound
+from keyflock_server.aggregation.clipping import DeltaJudge
+from keyflock_server.aggregation.evidence_bound import EvidenceJudge
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
-from keyflock_server.coordinator.micro_batch import Bound, MicroBatch, PendingSum, Taken
+from keyflock_server.aggregation.verdicts import Judge
+from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum, Taken
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Phase, Round
@@ -33,12 +34,12 @@ class OpenRound:
     Args:
         record: Its row, as this process knows it; others may have moved it on.
         layout: Of its reports.
-        bound: Which reports are refused; the task's, so that a round begins with what is known.
+        judge: What is said of its reports; the task's, so that a round begins with what is known.
         batch: Reports that came too late for the last buffer of an asynchronous task.
     """
 
     def __init__(
-        self, record: RoundRecord, layout: Layout, bound: Bound, batch: MicroBatch | None = None
+        self, record: RoundRecord, layout: Layout, judge: Judge, batch: MicroBatch | None = None
     ) -> None:
         self.record = record
         #: This process's own partial aggregate, as committed, and where it lies.
@@ -46,7 +47,7 @@ class OpenRound:
         self.committed_key: str | None = None
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
-        self.batch = batch or MicroBatch(PendingSum(layout, record.round.spec.codec_spec, bound))
+        self.batch = batch or MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
 
@@ -85,7 +86,7 @@ class Desk:
         #: Over how long phones that come together are to be spread, as was found at the last check-in.
         self.spread_s = 0.0
         #: Of all rounds since this process started; only the workbench's thread touches it.
-        self.bound = _bound_of(spec)
+        self.judge = _judge_of(spec)
         #: Held while a row of the open round is being changed.
         self.lock = asyncio.Lock()
         #: Held by whoever flushes, closes or opens.
@@ -112,11 +113,11 @@ def _progress(record: RoundRecord) -> tuple[int, int]:
     return _PHASES.index(current.phase), current.assigned + current.counted + current.failed
 
 
-def _bound_of(spec: TaskSpec) -> Bound:
+def _judge_of(spec: TaskSpec) -> Judge:
     match spec.kind:
         case TaskKind.TRAIN:
-            return NormBound(spec.aggregation.max_norm_ratio)
+            return DeltaJudge(spec.aggregation)
         case TaskKind.PERSONALIZE:
-            return EvidenceBound()
+            return EvidenceJudge()
         case _:
             assert_never(spec.kind)

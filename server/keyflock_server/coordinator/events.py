@@ -24,8 +24,20 @@ class Observer(Protocol):
         """A pass could not read the store; it is tried again at the next."""
         ...
 
-    def delta_refused(self, task: TaskName, code: str) -> None:
-        """A delta was refused after decoding began."""
+    def verdict(self, task: TaskName, verdict: str, count: int) -> None:
+        """Something was said of a report: it was refused, or clipped."""
+        ...
+
+    def quarantined(self, task: TaskName) -> None:
+        """A device's refused reports were too many; it is kept out."""
+        ...
+
+    def strikes_withheld(self, task: TaskName, devices: int) -> None:
+        """So many devices of a round were refused that it is not held against them."""
+        ...
+
+    def books_not_kept(self, error: Exception) -> None:
+        """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
         ...
 
     def round_opened(self, task: TaskName, sequence: int) -> None:
@@ -60,7 +72,16 @@ class Silent:
     def store_unreachable(self, error: Exception) -> None:
         """Ignored."""
 
-    def delta_refused(self, task: TaskName, code: str) -> None:
+    def verdict(self, task: TaskName, verdict: str, count: int) -> None:
+        """Ignored."""
+
+    def quarantined(self, task: TaskName) -> None:
+        """Ignored."""
+
+    def strikes_withheld(self, task: TaskName, devices: int) -> None:
+        """Ignored."""
+
+    def books_not_kept(self, error: Exception) -> None:
         """Ignored."""
 
     def round_opened(self, task: TaskName, sequence: int) -> None:

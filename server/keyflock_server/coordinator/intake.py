@@ -7,12 +7,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from keyflock_compression import CodecError, NonFinite, WrongLayout
+from keyflock_server.aggregation.verdicts import Verdict
 from keyflock_server.aggregation.weighting import staleness_factor, weight_of
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.flushing import Flusher
-from keyflock_server.coordinator.micro_batch import BeyondBound, Outcome, PendingReport
+from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Refusal
+from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.verdict_tally import VerdictTally
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import (
@@ -24,6 +26,7 @@ from keyflock_server.protocol.messages import (
     Receipt,
     Report,
     ReturnWindow,
+    TaskKind,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.decisions import is_goal_met, may_flush
@@ -33,7 +36,13 @@ from keyflock_server.storage.door import Superseded
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 _CODES: Final = MappingProxyType(
-    {WrongLayout: ProblemCode.WRONG_LAYOUT, NonFinite: ProblemCode.NON_FINITE_DELTA}
+    {
+        Verdict.WRONG_LAYOUT: ProblemCode.WRONG_LAYOUT,
+        Verdict.NON_FINITE: ProblemCode.NON_FINITE_DELTA,
+        Verdict.TOO_LONG: ProblemCode.DELTA_TOO_LARGE,
+        Verdict.EVIDENCE_BOUND: ProblemCode.DELTA_TOO_LARGE,
+        Verdict.TOO_MANY_EXAMPLES: ProblemCode.TOO_MANY_EXAMPLES,
+    }
 )
 
 
@@ -46,16 +55,21 @@ class Intake:
         desks: dict[TaskName, Desk],
         flusher: Flusher,
         catch_up: Callable[[], Awaitable[None]],
+        tally: VerdictTally,
+        standings: Standings,
     ) -> None:
         self._world = world
         self._desks = desks
         self._flusher = flusher
         #: Reads from the store what other processes have opened.
         self._catch_up = catch_up
+        self._tally = tally
+        self._standings = standings
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
-        """Whether an upload would count."""
+        """Whether an upload would count; raises Refused ``quarantined``."""
+        self._standings.check(claims.device)
         desk, opened = await self._find(claims)
         window = _window(desk)
         if opened is None:
@@ -91,7 +105,8 @@ class Intake:
 
         Raises:
             Refused: ``round_gone``, ``report_conflict``, ``wrong_assignment``, ``overloaded``,
-                ``report_pending``, or what is wrong with the delta. Nothing was counted then.
+                ``report_pending``, ``quarantined``, or what is wrong with the report. Nothing was counted
+                then.
         """
         digest = _digest(message)
         desk, opened = await self._find(claims)
@@ -156,6 +171,7 @@ class Intake:
     async def _take_in(
         self, desk: Desk, opened: OpenRound, claims: AssignmentClaims, message: Report, digest: bytes
     ) -> PendingReport:
+        self._standings.check(claims.device)
         if _is_full(opened):
             raise _gone()
         if len(opened.batch) >= self._world.max_pending_reports:
@@ -174,15 +190,21 @@ class Intake:
         )
         opened.batch.reserve(pending)
         try:
-            await self._world.workbench.run(opened.batch.sum.add, pending.id, message.delta, pending.weight)
-        except (CodecError, BeyondBound) as error:
+            _check_claim(opened, message)
+            said = await self._world.workbench.run(
+                opened.batch.sum.add, pending.id, message.delta, pending.weight
+            )
+        except Refusal as refusal:
             opened.batch.withdraw(pending.id)
-            self._world.observer.delta_refused(desk.task, _code(error))
-            raise Refused(ProblemCode(_code(error)), f"{error}.") from None
+            self._tally.note(desk.task, opened.id, {refusal.verdict: 1})
+            await self._standings.strike(opened, claims.device, refusal.verdict)
+            code = _CODES.get(refusal.verdict, ProblemCode.MALFORMED_DELTA)
+            raise Refused(code, f"{refusal}.") from None
         except Exception:
             # Nothing was added: the place must not wait for ever. (A cancelled wait may have been added.)
             opened.batch.withdraw(pending.id)
             raise
+        self._tally.note(desk.task, opened.id, said.counts)
         if may_flush(opened.round, opened.batch.sum.count):
             # A task of its own: a phone that hangs up must not take the others' batch with it.
             flush = asyncio.create_task(self._flusher.flush_if_due(desk))
@@ -250,10 +272,13 @@ def _digest(message: Report) -> bytes:
     return hasher.digest()
 
 
-def _code(error: CodecError | BeyondBound) -> ProblemCode:
-    if isinstance(error, BeyondBound):
-        return ProblemCode.DELTA_TOO_LARGE
-    return _CODES.get(type(error), ProblemCode.MALFORMED_DELTA)
+def _check_claim(opened: OpenRound, message: Report) -> None:
+    """Raises Refusal for a claim that the assignment rules out; below it, the weight's cap bounds a lie."""
+    spec = opened.round.spec
+    most = spec.training.max_examples
+    if spec.kind is TaskKind.TRAIN and message.examples > most:
+        detail = f"{message.examples} examples, where the assignment lets a phone use {most}"
+        raise Refusal(Verdict.TOO_MANY_EXAMPLES, detail)
 
 
 def _conflict() -> Refused:

@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
 
-from keyflock_compression import CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
+from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.aggregation.verdicts import Admitted, Judge, Rejected, Verdict, verdict_on
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 
 
@@ -31,16 +31,12 @@ class Outcome(Enum):
     STOPPING = auto()
 
 
-class BeyondBound(Exception):
-    """Fault of the client: the delta is longer than the round's bound, or evidence says what cannot be."""
+class Refusal(Exception):
+    """Fault of the client: the report says what the round does not take."""
 
-
-class Bound(Protocol):
-    """What the coordinator asks of a decoded report before it is summed."""
-
-    def refusal(self, update: DecodedUpdate) -> str:
-        """Why it is refused, in one sentence; empty if it is taken."""
-        ...
+    def __init__(self, verdict: Verdict, detail: str) -> None:
+        super().__init__(detail)
+        self.verdict = verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +59,8 @@ class Entry:
 
     delta: bytes = field(repr=False)
     weight: float
+    #: As it was judged: the median may have moved since.
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +82,13 @@ class PendingSum:
     Args:
         layout: What every delta must be laid out as.
         spec: What every delta must be encoded with.
-        bound: Which deltas are refused.
+        judge: What is said of each delta.
     """
 
-    def __init__(self, layout: Layout, spec: CodecSpec, bound: Bound) -> None:
+    def __init__(self, layout: Layout, spec: CodecSpec, judge: Judge) -> None:
         self._layout = layout
         self._spec = spec
-        self._bound = bound
+        self._judge = judge
         self._sum = PartialAggregate(layout.size)
         self._entries: dict[AssignmentId, Entry] = {}
 
@@ -99,18 +97,22 @@ class PendingSum:
         """Reports in the sum; may be read from anywhere."""
         return len(self._entries)
 
-    def add(self, assignment: AssignmentId, delta: bytes, weight: float) -> None:
-        """Decode one delta, judge it, and take it in.
+    def add(self, assignment: AssignmentId, delta: bytes, weight: float) -> Admitted:
+        """Decode one delta, judge it, and take it in; what was said of it.
 
         Raises:
-            CodecError: the bytes are no delta of this round.
-            BeyondBound: it is too long, or says what cannot be.
+            Refusal: it is no delta of this round, or says what cannot be. Nothing was added.
         """
-        update = self._decoded(delta)
-        if refusal := self._bound.refusal(update):
-            raise BeyondBound(refusal)
-        self._sum.add(update, weight)
-        self._entries[assignment] = Entry(delta, weight)
+        try:
+            update = self._decoded(delta)
+        except CodecError as error:
+            raise Refusal(verdict_on(error), str(error)) from None
+        said = self._judge.judge(update, self._layout)
+        if isinstance(said, Rejected):
+            raise Refusal(said.verdict, said.detail)
+        self._sum.add(said.update, weight, said.scale)
+        self._entries[assignment] = Entry(delta, weight, said.scale)
+        return said
 
     def take(self, may_take: Callable[[int], bool]) -> Taken | None:
         """All that is there, if so many reports may be taken; begins anew then.
@@ -134,7 +136,8 @@ class PendingSum:
         rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
         total = PartialAggregate(self._layout.size)
         for entry in rest.values():
-            total.add(self._decoded(entry.delta), entry.weight)
+            update = self._judge.shortened(self._decoded(entry.delta), self._layout)
+            total.add(update, entry.weight, entry.scale)
         return Taken(total, rest)
 
     def _decoded(self, delta: bytes) -> DecodedUpdate:

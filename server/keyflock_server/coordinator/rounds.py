@@ -91,7 +91,7 @@ class Rounds:
         before = desk.open
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
         desk.open = OpenRound(
-            record, layout, desk.bound, before.batch if before is not None and is_same_buffer else None
+            record, layout, desk.judge, before.batch if before is not None and is_same_buffer else None
         )
         desk.last_sequence = record.round.sequence
         if before is not None and not is_same_buffer:

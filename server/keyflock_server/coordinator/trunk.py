@@ -20,7 +20,7 @@ from keyflock_server.aggregation.population_personalisation import (
 )
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
-from keyflock_server.protocol.messages import Release, TaskKind
+from keyflock_server.protocol.messages import ModelWeights, Release, TaskKind
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download, VersionRecord, package
 from keyflock_server.rounds.task import TaskSpec
@@ -147,19 +147,28 @@ class Trunk:
     async def download(self, name: PopulationName, version: int) -> Download:
         """What phones get for a version."""
         record = await self.version(name, version)
-        cached = self._downloads.get(record.download_key) or await self._read(record)
-        if record.download_key in self._downloads:
-            self._downloads.move_to_end(record.download_key)
+        return await self._blob(record.download_key, record.download_digest)
+
+    async def released(self, name: PopulationName, version: int) -> Download:
+        """What keyboards serve of a version: the versions' average where its task wanted one."""
+        record = await self.version(name, version)
+        if record.released_key is None or record.released_digest is None:
+            return await self._blob(record.download_key, record.download_digest)
+        return await self._blob(record.released_key, record.released_digest)
+
+    async def _blob(self, key: str, digest: bytes) -> Download:
+        cached = self._downloads.get(key) or await self._read(key, digest)
+        if key in self._downloads:
+            self._downloads.move_to_end(key)
         while len(self._downloads) > _KEPT_DOWNLOADS:
             self._downloads.popitem(last=False)
         return cached
 
-    async def _read(self, record: VersionRecord) -> Download:
+    async def _read(self, key: str, digest: bytes) -> Download:
         async with self._reading:
-            cached = self._downloads.get(record.download_key)
+            cached = self._downloads.get(key)
             if cached is None:
-                body = await self._world.blobs.get(record.download_key)
-                cached = self._downloads[record.download_key] = Download(body, record.download_digest)
+                cached = self._downloads[key] = Download(await self._world.blobs.get(key), digest)
         return cached
 
     async def checkpoint(self, name: PopulationName, version: int) -> Checkpoint:
@@ -169,18 +178,19 @@ class Trunk:
         return await self._world.workbench.run(Checkpoint.from_bytes, data)
 
     async def release(self, name: PopulationName) -> Release:
-        """What keyboards should serve: the newest version."""
+        """What keyboards should serve: the newest version, or the average that it is the last of."""
         population = await self.population(name)
         version = await self.version(name, population.latest_version)
         found = await self.personalisation(name)
         return Release(
             population=name,
             model_version=version.version,
-            model_digest=version.download_digest,
-            size_bytes=version.download_bytes,
+            model_digest=version.released_digest or version.download_digest,
+            size_bytes=version.released_bytes or version.download_bytes,
             vocabulary=population.vocabulary_digest,
             layout=(await self.layout(name)).digest,
             personalisation=None if found is None else found.release(),
+            weights=weights_of(version),
         )
 
     async def vocabulary(self, name: PopulationName) -> bytes:
@@ -196,6 +206,11 @@ class Trunk:
 def next_checkpoint(before: Checkpoint, weights: F32, lineage: dict[str, str]) -> Checkpoint:
     """``before`` with other weights and a further line of descent."""
     return replace(before, weights=weights, lineage={**before.lineage, **lineage})
+
+
+def weights_of(version: VersionRecord) -> ModelWeights:
+    """Which of a version's weights keyboards serve, as phones are told."""
+    return ModelWeights.TRAINING if version.released_key is None else ModelWeights.RELEASED
 
 
 def _taken(name: PopulationName) -> Refused:

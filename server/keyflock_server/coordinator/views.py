@@ -1,15 +1,18 @@
 """Rows as operators see them."""
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.aggregation.population_personalisation import stored_personalisation
-from keyflock_server.protocol.operator import PopulationView, RoundView, TaskView
+from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
 from keyflock_server.rounds.round import Phase
-from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
+from keyflock_server.rounds.standing import stored_standing
+from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 
 def population_view(record: PopulationRecord, devices: int) -> PopulationView:
@@ -40,8 +43,8 @@ def task_view(record: TaskRecord, rounds: list[RoundRecord]) -> TaskView:
     )
 
 
-def round_view(record: RoundRecord) -> RoundView:
-    """A round: where it stands or how it ended."""
+def round_view(record: RoundRecord, verdicts: Mapping[str, int]) -> RoundView:
+    """A round: where it stands or how it ended, and what was said of its reports."""
     current = record.round
     return RoundView(
         id=current.id,
@@ -62,6 +65,28 @@ def round_view(record: RoundRecord) -> RoundView:
         result_version=current.result_version,
         detail=current.detail,
         figures=json.loads(current.figures_json) if current.figures_json else None,
+        verdicts=dict(verdicts),
+    )
+
+
+def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
+    """A device, and what is held against it."""
+    standing = stored_standing(record.standing_json)
+    last = standing.quarantine
+    return DeviceView(
+        id=record.id,
+        population=record.population,
+        app_build=record.app_build,
+        locale=record.locale,
+        enrolled_at=record.enrolled_at,
+        last_seen_at=record.last_seen_at,
+        last_contributed_at=record.last_contributed_at,
+        is_quarantined=standing.is_quarantined(now),
+        quarantined_until=None if last is None else last.until,
+        reason="" if last is None else last.reason,
+        quarantined_by="" if last is None else last.by.value,
+        quarantines=standing.quarantines,
+        strikes=[StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in standing.strikes],
     )
 
 

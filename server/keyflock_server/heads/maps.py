@@ -22,7 +22,7 @@ _KEPT: Final = 32
 
 
 class ModelBody(Protocol):
-    """A version as phones download it."""
+    """A version as keyboards download it."""
 
     @property
     def body(self) -> bytes:
@@ -33,8 +33,8 @@ class ModelBody(Protocol):
 class Versions(Protocol):
     """Where versions come from: the coordinator."""
 
-    async def model(self, population: PopulationName, version: int) -> ModelBody:
-        """A version's bytes; raises Refused ``model_unknown``."""
+    async def released_model(self, population: PopulationName, version: int) -> ModelBody:
+        """The bytes that keyboards serve of a version; raises Refused ``model_unknown``."""
         ...
 
 
@@ -75,8 +75,8 @@ class HeadMaps:
         async with self._making:
             if key not in self._kept:
                 language = await self._languages.of(population)
-                old = await self._versions.model(population, version - 1)
-                new = await self._versions.model(population, version)
+                old = await self._versions.released_model(population, version - 1)
+                new = await self._versions.released_model(population, version)
                 self._kept[key] = await asyncio.to_thread(_made, language, old.body, new.body)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)

@@ -15,9 +15,15 @@ from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routes
 from keyflock_server.http.services import OperatorService
 from keyflock_server.protocol.calls import Response
-from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Name
-from keyflock_server.protocol.operator import CohortQuestion, Populations, Rounds, Tasks
+from keyflock_server.protocol.operator import (
+    CohortQuestion,
+    Populations,
+    QuarantineOrder,
+    Rounds,
+    Tasks,
+)
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.task import TaskError, parse_task
 from keyflock_server.telemetry.logs import logger
@@ -67,6 +73,10 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             operator_calls.CANCEL_TASK.name: self._cancel_task,
             operator_calls.ROUNDS.name: self._rounds,
             operator_calls.ROUND.name: self._round,
+            operator_calls.DEVICES.name: self._devices,
+            operator_calls.DEVICE.name: self._device,
+            operator_calls.QUARANTINE_DEVICE.name: self._quarantine_device,
+            operator_calls.RELEASE_DEVICE.name: self._release_device,
         }
 
     def _admit(
@@ -135,6 +145,22 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
 
     async def _round(self, parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(await self._service.round(RoundId(parts["round"])))
+
+    async def _devices(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.devices(PopulationName(parts["population"])))
+
+    async def _device(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.device(DeviceId(parts["device"])))
+
+    async def _quarantine_device(self, parts: Mapping[str, str], body: bytes) -> Response:
+        try:
+            order = msgspec.json.decode(body, type=QuarantineOrder)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {error}.") from None
+        return JSON.answer(await self._service.quarantine_device(DeviceId(parts["device"]), order))
+
+    async def _release_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.release_device(DeviceId(parts["device"])))
 
 
 def _name(text: str, noun: str) -> str:

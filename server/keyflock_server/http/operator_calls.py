@@ -10,6 +10,7 @@ JSON: Final = "application/json"
 MAX_CHECKPOINT_BYTES: Final = 268_435_456
 MAX_TASK_BYTES: Final = 65_536
 MAX_QUESTION_BYTES: Final = 8_192
+MAX_ORDER_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,12 @@ RESUME_TASK: Final = OperatorCall("resume_task", "POST", "/admin/v1/tasks/{task}
 CANCEL_TASK: Final = OperatorCall("cancel_task", "POST", "/admin/v1/tasks/{task}/cancel")
 ROUNDS: Final = OperatorCall("rounds", "GET", "/admin/v1/tasks/{task}/rounds")
 ROUND: Final = OperatorCall("round", "GET", "/admin/v1/rounds/{round}")
+DEVICES: Final = OperatorCall("devices", "GET", "/admin/v1/populations/{population}/devices")
+DEVICE: Final = OperatorCall("device", "GET", "/admin/v1/devices/{device}")
+QUARANTINE_DEVICE: Final = OperatorCall(
+    "quarantine_device", "POST", "/admin/v1/devices/{device}/quarantine", JSON, MAX_ORDER_BYTES
+)
+RELEASE_DEVICE: Final = OperatorCall("release_device", "POST", "/admin/v1/devices/{device}/release")
 
 OPERATOR_CALLS: Final = (
     POPULATIONS,
@@ -56,4 +63,8 @@ OPERATOR_CALLS: Final = (
     CANCEL_TASK,
     ROUNDS,
     ROUND,
+    DEVICES,
+    DEVICE,
+    QUARANTINE_DEVICE,
+    RELEASE_DEVICE,
 )

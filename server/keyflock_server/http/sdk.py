@@ -87,6 +87,7 @@ class SdkEndpoints(Plane[Call, Admission]):
             calls.FORGET.name: self._forget,
             calls.CHECK_IN.name: self._check_in,
             calls.MODEL.name: self._model,
+            calls.RELEASED_MODEL.name: self._released_model,
             calls.RELEASE.name: self._release,
             calls.VOCABULARY.name: self._vocabulary,
             calls.OFFER.name: self._offer,
@@ -161,6 +162,12 @@ class SdkEndpoints(Plane[Call, Admission]):
 
     async def _model(self, admission: Admission, _body: bytes) -> Response:
         download = await self._service.model(admission.identity.population, admission.version())
+        return tagged(
+            admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, caching.IMMUTABLE
+        )
+
+    async def _released_model(self, admission: Admission, _body: bytes) -> Response:
+        download = await self._service.released_model(admission.identity.population, admission.version())
         return tagged(
             admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, caching.IMMUTABLE
         )

@@ -25,7 +25,15 @@ from keyflock_server.protocol.messages import (
     SuggestionRequest,
     Suggestions,
 )
-from keyflock_server.protocol.operator import CohortPreview, PopulationView, RoundView, TaskView
+from keyflock_server.protocol.operator import (
+    CohortPreview,
+    Devices,
+    DeviceView,
+    PopulationView,
+    QuarantineOrder,
+    RoundView,
+    TaskView,
+)
 from keyflock_server.rounds.task import TaskSpec
 
 
@@ -79,6 +87,10 @@ class SdkService(Protocol):
 
     async def model(self, population: PopulationName, version: int) -> ModelDownload:
         """A model version's bytes."""
+        ...
+
+    async def released_model(self, population: PopulationName, version: int) -> ModelDownload:
+        """The bytes that keyboards serve of a version."""
         ...
 
     async def release(self, population: PopulationName) -> Release:
@@ -223,4 +235,20 @@ class OperatorService(Protocol):
 
     async def round(self, round_id: RoundId) -> RoundView:
         """One round."""
+        ...
+
+    async def devices(self, population: PopulationName) -> Devices:
+        """Devices of a population, those ever quarantined first."""
+        ...
+
+    async def device(self, device: DeviceId) -> DeviceView:
+        """One device."""
+        ...
+
+    async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+        """Keep a device out by hand."""
+        ...
+
+    async def release_device(self, device: DeviceId) -> DeviceView:
+        """Let a device in again, with nothing held against it."""
         ...

@@ -71,6 +71,9 @@ CHECK_IN: Final = Call(
     SMALL_BODY_BYTES,
 )
 MODEL: Final = Call("model", "GET", "/v1/models/{version}", Credential.DEVICE, None, None)
+RELEASED_MODEL: Final = Call(
+    "released_model", "GET", "/v1/models/{version}/release", Credential.DEVICE, None, None
+)
 RELEASE: Final = Call(
     "release", "GET", "/v1/populations/{population}/release", Credential.DEVICE, None, messages.Release
 )
@@ -134,6 +137,7 @@ CALLS: Final = (
     FORGET,
     CHECK_IN,
     MODEL,
+    RELEASED_MODEL,
     RELEASE,
     VOCABULARY,
     OFFER,

@@ -178,6 +178,15 @@ class PopulationPrior(Message, frozen=True, kw_only=True):
     gain_deviation: Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
+class ModelWeights(StrEnum):
+    """Which weights of a model version: where there is no average, both are the same bytes."""
+
+    #: ``GET /v1/models/{version}``: what rounds train from.
+    TRAINING = "training"
+    #: ``GET /v1/models/{version}/release``: what keyboards serve, the average of the versions so far.
+    RELEASED = "released"
+
+
 class PersonalisingPlan(Message, frozen=True, kw_only=True):
     """How to personalise on the phone, and measure what it gives."""
 
@@ -185,6 +194,8 @@ class PersonalisingPlan(Message, frozen=True, kw_only=True):
     prior: PopulationPrior
     #: A phone with fewer words gives the assignment back.
     words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
+    #: Which weights the assignment's ``model_digest`` is of; a head is fitted on those that keyboards serve.
+    weights: ModelWeights = ModelWeights.TRAINING
 
 
 class DeviceRules(Message, frozen=True, kw_only=True):
@@ -356,6 +367,8 @@ class Release(Message, frozen=True, kw_only=True):
     layout: bytes
     #: None until a ``personalize`` round has closed: the SDK begins with its own.
     personalisation: Personalisation | None = None
+    #: Which weights of the version they are: where to download them.
+    weights: ModelWeights = ModelWeights.TRAINING
 
 
 class Forgotten(Message, frozen=True, kw_only=True):

@@ -4,9 +4,9 @@ Unlike the SDK's messages these may grow with every release; instants are RFC 33
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 class PopulationView(Struct, frozen=True, kw_only=True):
@@ -71,6 +71,54 @@ class RoundView(Struct, frozen=True, kw_only=True):
     detail: str = ""
     #: What a personalize round found: means and shares over its phones.
     figures: dict[str, float] | None = None
+    #: What was said of its reports: refused uploads by cause, and what was clipped.
+    verdicts: dict[str, int] = {}
+
+
+class StrikeView(Struct, frozen=True, kw_only=True):
+    """One round in which a device's report was refused."""
+
+    at: datetime
+    round: str
+    verdict: str
+
+
+class DeviceView(Struct, frozen=True, kw_only=True):
+    """A device and what is held against it; nothing of who the person is."""
+
+    id: str
+    population: str
+    app_build: int
+    locale: str
+    enrolled_at: datetime
+    last_seen_at: datetime
+    last_contributed_at: datetime | None = None
+    is_quarantined: bool = False
+    #: Of the last quarantine, also when it is over.
+    quarantined_until: datetime | None = None
+    #: Why, in words.
+    reason: str = ""
+    #: policy or operator.
+    quarantined_by: str = ""
+    quarantines: int = 0
+    #: Refused reports that may yet lead to a quarantine, oldest first.
+    strikes: list[StrikeView] = []
+
+
+class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/devices/{device}/quarantine``."""
+
+    #: For whoever reads it later. No user text.
+    reason: Annotated[str, Meta(min_length=1, max_length=300)]
+    days: Annotated[float, Meta(gt=0.0, le=365.0)] = 365.0
+
+
+class Devices(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/populations/{population}/devices``: at most 1,000."""
+
+    devices: list[DeviceView]
+    #: Enrolled in the population.
+    total: int
 
 
 class CohortPreview(Struct, frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ class ProblemCode(StrEnum):
     WRONG_LAYOUT = "wrong_layout"
     NON_FINITE_DELTA = "non_finite_delta"
     DELTA_TOO_LARGE = "delta_too_large"
+    TOO_MANY_EXAMPLES = "too_many_examples"
     WRONG_ASSIGNMENT = "wrong_assignment"
     INVALID_TASK = "invalid_task"
     INVALID_COHORT = "invalid_cohort"
@@ -109,6 +110,9 @@ PROBLEMS: Final = MappingProxyType(
         ProblemCode.WRONG_LAYOUT: Kind(422, Fault.CLIENT, "The delta is laid out for another model."),
         ProblemCode.NON_FINITE_DELTA: Kind(422, Fault.CLIENT, "The delta holds a value that is not finite."),
         ProblemCode.DELTA_TOO_LARGE: Kind(422, Fault.CLIENT, "The delta's norm is beyond the round's bound."),
+        ProblemCode.TOO_MANY_EXAMPLES: Kind(
+            422, Fault.CLIENT, "The report claims more examples than the assignment allows."
+        ),
         ProblemCode.WRONG_ASSIGNMENT: Kind(
             403, Fault.CLIENT, "The assignment token belongs to another assignment."
         ),

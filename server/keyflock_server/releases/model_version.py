@@ -29,6 +29,16 @@ class VersionRecord:
     download_key: str
     #: Where the float32 master checkpoint lies.
     checkpoint_key: str
+    #: What keyboards download of it, where that is not what phones train from: the versions' average.
+    released_digest: bytes | None = None
+    released_bytes: int | None = None
+    released_key: str | None = None
+
+    @property
+    def blob_keys(self) -> tuple[str, ...]:
+        """All keys that this row points to."""
+        keys = (self.download_key, self.checkpoint_key, self.released_key)
+        return tuple(key for key in keys if key is not None)
 
 
 @dataclass(frozen=True, slots=True)

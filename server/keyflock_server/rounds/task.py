@@ -8,9 +8,11 @@
     [pacing]       bounds of the return windows
     [training]     how phones train (the protocol's TrainingPlan)
     [codec]        how deltas become bytes (keyflock_compression.CodecSpec)
-    [aggregation]  weights and the norm bound
-    [optimizer]    the server's step, by name
-    [personalising]  which settings of heads are tried (kind personalize, which has none of the four above)
+    [aggregation]  weights, the norm bound and clips
+    [optimizer]    the server's step, by name, and its learning rate over the rounds
+    [release]      what keyboards serve of the versions that are made
+    [personalising]  which settings of heads are tried (kind personalize, which has none of the five above)
+    [quarantine]   when a device whose reports are refused is kept out
 
 Ports and paths are Settings; what costs a privacy guarantee is named ``min_flush_clients`` today.
 """
@@ -50,7 +52,9 @@ WeightingName = Literal["capped_examples", "sqrt_examples", "uniform"]
 #: time, and every ``goal`` reports that come make a version (FedBuff: Nguyen et al. 2022, arXiv:2106.06639).
 RoundMode = Literal["sync", "async"]
 MissPolicy = Literal["carry", "abandon"]
-OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
+OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedamsgrad"]
+ScheduleName = Literal["constant", "cosine", "exponential"]
+Rounds = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 #: Fewer than this in a flush, and a stored partial aggregate could be one phone's update.
 MIN_FLUSH_CLIENTS: Final = 4
@@ -205,10 +209,38 @@ class Aggregation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     example_cap: Annotated[int, Meta(ge=1)] = 256
     #: A delta longer than this many times the median of the accepted ones is refused; 0 is no bound.
     max_norm_ratio: Annotated[float, Meta(ge=0.0)] = 10.0
+    #: A longer delta is scaled down to this many times that median; 0 is no clip.
+    clip_norm_ratio: Annotated[float, Meta(ge=0.0)] = 0.0
+    #: A word's row is scaled down to this many times the median norm of the delta's own rows; 0 is no clip.
+    row_clip_ratio: Annotated[float, Meta(ge=0.0)] = 0.0
+    #: And to this norm, in units of the parameters; 0 is no clip.
+    row_clip_norm: Annotated[float, Meta(ge=0.0)] = 0.0
 
 
 #: Every phone's evidence weighs the same; its places have bounds, so its norm needs none.
 _EVIDENCE_AGGREGATION: Final = Aggregation(weighting="uniform", max_norm_ratio=0.0)
+
+
+class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[optimizer.schedule]``: the learning rate by steps of this task, as a factor of ``learning_rate``."""
+
+    name: ScheduleName = "constant"
+    #: The rate grows evenly over so many steps; the last of them has all of it.
+    warmup_rounds: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    #: cosine: steps after the warm-up until the end. exponential: steps for one ``decay_ratio``.
+    decay_rounds: Rounds | UnsetType = UNSET
+    #: exponential only.
+    decay_ratio: Annotated[float, Meta(gt=0.0, lt=1.0)] | UnsetType = UNSET
+    #: cosine: where it ends; exponential: what it never goes below. Left out: 0.
+    final_ratio: Fraction | UnsetType = UNSET
+
+
+#: Which fields each schedule needs, and which it may have beside ``warmup_rounds``.
+SCHEDULE_FIELDS: Final[dict[ScheduleName, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "constant": ((), ()),
+    "cosine": (("decay_rounds",), ("final_ratio",)),
+    "exponential": (("decay_rounds", "decay_ratio"), ("final_ratio",)),
+}
 
 
 class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,11 +251,35 @@ class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learning_rate: LearningRate | UnsetType = UNSET
     #: fedavgm only.
     momentum: Decay | UnsetType = UNSET
-    #: fedadam and fedyogi only.
+    #: fedadam, fedyogi and fedamsgrad only.
     b1: Decay | UnsetType = UNSET
     b2: Decay | UnsetType = UNSET
     #: The adaptive ones only: added to the root of the second moment.
     eps: Epsilon | UnsetType = UNSET
+    #: Share of every weight, times the rate, that a step takes away (decoupled); also of words nobody typed.
+    weight_decay: Annotated[float, Meta(ge=0.0, le=1.0)] | UnsetType = UNSET
+    schedule: Schedule = Schedule()
+
+
+class ReleasePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[release]``: what keyboards serve. Training always goes on from the weights as they were stepped."""
+
+    #: Above 0: keyboards serve the exponential moving average of the versions, each older one worth this much
+    #: of the next. 0: the newest version itself.
+    ema_decay: Annotated[float, Meta(ge=0.0, le=0.9999)] = 0.0
+
+
+class QuarantinePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[quarantine]``: so many refused reports within so long, one a round; and for how long then."""
+
+    #: 0: nobody is.
+    refusals: Annotated[int, Meta(ge=0, le=16)] = 3
+    within_s: LongSeconds = 604_800.0
+    #: Of a device's first quarantine.
+    duration_s: LongSeconds = 259_200.0
+    #: Each further one is so many times as long.
+    growth: Annotated[float, Meta(ge=1.0, le=10.0)] = 2.0
+    max_duration_s: LongSeconds = 7_776_000.0
 
 
 class Personalising(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,7 +298,7 @@ class Personalising(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 #: Tables that say nothing to a task of this kind: given, they would be ignored silently.
 FOREIGN_TABLES: Final[dict[TaskKind, tuple[str, ...]]] = {
     TaskKind.TRAIN: ("personalising",),
-    TaskKind.PERSONALIZE: ("training", "codec", "aggregation", "optimizer"),
+    TaskKind.PERSONALIZE: ("training", "codec", "aggregation", "optimizer", "release"),
 }
 
 #: Which parameters each optimiser takes, with their defaults.
@@ -252,7 +308,10 @@ OPTIMIZER_DEFAULTS: Final[dict[OptimizerName, dict[str, float]]] = {
     "fedadagrad": {"learning_rate": 0.01, "eps": 1e-3},
     "fedadam": {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
     "fedyogi": {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+    "fedamsgrad": {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
 }
+#: And what all of them take.
+COMMON_DEFAULTS: Final[dict[str, float]] = {"weight_decay": 0.0}
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -267,6 +326,8 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aggregation: Aggregation = Aggregation()
     optimizer: Optimizer = Optimizer()
     personalising: Personalising = Personalising()
+    release: ReleasePolicy = ReleasePolicy()
+    quarantine: QuarantinePolicy = QuarantinePolicy()
 
     @property
     def kind(self) -> TaskKind:
@@ -293,10 +354,10 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The optimiser's parameters, defaults filled in."""
         given = {
             name: value
-            for name in ("learning_rate", "momentum", "b1", "b2", "eps")
+            for name in ("learning_rate", "momentum", "b1", "b2", "eps", "weight_decay")
             if (value := getattr(self.optimizer, name)) is not UNSET
         }
-        return OPTIMIZER_DEFAULTS[self.optimizer.name] | given
+        return OPTIMIZER_DEFAULTS[self.optimizer.name] | COMMON_DEFAULTS | given
 
     def to_json(self) -> bytes:
         """The form in which it is stored."""
@@ -375,13 +436,27 @@ def checked(spec: TaskSpec) -> TaskSpec:
         CodecSpec.from_wire(spec.codec)
     except CodecError as error:
         raise TaskError(f"codec: {error}") from None
-    allowed = OPTIMIZER_DEFAULTS[spec.optimizer.name]
+    _check_optimizer(spec)
+    if spec.quarantine.max_duration_s < spec.quarantine.duration_s:
+        raise TaskError("quarantine.max_duration_s is below quarantine.duration_s.")
+    return spec
+
+
+def _check_optimizer(spec: TaskSpec) -> None:
+    allowed = OPTIMIZER_DEFAULTS[spec.optimizer.name] | COMMON_DEFAULTS
     foreign = sorted(set(spec.optimizer_parameters) - set(allowed))
     if foreign:
         raise TaskError(
             f"optimizer.{foreign[0]} is no parameter of {spec.optimizer.name}; it has {', '.join(allowed)}."
         )
-    return spec
+    schedule = spec.optimizer.schedule
+    needed, optional = SCHEDULE_FIELDS[schedule.name]
+    for field in ("decay_rounds", "decay_ratio", "final_ratio"):
+        is_given = getattr(schedule, field) is not UNSET
+        if is_given and field not in (*needed, *optional):
+            raise TaskError(f"optimizer.schedule.{field} means nothing to the schedule {schedule.name}.")
+        if not is_given and field in needed:
+            raise TaskError(f"The schedule {schedule.name} needs optimizer.schedule.{field}.")
 
 
 def _check_cohort(text: str) -> None:

@@ -3,7 +3,7 @@
 Every method is one transaction: all of it happened when it returns, none of it when it raises.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, Self, TypedDict
 
@@ -87,6 +87,8 @@ class Changes(TypedDict, total=False):
     checkpoint_key: str | None
     download_key: str | None
     state_key: str | None
+    average_key: str | None
+    released_key: str | None
 
 
 class PopulationTable(Protocol):
@@ -277,6 +279,16 @@ class RoundTable(Protocol):
         """Delete the round's partial aggregates' rows, and the assignments of devices that are forgotten."""
         ...
 
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        """So many more of each verdict, whoever else is counting."""
+        ...
+
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        """What was said of the reports to the task's rounds, or one of them; silent ones are left out."""
+        ...
+
 
 class LeaseTable(Protocol):
     """Leases. They save work; that nothing is done twice is the round table's business."""
@@ -345,6 +357,33 @@ class DeviceTable(Protocol):
 
     async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
         """All devices that named this user."""
+        ...
+
+    async def set_standing(
+        self,
+        device: DeviceId,
+        before: bytes | None,
+        standing_json: bytes | None,
+        quarantined_until: datetime | None,
+    ) -> bool:
+        """What is held against the device from now on.
+
+        Args:
+            device: Which.
+            before: The ``standing_json`` that this was worked out from.
+            standing_json: What takes its place.
+            quarantined_until: Until when the device is kept out.
+        Returns:
+            Whether it was written: False if something else than ``before`` is there, or no such device.
+        """
+        ...
+
+    async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
+        """The devices that are kept out now, of all populations, and until when."""
+        ...
+
+    async def some(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        """Devices of a population: those ever quarantined first, the latest end first; then the last seen."""
         ...
 
     async def forget(self, device: DeviceId) -> int:

@@ -1,6 +1,6 @@
 """An honest fake: the same promises as the real store, in dictionaries. For tests and short simulations."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -73,6 +73,7 @@ class _Rows:
         self.partials: dict[tuple[RoundId, str], PartialRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
         self.arrivals: dict[tuple[TaskName, int], ArrivalCount] = {}
+        self.verdicts: dict[RoundId, dict[str, int]] = {}
 
 
 class MemoryStore:
@@ -277,7 +278,9 @@ class _Rounds:
         if self._rows.populations[name].latest_version != version.parent:
             raise Superseded(round_id)
         self._rows.versions[name, version.version] = version
-        newest = replace(self._rows.populations[name], latest_version=version.version)
+        newest = replace(
+            self._rows.populations[name], latest_version=version.version, average_key=after.average_key
+        )
         self._rows.populations[name] = newest
         self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
         self._rows.rounds[round_id] = after
@@ -343,6 +346,19 @@ class _Rounds:
             and self._rows.rounds[row.round_id].round.task == task
             for row in self._rows.assignments.values()
         )
+
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        for round_id, more in counts.items():
+            mine = self._rows.verdicts.setdefault(round_id, {})
+            for verdict, count in more.items():
+                mine[verdict] = mine.get(verdict, 0) + count
+
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        mine = {record.round.id for record in self._rows.rounds.values() if record.round.task == task}
+        wanted = mine if round_id is None else mine & {round_id}
+        return {one: dict(found) for one, found in self._rows.verdicts.items() if one in wanted}
 
     async def clear_up(self, round_id: RoundId) -> None:
         for key in list(self._rows.assignments):
@@ -456,6 +472,36 @@ class _Devices:
         """All devices that named this user."""
         every = self._rows.devices.values()
         return [device for device in every if (device.population, device.user) == (population, user)]
+
+    async def set_standing(
+        self,
+        device: DeviceId,
+        before: bytes | None,
+        standing_json: bytes | None,
+        quarantined_until: datetime | None,
+    ) -> bool:
+        row = self._rows.devices.get(device)
+        if row is None or row.standing_json != before:
+            return False
+        self._rows.devices[device] = replace(
+            row, standing_json=standing_json, quarantined_until=quarantined_until
+        )
+        return True
+
+    async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
+        every = ((row.id, row.quarantined_until) for row in self._rows.devices.values())
+        return {device: until for device, until in every if until is not None and until > now}
+
+    async def some(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        mine = [row for row in self._rows.devices.values() if row.population == population]
+        kept_out = sorted(
+            (row for row in mine if row.quarantined_until is not None),
+            key=lambda row: (row.quarantined_until, row.id),
+            reverse=True,
+        )
+        others = (row for row in mine if row.quarantined_until is None)
+        seen = sorted(others, key=lambda row: (row.last_seen_at, row.id), reverse=True)
+        return [*kept_out, *seen][:limit]
 
     async def forget(self, device: DeviceId) -> int:
         one = self._rows.devices.get(device)

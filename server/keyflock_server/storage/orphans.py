@@ -18,7 +18,8 @@ async def keys_in_use(store: Store) -> set[str]:
         keys.update(record.blob_keys)
         keys.update(row.key for row in await store.rounds.partials(record.round.id))
     for version in await store.populations.versions():
-        keys |= {version.download_key, version.checkpoint_key}
+        keys.update(version.blob_keys)
+    keys.update(one.average_key for one in await store.populations.all() if one.average_key)
     return keys | {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
 
 

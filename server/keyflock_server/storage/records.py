@@ -32,6 +32,8 @@ class PopulationRecord:
     vocabulary_digest: str
     #: ``PopulationPersonalisation`` as JSON; None until a ``personalize`` round has closed.
     personalisation_json: bytes | None = None
+    #: Where the running average of the versions lies; None where keyboards serve the newest itself.
+    average_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +64,21 @@ class RoundRecord:
     checkpoint_key: str | None = None
     download_key: str | None = None
     state_key: str | None = None
+    #: The versions' average with the next one in it, and its download; where the task wants one.
+    average_key: str | None = None
+    released_key: str | None = None
 
     @property
     def blob_keys(self) -> tuple[str, ...]:
         """All keys that this row itself points to; its partial aggregates have rows of their own."""
-        keys = (self.aggregate_key, self.checkpoint_key, self.download_key, self.state_key)
+        keys = (
+            self.aggregate_key,
+            self.checkpoint_key,
+            self.download_key,
+            self.state_key,
+            self.average_key,
+            self.released_key,
+        )
         return tuple(key for key in keys if key is not None)
 
 
@@ -109,6 +121,10 @@ class DeviceRecord:
     tier: int = 0
     #: Groups that the app put it in, sorted.
     tags: tuple[str, ...] = ()
+    #: ``rounds.standing.Standing`` as JSON; None for a device of which nothing was refused.
+    standing_json: bytes | None = None
+    #: Kept out until then; None, or in the past: it is not.
+    quarantined_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ populations: Final = Table(
     Column("config_json", Text, nullable=False),
     Column("vocabulary_digest", String(64), nullable=False),
     Column("personalisation_json", LargeBinary),
+    Column("average_key", String(255)),
 )
 
 versions: Final = Table(
@@ -82,6 +83,9 @@ versions: Final = Table(
     Column("download_bytes", Integer, nullable=False),
     Column("download_key", String(255), nullable=False),
     Column("checkpoint_key", String(255), nullable=False),
+    Column("released_digest", LargeBinary),
+    Column("released_bytes", Integer),
+    Column("released_key", String(255)),
 )
 
 tasks: Final = Table(
@@ -121,6 +125,8 @@ rounds: Final = Table(
     Column("checkpoint_key", String(255)),
     Column("download_key", String(255)),
     Column("state_key", String(255)),
+    Column("average_key", String(255)),
+    Column("released_key", String(255)),
     UniqueConstraint("task", "sequence"),
     Index("rounds_by_phase", "phase"),
 )
@@ -138,7 +144,10 @@ devices: Final = Table(
     Column("last_contributed_at", Instant),
     Column("tier", Integer, nullable=False, server_default="0"),
     Column("tags", Words(527), nullable=False, server_default=""),
+    Column("standing_json", LargeBinary),
+    Column("quarantined_until", Instant),
     Index("devices_by_user", "population", "user"),
+    Index("devices_by_quarantine", "quarantined_until"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
 )
 
@@ -205,4 +214,13 @@ cluster: Final = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("value", String(128), nullable=False),
+)
+
+#: What was said of a round's reports. Changed by increments alone: replicas never overwrite each other.
+round_verdicts: Final = Table(
+    "round_verdicts",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("verdict", String(32), primary_key=True),
+    Column("count", Integer, nullable=False),
 )

@@ -84,7 +84,7 @@ class Released:
         self, name: PopulationName, version: ModelVersion, before: ReleasedTrunk | None
     ) -> ReleasedTrunk:
         language = await self._languages.of(name)
-        download = await self._releases.model(name, version)
+        download = await self._releases.released_model(name, version)
         index = before.index if before else await asyncio.to_thread(self._index, language.vocabulary)
 
         def made() -> TrunkBatch:

@@ -116,10 +116,15 @@ class Metrics:
             ["population"],
             registry=self.registry,
         )
-        self.deltas_refused = Counter(
-            "keyflock_deltas_refused",
-            "Deltas refused after decoding began, by code.",
-            ["code"],
+        self.report_verdicts = Counter(
+            "keyflock_report_verdicts",
+            "What was said of uploaded reports: refused, by cause; clipped updates and rows.",
+            ["verdict"],
+            registry=self.registry,
+        )
+        self.quarantines = Counter(
+            "keyflock_quarantines",
+            "Devices that were kept out because their reports were refused repeatedly.",
             registry=self.registry,
         )
         self.flush_reports = Histogram(

@@ -36,10 +36,25 @@ class Observation:
         self._metrics.store_failures.inc()
         _log.error("store unreachable", exc_info=error)
 
-    def delta_refused(self, task: TaskName, code: str) -> None:
-        """A delta was refused after decoding began."""
-        self._metrics.deltas_refused.labels(code).inc()
-        _log.debug("delta refused", task=task, code=code)
+    def verdict(self, task: TaskName, verdict: str, count: int) -> None:
+        """Something was said of a report: it was refused, or clipped."""
+        self._metrics.report_verdicts.labels(verdict).inc(count)
+        _log.debug("verdict on a report", task=task, verdict=verdict, count=count)
+
+    def quarantined(self, task: TaskName) -> None:
+        """A device's refused reports were too many; it is kept out."""
+        self._metrics.quarantines.inc()
+        _log.info("device quarantined", task=task)
+
+    def strikes_withheld(self, task: TaskName, devices: int) -> None:
+        """So many devices of a round were refused that it is not held against them."""
+        _log.warning(
+            "most reports of a round are refused: look at the task and the app", task=task, devices=devices
+        )
+
+    def books_not_kept(self, error: Exception) -> None:
+        """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
+        _log.error("books not kept", exc_info=error)
 
     def round_opened(self, task: TaskName, sequence: int) -> None:
         """A round takes assignments."""

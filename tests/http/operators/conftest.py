@@ -19,8 +19,16 @@ from keyflock_server.http.listeners import Listener
 from keyflock_server.http.operator_calls import OperatorCall
 from keyflock_server.http.probes import Probes
 from keyflock_server.http.readiness import Readiness, Stage
-from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
-from keyflock_server.protocol.operator import CohortPreview, PopulationView, RoundView, TaskView
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.operator import (
+    CohortPreview,
+    Devices,
+    DeviceView,
+    PopulationView,
+    QuarantineOrder,
+    RoundView,
+    TaskView,
+)
 from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.telemetry.metrics import Metrics
@@ -53,6 +61,20 @@ ROUND = RoundView(
     weight=80.0,
     opened_at=NOW,
     deadline_at=NOW + timedelta(minutes=10),
+)
+
+DEVICE = DeviceView(
+    id="phone-1",
+    population="en-US",
+    app_build=5,
+    locale="en-US",
+    enrolled_at=NOW,
+    last_seen_at=NOW,
+    is_quarantined=True,
+    quarantined_until=NOW + timedelta(days=3),
+    reason="Refused reports in 3 of its rounds within 7 days: too_long, too_long, malformed.",
+    quarantined_by="policy",
+    quarantines=1,
 )
 
 
@@ -110,6 +132,24 @@ class ScriptedOperations:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id}.")
         return ROUND
 
+    async def devices(self, population: PopulationName) -> Devices:
+        self.note("devices", population)
+        return Devices(devices=[DEVICE], total=7)
+
+    async def device(self, device: DeviceId) -> DeviceView:
+        self.note("device", device)
+        if device != DEVICE.id:
+            raise Refused(ProblemCode.NOT_FOUND, f"There is no device {device}.")
+        return DEVICE
+
+    async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+        self.note("quarantine_device", (device, order))
+        return DEVICE
+
+    async def release_device(self, device: DeviceId) -> DeviceView:
+        self.note("release_device", device)
+        return DEVICE
+
     def _known(self, name: str, task: TaskName) -> TaskView:
         self.note(name, task)
         if task != TASK.name:
@@ -133,7 +173,7 @@ class Office:
         if call.max_body_bytes:
             headers["Content-Type"] = call.media_type
         headers.update({name.replace("_", "-"): value for name, value in changed.items()})
-        path = call.path.format(population="en-US", task="next-word", round="next-word-1")
+        path = call.path.format(population="en-US", task="next-word", round="next-word-1", device="phone-1")
         return await self.request(
             call.method, path, body, {name: value for name, value in headers.items() if value is not None}
         )

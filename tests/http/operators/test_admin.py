@@ -149,7 +149,7 @@ async def test_an_unexpected_failure_is_an_incident(office: Office, call: Operat
 
 @every
 async def test_another_method_is_told_which_are_taken(office: Office, call: OperatorCall) -> None:
-    path = call.path.format(population="en-US", task="next-word", round="next-word-1")
+    path = call.path.format(population="en-US", task="next-word", round="next-word-1", device="phone-1")
 
     answer = await office.request("PATCH", path)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keyflock_server.aggregation.server_step import server_step
-from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, OptimizerName
+from keyflock_server.aggregation.server_step import OtherOptimizer, server_step
+from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, OptimizerName, Schedule
 
 DELTA = np.array([0.5, -0.001, 0.0], np.float32)
 
@@ -30,3 +30,67 @@ def test_two_steps_are_those_of_the_paper(
 
     np.testing.assert_allclose(one.weights, first, rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(two.weights, second, rtol=1e-4, atol=1e-8)
+
+
+def test_amsgrad_never_forgets_the_largest_second_moment() -> None:
+    start = np.zeros(1, np.float32)
+    parameters = {"learning_rate": 1.0, "b1": 0.0, "b2": 0.5, "eps": 1e-10}
+    large, small = np.array([10.0], np.float32), np.array([1.0], np.float32)
+
+    one = server_step(start, None, large, "fedamsgrad", parameters)
+    two = server_step(one.weights, one.state, small, "fedamsgrad", parameters)
+
+    # Corrected, the second moment is 100, then (0.5 * 50 + 0.5) / 0.75 = 34: 100 stays.
+    np.testing.assert_allclose([one.weights[0], two.weights[0]], [-1.0, -1.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZER_DEFAULTS))
+def test_what_nobody_has_typed_does_not_move(name: OptimizerName) -> None:
+    weights, state = np.ones(3, np.float32), None
+
+    for _ in range(3):
+        weights, state = server_step(weights, state, DELTA, name, OPTIMIZER_DEFAULTS[name])
+
+    assert weights[2] == 1.0
+
+
+def test_weight_decay_takes_its_share_of_every_weight() -> None:
+    parameters = {"learning_rate": 0.5, "weight_decay": 0.1}
+
+    stepped = server_step(np.array([1.0, 2.0, 4.0], np.float32), None, DELTA, "fedavg", parameters)
+
+    np.testing.assert_allclose(stepped.weights, [0.7, 1.9005, 3.8], rtol=1e-6)
+
+
+def test_the_rate_follows_its_schedule_step_by_step() -> None:
+    weights, state, moved = np.zeros(1, np.float32), None, []
+    schedule = Schedule(name="exponential", warmup_rounds=2, decay_rounds=1, decay_ratio=0.5)
+
+    for _ in range(5):
+        before = weights
+        weights, state = server_step(
+            before, state, np.ones(1, np.float32), "fedavg", {"learning_rate": 1.0}, schedule
+        )
+        moved.append(float(before[0] - weights[0]))
+
+    assert moved == [0.5, 1.0, 1.0, 0.5, 0.25]
+
+
+def test_a_state_survives_other_parameters_and_goes_on_with_its_steps() -> None:
+    defaults = OPTIMIZER_DEFAULTS["fedadam"]
+    one = server_step(np.zeros(3, np.float32), None, DELTA, "fedadam", defaults)
+    cosine = Schedule(name="cosine", decay_rounds=1)
+
+    two = server_step(
+        one.weights, one.state, DELTA, "fedadam", defaults | {"b1": 0.5, "learning_rate": 9.0}, cosine
+    )
+
+    # The second step is the cosine's last, with a rate of nothing.
+    np.testing.assert_array_equal(two.weights, one.weights)
+
+
+def test_a_state_does_not_pass_for_another_optimisers_though_its_shape_would() -> None:
+    state = server_step(np.zeros(3, np.float32), None, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"]).state
+
+    with pytest.raises(OtherOptimizer, match="'fedadam', and means nothing to fedyogi; create a new task"):
+        server_step(np.zeros(3, np.float32), state, DELTA, "fedyogi", OPTIMIZER_DEFAULTS["fedyogi"])

@@ -34,6 +34,8 @@ class Dying:
             "assignment",
             "count",
             "count_active",
+            "quarantined",
+            "verdicts",
         }
     )
 

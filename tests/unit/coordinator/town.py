@@ -73,9 +73,9 @@ class Town:
         start = np.zeros(LAYOUT.size, np.float32) if weights is None else weights
         await self.coordinator.create_population(POPULATION, Checkpoint(CONFIG, vocabulary, start).to_bytes())
 
-    async def task(self, **tables: str) -> TaskSpec:
+    async def task(self, name: str = "t", **tables: str) -> TaskSpec:
         """A task whose tables are TOML lines; its first round is open when this returns."""
-        spec = task_spec(**tables)
+        spec = task_spec(name, **tables)
         await self.coordinator.create_task(spec)
         await self.coordinator.tick()
         return spec

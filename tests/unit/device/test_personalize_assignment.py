@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from keyflock_client_sim.device.effects import Effect, Send, Train, Wait
@@ -28,6 +29,7 @@ from keyflock_server.protocol.messages import (
     Failure,
     FailureCause,
     HeadPlan,
+    ModelWeights,
     Noted,
     OfferAction,
     OfferAnswer,
@@ -149,3 +151,14 @@ def test_work_that_it_cannot_do_is_given_back_at_once(
     *_, ended = visit.device.take_notices()
     assert isinstance(ended, Ended)
     assert ended.ending is Ending.RETURNED
+
+
+def test_it_downloads_the_weights_that_the_assignment_names() -> None:
+    work = assignment(TaskKind.PERSONALIZE, PLAN)
+    plan = msgspec.structs.replace(PLAN, weights=ModelWeights.RELEASED)
+    released = assignment(TaskKind.PERSONALIZE, plan)
+
+    effects = [Visit(one, ABLE).begin() for one in (work, released)]
+
+    paths = [effect.request.path for effect in effects if isinstance(effect, Send)]
+    assert paths == ["/v1/models/0", "/v1/models/0/release"]

@@ -15,7 +15,13 @@ def test_a_short_task_has_the_published_defaults() -> None:
     assert spec.round.min_flush_clients == 4
     assert spec.training.learning_rate == pytest.approx(0.316, abs=0.001)
     assert (spec.training.epochs, spec.training.batch_size, spec.training.sequence_length) == (1, 16, 20)
-    assert spec.optimizer_parameters == {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "eps": 1e-3}
+    assert spec.optimizer_parameters == {
+        "learning_rate": 0.01,
+        "b1": 0.9,
+        "b2": 0.99,
+        "eps": 1e-3,
+        "weight_decay": 0.0,
+    }
     assert (spec.aggregation.weighting, spec.aggregation.example_cap) == ("capped_examples", 256)
     assert spec.codec_spec.codec == "deadzone"
 
@@ -75,3 +81,49 @@ def test_a_task_that_cannot_be_run_is_refused_with_its_field(toml: str, says: st
 
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        (
+            '[optimizer]\nname = "fedavg"\nmomentum = 0.9',
+            "optimizer.momentum is no parameter of fedavg; it has learning_rate, weight_decay.",
+        ),
+        (
+            '[optimizer.schedule]\nname = "constant"\ndecay_rounds = 5',
+            "optimizer.schedule.decay_rounds means nothing to the schedule constant.",
+        ),
+        (
+            '[optimizer.schedule]\nname = "cosine"',
+            "The schedule cosine needs optimizer.schedule.decay_rounds.",
+        ),
+        (
+            '[optimizer.schedule]\nname = "exponential"\ndecay_rounds = 5',
+            "The schedule exponential needs optimizer.schedule.decay_ratio.",
+        ),
+        ('[optimizer]\nname = "lion"', "optimizer.name: Invalid enum value 'lion'"),
+        ("[release]\nema_decay = 1.0", "release.ema_decay: Expected `float` <= 0.9999"),
+        (
+            "[quarantine]\nduration_s = 60.0\nmax_duration_s = 30.0",
+            "quarantine.max_duration_s is below quarantine.duration_s.",
+        ),
+    ],
+)
+def test_foreign_and_missing_parameters_are_named(tables: str, said: str) -> None:
+    with pytest.raises(TaskError) as refused:
+        parse_task(f'[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n{tables}\n')
+
+    assert str(refused.value).startswith(said)
+
+
+def test_a_task_with_everything_of_the_door_is_stored_and_read_back() -> None:
+    spec = parse_task(
+        '[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n'
+        "[aggregation]\nclip_norm_ratio = 2.0\nrow_clip_ratio = 3.0\nrow_clip_norm = 0.5\n"
+        '[optimizer]\nname = "fedamsgrad"\nweight_decay = 1e-4\n'
+        '[optimizer.schedule]\nname = "cosine"\nwarmup_rounds = 5\ndecay_rounds = 100\n'
+        "[release]\nema_decay = 0.99\n[quarantine]\nrefusals = 5\n"
+    )
+
+    assert stored_task(spec.to_json()) == spec

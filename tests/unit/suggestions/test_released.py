@@ -52,7 +52,7 @@ class Versions:
             layout=LAYOUT.digest,
         )
 
-    async def model(self, population: PopulationName, version: int) -> Body:
+    async def released_model(self, population: PopulationName, version: int) -> Body:
         if version >= len(self.published):
             raise Refused(ProblemCode.MODEL_UNKNOWN, f"{population} has no {version}.")
         return Body(encode_weights(self.published[version], LAYOUT))

@@ -39,6 +39,7 @@ from keyflock_server.protocol.messages import (
     HeadPlan,
     HeadStored,
     Message,
+    ModelWeights,
     Noted,
     Offer,
     OfferAction,
@@ -229,6 +230,26 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             ),
         ),
     ),
+    "assignment_personalize_released": (
+        "Work: personalise on the weights that keyboards serve, which are the average of the versions.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("personal"),
+            round=RoundId("personal-3"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(learning_rate=0.3125),
+            codec={"codec": "float32", "rounding": "nearest", "entropy": "none", "zstd_level": 3},
+            seed=3,
+            expires_in_s=900.0,
+            task_kind=TaskKind.PERSONALIZE,
+            personalising=PersonalisingPlan(
+                head=HeadPlan(rank=4), prior=PRIOR, words_needed=200, weights=ModelWeights.RELEASED
+            ),
+        ),
+    ),
     **{
         f"refusal_{reason}": (
             f"No work now: {reason}.",
@@ -295,6 +316,18 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             personalisation=Personalisation(
                 prior=PRIOR, head=HeadPlan(rank=4), round=RoundId("personal-3"), phones=64
             ),
+        ),
+    ),
+    "release_average": (
+        "Keyboards should serve the average of the versions up to 7: its bytes have an address of their own.",
+        Release(
+            population=PopulationName("en-US"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            size_bytes=1_350_000,
+            vocabulary="9f86d081884c7d65",
+            layout=bytes(range(16)),
+            weights=ModelWeights.RELEASED,
         ),
     ),
     "forgotten_with_heads": (

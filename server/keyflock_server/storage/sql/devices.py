@@ -84,6 +84,44 @@ class SqlDevices:
             rows = (await connection.execute(select(devices).where(theirs))).all()
         return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
+    async def set_standing(
+        self,
+        device: DeviceId,
+        before: bytes | None,
+        standing_json: bytes | None,
+        quarantined_until: datetime | None,
+    ) -> bool:
+        """What is held against the device from now on, if it is still ``before``."""
+        is_there = devices.c.standing_json.is_(None) if before is None else devices.c.standing_json == before
+        change = (
+            update(devices)
+            .where(devices.c.id == device, is_there)
+            .values(standing_json=standing_json, quarantined_until=quarantined_until)
+        )
+        async with self._engine.begin() as connection:
+            return (await connection.execute(change)).rowcount > 0
+
+    async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
+        """The devices that are kept out now, of all populations, and until when."""
+        query = select(devices.c.id, devices.c.quarantined_until).where(devices.c.quarantined_until > now)
+        async with self._reader.connect() as connection:
+            return {DeviceId(device): until for device, until in await connection.execute(query)}
+
+    async def some(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        """Devices of a population: those ever quarantined first."""
+        # Where a missing instant sorts is for each database to say: two queries, so that it does not matter.
+        mine = select(devices).where(devices.c.population == population)
+        kept_out = mine.where(devices.c.quarantined_until.is_not(None)).order_by(
+            devices.c.quarantined_until.desc(), devices.c.id.desc()
+        )
+        others = mine.where(devices.c.quarantined_until.is_(None)).order_by(
+            devices.c.last_seen_at.desc(), devices.c.id.desc()
+        )
+        async with self._reader.connect() as connection:
+            rows = list(await connection.execute(kept_out.limit(limit)))
+            rows += list(await connection.execute(others.limit(limit - len(rows))))
+        return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
     async def forget(self, device: DeviceId) -> int:
         """Delete the device, all devices of its user, and their assignments in rounds that are over."""
         async with self._engine.begin() as connection:

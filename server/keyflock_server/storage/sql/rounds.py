@@ -1,6 +1,6 @@
 """Rounds and assignments in SQL: the transactions that make acked mean counted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,7 @@ from keyflock_server.storage.records import (
 )
 from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
 from keyflock_server.storage.tables import (
     assignments,
     devices,
@@ -195,6 +196,8 @@ class SqlRounds(AssignmentReads):
             if (await connection.execute(newest)).rowcount != 1:
                 raise Superseded(round_id)
             await connection.execute(insert(versions).values(asdict(version)))
+            average = update(populations).where(populations.c.name == version.population)
+            await connection.execute(average.values(average_key=after.average_key))
             state = update(tasks).where(tasks.c.name == after.round.task)
             await connection.execute(state.values(optimizer_state_key=optimizer_state_key))
             return after
@@ -227,6 +230,18 @@ class SqlRounds(AssignmentReads):
         async with self._engine.begin() as connection:
             await connection.execute(forgotten)
             await connection.execute(delete(partials).where(partials.c.round_id == round_id))
+
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        """So many more of each verdict, whoever else is counting."""
+        async with self._engine.begin() as connection:
+            await add_verdicts(connection, counts)
+
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        """What was said of the reports to the task's rounds, or one of them."""
+        async with self._reader.connect() as connection:
+            return await verdicts_of(connection, task, round_id)
 
 
 async def _locked(connection: AsyncConnection, round_id: RoundId) -> RoundRecord:

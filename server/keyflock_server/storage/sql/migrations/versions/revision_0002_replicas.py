@@ -1,4 +1,4 @@
-"""Several processes over one database; selection by cohort; rounds that carry over."""
+"""Several processes over one database; selection by cohort; carried rounds; verdicts, quarantine, averages."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,6 +21,14 @@ def upgrade() -> None:
         table.drop_column("partial_key")
         table.add_column(sa.Column("carried", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("stepped_from", sa.Integer))
+        table.add_column(sa.Column("average_key", sa.String(255)))
+        table.add_column(sa.Column("released_key", sa.String(255)))
+    with op.batch_alter_table("populations") as table:
+        table.add_column(sa.Column("average_key", sa.String(255)))
+    with op.batch_alter_table("model_versions") as table:
+        table.add_column(sa.Column("released_digest", sa.LargeBinary))
+        table.add_column(sa.Column("released_bytes", sa.Integer))
+        table.add_column(sa.Column("released_key", sa.String(255)))
     # A round on its way to a version had stepped from the version that its phones trained from.
     op.execute("UPDATE rounds SET stepped_from = base_version WHERE phase = 'stepped'")
     with op.batch_alter_table("assignments") as table:
@@ -29,6 +37,9 @@ def upgrade() -> None:
     with op.batch_alter_table("devices") as table:
         table.add_column(sa.Column("tier", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("tags", sa.String(527), nullable=False, server_default=""))
+        table.add_column(sa.Column("standing_json", sa.LargeBinary))
+        table.add_column(sa.Column("quarantined_until", _INSTANT))
+        table.create_index("devices_by_quarantine", ["quarantined_until"])
     op.execute("UPDATE assignments SET counted_in = round_id WHERE state = 'counted'")
 
 
@@ -59,4 +70,10 @@ def _create_tables() -> None:
         sa.Column("hour", sa.Integer, primary_key=True),
         sa.Column("check_ins", sa.Integer, nullable=False),
         sa.Column("eligible", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "round_verdicts",
+        sa.Column("round_id", sa.String(96), sa.ForeignKey("rounds.id"), primary_key=True),
+        sa.Column("verdict", sa.String(32), primary_key=True),
+        sa.Column("count", sa.Integer, nullable=False),
     )

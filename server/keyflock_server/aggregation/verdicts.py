@@ -1,0 +1,93 @@
+"""What is said of a report before it is summed: a closed list, counted with the round and in the metrics.
+
+A refusal names what the phone sent and the round does not take; it is never the server's own trouble, which
+is an error and says nothing of the phone. What was clipped is counted too: it is in the sum, shortened.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from keyflock_compression import CodecError, DecodedUpdate, Layout, NonFinite, WrongLayout, WrongSpec
+
+
+class Verdict(StrEnum):
+    """What is counted of reports."""
+
+    #: The bytes are no delta.
+    MALFORMED = "malformed"
+    #: They were encoded with another spec than the assignment's.
+    WRONG_CODEC = "wrong_codec"
+    WRONG_LAYOUT = "wrong_layout"
+    NON_FINITE = "non_finite"
+    #: The norm is beyond the round's bound.
+    TOO_LONG = "too_long"
+    #: A phone's evidence of its personalisation says what cannot be.
+    EVIDENCE_BOUND = "evidence_bound"
+    #: More examples than the assignment lets a phone use.
+    TOO_MANY_EXAMPLES = "too_many_examples"
+    #: Deltas that were taken in, scaled down.
+    CLIPPED_UPDATES = "clipped_updates"
+    #: Rows of the embedding that were scaled down, in deltas that were taken in.
+    CLIPPED_ROWS = "clipped_rows"
+
+
+#: Verdicts on reports that were taken in all the same.
+CLIPPINGS: Final = frozenset({Verdict.CLIPPED_UPDATES, Verdict.CLIPPED_ROWS})
+#: Verdicts on reports that were not.
+REFUSALS: Final = frozenset(Verdict) - CLIPPINGS
+
+_OF_CODEC: Final = MappingProxyType(
+    {WrongLayout: Verdict.WRONG_LAYOUT, NonFinite: Verdict.NON_FINITE, WrongSpec: Verdict.WRONG_CODEC}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A report that is summed.
+
+    Attributes:
+        update: What to add, its rows clipped.
+        scale: At most 1: what the whole is multiplied with, so that its norm is within the clip.
+        clipped_rows: How many rows were scaled down.
+    """
+
+    update: DecodedUpdate
+    scale: float = 1.0
+    clipped_rows: int = 0
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """What is to be counted of it; empty if nothing was clipped."""
+        found = {
+            Verdict.CLIPPED_UPDATES: int(self.scale < 1.0),
+            Verdict.CLIPPED_ROWS: self.clipped_rows,
+        }
+        return {verdict: count for verdict, count in found.items() if count > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A report that is not."""
+
+    verdict: Verdict
+    #: One sentence without its full stop.
+    detail: str
+
+
+class Judge(Protocol):
+    """Looks at decoded reports before they are summed; one thread calls it."""
+
+    def judge(self, update: DecodedUpdate, layout: Layout) -> Admitted | Rejected:
+        """Whether it is summed, and what of it."""
+        ...
+
+    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
+        """The ``Admitted.update`` of a report that was admitted, once more; nothing is learned from it."""
+        ...
+
+
+def verdict_on(error: CodecError) -> Verdict:
+    """The verdict on bytes that could not be decoded."""
+    return _OF_CODEC.get(type(error), Verdict.MALFORMED)

@@ -1,0 +1,85 @@
+"""``keyflock device``: the phones of a population, and which of them are kept out and why."""
+
+import json
+from typing import Annotated, Final
+
+import typer
+
+from keyflock_server.cli import output
+from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.http import operator_calls
+
+COLUMNS: Final = (
+    "id",
+    "is_quarantined",
+    "quarantined_until",
+    "reason",
+    "app_build",
+    "locale",
+    "last_seen_at",
+)
+
+DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.")]
+
+app = typer.Typer(no_args_is_help=True, help="Phones, and which of them are kept out.")
+
+
+@app.command("list")
+def show_all(
+    population: Annotated[str, typer.Argument(metavar="POPULATION", help="For example en-US.")],
+    quarantined: Annotated[
+        bool, typer.Option("--quarantined", help="Only those that are kept out now.")
+    ] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List up to 1,000 devices: those ever quarantined first, then the last seen."""
+    answer = connect(url, token_file, data_dir).call(operator_calls.DEVICES, {"population": population})
+    if quarantined:
+        answer["devices"] = [one for one in answer["devices"] if one["is_quarantined"]]
+    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["devices"])
+
+
+@app.command("show")
+def show(
+    device: DeviceId,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show one device and what is held against it."""
+    answer = connect(url, token_file, data_dir).call(operator_calls.DEVICE, {"device": device})
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("quarantine")
+def quarantine(
+    device: DeviceId,
+    reason: Annotated[str, typer.Option("--reason", help="For whoever reads it later.")],
+    days: Annotated[float, typer.Option("--days", min=0.0, max=365.0, help="For how long.")] = 365.0,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Keep a device out of rounds from now on."""
+    body = json.dumps({"reason": reason, "days": days}).encode()
+    connection = connect(url, token_file, data_dir)
+    answer = connection.call(operator_calls.QUARANTINE_DEVICE, {"device": device}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("release")
+def release(
+    device: DeviceId,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Let a device in again, with nothing held against it."""
+    answer = connect(url, token_file, data_dir).call(operator_calls.RELEASE_DEVICE, {"device": device})
+    output.print_json(answer) if as_json else output.print_fields(answer)

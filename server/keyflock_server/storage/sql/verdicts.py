@@ -1,0 +1,47 @@
+"""Counts of verdicts in SQL: one statement a count, which adds to whatever is there."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.storage.tables import round_verdicts, rounds
+
+
+async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+    """Add within the caller's transaction; in one order everywhere, so that two replicas never deadlock."""
+    rows = [
+        {"round_id": round_id, "verdict": str(verdict), "count": count}
+        for round_id, more in sorted(counts.items())
+        for verdict, count in sorted(more.items())
+    ]
+    if not rows:
+        return
+    # Both back ends say it in the same words; only the class is the dialect's own.
+    new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(round_verdicts)
+    added = new.on_conflict_do_update(
+        index_elements=["round_id", "verdict"],
+        set_={"count": round_verdicts.c["count"] + new.excluded.count},
+    )
+    for row in rows:
+        await connection.execute(added, row)
+
+
+async def verdicts_of(
+    connection: AsyncConnection, task: TaskName, round_id: RoundId | None = None
+) -> dict[RoundId, dict[str, int]]:
+    """All counts of a task's rounds, or of one of them."""
+    query = (
+        select(round_verdicts)
+        .join(rounds, rounds.c.id == round_verdicts.c.round_id)
+        .where(rounds.c.task == task)
+        .order_by(round_verdicts.c.round_id, round_verdicts.c.verdict)
+    )
+    if round_id is not None:
+        query = query.where(round_verdicts.c.round_id == round_id)
+    found: dict[RoundId, dict[str, int]] = {}
+    for of_round, verdict, count in await connection.execute(query):
+        found.setdefault(RoundId(of_round), {})[verdict] = count
+    return found

@@ -1,0 +1,152 @@
+"""Clips shorten deltas and rows, by bounds that can be worked out by hand."""
+
+import numpy as np
+import pytest
+
+from keyflock_compression import DecodedUpdate
+from keyflock_compression.update import DenseUpdate, SparseUpdate
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
+from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
+from keyflock_server.rounds.task import Aggregation
+
+LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=5, embedding_size=2, hidden_size=1))
+ROWS = WordRows(start=0, rows=5, width=2)
+
+
+def delta(*rows: tuple[float, float]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """The first rows of the embedding, zeros in the others, and ones in all other places."""
+    vector = np.ones(LAYOUT.size, np.float32)
+    vector[: ROWS.stop] = 0.0
+    vector[: 2 * len(rows)] = np.array(rows, np.float32).reshape(-1)
+    return vector
+
+
+def sparse(vector: np.ndarray[tuple[int], np.dtype[np.float32]]) -> SparseUpdate:
+    places = np.flatnonzero(vector)
+    return SparseUpdate(vector.size, places, vector[places])
+
+
+def of_norm(norm: float) -> DecodedUpdate:
+    vector = np.zeros(LAYOUT.size, np.float32)
+    vector[0] = norm
+    return sparse(vector)
+
+
+def admitted(judge: DeltaJudge, update: DecodedUpdate) -> Admitted:
+    said = judge.judge(update, LAYOUT)
+    assert isinstance(said, Admitted), said
+    return said
+
+
+def test_the_rows_are_those_of_the_embedding() -> None:
+    assert WordRows.of(LAYOUT) == ROWS
+    assert WordRows.of(ParamLayout(names=("gain",), shapes=((3,),))) is None
+
+
+@pytest.mark.parametrize("form", [DenseUpdate, sparse], ids=["dense", "sparse"])
+def test_a_row_is_shortened_to_the_fixed_norm_and_the_others_keep_their_bits(form: type[DenseUpdate]) -> None:
+    before = delta((3.0, 4.0), (0.3, 0.4), (0.0, 0.0), (0.0, 1.0))
+
+    clipped = clip_rows(form(before), ROWS, max_ratio=0.0, max_norm=2.0)
+
+    assert clipped.rows == 1
+    np.testing.assert_allclose(clipped.update.dense()[:2], [1.2, 1.6], rtol=1e-6)
+    np.testing.assert_array_equal(clipped.update.dense()[2:], before[2:])
+
+
+@pytest.mark.parametrize("form", [DenseUpdate, sparse], ids=["dense", "sparse"])
+def test_the_median_is_over_the_rows_that_are_not_zero(form: type[DenseUpdate]) -> None:
+    before = delta((0.0, 10.0), (0.0, 1.0), (0.0, 0.0), (0.0, 2.0))
+
+    clipped = clip_rows(form(before), ROWS, max_ratio=1.5, max_norm=0.0)
+
+    # The median of 10, 1 and 2 is 2; with the row of zeros it would be 1.5.
+    np.testing.assert_allclose(clipped.update.dense()[:8], [0, 3, 0, 1, 0, 0, 0, 2], rtol=1e-6)
+
+
+def test_what_needs_no_clip_is_the_same_object() -> None:
+    update = sparse(delta((1.0, 0.0), (1.0, 0.0), (1.0, 0.0), (1.0, 0.0)))
+
+    assert clip_rows(update, ROWS, max_ratio=1.0, max_norm=0.0).update is update
+
+
+def test_a_delta_is_not_changed_by_being_clipped() -> None:
+    before = delta((3.0, 4.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
+    update = DenseUpdate(before)
+
+    clip_rows(update, ROWS, max_ratio=0.0, max_norm=1.0)
+
+    assert before[0] == 3.0
+
+
+def test_a_long_delta_is_scaled_to_the_clip_and_still_weighs_whole() -> None:
+    judge = DeltaJudge(Aggregation(clip_norm_ratio=2.0))
+    for _ in range(8):
+        admitted(judge, of_norm(1.0))
+    total = PartialAggregate(LAYOUT.size)
+
+    said = admitted(judge, of_norm(5.0))
+    total.add(said.update, 3.0, said.scale)
+
+    assert said.scale == pytest.approx(0.4)
+    assert said.counts == {Verdict.CLIPPED_UPDATES: 1}
+    assert total.sum[0] == pytest.approx(6.0)
+    assert (total.weight, total.count) == (3.0, 1)
+
+
+def test_beyond_the_bound_a_delta_is_refused_and_not_clipped() -> None:
+    judge = DeltaJudge(Aggregation(clip_norm_ratio=2.0, max_norm_ratio=10.0))
+    for _ in range(8):
+        admitted(judge, of_norm(1.0))
+
+    said = judge.judge(of_norm(10.1), LAYOUT)
+
+    assert isinstance(said, Rejected)
+    assert said.verdict is Verdict.TOO_LONG
+
+
+def test_the_bound_looks_at_the_delta_before_its_rows_are_clipped() -> None:
+    judge = DeltaJudge(Aggregation(row_clip_norm=1.0, max_norm_ratio=10.0))
+    for _ in range(8):
+        admitted(judge, of_norm(1.0))
+
+    assert isinstance(judge.judge(of_norm(10.1), LAYOUT), Rejected)
+
+
+def test_clipped_deltas_do_not_pull_the_median_down() -> None:
+    judge = DeltaJudge(Aggregation(clip_norm_ratio=0.5))
+    for _ in range(8):
+        admitted(judge, of_norm(1.0))
+    scales = [admitted(judge, of_norm(1.0)).scale for _ in range(300)]
+
+    assert scales == [0.5] * 300
+
+
+def test_before_there_is_a_median_nothing_is_scaled() -> None:
+    judge = DeltaJudge(Aggregation(clip_norm_ratio=1.0))
+
+    assert [admitted(judge, of_norm(norm)).scale for norm in (1.0, 5.0, 50.0)] == [1.0, 1.0, 1.0]
+
+
+def test_without_clips_a_delta_passes_as_it_is() -> None:
+    update = of_norm(1.0)
+
+    said = admitted(DeltaJudge(Aggregation()), update)
+
+    assert said.update is update
+    assert said.counts == {}
+
+
+def test_the_same_deltas_in_the_same_order_are_clipped_the_same() -> None:
+    norms = np.random.default_rng(3).lognormal(size=100)
+    rules = Aggregation(clip_norm_ratio=1.0, max_norm_ratio=0.0)
+
+    one, other = (
+        [admitted(judge, of_norm(float(norm))).scale for norm in norms]
+        for judge in (DeltaJudge(rules), DeltaJudge(rules))
+    )
+
+    assert one == other

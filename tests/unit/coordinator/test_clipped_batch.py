@@ -1,0 +1,42 @@
+"""A batch of clipped reports, from which one is left out: the sum is as if that one had never come."""
+
+import numpy as np
+from numpy.typing import NDArray
+from tests.unit.coordinator.town import LAYOUT
+
+from keyflock_compression import CodecSpec, encode
+from keyflock_server.aggregation.clipping import DeltaJudge
+from keyflock_server.coordinator.micro_batch import PendingSum
+from keyflock_server.protocol.identifiers import AssignmentId
+from keyflock_server.rounds.task import Aggregation
+
+SPEC = CodecSpec(codec="float32")
+RULES = Aggregation(clip_norm_ratio=1.0, row_clip_norm=0.5, max_norm_ratio=0.0)
+
+
+def container(norm: float) -> bytes:
+    vector: NDArray[np.float32] = np.zeros(LAYOUT.size, np.float32)
+    vector[0], vector[-1] = norm, norm
+    return encode(vector, LAYOUT, SPEC, seed=0)
+
+
+def test_a_report_left_out_leaves_the_others_clipped_as_they_were_judged() -> None:
+    pending = PendingSum(LAYOUT, SPEC, DeltaJudge(RULES))
+    for at in range(9):
+        pending.add(AssignmentId(f"a{at}"), container(1.0 + at), 2.0)
+    said = pending.add(AssignmentId("long"), container(100.0), 2.0)
+    taken = pending.take(lambda _count: True)
+    assert taken is not None
+    # The median moves on before the sum is made again.
+    for _ in range(50):
+        pending.add(AssignmentId("later"), container(1e-3), 2.0)
+
+    rest = pending.without(taken, [AssignmentId("a0")])
+
+    assert said.scale < 1.0
+    assert said.clipped_rows == 1
+    assert rest.ids == taken.ids[1:]
+    # The one left out was not scaled; its row was cut from 1 to a half.
+    np.testing.assert_allclose(taken.sum.sum[0] - rest.sum.sum[0], 2.0 * 0.5, rtol=1e-4)
+    np.testing.assert_allclose(taken.sum.sum[-1] - rest.sum.sum[-1], 2.0 * 1.0, rtol=1e-3)
+    assert (rest.sum.count, rest.sum.weight) == (9, 18.0)
