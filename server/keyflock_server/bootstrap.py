@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
+from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.heads.erasing import Erasing
@@ -34,7 +35,7 @@ from keyflock_server.identity.keys import (
     load_or_create_signing_keys,
 )
 from keyflock_server.settings import Settings
-from keyflock_server.storage.blobs import LocalBlobs
+from keyflock_server.storage.blobs import LocalBlobs, blobs_at
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.suggestions.blocked import may_show_from
 from keyflock_server.suggestions.profiles import Profiles
@@ -68,6 +69,7 @@ def build(
     Raises:
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
+        StorageError: fault of the operator; the URL of the database or of the blobs cannot be used.
     """
     parts = _assemble(settings, clock, attestation or AcceptAll(), may_show)
     heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics)
@@ -138,6 +140,8 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
         keys = load_or_create_signing_keys(folder.path)
         admin_token = load_or_create_admin_token(folder.path)
         owner_key = load_or_create_owner_key(folder.path)
+        store = SqlStore(settings.database or folder.database_url)
+        blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobs(folder.blobs)
     except BaseException:
         folder.release()
         raise
@@ -147,11 +151,11 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
         _log.info("heads are not stored: there are no head keys (--head-keys)")
     metrics, readiness = Metrics(), Readiness()
     assignment_tokens = AssignmentTokens(keys)
-    store = SqlStore(folder.database_url)
+    _log.info("storage", database=store.name, blobs=blobs.name)
     coordinator = Coordinator(
         Surroundings(
             store=store,
-            blobs=LocalBlobs(folder.blobs),
+            blobs=blobs,
             clock=clock,
             tokens=assignment_tokens,
             sampling_key=keys.derived("sampling"),
@@ -163,7 +167,7 @@ def _assemble(settings: Settings, clock: Clock, attestation: Attestation, may_sh
     )
     languages = Languages(coordinator)
     erasing = Erasing(store, owner_key)
-    lifecycles: list[Lifecycle] = [erasing]
+    lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from keyflock_server.cli import (
+    db,
     heads,
     output,
     population,
@@ -28,6 +29,7 @@ app.add_typer(population.app, name="population")
 app.add_typer(task.app, name="task")
 app.add_typer(round.app, name="round")
 app.add_typer(heads.app, name="heads")
+app.add_typer(db.app, name="db")
 
 
 @app.command("version")

@@ -7,6 +7,7 @@ from keyflock_server.storage.door import (
     DeviceTable,
     HeadTable,
     PopulationTable,
+    RetentionTable,
     RoundTable,
     TaskTable,
 )
@@ -15,9 +16,11 @@ from keyflock_server.storage.sql.devices import SqlDevices
 from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
 from keyflock_server.storage.sql.heads import SqlHeads
 from keyflock_server.storage.sql.populations import SqlPopulations
+from keyflock_server.storage.sql.retention import SqlRetention
 from keyflock_server.storage.sql.rounds import SqlRounds
 from keyflock_server.storage.sql.schema import prepare
 from keyflock_server.storage.sql.tasks import SqlTasks
+from keyflock_server.storage.sql.urls import database_url, shown
 
 
 class SqlStore:
@@ -31,6 +34,8 @@ class SqlStore:
     """
 
     def __init__(self, url: str, application_name: str = APPLICATION_NAME) -> None:
+        #: Which database it is, without secrets.
+        self.name = shown(database_url(url))
         self._engine: AsyncEngine = engine_for(url, application_name)
         self.populations: PopulationTable = SqlPopulations(self._engine)
         self.tasks: TaskTable = SqlTasks(self._engine)
@@ -38,6 +43,7 @@ class SqlStore:
         self.devices: DeviceTable = SqlDevices(self._engine)
         self.heads: HeadTable = SqlHeads(self._engine)
         self.cluster: ClusterTable = SqlCluster(self._engine)
+        self.retention: RetentionTable = SqlRetention(self._engine)
 
     async def open(self) -> None:
         """Create or check the schema; raises StorageError."""
