@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
+from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.coordinator.surroundings import calm
 from keyflock_server.data_folder import DataFolder
@@ -37,7 +38,7 @@ from keyflock_server.identity.keys import (
     load_or_create_signing_keys,
 )
 from keyflock_server.settings import Settings
-from keyflock_server.storage.blobs import LocalBlobs
+from keyflock_server.storage.blobs import LocalBlobs, blobs_at
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.suggestions.blocked import may_show_from
 from keyflock_server.suggestions.profiles import Profiles
@@ -71,6 +72,7 @@ def build(
     Raises:
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
+        StorageError: fault of the operator; the URL of the database or of the blobs cannot be used.
     """
     meter = LoadMeter(settings.max_bodies_in_flight)
     parts = _assemble(settings, clock, attestation or AcceptAll(), may_show, meter.load)
@@ -149,6 +151,8 @@ def _assemble(
         keys = load_or_create_signing_keys(folder.path)
         admin_token = load_or_create_admin_token(folder.path)
         owner_key = load_or_create_owner_key(folder.path)
+        store = SqlStore(settings.database or folder.database_url)
+        blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobs(folder.blobs)
     except BaseException:
         folder.release()
         raise
@@ -158,11 +162,11 @@ def _assemble(
         _log.info("heads are not stored: there are no head keys (--head-keys)")
     metrics, readiness = Metrics(), Readiness()
     assignment_tokens = AssignmentTokens(keys)
-    store = SqlStore(folder.database_url)
+    _log.info("storage", database=store.name, blobs=blobs.name)
     coordinator = Coordinator(
         Surroundings(
             store=store,
-            blobs=LocalBlobs(folder.blobs),
+            blobs=blobs,
             clock=clock,
             tokens=assignment_tokens,
             sampling_key=keys.derived("sampling"),
@@ -171,11 +175,13 @@ def _assemble(
             workbench=Workbench(),
             ack_wait_s=settings.ack_wait_s,
             load=load,
+            is_sole=settings.database is None,
+            lease_s=settings.lease_s,
         )
     )
     languages = Languages(coordinator)
     erasing = Erasing(store, owner_key)
-    lifecycles: list[Lifecycle] = [erasing]
+    lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:

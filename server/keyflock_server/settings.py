@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -26,8 +26,13 @@ class SettingsError(ValueError):
 class Settings:
     """How this process runs. Each field may be set as ``KEYFLOCK_<NAME>`` in the environment."""
 
-    #: Holds the database, the blobs and the two secrets, unless the URLs below say otherwise.
+    #: Holds the secrets, and the database and the blobs unless the URLs below say otherwise.
     data_dir: Path
+    #: ``postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE``; None: SQLite in the data folder. Holds a
+    #: password, so it is in no ``repr``.
+    database: str | None = field(default=None, repr=False)
+    #: ``s3://BUCKET/PREFIX?endpoint=URL`` or ``file:///PATH``; None: files in the data folder.
+    blobs: str | None = field(default=None, repr=False)
     #: Where phones connect.
     host: str = "127.0.0.1"
     port: Port = 8700
@@ -50,6 +55,8 @@ class Settings:
     refresh_grace_s: Positive = 30 * 86_400.0
     #: How long a report may wait for its micro-batch before the phone is told to send it again.
     ack_wait_s: Annotated[float, Meta(ge=0.0)] = 10.0
+    #: With ``database``: how long a replica that says nothing keeps the lead.
+    lease_s: Positive = 10.0
     #: Pause between two passes over deadlines and flushes.
     tick_s: Positive = 0.2
     #: A body that takes longer than this to arrive is refused.
@@ -73,14 +80,14 @@ class Settings:
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = ENVIRONMENT_PREFIX + field.name.upper()
-            option = options.get(field.name)
+        for one in fields(cls):
+            variable = ENVIRONMENT_PREFIX + one.name.upper()
+            option = options.get(one.name)
             value = environment.get(variable) if option is None else option
             if value is None:
                 continue
-            source = variable if option is None else "--" + field.name.replace("_", "-")
-            values[field.name] = _converted(value, field.type, source)
+            source = variable if option is None else "--" + one.name.replace("_", "-")
+            values[one.name] = _converted(value, one.type, source)
         if "data_dir" not in values:
             raise SettingsError("No data folder: give --data-dir or KEYFLOCK_DATA_DIR.")
         return cls(**values)

@@ -37,6 +37,10 @@ dies_with_parent.main(sys.argv[1:])
 """
 
 
+class PostgresError(RuntimeError):
+    """One of PostgreSQL's programs failed; the message is its own."""
+
+
 class PostgresServer:
     """One server on a port of this machine.
 
@@ -69,7 +73,10 @@ class PostgresServer:
         return f"postgresql+asyncpg://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Make the data folder if need be, and run until a connection is taken."""
+        """Make the data folder if need be, and run until a connection is taken.
+
+        Call it in the main thread: the kernel ends the server with the thread that started it.
+        """
         if not self._data.exists():
             self._initialise()
         with self._log.open("ab") as log:
@@ -91,7 +98,7 @@ class PostgresServer:
             )
         while not self._answers():
             if self._process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()}")
+                raise PostgresError(f"PostgreSQL did not start:\n{self._log.read_text()}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -114,7 +121,11 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str) -> None:
         where = ("-h", "127.0.0.1", "-p", str(self.port), "-U", _USER)
         command = [str(self._binaries / program), *where, *arguments]
-        subprocess.run(command, check=True, capture_output=True, env={"PGPASSWORD": PASSWORD})
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env={"PGPASSWORD": PASSWORD}
+        )
+        if done.returncode:
+            raise PostgresError(f"{program}: {done.stderr.strip()}")
 
     def _initialise(self) -> None:
         password = self._data.parent / "password"
@@ -141,7 +152,7 @@ class PostgresServer:
     def _answers(self) -> bool:
         try:
             self._run("pg_isready", "-q")
-        except subprocess.CalledProcessError:
+        except PostgresError:
             return False
         return True
 

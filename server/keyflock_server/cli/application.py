@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from keyflock_server.cli import (
+    db,
     device,
     heads,
     output,
@@ -30,6 +31,7 @@ app.add_typer(task.app, name="task")
 app.add_typer(round.app, name="round")
 app.add_typer(heads.app, name="heads")
 app.add_typer(device.app, name="device")
+app.add_typer(db.app, name="db")
 
 
 @app.command("version")

@@ -20,8 +20,27 @@ def serve(
         Path | None,
         typer.Option(
             "--data-dir",
-            help="Database, models and secrets; made when missing. Or KEYFLOCK_DATA_DIR.",
+            help="Secrets, and the database and models too unless the next two options say otherwise; made "
+            "when missing. Or KEYFLOCK_DATA_DIR.",
             show_default=False,
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            help="URL of a PostgreSQL database. It holds a password: rather set KEYFLOCK_DATABASE, which "
+            "no list of processes shows.",
+            show_default="SQLite in the data folder",
+        ),
+    ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            "--blobs",
+            help="s3://BUCKET/PREFIX?endpoint=URL or file:///PATH, or KEYFLOCK_BLOBS; credentials as AWS's "
+            "own programs take them.",
+            show_default="files in the data folder",
         ),
     ] = None,
     host: Annotated[
@@ -86,6 +105,8 @@ def serve(
 
     options = {
         "data_dir": data_dir,
+        "database": database,
+        "blobs": blobs,
         "host": host,
         "port": port,
         "admin_host": admin_host,

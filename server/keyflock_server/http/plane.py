@@ -16,7 +16,9 @@ from keyflock_server.http.documents import Format
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routed, Routes
 from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.messages import ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.door import StorageUnavailable
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
@@ -26,6 +28,12 @@ Clock = Callable[[], datetime]
 
 _log: Final = logger("keyflock.http")
 _UNROUTED: Final = "unrouted"
+#: Nothing of what was asked is known to have happened: the phone asks again, which every call allows.
+_COME_BACK: Final = Refused(
+    ProblemCode.OVERLOADED,
+    "The server's store does not answer; come back later.",
+    ReturnWindow(min_s=5.0, max_s=30.0),
+)
 
 
 class Endpoint(Routed, Protocol):
@@ -97,6 +105,9 @@ class Plane(ABC, Generic[C, A]):
             response = await self._answer(call, parts, head, read_body)
         except Refused as refused:
             response = self._refusal(name, refused)
+        except StorageUnavailable as error:
+            _log.error("the store does not answer", call=name, error=str(error))
+            response = self._refusal(name, _COME_BACK)
         except Exception as error:  # noqa: BLE001 - the outermost gate: whatever failed, the caller hears so
             response = self._refusal(name, _incident(name, error))
         self._metrics.request_duration_s.labels(name).observe(time.perf_counter() - started)

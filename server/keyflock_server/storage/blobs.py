@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
-from keyflock_server.storage.door import Blobs, StorageError, StorageUnavailable
+from keyflock_server.storage.door import StorageError, StorageUnavailable
 from keyflock_server.storage.records import StoredBlob
 
 #: One request to a bucket, and how long it is tried again; a phone's report waits for it.
@@ -26,7 +26,7 @@ RETRIES: Final = 3
 _OPTIONS: Final = frozenset({"endpoint", "region"})
 
 
-def blobs_at(url: str) -> Blobs:
+def blobs_at(url: str) -> "LocalBlobs | S3Blobs":
     """The blob store of a ``--blobs`` URL: ``file:///PATH`` or ``s3://BUCKET/PREFIX?endpoint=…&region=…``.
 
     An S3 store's credentials come from where AWS's own programs take them: ``AWS_ACCESS_KEY_ID`` and
@@ -60,6 +60,8 @@ class LocalBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        #: Where it is, for messages.
+        self.name = str(folder)
         try:
             made = [one for one in (folder, *folder.parents) if not one.exists()]
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,8 @@ class S3Blobs:
     def __init__(
         self, bucket: str, prefix: str = "", *, endpoint: str | None = None, region: str | None = None
     ) -> None:
+        #: Where it is, for messages.
+        self.name = f"s3://{bucket}/{prefix}"
         given: dict[str, Any] = {"endpoint": endpoint, "region": region}
         try:
             self._store = S3Store(

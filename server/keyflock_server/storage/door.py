@@ -34,6 +34,7 @@ from keyflock_server.storage.records import (
     StoredBlob,
     TaskRecord,
 )
+from keyflock_server.storage.retention import Doomed, Pruned
 
 
 class StorageError(Exception):
@@ -464,6 +465,22 @@ class ClusterTable(Protocol):
         """Another value; raises Superseded when the one there is not ``before``."""
         ...
 
+    async def forget(self, names: Sequence[str]) -> None:
+        """No value of these names any more."""
+        ...
+
+
+class RetentionTable(Protocol):
+    """Rows that have been kept for long enough."""
+
+    async def count(self, doomed: Doomed) -> Pruned:
+        """How many would go."""
+        ...
+
+    async def delete(self, doomed: Doomed) -> Pruned:
+        """They go, all or none. Devices that take part in an unfinished round stay."""
+        ...
+
 
 class Store(Protocol):
     """All tables."""
@@ -476,6 +493,7 @@ class Store(Protocol):
     leases: LeaseTable
     arrivals: ArrivalTable
     cluster: ClusterTable
+    retention: RetentionTable
 
     async def open(self) -> None:
         """Ready for use; raises StorageError."""

@@ -39,6 +39,7 @@ from keyflock_server.storage.door import (
     LeaseTable,
     NotOpen,
     PopulationTable,
+    RetentionTable,
     RoundTable,
     StorageError,
     Superseded,
@@ -59,6 +60,7 @@ from keyflock_server.storage.records import (
     TaskRecord,
     history_from,
 )
+from keyflock_server.storage.retention import Doomed, Pruned
 
 
 class _Rows:
@@ -89,6 +91,7 @@ class MemoryStore:
         self.leases: LeaseTable = _Leases(rows)
         self.arrivals: ArrivalTable = _Arrivals(rows)
         self.cluster: ClusterTable = _Cluster()
+        self.retention: RetentionTable = _Retention(rows)
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -598,3 +601,62 @@ class _Cluster:
         if self._values.get(name) != before:
             raise Superseded
         self._values[name] = value
+
+    async def forget(self, names: Sequence[str]) -> None:
+        """No value of these names any more."""
+        for name in names:
+            self._values.pop(name, None)
+
+
+class _Retention:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def count(self, doomed: Doomed) -> Pruned:
+        """How many would go."""
+        assignments, devices, heads, versions = self._named(doomed)
+        return Pruned(
+            assignments=len(assignments), devices=len(devices), heads=len(heads), versions=len(versions)
+        )
+
+    async def delete(self, doomed: Doomed) -> Pruned:
+        """They go."""
+        gone = await self.count(doomed)
+        assignments, devices, heads, versions = self._named(doomed)
+        for assignment in assignments:
+            del self._rows.assignments[assignment]
+        for device in devices:
+            del self._rows.devices[device]
+        for head in heads:
+            del self._rows.heads[head]
+        for version in versions:
+            del self._rows.versions[version]
+        return gone
+
+    def _named(
+        self, doomed: Doomed
+    ) -> tuple[
+        list[tuple[RoundId, DeviceId]],
+        list[DeviceId],
+        list[tuple[PopulationName, str]],
+        list[tuple[PopulationName, ModelVersion]],
+    ]:
+        rows = self._rows
+        over = {
+            record.round.id
+            for record in rows.rounds.values()
+            if record.round.is_over
+            and record.round.closed_at is not None
+            and record.round.closed_at < doomed.rounds_ended_before
+        }
+        under_way = {key[1] for key in rows.assignments if not rows.rounds[key[0]].round.is_over}
+        return (
+            [key for key in rows.assignments if key[0] in over],
+            [
+                device.id
+                for device in rows.devices.values()
+                if device.last_seen_at < doomed.devices_seen_before and device.id not in under_way
+            ],
+            [key for key, head in rows.heads.items() if head.updated_at < doomed.devices_seen_before],
+            [key for key in doomed.versions if key in rows.versions],
+        )

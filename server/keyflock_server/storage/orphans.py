@@ -23,18 +23,25 @@ async def keys_in_use(store: Store) -> set[str]:
     return keys | {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
 
 
-async def orphans(store: Store, blobs: Blobs, *, written_before: datetime | None) -> list[StoredBlob]:
+async def orphans(
+    store: Store,
+    blobs: Blobs,
+    *,
+    written_before: datetime | None,
+    no_longer_in_use: frozenset[str] = frozenset(),
+) -> list[StoredBlob]:
     """What no row points to, of what was written before then.
 
     Args:
         store: The rows.
         blobs: The blobs.
         written_before: Spares younger ones; None, for a process that nobody shares the store with, none.
+        no_longer_in_use: Keys whose rows are about to go.
     Raises:
         StorageError: rows or blobs cannot be listed.
     """
     # The blobs first: one whose row comes and goes between the two listings is not taken for another.
     listed = [blob async for blob in blobs.list_blobs()]
     old = [blob for blob in listed if written_before is None or blob.modified_at < written_before]
-    in_use = await keys_in_use(store)
+    in_use = await keys_in_use(store) - no_longer_in_use
     return [blob for blob in old if blob.key not in in_use]

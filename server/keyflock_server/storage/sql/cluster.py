@@ -1,6 +1,8 @@
 """What all processes over one database agree on."""
 
-from sqlalchemy import insert, select, update
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,3 +33,8 @@ class SqlCluster:
         async with self._engine.begin() as connection:
             if (await connection.execute(update(cluster).where(row).values(value=value))).rowcount != 1:
                 raise Superseded
+
+    async def forget(self, names: Sequence[str]) -> None:
+        """No value of these names any more."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(cluster).where(cluster.c.name.in_(names)))

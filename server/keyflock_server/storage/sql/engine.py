@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from keyflock_server.storage.door import StorageError
-from keyflock_server.storage.sql.failures import translate_failures, unavailable
+from keyflock_server.storage.sql.failures import PatientPool, translate_failures, unavailable
 from keyflock_server.storage.sql.urls import database_url, shown
 
 _IS_READ: Final = "keyflock_is_read"
@@ -57,6 +57,7 @@ def engine_for(url: str, application_name: str = APPLICATION_NAME) -> AsyncEngin
             parsed,
             hide_parameters=True,
             async_creator=_postgres_connector(parsed, application_name),
+            poolclass=PatientPool,
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_TIMEOUT_S,

@@ -8,6 +8,8 @@ A broken constraint stays SQLAlchemy's ``IntegrityError``: the tables know what 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
 from keyflock_server.storage.door import StorageUnavailable
 
@@ -21,6 +23,8 @@ def translate_failures(engine: Engine, name: str) -> None:
     """
 
     def translated(context: ExceptionContext) -> BaseException | None:
+        if context.is_pre_ping:
+            return None  # the pool puts another connection in the broken one's place
         found = context.sqlalchemy_exception
         if isinstance(found, (IntegrityError, ProgrammingError, NotSupportedError)):
             return None
@@ -32,6 +36,21 @@ def translate_failures(engine: Engine, name: str) -> None:
         return unavailable(name, original)
 
     event.listen(engine, "handle_error", translated, retval=True)
+
+
+class PatientPool(AsyncAdaptedQueuePool):
+    """Says ``StorageUnavailable`` when no connection can be had, for whatever reason."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """A connection that works."""
+        try:
+            return super().connect()
+        except PoolTimeoutError:
+            raise StorageUnavailable(
+                "The database cannot be used now: all connections of this server are busy."
+            ) from None
+        except (OSError, TimeoutError) as error:
+            raise StorageUnavailable(f"The database cannot be used now: {reason(error)}.") from None
 
 
 def unavailable(name: str, error: BaseException) -> StorageUnavailable:

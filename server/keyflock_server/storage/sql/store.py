@@ -9,6 +9,7 @@ from keyflock_server.storage.door import (
     HeadTable,
     LeaseTable,
     PopulationTable,
+    RetentionTable,
     RoundTable,
     TaskTable,
 )
@@ -19,9 +20,11 @@ from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
 from keyflock_server.storage.sql.heads import SqlHeads
 from keyflock_server.storage.sql.leases import SqlLeases
 from keyflock_server.storage.sql.populations import SqlPopulations
+from keyflock_server.storage.sql.retention import SqlRetention
 from keyflock_server.storage.sql.rounds import SqlRounds
 from keyflock_server.storage.sql.schema import prepare
 from keyflock_server.storage.sql.tasks import SqlTasks
+from keyflock_server.storage.sql.urls import database_url, shown
 
 
 class SqlStore:
@@ -35,6 +38,8 @@ class SqlStore:
     """
 
     def __init__(self, url: str, application_name: str = APPLICATION_NAME) -> None:
+        #: Which database it is, without secrets.
+        self.name = shown(database_url(url))
         self._engine: AsyncEngine = engine_for(url, application_name)
         self.populations: PopulationTable = SqlPopulations(self._engine)
         self.tasks: TaskTable = SqlTasks(self._engine)
@@ -44,6 +49,7 @@ class SqlStore:
         self.leases: LeaseTable = SqlLeases(self._engine)
         self.arrivals: ArrivalTable = SqlArrivals(self._engine)
         self.cluster: ClusterTable = SqlCluster(self._engine)
+        self.retention: RetentionTable = SqlRetention(self._engine)
 
     async def open(self) -> None:
         """Create or check the schema; raises StorageError."""

@@ -1,4 +1,4 @@
-"""Several processes over one database; selection by cohort; carried rounds; verdicts, quarantine, averages."""
+"""Several processes over one database; cohorts; carried rounds; verdicts, quarantine, averages."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,0 +1,49 @@
+"""Applies a retention policy to a store and its blobs, also while servers run over them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from keyflock_server.storage.door import Blobs, Store
+from keyflock_server.storage.orphans import orphans
+from keyflock_server.storage.retention import Pruned, RetentionPolicy, doomed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """What went, or would go."""
+
+    rows: Pruned
+    blobs: int
+    blob_bytes: int
+
+
+async def prune(
+    store: Store, blobs: Blobs, policy: RetentionPolicy, now: datetime, *, is_dry_run: bool
+) -> PruneResult:
+    """Delete what the policy dooms: rows first, in one transaction, and then blobs that none points to.
+
+    Guarantees:
+        Killed anywhere, it leaves rows that point to their blobs; the next run finishes.
+    Raises:
+        StorageError: fault of the operator or the machine; run it again.
+    """
+    populations, versions = await store.populations.all(), await store.populations.versions()
+    going = doomed(policy, now, populations, versions, await store.rounds.unfinished())
+    gone = set(going.versions)
+    dead_keys: Sequence[str] = [
+        key
+        for version in versions
+        if (version.population, version.version) in gone
+        for key in (version.download_key, version.checkpoint_key)
+    ]
+    rows = await (store.retention.count(going) if is_dry_run else store.retention.delete(going))
+    old = await orphans(
+        store, blobs, written_before=going.orphans_written_before, no_longer_in_use=frozenset(dead_keys)
+    )
+    if not is_dry_run:
+        for blob in old:
+            await blobs.delete(blob.key)
+        if rows.heads:
+            await store.heads.scrub()
+    return PruneResult(rows=rows, blobs=len(old), blob_bytes=sum(blob.size_bytes for blob in old))

@@ -1,0 +1,80 @@
+"""What is kept and for how long: a policy, and what it dooms at an instant. Nothing is deleted here."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.storage.records import PopulationRecord, RoundRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """How long things are kept.
+
+    Rounds and their figures stay for good: they are small, and the history of a model.
+    """
+
+    #: Who took part in a round, this long after it ended.
+    assignments_kept: timedelta = timedelta(days=30)
+    #: The newest model versions of each population that stay; at least two, for heads are mapped from one to
+    #: the next.
+    versions_kept: int = 20
+    #: Devices that were not seen for this long go, and heads that nobody wrote for this long.
+    devices_kept: timedelta = timedelta(days=400)
+    #: Blobs that no row points to, this long after they were written.
+    orphans_kept: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """What must go."""
+
+    #: Assignments of rounds that ended before.
+    rounds_ended_before: datetime
+    #: Devices last seen before, and heads last written before.
+    devices_seen_before: datetime
+    #: Blobs that no row points to, written before.
+    orphans_written_before: datetime
+    versions: tuple[tuple[PopulationName, ModelVersion], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """How many rows went, or would go."""
+
+    assignments: int
+    devices: int
+    heads: int
+    versions: int
+
+
+def doomed(
+    policy: RetentionPolicy,
+    now: datetime,
+    populations: Iterable[PopulationRecord],
+    versions: Iterable[VersionRecord],
+    unfinished: Iterable[RoundRecord],
+) -> Doomed:
+    """What the policy dooms now.
+
+    Guarantees:
+        Never doomed: a population's newest version, which keyboards serve; the one before, which heads are
+        mapped from; the version that an unfinished round began with.
+    """
+    newest = {population.name: population.latest_version for population in populations}
+    in_rounds = {(record.round.population, record.round.base_version) for record in unfinished}
+    kept = max(policy.versions_kept, 2)
+    old = tuple(
+        (version.population, version.version)
+        for version in versions
+        if version.version <= newest[version.population] - kept
+        and (version.population, version.version) not in in_rounds
+    )
+    return Doomed(
+        rounds_ended_before=now - policy.assignments_kept,
+        devices_seen_before=now - policy.devices_kept,
+        orphans_written_before=now - policy.orphans_kept,
+        versions=old,
+    )

@@ -1,0 +1,64 @@
+"""Deleting what a retention policy dooms, in SQL."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from keyflock_server.rounds.round import FINAL_PHASES
+from keyflock_server.storage.retention import Doomed, Pruned
+from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.tables import assignments, devices, heads, rounds, versions
+
+#: Versions named in one statement; SQLite takes some thousands of parameters.
+_CHUNK: Final = 200
+_Act = Callable[[AsyncConnection, Table, ColumnElement[bool]], Awaitable[int]]
+
+
+class SqlRetention:
+    """``door.RetentionTable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader_of(engine)
+
+    async def count(self, doomed: Doomed) -> Pruned:
+        """How many rows would go."""
+        async with self._reader.connect() as connection:
+            return await _apply(connection, doomed, _count)
+
+    async def delete(self, doomed: Doomed) -> Pruned:
+        """They go, all or none."""
+        async with self._engine.begin() as connection:
+            return await _apply(connection, doomed, _delete)
+
+
+async def _count(connection: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
+    query = select(func.count()).select_from(table).where(condition)
+    return (await connection.execute(query)).scalar_one()
+
+
+async def _delete(connection: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
+    return (await connection.execute(delete(table).where(condition))).rowcount
+
+
+async def _apply(connection: AsyncConnection, doomed: Doomed, act: _Act) -> Pruned:
+    over = select(rounds.c.id).where(
+        rounds.c.phase.in_(FINAL_PHASES), rounds.c.closed_at < doomed.rounds_ended_before
+    )
+    under_way = select(assignments.c.device).join(rounds).where(rounds.c.phase.not_in(FINAL_PHASES))
+    unseen = devices.c.last_seen_at < doomed.devices_seen_before
+    gone_versions = 0
+    for start in range(0, len(doomed.versions), _CHUNK):
+        named = [
+            and_(versions.c.population == population, versions.c.version == version)
+            for population, version in doomed.versions[start : start + _CHUNK]
+        ]
+        gone_versions += await act(connection, versions, or_(*named))
+    return Pruned(
+        assignments=await act(connection, assignments, assignments.c.round_id.in_(over)),
+        devices=await act(connection, devices, unseen & devices.c.id.not_in(under_way)),
+        heads=await act(connection, heads, heads.c.updated_at < doomed.devices_seen_before),
+        versions=gone_versions,
+    )

@@ -1,0 +1,152 @@
+"""One suite, every store: what has been kept for long enough goes, and what is needed stays."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.contract.stores import STORES, new_store
+from tests.contract.test_heads_contract import HEAD
+from tests.contract.test_store_contract import (
+    EN,
+    NOW,
+    POPULATION,
+    ROUND,
+    TASK,
+    VERSION,
+    assignment,
+    device,
+)
+
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId
+from keyflock_server.rounds.round import Cancelled, CloseRequested, Merged, PartialsDeleted, Stepped
+from keyflock_server.storage.door import Store
+from keyflock_server.storage.memory import MemoryBlobs
+from keyflock_server.storage.pruning import PruneResult, prune
+from keyflock_server.storage.retention import Pruned, RetentionPolicy, doomed
+
+POLICY = RetentionPolicy(
+    assignments_kept=timedelta(days=30),
+    versions_kept=2,
+    devices_kept=timedelta(days=400),
+    orphans_kept=timedelta(days=1),
+)
+
+
+async def published(store: Store, number: int) -> None:
+    """One version more, by a round of its own."""
+    version = replace(
+        VERSION,
+        version=ModelVersion(number),
+        parent=ModelVersion(number - 1),
+        download_key=f"download/{number}",
+        checkpoint_key=f"checkpoint/{number}",
+    )
+    opening = replace(ROUND.round, id=RoundId(f"v-{number}"), sequence=10 + number)
+    await store.rounds.add(replace(ROUND, round=opening))
+    for event in (CloseRequested(), Merged(), Stepped()):
+        await store.rounds.advance(opening.id, event, NOW, {})
+    await store.rounds.publish(opening.id, version, "state", NOW)
+    await store.rounds.advance(opening.id, PartialsDeleted(), NOW, {})
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Five versions; a round that is over with one device in it, and one under way with another."""
+    opened = new_store(request, tmp_path)
+    await opened.open()
+    await opened.populations.add(POPULATION, VERSION)
+    await opened.tasks.add(TASK)
+    for number, device_name in ((1, "a"), (2, "b")):
+        record = replace(
+            ROUND,
+            round=replace(
+                ROUND.round, id=RoundId(f"t-{number}"), sequence=number, base_version=ModelVersion(0)
+            ),
+        )
+        await opened.rounds.add(record)
+        await opened.devices.add(device(device_name))
+        await opened.rounds.assign(assignment(device_name, f"t-{number}"))
+        if number == 1:
+            await opened.rounds.advance(record.round.id, Cancelled("why"), NOW, {})
+    for number in range(1, 5):
+        await published(opened, number)
+    await opened.heads.put(HEAD, None)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def blobs() -> MemoryBlobs:
+    """The versions' blobs, and one that no row points to."""
+    all_blobs = MemoryBlobs(clock=lambda: NOW)
+    for number in range(1, 5):
+        await all_blobs.put(f"download/{number}", b"12")
+        await all_blobs.put(f"checkpoint/{number}", b"345")
+    for key in ("download", "checkpoint", "state", "partials/lost"):
+        await all_blobs.put(key, b"6")
+    return all_blobs
+
+
+async def keys(blobs: MemoryBlobs) -> set[str]:
+    return {blob.key async for blob in blobs.list_blobs()}
+
+
+async def test_nothing_goes_before_its_time(store: Store, blobs: MemoryBlobs) -> None:
+    policy = replace(POLICY, versions_kept=5)
+    before = await keys(blobs)
+
+    result = await prune(store, blobs, policy, NOW + timedelta(hours=1), is_dry_run=False)
+
+    assert result.rows == Pruned(assignments=0, devices=0, heads=0, versions=0)
+    assert await keys(blobs) == before
+    assert len(await store.rounds.assignments(RoundId("t-1"))) == 1
+
+
+async def test_after_a_month_assignments_old_versions_and_orphans_go(
+    store: Store, blobs: MemoryBlobs
+) -> None:
+    at = NOW + timedelta(days=31)
+    told = await prune(store, blobs, POLICY, at, is_dry_run=True)
+    untouched = await keys(blobs)
+
+    result = await prune(store, blobs, POLICY, at, is_dry_run=False)
+
+    assert told == result
+    assert len(untouched) == 12
+    # Version 0 stays: the round under way began with it.
+    assert result == PruneResult(
+        rows=Pruned(assignments=1, devices=0, heads=0, versions=2), blobs=5, blob_bytes=11
+    )
+    assert [one.version for one in await store.populations.versions()] == [0, 3, 4]
+    assert await store.rounds.assignments(RoundId("t-1")) == []
+    assert len(await store.rounds.assignments(RoundId("t-2"))) == 1
+    assert await keys(blobs) == {
+        *("download", "checkpoint", "state"),
+        *(f"{kind}/{number}" for kind in ("download", "checkpoint") for number in (3, 4)),
+    }
+    again = await prune(store, blobs, POLICY, at, is_dry_run=False)
+    assert again.rows == Pruned(assignments=0, devices=0, heads=0, versions=0)
+    assert again.blobs == 0
+
+
+async def test_after_a_long_absence_devices_and_heads_go_but_not_a_device_in_a_round(
+    store: Store, blobs: MemoryBlobs
+) -> None:
+    result = await prune(store, blobs, POLICY, NOW + timedelta(days=401), is_dry_run=False)
+
+    assert (result.rows.devices, result.rows.heads) == (1, 1)
+    assert await store.devices.get(DeviceId("a")) is None
+    assert await store.devices.get(DeviceId("b")) is not None
+    assert await store.heads.get(EN, HEAD.owner) is None
+
+
+def test_the_newest_version_and_the_one_before_are_never_doomed() -> None:
+    policy = replace(POLICY, versions_kept=0)
+    versions = [replace(VERSION, version=ModelVersion(number)) for number in range(4)]
+    newest = replace(POPULATION, latest_version=ModelVersion(3))
+
+    going = doomed(policy, NOW, [newest], versions, [])
+
+    assert going.versions == ((EN, 0), (EN, 1))

@@ -1,0 +1,98 @@
+"""A server over PostgreSQL and S3, as one of several would be: a fleet's rounds, and an outage."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.recovery.killed_server import (
+    POPULATION,
+    PROFILE,
+    ROUND_GOAL,
+    Findings,
+    MarkingTrainer,
+    MovingExchange,
+    found,
+    settled_rounds,
+)
+from tests.services.postgres import PASSWORD, PostgresServer
+from tests.services.s3 import CREDENTIALS
+
+from keyflock_client_sim.demo.admin_client import AdminClient
+from keyflock_client_sim.demo.server_process import ServerProcess, running_server
+from keyflock_client_sim.device.backoff import Patience
+from keyflock_client_sim.device.notices import Acked
+from keyflock_client_sim.drivers.books import Happening
+from keyflock_client_sim.drivers.real_time import RealTimeFleet
+from keyflock_client_sim.fleet import population
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_server.storage.blobs import blobs_at
+from keyflock_server.storage.sql.store import SqlStore
+
+PHONES = 24
+
+
+@pytest.mark.slow
+async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_outage(
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    s3_blobs_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KEYFLOCK_DATABASE", postgres_url)
+    findings = Findings()
+
+    def watch(happening: Happening) -> None:
+        if isinstance(happening.notice, Acked):
+            findings.acked[int(happening.phone)] += 1
+
+    names = {str(number): 4 for number in range(PHONES)}
+    patience = Patience(first_pause_s=0.05, longest_pause_s=0.5)
+    fleet = population.make(names, population=POPULATION, profile=PROFILE, seed=1, patience=patience)
+    exchange = MovingExchange()
+    driver = RealTimeFleet(fleet, exchange, MarkingTrainer(), watch=watch, drain_s=60.0)
+    with running_server(tmp_path / "data", options=["--blobs", s3_blobs_url]) as server:
+        await found(server)
+        await exchange.move(server.sdk_url)
+        running = asyncio.create_task(driver.run())
+        before = await closed_rounds(server, at_least=2)
+        await asyncio.to_thread(postgres_server.stop)
+        with pytest.raises(Exception, match="does not answer"):
+            await closed_rounds(server, at_least=0)
+        postgres_server.start()  # in this thread: the server dies with the one that started it
+        await closed_rounds(server, at_least=before + 2)
+        is_alive = server.is_alive()
+        driver.stop()
+        await running
+        rounds = await settled_rounds(server)
+        await exchange.close()
+    store, blobs = SqlStore(postgres_url), blobs_at(s3_blobs_url)
+    newest = (await store.populations.versions())[-1]
+    weights = Checkpoint.from_bytes(await blobs.get(newest.checkpoint_key)).weights
+    await store.close()
+
+    said = server.log_path.read_text()
+    closed = [one for one in rounds if one.phase == "closed"]
+    in_model = weights * ROUND_GOAL
+    assert is_alive
+    assert newest.version == len(closed) >= 4
+    # A delta of minus one, averaged over eight, is an eighth in the model: each acknowledged report once.
+    np.testing.assert_array_equal(in_model, np.rint(in_model))
+    assert in_model.sum() == ROUND_GOAL * len(closed)
+    missing = {phone: findings.acked[phone] - int(in_model[phone]) for phone in range(PHONES)}
+    assert sum(missing.values()) == sum(one.counted for one in rounds if one.phase == "collecting")
+    assert not (tmp_path / "data" / "keyflock.sqlite3").exists()
+    assert not (tmp_path / "data" / "blobs").exists()
+    assert PASSWORD not in said
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in said
+
+
+async def closed_rounds(server: ServerProcess, *, at_least: int) -> int:
+    """How many rounds have closed, once there are so many."""
+    async with AdminClient(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+        while True:
+            count = sum(one.phase == "closed" for one in await admin.rounds("killed"))
+            if count >= at_least:
+                return count
+            await asyncio.sleep(0.05)
