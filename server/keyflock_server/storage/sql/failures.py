@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
-from keyflock_server.storage.door import StorageUnavailable
+from keyflock_server.storage.door import StorageError, StorageUnavailable
 
 
 def translate_failures(engine: Engine, name: str) -> None:
@@ -31,11 +31,19 @@ def translate_failures(engine: Engine, name: str) -> None:
         original = context.original_exception
         if found is None and not isinstance(original, (OSError, TimeoutError)):
             return None
+        if _is_bad_value(original):
+            return StorageError(f"The database ({name}) does not take a value that it was given.")
         if isinstance(original, TimeoutError):
             context.is_disconnect = True  # what the server still does on that connection, nobody knows
         return unavailable(name, original)
 
     event.listen(engine, "handle_error", translated, retval=True)
+
+
+def _is_bad_value(error: BaseException) -> bool:
+    # asyncpg finds some by itself, before the server does (SQLSTATE class 22), and quotes them.
+    state = getattr(error, "sqlstate", None) or ""
+    return state.startswith("22") or "invalid input for query argument" in str(error)
 
 
 class PatientPool(AsyncAdaptedQueuePool):

@@ -1,0 +1,36 @@
+"""Values that SQLite takes and PostgreSQL does not: refused for good, and in no message."""
+
+from dataclasses import replace
+
+import pytest
+from tests.contract.test_store_contract import POPULATION, VERSION, device
+
+from keyflock_server.protocol.identifiers import UserId
+from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.records import DeviceRecord
+from keyflock_server.storage.sql.store import SqlStore
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(device("x"), user=UserId("secret\x00pseudonym")),
+        replace(device("x"), app_build=777_777_777_777),
+        replace(device("x"), user=UserId("secret" * 40)),
+    ],
+    ids=["nul", "big", "long"],
+)
+async def test_a_value_that_does_not_fit_is_an_error_that_does_not_quote_it(
+    postgres_url: str, odd: DeviceRecord
+) -> None:
+    store = SqlStore(postgres_url)
+    await store.open()
+    await store.populations.add(POPULATION, VERSION)
+
+    with pytest.raises(StorageError, match="does not take a value") as refused:
+        await store.devices.add(odd)
+    await store.close()
+
+    assert not isinstance(refused.value, StorageUnavailable)
+    assert "secret" not in str(refused.value)
+    assert "777" not in str(refused.value)
