@@ -5,26 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import EN, NOW, POPULATION, VERSION, device
 
 from keyflock_server.protocol.identifiers import PopulationName, UserId
 from keyflock_server.storage.door import Store, Superseded
-from keyflock_server.storage.memory import MemoryStore
 from keyflock_server.storage.records import HeadRecord
-from keyflock_server.storage.sql.store import SqlStore
 
 HEAD = HeadRecord(
     population=EN, owner="a" * 64, tag=b"\x01" * 16, key_id="k1", sealed=b"sealed bytes", updated_at=NOW
 )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store
-    if request.param == "memory":
-        opened = MemoryStore()
-    else:
-        opened = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+    opened = new_store(request, tmp_path)
     await opened.open()
     await opened.populations.add(POPULATION, VERSION)
     yield opened

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.stores import STORES, new_store
 
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -31,7 +32,6 @@ from keyflock_server.rounds.round import (
 )
 from keyflock_server.rounds.task import TaskStatus, parse_task
 from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, Store, Superseded
-from keyflock_server.storage.memory import MemoryStore
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -42,7 +42,6 @@ from keyflock_server.storage.records import (
     RoundRecord,
     TaskRecord,
 )
-from keyflock_server.storage.sql.store import SqlStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EN = PopulationName("en")
@@ -100,14 +99,10 @@ def assignment(of: str, round_id: str = "t-1") -> AssignmentRecord:
     )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """A store with a population, a task, a round and three devices."""
-    opened: Store
-    if request.param == "memory":
-        opened = MemoryStore()
-    else:
-        opened = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+    opened = new_store(request, tmp_path)
     await opened.open()
     await opened.populations.add(POPULATION, VERSION)
     await opened.tasks.add(TASK)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
@@ -12,7 +13,6 @@ from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
-from keyflock_server.coordinator.orphans import collect_orphans
 from keyflock_server.coordinator.rounds import Rounds
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
@@ -49,6 +49,7 @@ from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.orphans import ORPHAN_AGE, orphans
 from keyflock_server.storage.records import TaskRecord
 
 
@@ -72,6 +73,7 @@ class Coordinator:
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
         self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings)
         self._enrolments = Enrolments(world, self._trunk, self._desks)
+        self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
 
@@ -87,8 +89,9 @@ class Coordinator:
         await self._leadership.renew()
         await self._catch_up()
         await self._standings.refresh()
+        self._orphans_due_at = self._world.clock() + ORPHAN_AGE
         if self._world.is_sole:
-            await collect_orphans(self._world)
+            await self._collect_orphans()
 
     async def tick(self) -> None:
         """Whatever is due now: learn what others have done; flush, close, abandon, open.
@@ -99,6 +102,8 @@ class Coordinator:
         try:
             await self._leadership.renew()
             await self._catch_up()
+            if self._leadership.is_leader and self._world.clock() >= self._orphans_due_at:
+                await self._collect_orphans()
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._world.observer.store_unreachable(error)
             return
@@ -325,6 +330,14 @@ class Coordinator:
             for task in await store.tasks.all():
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
                 await self._rounds.follow(desk, task.status, unfinished.get(task.name))
+
+    async def _collect_orphans(self) -> None:
+        """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
+        world, now = self._world, self._world.clock()
+        self._orphans_due_at = now + ORPHAN_AGE
+        before = None if world.is_sole else now - ORPHAN_AGE
+        for blob in await orphans(world.store, world.blobs, written_before=before):
+            await world.blobs.delete(blob.key)
 
 
 def _unknown(name: TaskName) -> Refused:

@@ -1,19 +1,52 @@
-"""Blobs as files below one folder, through obstore, so that an object store drops in.
+"""Blobs through obstore: files below one folder, or objects in a bucket.
 
-A put is a temporary file, a rename, and here also an fsync of the file and its folder: a database row must
-never point to a blob that a power cut took away.
+A file's put is a temporary file, a rename, and here also an fsync of the file and of every folder that was
+made for it: a database row must never point to a blob that a power cut took away. An object store
+acknowledges a put when it is durable.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore
+from obstore.store import LocalStore, ObjectStore, S3Store
 
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.door import Blobs, StorageError, StorageUnavailable
+from keyflock_server.storage.records import StoredBlob
+
+#: One request to a bucket, and how long it is tried again; a phone's report waits for it.
+REQUEST_TIMEOUT: Final = "15s"
+CONNECT_TIMEOUT: Final = "3s"
+RETRIES: Final = 3
+_OPTIONS: Final = frozenset({"endpoint", "region"})
+
+
+def blobs_at(url: str) -> Blobs:
+    """The blob store of a ``--blobs`` URL: ``file:///PATH`` or ``s3://BUCKET/PREFIX?endpoint=…&region=…``.
+
+    An S3 store's credentials come from where AWS's own programs take them: ``AWS_ACCESS_KEY_ID`` and
+    ``AWS_SECRET_ACCESS_KEY``, a web identity, or the machine's role.
+
+    Raises:
+        StorageError: fault of the operator; the URL is not understood (the message repeats nothing of it), or
+            the folder cannot be made.
+    """
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path and not options:
+        return LocalBlobs(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc and options.keys() <= _OPTIONS:
+        return S3Blobs(parts.netloc, parts.path.strip("/"), **options)
+    raise StorageError(
+        "The blob URL is not understood; write file:///PATH or s3://BUCKET/PREFIX, the latter with "
+        "?endpoint=URL&region=NAME where needed. Credentials belong into AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, not into the URL."
+    )
 
 
 class LocalBlobs:
@@ -28,7 +61,10 @@ class LocalBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
+            made = [one for one in (folder, *folder.parents) if not one.exists()]
             folder.mkdir(parents=True, exist_ok=True)
+            for one in made:
+                _fsync(one.parent)
             self._store = LocalStore(prefix=folder)
         except (OSError, BaseError) as error:
             raise StorageError(f"The blob folder {folder} cannot be used: {error}") from None
@@ -39,36 +75,121 @@ class LocalBlobs:
             await obstore.put_async(self._store, key, data, use_multipart=False)
             await asyncio.to_thread(self._sync, self._folder / key)
         except (OSError, BaseError) as error:
-            raise StorageError(f"Blob {key} cannot be written: {error}") from None
+            raise _failed(key, "written", error) from None
 
     async def get(self, key: str) -> bytes:
         """Read whole."""
-        try:
-            answer = await obstore.get_async(self._store, key)
-            return bytes(await answer.bytes_async())
-        except (OSError, BaseError) as error:
-            raise StorageError(f"Blob {key} cannot be read: {error}") from None
+        return await _get(self._store, key)
 
     async def delete(self, key: str) -> None:
         """Unlink."""
-        try:
-            await obstore.delete_async(self._store, key)
-        except FileNotFoundError:
-            return
-        except (OSError, BaseError) as error:
-            raise StorageError(f"Blob {key} cannot be deleted: {error}") from None
+        await _delete(self._store, key)
 
-    async def list_keys(self) -> AsyncIterator[str]:
+    async def list_blobs(self) -> AsyncIterator[StoredBlob]:
         """List."""
-        async for chunk in obstore.list(self._store):
-            for entry in chunk:
-                yield entry["path"]
+        async for blob in _list(self._store):
+            yield blob
 
-    @staticmethod
-    def _sync(path: Path) -> None:
-        for target in (path, path.parent):
-            handle = os.open(target, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    def _sync(self, path: Path) -> None:
+        # Which of the folders between were made for this key is not known here; an old one costs nothing.
+        for target in (path, *(folder for folder in path.parents if folder.is_relative_to(self._folder))):
+            _fsync(target)
+
+
+class S3Blobs:
+    """Blobs in a bucket of S3, or of what speaks its language.
+
+    Args:
+        bucket: Must be there.
+        prefix: Of all keys; empty for none.
+        endpoint: Of another service than Amazon's. ``http://`` is taken: the operator says so.
+        region: Where the bucket is; AWS_REGION when left out.
+    Raises:
+        StorageError: an option cannot be used.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str = "", *, endpoint: str | None = None, region: str | None = None
+    ) -> None:
+        given: dict[str, Any] = {"endpoint": endpoint, "region": region}
+        try:
+            self._store = S3Store(
+                bucket,
+                prefix=prefix or None,
+                client_options={
+                    "allow_http": (endpoint or "").startswith("http://"),
+                    "timeout": REQUEST_TIMEOUT,
+                    "connect_timeout": CONNECT_TIMEOUT,
+                },
+                retry_config={"max_retries": RETRIES},
+                **{name: value for name, value in given.items() if value is not None},
+            )
+        except (ValueError, BaseError) as error:
+            raise StorageError(f"The bucket {bucket} cannot be used: {_reason(error)}.") from None
+
+    async def put(self, key: str, data: bytes) -> None:
+        """One request, whatever the size: an object is there whole or not at all."""
+        try:
+            await obstore.put_async(self._store, key, data, use_multipart=False)
+        except (OSError, BaseError) as error:
+            raise _failed(key, "written", error) from None
+
+    async def get(self, key: str) -> bytes:
+        """Read whole."""
+        return await _get(self._store, key)
+
+    async def delete(self, key: str) -> None:
+        """Delete the object; a bucket that keeps versions keeps it until its lifecycle rule takes it."""
+        await _delete(self._store, key)
+
+    async def list_blobs(self) -> AsyncIterator[StoredBlob]:
+        """List what is below the prefix."""
+        async for blob in _list(self._store):
+            yield blob
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+async def _get(store: ObjectStore, key: str) -> bytes:
+    try:
+        answer = await obstore.get_async(store, key)
+        return bytes(await answer.bytes_async())
+    except FileNotFoundError:
+        raise StorageError(f"Blob {key} cannot be read: there is none.") from None
+    except (OSError, BaseError) as error:
+        raise _failed(key, "read", error) from None
+
+
+async def _delete(store: ObjectStore, key: str) -> None:
+    try:
+        await obstore.delete_async(store, key)
+    except FileNotFoundError:
+        return
+    except (OSError, BaseError) as error:
+        raise _failed(key, "deleted", error) from None
+
+
+async def _list(store: ObjectStore) -> AsyncIterator[StoredBlob]:
+    try:
+        async for chunk in obstore.list(store):
+            for entry in chunk:
+                yield StoredBlob(
+                    key=entry["path"], modified_at=entry["last_modified"], size_bytes=entry["size"]
+                )
+    except (OSError, BaseError) as error:
+        raise StorageUnavailable(f"The blobs cannot be listed: {_reason(error)}.") from None
+
+
+def _failed(key: str, what: str, error: Exception) -> StorageUnavailable:
+    return StorageUnavailable(f"Blob {key} cannot be {what}: {_reason(error)}.")
+
+
+def _reason(error: Exception) -> str:
+    # The lines that follow are the library's own view of its error, nested structures and all.
+    return str(error).partition("\n")[0].strip().rstrip(".")

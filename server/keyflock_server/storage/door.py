@@ -31,12 +31,20 @@ from keyflock_server.storage.records import (
     PartialRecord,
     PopulationRecord,
     RoundRecord,
+    StoredBlob,
     TaskRecord,
 )
 
 
 class StorageError(Exception):
     """Fault of the operator or the machine: the store cannot be used; the message says why and what to do."""
+
+
+class StorageUnavailable(StorageError):
+    """The store does not answer now: gone, full, busy or cut off. What was asked may be tried again soon.
+
+    Whether a transaction that ended so was committed cannot always be known: read again before repeating it.
+    """
 
 
 class AlreadyExists(Exception):
@@ -410,7 +418,14 @@ class HeadTable(Protocol):
         ...
 
     async def scrub(self) -> bool:
-        """Overwrite in the store's own files what was deleted; False when something was in the way."""
+        """Take what was deleted out of the store's own files, as far as the back end can.
+
+        SQLite overwrites it. PostgreSQL frees its place for other rows, and its write-ahead log, archives and
+        standbys keep it for as long as they are kept (docs/operations.md).
+
+        Returns:
+            False when something was in the way: try again.
+        """
         ...
 
     async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
@@ -438,6 +453,18 @@ class ArrivalTable(Protocol):
         ...
 
 
+class ClusterTable(Protocol):
+    """What all processes over one store must agree on, by name."""
+
+    async def claim(self, name: str, value: str) -> str:
+        """The value of that name: this one, if there was none."""
+        ...
+
+    async def replace(self, name: str, before: str, value: str) -> None:
+        """Another value; raises Superseded when the one there is not ``before``."""
+        ...
+
+
 class Store(Protocol):
     """All tables."""
 
@@ -448,6 +475,7 @@ class Store(Protocol):
     heads: HeadTable
     leases: LeaseTable
     arrivals: ArrivalTable
+    cluster: ClusterTable
 
     async def open(self) -> None:
         """Ready for use; raises StorageError."""
@@ -473,6 +501,6 @@ class Blobs(Protocol):
         """Gone; no error when it was."""
         ...
 
-    def list_keys(self) -> AsyncIterator[str]:
-        """All keys."""
+    def list_blobs(self) -> AsyncIterator[StoredBlob]:
+        """All that there are; raises StorageError."""
         ...

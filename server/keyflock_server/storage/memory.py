@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from keyflock_server.protocol.identifiers import (
     DeviceId,
@@ -32,6 +32,8 @@ from keyflock_server.storage.door import (
     AlreadyExists,
     ArrivalTable,
     Changes,
+    Clock,
+    ClusterTable,
     DeviceTable,
     HeadTable,
     LeaseTable,
@@ -53,6 +55,7 @@ from keyflock_server.storage.records import (
     PastAssignment,
     PopulationRecord,
     RoundRecord,
+    StoredBlob,
     TaskRecord,
     history_from,
 )
@@ -85,6 +88,7 @@ class MemoryStore:
         self.heads: HeadTable = _Heads(rows)
         self.leases: LeaseTable = _Leases(rows)
         self.arrivals: ArrivalTable = _Arrivals(rows)
+        self.cluster: ClusterTable = _Cluster()
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -94,14 +98,21 @@ class MemoryStore:
 
 
 class MemoryBlobs:
-    """``door.Blobs`` without a disk."""
+    """``door.Blobs`` without a disk.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Tells when a blob was written; without one, all are as old as can be.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self._blobs: dict[str, bytes] = {}
+        self._written_at: dict[str, datetime] = {}
+        self._clock = clock
 
     async def put(self, key: str, data: bytes) -> None:
         """Keep."""
         self._blobs[key] = bytes(data)
+        self._written_at[key] = self._clock() if self._clock else datetime.min.replace(tzinfo=UTC)
 
     async def get(self, key: str) -> bytes:
         """Give back."""
@@ -113,10 +124,10 @@ class MemoryBlobs:
         """Drop."""
         self._blobs.pop(key, None)
 
-    async def list_keys(self) -> AsyncIterator[str]:
+    async def list_blobs(self) -> AsyncIterator[StoredBlob]:
         """List."""
-        for key in list(self._blobs):
-            yield key
+        for key, data in list(self._blobs.items()):
+            yield StoredBlob(key=key, modified_at=self._written_at[key], size_bytes=len(data))
 
 
 class _Populations:
@@ -572,3 +583,18 @@ class _Arrivals:
         """Delete all counts before this hour."""
         for key in [key for key in self._rows.arrivals if key[1] < hour]:
             del self._rows.arrivals[key]
+
+
+class _Cluster:
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    async def claim(self, name: str, value: str) -> str:
+        """The value of that name: this one, if there was none."""
+        return self._values.setdefault(name, value)
+
+    async def replace(self, name: str, before: str, value: str) -> None:
+        """Another value."""
+        if self._values.get(name) != before:
+            raise Superseded
+        self._values[name] = value

@@ -217,3 +217,13 @@ def history_from(
         tuple((closed_at - opened_at).total_seconds() for opened_at, closed_at in durations),
         tuple(one.outcome() for one in past),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlob:
+    """A blob as a listing shows it."""
+
+    key: str
+    #: When it was written, by the blob store's own clock.
+    modified_at: datetime
+    size_bytes: int

@@ -19,8 +19,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import DateTime, TypeDecorator
 
-#: Grows with every change of the tables. A database of another version is refused at start.
-SCHEMA_VERSION: Final = 1
+#: The newest revision in ``sql/migrations``, which makes a database what this file says. One of another is
+#: refused at start.
+SCHEMA_REVISION: Final = "0002"
 
 metadata: Final = MetaData()
 
@@ -57,8 +58,6 @@ class Words(TypeDecorator[tuple[str, ...]]):
         """The words."""
         return None if value is None else tuple(value.split())
 
-
-schema_version: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 populations: Final = Table(
     "populations",
@@ -208,6 +207,13 @@ arrivals: Final = Table(
     Column("hour", Integer, primary_key=True),
     Column("check_ins", Integer, nullable=False),
     Column("eligible", Integer, nullable=False),
+)
+
+cluster: Final = Table(
+    "cluster",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
 )
 
 #: What was said of a round's reports. Changed by increments alone: replicas never overwrite each other.

@@ -46,7 +46,7 @@ class Dying:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the table has
         method = getattr(self._inner, name)
-        if name in self.READS or name == "list_keys":
+        if name in self.READS or name == "list_blobs":
             return method
 
         async def write(*arguments: Any) -> Any:  # noqa: ANN401 - whatever the table takes
@@ -112,6 +112,6 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         (only,) = await town.coordinator.rounds(claims[0].task)
         assert (only.phase, only.counted, only.weight) == (Phase.CLOSED, 8, 8.0), f"after {writes} writes"
         np.testing.assert_array_equal(await town.model(1), constant(-1.0))
-        kinds = {key.split("/")[0] async for key in town.blobs.list_keys()}
+        kinds = {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()}
         assert kinds == {"versions", "optimizers"}
         await town.coordinator.stop()

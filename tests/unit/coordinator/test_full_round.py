@@ -165,7 +165,7 @@ async def test_a_round_that_misses_its_minimum_is_abandoned_and_says_so(town: To
     assert (abandoned.phase, abandoned.result_version) == ("abandoned", None)
     assert abandoned.detail == "4 reports by the deadline; the minimum was 8."
     assert (following.phase, following.model_version) == ("collecting", 0)
-    assert [key async for key in town.blobs.list_keys() if key.startswith("partials/")] == []
+    assert [blob.key async for blob in town.blobs.list_blobs() if blob.key.startswith("partials/")] == []
 
 
 async def test_a_round_that_misses_its_minimum_begins_the_next_one_with_its_reports(town: Town) -> None:
@@ -187,7 +187,7 @@ async def test_a_round_that_misses_its_minimum_begins_the_next_one_with_its_repo
     (_, closed) = await town.coordinator.rounds(TaskName("t"))
     assert (closed.phase, closed.carried, closed.counted, closed.weight) == ("closed", 4, 8, 12.0)
     np.testing.assert_array_equal(await town.model(1), constant(-4.0))
-    assert [key async for key in town.blobs.list_keys() if key.startswith("partials/")] == []
+    assert [blob.key async for blob in town.blobs.list_blobs() if blob.key.startswith("partials/")] == []
 
 
 async def test_what_a_missed_round_brought_is_given_up_once_the_model_has_moved(town: Town) -> None:

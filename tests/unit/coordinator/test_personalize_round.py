@@ -60,7 +60,7 @@ async def test_a_round_makes_priors_and_no_version(town: Town) -> None:
     assert view.personalisation is not None
     assert view.personalisation["head"]["rank"] == 16
     assert view.personalisation["candidates"][0]["gain"] == 0.25
-    assert {key.split("/")[0] async for key in town.blobs.list_keys()} == {"versions"}
+    assert {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()} == {"versions"}
 
 
 async def test_a_population_without_such_a_round_releases_no_priors(town: Town) -> None:
@@ -243,6 +243,6 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         await report_all(town, await assigned(town, 8), evidence())
         task = await town.coordinator.task(claims[0].task)
         assert (task.rounds_committed, task.state) == (2, "finished"), f"after {writes} writes"
-        kinds = {key.split("/")[0] async for key in town.blobs.list_keys()}
+        kinds = {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()}
         assert kinds == {"versions"}
         await town.coordinator.stop()

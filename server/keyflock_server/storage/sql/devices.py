@@ -125,7 +125,8 @@ class SqlDevices:
     async def forget(self, device: DeviceId) -> int:
         """Delete the device, all devices of its user, and their assignments in rounds that are over."""
         async with self._engine.begin() as connection:
-            row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
+            known = await connection.execute(select(devices).where(devices.c.id == device).with_for_update())
+            row = known.one_or_none()
             if row is None:
                 return 0
             theirs = devices.c.id == device

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Final
 
 from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import PopulationName
@@ -11,6 +13,13 @@ from keyflock_server.storage.door import Superseded
 from keyflock_server.storage.records import HeadRecord
 from keyflock_server.storage.sql.engine import bare, reader_of
 from keyflock_server.storage.tables import heads
+
+#: Whether another transaction in this database holds a snapshot, and with it rows that were deleted since.
+_IS_SEEN: Final = """
+    SELECT EXISTS (SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND backend_xmin IS NOT NULL
+                   AND backend_type = 'client backend' AND pid <> pg_backend_pid())
+"""
 
 
 class SqlHeads:
@@ -23,9 +32,17 @@ class SqlHeads:
 
     async def put(self, record: HeadRecord, replaces: bytes | None) -> None:
         """The owner's head from now on."""
+        try:
+            await self._put(record, replaces)
+        except IntegrityError:
+            # Another writer was first with this owner's first head; this time there is a row to meet.
+            await self._put(record, replaces)
+
+    async def _put(self, record: HeadRecord, replaces: bytes | None) -> None:
         row = (heads.c.population == record.population) & (heads.c.owner == record.owner)
         async with self._engine.begin() as connection:
-            there = (await connection.execute(select(heads.c.tag).where(row))).scalar_one_or_none()
+            found = await connection.execute(select(heads.c.tag).where(row).with_for_update())
+            there = found.scalar_one_or_none()
             if replaces is not None and (there or b"") != replaces:
                 raise Superseded
             change = insert(heads) if there is None else update(heads).where(row)
@@ -45,12 +62,18 @@ class SqlHeads:
             return (await connection.execute(delete(heads).where(theirs))).rowcount
 
     async def scrub(self) -> bool:
-        """Overwrite what was deleted: SQLite's pages are zeroed by secure_delete, its log by a checkpoint."""
-        if self._engine.dialect.name != "sqlite":
-            return False
+        """Take what was deleted out of the files.
+
+        SQLite: pages are zeroed by ``secure_delete``, the log is emptied by a checkpoint. PostgreSQL: a
+        vacuum gives the place of deleted rows free, which transactions that still see them prevent.
+        """
         async with self._bare.connect() as connection:
-            busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
-        return bool(busy == 0)
+            if connection.dialect.name == "sqlite":
+                busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
+                return bool(busy == 0)
+            is_seen = (await connection.execute(text(_IS_SEEN))).scalar_one()
+            await connection.execute(text(f"VACUUM {heads.name}"))
+        return not is_seen
 
     async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
         """Some heads that are not under this key."""

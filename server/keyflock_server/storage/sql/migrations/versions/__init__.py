@@ -1,0 +1,1 @@
+"""One file a revision, in order. A revision that was released is never edited. Downgrades are not offered."""

@@ -1,0 +1,199 @@
+"""The schema of a database: made in an empty one, checked at start, upgraded when an operator says so.
+
+Which revision a database has is in Alembic's own table. Databases of release 0.1 have a table
+``schema_version`` instead, whose only value was 1: they are revision 0001.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.sql.engine import APPLICATION_NAME, bare, reader_of
+from keyflock_server.storage.sql.failures import reason
+from keyflock_server.storage.tables import SCHEMA_REVISION, metadata
+
+T = TypeVar("T")
+
+#: The revision of databases that were made before revisions were.
+BASELINE: Final = "0001"
+_BEFORE_REVISIONS: Final = table("schema_version", column("version"))
+#: Of PostgreSQL's advisory lock: whoever makes or changes the schema of a database holds it. ("keyflock")
+_SCHEMA_LOCK: Final = 0x6B65_7966_6C6F_636B
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """What an upgrade did."""
+
+    #: None: the database was empty.
+    before: str | None
+    after: str
+
+
+async def prepare(engine: AsyncEngine) -> None:
+    """Create the tables in an empty database, or check that they are of this release.
+
+    Guarantees:
+        Of several processes that start at once over an empty database, one makes the tables.
+    Raises:
+        StorageError: the database cannot be opened, or its schema is of an older or a newer release.
+    """
+    found = await _in_transaction(reader_of(engine), _revision)
+    if found is None:
+        found = await _in_transaction(engine, _create)
+    if found != SCHEMA_REVISION:
+        raise StorageError(_mismatch(found))
+
+
+async def upgrade(engine: AsyncEngine) -> Upgraded:
+    """Bring a database of any earlier release to this one's schema, all of it or nothing.
+
+    Raises:
+        StorageError: the database cannot be opened, is of a newer release, or is in use.
+    """
+    if engine.dialect.name == "sqlite":
+        async with bare(engine).connect() as connection:
+            # SQLite alters a table by copying it, which must not be taken for deleting what refers to it.
+            await connection.execute(text("PRAGMA foreign_keys=OFF"))
+            return await connection.run_sync(_upgrade_sqlite)
+    return await _in_transaction(engine, _upgrade)
+
+
+async def revision(engine: AsyncEngine) -> str | None:
+    """The revision that a database has; None for an empty one; raises StorageError."""
+    return await _in_transaction(reader_of(engine), _revision)
+
+
+def differences(connection: Connection) -> list[Any]:
+    """What distinguishes a database from the tables that this release declares, in Alembic's words."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
+def run_revisions(connection: Connection) -> None:
+    """Every revision, from an empty database to the newest: for whoever writes the next one."""
+    command.upgrade(_configuration(connection), SCHEMA_REVISION)
+
+
+def is_known(found: str) -> bool:
+    """Whether this release has the steps from that revision to its own."""
+    scripts = ScriptDirectory.from_config(_configuration(None))
+    return any(one.revision == found for one in scripts.walk_revisions())
+
+
+def _create(connection: Connection) -> str:
+    _lock(connection)
+    found = _revision(connection)
+    if found is None:
+        metadata.create_all(connection)
+        command.stamp(_configuration(connection), SCHEMA_REVISION)
+        return SCHEMA_REVISION
+    return found
+
+
+def _upgrade(connection: Connection) -> Upgraded:
+    _lock(connection)
+    _refuse_while_used(connection)
+    before = _revision(connection)
+    if before is None:
+        return Upgraded(None, _create(connection))
+    if not is_known(before):
+        raise StorageError(_mismatch(before))
+    configuration = _configuration(connection)
+    if inspect(connection).has_table(_BEFORE_REVISIONS.name):
+        command.stamp(configuration, BASELINE)
+        connection.execute(text("DROP TABLE schema_version"))
+    command.upgrade(configuration, SCHEMA_REVISION)
+    return Upgraded(before, SCHEMA_REVISION)
+
+
+def _upgrade_sqlite(connection: Connection) -> Upgraded:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        upgraded = _upgrade(connection)
+        _check_references(connection)
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+    return upgraded
+
+
+def _check_references(connection: Connection) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+    if broken:
+        raise StorageError(
+            f"The upgrade was undone: {len(broken)} rows would refer to rows that are not there."
+        )
+
+
+def _revision(connection: Connection) -> str | None:
+    tables = inspect(connection)
+    if tables.has_table("alembic_version"):
+        return MigrationContext.configure(connection).get_current_revision()
+    if tables.has_table(_BEFORE_REVISIONS.name):
+        version = connection.execute(select(_BEFORE_REVISIONS.c.version)).scalar_one()
+        return BASELINE if version == 1 else f"schema_version {version}"
+    return None
+
+
+def _mismatch(found: str) -> str:
+    if is_known(found):
+        return (
+            f"The database has schema {found}, this release works with {SCHEMA_REVISION}: stop all servers, "
+            "make a backup, and run keyflock db upgrade."
+        )
+    return (
+        f"The database has schema {found}, which a newer release made; this one works with "
+        f"{SCHEMA_REVISION}. Run that release, or restore the backup from before its upgrade."
+    )
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+
+
+def _refuse_while_used(connection: Connection) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    servers = connection.execute(
+        text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = :name"
+        ),
+        {"name": APPLICATION_NAME},
+    ).scalar_one()
+    if servers:
+        raise StorageError(
+            f"The database is in use: {servers} connections of keyflock serve. Stop all servers first."
+        )
+
+
+def _configuration(connection: Connection | None) -> Config:
+    configuration = Config()
+    folder = Path(str(resources.files("keyflock_server.storage.sql"))) / "migrations"
+    configuration.set_main_option("script_location", str(folder).replace("%", "%%"))
+    configuration.set_main_option("path_separator", "os")
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+async def _in_transaction(engine: AsyncEngine, act: Callable[[Connection], T]) -> T:
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(act)
+    except SQLAlchemyError as error:
+        raise StorageError(f"The database cannot be opened: {reason(error)}.") from None

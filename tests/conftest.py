@@ -1,0 +1,46 @@
+"""Services that tests of several layers need: a PostgreSQL and an S3 server, one of each a test process."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from tests.services.postgres import PostgresServer, installed_binaries
+from tests.services.s3 import CREDENTIALS, S3Server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running server; whoever stops it starts it again."""
+    binaries, to_remove = installed_binaries()
+    with PostgresServer.folder() as folder:
+        server = PostgresServer(folder, binaries)
+        server.start()
+        yield server
+        server.stop()
+    if to_remove is not None:
+        shutil.rmtree(to_remove)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database of this test's own."""
+    name = postgres_server.create()
+    yield postgres_server.url(name)
+    postgres_server.drop(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running server."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "log")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_blobs_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket of this test's own; the credentials are in the environment."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()

