@@ -33,6 +33,10 @@ async def deliver(town: Town, claims: list[AssignmentClaims], value: float) -> N
             await town.coordinator.report(one, report(constant(value)))
 
 
+async def blob_keys(town: Town) -> list[str]:
+    return [blob.key async for blob in town.blobs.list_blobs()]
+
+
 async def served(town: Town, version: int) -> NDArray[np.float32]:
     download = await town.coordinator.released_model(POPULATION, version)
     return decode_weights(download.body, LAYOUT)
@@ -83,7 +87,7 @@ async def test_without_an_average_both_are_the_same_bytes(town: Town) -> None:
     assert release.weights is ModelWeights.TRAINING
     assert release.model_digest == (await town.coordinator.model(POPULATION, 1)).digest
     assert await town.coordinator.released_model(POPULATION, 1) == await town.coordinator.model(POPULATION, 1)
-    assert not [blob.key async for blob in town.blobs.list_blobs() if blob.key.startswith("averages/")]
+    assert not [key for key in await blob_keys(town) if key.startswith("averages/")]
 
 
 async def test_only_the_newest_average_is_kept(town: Town) -> None:
@@ -91,7 +95,7 @@ async def test_only_the_newest_average_is_kept(town: Town) -> None:
     for _ in range(3):
         await run_round(town, 1.0)
 
-    assert len([blob.key async for blob in town.blobs.list_blobs() if blob.key.startswith("averages/")]) == 1
+    assert len([key for key in await blob_keys(town) if key.startswith("averages/")]) == 1
 
 
 async def test_a_task_without_an_average_ends_it_and_the_next_begins_one(town: Town) -> None:
@@ -136,7 +140,7 @@ async def test_a_crash_at_any_write_lets_each_version_into_the_average_once(*, a
         # What a crash left behind is collected at the next start.
         again = town.another_coordinator()
         await again.start()
-        keys = [blob.key async for blob in town.blobs.list_blobs()]
+        keys = await blob_keys(town)
         assert len([key for key in keys if key.startswith("averages/")]) == 1
         assert len([key for key in keys if key.endswith("/released")]) == 2
         await again.stop()
