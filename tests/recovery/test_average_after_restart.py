@@ -39,7 +39,8 @@ async def test_the_average_goes_on_after_each_restart_as_if_there_had_been_none(
         await town.coordinator.start()
         if number == 0:
             await town.found()
-            await town.task(release=f"ema_decay = {DECAY}")
+            # Slots for every phone of every process, so that none is left out by chance.
+            await town.task(round="goal = 4\nover_selection = 9.0", release=f"ema_decay = {DECAY}")
         await run_round(town, step)
         await town.coordinator.stop()
 

@@ -35,7 +35,7 @@ async def prune(
         key
         for version in versions
         if (version.population, version.version) in gone
-        for key in (version.download_key, version.checkpoint_key)
+        for key in version.blob_keys
     ]
     rows = await (store.retention.count(going) if is_dry_run else store.retention.delete(going))
     old = await orphans(
