@@ -41,7 +41,7 @@ STEP_S: Final = 20.0
 DAYS: Final = 3
 #: Virtual time begins at two in the night, with an update of the app that enrols everyone.
 START_S: Final = 2 * 3_600.0
-ROLL_OUT_S: Final = 600.0
+ROLL_OUT_S: Final = 120.0
 #: What a server without pace steering says: come again in ten minutes.
 FIXED_RETRY_S: Final = 600.0
 KEY: Final = b"arrivals" * 4
@@ -54,7 +54,7 @@ HEADER: Final = (
     "phones",
     "return window",
     "check-ins/s",
-    "busiest minute of the last day, of its hour's mean",
+    "busiest minute to mean of ten, first night, 3 h to 5 h",
     "busiest minute of all days, check-ins/s",
     "check-ins a report",
     "rounds",
@@ -181,7 +181,7 @@ class Town:
         self._phones.last_seen_at[who] = at
         spread = pacing.spread_s(self._policy, BOUNDS, self._active) if self._scenario.is_paced else 0.0
         window = pacing.first_visit(spread)
-        # A step later at the least, so that nobody comes twice in one.
+        # "At once" is a step later, so that nobody comes twice in one.
         self._come(who, at, np.full(len(who), max(window.min_s, STEP_S)), np.full(len(who), window.max_s))
 
     def _assigned(self, who: Ints, at: Floats) -> NDArray[np.bool_]:
@@ -285,7 +285,7 @@ class Figures:
     """One run in numbers; the last night, 23 h to 5 h, unless it says otherwise."""
 
     mean_per_s: float
-    #: Check-ins in the busiest minute against the mean of the hour around it, in any hour of the last day.
+    #: The busiest minute against the mean of its ten minutes, in the second and third hour after enrolment.
     burst_ratio: float
     #: The busiest minute of all days.
     worst_per_s: float
@@ -300,10 +300,9 @@ class Figures:
 def figures(seen: Day) -> Figures:
     """What the table says of a run."""
     minutes = seen.arrivals.reshape(-1, 3).sum(axis=1)
-    last_day = minutes[-1_440:]
-    hours = last_day.reshape(24, 60)
-    busy = hours.sum(axis=1) >= 600  # in a quieter hour, bursts are chance
-    bursts = hours[busy].max(axis=1) / hours[busy].mean(axis=1) if busy.any() else np.array([np.nan])
+    tens = minutes[60:180].reshape(12, 10)
+    busy = tens.sum(axis=1) >= 600  # in a quieter stretch, bursts are chance
+    bursts = tens[busy].max(axis=1) / tens[busy].mean(axis=1) if busy.any() else np.array([np.nan])
     night = [one for one in seen.rounds if _is_last_night(one[0])]
     fills = [fill_s if fill_s is not None else math.inf for _, fill_s, _, _ in night]
     window_s = seen.scenario.policy.selection_window_s
@@ -349,13 +348,15 @@ def main() -> None:
     small, large = runs[0].scenario, runs[-1].scenario
     body = f"""{table(HEADER, [_row(seen) for seen in runs])}
 
-Phones are idle about seven hours a night (from 23 h ± 1.5 h on); an app update enrols all of them within ten
-minutes at 2 h of the first day, and {DAYS} days follow. Rounds of {small.goal} reports for {small.phones:,} phones
-and of {large.goal} for {large.phones:,}, 30 % over-selection, {100 * DROP_OUT_SHARE:.0f} % drop-outs, deadline 600 s;
-training takes 120 s (median). *Fixed* tells every phone to come again in {FIXED_RETRY_S:.0f} s and takes whoever
-comes first; *steered* is the server's own `rounds.pacing` and `rounds.selection`. Figures without a day are of
-the last whole night, 23 h to 5 h. In the selection window: all slots taken within 150 s of the opening, of
-which selection is choosy for the first 75 s, so that nobody is preferred for coming often.
+Phones are idle about seven hours a night (from 23 h ± 1.5 h on); an app update enrols all of them within
+two minutes at 2 h of the first day, and {DAYS} days follow. Rounds of {small.goal} reports for
+{small.phones:,} phones and of {large.goal} for {large.phones:,}, 30 % over-selection,
+{100 * DROP_OUT_SHARE:.0f} % drop-outs, deadline 600 s; training takes 120 s (median). *Fixed* tells every
+phone to come again in {FIXED_RETRY_S:.0f} s and takes whoever comes first; *steered* is the server's own
+`rounds.pacing` and `rounds.selection`. Figures without a day are of the last whole night, 23 h to 5 h. In
+the selection window: all slots taken within 150 s of the opening, of which selection is choosy for the
+first 75 s, so that nobody is preferred for coming often. The steered first minutes are what comes before the
+server has counted how many there are.
 
 ![arrivals](docs/pictures/arrivals.png)"""
     save_arrivals(

@@ -1,5 +1,7 @@
 """The preview of a cohort expression: what the operators' port takes, and what the command asks."""
 
+import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,14 @@ async def test_the_command_refuses_a_bad_expression_before_it_asks_a_server(tmp_
 
     assert isinstance(result.exception, CommandError)
     assert str(result.exception) == "--cohort: At position 7: expected a number, found the end."
+
+
+async def test_the_command_prints_what_the_server_counted(office: Office) -> None:
+    words = ["population", "preview", "en-US", "--cohort", "tier >= 2", "--json", "--url", office.url]
+    runner = CliRunner(env={"KEYFLOCK_ADMIN_TOKEN": office.token})
+
+    result = await asyncio.to_thread(runner.invoke, app, words)
+
+    assert result.exception is None
+    assert json.loads(result.stdout)["active_matching"] == 3
+    assert office.service.calls == [("preview_cohort", (PopulationName("en-US"), "tier >= 2"))]

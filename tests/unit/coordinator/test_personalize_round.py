@@ -154,8 +154,10 @@ async def test_training_and_personalising_go_on_beside_each_other(town: Town) ->
 async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(town: Town) -> None:
     await town.task(round="goal = 4")
     await open_task(town)
-    devices = [await town.enrol() for _ in range(10)]
-    first = {device: await check_in(town, device) for device in devices}
+    first = {}
+    for _ in range(10):
+        device = await town.enrol()
+        first[device] = await check_in(town, device)
     working = {device: one for device, one in first.items() if isinstance(one, Assignment)}
     for answer in working.values():
         if answer.task_kind is TaskKind.TRAIN:

@@ -4,6 +4,7 @@ import asyncio
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -78,6 +79,26 @@ async def test_twelve_phones_close_two_rounds_in_virtual_time(tmp_path: Path, ch
     assert counted == [8, 8]
     assert summary["reports_acked"] == 16
     assert summary["acked_by_round"] == {"t-1": 8, "t-2": 8}
+
+
+async def test_only_phones_whose_users_agreed_take_part_and_the_server_hears_no_reason(
+    tmp_path: Path, checkpoint: bytes
+) -> None:
+    clock = VirtualClock()
+    profile = msgspec.structs.replace(PROFILES["ideal"], opt_in_share=0.5)
+    phones = make(EXAMPLES, population=POPULATION, profile=profile, seed=1)
+    task = TASK.format(goal=4, min_s=5.0, max_s=60.0) + "[eligibility.device]\nrequire_opt_in = true\n"
+    async with embedded_server(
+        tmp_path / "server", clock, population=POPULATION, checkpoint=checkpoint, task=task
+    ) as server:
+        fleet = VirtualTimeFleet(phones, server, RandomTrainer(EXAMPLES, LAYOUT), clock)
+        await fleet.run(until=_task_is_over, limit_s=7_200.0)
+
+    agreed = {phone.name for phone in phones if phone.traits.is_opted_in}
+    took_part = {phone.name for phone in phones if phone.device.tally.reports_acked}
+    assert 4 <= len(agreed) < 12
+    assert took_part <= agreed
+    assert len(took_part) >= 4
 
 
 async def test_a_task_that_the_server_refuses_is_said_in_one_line(tmp_path: Path, checkpoint: bytes) -> None:

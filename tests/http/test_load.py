@@ -1,0 +1,48 @@
+"""What a server knows of its own load: requests in flight, and how late its event loop is."""
+
+import asyncio
+
+from keyflock_server.http.heartbeat import Heartbeat
+from keyflock_server.http.load import LoadMeter
+from keyflock_server.telemetry.metrics import Metrics
+
+
+def test_a_server_without_requests_that_is_on_time_has_no_load() -> None:
+    meter = LoadMeter(capacity=10)
+
+    meter.saw_lag(0.1)
+
+    assert meter.load() == 0.0
+
+
+def test_requests_beyond_half_the_places_are_load() -> None:
+    meter = LoadMeter(capacity=10)
+    meter.in_flight = lambda: 10
+
+    assert meter.load() == 1.0
+
+
+def test_one_late_pass_is_forgiven_and_many_are_not() -> None:
+    meter = LoadMeter(capacity=10)
+
+    meter.saw_lag(2.0)
+    after_one = meter.load()
+    for _ in range(20):
+        meter.saw_lag(2.0)
+
+    assert after_one == 0.0
+    assert meter.load() > 2.0
+
+
+async def test_the_heartbeat_tells_how_late_it_was_called_back() -> None:
+    # The clock is read at the start, before and after a beat, and after the pause: 3 s where 0 were asked.
+    readings = iter([0.0, 0.0, 0.0, 1.0, 4.0])
+    told: list[float] = []
+
+    async def beat() -> None:
+        heartbeat.stop()
+
+    heartbeat = Heartbeat(beat, 0.0, Metrics(), lambda: next(readings), saw_lag=told.append)
+    await asyncio.wait_for(heartbeat.run(), 5.0)
+
+    assert told == [3.0]
