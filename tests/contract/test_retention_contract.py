@@ -21,6 +21,7 @@ from tests.contract.test_store_contract import (
 
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId
 from keyflock_server.rounds.round import Cancelled, CloseRequested, Merged, PartialsDeleted, Stepped
+from keyflock_server.rounds.task import TaskStatus, parse_task
 from keyflock_server.storage.door import Store
 from keyflock_server.storage.memory import MemoryBlobs
 from keyflock_server.storage.pruning import PruneResult, prune
@@ -147,6 +148,26 @@ def test_the_newest_version_and_the_one_before_are_never_doomed() -> None:
     versions = [replace(VERSION, version=ModelVersion(number)) for number in range(4)]
     newest = replace(POPULATION, latest_version=ModelVersion(3))
 
-    going = doomed(policy, NOW, [newest], versions, [])
+    going = doomed(policy, NOW, [newest], versions, [], [TASK])
 
     assert going.versions == ((EN, 0), (EN, 1))
+
+
+async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
+    store: Store, blobs: MemoryBlobs
+) -> None:
+    limited = parse_task(
+        '[task]\nname = "l"\npopulation = "en"\n[round]\ngoal = 4\n[eligibility]\nmax_participations = 2\n'
+    )
+    await store.tasks.add(replace(TASK, spec=limited))
+    opening = replace(ROUND.round, id=RoundId("l-1"), task=limited.name, spec=limited)
+    await store.rounds.add(replace(ROUND, round=opening))
+    await store.rounds.assign(assignment("a", "l-1"))
+    await store.rounds.advance(opening.id, Cancelled("why"), NOW, {})
+
+    while_live = await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
+    await store.tasks.set_status(limited.name, TaskStatus.FINISHED)
+    afterwards = await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
+
+    assert (while_live.rows.assignments, afterwards.rows.assignments) == (1, 1)
+    assert await store.rounds.assignments(opening.id) == []

@@ -194,11 +194,11 @@ class Trunk:
         )
 
     async def vocabulary(self, name: PopulationName) -> bytes:
-        """The words that the model's rows mean, as version 0 brought them."""
-        await self.population(name)
+        """The words that the model's rows mean: every version's, for they never change."""
+        population = await self.population(name)
         async with self._reading:
             if name not in self._vocabularies:
-                checkpoint = await self.checkpoint(name, 0)
+                checkpoint = await self.checkpoint(name, population.latest_version)
                 self._vocabularies[name] = checkpoint.vocabulary.to_bytes()
         return self._vocabularies[name]
 

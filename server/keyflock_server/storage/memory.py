@@ -648,6 +648,7 @@ class _Retention:
             if record.round.is_over
             and record.round.closed_at is not None
             and record.round.closed_at < doomed.rounds_ended_before
+            and record.round.task not in doomed.spared_tasks
         }
         under_way = {key[1] for key in rows.assignments if not rows.rounds[key[0]].round.is_over}
         return (

@@ -29,7 +29,8 @@ async def prune(
         StorageError: fault of the operator or the machine; run it again.
     """
     populations, versions = await store.populations.all(), await store.populations.versions()
-    going = doomed(policy, now, populations, versions, await store.rounds.unfinished())
+    unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
+    going = doomed(policy, now, populations, versions, unfinished, tasks)
     gone = set(going.versions)
     dead_keys: Sequence[str] = [
         key

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, TaskName
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.storage.records import PopulationRecord, RoundRecord
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Doomed:
     rounds_ended_before: datetime
     #: Devices last seen before, and heads last written before.
     devices_seen_before: datetime
+    #: Live tasks that a phone may take part in so often only: their assignments are what they count.
+    spared_tasks: tuple[TaskName, ...]
     #: Blobs that no row points to, written before.
     orphans_written_before: datetime
     versions: tuple[tuple[PopulationName, ModelVersion], ...]
@@ -56,12 +59,14 @@ def doomed(
     populations: Iterable[PopulationRecord],
     versions: Iterable[VersionRecord],
     unfinished: Iterable[RoundRecord],
+    tasks: Iterable[TaskRecord],
 ) -> Doomed:
     """What the policy dooms now.
 
     Guarantees:
         Never doomed: a population's newest version, which keyboards serve; the one before, which heads are
-        mapped from; the version that an unfinished round began with.
+        mapped from; the version that an unfinished round began with; who took part in a live task that
+        limits how often.
     """
     newest = {population.name: population.latest_version for population in populations}
     in_rounds = {(record.round.population, record.round.base_version) for record in unfinished}
@@ -73,6 +78,12 @@ def doomed(
         and (version.population, version.version) not in in_rounds
     )
     return Doomed(
+        spared_tasks=tuple(
+            task.name
+            for task in tasks
+            if task.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
+            and task.spec.eligibility.max_participations is not None
+        ),
         rounds_ended_before=now - policy.assignments_kept,
         devices_seen_before=now - policy.devices_kept,
         orphans_written_before=now - policy.orphans_kept,

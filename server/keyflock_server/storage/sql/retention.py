@@ -45,7 +45,9 @@ async def _delete(connection: AsyncConnection, table: Table, condition: ColumnEl
 
 async def _apply(connection: AsyncConnection, doomed: Doomed, act: _Act) -> Pruned:
     over = select(rounds.c.id).where(
-        rounds.c.phase.in_(FINAL_PHASES), rounds.c.closed_at < doomed.rounds_ended_before
+        rounds.c.phase.in_(FINAL_PHASES),
+        rounds.c.closed_at < doomed.rounds_ended_before,
+        rounds.c.task.not_in(doomed.spared_tasks),
     )
     under_way = select(assignments.c.device).join(rounds).where(rounds.c.phase.not_in(FINAL_PHASES))
     unseen = devices.c.last_seen_at < doomed.devices_seen_before
