@@ -1,11 +1,22 @@
-"""Services that tests of several layers need: a PostgreSQL and an S3 server, one of each a test process."""
+"""What tests of several layers need: PostgreSQL and S3 servers, and logs left as they were."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 
 import pytest
 from tests.services.postgres import PostgresServer, installed_binaries
 from tests.services.s3 import CREDENTIALS, S3Server
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test that sets up logging, as commands do, leaves no handler with a closed stream to the next."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ kind = "personalize"
 [round]
 goal = 8
 max_rounds = 2
+selection_s = 1.0
 [pacing]
 min_s = {min_s}
 max_s = {max_s}
