@@ -1,11 +1,13 @@
 """What SQLite must be told, and what it says."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.sql.engine import _use_write_ahead_log
 from keyflock_server.storage.sql.store import SqlStore
 
 
@@ -32,3 +34,36 @@ async def test_commits_reach_the_disk_before_they_return(tmp_path: Path) -> None
     await store.close()
 
     assert (journal, synchronous) == ("wal", 2)
+
+
+class BusyFile:
+    """A cursor on a file that others are changing to WAL, and its connection."""
+
+    def __init__(self, refusals: int, code: int = sqlite3.SQLITE_BUSY) -> None:
+        self.refusals, self.code, self.pauses = refusals, code, 0
+
+    def execute(self, _statement: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self.code
+            raise error
+
+    def run_async(self, _pause: object) -> None:
+        self.pauses += 1
+
+
+def test_a_file_that_another_process_is_changing_to_wal_is_asked_again() -> None:
+    file = BusyFile(refusals=3)
+
+    _use_write_ahead_log(file, file)
+
+    assert (file.refusals, file.pauses) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "file", [BusyFile(10**6), BusyFile(1, sqlite3.SQLITE_IOERR)], ids=["locked for good", "broken"]
+)
+def test_a_file_that_cannot_become_wal_is_an_error(file: BusyFile) -> None:
+    with pytest.raises(sqlite3.OperationalError):
+        _use_write_ahead_log(file, file)

@@ -6,6 +6,8 @@ they read (``FOR UPDATE``); nothing has to be tried again because of another tra
 be under SERIALIZABLE.
 """
 
+import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -32,6 +34,9 @@ LOCK_TIMEOUT_S: Final = 10.0
 IDLE_TRANSACTION_TIMEOUT_S: Final = 60.0
 #: Beyond it the server is believed to be cut off, for it would have ended the statement itself.
 COMMAND_TIMEOUT_S: Final = 40.0
+#: How often a new file is asked to become WAL, and the pause between: some seconds in all.
+_WAL_ATTEMPTS: Final = 200
+_WAL_PAUSE_S: Final = 0.02
 #: What servers are called in ``pg_stat_activity``.
 APPLICATION_NAME: Final = "keyflock"
 
@@ -119,15 +124,25 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - 
     # The driver would begin transactions late; ours begin where they say so.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in (
-        "busy_timeout=10000",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "secure_delete=ON",
-    ):
+    cursor.execute("PRAGMA busy_timeout=10000")
+    _use_write_ahead_log(connection, cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_write_ahead_log(connection: Any, cursor: Any) -> None:  # noqa: ANN401 - the driver's own
+    # Two that change a new file to WAL at once would wait for each other: SQLite refuses one of them without
+    # asking its busy timeout.
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt + 1 == _WAL_ATTEMPTS:
+                raise
+            connection.run_async(lambda _: asyncio.sleep(_WAL_PAUSE_S))
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
