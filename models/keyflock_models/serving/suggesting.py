@@ -151,7 +151,7 @@ def _blended(
     rows = np.array([voice.row for voice in voices])
     worth = np.array([voice.network for voice in voices], np.float32)
     untyped = worth[:, None] * shares[rows]
-    chosen = np.flatnonzero(typed.probability >= np.maximum(untyped.min(axis=1), 0.0)[typed.voice])
+    chosen = typed.best(best.shape[1], np.maximum(untyped.min(axis=1), 0.0), best[rows])
     of_network = np.repeat(np.arange(len(voices)), best.shape[1])
     voice = np.concatenate([typed.voice[chosen], of_network])
     ids = np.concatenate([typed.ids[chosen], best[rows].ravel()])

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
@@ -9,6 +11,9 @@ from keyflock_models.arrays import F32, F64, I32, I64
 from keyflock_models.personal.blend import CACHE, HEAD, NGRAM, TRUNK
 from keyflock_models.personal.history import HistoryRecall
 from keyflock_models.serving.profile import ServingProfile
+
+#: Times the words wanted: so many of one voice are sorted rather than cut first.
+_FEW: Final = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +45,32 @@ class TypedWords:
     ids: I32
     #: In the blend; -1 for a word that may not be shown.
     probability: F32
+    #: Where each voice's words begin, and where the last one's end. Shape (voices + 1,).
+    bounds: I64
+
+    def best(self, count: int, least: F32, kept: I32) -> I64:
+        """Where the words are that can be among the first, in no order.
+
+        Args:
+            count: Words wanted.
+            least: Each voice's least probability that counts, shape (voices,).
+            kept: Ids that are wanted whatever the blend says of them, shape (voices, K).
+        """
+        found = np.flatnonzero(self.probability >= least[self.voice])
+        counts = np.bincount(self.voice[found], minlength=len(least))
+        if counts.max(initial=0) <= _FEW * count:
+            return found
+        # Where the network knows nothing, nearly all that was typed is above its best: cut each voice's.
+        parts = []
+        for at, (begin, end) in enumerate(pairwise(self.bounds.tolist())):
+            own = self.probability[begin:end]
+            if end - begin > count:
+                top = np.argpartition(own, -count)[-count:]
+                is_kept = np.isin(self.ids[begin:end], kept[at])
+                parts.append(begin + np.union1d(top, np.flatnonzero(is_kept)))
+            else:
+                parts.append(np.arange(begin, end))
+        return np.concatenate(parts)
 
 
 def typed_words(voices: Sequence[Voice], network: F32) -> TypedWords:
@@ -65,7 +96,8 @@ def typed_words(voices: Sequence[Voice], network: F32) -> TypedWords:
     by_ngram = [one.recall.gains * np.float32(one.mixture[NGRAM]) for one in voices]
     np.add.at(probability, _shifted([one.recall.places for one in voices], begins), _joined(by_ngram))
     probability[_shifted([one.hidden_places for one in profiles], begins)] = -1.0
-    return TypedWords(voice, _joined([one.history.ids for one in profiles]), probability)
+    bounds = np.append(begins, len(voice))
+    return TypedWords(voice, _joined([one.history.ids for one in profiles]), probability, bounds)
 
 
 def _of_each(values: list[float]) -> F32:
