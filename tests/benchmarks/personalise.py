@@ -44,7 +44,7 @@ def main() -> None:
             sys.exit(f"bench-personalise needs {file.name} in {DATA}; name another folder by KEYFLOCK_DATA.")
     picture = PICTURES / "personalisation.png"
     sms = measured(PersonaliseOptions(data=str(SMS), pretrain=str(IRC), compare_heads=True, picture=picture))
-    chat = measured(PersonaliseOptions(data=str(IRC)))
+    chat = measured(PersonaliseOptions(data=str(IRC), users=1_000))
     dealt = measured(PersonaliseOptions(data=str(SMS), pretrain=str(IRC), shuffled=True))
     arms = list(sms["arms"])
     rows = [

@@ -34,6 +34,7 @@ from keyflock_compression import decode_weights, encode_state, encode_weights
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.layout import ParamLayout
 from keyflock_models.personal.blend import HEAD
+from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.serving.profile import ServingProfile
@@ -99,7 +100,7 @@ def founded() -> Town:
         model = PersonalModel.new(checkpoint.vocabulary)
         for message in user.messages[:150]:
             model.learn(message, None)
-        model.gate.is_open = True
+        model.gate = Gate.opened()
         width = checkpoint.config.embedding_size
         model.head = PersonalHead(
             space,

@@ -9,13 +9,15 @@ from keyflock_models.arrays import F64
 from keyflock_models.personal.blend import CACHE, EXPERTS, HEAD, NGRAM, TRUNK
 from keyflock_models.personal.head_fitting import HeadSettings
 
-#: The product: the blend where the gate is open, else the trunk; and it goes on learning, as a keyboard does,
-#: each message after it was judged.
+#: The product: the blend in the places that the gate gives it, else the trunk; and it goes on learning, as a
+#: keyboard does, each message after it was judged.
 PRODUCT: Final = "gated, learning on"
 #: The same, but nothing is learned from the later messages.
 FROZEN: Final = "gated, frozen"
 GLOBAL: Final = "global"
 BLEND: Final = "blend, ungated"
+#: The blend in one place of the strip, and in two, whatever the gate says.
+STRIPS: Final = ("blend in one place", "blend in two places")
 
 FINE_TUNED: Final = "full fine-tune alone"
 #: What a head could be instead of the default.

@@ -62,7 +62,7 @@ class Personalisation:
     @property
     def share_open(self) -> float:
         """Users whose gate is open."""
-        return float(np.mean([user.is_open for user in self.users]))
+        return float(np.mean([user.places > 0 for user in self.users]))
 
     @property
     def share_lower(self) -> float:

@@ -24,9 +24,9 @@ HEAD_AFTER: Final = 0.75
 class Learned:
     """Word by word, hits in the first three minus those of the trunk: -1, 0 or 1."""
 
-    #: Of the blend. Shape (T,).
+    #: Of the strip with all the places for the blend that there are. Shape (T,).
     blend: F64
-    #: Of what the user would have been shown: the blend while the gate was open, the trunk while not.
+    #: Of what the user would have been shown: the blend in as many places as the gate gave it.
     shown: F64
     #: Words judged before the head was fitted.
     before_head: int
@@ -42,12 +42,12 @@ def learned(
     for place, reading in enumerate(readings):
         if place == boundary:
             model.wear(fitted_head(model, trunk, readings[:boundary], settings))
-        was_open = model.gate.is_open
-        trunk_hits, blend_hits = judged_and_learned(model, trunk, reading).hits()
-        difference = blend_hits - trunk_hits
-        blend.append(difference)
-        shown.append(difference if was_open else np.zeros_like(difference))
-        before_head += len(difference) if place < boundary else 0
+        places = model.gate.places
+        judgement = judged_and_learned(model, trunk, reading)
+        by_trunk = judgement.hits(0)
+        blend.append(judgement.hits() - by_trunk)
+        shown.append(judgement.hits(places) - by_trunk)
+        before_head += judgement.words if place < boundary else 0
     return Learned(np.concatenate(blend), np.concatenate(shown), before_head)
 
 

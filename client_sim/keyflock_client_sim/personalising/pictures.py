@@ -17,10 +17,11 @@ def save_pictures(found: Personalisation, path: Path, *, title: str) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     before = 100.0 * found.measure(GLOBAL, "at_3").values
     gain = found.gain()
-    is_open = np.array([user.is_open for user in found.users])
+    places = np.array([user.places for user in found.users])
     left.axhline(0.0, color="grey", linewidth=0.8)
-    left.scatter(before[is_open], gain[is_open], s=14, color="#08519c", label="gate open")
-    left.scatter(before[~is_open], gain[~is_open], s=14, color="#d94801", label="gate shut")
+    looks = (("#d94801", "gate shut"), ("#6baed6", "one place"), ("#08519c", "two places"))
+    for given, (color, label) in enumerate(looks):
+        left.scatter(before[places == given], gain[places == given], s=14, color=color, label=label)
     left.set_xlabel("recall@3 of the global model, %")
     left.set_ylabel("gain of the product, points")
     left.set_title("each dot a user, on later messages")

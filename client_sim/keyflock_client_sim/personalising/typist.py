@@ -14,6 +14,7 @@ from keyflock_client_sim.personalising.arms import (
     FROZEN,
     GLOBAL,
     PRODUCT,
+    STRIPS,
 )
 from keyflock_client_sim.personalising.learning import (
     HEAD_AFTER,
@@ -27,7 +28,8 @@ from keyflock_models.arrays import F32, F64, I32
 from keyflock_models.keystrokes import PrefixRanges, letters_until_offered
 from keyflock_models.personal.blend import blended
 from keyflock_models.personal.head_fitting import HeadSettings
-from keyflock_models.personal.personal_model import SLOTS, PersonalModel
+from keyflock_models.personal.personal_model import Judgement, PersonalModel
+from keyflock_models.personal.strip import SLOTS
 from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
 
 
@@ -55,7 +57,8 @@ class UserFigures:
     arms: dict[str, ArmFigures] = field(default_factory=dict)
     #: Word by word over the later messages: hits in the first three of the product minus those of the trunk.
     differences: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    is_open: bool = False
+    #: Of the strip, that the gate gave the blend after the earlier messages.
+    places: int = 0
     #: The same over the earlier messages, for the blend, as they were typed: the learning curve.
     curve: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     curve_trunk: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
@@ -95,13 +98,13 @@ def personalised(
     figures = UserFigures(user)
     readings = list(trunk.read(earlier))
     boundary = round(HEAD_AFTER * len(readings))
-    hits = [_learn(model, trunk, one, figures) for one in readings[:boundary]]
+    judged = [_learn(model, trunk, one, figures) for one in readings[:boundary]]
     model.wear(fitted_head(model, trunk, readings[:boundary], HeadSettings()))
-    hits += [_learn(model, trunk, one, figures) for one in readings[boundary:]]
+    judged += [_learn(model, trunk, one, figures) for one in readings[boundary:]]
     figures.ms_per_word /= max(1, figures.earlier_words)
-    figures.curve = np.concatenate([np.zeros(0), *(blend for _, blend in hits)]).astype(np.int32)
-    figures.curve_trunk = np.concatenate([np.zeros(0), *(by_trunk for by_trunk, _ in hits)]).astype(np.int32)
-    figures.is_open, figures.has_head = model.gate.is_open, model.head is not None
+    figures.curve = np.concatenate([np.zeros(0), *(one.hits() for one in judged)]).astype(np.int32)
+    figures.curve_trunk = np.concatenate([np.zeros(0), *(one.hits(0) for one in judged)]).astype(np.int32)
+    figures.places, figures.has_head = model.gate.places, model.head is not None
     figures.responsibilities = model.weights.responsibilities.copy()
     differences = (figures.curve - figures.curve_trunk).astype(np.float64)
     if differences.size:
@@ -115,15 +118,13 @@ def personalised(
     return figures
 
 
-def _learn(
-    model: PersonalModel, trunk: TrunkReader, reading: Reading, figures: UserFigures
-) -> tuple[F64, F64]:
-    """Judge and learn one message; whether trunk and blend had each word among the first three."""
+def _learn(model: PersonalModel, trunk: TrunkReader, reading: Reading, figures: UserFigures) -> Judgement:
+    """Judge and learn one message."""
     began = time.perf_counter()
     judgement = judged_and_learned(model, trunk, reading)
     figures.ms_per_word += 1e3 * (time.perf_counter() - began)
     figures.earlier_words += judgement.words
-    return judgement.hits()
+    return judgement
 
 
 def _judge_frozen(
@@ -148,8 +149,12 @@ def _judge_frozen(
         figures.public_words += int(((targets > OOV) & (targets < size)).sum())
         for name, block in blocks.items():
             _add(figures, name, block, targets, model.ranks(block, targets), size)
+        judgement = model.judge(ids, reading.probabilities, head)
+        for places, name in enumerate(STRIPS, start=1):
+            _add(figures, name, blocks[BLEND], targets, judgement.ranks[places], size)
         _type(figures, blocks, targets, extended, letters)
-    figures.arms[FROZEN] = figures.arms.get(BLEND if figures.is_open else GLOBAL, ArmFigures())
+    frozen = STRIPS[figures.places - 1] if figures.places else GLOBAL
+    figures.arms[FROZEN] = figures.arms.get(frozen, ArmFigures())
 
 
 def _judge_alternatives(
@@ -183,12 +188,12 @@ def _judge_online(
     for reading in trunk.read(later):
         ids = model.read(reading.message)
         judgement = model.judge(ids, reading.probabilities, by_head(model, trunk, reading))
-        ranks = judgement.blend_rank if model.gate.is_open else judgement.trunk_rank
+        ranks = judgement.ranks[model.gate.places]
         is_word = judgement.targets != OOV
         at_1 += int((is_word & (ranks < 1)).sum())
         at_3 += int((is_word & (ranks < SLOTS)).sum())
         reciprocal += float(np.where(is_word & (ranks < 10), 1.0 / (1.0 + ranks), 0.0).sum())
-        by_trunk = is_word & (judgement.trunk_rank < SLOTS)
+        by_trunk = is_word & (judgement.ranks[0] < SLOTS)
         differences.append((is_word & (ranks < SLOTS)).astype(np.int32) - by_trunk.astype(np.int32))
         model.learn(reading.message, judgement)
     figures.differences = np.concatenate([np.zeros(0, np.int32), *differences])

@@ -18,7 +18,7 @@ from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_standing import HeadPolicy
-from keyflock_models.personal.personal_model import SLOTS
+from keyflock_models.personal.strip import SLOTS
 from keyflock_models.scoring import rank_targets
 from keyflock_models.special_tokens import OOV
 from keyflock_models.tokenizer import tokenize

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -23,6 +24,9 @@ from keyflock_client_sim.studies.trunk import TrunkOrder, federated
 from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig
+
+#: Users whose mixtures make the prior, at most; more move it no further.
+_PRIOR_USERS: Final = 200
 
 
 async def run(options: PersonaliseOptions, console: Console) -> dict[str, object]:
@@ -55,7 +59,7 @@ async def run(options: PersonaliseOptions, console: Console) -> dict[str, object
             known = await measure(
                 pool,
                 source,
-                [cut_in_time(user, options.max_words) for user in others[: options.users]],
+                [cut_in_time(user, options.max_words) for user in others[: min(options.users, _PRIOR_USERS)]],
                 Priors(),
                 on_progress=lambda done, all_of: status.update(
                     f"other users, for the prior: {done}/{all_of}"

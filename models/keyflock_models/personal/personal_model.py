@@ -7,7 +7,7 @@
 That order is what makes the evidence honest: nothing is ever measured on a word that it has seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -19,8 +19,10 @@ from keyflock_models.personal.blend import (
     TRUNK,
     BlendPrior,
     BlendWeights,
+    between_words,
     blended,
     given_by_experts,
+    network_of,
     without_trunk,
 )
 from keyflock_models.personal.gate import GainPrior, Gate
@@ -29,15 +31,14 @@ from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_standing import HeadPolicy, HeadStanding
 from keyflock_models.personal.history import HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
+from keyflock_models.personal.strip import MOST_PLACES, SLOTS, on_strip, ranks_on_strip
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.scoring import rank_targets
 from keyflock_models.special_tokens import BOS, EOS, OOV, SPECIAL_TOKENS
 from keyflock_models.vocabulary import Vocabulary
 
 #: Of the plain data that `to_state` gives.
-STATE_VERSION: Final = 1
-#: Suggestions on the strip: what counts as a hit.
-SLOTS: Final = 3
+STATE_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +47,9 @@ class Judgement:
 
     #: Extended ids. Shape (T,).
     targets: I32
-    #: Displayable words above the target; a word that a side cannot show is far down. Shape (T,).
-    trunk_rank: I32
-    blend_rank: I32
+    #: Where the target stood for the trunk, and on the strips with one and with two places for the blend; a
+    #: word that a side cannot show is far down. Shape (T,) each.
+    ranks: tuple[I32, ...]
     #: What each expert gave, for the blend's weights.
     matches: list[int]
     given: F64
@@ -60,13 +61,9 @@ class Judgement:
         """Words judged."""
         return len(self.targets)
 
-    def hits(self) -> tuple[F64, F64]:
-        """Whether the trunk, and the blend, had each word among the first three. Shape (T,) each."""
-        is_word = self.targets != OOV
-        return (
-            (is_word & (self.trunk_rank < SLOTS)).astype(np.float64),
-            (is_word & (self.blend_rank < SLOTS)).astype(np.float64),
-        )
+    def hits(self, places: int = MOST_PLACES) -> F64:
+        """Whether each word was on the strip with so many places for the blend (0: the trunk's); (T,)."""
+        return np.asarray((self.targets != OOV) & (self.ranks[places] < SLOTS), np.float64)
 
 
 @dataclass(slots=True, eq=False)
@@ -160,14 +157,18 @@ class PersonalModel:
         predictions = self.predictions(ids)
         targets = np.asarray(ids, np.int32)
         matches, given = given_by_experts(trunk, ids, predictions, head)
-        return Judgement(
-            targets,
-            self.ranks(trunk, targets),
-            self.ranks(self.blend(trunk, predictions, head), targets),
-            matches,
-            given,
-            has_head=head is not None,
+        weights = between_words(self.mixtures())
+        block = blended(trunk, predictions, weights, self.words.end_id, head)
+        network = network_of(trunk, predictions, weights, head)
+        is_there = (targets > OOV) & (targets < block.shape[1])
+        asked = np.where(is_there, targets, len(SPECIAL_TOKENS)).astype(np.int32)
+        is_shown = np.arange(block.shape[1]) >= len(SPECIAL_TOKENS)
+        strips = (
+            np.where(is_there, ranks_on_strip(network, block, is_shown, asked, places), block.shape[1])
+            for places in range(1, MOST_PLACES + 1)
         )
+        ranks = (self.ranks(trunk, targets), *(one.astype(np.int32) for one in strips))
+        return Judgement(targets, ranks, matches, given, has_head=head is not None)
 
     def ranks(self, block: F32, targets: I32) -> I32:
         """How many displayable words stand above each target; past the last for one that is not there.
@@ -190,10 +191,10 @@ class PersonalModel:
             judgement: Of `judge`, from before; None if it was not judged.
         """
         if judgement is not None:
-            trunk_hits, blend_hits = judgement.hits()
-            gains = int((blend_hits > trunk_hits).sum())
-            losses = int((blend_hits < trunk_hits).sum())
-            self.gate.observe(judgement.words, gains, losses)
+            by_trunk = judgement.hits(0)
+            strips = [judgement.hits(places) for places in range(1, MOST_PLACES + 1)]
+            changes = [(int((one > by_trunk).sum()), int((one < by_trunk).sum())) for one in strips]
+            self.gate.observe(judgement.words, *changes)
             self.weights.learn(judgement.matches, judgement.given)
             if judgement.has_head:
                 self.standing.observe(judgement.given)
@@ -218,8 +219,9 @@ class PersonalModel:
         head: F32 | None = None,
         prefix: str = "",
         is_personal: bool = False,
+        may_show: Callable[[str], bool] = bool,
     ) -> list[tuple[str, float]]:
-        """The most probable next words, and their probabilities, of the blend if the gate is open.
+        """The next words to show, and their probabilities: the blend in the places that the gate gives it.
 
         Args:
             context: Extended ids before the place, at most the last two matter.
@@ -228,26 +230,29 @@ class PersonalModel:
             head: The same with the user's head on it.
             prefix: Only words that begin so; their probabilities are then among such words.
             is_personal: The user's own experts alone, whatever the gate says.
+            may_show: Which words the product shows; without it, all of them.
         """
         before, last = [BOS, BOS, *context][-2:]
-        row = trunk
+        row, network, places = trunk, trunk, SLOTS
         if is_personal or self.gate.is_open:
-            prediction = self.history.predict(before, last)
+            predictions = [self.history.predict(before, last)]
             weights = self.mixtures()
+            heads = None if head is None else head[None]
             if is_personal:
                 weights = np.array([without_trunk(one, has_head=head is not None) for one in weights])
-            heads = None if head is None else head[None]
-            row = blended(trunk[None], [prediction], weights, self.words.end_id, heads)[0]
-        offered = [
-            one
-            for one in range(len(SPECIAL_TOKENS), len(row))
-            if self.word(one).startswith(prefix) and self.word(one)
-        ]
-        shares = row[offered]
-        among = float(shares.sum()) if prefix else 1.0
-        # Ties go to the smaller id, as everywhere.
-        best = np.argsort(-shares, kind="stable")[:count]
-        return [(self.word(offered[at]), float(shares[at]) / max(among, 1e-30)) for at in best]
+            elif not prefix:
+                weights, places = between_words(weights), self.gate.places
+            row = blended(trunk[None], predictions, weights, self.words.end_id, heads)[0]
+            network = network_of(trunk[None], predictions, weights, heads)[0]
+        is_offered = np.array(
+            [
+                one >= len(SPECIAL_TOKENS) and bool(word) and word.startswith(prefix) and may_show(word)
+                for one, word in enumerate(map(self.word, range(len(row))))
+            ]
+        )
+        among = float(row[is_offered].sum()) if prefix else 1.0
+        best = on_strip(network, row, is_offered, places, count)
+        return [(self.word(int(one)), float(row[one]) / max(among, 1e-30)) for one in best]
 
     def word(self, extended_id: int) -> str:
         """The word of an extended id."""

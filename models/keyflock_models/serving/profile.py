@@ -6,8 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from keyflock_models.arrays import F64, Bool
-from keyflock_models.personal.blend import speaks_with_head, without_trunk
+from keyflock_models.arrays import F64, I32
+from keyflock_models.personal.blend import between_words, speaks_with_head, without_trunk
 from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_standing import HeadStanding
@@ -23,13 +23,19 @@ class ServingProfile:
 
     words: PersonalWords
     history: HistoryIndex
-    #: Which of the words typed may be shown. Shape (N,).
-    is_shown: Bool
-    is_open: bool
+    #: The words typed, 0 for the user's own, which the network does not know. Shape (N,).
+    public_ids: I32
+    #: Where, among the words typed, the user's own stand, and those that may not be shown.
+    own_places: I32
+    hidden_places: I32
+    #: The blend's places on the strip, by the gate.
+    places: int
     head: PersonalHead | None
-    #: As learned, and with the head's share reduced by its age. Shape (MATCHES, experts).
+    #: As learned, and with the head's share reduced by its age; the same before the first letter. Shape
+    #: (MATCHES, experts).
     _learned: F64
     weights: F64
+    between_words: F64
     _standing: HeadStanding
 
     @classmethod
@@ -48,14 +54,19 @@ class ServingProfile:
         is_shown[~is_own] = index.is_shown[ids[~is_own]]
         is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
         standing = replace(model.standing)
+        learned = model.weights.current()
+        weights = standing.discounted(learned)
         return cls(
             model.words,
             history,
-            is_shown,
-            model.gate.is_open,
+            np.where(is_own, 0, ids).astype(np.int32),
+            np.flatnonzero(is_own).astype(np.int32),
+            np.flatnonzero(~is_shown).astype(np.int32),
+            model.gate.places,
             model.head,
-            model.weights.current(),
-            standing.discounted(model.weights.current()),
+            learned,
+            weights,
+            between_words(weights),
             standing,
         )
 
@@ -69,17 +80,20 @@ class ServingProfile:
         head_map = maps[self.head.space]
         standing = replace(self._standing)
         standing.trunk_changed(head_map.steps)
+        weights = standing.discounted(self._learned)
         return replace(
             self,
             head=map_head(self.head, head_map),
-            weights=standing.discounted(self._learned),
+            weights=weights,
+            between_words=between_words(weights),
             _standing=standing,
         )
 
-    def mixture(self, match: int, space: str, *, is_personal: bool) -> F64:
+    def mixture(self, match: int, space: str, *, is_personal: bool, has_letters: bool) -> F64:
         """The weights at a place, shape (experts,), where the network is of this feature space."""
-        weights = self.weights[match]
-        return without_trunk(weights, has_head=self._fits(space)) if is_personal else weights
+        if is_personal:
+            return without_trunk(self.weights[match], has_head=self._fits(space))
+        return np.asarray((self.weights if has_letters else self.between_words)[match])
 
     def head_for(self, mixture: F64, space: str) -> PersonalHead | None:
         """The head, where it speaks; a head of another feature space never does."""

@@ -2,17 +2,19 @@
 
 A word that the user never typed has the network's probability times the network's share; so of all such words
 only the network's own k best can be among the k best of the blend. Everything else is among the words that
-the user has typed, a few hundred, and of these only those above the k-th of the former.
+the user has typed, a few hundred, and of these only those above the k-th of the former. Where the history
+does not know the context and no letter is typed yet, the network answers alone (`blend.between_words`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.strip import SLOTS, anchored
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.trunk_batch import BLOCK, LENGTHS, TrunkBatch, TrunkBlock
 from keyflock_models.serving.typed_words import Voice, typed_words
@@ -71,7 +73,9 @@ def answers(questions: Sequence[Question], trunk: TrunkBatch, index: VocabularyI
     speaking = [voice for row, voice in voices.items() if not questions[row].prefix]
     for row, own in _blended(speaking, questions, block, best, shares, index).items():
         found[row] = own
-    return [Answer(words, row in voices) for row, words in enumerate(found)]
+    return [
+        Answer(words, is_personal=row in voices or heads[row] is not None) for row, words in enumerate(found)
+    ]
 
 
 def _read(
@@ -90,12 +94,18 @@ def _read(
             ids = profile.words.encode(index.vocabulary, question.context)
         contexts.append([BOS, *(one if one < size else OOV for one in ids)][-LONGEST:])
         heads.append(None)
-        if profile is not None and (profile.is_open or question.is_personal):
+        if profile is not None and (profile.places or question.is_personal):
             recall = profile.history.recall(*[BOS, BOS, *ids][-2:])
             if recall is not None:
-                mixture = profile.mixture(recall.match, space, is_personal=question.is_personal)
-                voices[row] = Voice(row, profile, recall, mixture)
+                has_letters = bool(question.prefix)
+                mixture = profile.mixture(
+                    recall.match, space, is_personal=question.is_personal, has_letters=has_letters
+                )
                 heads[row] = profile.head_for(mixture, space)
+                if recall.match or has_letters or question.is_personal:
+                    is_whole = has_letters or question.is_personal
+                    places = SLOTS if is_whole else profile.places
+                    voices[row] = Voice(row, profile, recall, mixture, places)
     return contexts, voices, heads
 
 
@@ -137,27 +147,47 @@ def _blended(
     """The answers of the rows in which a profile speaks."""
     if not voices:
         return {}
-    most = best.shape[1]
     typed = typed_words(voices, block.probabilities)
     rows = np.array([voice.row for voice in voices])
-    worth = np.array([voice.network for voice in voices])
+    worth = np.array([voice.network for voice in voices], np.float32)
     untyped = worth[:, None] * shares[rows]
-    least = np.maximum(untyped.min(axis=1), typed.least_of_best(most))
-    chosen = np.flatnonzero(typed.probability >= least[typed.voice])
-    of_network = np.repeat(np.arange(len(voices)), most)
+    chosen = typed.best(best.shape[1], np.maximum(untyped.min(axis=1), 0.0), best[rows])
+    of_network = np.repeat(np.arange(len(voices)), best.shape[1])
     voice = np.concatenate([typed.voice[chosen], of_network])
     ids = np.concatenate([typed.ids[chosen], best[rows].ravel()])
     values = np.concatenate([typed.probability[chosen], untyped.ravel()])
     order = np.lexsort((ids, -values, voice))
-    found: list[dict[str, float]] = [{} for _ in voices]
+    ranked: list[dict[int, float]] = [{} for _ in voices]
     for at, one, value in zip(
         voice[order].tolist(), ids[order].tolist(), values[order].tolist(), strict=True
     ):
-        words = found[at]
-        if value >= 0.0 and len(words) < questions[voices[at].row].count:
+        if value >= 0.0:
             # A typed word stands here twice; the second time is the network's share of it alone.
-            words.setdefault(_word(one, voices[at].profile, index), value)
-    return {one.row: tuple(words.items()) for one, words in zip(voices, found, strict=True)}
+            ranked[at].setdefault(one, value)
+    found = {}
+    for one_voice, words in zip(voices, ranked, strict=True):
+        row, count = one_voice.row, questions[one_voice.row].count
+        stay = anchored(one_voice.places, count)
+        kept = best[row, :stay][shares[row, :stay] >= 0.0].tolist()
+        found[row] = tuple(
+            (_word(one, one_voice.profile, index), words[one]) for one in _arranged(words, kept, count)
+        )
+    return found
+
+
+def _arranged(ranked: Iterable[int], kept: list[int], count: int) -> list[int]:
+    """The words of a strip, as `strip.on_strip`: the blend's, best first, but the network keeps some."""
+    room = min(SLOTS, count) - len(kept)
+    strip, rest = [], []
+    for one in ranked:
+        if one in kept:
+            strip.append(one)
+        elif room > 0:
+            room -= 1
+            strip.append(one)
+        else:
+            rest.append(one)
+    return (strip + rest)[:count]
 
 
 def _completions(question: Question, network: F32, voice: Voice | None, index: VocabularyIndex) -> Words:
@@ -168,7 +198,7 @@ def _completions(question: Question, network: F32, voice: Voice | None, index: V
     if voice is not None:
         profile = voice.profile
         values = {one: voice.network * value for one, value in values.items()}
-        alone = Voice(0, profile, voice.recall, voice.mixture)
+        alone = replace(voice, row=0)
         typed = typed_words([alone], network[None])
         own_words = range(len(index.vocabulary), profile.words.end_id)
         begins = {one for one in own_words if profile.words.word(one).startswith(question.prefix)}

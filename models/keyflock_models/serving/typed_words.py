@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from keyflock_models.arrays import F32, F64, I32, I64
 from keyflock_models.personal.blend import CACHE, HEAD, NGRAM, TRUNK
 from keyflock_models.personal.history import HistoryRecall
 from keyflock_models.serving.profile import ServingProfile
+
+#: Times the words wanted: so many of one voice are sorted rather than cut first.
+_FEW: Final = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +25,8 @@ class Voice:
     recall: HistoryRecall
     #: The mixture at this place, shape (experts,).
     mixture: F64
+    #: Of the strip, that the blend fills; `strip.SLOTS`: all of them.
+    places: int
 
     @property
     def network(self) -> float:
@@ -42,13 +48,29 @@ class TypedWords:
     #: Where each voice's words begin, and where the last one's end. Shape (voices + 1,).
     bounds: I64
 
-    def least_of_best(self, count: int) -> F32:
-        """Each voice's ``count``-th largest probability; 0 where it has fewer words. Shape (voices,)."""
-        least = np.zeros(len(self.bounds) - 1, np.float32)
+    def best(self, count: int, least: F32, kept: I32) -> I64:
+        """Where the words are that can be among the first, in no order.
+
+        Args:
+            count: Words wanted.
+            least: Each voice's least probability that counts, shape (voices,).
+            kept: Ids that are wanted whatever the blend says of them, shape (voices, K).
+        """
+        found = np.flatnonzero(self.probability >= least[self.voice])
+        counts = np.bincount(self.voice[found], minlength=len(least))
+        if counts.max(initial=0) <= _FEW * count:
+            return found
+        # Where the network knows nothing, nearly all that was typed is above its best: cut each voice's.
+        parts = []
         for at, (begin, end) in enumerate(pairwise(self.bounds.tolist())):
-            if end - begin >= count:
-                least[at] = max(np.partition(self.probability[begin:end], -count)[-count], 0.0)
-        return least
+            own = self.probability[begin:end]
+            if end - begin > count:
+                top = np.argpartition(own, -count)[-count:]
+                is_kept = np.isin(self.ids[begin:end], kept[at])
+                parts.append(begin + np.union1d(top, np.flatnonzero(is_kept)))
+            else:
+                parts.append(np.arange(begin, end))
+        return np.concatenate(parts)
 
 
 def typed_words(voices: Sequence[Voice], network: F32) -> TypedWords:
@@ -59,27 +81,34 @@ def typed_words(voices: Sequence[Voice], network: F32) -> TypedWords:
         network: The network's probabilities of the batch, shape (B, V).
     """
     size = network.shape[1]
-    histories = [one.profile.history for one in voices]
-    lengths = [len(one.ids) for one in histories]
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    profiles = [one.profile for one in voices]
+    lengths = np.array([len(one.history.ids) for one in profiles])
+    begins = np.cumsum(lengths) - lengths
     voice = np.repeat(np.arange(len(voices), dtype=np.int32), lengths)
-    ids = np.concatenate([one.ids for one in histories])
-    is_public = ids < size
-    neural = network.ravel()[
-        np.repeat(np.array([one.row * size for one in voices]), lengths) + np.where(is_public, ids, 0)
-    ]
+    rows = np.array([one.row * size for one in voices])
+    probability = network.ravel()[rows[voice] + _joined([one.public_ids for one in profiles])]
     # The network knows nothing of the users' own words.
-    neural *= is_public
-    probability = _spread([one.network for one in voices], lengths) * neural
-    by_cache = _spread([one.mixture[CACHE] for one in voices], lengths)
-    probability += by_cache * np.concatenate([one.cache for one in histories])
-    at = np.concatenate([start + one.recall.places for start, one in zip(bounds, voices, strict=False)])
-    by_ngram = np.array([one.mixture[NGRAM] for one in voices], np.float32)
-    np.add.at(probability, at, by_ngram[voice[at]] * np.concatenate([one.recall.gains for one in voices]))
-    probability[~np.concatenate([one.profile.is_shown for one in voices])] = -1.0
-    return TypedWords(voice, ids, probability, bounds)
+    probability[_shifted([one.own_places for one in profiles], begins)] = 0.0
+    probability *= _of_each([one.network for one in voices])[voice]
+    by_cache = _of_each([one.mixture[CACHE] for one in voices])[voice]
+    by_cache *= _joined([one.history.cache for one in profiles])
+    probability += by_cache
+    by_ngram = [one.recall.gains * np.float32(one.mixture[NGRAM]) for one in voices]
+    np.add.at(probability, _shifted([one.recall.places for one in voices], begins), _joined(by_ngram))
+    probability[_shifted([one.hidden_places for one in profiles], begins)] = -1.0
+    bounds = np.append(begins, len(voice))
+    return TypedWords(voice, _joined([one.history.ids for one in profiles]), probability, bounds)
 
 
-def _spread(values: list[float], lengths: list[int]) -> F32:
-    """Each voice's value at all of its words."""
-    return np.repeat(np.array(values, np.float32), lengths)
+def _of_each(values: list[float]) -> F32:
+    return np.array(values, np.float32)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts)
+
+
+def _shifted(places: list[I32], begins: I64) -> I64:
+    """Each voice's places among the words of all voices."""
+    lengths = np.array([len(one) for one in places])
+    return np.asarray(_joined(places) + np.repeat(begins, lengths), np.int64)

@@ -15,6 +15,7 @@ from keyflock_compression import encode_state
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
+from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.vocabulary import Vocabulary, vocabulary_of
 from keyflock_server.bootstrap import embedded_exchange
@@ -50,7 +51,7 @@ def head_bytes(*messages: str, is_open: bool = True) -> bytes:
     for _ in range(20):
         for message in messages:
             model.learn(message, None)
-    model.gate.is_open = is_open
+    model.gate = Gate.opened() if is_open else Gate()
     return encode_state(model.to_state())
 
 

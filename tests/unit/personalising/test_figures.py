@@ -11,14 +11,12 @@ from keyflock_client_sim.personalising.typist import ArmFigures, UserFigures
 from keyflock_models.arrays import I32
 
 
-def user(
-    name: str, hits: int, gained: int, lost: int, words: int = 100, *, is_open: bool = True
-) -> UserFigures:
+def user(name: str, hits: int, gained: int, lost: int, words: int = 100, *, places: int = 2) -> UserFigures:
     """One whose product won and lost so many hits against the trunk's."""
     differences: I32 = np.zeros(words, np.int32)
     differences[:gained], differences[gained : gained + lost] = 1, -1
     after = ArmFigures(at_1=hits // 2, at_3=hits + gained - lost, nll=50.0)
-    figures = UserFigures(name, words=words, public_words=words, differences=differences, is_open=is_open)
+    figures = UserFigures(name, words=words, public_words=words, differences=differences, places=places)
     figures.arms = {
         GLOBAL: ArmFigures(at_1=hits // 3, at_3=hits, nll=60.0, strokes=300),
         BLEND: after,
@@ -31,7 +29,7 @@ def user(
 
 
 FOUND = Personalisation(
-    (user("a", 20, 10, 0), user("b", 20, 2, 0), user("c", 20, 0, 0, is_open=False), user("d", 20, 0, 4))
+    (user("a", 20, 10, 0), user("b", 20, 2, 0), user("c", 20, 0, 0, places=0), user("d", 20, 0, 4))
 )
 
 

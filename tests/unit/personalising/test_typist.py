@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.personalising.typists import CONFIG, LAYOUT, VOCABULARY, Here, checkpoint, habits
 
-from keyflock_client_sim.personalising.arms import ARMS, BLEND, FROZEN, GLOBAL, PRODUCT
+from keyflock_client_sim.personalising.arms import ARMS, BLEND, FROZEN, GLOBAL, PRODUCT, STRIPS
 from keyflock_client_sim.personalising.jobs import PersonaliseUsers
 from keyflock_client_sim.personalising.typist import UserFigures
 from keyflock_client_sim.personalising.users import UserMessages
@@ -25,13 +25,13 @@ def habitual(tmp_path_factory: pytest.TempPathFactory) -> UserFigures:
 
 
 def test_somebody_with_habits_gains_and_the_gate_opens(habitual: UserFigures) -> None:
-    assert habitual.is_open
+    assert habitual.places == 2
     assert habitual.arms[PRODUCT].at_3 > 2 * habitual.arms[GLOBAL].at_3
-    assert habitual.arms[FROZEN] == habitual.arms[BLEND]
+    assert habitual.arms[FROZEN] == habitual.arms[STRIPS[1]]
 
 
 def test_every_arm_is_judged_on_the_same_words(habitual: UserFigures) -> None:
-    assert set(ARMS) | {GLOBAL, FROZEN, PRODUCT} == set(habitual.arms)
+    assert set(ARMS) | {GLOBAL, FROZEN, PRODUCT, *STRIPS} == set(habitual.arms)
     assert habitual.words == len(habitual.differences)
     assert habitual.earlier_words == len(habitual.curve) == len(habitual.curve_trunk)
     assert habitual.differences.sum() == habitual.arms[PRODUCT].at_3 - habitual.arms[GLOBAL].at_3

@@ -19,6 +19,7 @@ from keyflock_models.personal.evidence import (
     refusal_of,
     with_floors,
 )
+from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.history import MATCHES
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.vocabulary import Vocabulary
@@ -61,7 +62,7 @@ def changed(vector: F32, name: str, value: float) -> F32:
 
 def test_what_was_measured_is_found_at_its_place(words: Vocabulary) -> None:
     model = model_of(words)
-    model.gate.is_open = True
+    model.gate = Gate.opened()
 
     vector = evidence_of(model, measured())
 

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from keyflock_models.personal.gate import GainPrior, Gate
+from keyflock_models.personal.gate import Evidence, GainPrior, Gate
 from keyflock_models.personal.words import PersonalStateError
 
 
 def shown(gate: Gate, sentences: int, *, gains: int, losses: int, words: int = 10) -> Gate:
+    """The same evidence for both strips."""
     for _ in range(sentences):
-        gate.observe(words, gains, losses)
+        gate.observe(words, (gains, losses), (gains, losses))
     return gate
 
 
@@ -15,11 +16,10 @@ def test_the_gate_is_shut_until_there_is_evidence() -> None:
     gate = Gate()
 
     shown(gate, 5, gains=2, losses=0)
-    after_50_words = gate.is_open
+    after_50_words = gate.places
     shown(gate, 2, gains=2, losses=0)
 
-    assert not after_50_words
-    assert gate.is_open
+    assert (after_50_words, gate.places) == (0, 2)
 
 
 def test_as_many_losses_as_gains_keep_it_shut() -> None:
@@ -30,7 +30,8 @@ def test_a_gain_within_chance_keeps_it_shut() -> None:
     # 22 gains against 18 losses: a difference of 4 with a standard error of about 6.3.
     gate = Gate()
     for turn in range(40):
-        gate.observe(10, *((1, 0) if turn * 11 % 20 < 11 else (0, 1)))
+        change = (1, 0) if turn * 11 % 20 < 11 else (0, 1)
+        gate.observe(10, change, change)
 
     assert not gate.is_open
 
@@ -38,6 +39,21 @@ def test_a_gain_within_chance_keeps_it_shut() -> None:
 def test_a_gain_that_nobody_would_notice_keeps_it_shut() -> None:
     # One hit in two hundred words more, without a single loss, for twenty thousand words.
     assert not shown(Gate(), 100, gains=1, losses=0, words=200).is_open
+
+
+def test_a_second_place_wants_a_larger_gain() -> None:
+    # One hit in fifty words more: above what one place must prove, below what two must.
+    assert shown(Gate(), 200, gains=1, losses=0, words=50).places == 1
+
+
+def test_the_second_place_is_given_after_the_first() -> None:
+    gate = Gate()
+
+    for _ in range(100):
+        gate.observe(10, (0, 0), (2, 0))
+
+    assert gate.is_proved == (False, True)
+    assert gate.places == 0
 
 
 def test_nothing_changed_is_no_evidence() -> None:
@@ -49,8 +65,8 @@ def test_once_open_it_stays_open_until_the_estimate_is_a_loss() -> None:
     states = []
 
     while gate.is_open:
-        gate.observe(10, 0, 2)
-        states.append(gate.gain)
+        gate.observe(10, (0, 2), (0, 2))
+        states.append(gate.evidence[0].gain)
 
     # 80 net gains before; it shuts as soon as as many were lost, decay included.
     assert 36 <= len(states) <= 41
@@ -68,13 +84,13 @@ def test_few_words_are_judged_as_the_population_is() -> None:
 
 
 def test_the_estimate_is_the_normal_models() -> None:
-    gate = Gate(GainPrior(mean=0.02, deviation=0.03))
+    evidence = Evidence()
 
-    gate.observe(100, 10, 5)
+    evidence.observe(100, 10, 5)
 
     # Own: mean 0.05, variance (15 + 1) / 100 - 0.05**2 = 0.1575, of the mean 0.001575; prior 0.0009.
     own, prior = 1 / 0.001575, 1 / 0.0009
-    mean, deviation = gate.estimate()
+    mean, deviation = evidence.estimate(GainPrior(mean=0.02, deviation=0.03))
     assert mean == pytest.approx((own * 0.05 + prior * 0.02) / (own + prior))
     assert deviation == pytest.approx((own + prior) ** -0.5)
 
@@ -84,19 +100,25 @@ def test_the_state_gives_the_same_gate() -> None:
 
     again = Gate.from_state(gate.to_state(), GainPrior())
 
-    assert again.is_open is gate.is_open
-    assert again.estimate() == pytest.approx(gate.estimate(), rel=1e-5)
+    assert again.is_proved == gate.is_proved
+    for one, other in zip(again.evidence, gate.evidence, strict=True):
+        assert one.estimate(GainPrior()) == pytest.approx(other.estimate(GainPrior()), rel=1e-5)
+
+
+def evidence(*row: float) -> np.ndarray:
+    return np.array([row, (0.0, 0.0, 0.0)], np.float32)
 
 
 @pytest.mark.parametrize(
     "state",
     [
         None,
-        {"is_open": 1, "evidence": np.zeros(3, np.float32)},
-        {"is_open": True, "evidence": np.zeros(2, np.float32)},
-        {"is_open": True, "evidence": np.array([10, 20, 20], np.float32)},
-        {"is_open": True, "evidence": np.array([10, 5, 3], np.float32)},
-        {"is_open": True, "evidence": np.array([np.nan, 0, 0], np.float32)},
+        {"is_proved": [1, 0], "evidence": evidence(0, 0, 0)},
+        {"is_proved": [True], "evidence": evidence(0, 0, 0)},
+        {"is_proved": [True, True], "evidence": np.zeros(3, np.float32)},
+        {"is_proved": [True, True], "evidence": evidence(10, 20, 20)},
+        {"is_proved": [True, True], "evidence": evidence(10, 5, 3)},
+        {"is_proved": [True, True], "evidence": evidence(np.nan, 0, 0)},
     ],
 )
 def test_stored_evidence_that_contradicts_itself_is_refused(state: object) -> None:

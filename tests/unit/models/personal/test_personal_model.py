@@ -47,8 +47,8 @@ def test_a_judgement_is_made_before_the_message_is_learned(words: Vocabulary) ->
 
     judgement = model.judge(ids, trunk_says(words, 3))
 
-    assert judgement.trunk_rank.tolist() == judgement.blend_rank.tolist()
-    assert judgement.hits()[0].tolist() == [0.0, 0.0, 0.0]
+    assert [ranks.tolist() for ranks in judgement.ranks] == 3 * [judgement.ranks[0].tolist()]
+    assert judgement.hits(0).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_personal_word_is_a_miss_of_the_trunk(words: Vocabulary) -> None:
@@ -56,11 +56,11 @@ def test_a_personal_word_is_a_miss_of_the_trunk(words: Vocabulary) -> None:
     typed(model, "xylo", times=30)
     ids = model.read("xylo nobody")
 
-    trunk_hits, blend_hits = model.judge(ids, trunk_says(words, 2)).hits()
+    judgement = model.judge(ids, trunk_says(words, 2))
 
     assert ids == [len(words), OOV]
-    assert trunk_hits.tolist() == [0.0, 0.0]
-    assert blend_hits.tolist() == [1.0, 0.0]
+    assert judgement.hits(0).tolist() == [0.0, 0.0]
+    assert judgement.hits(1).tolist() == judgement.hits(2).tolist() == [1.0, 0.0]
 
 
 def test_a_forgotten_word_is_suggested_no_more_and_is_in_no_state(words: Vocabulary) -> None:
@@ -107,12 +107,12 @@ def test_the_state_gives_the_same_suggestions(words: Vocabulary) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"version": 2}, "version 1"),
+        ({"version": 1}, "version 2"),
         ({"vocabulary": "0" * 64}, "another vocabulary"),
         ({"words": 3}, "no map"),
         ({"history": None}, "no map"),
         ({"weights": None}, "another shape"),
-        ({"gate": None}, "neither open nor shut"),
+        ({"gate": None}, "does not say what is proved"),
         ({"head": 3}, "no map"),
     ],
 )

@@ -8,6 +8,7 @@ from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.neural_scorer import NeuralScorer
 from keyflock_models.personal.blend import HEAD
+from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.serving.profile import ServingProfile
@@ -87,15 +88,15 @@ def row_of(scorer: NeuralScorer, model: PersonalModel, context: str) -> tuple[F3
 def reference(model: PersonalModel, weights: F32, question: Question) -> list[tuple[str, float]]:
     scorer = NeuralScorer(CONFIG, weights, model.vocabulary)
     row, head = row_of(scorer, model, question.context)
-    found = model.suggest(
+    return model.suggest(
         model.read(question.context),
         row,
-        count=question.count + 1,
+        count=question.count,
         head=head,
         prefix=question.prefix,
         is_personal=question.is_personal,
+        may_show=lambda word: word != WORDS[0],
     )
-    return [pair for pair in found if pair[0] != WORDS[0]][: question.count]
 
 
 def alike(found: tuple[tuple[str, float], ...], expected: list[tuple[str, float]]) -> None:
@@ -109,6 +110,7 @@ def test_a_batch_gives_what_each_user_would_get_alone(
     models = [user(words, weights, seed, has_head=seed % 2 == 0) for seed in range(6)]
     asked: list[tuple[PersonalModel, Question]] = []
     for seed, model in enumerate(models):
+        model.gate.is_proved = (True, seed % 3 > 0)
         profile = ServingProfile.of(model, index)
         for at, message in enumerate(["", *sentences(seed, 4)]):
             asked.append((model, Question(message, count=1 + at, profile=profile)))
@@ -119,6 +121,45 @@ def test_a_batch_gives_what_each_user_would_get_alone(
     assert sum(answer.is_personal for answer in found) == len(asked)
     for (model, question), answer in zip(asked, found, strict=True):
         alike(answer.words, reference(model, weights, question))
+
+
+def test_where_the_history_does_not_know_the_context_the_network_answers(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    models = [user(words, weights, seed, has_head=seed == 2) for seed in (1, 2)]
+    unknown = next(word for word in WORDS[1:] if all(word not in " ".join(sentences(s, 60)) for s in (1, 2)))
+    questions = [
+        Question(f"{unknown} {unknown}", count=count, profile=ServingProfile.of(model, index))
+        for model in models
+        for count in (1, 3, 7)
+    ]
+
+    found = answers(questions, trunk, index)
+
+    # A head is part of the network, and speaks.
+    assert [answer.is_personal for answer in found] == 3 * [False] + 3 * [True]
+    for number, (question, answer) in enumerate(zip(questions, found, strict=True)):
+        alike(answer.words, reference(models[number // 3], weights, question))
+    alone = answers([Question(f"{unknown} {unknown}", count=7)], trunk, index)[0]
+    alike(found[2].words, list(alone.words))
+
+
+def test_the_networks_best_stays_on_the_strip(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    model = user(words, weights, 1, has_head=False)
+    message = sentences(1, 60)[7].split()[0]
+    shown = {}
+    for places in (0, 1, 2):
+        model.gate.is_proved = (places > 0, places > 1)
+        profile = ServingProfile.of(model, index)
+        shown[places] = [
+            word for word, _ in answers([Question(message, profile=profile)], trunk, index)[0].words
+        ]
+
+    kept = {places: len(set(shown[0][: 3 - places]) & set(shown[places])) for places in (1, 2)}
+    assert kept == {1: 2, 2: 1}
+    assert shown[1] != shown[0]
 
 
 def test_a_prefix_leaves_the_words_that_begin_so_and_shares_among_them(
@@ -154,7 +195,7 @@ def test_a_shut_gate_gives_the_networks_words(
     words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
 ) -> None:
     model = user(words, weights, 2, has_head=False)
-    model.gate.is_open = False
+    model.gate = Gate()
     profile = ServingProfile.of(model, index)
 
     with_it, without = answers([Question("baa", profile=profile), Question("baa")], trunk, index)
@@ -168,7 +209,7 @@ def test_a_head_of_another_trunk_never_speaks(
 ) -> None:
     model = user(words, weights, 2, has_head=True)
     profile = ServingProfile.of(model, index)
-    mixture = profile.mixture(0, feature_space(weights), is_personal=False)
+    mixture = profile.mixture(0, feature_space(weights), is_personal=False, has_letters=False)
 
     assert profile.head_for(mixture, feature_space(weights)) is not None
     assert profile.head_for(mixture, "f" * 32) is None
