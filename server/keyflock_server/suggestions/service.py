@@ -7,6 +7,7 @@ from typing import Final
 
 from keyflock_models.serving.suggesting import Answer, Question, answers
 from keyflock_models.serving.trunk_batch import BATCHES
+from keyflock_models.tokenizer import folded
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Blend, Suggestion, SuggestionRequest, Suggestions
@@ -77,7 +78,8 @@ class SuggestionDesk:
             profile = await self._profiles.of(identity, released)
         question = Question(
             request.context,
-            prefix=request.prefix,
+            # Words are held in small letters, and a sentence begins with a capital one.
+            prefix=folded(request.prefix),
             count=request.k,
             profile=profile,
             is_personal=request.blend is Blend.PERSONAL,

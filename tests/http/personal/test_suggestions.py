@@ -6,6 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
+import pytest
 from tests.http.personal.conftest import ANN, CONFIG, House, code, head_bytes, vocabulary, weights
 
 from keyflock_compression import decode_state, decode_weights, encode_weights
@@ -94,6 +97,14 @@ async def test_a_new_head_is_heard_at_once_and_a_deleted_one_no_more(house: Hous
 
     assert before[0] == "xylophone"
     assert after[0] == "yurt"
+@pytest.mark.parametrize("prefix", ["Xy", "XY", "x"])
+async def test_a_word_begun_with_a_capital_is_completed_too(house: House, prefix: str) -> None:
+    ann = await house.phone(ANN)
+    await ann.send(calls.PUT_HEAD, HEAD)
+
+    assert await ann.words("zoo tea", prefix=prefix) == ["xylophone"]
+
+
     assert (await ann.suggest("zoo tea")).blend is Blend.GLOBAL
 
 
@@ -158,3 +169,9 @@ async def test_no_word_that_was_typed_is_in_the_log(
     written = caplog.text + "".join(capfd.readouterr())
     for word in ("secretcontext", "xylophone", ANN):
         assert word not in written
+        for fields in (
+            {"blend": "secretcontext"},
+            {"context": "secretcontext\0"},
+            {"prefix": "secret context"},
+        ):
+            await ann.send(calls.SUGGEST, msgspec.msgpack.encode({"context": "zoo", **fields}))
