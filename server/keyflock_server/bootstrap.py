@@ -180,7 +180,7 @@ def _assemble(
         )
     )
     languages = Languages(coordinator)
-    erasing = Erasing(store, owner_key)
+    erasing = Erasing(store, owner_key, clock)
     lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None

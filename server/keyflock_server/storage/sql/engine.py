@@ -19,6 +19,8 @@ from keyflock_server.storage.sql.urls import database_url, shown
 _IS_READ: Final = "keyflock_is_read"
 _IS_BARE: Final = "keyflock_is_bare"
 
+#: How long a SQLite connection waits for another one's lock.
+BUSY_TIMEOUT_MS: Final = 10_000
 #: Connections of one process that are kept, and how many more a rush may open. A transaction takes
 #: milliseconds; the pool is for phones that commit at once, and PostgreSQL's default is 100 in all.
 POOL_SIZE: Final = 10
@@ -120,7 +122,7 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - 
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
-        "busy_timeout=10000",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
