@@ -82,9 +82,10 @@ class SqlHeads:
             await connection.execute(text(f"VACUUM {heads.name}"))
         return not is_seen
 
-    async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
-        """Some heads that are not under this key."""
-        query = select(heads).where(heads.c.key_id != key_id).order_by(heads.c.owner).limit(limit)
+    async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[HeadRecord]:
+        """The next heads that are not under this key, by owner."""
+        others = (heads.c.key_id != key_id) & (heads.c.owner > after)
+        query = select(heads).where(others).order_by(heads.c.owner).limit(limit)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query)).all()
         return [HeadRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
