@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,9 @@ from keyflock_server.telemetry.observation import Observation
 
 _log: Final = logger("keyflock.server")
 
+#: How long a process goes by what it has read of users: alone, and where others may change it.
+_TRUST_OF_ONE: Final = timedelta(hours=1)
+_TRUST_OF_MANY: Final = timedelta(minutes=1)
 
 def system_clock() -> datetime:
     """Now, aware UTC."""
@@ -115,7 +118,7 @@ def embedded_exchange(
             unless said so, for nobody would flush it while the caller waits.
     """
     settings = Settings.read({"ack_wait_s": 0.0, **options, "data_dir": data_dir}, environment={})
-    parts = _assemble(settings, clock, attestation or AcceptAll(), None)
+    parts = _assemble(settings, clock, attestation or AcceptAll(), None, is_embedded=True)
     return EmbeddedServer(
         parts.lifecycle,
         sdk=parts.sdk,
@@ -144,6 +147,8 @@ def _assemble(
     may_show: MayShow | None,
     load: Callable[[], float] = calm,
 ) -> _Parts:
+    *,
+    is_embedded: bool = False,
     head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
     may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
@@ -189,10 +194,21 @@ def _assemble(
         lifecycles.append(heads)
     if settings.suggestions:
         if heads is not None:
-            profiles = Profiles(heads, languages, clock, metrics, settings.max_profiles)
+            profiles = Profiles(
+                heads,
+                languages,
+                clock,
+                metrics,
+                capacity=settings.max_profiles,
+                trust=_TRUST_OF_ONE if settings.database is None else _TRUST_OF_MANY,
+            )
             heads.on_change = erasing.on_erased = profiles.drop
         suggestions = SuggestionDesk(
-            Released(coordinator, languages, maps, may_show), profiles, clock, metrics
+            Released(coordinator, languages, maps, may_show),
+            profiles,
+            clock,
+            metrics,
+            waits=is_embedded,
         )
         lifecycles.append(suggestions)
     sdk = SdkEndpoints(

@@ -139,6 +139,11 @@ class Heads:
             return None
         return StoredHead(await asyncio.to_thread(self._opened, record), record.tag)
 
+    async def tag(self, population: PopulationName, owner: Owner) -> bytes | None:
+        """The tag of an owner's head, which is not decrypted; None when there is none."""
+        record = await self._store.heads.get(population, owner)
+        return None if record is None else record.tag
+
     async def delete(self, identity: DeviceIdentity) -> HeadErased:
         """The head is gone from the store and from its files; again is no error."""
         return await self._erasing.erase(identity.population, [await self.owner(identity)])
