@@ -11,6 +11,7 @@ from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.coordinator.surroundings import calm
 from keyflock_server.data_folder import DataFolder
+from keyflock_server.heads.checks import HeadChecks
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import read_head_keys
@@ -49,10 +50,10 @@ from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.observation import Observation
 
 _log: Final = logger("keyflock.server")
-
 #: How long a process goes by what it has read of users: alone, and where others may change it.
 _TRUST_OF_ONE: Final = timedelta(hours=1)
 _TRUST_OF_MANY: Final = timedelta(minutes=1)
+
 
 def system_clock() -> datetime:
     """Now, aware UTC."""
@@ -146,9 +147,9 @@ def _assemble(
     attestation: Attestation,
     may_show: MayShow | None,
     load: Callable[[], float] = calm,
-) -> _Parts:
     *,
     is_embedded: bool = False,
+) -> _Parts:
     head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
     may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
@@ -190,7 +191,8 @@ def _assemble(
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
-        heads = Heads(store, head_keys, owner_key, erasing, languages, clock)
+        checks = HeadChecks(coordinator, languages)
+        heads = Heads(store, head_keys, owner_key, erasing, checks, clock)
         lifecycles.append(heads)
     if settings.suggestions:
         if heads is not None:

@@ -34,7 +34,7 @@ class HeadReader(Protocol):
     """Knows what a head must look like in a population."""
 
     async def check(self, population: PopulationName, data: bytes) -> None:
-        """Raises Refused ``malformed_head`` for anything else."""
+        """Raises Refused ``malformed_head`` or ``stale_head`` for anything else."""
         ...
 
 
@@ -93,7 +93,7 @@ class Heads:
             data: The head.
             condition: Tag of the head it replaces; empty: there must be none; None: whatever is there.
         Raises:
-            Refused: ``malformed_head``; ``precondition_failed`` when another phone was faster.
+            Refused: ``malformed_head``; ``stale_head``; ``precondition_failed`` when something else is there.
         """
         owner = await self.owner(identity)
         await self._reader.check(identity.population, data)
