@@ -63,6 +63,20 @@ async def test_a_pass_does_not_wait_for_a_release_that_is_compiled() -> None:
     await asyncio.wait_for(desk.stop(), 10.0)
 
 
+async def test_a_server_that_starts_waits_for_what_is_released() -> None:
+    releases, clock = Slow(), Clock()
+    desk = desk_over(releases, clock)
+    starting = asyncio.create_task(desk.start())
+    await asyncio.sleep(0)
+
+    is_waiting = not starting.done()
+    releases.done.set()
+    await starting
+
+    assert is_waiting
+    await desk.stop()
+
+
 async def test_a_failed_attempt_is_told_to_the_next_pass_and_made_again() -> None:
     releases, clock = Slow(error=ValueError("no disk")), Clock()
     releases.done.set()
