@@ -39,6 +39,12 @@ _TOKEN: Final = regex.compile(
 )
 
 
+def folded(text: str) -> str:
+    """The text in the letters that words have: lower case, composed, with straight apostrophes."""
+    # Lower-casing can decompose a letter (the Turkish capital İ), so composing comes last.
+    return unicodedata.normalize("NFC", text.translate(_APOSTROPHES).lower())
+
+
 def tokenize(text: str) -> list[str]:
     """The words of a message, in order, with NUMBER and MASKED where something is left out.
 
@@ -48,10 +54,8 @@ def tokenize(text: str) -> list[str]:
     Edge cases:
         no word in the text -> []
     """
-    # Lower-casing can decompose a letter (the Turkish capital İ), so composing comes last.
-    plain = unicodedata.normalize("NFC", text.translate(_APOSTROPHES).lower())
     tokens = []
-    for match in _TOKEN.finditer(plain):
+    for match in _TOKEN.finditer(folded(text)):
         token = match.group()
         if match.lastgroup == "masked":
             tokens.append(MASKED)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +11,7 @@ from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.coordinator.surroundings import calm
 from keyflock_server.data_folder import DataFolder
+from keyflock_server.heads.checks import HeadChecks
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import read_head_keys
@@ -49,6 +50,9 @@ from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.observation import Observation
 
 _log: Final = logger("keyflock.server")
+#: How long a process goes by what it has read of users: alone, and where others may change it.
+_TRUST_OF_ONE: Final = timedelta(hours=1)
+_TRUST_OF_MANY: Final = timedelta(minutes=1)
 
 
 def system_clock() -> datetime:
@@ -115,7 +119,7 @@ def embedded_exchange(
             unless said so, for nobody would flush it while the caller waits.
     """
     settings = Settings.read({"ack_wait_s": 0.0, **options, "data_dir": data_dir}, environment={})
-    parts = _assemble(settings, clock, attestation or AcceptAll(), None)
+    parts = _assemble(settings, clock, attestation or AcceptAll(), None, is_embedded=True)
     return EmbeddedServer(
         parts.lifecycle,
         sdk=parts.sdk,
@@ -143,6 +147,8 @@ def _assemble(
     attestation: Attestation,
     may_show: MayShow | None,
     load: Callable[[], float] = calm,
+    *,
+    is_embedded: bool = False,
 ) -> _Parts:
     head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
     may_show = may_show or may_show_from(settings.blocked_words)
@@ -180,19 +186,31 @@ def _assemble(
         )
     )
     languages = Languages(coordinator)
-    erasing = Erasing(store, owner_key)
+    erasing = Erasing(store, owner_key, clock)
     lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
-        heads = Heads(store, head_keys, owner_key, erasing, languages, clock)
+        checks = HeadChecks(coordinator, languages)
+        heads = Heads(store, head_keys, owner_key, erasing, checks, clock)
         lifecycles.append(heads)
     if settings.suggestions:
         if heads is not None:
-            profiles = Profiles(heads, languages, clock, metrics, settings.max_profiles)
+            profiles = Profiles(
+                heads,
+                languages,
+                clock,
+                metrics,
+                capacity=settings.max_profiles,
+                trust=_TRUST_OF_ONE if settings.database is None else _TRUST_OF_MANY,
+            )
             heads.on_change = erasing.on_erased = profiles.drop
         suggestions = SuggestionDesk(
-            Released(coordinator, languages, maps, may_show), profiles, clock, metrics
+            Released(coordinator, languages, maps, may_show),
+            profiles,
+            clock,
+            metrics,
+            waits=is_embedded,
         )
         lifecycles.append(suggestions)
     sdk = SdkEndpoints(

@@ -73,12 +73,22 @@ async def test_heads_under_other_keys_are_found_and_sealed_anew(store: Store) ->
     await store.heads.put(HEAD, None)
     await store.heads.put(replace(HEAD, owner="b" * 64, key_id="k2"), None)
 
-    old = await store.heads.under_other_keys("k2", 10)
+    old = await store.heads.under_other_keys("k2", 10, "")
     await store.heads.reseal(replace(old[0], key_id="k2", sealed=b"anew"), HEAD.sealed)
 
     assert [record.owner for record in old] == [HEAD.owner]
     assert await store.heads.get(EN, HEAD.owner) == replace(HEAD, key_id="k2", sealed=b"anew")
-    assert await store.heads.under_other_keys("k2", 10) == []
+    assert await store.heads.under_other_keys("k2", 10, "") == []
+
+
+async def test_heads_under_other_keys_come_in_pages_by_owner(store: Store) -> None:
+    for owner in "ecadb":
+        await store.heads.put(replace(HEAD, owner=owner * 64), None)
+
+    first = await store.heads.under_other_keys("k2", 2, "")
+    second = await store.heads.under_other_keys("k2", 9, first[-1].owner)
+
+    assert [record.owner[0] for record in (*first, *second)] == ["a", "b", "c", "d", "e"]
 
 
 async def test_a_head_that_was_put_meanwhile_is_not_overwritten_by_a_rotation(store: Store) -> None:

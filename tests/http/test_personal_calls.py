@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     ("headers", "condition"),
     [
         ({}, None),
-        ({"If_Match": "*"}, None),
         ({"If_Match": '"0a0b"'}, b"\x0a\x0b"),
         ({"If_None_Match": "*"}, b""),
     ],
@@ -35,8 +34,27 @@ async def test_a_writer_says_what_it_replaces(
     assert door.service.calls == [("put_head", (door.phone, b"new head", condition))]
 
 
-async def test_a_tag_that_nobody_gave_is_refused(door: Door) -> None:
-    answer = await door.send(calls.PUT_HEAD, b"new head", If_Match='"not hexadecimal"')
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"If_Match": '"not hexadecimal"'},
+        {"If_Match": ""},
+        {"If_Match": '""'},
+        {"If_Match": "*"},
+        {"If_Match": "0a0b"},
+        {"If_Match": '"0a 0b"'},
+        {"If_Match": '"0A0B"'},
+        {"If_Match": '"0a0"'},
+        {"If_Match": 'W/"0a0b"'},
+        {"If_Match": '"0a0b", "0c0d"'},
+        {"If_Match": "\u00ff\u00fe"},
+        {"If_None_Match": '"0a0b"'},
+        {"If_None_Match": ""},
+        {"If_None_Match": "*", "If_Match": '"0a0b"'},
+    ],
+)
+async def test_a_condition_that_is_not_understood_does_not_hold(door: Door, headers: dict[str, str]) -> None:
+    answer = await door.send(calls.PUT_HEAD, b"new head", **headers)
 
     assert (answer.status, answer.code()) == (412, ProblemCode.PRECONDITION_FAILED)
     assert door.service.calls == []
@@ -88,9 +106,21 @@ async def test_forget_me_erases_the_heads_first_and_tells_of_them(door: Door) ->
         {},
         {"context": 7},
         {"context": "x" * 2_001},
+        {"context": "x" * 60_000},
+        {"context": "how\0are"},
+        {"context": "how\x1b[2Jare"},
+        {"context": "how\x85are"},
+        {"context": b"how are"},
         {"context": "", "k": 0},
         {"context": "", "k": 11},
+        {"context": "", "k": 2**64 - 1},
+        {"context": "", "k": 1.5},
+        {"context": "", "k": None},
         {"context": "", "prefix": "x" * 49},
+        {"context": "", "prefix": "x" * 10_000},
+        {"context": "", "prefix": "te am"},
+        {"context": "", "prefix": "te\n"},
+        {"context": "", "prefix": "te\0"},
         {"context": "", "blend": "everything"},
     ],
 )
@@ -99,6 +129,45 @@ async def test_a_question_out_of_bounds_is_refused(door: Door, fields: dict[str,
 
     assert (answer.status, answer.code()) == (422, ProblemCode.MALFORMED_BODY)
     assert door.service.calls == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xa3\xed\xa0\x80",  # a lone surrogate
+        b"\xa2\xff\xfe",
+        b"\xd9\xff",  # shorter than it says
+    ],
+)
+async def test_a_context_that_is_no_text_is_refused(door: Door, text: bytes) -> None:
+    answer = await door.send(calls.SUGGEST, b"\x81\xa7context" + text)
+
+    assert (answer.status, answer.code()) == (422, ProblemCode.MALFORMED_BODY)
+    assert door.service.calls == []
+
+
+async def test_a_context_of_a_megabyte_is_not_even_read(door: Door) -> None:
+    answer = await door.send(calls.SUGGEST, msgspec.msgpack.encode({"context": "x" * 1_000_000}))
+
+    assert (answer.status, answer.code()) == (413, ProblemCode.BODY_TOO_LARGE)
+    assert door.service.calls == []
+
+
+@pytest.mark.parametrize(
+    "context", ["", "one\ntwo\tthree\r\n", "\u202eright to left\u2066", "\U0001f600" * 2_000]
+)
+async def test_what_people_type_is_taken(door: Door, context: str) -> None:
+    answer = await door.send(calls.SUGGEST, msgspec.msgpack.encode({"context": context}))
+
+    assert answer.status == 200
+
+
+async def test_a_refusal_does_not_repeat_what_was_sent(door: Door) -> None:
+    answer = await door.send(calls.SUGGEST, msgspec.msgpack.encode({"context": "", "blend": "my secret"}))
+
+    assert answer.status == 422
+    assert b"secret" not in answer.body
+    assert b"$.blend" in answer.body
 
 
 async def test_a_question_is_asked_as_it_came(door: Door) -> None:

@@ -10,7 +10,7 @@ on a frozen trunk in federated learning.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self, TypeGuard
 
 import numpy as np
@@ -86,6 +86,11 @@ class PersonalHead:
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)
         return np.asarray(logits, np.float32)
+
+    def without(self, word: int) -> Self:
+        """The same head with no bias of its own for this public id."""
+        is_kept = self.bias_ids != word
+        return replace(self, bias_ids=self.bias_ids[is_kept], bias=self.bias[is_kept])
 
     def to_state(self) -> dict[str, object]:
         """As plain data, float16."""

@@ -35,6 +35,7 @@ from keyflock_models.personal.strip import MOST_PLACES, SLOTS, on_strip, ranks_o
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.scoring import rank_targets
 from keyflock_models.special_tokens import BOS, EOS, OOV, SPECIAL_TOKENS
+from keyflock_models.tokenizer import folded
 from keyflock_models.vocabulary import Vocabulary
 
 #: Of the plain data that `to_state` gives.
@@ -204,11 +205,17 @@ class PersonalModel:
         self.history.observe(self.read(message))
 
     def forget_word(self, word: str) -> None:
-        """Remove a word: from the user's own words and from every count."""
-        public = self.vocabulary.encode([word])[0]
-        word_id = self.words.remove(word) if public == OOV else public
+        """Remove a word: from the user's own words, from every count, and from the head's biases.
+
+        Args:
+            word: However it is written: folded as typed text is.
+        """
+        known_as = folded(word)
+        public = self.vocabulary.encode([known_as])[0]
+        word_id = self.words.remove(known_as) if public == OOV else public
         if word_id is not None:
             self.history.forget(word_id)
+            self.head = None if self.head is None else self.head.without(word_id)
 
     def suggest(
         self,
@@ -293,9 +300,11 @@ class PersonalModel:
         Raises:
             PersonalStateError: it cannot have come from there, or belongs to another vocabulary or version.
         """
-        if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+        version = state.get("version") if isinstance(state, dict) else None
+        if not isinstance(state, dict) or type(version) is not int or version != STATE_VERSION:
             raise PersonalStateError(f"this is no personal model of version {STATE_VERSION}")
-        if state.get("vocabulary") != vocabulary.digest:
+        digest = state.get("vocabulary")
+        if not isinstance(digest, str) or digest != vocabulary.digest:
             raise PersonalStateError("the personal model counts the words of another vocabulary")
         words = PersonalWords.from_state(state.get("words"), len(vocabulary))
         history = UserHistory.from_state(state.get("history"), words.end_id)

@@ -1,7 +1,8 @@
 """What is believed of a user before a word was typed: where `personalize` rounds have not said otherwise.
 
 Measured on text messages and chat (docs/personalisation.md): the population's mean weights after all users'
-earlier messages, for a trunk that was federated on other users of the same text.
+earlier messages, for a trunk that was federated on other users of the same text. Rounds over such users
+find nearly the same, and users who begin with what rounds found are suggested no better words.
 """
 
 from typing import Final

@@ -12,7 +12,7 @@ from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_standing import HeadStanding
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_models.personal.words import PersonalWords
+from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.serving.history_index import HistoryIndex
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
 
@@ -73,17 +73,22 @@ class ServingProfile:
     def following(self, space: str, maps: Mapping[str, HeadMap]) -> Self:
         """The profile where the network is of this feature space: with its head mapped, if a map is there.
 
-        As `PersonalModel.follow`: a mapped head is older, and its weight less.
+        As `PersonalModel.follow`: a mapped head is older, and its weight less; one that cannot be mapped is
+        set aside.
         """
         if self.head is None or self.head.space == space or self.head.space not in maps:
             return self
         head_map = maps[self.head.space]
+        try:
+            head = map_head(self.head, head_map)
+        except PersonalStateError:
+            return replace(self, head=None)
         standing = replace(self._standing)
         standing.trunk_changed(head_map.steps)
         weights = standing.discounted(self._learned)
         return replace(
             self,
-            head=map_head(self.head, head_map),
+            head=head,
             weights=weights,
             between_words=between_words(weights),
             _standing=standing,

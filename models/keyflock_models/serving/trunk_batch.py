@@ -5,6 +5,7 @@ to the next one. Finding the best of 10,000 words is half as dear as computing t
 the best of each block of words: the k most probable are within the k best blocks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -61,8 +62,12 @@ class TrunkBatch:
         object.__setattr__(self, "space", feature_space(self.weights))
         object.__setattr__(self, "_shown", jnp.asarray(self.is_shown))
 
-    def compile(self) -> None:
-        """Compile every shape, with and without heads."""
+    def compile(self, is_given_up: Callable[[], bool] = lambda: False) -> None:
+        """Compile every shape, with and without heads.
+
+        Args:
+            is_given_up: Asked between shapes; once true, the rest is left and compiled when it is needed.
+        """
         no_head = PersonalHead(
             "0" * 32,
             np.zeros((self.config.embedding_size, 1), np.float32),
@@ -73,6 +78,8 @@ class TrunkBatch:
         for batch in BATCHES:
             for length in LENGTHS:
                 for head in (None, no_head):
+                    if is_given_up():
+                        return
                     self.ask([[BOS] * length] * batch, [head] * batch)
 
     def ask(self, contexts: list[list[int]], heads: list[PersonalHead | None]) -> TrunkBlock:

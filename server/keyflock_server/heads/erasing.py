@@ -5,12 +5,17 @@ So forget-me is kept also by a server that was started without keys and stores n
 
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
 
 from keyflock_server.heads.owners import Owner, owner_of, phone_owner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import HeadErased
 from keyflock_server.protocol.problems import Refused
-from keyflock_server.storage.door import Store
+from keyflock_server.storage.door import Clock, Store
+
+#: Between two attempts while a reader is in the way: each keeps writers waiting for a moment.
+_TRY_AGAIN_AFTER: Final = timedelta(seconds=5)
 
 
 class Erasing:
@@ -19,12 +24,15 @@ class Erasing:
     Args:
         store: Where the rows are.
         owner_key: Of the owners' digests, at most 64 bytes.
+        clock: Gives now, aware UTC.
     """
 
-    def __init__(self, store: Store, owner_key: bytes) -> None:
+    def __init__(self, store: Store, owner_key: bytes, clock: Clock) -> None:
         self._store = store
         self._owner_key = owner_key
+        self._clock = clock
         self._must_scrub = False
+        self._tried_at: datetime | None = None
         #: Told of each owner whose head is gone.
         self.on_erased: Callable[[Owner], None] = lambda _owner: None
 
@@ -36,7 +44,9 @@ class Erasing:
 
     async def tick(self) -> None:
         """Finish what was left over."""
-        if self._must_scrub:
+        now = self._clock()
+        if self._must_scrub and (self._tried_at is None or now - self._tried_at >= _TRY_AGAIN_AFTER):
+            self._tried_at = now
             self._must_scrub = not await self._store.heads.scrub()
 
     async def owners(self, device: DeviceId) -> list[Owner]:

@@ -7,6 +7,7 @@ nothing of it.
 
 import asyncio
 import hmac
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -33,7 +34,7 @@ class HeadReader(Protocol):
     """Knows what a head must look like in a population."""
 
     async def check(self, population: PopulationName, data: bytes) -> None:
-        """Raises Refused ``malformed_head`` for anything else."""
+        """Raises Refused ``malformed_head`` or ``stale_head`` for anything else."""
         ...
 
 
@@ -75,6 +76,9 @@ class Heads:
         self._clock = clock
         #: Told of each owner whose head is another now.
         self.on_change: Callable[[Owner], None] = lambda _owner: None
+        #: How far the pass over heads under retired keys has come, and what it could not read, by key.
+        self._rotated_to = ""
+        self._unreadable: Counter[str] = Counter()
         self._is_rotated = False
 
     async def owner(self, identity: DeviceIdentity) -> Owner:
@@ -89,7 +93,7 @@ class Heads:
             data: The head.
             condition: Tag of the head it replaces; empty: there must be none; None: whatever is there.
         Raises:
-            Refused: ``malformed_head``; ``precondition_failed`` when another phone was faster.
+            Refused: ``malformed_head``; ``stale_head``; ``precondition_failed`` when something else is there.
         """
         owner = await self.owner(identity)
         await self._reader.check(identity.population, data)
@@ -135,6 +139,11 @@ class Heads:
             return None
         return StoredHead(await asyncio.to_thread(self._opened, record), record.tag)
 
+    async def tag(self, population: PopulationName, owner: Owner) -> bytes | None:
+        """The tag of an owner's head, which is not decrypted; None when there is none."""
+        record = await self._store.heads.get(population, owner)
+        return None if record is None else record.tag
+
     async def delete(self, identity: DeviceIdentity) -> HeadErased:
         """The head is gone from the store and from its files; again is no error."""
         return await self._erasing.erase(identity.population, [await self.owner(identity)])
@@ -149,31 +158,43 @@ class Heads:
         """Encrypt some heads anew that lie under retired keys."""
         if self._is_rotated:
             return
-        current = self._keys.current
-        old = await self._store.heads.under_other_keys(current.id, _ROTATED_AT_ONCE)
+        old = await self._store.heads.under_other_keys(
+            self._keys.current.id, _ROTATED_AT_ONCE, self._rotated_to
+        )
         moved = 0
         for record in old:
-            try:
-                data = await asyncio.to_thread(self._opened, record)
-            except Refused:
-                continue
-            sealed = seal(current, _place(record.population, Owner(record.owner)), data)
-            await self._store.heads.reseal(replace(record, key_id=current.id, sealed=sealed), record.sealed)
-            moved += 1
+            moved += await self._reseal(record)
+            self._rotated_to = record.owner
         if moved:
-            _log.info("heads encrypted anew", heads=moved, key=current.id)
-        if moved == 0:
+            _log.info("heads encrypted anew", heads=moved, key=self._keys.current.id)
+        if len(old) < _ROTATED_AT_ONCE:
             self._is_rotated = True
-            if old:
-                _log.error(
-                    "heads under keys that are not in the ring",
-                    heads_at_least=len(old),
-                    keys=sorted({record.key_id for record in old}),
-                )
-            elif self._keys.retired:
-                _log.info("no head is under a retired key; their lines may go", key=current.id)
-            if self._keys.retired:
-                self._erasing.scrub_soon()
+            self._tell_of_rotation()
+
+    async def _reseal(self, record: HeadRecord) -> bool:
+        """The head lies under the current key now; False, and counted, if it cannot be read."""
+        current = self._keys.current
+        try:
+            data = await asyncio.to_thread(self._opened, record)
+        except Refused:
+            self._unreadable[record.key_id] += 1
+            return False
+        sealed = seal(current, _place(record.population, Owner(record.owner)), data)
+        await self._store.heads.reseal(replace(record, key_id=current.id, sealed=sealed), record.sealed)
+        return True
+
+    def _tell_of_rotation(self) -> None:
+        if self._unreadable:
+            _log.error(
+                "heads that no key in the ring reads",
+                heads=self._unreadable.total(),
+                keys=sorted(self._unreadable),
+            )
+        if self._keys.retired:
+            retired = {key.id for key in self._keys.retired}
+            if not retired & set(self._unreadable):
+                _log.info("no head is under a retired key; their lines may go", key=self._keys.current.id)
+            self._erasing.scrub_soon()
 
     async def _device(self, device: DeviceId) -> DeviceRecord:
         known = await self._store.devices.get(device)

@@ -62,8 +62,3 @@ class Languages:
                 vocabulary = await asyncio.to_thread(Vocabulary.from_bytes, words)
                 self._known[population] = Language(vocabulary, config)
         return self._known[population]
-
-    async def check(self, population: PopulationName, data: bytes) -> None:
-        """Raises Refused ``malformed_head`` for what is no head of this population."""
-        language = await self.of(population)
-        await asyncio.to_thread(language.read, data)

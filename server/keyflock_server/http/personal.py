@@ -1,6 +1,8 @@
 """The calls about one person's model: store a head, get it back, delete it; ask for suggestions."""
 
+import re
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
@@ -16,6 +18,9 @@ from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Forgotten, SuggestionRequest
 from keyflock_server.protocol.problems import ProblemCode, Refused
+
+#: A strong tag as this server writes them.
+_ONE_TAG: Final = re.compile(r'"((?:[0-9a-f]{2})+)"')
 
 
 class PersonalCalls:
@@ -106,15 +111,26 @@ class PersonalCalls:
 
 
 def _condition(admission: Admission) -> bytes | None:
-    """What the head to be replaced must be: the tag of If-Match, or nothing at all."""
+    """What the head to be replaced must be: that of the tag, or none at all (empty), or whatever is there.
+
+    A condition that is not understood is one that does not hold: to leave it out would overwrite a head that
+    the phone wanted to keep.
+    """
     if_match = admission.headers.get("if-match")
-    if admission.headers.get("if-none-match", "").strip() == "*":
+    if_none_match = admission.headers.get("if-none-match")
+    if if_match is not None and if_none_match is not None:
+        raise _unmet("If-Match and If-None-Match exclude each other here")
+    if if_none_match is not None:
+        if if_none_match.strip() != "*":
+            raise _unmet("If-None-Match takes * alone when a head is put")
         return b""
-    if if_match is None or if_match.strip() == "*":
+    if if_match is None:
         return None
-    try:
-        return bytes.fromhex(if_match.strip().strip('"'))
-    except ValueError:
-        raise Refused(
-            ProblemCode.PRECONDITION_FAILED, "If-Match holds no tag that this server has given."
-        ) from None
+    tag = _ONE_TAG.fullmatch(if_match.strip())
+    if tag is None:
+        raise _unmet("If-Match takes one tag, in quotes, as ETag gave it")
+    return bytes.fromhex(tag[1])
+
+
+def _unmet(why: str) -> Refused:
+    return Refused(ProblemCode.PRECONDITION_FAILED, f"{why}.")

@@ -411,13 +411,19 @@ class Blend(StrEnum):
     BLENDED = "blended"
 
 
+#: No control character but tab and the ends of lines: a keyboard types none.
+_TYPED: Final = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*\Z"
+#: Nor any space: a word's first letters have none.
+_LETTERS: Final = r"^[^\s\x00-\x1f\x7f-\x9f]*\Z"
+
+
 class SuggestionRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/suggestions``: what was typed, and what is wanted. Never stored, never logged."""
 
     #: The message so far, without the word that is being typed.
-    context: Annotated[str, Meta(max_length=2_000)]
+    context: Annotated[str, Meta(max_length=2_000, pattern=_TYPED)]
     #: The letters of that word so far.
-    prefix: Annotated[str, Meta(max_length=48)] = ""
+    prefix: Annotated[str, Meta(max_length=48, pattern=_LETTERS)] = ""
     k: Annotated[int, Meta(ge=1, le=10)] = 3
     blend: Blend = Blend.BLENDED
 

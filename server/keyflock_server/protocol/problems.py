@@ -49,6 +49,7 @@ class ProblemCode(StrEnum):
     MALFORMED_BODY = "malformed_body"
     MALFORMED_DELTA = "malformed_delta"
     MALFORMED_HEAD = "malformed_head"
+    STALE_HEAD = "stale_head"
     WRONG_LAYOUT = "wrong_layout"
     NON_FINITE_DELTA = "non_finite_delta"
     DELTA_TOO_LARGE = "delta_too_large"
@@ -107,6 +108,7 @@ PROBLEMS: Final = MappingProxyType(
         ProblemCode.MALFORMED_BODY: Kind(422, Fault.CLIENT, "The body is not what this call takes."),
         ProblemCode.MALFORMED_DELTA: Kind(422, Fault.CLIENT, "The delta cannot be decoded."),
         ProblemCode.MALFORMED_HEAD: Kind(422, Fault.CLIENT, "The head is not a personal model of this kind."),
+        ProblemCode.STALE_HEAD: Kind(422, Fault.CLIENT, "The head was fitted on none of the recent models."),
         ProblemCode.WRONG_LAYOUT: Kind(422, Fault.CLIENT, "The delta is laid out for another model."),
         ProblemCode.NON_FINITE_DELTA: Kind(422, Fault.CLIENT, "The delta holds a value that is not finite."),
         ProblemCode.DELTA_TOO_LARGE: Kind(422, Fault.CLIENT, "The delta's norm is beyond the round's bound."),

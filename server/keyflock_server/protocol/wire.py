@@ -9,13 +9,17 @@ Source: msgpack specification.
 """
 
 import math
-from typing import TypeVar
+import re
+from typing import Final, TypeVar
 
 import msgspec
 
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
 T = TypeVar("T")
+
+#: The one message of the decoder that quotes.
+_QUOTED: Final = re.compile(r"Invalid enum value .*(?= - at `)", re.DOTALL)
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -39,7 +43,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         message = msgspec.msgpack.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"{error}.") from None
+        raise Refused(ProblemCode.MALFORMED_BODY, f"{_without_value(error)}.") from None
     except UnicodeDecodeError:
         raise Refused(ProblemCode.MALFORMED_BODY, "A string in the body is not UTF-8.") from None
     except msgspec.DecodeError as error:
@@ -60,6 +64,11 @@ def structure(value: object, kind: type[T]) -> T:
         raise Refused(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
     _refuse_non_finite(message, "$")
     return message
+
+
+def _without_value(error: msgspec.ValidationError) -> str:
+    """What was wrong and where, without what stood there: it may be what somebody typed."""
+    return _QUOTED.sub("Not one of the values that are taken", str(error))
 
 
 def _refuse_non_finite(value: object, path: str) -> None:

@@ -429,8 +429,8 @@ class HeadTable(Protocol):
         """
         ...
 
-    async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
-        """Some heads that are not under this key."""
+    async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[HeadRecord]:
+        """The next heads that are not under this key, by owner, whose owners come after ``after``."""
         ...
 
     async def reseal(self, record: HeadRecord, before: bytes) -> None:

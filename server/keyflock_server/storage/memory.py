@@ -548,9 +548,10 @@ class _Heads:
         """Nothing is anywhere else."""
         return True
 
-    async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
-        """Some heads that are not under this key."""
-        return [record for record in self._rows.heads.values() if record.key_id != key_id][:limit]
+    async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[HeadRecord]:
+        """The next heads that are not under this key, by owner."""
+        every = sorted(self._rows.heads.values(), key=lambda record: record.owner)
+        return [one for one in every if one.key_id != key_id and one.owner > after][:limit]
 
     async def reseal(self, record: HeadRecord, before: bytes) -> None:
         """The same head under another key, if its sealed bytes are still those."""

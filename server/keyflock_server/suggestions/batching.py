@@ -60,10 +60,11 @@ class Batching(Generic[Q, A]):
             self._worker = asyncio.create_task(self._run(), name="suggestions")
         return await answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the thread after the pass at hand; whoever still waits is told to come back."""
+        # Said in the event loop: between the worker's look at it and its next pass, nothing can be.
         self._is_closed = True
-        self._thread.shutdown(wait=True)
+        await asyncio.to_thread(self._thread.shutdown)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -79,12 +80,13 @@ class Batching(Generic[Q, A]):
                 if self._is_closed:
                     raise _closed()  # noqa: TRY301 - told to each caller, as any other failure
                 found = await loop.run_in_executor(self._thread, self._work, questions)
+                answered = list(zip(batch, found, strict=True))
             except Exception as error:  # noqa: BLE001 - each question's caller is told
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)
                 continue
-            for (_, answer), one in zip(batch, found, strict=True):
+            for (_, answer), one in answered:
                 if not answer.done():
                     answer.set_result(one)
 

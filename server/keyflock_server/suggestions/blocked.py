@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from keyflock_models.serving.vocabulary_index import MayShow
+from keyflock_models.tokenizer import folded
 from keyflock_server.settings import SettingsError
 
 
@@ -18,5 +19,6 @@ def may_show_from(path: Path | None) -> MayShow:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--blocked-words: {path} cannot be read: {error}.") from None
-    blocked = frozenset(line.strip().casefold() for line in lines if line.strip())
+    # Written in another hand (a curly apostrophe, a letter and its accent apart) it is the same word.
+    blocked = frozenset(folded(line.strip()).casefold() for line in lines if line.strip())
     return lambda word: word.casefold() not in blocked

@@ -20,15 +20,26 @@ from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
 _log: Final = logger("keyflock.suggestions")
-#: How long it is remembered whose phone a phone is, unless this server hears that it has changed.
-_OWNER_TTL: Final = timedelta(hours=1)
 _OWNERS: Final = 65_536
+#: Nobody's words stay in memory who has typed none for so long.
+_UNUSED: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _KnownOwner:
     owner: Owner | None
     until: datetime
+
+
+@dataclass(slots=True)
+class _Held:
+    """A profile, or that there is none, made of the head with this tag."""
+
+    profile: ServingProfile | None
+    tag: bytes | None
+    #: When the store was asked last, and when somebody asked for it last.
+    seen_at: datetime
+    used_at: datetime
 
 
 class Profiles:
@@ -40,18 +51,28 @@ class Profiles:
         clock: Gives now, aware UTC.
         metrics: Where hits and loads are counted.
         capacity: Profiles held, at most; about 50 kB each.
+        trust: How long the store need not be asked whether the phone, its user and the user's head are the
+            same still. This process hears of its own changes at once; other processes' wait for it.
     """
 
     def __init__(
-        self, heads: Heads, languages: Languages, clock: Clock, metrics: Metrics, capacity: int
+        self,
+        heads: Heads,
+        languages: Languages,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        capacity: int,
+        trust: timedelta,
     ) -> None:
+        self._trust = trust
         self._heads = heads
         self._languages = languages
         self._clock = clock
         self._metrics = metrics
         self._capacity = capacity
         self._owners: OrderedDict[DeviceId, _KnownOwner] = OrderedDict()
-        self._profiles: OrderedDict[Owner, ServingProfile | None] = OrderedDict()
+        self._profiles: OrderedDict[Owner, _Held] = OrderedDict()
         #: Loads under way: who asks twice waits for the first.
         self._loading: dict[Owner, asyncio.Task[None]] = {}
 
@@ -64,21 +85,45 @@ class Profiles:
         owner = await self._owner(identity)
         if owner is None:
             return None
-        if owner in self._profiles:
-            self._profiles.move_to_end(owner)
-            self._metrics.profiles.labels("hit").inc()
-        else:
+        now = self._clock()
+        held = self._profiles.get(owner)
+        if held is not None and now - held.seen_at >= self._trust:
+            held = await self._seen_again(identity.population, owner, held, now)
+        if held is None:
             if owner not in self._loading:
                 self._metrics.profiles.labels("load").inc()
                 self._loading[owner] = asyncio.create_task(
                     self._load(identity.population, owner, released.index)
                 )
             await asyncio.shield(self._loading[owner])
-        profile = self._profiles.get(owner)
-        if profile is not None:
-            profile = profile.following(released.trunk.space, released.maps)
-            self._profiles[owner] = profile
-        return profile
+            held = self._profiles.get(owner)
+            if held is None:  # another head came while this one was read
+                return None
+        else:
+            self._metrics.profiles.labels("hit").inc()
+        if owner in self._profiles:
+            self._profiles.move_to_end(owner)
+        held.used_at = now
+        if held.profile is not None:
+            held.profile = held.profile.following(released.trunk.space, released.maps)
+        return held.profile
+
+    async def _seen_again(
+        self, population: PopulationName, owner: Owner, held: _Held, now: datetime
+    ) -> _Held | None:
+        """The same profile, if it is of the head that is stored now; else it is dropped."""
+        if await self._heads.tag(population, owner) == held.tag:
+            held.seen_at = now
+            return held
+        if self._profiles.get(owner) is held:
+            self.drop(owner)
+        return None
+
+    def drop_unused(self) -> None:
+        """Forget profiles that nobody has asked for in the last hour."""
+        before = self._clock() - _UNUSED
+        while self._profiles and next(iter(self._profiles.values())).used_at < before:
+            self._profiles.popitem(last=False)
 
     def drop(self, owner: Owner) -> None:
         """The owner's head is another one now, or none."""
@@ -100,7 +145,7 @@ class Profiles:
                 if refused.code is not ProblemCode.FORBIDDEN:
                     raise
                 owner = None  # such a user has no head, and still types
-            known = self._owners[identity.device] = _KnownOwner(owner, now + _OWNER_TTL)
+            known = self._owners[identity.device] = _KnownOwner(owner, now + self._trust)
             while len(self._owners) > _OWNERS:
                 self._owners.popitem(last=False)
         return known.owner
@@ -108,9 +153,10 @@ class Profiles:
     async def _load(self, population: PopulationName, owner: Owner, index: VocabularyIndex) -> None:
         mine = asyncio.current_task()
         try:
-            profile = await self._read(population, owner, index)
+            asked_at = self._clock()
+            profile, tag = await self._read(population, owner, index)
             if self._loading.get(owner) is mine:
-                self._profiles[owner] = profile
+                self._profiles[owner] = _Held(profile, tag, asked_at, asked_at)
                 while len(self._profiles) > self._capacity:
                     self._profiles.popitem(last=False)
         finally:
@@ -119,15 +165,16 @@ class Profiles:
 
     async def _read(
         self, population: PopulationName, owner: Owner, index: VocabularyIndex
-    ) -> ServingProfile | None:
+    ) -> tuple[ServingProfile | None, bytes | None]:
         language = await self._languages.of(population)
         try:
             stored = await self._heads.read(population, owner)
             if stored is None:
-                return None
+                return None, None
             data = stored.data
-            return await asyncio.to_thread(lambda: ServingProfile.of(language.read(data), index))
+            profile = await asyncio.to_thread(lambda: ServingProfile.of(language.read(data), index))
         except Refused as refused:
             # A keyboard whose head cannot be read still needs words.
             _log.warning("a head cannot be used for suggestions", population=population, code=refused.code)
-            return None
+            return None, await self._heads.tag(population, owner)
+        return profile, stored.tag

@@ -3,23 +3,40 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from keyflock_models.serving.suggesting import Answer, Question, answers
 from keyflock_models.serving.trunk_batch import BATCHES
+from keyflock_models.tokenizer import folded
 from keyflock_server.identity.claims import DeviceIdentity
-from keyflock_server.protocol.identifiers import DeviceId
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import Blend, Suggestion, SuggestionRequest, Suggestions
 from keyflock_server.storage.door import Clock
 from keyflock_server.suggestions.batching import Batching
 from keyflock_server.suggestions.profiles import Profiles
-from keyflock_server.suggestions.released import Released, ReleasedTrunk
+from keyflock_server.suggestions.released import ReleasedTrunk
 from keyflock_server.telemetry.metrics import Metrics
 
 #: How often a new release is looked for.
 _FOLLOW_EVERY: Final = timedelta(seconds=1)
 #: Passes that may be waiting before questions are refused.
 _PASSES_WAITING: Final = 16
+
+
+class Releases(Protocol):
+    """The networks."""
+
+    def of(self, population: PopulationName) -> ReleasedTrunk:
+        """What answers for a population; raises Refused ``not_ready``."""
+        ...
+
+    async def follow(self) -> None:
+        """Make ready what was released since."""
+        ...
+
+    def close(self) -> None:
+        """Leave what is being compiled."""
+        ...
 
 
 class SuggestionDesk:
@@ -30,13 +47,25 @@ class SuggestionDesk:
         profiles: The users' models; None where no heads are stored.
         clock: Gives now, aware UTC.
         metrics: Where passes are counted.
+        waits: Whether a pass lasts until a new release is ready, as a simulation's must, in which nothing
+            happens between passes. A server's must not: compiling takes seconds, and rounds would wait.
     """
 
-    def __init__(self, released: Released, profiles: Profiles | None, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        released: Releases,
+        profiles: Profiles | None,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        waits: bool = False,
+    ) -> None:
         self._released = released
         self._profiles = profiles
         self._clock = clock
+        self._waits = waits
         self._followed_at: datetime | None = None
+        self._following: asyncio.Task[None] | None = None
         self._batching: Batching[tuple[ReleasedTrunk, Question], Answer] = Batching(
             _answered,
             largest=BATCHES[-1],
@@ -46,18 +75,33 @@ class SuggestionDesk:
 
     async def start(self) -> None:
         """Compile what is released, before the server says that it is ready."""
-        await self.tick()
+        await self._released.follow()
 
     async def tick(self) -> None:
-        """Follow the releases."""
+        """Follow the releases; raises what the last attempt raised."""
+        if self._profiles is not None:
+            self._profiles.drop_unused()
         now = self._clock()
-        if self._followed_at is None or now - self._followed_at >= _FOLLOW_EVERY:
-            self._followed_at = now
-            await self._released.follow()
+        if self._followed_at is not None and now - self._followed_at < _FOLLOW_EVERY:
+            return
+        last = self._following
+        if last is not None:
+            if not last.done():
+                return
+            self._following = None
+            last.result()
+        self._followed_at = now
+        self._following = asyncio.create_task(self._released.follow(), name="follow releases")
+        if self._waits:
+            await self._following
 
     async def stop(self) -> None:
         """Finish the pass at hand."""
-        await asyncio.to_thread(self._batching.close)
+        self._released.close()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+        await self._batching.close()
 
     def renamed(self, device: DeviceId) -> None:
         """The phone has enrolled anew, perhaps naming another user, or was forgotten."""
@@ -77,7 +121,8 @@ class SuggestionDesk:
             profile = await self._profiles.of(identity, released)
         question = Question(
             request.context,
-            prefix=request.prefix,
+            # Words are held in small letters, and a sentence begins with a capital one.
+            prefix=folded(request.prefix),
             count=request.k,
             profile=profile,
             is_personal=request.blend is Blend.PERSONAL,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from keyflock_compression import encode_state
+from keyflock_compression import CodecSpec, encode, encode_state
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
@@ -22,7 +22,16 @@ from keyflock_server.bootstrap import embedded_exchange
 from keyflock_server.heads.key_ring import add_head_key
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Request, Response
-from keyflock_server.protocol.messages import Enrolment, EnrolRequest, Message, SuggestionRequest, Suggestions
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    Enrolment,
+    EnrolRequest,
+    Message,
+    Report,
+    SuggestionRequest,
+    Suggestions,
+)
 from keyflock_server.protocol.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,6 +40,17 @@ if TYPE_CHECKING:
     from keyflock_server.http.embedded import EmbeddedServer
 
 WORDS = ["the", "to", "that", "tea", "team", "ten", "a", "zoo"]
+TASK = """
+[task]
+name = "next-word"
+population = "en-US"
+[round]
+goal = 4
+selection_s = 0.001
+max_rounds = 1
+[optimizer]
+name = "fedavg"
+"""
 CONFIG = ModelConfig(vocabulary_size=12, embedding_size=4, hidden_size=6)
 #: 128 random bits, as a keyboard would name its user.
 ANN = "vT0hJ3qkX2m9sY8bQw5Zrg"
@@ -45,14 +65,19 @@ def weights() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.5, ParamLayout.of(CONFIG).size).astype(np.float32)
 
 
-def head_bytes(*messages: str, is_open: bool = True) -> bytes:
-    """A personal model of someone who typed this, over and over."""
+def personal(*messages: str, is_open: bool = True) -> PersonalModel:
+    """The model of someone who typed this, over and over."""
     model = PersonalModel.new(vocabulary())
     for _ in range(20):
         for message in messages:
             model.learn(message, None)
     model.gate = Gate.opened() if is_open else Gate()
-    return encode_state(model.to_state())
+    return model
+
+
+def head_bytes(*messages: str, is_open: bool = True) -> bytes:
+    """The same as a phone puts it."""
+    return encode_state(personal(*messages, is_open=is_open).to_state())
 
 
 @dataclass
@@ -60,12 +85,12 @@ class Phone:
     house: House
     token: str
 
-    async def send(self, call: Call, body: bytes = b"", **headers: str) -> Response:
+    async def send(self, call: Call, body: bytes = b"", version: str = "", **headers: str) -> Response:
         sent = {"authorization": f"Bearer {self.token}"}
         if call.max_body_bytes:
             sent["content-type"] = call.media_type
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-        path = call.path.format(population="en-US")
+        path = call.path.format(population="en-US", version=version)
         return await self.house.server.send(Request(call.method, path, sent, body))
 
     async def refresh(self, user: str) -> None:
@@ -116,6 +141,36 @@ class House:
     async def pass_time(self) -> None:
         self.now += timedelta(seconds=2)
         await self.server.tick()
+
+    async def next_version(self) -> None:
+        """A round of four phones makes one."""
+        headers = {"authorization": f"Bearer {self.server.admin_token}", "content-type": "application/toml"}
+        response = await self.server.send(Request("POST", "/admin/v1/tasks", headers, TASK.encode()))
+        assert response.status == 201, response.body
+        await self.pass_time()
+        reports = [await self._report(await self.phone(), number) for number in range(4)]
+        for report in (*reports, *reports):  # the first ones wait for the last
+            answer = await self.server.send(report)
+        assert answer.status == 200, answer.body
+        await self.pass_time()
+        await self.pass_time()
+
+    async def _report(self, phone: Phone, number: int) -> Request:
+        check_in = CheckIn(protocol=1, app_build=1, locale="en-US", examples=10)
+        answer = await phone.send(calls.CHECK_IN, wire.encode(check_in))
+        assignment = wire.decode(answer.body, Assignment)
+        layout = ParamLayout.of(CONFIG)
+        delta = np.random.default_rng(number).normal(0, 0.2, layout.size).astype(np.float32)
+        container = encode(delta, layout, CodecSpec.from_wire(assignment.codec), seed=assignment.seed)
+        headers = {
+            "authorization": f"Bearer {phone.token}",
+            "content-type": calls.MEDIA_TYPE,
+            calls.ASSIGNMENT_HEADER: assignment.token,
+        }
+        report = Report(delta=container, examples=10)
+        return Request(
+            "PUT", calls.REPORT.path.format(assignment=assignment.id), headers, wire.encode(report)
+        )
 
     async def phone(self, user: str | None = None) -> Phone:
         request: Message = EnrolRequest(

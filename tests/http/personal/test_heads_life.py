@@ -133,6 +133,47 @@ async def test_what_is_no_head_of_this_population_is_not_kept(house: House, body
     assert (await phone.send(calls.GET_HEAD)).status == 404
 
 
+async def test_a_head_cut_off_anywhere_is_refused(house: House) -> None:
+    phone = await house.phone(ANN)
+
+    answers = [await phone.send(calls.PUT_HEAD, HEAD[:at]) for at in range(len(HEAD))]
+
+    assert {(one.status, code(one)) for one in answers} == {(422, ProblemCode.MALFORMED_HEAD)}
+    assert sealed_rows(house.folder) == []
+
+
+async def test_a_head_with_any_bit_flipped_is_refused(house: House) -> None:
+    phone = await house.phone(ANN)
+
+    for at in range(len(HEAD)):
+        flipped = bytearray(HEAD)
+        flipped[at] ^= 1 << at % 8
+        answer = await phone.send(calls.PUT_HEAD, bytes(flipped))
+        assert (answer.status, code(answer)) == (422, ProblemCode.MALFORMED_HEAD), at
+
+    assert sealed_rows(house.folder) == []
+
+
+async def test_of_many_first_heads_that_come_at_once_one_is_kept(house: House) -> None:
+    phones = [await house.phone(ANN) for _ in range(6)]
+
+    answers = await asyncio.gather(*(one.send(calls.PUT_HEAD, HEAD, if_none_match="*") for one in phones))
+
+    assert sorted(answer.status for answer in answers) == [200, 412, 412, 412, 412, 412]
+    assert len(sealed_rows(house.folder)) == 1
+
+
+async def test_a_forgotten_phones_token_opens_nothing_more(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    await phone.send(calls.FORGET)
+
+    for call, body in ((calls.PUT_HEAD, HEAD), (calls.GET_HEAD, b""), (calls.DELETE_HEAD, b"")):
+        answer = await phone.send(call, body)
+        assert (answer.status, code(answer)) == (401, ProblemCode.TOKEN_INVALID)
+    assert sealed_rows(house.folder) == []
+
+
 async def test_a_stored_head_is_never_on_the_disk_as_it_is(house: House) -> None:
     phone = await house.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)

@@ -6,11 +6,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
+import pytest
 from tests.http.personal.conftest import ANN, CONFIG, House, code, head_bytes, vocabulary, weights
 
 from keyflock_compression import decode_state, decode_weights, encode_weights
 from keyflock_models.layout import ParamLayout
 from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.personal.head import feature_space
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.special_tokens import BOS, EOS, OOV
 from keyflock_server.protocol import calls
@@ -20,24 +24,30 @@ from keyflock_server.protocol.problems import ProblemCode
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+    from keyflock_models.arrays import F32
 
 HEAD = head_bytes("zoo tea xylophone", "team ten xylophone")
 
 
-def reference(head: bytes, context: str, *, is_personal: bool = False) -> list[tuple[str, float]]:
+def reference(
+    model: PersonalModel,
+    context: str,
+    trunk: F32,
+    *,
+    count: int = 3,
+    is_personal: bool = False,
+) -> list[tuple[str, float]]:
     """One user at a time, from the weights that phones download."""
-    layout = ParamLayout.of(CONFIG)
-    dequantised = decode_weights(encode_weights(weights(), layout), layout)
-    scorer = NeuralScorer(CONFIG, dequantised, vocabulary())
-    model = PersonalModel.from_state(decode_state(head), vocabulary(), width=CONFIG.embedding_size)
+    scorer = NeuralScorer(CONFIG, trunk, vocabulary())
     ids = model.read(context)
     public = [one if one < len(model.vocabulary) else OOV for one in ids]
-    import numpy as np
-
-    rows = np.array([[BOS, *public, EOS]], np.int32)
-    logs = scorer.log_probabilities(rows, np.array([0], np.int32), np.array([len(ids)], np.int32))
-    return model.suggest(ids, np.exp(logs[0]), is_personal=is_personal)
+    state = scorer.states(np.array([[BOS, *public, EOS]], np.int32))[0, len(ids)]
+    embedding, bias = scorer.output_product
+    logits = (state @ embedding.T + bias).astype(np.float64)
+    alone = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    head = model.head_for(feature_space(trunk))
+    by_head = None if head is None else head.probabilities(state[None], embedding, bias)[0]
+    return model.suggest(ids, alone.astype(np.float32), count=count, head=by_head, is_personal=is_personal)
 
 
 async def test_users_with_heads_get_their_own_words_and_others_the_shared_ones(house: House) -> None:
@@ -55,11 +65,14 @@ async def test_users_with_heads_get_their_own_words_and_others_the_shared_ones(h
 async def test_answers_are_those_of_the_one_user_reference(house: House) -> None:
     ann = await house.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
+    layout = ParamLayout.of(CONFIG)
+    dequantised = decode_weights(encode_weights(weights(), layout), layout)
 
     for context in ("", "zoo", "zoo tea", "team ten unheard", "xylophone"):
         for blend in (Blend.BLENDED, Blend.PERSONAL):
             found = (await ann.suggest(context, blend=blend)).suggestions
-            expected = reference(HEAD, context, is_personal=blend is Blend.PERSONAL)
+            model = PersonalModel.from_state(decode_state(HEAD), vocabulary(), width=CONFIG.embedding_size)
+            expected = reference(model, context, dequantised, is_personal=blend is Blend.PERSONAL)
             assert [one.word for one in found] == [word for word, _ in expected]
             for one, (_, probability) in zip(found, expected, strict=True):
                 assert abs(one.probability - probability) <= 1e-5
@@ -82,6 +95,14 @@ async def test_a_prefix_is_completed_with_the_users_words_too(house: House) -> N
     assert await ann.words("zoo tea", prefix="xy") == ["xylophone"]
     assert sorted(await ann.words("zoo", prefix="te", k=10)) == ["tea", "team", "ten"]
     assert await ann.words("zoo", prefix="q") == []
+
+
+@pytest.mark.parametrize("prefix", ["Xy", "XY", "x"])
+async def test_a_word_begun_with_a_capital_is_completed_too(house: House, prefix: str) -> None:
+    ann = await house.phone(ANN)
+    await ann.send(calls.PUT_HEAD, HEAD)
+
+    assert await ann.words("zoo tea", prefix=prefix) == ["xylophone"]
 
 
 async def test_a_new_head_is_heard_at_once_and_a_deleted_one_no_more(house: House) -> None:
@@ -152,6 +173,12 @@ async def test_no_word_that_was_typed_is_in_the_log(
         await ann.send(calls.PUT_HEAD, HEAD)
         await ann.suggest("secretcontext zoo", prefix="xyl")
         await ann.send(calls.SUGGEST, b"secretcontext")
+        for fields in (
+            {"blend": "secretcontext"},
+            {"context": "secretcontext\0"},
+            {"prefix": "secret context"},
+        ):
+            await ann.send(calls.SUGGEST, msgspec.msgpack.encode({"context": "zoo", **fields}))
         await ann.send(calls.PUT_HEAD, HEAD + b"secretcontext")
         await house.restart()
 

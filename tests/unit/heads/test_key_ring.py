@@ -31,7 +31,14 @@ def test_only_its_owner_may_read_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("", "holds no key"), ("short\n", "key 1: not base64url"), ("é\n", "not a text file")],
+    [
+        ("", "holds no key"),
+        ("short\n", "key 1: not base64url"),
+        ("é\n", "not a text file"),
+        ("YWJj\n", "key 1: not base64url of 32 bytes"),
+        (f"{'A' * 43}\nYWJj\n", "key 2: not base64url of 32 bytes"),
+        (f"{'ab' * 32}\n", "key 1: not base64url of 32 bytes"),
+    ],
 )
 def test_a_file_that_holds_no_keys_is_left_as_it_is(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "keys"

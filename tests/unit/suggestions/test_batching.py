@@ -21,6 +21,8 @@ class Worker:
         self.batches.append(list(questions))
         if 13 in questions:
             raise ValueError("no thirteen here")
+        if 14 in questions:
+            return []
         return [2 * one for one in questions]
 
 
@@ -76,6 +78,16 @@ async def test_a_failed_pass_fails_its_questions_and_no_others() -> None:
     assert await batching.ask(1) == 2
 
 
+async def test_a_pass_that_leaves_a_question_unanswered_fails_and_hangs_nobody() -> None:
+    worker = Worker()
+    batching = desk(worker)
+
+    with pytest.raises(ValueError, match="shorter"):
+        await asyncio.wait_for(batching.ask(14), 10.0)
+
+    assert await batching.ask(1) == 2
+
+
 async def test_when_the_server_stops_those_who_wait_are_told_to_come_back() -> None:
     worker = Worker()
     worker.gate.clear()
@@ -85,10 +97,8 @@ async def test_when_the_server_stops_those_who_wait_are_told_to_come_back() -> N
     await asyncio.sleep(0)
     waiting = asyncio.create_task(batching.ask(2))
     await asyncio.sleep(0)
-    closing = asyncio.create_task(asyncio.to_thread(batching.close))
+    closing = asyncio.create_task(batching.close())
     await asyncio.sleep(0)
-    while not batching._is_closed:  # noqa: ASYNC110 - another thread is waited for
-        await asyncio.sleep(0)
     worker.gate.set()
     await closing
 

@@ -21,6 +21,8 @@ from keyflock_server.storage.sql.urls import database_url, shown
 _IS_READ: Final = "keyflock_is_read"
 _IS_BARE: Final = "keyflock_is_bare"
 
+#: How long a SQLite connection waits for another one's lock.
+BUSY_TIMEOUT_MS: Final = 10_000
 #: Connections of one process that are kept, and how many more a rush may open. A transaction takes
 #: milliseconds; the pool is for phones that commit at once, and PostgreSQL's default is 100 in all.
 POOL_SIZE: Final = 10
@@ -124,7 +126,7 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - 
     # The driver would begin transactions late; ours begin where they say so.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     _use_write_ahead_log(connection, cursor)
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")

@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.storage.door import Superseded
 from keyflock_server.storage.records import HeadRecord
-from keyflock_server.storage.sql.engine import bare, reader_of
+from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS, bare, reader_of
 from keyflock_server.storage.tables import heads
 
+#: How long emptying SQLite's log waits for those who read it: nobody can write meanwhile.
+_SCRUB_WAIT_MS: Final = 250
 #: Whether another transaction in this database holds a snapshot, and with it rows that were deleted since.
 _IS_SEEN: Final = """
     SELECT EXISTS (SELECT FROM pg_stat_activity
@@ -64,20 +66,26 @@ class SqlHeads:
     async def scrub(self) -> bool:
         """Take what was deleted out of the files.
 
-        SQLite: pages are zeroed by ``secure_delete``, the log is emptied by a checkpoint. PostgreSQL: a
+        SQLite: pages are zeroed by ``secure_delete``, the log is emptied by a checkpoint; that keeps writers
+        waiting as long as it waits for a reader, so it does not wait long. PostgreSQL: a
         vacuum gives the place of deleted rows free, which transactions that still see them prevent.
         """
         async with self._bare.connect() as connection:
             if connection.dialect.name == "sqlite":
-                busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
+                await connection.execute(text(f"PRAGMA busy_timeout={_SCRUB_WAIT_MS}"))
+                try:
+                    busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
+                finally:
+                    await connection.execute(text(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))
                 return bool(busy == 0)
             is_seen = (await connection.execute(text(_IS_SEEN))).scalar_one()
             await connection.execute(text(f"VACUUM {heads.name}"))
         return not is_seen
 
-    async def under_other_keys(self, key_id: str, limit: int) -> list[HeadRecord]:
-        """Some heads that are not under this key."""
-        query = select(heads).where(heads.c.key_id != key_id).order_by(heads.c.owner).limit(limit)
+    async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[HeadRecord]:
+        """The next heads that are not under this key, by owner."""
+        others = (heads.c.key_id != key_id) & (heads.c.owner > after)
+        query = select(heads).where(others).order_by(heads.c.owner).limit(limit)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query)).all()
         return [HeadRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name

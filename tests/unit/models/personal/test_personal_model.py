@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32
+from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.words import PersonalStateError
 from keyflock_models.special_tokens import OOV
@@ -74,6 +75,21 @@ def test_a_forgotten_word_is_suggested_no_more_and_is_in_no_state(words: Vocabul
     assert "xylo" not in suggested
     assert "xylo" not in repr(model.to_state())
     assert model.history.to_state()["ids"].tolist() == [10]  # type: ignore[attr-defined]
+
+
+def test_a_word_is_forgotten_however_it_is_written_and_in_the_head_too(words: Vocabulary) -> None:
+    model = PersonalModel.new(words)
+    typed(model, "zoo don't a zoo", times=40)
+    zoo = words.encode(["zoo"])[0]
+    ids, bias = np.array([5, zoo], np.int32), np.array([1.0, 2.0], np.float32)
+    flat = np.zeros((WIDTH, 1), np.float32)
+    model.head = PersonalHead("0" * 32, flat, flat.T, ids, bias)
+
+    model.forget_word("Don\u2019t")
+    model.forget_word("ZOO")
+
+    assert "don't" not in repr(model.to_state())
+    assert (model.head.bias_ids.tolist(), model.head.bias.tolist()) == ([5], [1.0])
 
 
 def test_an_evicted_words_counts_do_not_pass_to_its_successor(words: Vocabulary) -> None:

@@ -1,5 +1,7 @@
 """Batched answers against the one-user reference, on a small network with weights at random."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from keyflock_models.neural_scorer import NeuralScorer
 from keyflock_models.personal.blend import HEAD
 from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.head import PersonalHead, feature_space
+from keyflock_models.personal.head_mapping import HeadMap
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.suggesting import Question, answers
@@ -213,6 +216,32 @@ def test_a_head_of_another_trunk_never_speaks(
 
     assert profile.head_for(mixture, feature_space(weights)) is not None
     assert profile.head_for(mixture, "f" * 32) is None
+
+
+def test_a_head_that_cannot_be_mapped_is_set_aside(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+) -> None:
+    model = user(words, weights, 2, has_head=True)
+    assert model.head is not None
+    origin = "1" * 32
+    model.head = replace(model.head, space=origin)
+    beyond = np.eye(16, dtype=np.float32) * 1e6
+    across = HeadMap(origin, feature_space(weights), beyond, beyond)
+    profile = ServingProfile.of(model, index)
+
+    followed = profile.following(feature_space(weights), {origin: across})
+
+    assert followed.head is None
+    assert answers([Question("baa", profile=followed)], trunk, index)[0].words
+
+
+def test_compiling_stops_when_nobody_waits_for_it(trunk: TrunkBatch) -> None:
+    said = iter([False, True])
+
+    # Asked a third time, it would have nothing to say.
+    trunk.compile(lambda: next(said))
+
+    assert next(said, None) is None
 
 
 def test_a_blocked_word_is_never_shown(words: Vocabulary, weights: F32) -> None:
