@@ -8,6 +8,7 @@ from typing import Final, assert_never
 from keyflock_client_sim.device.notices import Acked, Assigned, Ended, Enrolled, Notice, Troubled, TurnedAway
 from keyflock_client_sim.device.states import State
 from keyflock_client_sim.fleet.phone import Phone
+from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import RefusalReason
 
 
@@ -58,9 +59,17 @@ class Books:
     #: The newest that any phone was given.
     last_version: int | None = None
 
+    #: In which phones were given work, by task.
+    rounds: dict[TaskName, set[RoundId]] = field(default_factory=dict)
+
     @property
     def rounds_closed(self) -> int:
-        """Rounds that made a new version, as far as assignments show."""
+        """Rounds that another one of their task has followed, as far as assignments show."""
+        return sum(len(seen) - 1 for seen in self.rounds.values())
+
+    @property
+    def versions_made(self) -> int:
+        """How many versions the model has moved on, as far as assignments show."""
         return 0 if self.last_version is None else self.last_version - (self.first_version or 0)
 
     @property
@@ -91,8 +100,9 @@ class Books:
             case TurnedAway(reason, window):
                 self.turned_away[reason.value] += 1
                 self.sent_home += reason is RefusalReason.NO_ACTIVE_TASK and window.min_s >= AN_HOUR_S
-            case Assigned(model_version=version):
+            case Assigned(task=task, round=round_id, model_version=version):
                 self.assigned += 1
+                self.rounds.setdefault(task, set()).add(round_id)
                 self.first_version = (
                     version if self.first_version is None else min(self.first_version, version)
                 )
@@ -122,6 +132,7 @@ class Books:
             "reports_acked": self.reports_acked,
             "duplicates": self.duplicates,
             "rounds_closed": self.rounds_closed,
+            "versions_made": self.versions_made,
             "acked_by_round": dict(self.acked_by_round),
             "bytes_per_report": self.delta_bytes / self.reports_acked if self.reports_acked else None,
             "bytes_up": self.bytes_up,

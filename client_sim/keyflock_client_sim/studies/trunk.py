@@ -139,11 +139,11 @@ async def _rounds(
 
             def is_over(books: object) -> bool:
                 del books
-                on_round(fleet.books.rounds_closed)
+                on_round(fleet.books.versions_made)
                 return fleet.books.assigned > 0 and fleet.books.sent_home > 0
 
             await fleet.run(until=is_over)
-            last = fleet.books.rounds_closed
+            last = fleet.books.versions_made
             downloads = Downloads(server, _VISITOR)
             wanted = range(last + 1) if every_version else (last,)
             return [await downloads.version(version) for version in wanted]

@@ -56,6 +56,17 @@ def test_what_happens_is_counted(crew: MakeCrew) -> None:
     assert books.now_s == 5.0
 
 
+def test_a_round_without_a_version_closes_too(crew: MakeCrew) -> None:
+    books = Books(crew(3).phones)
+
+    for number in range(3):
+        for _ in range(2):
+            assigned = Assigned(TaskName("personalise"), RoundId(f"p-{number}"), ModelVersion(7))
+            books.enter(Happening("phone-1", 0.0, assigned))
+
+    assert (books.rounds_closed, books.versions_made) == (2, 0)
+
+
 def test_the_summary_is_one_json_object(crew: MakeCrew) -> None:
     summary = json.loads(json.dumps(_books(crew).summary()))
 
