@@ -56,9 +56,7 @@ class Books:
 
 async def read_books(store: Store, blobs: Blobs, phones: Mapping[DeviceId, int]) -> Books:
     """The books of servers that have stopped."""
-    rounds = [
-        record for task in await store.tasks.all() for record in await store.rounds.of_task(task.name)
-    ]
+    rounds = [record for task in await store.tasks.all() for record in await store.rounds.of_task(task.name)]
     by_id = {record.round.id: record for record in rounds}
     rows = []
     for record in rounds:

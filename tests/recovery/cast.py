@@ -51,6 +51,7 @@ class Replica:
         self.name = name
         self.folder = folder
         self.log = folder / "server.log"
+        self._announcement = folder / "announcement.json"
         self.admin_url = ""
         #: Names the process in leases and partial aggregates; empty until it is ready.
         self.id = ""
@@ -67,14 +68,13 @@ class Replica:
     def start(self) -> None:
         """A new process; ``is_ready`` is set, or ``failure`` is, once that is known."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        announcement = self.folder / "announcement.json"
-        announcement.unlink(missing_ok=True)
+        self._announcement.unlink(missing_ok=True)
         self.log.touch()
         self._log_start = self.log.stat().st_size
         serve = ["serve", "--data-dir", str(self.folder), "--host", "127.0.0.1"]
-        serve += ["--port", "0", "--admin-port", "0", "--announce", str(announcement)]
+        serve += ["--port", "0", "--admin-port", "0", "--announce", str(self._announcement)]
         self._pid = self._nursery.bear(serve, self._environment, self.log)
-        self._waiting = asyncio.create_task(self._wait(announcement))
+        self._waiting = asyncio.create_task(self._wait())
 
     @property
     def failure(self) -> BaseException | None:
@@ -117,24 +117,30 @@ class Replica:
         if self._waiting is not None:
             self._waiting.cancel()
             await asyncio.gather(self._waiting, return_exceptions=True)
-        while self._pid and is_alive(self._pid):
+        while self._pid and is_alive(self._pid):  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(_POLL_S)
         self._pid = 0
 
-    async def _wait(self, announcement: Path) -> None:
+    async def _wait(self) -> None:
         born_s = time.monotonic()
-        while not announcement.exists():
+        while (said := self._announced()) is None:
             if not is_alive(self._pid):
                 raise NotReady(f"{self.name} ended at its start. Its last words: {self.last_words()}")
             if time.monotonic() - born_s > READY_WITHIN_S:
-                said = self.last_words()
-                raise NotReady(f"{self.name} was not ready within {READY_WITHIN_S:g} s; it said: {said}")
+                words = self.last_words()
+                raise NotReady(f"{self.name} was not ready within {READY_WITHIN_S:g} s; it said: {words}")
             await asyncio.sleep(_POLL_S)
-        said = json.loads(announcement.read_bytes())
         self.starts_s.append(time.monotonic() - born_s)
         self.admin_url, self.id = said["admin_url"], self._said_id()
         await self._on_ready(self.name, said["sdk_url"])
         self.is_ready.set()
+
+    def _announced(self) -> dict[str, str] | None:
+        """Where it is to be found; None while it is not ready."""
+        if not self._announcement.exists():
+            return None
+        said: dict[str, str] = json.loads(self._announcement.read_bytes())
+        return said
 
     def _said_id(self) -> str:
         with self.log.open("rb") as log:

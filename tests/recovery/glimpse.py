@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from keyflock_server.coordinator.leadership import LEADER
 from keyflock_server.rounds.round import FINAL_PHASES, Phase
 from keyflock_server.storage.sql.engine import engine_for, reader_of
-from keyflock_server.storage.tables import leases, populations, rounds
+from keyflock_server.storage.tables import leases, partials, populations, rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Glimpse:
     versions: int
     #: Id of the replica that holds the leader's lease, expired or not; empty without one.
     leader: str
+    #: Keys of the partial aggregates that rows point to.
+    partials: frozenset[str]
 
 
 class Peephole:
@@ -54,7 +56,8 @@ class Peephole:
             phases = {task: Phase(phase) for task, phase in await connection.execute(running)}
             versions = (await connection.execute(made)).scalar_one()
             leader = (await connection.execute(leading)).scalar_one_or_none()
-        return Glimpse(phases, int(versions), leader or "")
+            keys = (await connection.execute(select(partials.c.key))).scalars()
+            return Glimpse(phases, int(versions), leader or "", frozenset(keys))
 
     async def close(self) -> None:
         """Return the connections."""

@@ -1,14 +1,15 @@
 """Whether what the phones have receipts for is in the aggregates, each report exactly once.
 
 Three books are compared: the phones' receipts, the servers' rows, and the sums. Each report is known by its
-phone and the round that it was assigned in, and each sum by its round; so nothing can make up for anything else.
+phone and the round that it was assigned in, and each sum by its round; so no fault can make up for another.
 
 Reports that are in an aggregate without a receipt are no fault: the answer was lost, and the phone's
 assignment ended before it could ask again. They are counted apart.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,9 +42,11 @@ class Verdict:
     aggregates: int
     #: Of the others, how far a sum was from the rows' weights at most.
     largest_rounding: float
+    #: What is wrong, one line each.
+    faults: tuple[str, ...] = ()
 
 
-def judge(acked: Set[tuple[int, RoundId]], books: Books) -> Verdict:
+def judge(acked: AbstractSet[tuple[int, RoundId]], books: Books) -> Verdict:
     """Compares the books."""
     expected: dict[RoundId, list[Row]] = defaultdict(list)
     for row in books.rows:
@@ -51,16 +54,19 @@ def judge(acked: Set[tuple[int, RoundId]], books: Books) -> Verdict:
     nothing = Aggregate(np.zeros(0), is_exact=True, is_published=False)
     missing = double = 0
     largest = 0.0
-    for round_id in {*expected, *books.aggregates}:
+    faults = []
+    for round_id in sorted({*expected, *books.aggregates}):
         aggregate = books.aggregates.get(round_id, nothing)
-        for off, unit in _differences(aggregate, expected[round_id]):
+        for phone, off, unit in _differences(aggregate, expected[round_id]):
             if abs(off) <= (0.0 if aggregate.is_exact else _ROUNDING):
                 largest = max(largest, abs(off))
-            elif off > 0:
-                double += max(1, round(off / unit))
-            else:
-                missing += max(1, round(-off / unit))
+                continue
+            reports = max(1, round(abs(off) / unit))
+            double += reports if off > 0 else 0
+            missing += reports if off < 0 else 0
+            faults.append(f"the sum of {round_id} has {off:+g} of phone {phone} against its rows")
     known = {(row.phone, row.assigned_in) for row in books.rows}
+    faults += [f"{round_id} has no row of phone {phone}'s receipt" for phone, round_id in acked - known]
     return Verdict(
         acked=len(acked),
         counted=len(books.rows) + double - missing,
@@ -70,11 +76,12 @@ def judge(acked: Set[tuple[int, RoundId]], books: Books) -> Verdict:
         exact_aggregates=sum(one.is_exact for one in books.aggregates.values()),
         aggregates=len(books.aggregates),
         largest_rounding=largest,
+        faults=tuple(faults),
     )
 
 
-def _differences(aggregate: Aggregate, rows: Iterable[Row]) -> Iterable[tuple[float, float]]:
-    """For each phone: by how much its mark is off, and what one report more or less would be."""
+def _differences(aggregate: Aggregate, rows: Iterable[Row]) -> Iterable[tuple[int, float, float]]:
+    """Of each phone: by how much its mark is off, and what one report more or less would be."""
     wanted: dict[int, float] = defaultdict(float)
     unit: dict[int, float] = {}
     for row in rows:
@@ -82,4 +89,4 @@ def _differences(aggregate: Aggregate, rows: Iterable[Row]) -> Iterable[tuple[fl
         unit[row.phone] = min(row.weight, unit.get(row.phone, row.weight))
     for phone in {*wanted, *np.flatnonzero(aggregate.marks).tolist()}:
         mark = float(aggregate.marks[phone]) if phone < aggregate.marks.size else 0.0
-        yield mark - wanted[phone], unit.get(phone, 1.0)
+        yield phone, mark - wanted[phone], unit.get(phone, 1.0)

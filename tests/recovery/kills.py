@@ -1,36 +1,119 @@
-"""``make kills``: kill servers, and prove that what was acknowledged is counted exactly once."""
-import asyncio, sys, tempfile, json, argparse, shutil
+"""``make kills``: kill servers at random moments, and prove that what was acknowledged is counted once.
+
+The last line on stdout is one JSON object: kills, acked, counted, lost, double. Everything else is on stderr.
+Exit status: 0 nothing was lost or counted twice; 1 something was; 2 the servers did not go on by themselves.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from tests.benchmarks import page
+from tests.recovery.cast import NotReady
+from tests.recovery.findings import STORES, Findings
 from tests.recovery.nursery import Nursery
-from tests.recovery.stage import over_sqlite, over_postgres
-from tests.recovery.story import Story, Tally
+from tests.recovery.stage import Stage, over_postgres, over_sqlite
+from tests.recovery.story import Ending, Stalled, Story
+from tests.recovery.tally import Tally
 from tests.services.postgres import PostgresServer, installed_binaries
 
-def main() -> None:
-    p = argparse.ArgumentParser()
-    p.add_argument("--kills", type=int, default=500); p.add_argument("--store", default="sqlite"); p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--folder")
-    a = p.parse_args()
-    folder = Path(a.folder or tempfile.mkdtemp())
-    folder.mkdir(exist_ok=True, parents=True)
-    async def play(stage_of):
-        async with stage_of as stage:
-            def show(t):
-                if t.blows % 10 == 0: print(t, file=sys.stderr)
-            return await Story(stage, a.seed, show).play(a.kills)
-    with Nursery(folder / "nursery.log") as nursery:
-        if a.store == "sqlite":
-            e = asyncio.run(play(over_sqlite(folder, nursery, a.seed)))
-        else:
-            binaries, rm = installed_binaries()
-            with PostgresServer.folder() as f:
-                s = PostgresServer(f, binaries); s.start()
-                try:
-                    e = asyncio.run(play(over_postgres(folder, nursery, a.seed, s.url(s.create()))))
-                finally:
-                    s.stop()
-                    if rm: shutil.rmtree(rm)
-    print(e, file=sys.stderr)
-    v = e.verdict
-    print(json.dumps({"kills": e.tally.kills, "acked": v.acked, "counted": v.counted, "lost": v.lost, "double": v.double}))
-main()
+_FAULTS_SHOWN = 40
+
+
+def main() -> int:
+    """Run, print, and return the exit status."""
+    options = _options()
+    console = Console(stderr=True)
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="keyflock-kills-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with Nursery(folder / "nursery.log") as nursery, _store(options.store) as url:
+            if url is None:
+                opened = over_sqlite(folder, nursery, options.seed)
+            else:
+                opened = over_postgres(folder, nursery, options.seed, url)
+            ending = asyncio.run(_play(opened, options.seed, options.kills, console))
+    except (Stalled, NotReady) as error:
+        console.print(f"[red]kills: {error}[/red]\nThe servers' folders and logs are in {folder}.")
+        return 2
+    findings = Findings(ending, options.store)
+    _show(findings, console)
+    for fault in findings.verdict.faults[:_FAULTS_SHOWN]:
+        console.print(fault)
+    if options.page:
+        page.write(findings.section())
+    if findings.is_clean and not options.folder:
+        shutil.rmtree(folder)
+    else:
+        console.print(f"The servers' folders and logs are in {folder}.")
+    sys.stdout.write(findings.line() + "\n")
+    return 0 if findings.is_clean else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make kills", description=__doc__)
+    parser.add_argument("--kills", type=int, default=500, help="processes to kill (make kills N=...)")
+    parser.add_argument("--store", choices=STORES, default="sqlite", help="(make kills STORE=...)")
+    parser.add_argument("--seed", type=int, default=1, help="of phones, moments and victims")
+    parser.add_argument(
+        "--folder", help="keep everything here; left out, it is kept only when something is wrong"
+    )
+    parser.add_argument("--page", action="store_true", help="write the findings into BENCHMARKS.md")
+    return parser.parse_args()
+
+
+@contextmanager
+def _store(name: str) -> Iterator[str | None]:
+    """The URL of an empty PostgreSQL database of this run's own; None for SQLite."""
+    if name == "sqlite":
+        yield None
+        return
+    binaries, to_remove = installed_binaries()
+    with PostgresServer.folder() as folder:
+        server = PostgresServer(folder, binaries)
+        server.start()
+        try:
+            yield server.url(server.create())
+        finally:
+            server.stop()
+            if to_remove is not None:
+                shutil.rmtree(to_remove)
+
+
+async def _play(
+    opened: AbstractAsyncContextManager[Stage], seed: int, kills: int, console: Console
+) -> Ending:
+    columns = (
+        TextColumn("kills"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[versions]} model versions, {task.fields[closing]} kills while closing"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=2) as progress:
+        bar = progress.add_task("", total=kills, versions=0, closing=0)
+
+        def show(tally: Tally) -> None:
+            progress.update(bar, completed=tally.kills, versions=tally.versions, closing=tally.while_closing)
+
+        async with opened as stage:
+            return await Story(stage, seed, show).play(kills)
+
+
+def _show(findings: Findings, console: Console) -> None:
+    shown = Table(show_header=False, title=f"What survives being killed, on {STORES[findings.store]}")
+    for name, value in findings.rows():
+        shown.add_row(name.strip("*"), value.strip("*"))
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -103,6 +103,8 @@ class Ledger:
                 self.acked_again += (phone, said.round) in self.acked
                 self.acked.add((phone, said.round))
                 self.on_ack()
+            case _:
+                pass
 
 
 def marking_phones(of: PopulationName, names: Sequence[int], seed: int) -> tuple[Phone, ...]:

@@ -1,13 +1,13 @@
 """What is played: two stores, three populations, and the tasks that make rounds of every kind.
 
-    eights   synchronous, no deadline that matters: every round closes with its goal
-    carried  synchronous, with a deadline shorter than many an outage: rounds are carried into the next
-    stale-1, stale-2   asynchronous, of one population: late reports count, and steps are made again
-                       because the other task has published
+eights   synchronous, no deadline that matters: every round closes with its goal
+carried  synchronous, with a deadline shorter than many an outage: rounds are carried into the next
+stale-1, stale-2   asynchronous, of one population: late reports count, and steps are made again
+                   because the other task has published
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ REPLICAS: Final = 3
 _EIGHTS: Final = PopulationName("en")
 _CARRIED: Final = PopulationName("de")
 _STALE: Final = PopulationName("fr")
+_STALE_TASKS: Final = ("stale-1", "stale-2")
+TASKS: Final = ("eights", "carried", *_STALE_TASKS)
 #: Coordinates of each population's phones.
 _PHONES: Final = {_EIGHTS: range(16), _CARRIED: range(16, 26), _STALE: range(26, 42)}
 _SYNC: Final = """
@@ -56,13 +58,15 @@ class Stage:
     peephole: Peephole
     store: SqlStore
     blobs: LocalBlobs
+    #: Where the blobs lie.
+    blobs_folder: Path
     #: None: one server, which needs none.
     lease_s: float | None
 
-    @property
-    def phones(self) -> Callable[[int], tuple[Phone, ...]]:
-        """The fleet, from a seed."""
-        return _phones
+    def unreferenced(self, replica: str, partials: frozenset[str]) -> int:
+        """Partial aggregates of one process that no row points to, among those that rows do point to."""
+        written = (self.blobs_folder / "partials").glob(f"*/{replica}/*")
+        return sum(path.relative_to(self.blobs_folder).as_posix() not in partials for path in written)
 
     async def found(self) -> None:
         """Populations and tasks."""
@@ -73,7 +77,7 @@ class Stage:
         async with AdminClient(self.cast.replicas[0].admin_url, self.cast.admin_token) as admin:
             await found(admin, _EIGHTS, task("eights", _EIGHTS, eights))
             await found(admin, _CARRIED, task("carried", _CARRIED, carried))
-            await found(admin, _STALE, *(task(name, _STALE, _ASYNC) for name in ("stale-1", "stale-2")))
+            await found(admin, _STALE, *(task(name, _STALE, _ASYNC) for name in _STALE_TASKS))
 
 
 @asynccontextmanager
@@ -89,6 +93,7 @@ async def over_sqlite(folder: Path, nursery: Nursery, seed: int) -> AsyncIterato
             Peephole.into_sqlite(data / DATABASE_FILE),
             SqlStore(f"sqlite+aiosqlite:///{data / DATABASE_FILE}"),
             LocalBlobs(data / BLOBS_FOLDER),
+            data / BLOBS_FOLDER,
             lease_s=None,
         )
 
@@ -107,7 +112,7 @@ async def over_postgres(folder: Path, nursery: Nursery, seed: int, url: str) -> 
     names = [f"replica-{letter}" for letter in "abc"[:REPLICAS]]
     cast = Cast([Replica(name, folder / name, nursery, environment, servers.add) for name in names])
     async with _played(cast, servers):
-        yield Stage(cast, servers, Peephole.into(url), SqlStore(url), LocalBlobs(blobs), lease_s=LEASE_S)
+        yield Stage(cast, servers, Peephole.into(url), SqlStore(url), LocalBlobs(blobs), blobs, LEASE_S)
 
 
 @asynccontextmanager
@@ -121,9 +126,6 @@ async def _played(cast: Cast, servers: AnyServer) -> AsyncIterator[None]:
         await cast.close()
 
 
-def _phones(seed: int) -> tuple[Phone, ...]:
+def phones_of_all(seed: int) -> tuple[Phone, ...]:
+    """The whole fleet."""
     return tuple(phone for of, names in _PHONES.items() for phone in marking_phones(of, names, seed))
-
-
-#: Opens a stage in a folder, with this seed.
-OpenStage = Callable[[Path, Nursery, int], Awaitable[Stage]]

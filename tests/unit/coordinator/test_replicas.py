@@ -296,6 +296,30 @@ async def test_at_the_deadline_every_replica_brings_what_waits_with_it(
     np.testing.assert_array_equal(await town.model(1), constant(-2.0))
 
 
+async def test_a_report_that_is_counted_while_the_leader_gives_the_round_up_for_want_of_any_is_carried(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 8\nminimum = 8\nover_selection = 0.0\ndeadline_s = 100.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(4)]
+    town.pass_time(103.0)
+    advance = town.store.rounds.advance
+
+    async def counted_meanwhile(*what: object) -> RoundRecord:
+        """The leader has read the row, found no report, and decided."""
+        receipts.extend([await send(replicas[1], one, 1.0) for one in claims[len(receipts) :]])
+        return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
+
+    receipts: list[Receipt | ProblemCode] = []
+    town.store.rounds.advance = counted_meanwhile  # type: ignore[assignment, method-assign]  # quicker
+    await replicas[0].tick()
+    await replicas[0].tick()
+
+    assert isinstance(receipts[-1], Receipt)
+    first, second = await replicas[0].rounds(T)
+    assert (first.phase, first.counted) == ("carried", 4)
+    assert (second.phase, second.carried) == ("collecting", 4)
+
+
 async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_other(
     town: Town, replicas: list[Coordinator]
 ) -> None:
