@@ -2,6 +2,8 @@
 
 import json
 import statistics
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from tests.benchmarks.page import Section, table
@@ -11,8 +13,8 @@ from tests.recovery.story import Ending
 from keyflock_server.rounds.round import Phase
 
 _TASKS: Final = """\
-Four tasks: synchronous, carried over missed deadlines, two asynchronous ones over one model. Every phone adds 1
-at a coordinate of its own, so each model version says whose reports it was made of (`tests/recovery/`)."""
+Four tasks: synchronous, carried over missed deadlines, two asynchronous ones over one model. Every phone adds
+1 at a coordinate of its own, so each model version says whose reports it was made of (`tests/recovery/`)."""
 STORES: Final = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 
@@ -50,17 +52,15 @@ class Findings:
     def rows(self) -> list[tuple[str, ...]]:
         """What was done, what came of it."""
         tally, said, books = self.ending.tally, self.verdict, self.ending.books
-        victims = ", ".join(f"{name} {count}" for name, count in tally.victims.most_common())
-        phases = ", ".join(f"{name} {count}" for name, count in tally.phases.most_common())
         ended = ", ".join(f"{phase} {books.phases.get(phase, 0)}" for phase in (Phase.CLOSED, Phase.CARRIED))
         of_rows = f"{said.aggregates} sums, {said.exact_aggregates} of them compared to the last bit"
         return [
             ("processes killed (SIGKILL)", f"{tally.kills}, at {tally.blows} moments"),
-            ("meant as", victims),
+            ("meant as", _by_name(tally.victims)),
             ("killed while starting", f"{tally.while_starting}"),
             ("killed in a flush", f"{tally.while_flushing}"),
             ("moments at which a round was closing", f"{tally.while_closing}"),
-            ("where rounds stood then, one a task", phases),
+            ("where rounds stood then, one a task", _by_name(tally.phases)),
             (
                 "hangs beyond the lease; of the leader, which another replaced",
                 _hangs(tally.hangs, tally.handed_over),
@@ -68,7 +68,7 @@ class Findings:
             ("rounds", f"{ended}; {tally.versions} model versions"),
             ("reports acknowledged", f"{said.acked:,}"),
             ("reports in the sums", f"{said.counted:,}"),
-            ("of these without a receipt", f"{said.unacked:,}"),
+            ("of these without a receipt, for their assignment ended before", _by_name(said.unacked)),
             ("**lost**", f"**{said.lost}**"),
             ("**counted twice**", f"**{said.double}**"),
             ("compared", of_rows),
@@ -95,6 +95,10 @@ class Findings:
             command=f"make kills N={kills} STORE={self.store}",
             body=body + table(("", ""), self.rows()),
         )
+
+
+def _by_name(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(counts).most_common()) or "none"
 
 
 def _hangs(hangs: int, handed_over: int) -> str:

@@ -7,8 +7,8 @@ Reports that are in an aggregate without a receipt are no fault: the answer was 
 assignment ended before it could ask again. They are counted apart.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -35,8 +35,8 @@ class Verdict:
     lost: int
     #: How often reports are in an aggregate beyond their once.
     double: int
-    #: Reports in an aggregate whose phone has no receipt.
-    unacked: int
+    #: Reports in an aggregate whose phone has no receipt, by task.
+    unacked: Mapping[str, int]
     #: Of all aggregates, how many were compared for equality.
     exact_aggregates: int
     aggregates: int
@@ -72,12 +72,16 @@ def judge(acked: AbstractSet[tuple[int, RoundId]], books: Books) -> Verdict:
         counted=len(books.rows) + double - missing,
         lost=missing + len(acked - known),
         double=double,
-        unacked=len(known - acked),
+        unacked=Counter(_task(round_id) for _, round_id in known - acked),
         exact_aggregates=sum(one.is_exact for one in books.aggregates.values()),
         aggregates=len(books.aggregates),
         largest_rounding=largest,
         faults=tuple(faults),
     )
+
+
+def _task(round_id: RoundId) -> str:
+    return round_id.rpartition("-")[0]
 
 
 def _differences(aggregate: Aggregate, rows: Iterable[Row]) -> Iterable[tuple[int, float, float]]:
