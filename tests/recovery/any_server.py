@@ -7,7 +7,7 @@ from keyflock_client_sim.drivers.http_exchange import HttpExchange
 from keyflock_server.protocol.calls import Request, Response
 
 #: A phone does not wait longer for a server that hangs.
-_TIMEOUT_S: Final = 2.0
+_TIMEOUT_S: Final = 5.0
 
 
 class AnyServer:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,7 +26,9 @@ from tests.recovery.story import Ending, Stalled, Story
 from tests.recovery.tally import Tally
 from tests.services.postgres import PostgresServer, installed_binaries
 
-_FAULTS_SHOWN = 40
+_FAULTS_SHOWN: Final = 40
+#: Moments between two lines, where there is no terminal to draw a bar on.
+_LINE_EVERY: Final = 20
 
 
 def main() -> int:
@@ -102,6 +105,9 @@ async def _play(
         bar = progress.add_task("", total=kills, versions=0, closing=0)
 
         def show(tally: Tally) -> None:
+            if not console.is_terminal and tally.blows % _LINE_EVERY == 0:
+                made = f"{tally.versions} model versions, {tally.while_closing} kills while closing"
+                console.print(f"{tally.kills} of {kills} kills, {made}")
             progress.update(bar, completed=tally.kills, versions=tally.versions, closing=tally.while_closing)
 
         async with opened as stage:

@@ -41,7 +41,7 @@ PROFILE: Final = FleetProfile(
     call_timeout_s=0.2,
     drop_out_share=0.0,
 )
-_PATIENCE: Final = Patience(first_pause_s=0.05, longest_pause_s=0.5)
+_PATIENCE: Final = Patience(first_pause_s=0.05, longest_pause_s=2.0)
 _TASK: Final = """
 [task]
 name = "{name}"

@@ -127,11 +127,11 @@ class Story:
 
         await self._until(has_receipts, f"{blow.receipts} receipts")
         await asyncio.sleep(blow.pause_s)
-        victims = (await self._victims(blow.target))[:at_most]
+        target, victims = await self._victims(blow.target)
         if blow.hang_s:
             await self._hang(victims[0], blow.hang_s)
         else:
-            await self._kill(victims, blow.target)
+            await self._kill(victims[:at_most], target)
 
     async def _kill(self, victims: list[Replica], target: Target) -> None:
         stage, tally, ids = self._stage, self.tally, [one.id for one in victims]
@@ -149,15 +149,16 @@ class Story:
         tally.victims[target] += len(victims)
         tally.while_starting += ids.count("")
 
-    async def _victims(self, target: Target) -> list[Replica]:
+    async def _victims(self, target: Target) -> tuple[Target, list[Replica]]:
+        """Who is hit, and as what: for want of a leader, another replica."""
         replicas = list(self._stage.cast.replicas)
         if target in (Target.SERVER, Target.ALL):
-            return replicas
+            return target, replicas
         leader = (await self._look()).leader
         leading = [one for one in replicas if one.id and one.id == leader]
         if target is Target.LEADER and leading:
-            return leading
-        return [self._rng.choice([one for one in replicas if one not in leading])]
+            return target, leading
+        return Target.FOLLOWER, [self._rng.choice([one for one in replicas if one not in leading])]
 
     async def _hang(self, victim: Replica, hang_s: float) -> None:
         await self._stage.cast.ready([victim])

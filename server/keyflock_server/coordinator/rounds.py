@@ -45,6 +45,10 @@ class Rounds:
         async with desk.turn:
             desk.status = status
             opened = desk.open
+            if (record and record.round.id) != (opened and opened.id):
+                # Since it was read, this process may have closed it and opened another: read in turn.
+                unfinished = await self._world.store.rounds.unfinished()
+                record = next((one for one in unfinished if one.round.task == desk.task), None)
             if record is None:
                 if opened is not None and not opened.round.is_over:
                     self._gone(desk, opened)
@@ -92,9 +96,10 @@ class Rounds:
         layout = await self._trunk.report_layout(record.round.spec)
         before = desk.open
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
-        desk.open = OpenRound(
-            record, layout, desk.judge, before.batch if before is not None and is_same_buffer else None
-        )
+        batch = before.batch if before is not None and is_same_buffer else None
+        desk.taken_up += 1
+        name = f"{self._world.replica}.{desk.taken_up}"
+        desk.open = OpenRound(record, name, layout, desk.judge, batch)
         desk.last_sequence = record.round.sequence
         if before is not None and not is_same_buffer:
             before.batch.settle_all(Outcome.ROUND_GONE)

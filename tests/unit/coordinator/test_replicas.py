@@ -66,7 +66,7 @@ async def test_reports_that_came_to_three_replicas_are_one_aggregate(
     partials = await town.store.rounds.partials(RoundId("t-1"))
     await tick(replicas)
 
-    assert [(row.replica, row.count) for row in partials] == [("a", 4), ("b", 4), ("c", 4)]
+    assert [(row.replica, row.count) for row in partials] == [("a.1", 4), ("b.1", 4), ("c.1", 4)]
     (closed, _) = await replicas[1].rounds(T)
     assert (closed.phase, closed.counted, closed.result_version) == ("closed", 12, 1)
     # 0 + 1 + … + 11 = 66, and delta is before minus after.
@@ -318,6 +318,37 @@ async def test_a_report_that_is_counted_while_the_leader_gives_the_round_up_for_
     first, second = await replicas[0].rounds(T)
     assert (first.phase, first.counted) == ("carried", 4)
     assert (second.phase, second.carried) == ("collecting", 4)
+
+
+async def test_rows_that_were_read_before_the_process_itself_went_on_do_not_take_it_back(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, 'mode = "async"\ngoal = 8\nconcurrency = 24\ndeadline_s = 1000.0')
+    leader, unfinished = replicas[0], town.store.rounds.unfinished
+    claims = [await assigned(town, leader, await town.enrol()) for _ in range(16)]
+    for one in claims[:8]:
+        await send(leader, one, 1.0)
+
+    async def read_and_dawdle() -> list[RoundRecord]:
+        """Between the reading of the rows and what follows from them, the leader closes and opens."""
+        rows = await unfinished()
+        town.store.rounds.unfinished = unfinished  # type: ignore[method-assign]  # once is enough
+        await leader._rounds.drive(leader._desks[T])
+        for one in claims[8:12]:
+            await send(leader, one, 3.0)
+        return rows
+
+    town.store.rounds.unfinished = read_and_dawdle  # type: ignore[method-assign]  # somebody else reads slowly
+    await leader._catch_up()
+    await leader.tick()
+    for one in claims[12:]:
+        await send(leader, one, 5.0)
+    (partial,) = await town.store.rounds.partials(RoundId("t-2"))
+    await leader.tick()
+
+    assert partial.count == 8
+    first, second, _ = await leader.rounds(T)
+    assert [(one.phase, one.counted) for one in (first, second)] == [("closed", 8), ("closed", 8)]
 
 
 async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_other(
