@@ -19,7 +19,7 @@ READY_WITHIN_S: Final = 60.0
 _POLL_S: Final = 0.005
 #: Quick enough that rounds of tiny models follow one another, and a lease passes on, within a second.
 HASTE: Final = {
-    "KEYFLOCK_TICK_S": "0.05",
+    "KEYFLOCK_TICK_S": "0.1",
     "KEYFLOCK_ACK_WAIT_S": "0.5",
     "KEYFLOCK_LOG_FORMAT": "json",
 }
@@ -100,6 +100,10 @@ class Replica:
     def wake(self) -> None:
         """It goes on in the middle of what it did, and does not know that time has passed."""
         self._signal(signal.SIGCONT)
+
+    def said(self, event: str) -> int:
+        """How often its processes' log has this event."""
+        return self.log.read_bytes().count(f'"event": "{event}"'.encode())
 
     def last_words(self, lines: int = 5) -> str:
         """Of this process's log."""

@@ -71,6 +71,7 @@ class Findings:
             ("of these without a receipt, for their assignment ended before", _by_name(said.unacked)),
             ("**lost**", f"**{said.lost}**"),
             ("**counted twice**", f"**{said.double}**"),
+            ("times that a log says `task stuck`", f"{tally.stuck}"),
             ("compared", of_rows),
             ("largest rounding of the other sums, in reports", f"{said.largest_rounding:.1e}"),
             (

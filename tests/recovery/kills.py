@@ -1,12 +1,14 @@
 """``make kills``: kill servers at random moments, and prove that what was acknowledged is counted once.
 
 The last line on stdout is one JSON object: kills, acked, counted, lost, double. Everything else is on stderr.
+Ctrl-C ends the killing early, and what was done until then is judged.
 Exit status: 0 nothing was lost or counted twice; 1 something was; 2 the servers did not go on by themselves.
 """
 
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -111,7 +113,9 @@ async def _play(
             progress.update(bar, completed=tally.kills, versions=tally.versions, closing=tally.while_closing)
 
         async with opened as stage:
-            return await Story(stage, seed, show).play(kills)
+            story = Story(stage, seed, show)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, story.finish)
+            return await story.play(kills)
 
 
 def _show(findings: Findings, console: Console) -> None:

@@ -50,8 +50,8 @@ population = "{population}"
 goal = {goal}
 {round}
 [pacing]
-min_s = 0.1
-max_s = 0.2
+min_s = 0.15
+max_s = 0.4
 [aggregation]
 weighting = "uniform"
 max_norm_ratio = 0.0

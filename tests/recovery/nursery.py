@@ -42,6 +42,7 @@ class Nursery:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # a Ctrl-C is for the harness, which ends the killing in order
             )
         if self._answer() != "ready":
             raise RuntimeError(f"The nursery did not start:\n{self._log.read_text()}")

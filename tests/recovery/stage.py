@@ -35,7 +35,7 @@ _STALE: Final = PopulationName("fr")
 _STALE_TASKS: Final = ("stale-1", "stale-2")
 TASKS: Final = ("eights", "carried", *_STALE_TASKS)
 #: Coordinates of each population's phones.
-_PHONES: Final = {_EIGHTS: range(16), _CARRIED: range(16, 26), _STALE: range(26, 42)}
+_PHONES: Final = {_EIGHTS: range(10), _CARRIED: range(10, 19), _STALE: range(19, 31)}
 _SYNC: Final = """
 minimum = 8
 over_selection = 0.0

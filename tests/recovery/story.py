@@ -64,6 +64,7 @@ class Story:
         self._plan = KillingPlan(random.Random(f"plan:{seed}"), stage.lease_s)
         self._rng = random.Random(f"victims:{seed}")
         self._receipts = 0
+        self._is_enough = False
         self.tally = Tally()
         self.ledger = Ledger(on_ack=self._count)
 
@@ -77,7 +78,7 @@ class Story:
         stage, began_s = self._stage, time.monotonic()
         await stage.found()
         async with self._fleet():
-            while self.tally.kills < kills:
+            while self.tally.kills < kills and not self._is_enough:
                 await self._strike(self._plan.next(), kills - self.tally.kills)
                 self._on_blow(self.tally)
             await self._go_on_once_more()
@@ -88,8 +89,13 @@ class Story:
         await stage.store.close()
         await stage.peephole.close()
         self.tally.starts_s = [start_s for one in stage.cast.replicas for start_s in one.starts_s]
+        self.tally.stuck = sum(one.said("task stuck") for one in stage.cast.replicas)
         self.tally.seconds = time.monotonic() - began_s
         return Ending(self.tally, self.ledger, books)
+
+    def finish(self) -> None:
+        """No more blows: go on to the end of the story with what was done."""
+        self._is_enough = True
 
     @asynccontextmanager
     async def _fleet(self) -> AsyncIterator[None]:

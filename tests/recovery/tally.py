@@ -41,6 +41,8 @@ class Tally:
     versions: int = 0
     #: Times from a process's birth until it was ready.
     starts_s: list[float] = field(default_factory=list)
+    #: Times that a server's log says a task is stuck: it is tried again, but should not be by a kill.
+    stuck: int = 0
     seconds: float = 0.0
 
     def note(self, glimpse: Glimpse, tasks: tuple[str, ...]) -> None:

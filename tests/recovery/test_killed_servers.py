@@ -1,10 +1,11 @@
 """Acked means counted, whatever happens to the servers. ``make kills`` is the long run of it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.recovery.judge import judge
+from tests.recovery.findings import Findings
 from tests.recovery.nursery import Nursery
 from tests.recovery.plan import Target
 from tests.recovery.stage import Stage, over_postgres, over_sqlite
@@ -48,7 +49,11 @@ async def played(stage: Stage) -> Ending:
 
 
 def check(ending: Ending) -> None:
-    said = judge(ending.ledger.acked, ending.books)
+    findings = Findings(ending, "sqlite")
+    said = findings.verdict
+    line = {"kills": KILLS, "acked": said.acked, "counted": said.counted, "lost": 0, "double": 0}
+    assert json.loads(findings.line()) == line
+    assert "| **lost** | **0** |" in findings.section().body
     assert said.faults == ()
     assert (said.lost, said.double) == (0, 0)
     assert ending.tally.kills == KILLS
