@@ -23,7 +23,7 @@ from keyflock_server.rounds.round import Phase
 STALL_S: Final = 90.0
 #: How long phones that have a report under way may go on at the end. Those of a batch that is not full, and
 #: never will be, have no receipt then, and are not counted either.
-_DRAIN_S: Final = 5.0
+_DRAIN_S: Final = 10.0
 _POLL_S: Final = 0.02
 
 

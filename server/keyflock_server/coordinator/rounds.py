@@ -45,7 +45,8 @@ class Rounds:
         async with desk.turn:
             desk.status = status
             opened = desk.open
-            if (record and record.round.id) != (opened and opened.id):
+            held = None if opened is None or opened.round.is_over else opened.id
+            if (None if record is None else record.round.id) != held:
                 # Since it was read, this process may have closed it and opened another: read in turn.
                 unfinished = await self._world.store.rounds.unfinished()
                 record = next((one for one in unfinished if one.round.task == desk.task), None)
