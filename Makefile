@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test check format bench bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals load clean
+.PHONY: help setup demo test kills check format bench bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,6 +26,12 @@ demo: $(STAMP)  ## the main job, end to end: phones learn together over HTTP (ma
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+N     ?= 500
+STORE ?= sqlite
+
+kills: $(STAMP)  ## kill servers N times while phones go on, and prove each acked report counted once (N=500 STORE=sqlite|postgres)
+	@$(BIN)/python -m tests.recovery.kills --kills $(N) --store $(STORE) $(ARGS)
 
 bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
 	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)

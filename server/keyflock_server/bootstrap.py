@@ -168,7 +168,8 @@ def _assemble(
         _log.info("heads are not stored: there are no head keys (--head-keys)")
     metrics, readiness = Metrics(), Readiness()
     assignment_tokens = AssignmentTokens(keys)
-    _log.info("storage", database=store.name, blobs=blobs.name)
+    replica = random_id()
+    _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
     coordinator = Coordinator(
         Surroundings(
             store=store,
@@ -181,6 +182,7 @@ def _assemble(
             workbench=Workbench(),
             ack_wait_s=settings.ack_wait_s,
             load=load,
+            replica=replica,
             is_sole=settings.database is None,
             lease_s=settings.lease_s,
         )

@@ -331,6 +331,29 @@ async def test_a_missed_round_carries_its_partials_into_the_next(store: Store) -
     assert await store.rounds.tally(TaskName("t")) == (2, 0)
 
 
+async def test_partials_may_be_carried_over_any_number_of_rounds(store: Store) -> None:
+    await assigned(store, "a", "b")
+    await store.rounds.commit_flush(partial(2, 2.0), [counted("a", 1.0), counted("b", 1.0)], NOW)
+    at = T1
+    for sequence in range(2, 32):
+        following = replace(ROUND.round, id=RoundId(f"t-{sequence}"), sequence=sequence)
+        begun = await store.rounds.carry(at, Carried("few came"), replace(ROUND, round=following))
+        at = begun.round.id
+        if sequence == 2:
+            # The same process sums for this one too.
+            await store.rounds.assign(replace(assignment("c"), round_id=at))
+            own = replace(counted("c", 1.0), round_id=at)
+            await store.rounds.commit_flush(partial(1, 1.0, round_id=at), [own], NOW)
+
+    assert await store.rounds.partials(at) == [
+        partial(2, 2.0, replica="t-1/r", round_id="t-31"),
+        partial(1, 1.0, replica="t-2/r", round_id="t-31"),
+    ]
+    last = await store.rounds.get(at)
+    assert last is not None
+    assert (last.round.carried, last.round.weight) == (3, 3.0)
+
+
 async def test_nothing_is_carried_once_the_model_has_moved(store: Store) -> None:
     record = await assigned(store, "a")
     moved = replace(POPULATION, name=PopulationName("de"), latest_version=ModelVersion(3))

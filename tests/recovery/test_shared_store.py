@@ -1,35 +1,29 @@
 """A server over PostgreSQL and S3, as one of several would be: a fleet's rounds, and an outage."""
 
 import asyncio
+import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.recovery.killed_server import (
-    POPULATION,
-    PROFILE,
-    ROUND_GOAL,
-    Findings,
-    MarkingTrainer,
-    MovingExchange,
-    found,
-    settled_rounds,
-)
+from tests.recovery.any_server import AnyServer
+from tests.recovery.marks import ROUND_GOAL, Ledger, MarkingTrainer, found, marking_phones, task
 from tests.services.postgres import PASSWORD, PostgresServer
 from tests.services.s3 import CREDENTIALS
 
 from keyflock_client_sim.demo.admin_client import AdminClient
 from keyflock_client_sim.demo.server_process import ServerProcess, running_server
-from keyflock_client_sim.device.backoff import Patience
-from keyflock_client_sim.device.notices import Acked
-from keyflock_client_sim.drivers.books import Happening
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
-from keyflock_client_sim.fleet import population
 from keyflock_models.checkpoint import Checkpoint
+from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.operator import RoundView
 from keyflock_server.storage.blobs import blobs_at
 from keyflock_server.storage.sql.store import SqlStore
 
+POPULATION = PopulationName("en")
 PHONES = 24
+ROUND = "minimum = 8\nover_selection = 0.0\ndeadline_s = 3600.0\nselection_s = 0.5"
 
 
 @pytest.mark.slow
@@ -41,20 +35,13 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KEYFLOCK_DATABASE", postgres_url)
-    findings = Findings()
-
-    def watch(happening: Happening) -> None:
-        if isinstance(happening.notice, Acked):
-            findings.acked[int(happening.phone)] += 1
-
-    names = {str(number): 4 for number in range(PHONES)}
-    patience = Patience(first_pause_s=0.05, longest_pause_s=0.5)
-    fleet = population.make(names, population=POPULATION, profile=PROFILE, seed=1, patience=patience)
-    exchange = MovingExchange()
-    driver = RealTimeFleet(fleet, exchange, MarkingTrainer(), watch=watch, drain_s=60.0)
+    ledger, exchange = Ledger(), AnyServer(random.Random(1), timeout_s=60.0)
+    fleet = marking_phones(POPULATION, range(PHONES), seed=1)
+    driver = RealTimeFleet(fleet, exchange, MarkingTrainer(), watch=ledger.watch, drain_s=60.0)
     with running_server(tmp_path / "data", options=["--blobs", s3_blobs_url]) as server:
-        await found(server)
-        await exchange.move(server.sdk_url)
+        async with AdminClient(server.admin_url, server.admin_token()) as admin:
+            await found(admin, POPULATION, task("shared", POPULATION, ROUND))
+        await exchange.add("server", server.sdk_url)
         running = asyncio.create_task(driver.run())
         before = await closed_rounds(server, at_least=2)
         await asyncio.to_thread(postgres_server.stop)
@@ -80,7 +67,8 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
     # A delta of minus one, averaged over eight, is an eighth in the model: each acknowledged report once.
     np.testing.assert_array_equal(in_model, np.rint(in_model))
     assert in_model.sum() == ROUND_GOAL * len(closed)
-    missing = {phone: findings.acked[phone] - int(in_model[phone]) for phone in range(PHONES)}
+    acked = Counter(phone for phone, _ in ledger.acked)
+    missing = {phone: acked[phone] - int(in_model[phone]) for phone in range(PHONES)}
     assert sum(missing.values()) == sum(one.counted for one in rounds if one.phase == "collecting")
     assert not (tmp_path / "data" / "keyflock.sqlite3").exists()
     assert not (tmp_path / "data" / "blobs").exists()
@@ -92,7 +80,17 @@ async def closed_rounds(server: ServerProcess, *, at_least: int) -> int:
     """How many rounds have closed, once there are so many."""
     async with AdminClient(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
         while True:
-            count = sum(one.phase == "closed" for one in await admin.rounds("killed"))
+            count = sum(one.phase == "closed" for one in await admin.rounds("shared"))
             if count >= at_least:
                 return count
+            await asyncio.sleep(0.05)
+
+
+async def settled_rounds(server: ServerProcess) -> list[RoundView]:
+    """The rounds, once none of them is between its last report and its version."""
+    async with AdminClient(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+        while True:
+            rounds = await admin.rounds("shared")
+            if all(one.phase in {"closed", "collecting"} for one in rounds):
+                return rounds
             await asyncio.sleep(0.05)

@@ -95,6 +95,7 @@ class PostgresServer:
                 ],
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # a Ctrl-C at the terminal is not for the database
             )
         while not self._answers():
             if self._process.poll() is not None:

@@ -61,10 +61,13 @@ class Closing:
         while not record.round.is_over:
             try:
                 record = await self._next_step(record)
-            except Superseded:
+            except (Superseded, StorageError) as error:
                 current = await self._world.store.rounds.get(record.round.id)
                 if current is None:
                     raise StorageError(f"Round {record.round.id} is gone; restore the database.") from None
+                # Another process may have gone further, and deleted what this step was about to read.
+                if isinstance(error, StorageError) and current == record:
+                    raise
                 record = current
         return record
 

@@ -33,15 +33,22 @@ class OpenRound:
 
     Args:
         record: Its row, as this process knows it; others may have moved it on.
+        partial: Names the row of the partial aggregate that this object sums, and no other ever did.
         layout: Of its reports.
         judge: What is said of its reports; the task's, so that a round begins with what is known.
         batch: Reports that came too late for the last buffer of an asynchronous task.
     """
 
     def __init__(
-        self, record: RoundRecord, layout: Layout, judge: Judge, batch: MicroBatch | None = None
+        self,
+        record: RoundRecord,
+        partial: str,
+        layout: Layout,
+        judge: Judge,
+        batch: MicroBatch | None = None,
     ) -> None:
         self.record = record
+        self.partial = partial
         #: This process's own partial aggregate, as committed, and where it lies.
         self.committed = PartialAggregate(layout.size)
         self.committed_key: str | None = None
@@ -81,6 +88,8 @@ class Desk:
         self.open: OpenRound | None = None
         #: Of the last round that this process has heard of; 0 before the first.
         self.last_sequence = 0
+        #: Rounds that this process has held so far.
+        self.taken_up = 0
         #: Of an asynchronous task: devices that train now.
         self.training = 0
         #: Over how long phones that come together are to be spread, as was found at the last check-in.

@@ -91,7 +91,7 @@ class Flusher:
         await world.blobs.put(key, await world.workbench.run(committed.to_bytes))
         row = PartialRecord(
             round_id=opened.id,
-            replica=world.replica,
+            replica=opened.partial,
             key=key,
             count=committed.count,
             weight=committed.weight,
@@ -122,7 +122,7 @@ class Flusher:
             return
         rows = await self._world.store.rounds.partials(opened.id)
         opened.unsure = None
-        if any(row.replica == self._world.replica and row.key == unsure.key for row in rows):
+        if any(row.replica == opened.partial and row.key == unsure.key for row in rows):
             self._adopt(opened, unsure.taken, unsure.committed, unsure.key)
         else:
             await self._world.workbench.run(opened.batch.sum.give_back, unsure.taken)

@@ -178,7 +178,8 @@ class Intake:
             raise Refused(ProblemCode.OVERLOADED, "Too many reports wait to be counted.")
         if _is_stale(opened, claims):
             raise _gone()
-        staleness = opened.round.base_version - claims.model_version
+        # Below zero when another process has closed this buffer, and the phone has the model of the next.
+        staleness = max(0, opened.round.base_version - claims.model_version)
         pending = PendingReport(
             claims.assignment,
             claims.round,

@@ -45,6 +45,11 @@ class Rounds:
         async with desk.turn:
             desk.status = status
             opened = desk.open
+            held = None if opened is None or opened.round.is_over else opened.id
+            if (None if record is None else record.round.id) != held:
+                # Since it was read, this process may have closed it and opened another: read in turn.
+                unfinished = await self._world.store.rounds.unfinished()
+                record = next((one for one in unfinished if one.round.task == desk.task), None)
             if record is None:
                 if opened is not None and not opened.round.is_over:
                     self._gone(desk, opened)
@@ -65,10 +70,12 @@ class Rounds:
         if desk.status is TaskStatus.CANCELLED:
             await self.cancel(desk)
         async with desk.turn:
-            if desk.open is not None and not desk.open.round.is_over:
-                await self._end_if_due(desk, desk.open)
-            if desk.open is None or desk.open.round.is_over:
-                await self._finish_or_open(desk)
+            # Another process may have been first; the next pass reads what has become of the round.
+            with contextlib.suppress(Superseded):
+                if desk.open is not None and not desk.open.round.is_over:
+                    await self._end_if_due(desk, desk.open)
+                if desk.open is None or desk.open.round.is_over:
+                    await self._finish_or_open(desk)
 
     async def cancel(self, desk: Desk) -> None:
         """End the task and its open round, unless that is closing already: then it closes."""
@@ -90,9 +97,10 @@ class Rounds:
         layout = await self._trunk.report_layout(record.round.spec)
         before = desk.open
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
-        desk.open = OpenRound(
-            record, layout, desk.judge, before.batch if before is not None and is_same_buffer else None
-        )
+        batch = before.batch if before is not None and is_same_buffer else None
+        desk.taken_up += 1
+        name = f"{self._world.replica}.{desk.taken_up}"
+        desk.open = OpenRound(record, name, layout, desk.judge, batch)
         desk.last_sequence = record.round.sequence
         if before is not None and not is_same_buffer:
             before.batch.settle_all(Outcome.ROUND_GONE)
@@ -170,7 +178,7 @@ class Rounds:
             case Due.NOTHING:
                 return
             case Due.ABANDON:
-                await self._end_without_version(desk, opened, Abandoned(_missed(opened.round)))
+                await self._end_without_version(desk, opened, _given_up(opened.round))
             case Due.CARRY:
                 await self._flush_rest(desk, opened)
                 await self._carry(desk, opened)
@@ -188,14 +196,13 @@ class Rounds:
         current = opened.round
         following = await self._next_round(desk, current.sequence + 1)
         if following.round.base_version != current.base_version or current.reports == 0:
-            await self._end_without_version(desk, opened, Abandoned(_missed(current)))
+            await self._end_without_version(desk, opened, _given_up(current))
             return
-        with contextlib.suppress(Superseded):  # the next pass reads what has become of it
-            carried = await self._world.store.rounds.carry(opened.id, Carried(_missed(current)), following)
-            await self._world.store.rounds.clear_up(opened.id)
-            self._told(desk, current, Phase.CARRIED)
-            await self._take_up(desk, carried)
-            self._world.observer.round_opened(desk.task, carried.round.sequence)
+        carried = await self._world.store.rounds.carry(opened.id, Carried(_missed(current)), following)
+        await self._world.store.rounds.clear_up(opened.id)
+        self._told(desk, current, Phase.CARRIED)
+        await self._take_up(desk, carried)
+        self._world.observer.round_opened(desk.task, carried.round.sequence)
 
     async def _close(self, desk: Desk, opened: OpenRound) -> None:
         opened.record = await self._closing.finish(opened.record)
@@ -221,6 +228,10 @@ class Rounds:
         ended_at = ended.closed_at or self._world.clock()
         duration_s = (ended_at - ended.opened_at).total_seconds()
         self._world.observer.round_ended(desk.task, ended.sequence, phase, ended.reports, duration_s)
+
+
+def _given_up(current: Round) -> Abandoned:
+    return Abandoned(_missed(current), current.reports)
 
 
 def _missed(current: Round) -> str:

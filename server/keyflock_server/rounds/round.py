@@ -126,6 +126,8 @@ class Abandoned:
     """Too few reports by the deadline."""
 
     detail: str
+    #: That are given up; whoever decided so may not have heard of the last one yet.
+    reports: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,8 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
         ``counted + failed <= assigned``, but in a buffer; a round in a final phase never leaves it.
     Raises:
         IllegalEvent: the table has no such row, or not for this kind of round; more would report than were
-            assigned, or reports would be counted that are none or weigh nothing.
+            assigned, or reports would be counted that are none or weigh nothing, or others would be given up
+            than are there.
     """
     phase = TRANSITIONS.get((current.phase, type(event)))
     if phase is None:
@@ -294,7 +297,11 @@ def _applied(current: Round, event: Event) -> Round:
             return replace(current, result_version=version)
         case Summarised(figures_json):
             return replace(current, figures_json=figures_json)
-        case Carried(detail) | Abandoned(detail) | Cancelled(detail):
+        case Abandoned(detail, reports):
+            if reports != current.reports:
+                raise IllegalEvent(f"{reports} reports would be given up, and {current.reports} are there")
+            return replace(current, detail=detail)
+        case Carried(detail) | Cancelled(detail):
             return replace(current, detail=detail)
         case CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
             return current

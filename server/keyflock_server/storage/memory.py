@@ -269,7 +269,8 @@ class _Rounds:
         self._rows.rounds[before] = ended
         for row in await self.partials(before):
             del self._rows.partials[before, row.replica]
-            moved = replace(row, round_id=begun.id, replica=f"{before}/{row.replica}")
+            origin = row.replica if "/" in row.replica else f"{before}/{row.replica}"
+            moved = replace(row, round_id=begun.id, replica=origin)
             self._rows.partials[begun.id, moved.replica] = moved
         return replace(after, round=begun)
 

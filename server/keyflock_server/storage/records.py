@@ -87,7 +87,8 @@ class PartialRecord:
     """What one process has summed for a round so far; nobody else writes this row."""
 
     round_id: RoundId
-    #: The process; of a carried partial, the round and process that it came from.
+    #: The process, and a number that is new with each round that it takes up. Of a carried partial, the round
+    #: that it was summed in before that.
     replica: str
     key: str
     count: int

@@ -37,7 +37,8 @@ EVENTS = st.one_of(
     st.builds(Counted, st.integers(-1, 8), st.sampled_from([-1.0, 0.0, 0.5, 8.0, math.inf, math.nan])),
     st.builds(Failed),
     st.sampled_from([CloseRequested(), Merged(), Stepped(), Summarised("{}"), PartialsDeleted()]),
-    st.sampled_from([Published(ModelVersion(1)), Abandoned("few"), Cancelled("asked")]),
+    st.sampled_from([Published(ModelVersion(1)), Cancelled("asked")]),
+    st.builds(Abandoned, st.just("few"), st.integers(0, 6)),
 )
 
 
@@ -73,6 +74,7 @@ class RoundMachine(RuleBasedStateMachine):
         self.legal.append(event)
         assert TRANSITIONS[before.phase, type(event)] is self.round.phase
         assert before.phase not in FINAL_PHASES
+        assert not isinstance(event, Abandoned) or event.reports == before.counted
 
     @invariant()
     def the_counts_sum_to_the_cohort(self) -> None:

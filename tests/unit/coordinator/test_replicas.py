@@ -66,7 +66,7 @@ async def test_reports_that_came_to_three_replicas_are_one_aggregate(
     partials = await town.store.rounds.partials(RoundId("t-1"))
     await tick(replicas)
 
-    assert [(row.replica, row.count) for row in partials] == [("a", 4), ("b", 4), ("c", 4)]
+    assert [(row.replica, row.count) for row in partials] == [("a.1", 4), ("b.1", 4), ("c.1", 4)]
     (closed, _) = await replicas[1].rounds(T)
     assert (closed.phase, closed.counted, closed.result_version) == ("closed", 12, 1)
     # 0 + 1 + … + 11 = 66, and delta is before minus after.
@@ -180,7 +180,8 @@ async def test_two_that_believe_to_lead_close_a_round_once(town: Town, replicas:
     between: list[Callable[[], Awaitable[None]]] = [replicas[1].tick]
     advance = town.store.rounds.advance
     town.pass_time(11.0)
-    await hung._leadership.renew()
+    for one in (hung, replicas[1]):
+        await one._leadership.renew()
 
     async def another_one_first(*what: object) -> RoundRecord:
         """Before each step that the one writes, the other takes a whole pass as leader too."""
@@ -197,6 +198,51 @@ async def test_two_that_believe_to_lead_close_a_round_once(town: Town, replicas:
     assert (closed.phase, closed.result_version) == ("closed", 1)
     assert [version.version for version in await town.store.populations.versions()] == [0, 1]
     np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+@pytest.mark.parametrize("read", range(4))
+async def test_one_that_finds_a_blob_gone_because_another_has_closed_the_round_goes_on_from_there(
+    town: Town, replicas: list[Coordinator], read: int
+) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+    hung, reads, get = replicas[0], iter(range(100)), town.blobs.get
+    town.pass_time(11.0)
+    for one in (hung, replicas[1]):
+        await one._leadership.renew()
+    await hung._catch_up()
+
+    async def another_one_first(key: str) -> bytes:
+        """Before one of the blobs that the one reads, the other takes a whole pass as leader too."""
+        if next(reads) == read:
+            replicas[1]._leadership._leads_until = hung._leadership._leads_until
+            await replicas[1].tick()
+        return await get(key)
+
+    town.blobs.get = another_one_first  # type: ignore[method-assign]  # the other is quicker
+    await hung._rounds.drive(hung._desks[T])
+
+    (closed, *_) = await hung.rounds(T)
+    assert (closed.phase, closed.result_version, closed.counted) == ("closed", 1, 4)
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_a_blob_that_is_lost_is_told_and_nothing_goes_round_in_circles(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+    (partial,) = await town.store.rounds.partials(RoundId("t-1"))
+    await town.blobs.delete(partial.key)
+
+    await replicas[0].tick()
+    with pytest.raises(StorageError, match=partial.key):
+        await replicas[0]._rounds.drive(replicas[0]._desks[T])
+
+    (stuck,) = await replicas[0].rounds(T)
+    assert (stuck.phase, stuck.counted) == ("closing", 4)
 
 
 async def test_a_flush_whose_answer_got_lost_while_the_store_went_away_is_counted_once(
@@ -250,6 +296,61 @@ async def test_at_the_deadline_every_replica_brings_what_waits_with_it(
     np.testing.assert_array_equal(await town.model(1), constant(-2.0))
 
 
+async def test_a_report_that_is_counted_while_the_leader_gives_the_round_up_for_want_of_any_is_carried(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 8\nminimum = 8\nover_selection = 0.0\ndeadline_s = 100.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(4)]
+    town.pass_time(103.0)
+    advance = town.store.rounds.advance
+
+    async def counted_meanwhile(*what: object) -> RoundRecord:
+        """The leader has read the row, found no report, and decided."""
+        receipts.extend([await send(replicas[1], one, 1.0) for one in claims[len(receipts) :]])
+        return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
+
+    receipts: list[Receipt | ProblemCode] = []
+    town.store.rounds.advance = counted_meanwhile  # type: ignore[assignment, method-assign]  # quicker
+    await replicas[0].tick()
+    await replicas[0].tick()
+
+    assert isinstance(receipts[-1], Receipt)
+    first, second = await replicas[0].rounds(T)
+    assert (first.phase, first.counted) == ("carried", 4)
+    assert (second.phase, second.carried) == ("collecting", 4)
+
+
+async def test_rows_that_were_read_before_the_process_itself_went_on_do_not_take_it_back(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, 'mode = "async"\ngoal = 8\nconcurrency = 24\ndeadline_s = 1000.0')
+    leader, unfinished = replicas[0], town.store.rounds.unfinished
+    claims = [await assigned(town, leader, await town.enrol()) for _ in range(16)]
+    for one in claims[:8]:
+        await send(leader, one, 1.0)
+
+    async def read_and_dawdle() -> list[RoundRecord]:
+        """Between the reading of the rows and what follows from them, the leader closes and opens."""
+        rows = await unfinished()
+        town.store.rounds.unfinished = unfinished  # type: ignore[method-assign]  # once is enough
+        await leader._rounds.drive(leader._desks[T])
+        for one in claims[8:12]:
+            await send(leader, one, 3.0)
+        return rows
+
+    town.store.rounds.unfinished = read_and_dawdle  # type: ignore[method-assign]  # somebody else reads slowly
+    await leader._catch_up()
+    await leader.tick()
+    for one in claims[12:]:
+        await send(leader, one, 5.0)
+    (partial,) = await town.store.rounds.partials(RoundId("t-2"))
+    await leader.tick()
+
+    assert partial.count == 8
+    first, second, _ = await leader.rounds(T)
+    assert [(one.phase, one.counted) for one in (first, second)] == [("closed", 8), ("closed", 8)]
+
+
 async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_other(
     town: Town, replicas: list[Coordinator]
 ) -> None:
@@ -266,3 +367,24 @@ async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_oth
     rounds = [await replicas[0].rounds(TaskName(name)) for name in ("t", "u")]
     assert [(mine[0].model_version, mine[0].result_version) for mine in rounds] == [(0, 1), (0, 2)]
     np.testing.assert_array_equal(await town.model(2), constant(-2.0))
+
+
+async def test_a_report_from_a_newer_model_than_its_replica_knows_has_its_whole_weight(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, 'mode = "async"\ngoal = 4\nconcurrency = 12\ndeadline_s = 1000.0')
+    for _ in range(2):
+        for one in [await assigned(town, replicas[0], await town.enrol()) for _ in range(4)]:
+            await send(replicas[0], one, 1.0)
+        await replicas[0].tick()  # the others have not heard of it
+    newer = [await assigned(town, replicas[0], await town.enrol()) for _ in range(4)]
+
+    early = [await send(replicas[1], one, 1.0) for one in newer]
+    await tick(replicas)
+    again = [await send(replicas[1], one, 1.0) for one in newer]
+
+    assert {one.model_version for one in newer} == {2}
+    assert early[:3] == [ProblemCode.REPORT_PENDING] * 3
+    assert all(isinstance(one, Receipt) for one in again)
+    (*_, third, _) = await replicas[0].rounds(T)
+    assert (third.phase, third.counted, third.weight) == ("closed", 4, 4.0)

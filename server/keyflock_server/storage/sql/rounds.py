@@ -5,7 +5,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -172,10 +172,13 @@ class SqlRounds(AssignmentReads):
                     round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
                 )
                 await connection.execute(insert(rounds).values(_columns(started)))
+                # What was carried before keeps the name of the round that it was summed in.
+                is_carried = partials.c.replica.contains("/")
+                origin = case((is_carried, partials.c.replica), else_=f"{before}/" + partials.c.replica)
                 moved = (
                     update(partials)
                     .where(partials.c.round_id == before)
-                    .values(round_id=following.id, replica=f"{before}/" + partials.c.replica)
+                    .values(round_id=following.id, replica=origin)
                 )
                 await connection.execute(moved)
                 return started

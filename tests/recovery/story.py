@@ -1,0 +1,208 @@
+"""The whole story: servers and phones at work, killed again and again; then the books are judged."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from tests.recovery.books import Books, read_books
+from tests.recovery.cast import Replica
+from tests.recovery.glimpse import Glimpse
+from tests.recovery.marks import Ledger, MarkingTrainer
+from tests.recovery.plan import Blow, KillingPlan, Target
+from tests.recovery.stage import TASKS, Stage, phones_of_all
+from tests.recovery.tally import BETWEEN, Tally
+
+from keyflock_client_sim.drivers.real_time import RealTimeFleet
+from keyflock_server.rounds.round import Phase
+
+#: Nothing to see of what is waited for during so long, with all servers alive: a stall.
+STALL_S: Final = 90.0
+#: How long phones that have a report under way may go on at the end. Those of a batch that is not full, and
+#: never will be, have no receipt then, and are not counted either.
+_DRAIN_S: Final = 10.0
+_POLL_S: Final = 0.02
+
+
+class Stalled(RuntimeError):
+    """The servers do not go on by themselves; the message says what was waited for, and how rounds stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is left when the story is over."""
+
+    tally: Tally
+    ledger: Ledger
+    books: Books
+
+
+class Story:
+    """One run.
+
+    Args:
+        stage: Servers that are ready, over an empty store.
+        seed: Of the phones, the moments and the victims.
+        on_blow: Is told after each.
+        stall_s: What takes longer is a stall.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        seed: int,
+        on_blow: Callable[[Tally], None] = lambda _: None,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._stage = stage
+        self._seed = seed
+        self._on_blow = on_blow
+        self._stall_s = stall_s
+        self._plan = KillingPlan(random.Random(f"plan:{seed}"), stage.lease_s)
+        self._rng = random.Random(f"victims:{seed}")
+        self._receipts = 0
+        self._is_enough = False
+        self.tally = Tally()
+        self.ledger = Ledger(on_ack=self._count)
+
+    async def play(self, kills: int) -> Ending:
+        """Until so many processes were killed, and every task has gone on once more after the last.
+
+        Raises:
+            Stalled: one has not, or nothing went on between two blows.
+            NotReady: a server did not start.
+        """
+        stage, began_s = self._stage, time.monotonic()
+        await stage.found()
+        async with self._fleet():
+            while self.tally.kills < kills and not self._is_enough:
+                await self._strike(self._plan.next(), kills - self.tally.kills)
+                self._on_blow(self.tally)
+            await self._go_on_once_more()
+        await self._until(self._is_settled, "the rounds that close to be closed")
+        await stage.servers.close()
+        await stage.cast.close()
+        books = await read_books(stage.store, stage.blobs, self.ledger.phones)
+        await stage.store.close()
+        await stage.peephole.close()
+        self.tally.starts_s = [start_s for one in stage.cast.replicas for start_s in one.starts_s]
+        self.tally.stuck = sum(one.said("task stuck") for one in stage.cast.replicas)
+        self.tally.seconds = time.monotonic() - began_s
+        return Ending(self.tally, self.ledger, books)
+
+    def finish(self) -> None:
+        """No more blows: go on to the end of the story with what was done."""
+        self._is_enough = True
+
+    @asynccontextmanager
+    async def _fleet(self) -> AsyncIterator[None]:
+        fleet = RealTimeFleet(
+            phones_of_all(self._seed),
+            self._stage.servers,
+            MarkingTrainer(),
+            watch=self.ledger.watch,
+            drain_s=_DRAIN_S,
+        )
+        running = asyncio.create_task(fleet.run())
+        try:
+            yield
+        finally:
+            fleet.stop()
+            await running
+
+    def _count(self) -> None:
+        self._receipts += 1
+
+    async def _strike(self, blow: Blow, at_most: int) -> None:
+        cast, made = self._stage.cast, self.tally.versions
+        if not blow.is_early:
+            await cast.ready(cast.replicas)
+        if blow.after_version:
+
+            async def has_closed() -> bool:
+                return (await self._look()).versions > made
+
+            await self._until(has_closed, "a model version")
+        wanted = self._receipts + blow.receipts
+
+        async def has_receipts() -> bool:
+            return self._receipts >= wanted
+
+        await self._until(has_receipts, f"{blow.receipts} receipts")
+        await asyncio.sleep(blow.pause_s)
+        target, victims = await self._victims(blow.target)
+        if blow.hang_s:
+            await self._hang(victims[0], blow.hang_s)
+        else:
+            await self._kill(victims[:at_most], target)
+
+    async def _kill(self, victims: list[Replica], target: Target) -> None:
+        stage, tally, ids = self._stage, self.tally, [one.id for one in victims]
+        await asyncio.gather(*(one.kill() for one in victims))
+        for one in victims:
+            await stage.servers.remove(one.name)
+        glimpse = await self._look()
+        tally.note(glimpse, TASKS)
+        tally.while_flushing += sum(
+            bool(id_) and stage.unreferenced(id_, glimpse.partials) > 0 for id_ in ids
+        )
+        for one in victims:
+            one.start()
+        tally.kills += len(victims)
+        tally.victims[target] += len(victims)
+        tally.while_starting += ids.count("")
+
+    async def _victims(self, target: Target) -> tuple[Target, list[Replica]]:
+        """Who is hit, and as what: for want of a leader, another replica."""
+        replicas = list(self._stage.cast.replicas)
+        if target in (Target.SERVER, Target.ALL):
+            return target, replicas
+        leader = (await self._look()).leader
+        leading = [one for one in replicas if one.id and one.id == leader]
+        if target is Target.LEADER and leading:
+            return target, leading
+        return Target.FOLLOWER, [self._rng.choice([one for one in replicas if one not in leading])]
+
+    async def _hang(self, victim: Replica, hang_s: float) -> None:
+        await self._stage.cast.ready([victim])
+        before = (await self._look()).leader
+        victim.hang()
+        await asyncio.sleep(hang_s)
+        self.tally.hangs += 1
+        self.tally.handed_over += before == victim.id and (await self._look()).leader != before
+        victim.wake()
+
+    async def _look(self) -> Glimpse:
+        glimpse = await self._stage.peephole.look()
+        self.tally.versions = max(self.tally.versions, glimpse.versions)
+        return glimpse
+
+    async def _go_on_once_more(self) -> None:
+        await self._stage.cast.ready(self._stage.cast.replicas)
+        before = await self._closed()
+
+        async def has_gone_on() -> bool:
+            return all(count > before[task] for task, count in (await self._closed()).items())
+
+        await self._until(has_gone_on, "another round of every task after the last kill")
+
+    async def _closed(self) -> dict[str, int]:
+        store = self._stage.store
+        return {task.name: (await store.rounds.tally(task.name))[1] for task in await store.tasks.all()}
+
+    async def _is_settled(self) -> bool:
+        return set((await self._look()).phases.values()) <= {Phase.COLLECTING}
+
+    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
+        began_s = time.monotonic()
+        while not await holds():
+            self._stage.cast.check()
+            if time.monotonic() - began_s > self._stall_s:
+                phases = (await self._look()).phases
+                standing = ", ".join(f"{task} {phases.get(task, BETWEEN)}" for task in TASKS)
+                waited = f"waited {self._stall_s:g} s for {what} after {self.tally.kills} kills"
+                raise Stalled(f"{waited}; rounds stand: {standing}")
+            await asyncio.sleep(_POLL_S)
