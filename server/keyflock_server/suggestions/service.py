@@ -51,7 +51,7 @@ class SuggestionDesk:
     async def tick(self) -> None:
         """Follow the releases."""
         now = self._clock()
-        if self._followed_at is None or now - self._followed_at >= _FOLLOW_EVERY:
+        if self._followed_at is None or not timedelta(0) <= now - self._followed_at < _FOLLOW_EVERY:
             self._followed_at = now
             await self._released.follow()
 
