@@ -73,18 +73,19 @@ class Batching(Generic[Q, A]):
             batch = [(question, answer) for question, answer in batch if not answer.done()]
             if not batch:
                 continue
-            self._on_batch(len(batch))
             questions = [question for question, _ in batch]
             try:
                 if self._is_closed:
                     raise _closed()  # noqa: TRY301 - told to each caller, as any other failure
+                self._on_batch(len(batch))
                 found = await loop.run_in_executor(self._thread, self._work, questions)
+                answered = list(zip(batch, found, strict=True))
             except Exception as error:  # noqa: BLE001 - each question's caller is told
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)
                 continue
-            for (_, answer), one in zip(batch, found, strict=True):
+            for (_, answer), one in answered:
                 if not answer.done():
                     answer.set_result(one)
 
