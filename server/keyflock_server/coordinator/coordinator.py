@@ -13,7 +13,7 @@ from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
-from keyflock_server.coordinator.rounds import Rounds
+from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
@@ -91,7 +91,7 @@ class Coordinator:
         self._orphans_due_at = self._world.clock() + ORPHAN_AGE
         await self._standings.refresh()
         if self._world.is_sole:
-            await self._collect_orphans()
+            await self._collect_orphans(written_before=None)
 
     async def tick(self) -> None:
         """Whatever is due now: learn what others have done; flush, close, abandon, open.
@@ -103,14 +103,16 @@ class Coordinator:
             await self._leadership.renew()
             await self._catch_up()
             if self._leadership.is_leader and self._world.clock() >= self._orphans_due_at:
-                await self._collect_orphans()
+                await self._collect_orphans(self._world.clock() - ORPHAN_AGE)
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._world.observer.store_unreachable(error)
             return
         for desk in list(self._desks.values()):
             try:
                 await self._rounds.drive(desk)
+                desk.trouble = ""
             except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
+                desk.trouble = trouble(error)
                 self._world.observer.task_stuck(desk.task, error)
         await self._keep_books()
 
@@ -241,10 +243,10 @@ class Coordinator:
 
     async def rounds(self, task: TaskName) -> list[RoundView]:
         """The task's rounds, oldest first."""
-        self._desk(task)
+        stuck = self._desk(task).trouble
         said = await self._world.store.rounds.verdicts(task)
         return [
-            round_view(record, said.get(record.round.id, {}))
+            round_view(record, said.get(record.round.id, {}), stuck)
             for record in await self._world.store.rounds.of_task(task)
         ]
 
@@ -254,7 +256,7 @@ class Coordinator:
         if record is None:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
         said = await self._world.store.rounds.verdicts(record.round.task, round_id)
-        return round_view(record, said.get(round_id, {}))
+        return round_view(record, said.get(round_id, {}), self._desk(record.round.task).trouble)
 
     async def devices(self, population: PopulationName) -> Devices:
         """Devices of a population, those ever quarantined first."""
@@ -331,12 +333,11 @@ class Coordinator:
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
                 await self._rounds.follow(desk, task.status, unfinished.get(task.name))
 
-    async def _collect_orphans(self) -> None:
+    async def _collect_orphans(self, written_before: datetime | None) -> None:
         """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
-        world, now = self._world, self._world.clock()
-        self._orphans_due_at = now + ORPHAN_AGE
-        before = None if world.is_sole else now - ORPHAN_AGE
-        for blob in await orphans(world.store, world.blobs, written_before=before):
+        world = self._world
+        self._orphans_due_at = world.clock() + ORPHAN_AGE
+        for blob in await orphans(world.store, world.blobs, written_before=written_before):
             await world.blobs.delete(blob.key)
 
 

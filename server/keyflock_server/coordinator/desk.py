@@ -52,6 +52,8 @@ class OpenRound:
         #: This process's own partial aggregate, as committed, and where it lies.
         self.committed = PartialAggregate(layout.size)
         self.committed_key: str | None = None
+        #: False once the store has shown that it holds another one.
+        self.is_committed_known = True
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))
@@ -70,7 +72,7 @@ class OpenRound:
 
     def learn(self, record: RoundRecord) -> None:
         """The row as it was read; ignored if this process knows better by now."""
-        if _progress(record) > _progress(self.record):
+        if _progress(record) >= _progress(self.record):
             self.record = record
 
 
@@ -92,6 +94,8 @@ class Desk:
         self.taken_up = 0
         #: Of an asynchronous task: devices that train now.
         self.training = 0
+        #: Why its round did not go on at the last pass; empty when it did.
+        self.trouble = ""
         #: Over how long phones that come together are to be spread, as was found at the last check-in.
         self.spread_s = 0.0
         #: Of all rounds since this process started; only the workbench's thread touches it.

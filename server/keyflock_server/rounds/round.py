@@ -7,6 +7,8 @@
         └──Cancelled──▸ CANCELLED                                        ▼      ▼
                                                  CLOSED ◂──PartialsDeleted── PUBLISHED
 
+CLOSING, MERGED and STEPPED may be cancelled too: what they need may be lost for good.
+
 A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised. A synchronous round counts
 the reports of its own cohort; a round of an asynchronous task is a buffer, which counts what arrives while
 it is open, whenever that was assigned.
@@ -72,6 +74,11 @@ class Counted:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A device gave its assignment back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redated:
+    """The clock was set back behind the round's opening: its time begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,7 @@ Event = (
     Assigned
     | Counted
     | Failed
+    | Redated
     | CloseRequested
     | Merged
     | Stepped
@@ -164,10 +172,14 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.COLLECTING, Assigned): Phase.COLLECTING,
         (Phase.COLLECTING, Counted): Phase.COLLECTING,
         (Phase.COLLECTING, Failed): Phase.COLLECTING,
+        (Phase.COLLECTING, Redated): Phase.COLLECTING,
         (Phase.COLLECTING, CloseRequested): Phase.CLOSING,
         (Phase.COLLECTING, Carried): Phase.CARRIED,
         (Phase.COLLECTING, Abandoned): Phase.ABANDONED,
         (Phase.COLLECTING, Cancelled): Phase.CANCELLED,
+        (Phase.CLOSING, Cancelled): Phase.CANCELLED,
+        (Phase.MERGED, Cancelled): Phase.CANCELLED,
+        (Phase.STEPPED, Cancelled): Phase.CANCELLED,
         (Phase.CLOSING, Merged): Phase.MERGED,
         (Phase.MERGED, Stepped): Phase.STEPPED,
         (Phase.STEPPED, Rebased): Phase.MERGED,
@@ -261,7 +273,7 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     Args:
         current: The round before.
         event: What happened.
-        at: When; kept as ``closed_at`` of a round that ends.
+        at: When; kept as ``closed_at`` of a round that ends, and as ``opened_at`` of one that is redated.
     Guarantees:
         ``counted + failed <= assigned``, but in a buffer; a round in a final phase never leaves it.
     Raises:
@@ -277,6 +289,8 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     after = _applied(replace(current, phase=phase), event)
     if after.outstanding < 0 and not after.is_async:
         raise IllegalEvent(f"{event} would count more devices than the {current.assigned} assigned")
+    if isinstance(event, Redated):
+        after = replace(after, opened_at=at, deadline_at=at + (current.deadline_at - current.opened_at))
     ends = phase in FINAL_PHASES or phase is Phase.PUBLISHED
     return replace(after, closed_at=at) if ends and after.closed_at is None else after
 
@@ -303,7 +317,7 @@ def _applied(current: Round, event: Event) -> Round:
             return replace(current, detail=detail)
         case Carried(detail) | Cancelled(detail):
             return replace(current, detail=detail)
-        case CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
+        case Redated() | CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
             return current
         case _:
             assert_never(event)
