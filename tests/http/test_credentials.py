@@ -111,13 +111,22 @@ async def test_a_call_without_its_assignment_is_refused(door: Door, call: Call) 
     assert "Keyflock-Assignment" in answer.problem().detail
 
 
-@assigned
+@pytest.mark.parametrize("call", [calls.OFFER, calls.FAILURE], ids=lambda call: call.name)
 async def test_an_expired_assignment_has_lost_its_round(door: Door, call: Call) -> None:
     late = replace(door.claims, expires_at=door.now - timedelta(seconds=5))
 
     answer = await door.send(call, Keyflock_Assignment=door.assignment_token(late))
 
     assert (answer.status, answer.code()) == (410, ProblemCode.ROUND_GONE)
+
+
+async def test_whether_a_late_report_was_counted_is_for_the_coordinator_to_say(door: Door) -> None:
+    late = replace(door.claims, expires_at=door.now - timedelta(days=3))
+
+    answer = await door.send(calls.REPORT, Keyflock_Assignment=door.assignment_token(late))
+
+    assert answer.status == 200
+    assert [name for name, _ in door.service.calls] == ["report"]
 
 
 @assigned

@@ -103,6 +103,8 @@ class Intake:
     async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
         """Take a delta in; returns when it is counted, durably.
 
+        A repetition of what was counted is acknowledged again, however late it comes.
+
         Raises:
             Refused: ``round_gone``, ``report_conflict``, ``wrong_assignment``, ``overloaded``,
                 ``report_pending``, ``quarantined``, or what is wrong with the report. Nothing was counted
@@ -117,6 +119,9 @@ class Intake:
             return _repeated(member, digest, desk)
         pending = opened.batch.get(member.id)
         if pending is None:
+            if self._is_too_late(opened, claims):
+                # Not by what this process remembers: another may have counted it meanwhile.
+                return await self._late(claims, digest)
             pending = await self._take_in(desk, opened, claims, message, digest)
         elif pending.digest != digest:
             raise _conflict()
@@ -172,12 +177,8 @@ class Intake:
         self, desk: Desk, opened: OpenRound, claims: AssignmentClaims, message: Report, digest: bytes
     ) -> PendingReport:
         self._standings.check(claims.device)
-        if _is_full(opened):
-            raise _gone()
         if len(opened.batch) >= self._world.max_pending_reports:
             raise Refused(ProblemCode.OVERLOADED, "Too many reports wait to be counted.")
-        if _is_stale(opened, claims):
-            raise _gone()
         # Below zero when another process has closed this buffer, and the phone has the model of the next.
         staleness = max(0, opened.round.base_version - claims.model_version)
         pending = PendingReport(
@@ -229,8 +230,12 @@ class Intake:
             case Outcome.STOPPING:
                 raise Refused(ProblemCode.NOT_READY, "The server is stopping; send the report again.")
 
+    def _is_too_late(self, opened: OpenRound, claims: AssignmentClaims) -> bool:
+        has_expired = self._world.tokens.has_expired(claims, self._world.clock())
+        return has_expired or _is_full(opened) or _is_stale(opened, claims)
+
     async def _late(self, claims: AssignmentClaims, digest: bytes) -> Receipt:
-        """The round is over: a report that was counted is acknowledged again, another is too late."""
+        """Nothing new is taken: a report that was counted is acknowledged again, another is too late."""
         member = await self._world.store.rounds.assignment(claims.round, claims.device)
         if member is None or member.state is not AssignmentState.COUNTED:
             raise _gone()

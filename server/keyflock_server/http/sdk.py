@@ -111,15 +111,19 @@ class SdkEndpoints(Plane[Call, Admission]):
         device = self._device_tokens.read(token, now)
         if call.credential is Credential.DEVICE:
             return Admission(parts, headers, device)
-        return Admission(parts, headers, device, self._claims(parts, headers, device))
+        return Admission(parts, headers, device, self._claims(call, parts, headers, device))
 
     def _claims(
-        self, parts: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
+        self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
     ) -> AssignmentClaims:
         token = headers.get(calls.ASSIGNMENT_HEADER.lower())
         if token is None:
             raise missing(calls.ASSIGNMENT_HEADER)
-        claims = self._assignment_tokens.read(token, self._clock())
+        if call.name == calls.REPORT.name:
+            # What was counted is acknowledged whenever it is asked; the coordinator takes nothing new.
+            claims = self._assignment_tokens.read_late(token)
+        else:
+            claims = self._assignment_tokens.read(token, self._clock())
         if claims.device != device.device or claims.population != device.population:
             raise Refused(ProblemCode.WRONG_ASSIGNMENT, "The assignment was given to another device.")
         if claims.assignment != parts["assignment"]:

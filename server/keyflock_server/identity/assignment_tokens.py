@@ -54,12 +54,25 @@ class AssignmentTokens:
             Refused: fault of the client; ``token_invalid``, or ``round_gone`` for an expired one: no refresh
                 helps then, only the next check-in.
         """
+        claims = self.read_late(token)
+        if self.has_expired(claims, now):
+            raise Refused(
+                ProblemCode.ROUND_GONE, f"The assignment expired at {claims.expires_at:%Y-%m-%dT%H:%M:%SZ}."
+            )
+        return claims
+
+    def has_expired(self, claims: AssignmentClaims, now: datetime) -> bool:
+        """Whether it is too late for anything new of this assignment."""
+        return now >= claims.expires_at + timedelta(seconds=self._leeway_s)
+
+    def read_late(self, token: str) -> AssignmentClaims:
+        """Like ``read``, and takes an expired one: its phone may not have heard that its report was counted.
+
+        Raises:
+            Refused: fault of the client; ``token_invalid``.
+        """
         claims = unseal(self._keys, _KIND, token)
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-        if now >= expires_at + timedelta(seconds=self._leeway_s):
-            raise Refused(
-                ProblemCode.ROUND_GONE, f"The assignment expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}."
-            )
         return AssignmentClaims(
             assignment=AssignmentId(claims["jti"]),
             device=DeviceId(claims["sub"]),

@@ -83,6 +83,15 @@ def test_an_expired_assignment_has_lost_its_round() -> None:
     code = refused(tokens.read, tokens.issue(CLAIMS), CLAIMS.expires_at + timedelta(seconds=5))
 
     assert code is ProblemCode.ROUND_GONE
+    assert tokens.read(tokens.issue(CLAIMS), CLAIMS.expires_at + timedelta(seconds=4)) == CLAIMS
+
+
+def test_an_expired_assignment_can_still_be_read_for_what_it_was() -> None:
+    tokens = AssignmentTokens(KEYS, leeway_s=5.0)
+
+    assert tokens.read_late(tokens.issue(CLAIMS)) == CLAIMS
+    assert tokens.has_expired(CLAIMS, CLAIMS.expires_at + timedelta(seconds=5))
+    assert not tokens.has_expired(CLAIMS, CLAIMS.expires_at + timedelta(seconds=4))
 
 
 def test_one_kind_of_token_is_never_taken_for_the_other() -> None:
