@@ -91,7 +91,7 @@ class Coordinator:
         self._orphans_due_at = self._world.clock() + ORPHAN_AGE
         await self._standings.refresh()
         if self._world.is_sole:
-            await self._collect_orphans()
+            await self._collect_orphans(written_before=None)
 
     async def tick(self) -> None:
         """Whatever is due now: learn what others have done; flush, close, abandon, open.
@@ -103,7 +103,7 @@ class Coordinator:
             await self._leadership.renew()
             await self._catch_up()
             if self._leadership.is_leader and self._world.clock() >= self._orphans_due_at:
-                await self._collect_orphans()
+                await self._collect_orphans(self._world.clock() - ORPHAN_AGE)
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._world.observer.store_unreachable(error)
             return
@@ -331,12 +331,11 @@ class Coordinator:
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
                 await self._rounds.follow(desk, task.status, unfinished.get(task.name))
 
-    async def _collect_orphans(self) -> None:
+    async def _collect_orphans(self, written_before: datetime | None) -> None:
         """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
-        world, now = self._world, self._world.clock()
-        self._orphans_due_at = now + ORPHAN_AGE
-        before = None if world.is_sole else now - ORPHAN_AGE
-        for blob in await orphans(world.store, world.blobs, written_before=before):
+        world = self._world
+        self._orphans_due_at = world.clock() + ORPHAN_AGE
+        for blob in await orphans(world.store, world.blobs, written_before=written_before):
             await world.blobs.delete(blob.key)
 
 

@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Final
 
+from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.door import Blobs, Store
-from keyflock_server.storage.records import StoredBlob
+from keyflock_server.storage.records import RoundRecord, StoredBlob
 
 #: A blob is written before the row that points to it. One younger than this may be on its way into a
 #: transaction of another process; none takes so long.
@@ -35,13 +36,33 @@ async def orphans(
     Args:
         store: The rows.
         blobs: The blobs.
-        written_before: Spares younger ones; None, for a process that nobody shares the store with, none.
+        written_before: Spares younger ones; None for a process that has not begun to work and shares the
+            store with nobody: there is nothing to spare.
         no_longer_in_use: Keys whose rows are about to go.
+    Guarantees:
+        While rounds are under way, nothing is named that one of them may yet point to, however wrong the
+        clocks are: their blobs wait until their rounds are over.
     Raises:
         StorageError: rows or blobs cannot be listed.
     """
     # The blobs first: one whose row comes and goes between the two listings is not taken for another.
     listed = [blob async for blob in blobs.list_blobs()]
-    old = [blob for blob in listed if written_before is None or blob.modified_at < written_before]
+    if written_before is None:
+        old, under_way = listed, ()
+    else:
+        old = [blob for blob in listed if blob.modified_at < written_before]
+        under_way = tuple(
+            folder for record in await store.rounds.unfinished() for folder in _folders_of(record)
+        )
     in_use = await keys_in_use(store) - no_longer_in_use
-    return [blob for blob in old if blob.key not in in_use]
+    return [blob for blob in old if blob.key not in in_use and not blob.key.startswith(under_way)]
+
+
+def _folders_of(record: RoundRecord) -> tuple[str, ...]:
+    """Where a transaction of this round may soon point to."""
+    current = record.round
+    sums = (f"partials/{current.id}/", f"aggregates/{current.id}/")
+    if current.phase is Phase.COLLECTING:
+        return sums
+    steps = (f"versions/{current.population}/", f"averages/{current.population}/")
+    return (*sums, *steps, f"optimizers/{current.task}/")
