@@ -59,6 +59,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.open()
     await opened.populations.add(POPULATION, VERSION)
     await opened.tasks.add(TASK)
+    for number in range(1, 5):
+        await published(opened, number)
     for number, device_name in ((1, "a"), (2, "b")):
         record = replace(
             ROUND,
@@ -71,8 +73,6 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await opened.rounds.assign(assignment(device_name, f"t-{number}"))
         if number == 1:
             await opened.rounds.advance(record.round.id, Cancelled("why"), NOW, {})
-    for number in range(1, 5):
-        await published(opened, number)
     await opened.heads.put(HEAD, None)
     yield opened
     await opened.close()

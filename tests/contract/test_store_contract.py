@@ -33,7 +33,14 @@ from keyflock_server.rounds.round import (
 )
 from keyflock_server.rounds.task import TaskStatus, parse_task
 from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
-from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, Store, Superseded
+from keyflock_server.storage.door import (
+    AlreadyExists,
+    Changes,
+    NotOpen,
+    PartialMoved,
+    Store,
+    Superseded,
+)
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -180,6 +187,17 @@ async def test_a_key_is_taken_once(store: Store) -> None:
         await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=RoundId("other"))))
 
 
+async def test_a_task_has_one_round_that_is_not_over(store: Store) -> None:
+    following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
+
+    with pytest.raises(AlreadyExists):
+        await store.rounds.add(following)
+    await store.rounds.advance(T1, Cancelled("over"), NOW, {})
+    await store.rounds.add(following)
+
+    assert await store.rounds.unfinished() == [following]
+
+
 async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_nothing(store: Store) -> None:
     record = await assigned(store, "a")
 
@@ -232,13 +250,30 @@ async def test_each_process_has_a_partial_aggregate_of_its_own_and_replaces_only
 
     await store.rounds.commit_flush(partial(1, 1.0, "first", "r1"), [counted("a")], NOW)
     await store.rounds.commit_flush(partial(1, 1.0, "other", "r2"), [counted("b")], NOW)
-    after = await store.rounds.commit_flush(partial(2, 2.0, "second", "r1"), [counted("c")], NOW)
+    after = await store.rounds.commit_flush(partial(2, 2.0, "second", "r1"), [counted("c")], NOW, "first")
 
     assert after.round.counted == 3
     assert await store.rounds.partials(T1) == [
         partial(2, 2.0, "second", "r1"),
         partial(1, 1.0, "other", "r2"),
     ]
+
+
+@pytest.mark.parametrize("believed", [None, "older"])
+async def test_a_partial_aggregate_is_replaced_only_by_who_knows_it(
+    store: Store, believed: str | None
+) -> None:
+    await assigned(store, "a", "b")
+    late = await store.rounds.commit_flush(partial(1, 1.0, "came late"), [counted("a")], NOW)
+
+    with pytest.raises(PartialMoved):
+        await store.rounds.commit_flush(partial(1, 1.0, "next"), [counted("b")], NOW, believed)
+
+    assert await store.rounds.get(T1) == late
+    assert await store.rounds.partials(T1) == [partial(1, 1.0, "came late")]
+    b = await store.rounds.assignment(T1, DeviceId("b"))
+    assert b is not None
+    assert b.state is AssignmentState.ASSIGNED
 
 
 async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_named(store: Store) -> None:
@@ -285,12 +320,11 @@ async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: Store) 
 
 async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Store) -> None:
     await store.tasks.add(replace(TASK, spec=ASYNC))
-    for sequence in (1, 2):
-        opening = replace(
-            ROUND.round, id=RoundId(f"u-{sequence}"), task=TaskName("u"), sequence=sequence, spec=ASYNC
-        )
-        await store.rounds.add(RoundRecord(round=opening))
+    first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
+    await store.rounds.add(RoundRecord(round=first))
     await store.rounds.assign(assignment("a", "u-1"))
+    await store.rounds.advance(first.id, Cancelled("over"), NOW, {})
+    await store.rounds.add(RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2)))
 
     after = await store.rounds.commit_flush(
         partial(1, 0.5, round_id="u-2"), [counted("a", 0.5, round_id="u-1")], NOW
@@ -648,6 +682,7 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
 
 async def test_verdicts_add_up_whoever_counts_them(store: Store) -> None:
     first, other = RoundId("t-1"), RoundId("t-2")
+    await store.rounds.advance(first, Cancelled("over"), NOW, {})
     await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=other, sequence=2)))
 
     await store.rounds.add_verdicts({first: {"too_long": 2, "malformed": 1}})

@@ -52,6 +52,8 @@ class OpenRound:
         #: This process's own partial aggregate, as committed, and where it lies.
         self.committed = PartialAggregate(layout.size)
         self.committed_key: str | None = None
+        #: False once the store has shown that it holds another one.
+        self.is_committed_known = True
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))

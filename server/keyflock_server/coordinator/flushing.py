@@ -12,7 +12,7 @@ from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Take
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.rounds.decisions import may_flush
 from keyflock_server.rounds.round import Phase
-from keyflock_server.storage.door import NotOpen, StorageError, Superseded
+from keyflock_server.storage.door import NotOpen, PartialMoved, StorageError, Superseded
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -45,7 +45,7 @@ class Flusher:
         Guarantees:
             A report is acknowledged if and only if the transaction that counts it has been committed. When
             the store fails, nobody is acknowledged, and the batch is as it was. A report that another process
-            has counted is left out.
+            has counted is left out; so is one of a flush that was believed lost, and was committed late.
         """
         began_s = time.perf_counter()
         try:
@@ -64,6 +64,8 @@ class Flusher:
                 if len(taken.ids) < least:
                     await self._world.workbench.run(opened.batch.sum.give_back, taken)
                     return
+            except PartialMoved:
+                opened.is_committed_known = False
             except Superseded:
                 # Another process has closed the round; what waits is told so when the row has been read.
                 await self._world.workbench.run(opened.batch.sum.give_back, taken)
@@ -86,6 +88,8 @@ class Flusher:
     async def _commit(self, desk: Desk, opened: OpenRound, taken: Taken) -> str | None:
         """The transaction. Returns the key of the partial aggregate that it replaces."""
         world = self._world
+        if not opened.is_committed_known:
+            await self._learn_committed(opened)
         key = f"partials/{opened.id}/{world.replica}/{world.new_id()}"
         committed = await world.workbench.run(opened.committed.merged, taken.sum)
         await world.blobs.put(key, await world.workbench.run(committed.to_bytes))
@@ -100,9 +104,9 @@ class Flusher:
         async with desk.lock:
             try:
                 after = await world.store.rounds.commit_flush(
-                    row, [_row(report) for report in reports], world.clock()
+                    row, [_row(report) for report in reports], world.clock(), opened.committed_key
                 )
-            except (NotOpen, Superseded):
+            except (NotOpen, PartialMoved, Superseded):
                 with contextlib.suppress(StorageError):
                     await world.blobs.delete(key)
                 raise
@@ -126,6 +130,18 @@ class Flusher:
             self._adopt(opened, unsure.taken, unsure.committed, unsure.key)
         else:
             await self._world.workbench.run(opened.batch.sum.give_back, unsure.taken)
+
+    async def _learn_committed(self, opened: OpenRound) -> None:
+        """What this process has in the store: a flush that it took for lost was committed after all."""
+        world = self._world
+        rows = await world.store.rounds.partials(opened.id)
+        mine = next((row for row in rows if row.replica == world.replica), None)
+        committed = PartialAggregate(opened.committed.sum.size)
+        if mine is not None:
+            data = await world.blobs.get(mine.key)
+            committed = await world.workbench.run(PartialAggregate.from_bytes, data, committed.sum.size)
+        opened.committed, opened.committed_key = committed, mine.key if mine else None
+        opened.is_committed_known = True
 
     def _adopt(self, opened: OpenRound, taken: Taken, committed: PartialAggregate, key: str) -> None:
         """The batch is durable: acknowledge."""

@@ -56,6 +56,13 @@ class Superseded(Exception):
     """The row is not the one that the writer believed to change; nothing was changed."""
 
 
+class PartialMoved(Exception):
+    """The process's partial aggregate is not the one that it believed to replace; nothing was changed.
+
+    An earlier flush of its own, which it had given up as lost, was committed after all.
+    """
+
+
 class NotOpen(Exception):
     """Reports have no open assignment: another process has counted them, or they were given back.
 
@@ -144,7 +151,7 @@ class RoundTable(Protocol):
     """
 
     async def add(self, record: RoundRecord) -> None:
-        """A new round; raises AlreadyExists when another process has opened it."""
+        """A new round; raises AlreadyExists when another process has opened it, or one that is not over."""
         ...
 
     async def get(self, round_id: RoundId) -> RoundRecord | None:
@@ -189,11 +196,21 @@ class RoundTable(Protocol):
         ...
 
     async def commit_flush(
-        self, partial: PartialRecord, reports: Sequence[CountedReport], at: datetime
+        self,
+        partial: PartialRecord,
+        reports: Sequence[CountedReport],
+        at: datetime,
+        replaces: str | None = None,
     ) -> RoundRecord:
         """The process's new partial aggregate, and the reports that are new in it: both or neither.
 
+        Args:
+            partial: What it has summed of the round, these reports included.
+            reports: These reports.
+            at: When.
+            replaces: Key of its partial aggregate before; None if this is its first of the round.
         Raises:
+            PartialMoved: its partial aggregate is another one than it believed to replace.
             Superseded: the round takes no reports any more.
             NotOpen: some of the reports have no open assignment (any more); it names them.
         """

@@ -38,6 +38,7 @@ from keyflock_server.storage.door import (
     HeadTable,
     LeaseTable,
     NotOpen,
+    PartialMoved,
     PopulationTable,
     RetentionTable,
     RoundTable,
@@ -181,7 +182,9 @@ class _Rounds:
 
     async def add(self, record: RoundRecord) -> None:
         taken = {(other.round.task, other.round.sequence) for other in self._rows.rounds.values()}
-        if record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken:
+        is_taken = record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken
+        is_early = any(one.round.task == record.round.task for one in await self.unfinished())
+        if is_taken or is_early:
             raise AlreadyExists(record.round.id)
         self._rows.rounds[record.round.id] = record
 
@@ -227,7 +230,11 @@ class _Rounds:
         return after
 
     async def commit_flush(
-        self, partial: PartialRecord, reports: Sequence[CountedReport], at: datetime
+        self,
+        partial: PartialRecord,
+        reports: Sequence[CountedReport],
+        at: datetime,
+        replaces: str | None = None,
     ) -> RoundRecord:
         counted = Counted(len(reports), sum(report.weight for report in reports))
         keys = [(report.round_id, report.device) for report in reports]
@@ -235,6 +242,9 @@ class _Rounds:
         if not_open := NotOpen.among([report.id for report in reports], rows):
             raise not_open
         after = self._advanced(partial.round_id, counted, at)
+        before = self._rows.partials.get((partial.round_id, partial.replica))
+        if (before.key if before else None) != replaces:
+            raise PartialMoved(partial.round_id)
         for key, report in zip(keys, reports, strict=True):
             self._rows.assignments[key] = replace(
                 self._rows.assignments[key],
@@ -262,11 +272,13 @@ class _Rounds:
         if newest != ended.round.base_version:
             raise Superseded(before)
         begun = replace(after.round, carried=ended.round.reports, weight=ended.round.weight)
+        current = self._rows.rounds[before]
+        self._rows.rounds[before] = ended
         try:
             await self.add(replace(after, round=begun))
         except AlreadyExists:
+            self._rows.rounds[before] = current
             raise Superseded(before) from None
-        self._rows.rounds[before] = ended
         for row in await self.partials(before):
             del self._rows.partials[before, row.replica]
             origin = row.replica if "/" in row.replica else f"{before}/{row.replica}"

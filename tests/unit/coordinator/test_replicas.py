@@ -274,6 +274,62 @@ async def test_a_flush_whose_answer_got_lost_while_the_store_went_away_is_counte
     np.testing.assert_array_equal(await town.model(1), constant(-1.5))
 
 
+async def test_a_flush_that_is_committed_long_after_it_was_given_up_is_in_the_sum(
+    town: Town, replicas: list[Coordinator]
+) -> None:
+    await create(replicas, "goal = 12\nover_selection = 0.0")
+    claims = [await assigned(town, replicas[0], await town.enrol()) for _ in range(12)]
+    rounds = town.store.rounds
+    commit, on_its_way = rounds.commit_flush, []
+
+    async def get_stuck(*what: object) -> RoundRecord:
+        """The database has it all and does not get to it; whoever asks sees nothing of it yet."""
+        rounds.commit_flush = commit  # type: ignore[method-assign]  # the next one goes through
+        on_its_way.append(what)
+        raise StorageError("No answer within 40 s.")
+
+    rounds.commit_flush = get_stuck  # type: ignore[assignment, method-assign]  # the answer never comes
+    for one in claims[:4]:
+        await send(replicas[1], one, 1.0)
+    await commit(*on_its_way[0])  # type: ignore[arg-type]  # as it was sent
+    for one in claims[4:]:
+        await send(replicas[1], one, 2.5)
+    await tick(replicas)
+    again = [await send(replicas[1], one, 1.0) for one in claims[:4]]
+
+    (closed, _) = await replicas[0].rounds(T)
+    assert (closed.phase, closed.counted, closed.weight) == ("closed", 12, 12.0)
+    np.testing.assert_array_equal(await town.model(1), constant(-2.0))
+    assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 4
+
+
+@pytest.mark.parametrize("overtaken_at", range(4))
+async def test_a_leader_that_was_overtaken_while_it_closed_opens_no_second_round(
+    town: Town, replicas: list[Coordinator], overtaken_at: int
+) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+    slow, quick = replicas[0], replicas[1]
+    advance, steps = town.store.rounds.advance, iter(range(10))
+
+    async def overtaken(*what: object) -> RoundRecord:
+        """A step takes so long that the lease is over, and another replica closes and opens meanwhile."""
+        if next(steps) == overtaken_at:
+            town.pass_time(11.0)
+            await quick.tick()
+        return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
+
+    town.store.rounds.advance = overtaken  # type: ignore[assignment, method-assign]  # a slow machine
+    await slow.tick()
+    town.store.rounds.advance = advance  # type: ignore[method-assign]  # it has caught up
+    await tick(replicas)
+
+    phases = [one.phase for one in await quick.rounds(T)]
+    assert phases == ["closed", "collecting"]
+    assert [one.version for one in await town.store.populations.versions()] == [0, 1]
+
+
 async def test_at_the_deadline_every_replica_brings_what_waits_with_it(
     town: Town, replicas: list[Coordinator]
 ) -> None:

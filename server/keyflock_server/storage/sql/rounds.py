@@ -26,7 +26,7 @@ from keyflock_server.rounds.round import (
     advance,
 )
 from keyflock_server.rounds.task import stored_task
-from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, Superseded
+from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, PartialMoved, Superseded
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -59,8 +59,12 @@ class SqlRounds(AssignmentReads):
 
     async def add(self, record: RoundRecord) -> None:
         """A new round."""
+        mine = (rounds.c.task == record.round.task, rounds.c.phase.not_in(FINAL_PHASES))
         try:
             async with self._engine.begin() as connection:
+                # Whoever knows this sequence number has seen the round before it: no lock is needed.
+                if (await connection.execute(select(rounds.c.id).where(*mine).limit(1))).first():
+                    raise AlreadyExists(record.round.id)
                 await connection.execute(insert(rounds).values(_columns(record)))
         except IntegrityError:
             raise AlreadyExists(record.round.id) from None
@@ -129,11 +133,14 @@ class SqlRounds(AssignmentReads):
             return await _moved(connection, before, Failed(), at)
 
     async def commit_flush(
-        self, partial: PartialRecord, reports: Sequence[CountedReport], at: datetime
+        self,
+        partial: PartialRecord,
+        reports: Sequence[CountedReport],
+        at: datetime,
+        replaces: str | None = None,
     ) -> RoundRecord:
         """The process's new partial aggregate, and the reports that are new in it."""
         counted = Counted(len(reports), sum(report.weight for report in reports))
-        where = (partials.c.round_id == partial.round_id, partials.c.replica == partial.replica)
         async with self._engine.begin() as connection:
             # Of several processes that flush or close the round, one goes on at a time.
             before = await _locked(connection, partial.round_id)
@@ -142,9 +149,7 @@ class SqlRounds(AssignmentReads):
             await connection.execute(_count(partial.round_id, at), [_counted(report) for report in reports])
             its_devices = devices.c.id.in_([report.device for report in reports])
             await connection.execute(update(devices).where(its_devices).values(last_contributed_at=at))
-            written = await connection.execute(update(partials).where(*where).values(asdict(partial)))
-            if written.rowcount == 0:
-                await connection.execute(insert(partials).values(asdict(partial)))
+            await _replace(connection, replaces, partial)
             return after
 
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
@@ -284,6 +289,17 @@ async def _moved(
     if changed:
         await connection.execute(update(rounds).where(rounds.c.id == before.round.id).values(changed))
     return after
+
+
+async def _replace(connection: AsyncConnection, before: str | None, partial: PartialRecord) -> None:
+    """The caller has locked the round, so nobody else writes its partials."""
+    mine = (partials.c.round_id == partial.round_id) & (partials.c.replica == partial.replica)
+    known = (await connection.execute(select(partials.c.key).where(mine))).scalar_one_or_none()
+    if known != before:
+        raise PartialMoved(partial.round_id)
+    row = asdict(partial)
+    change = insert(partials).values(row) if before is None else update(partials).where(mine).values(row)
+    await connection.execute(change)
 
 
 async def _check_open(connection: AsyncConnection, reports: Sequence[CountedReport]) -> None:
