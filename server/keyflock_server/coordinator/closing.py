@@ -22,7 +22,7 @@ import json
 from collections.abc import Iterable
 
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
-from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, stored_personalisation
 from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.coordinator.released_weights import ReleasedWeights
@@ -99,13 +99,21 @@ class Closing:
             with contextlib.suppress(StorageError):
                 await self._world.blobs.delete(key)
 
+    async def _aggregate(self, key: str, size: int) -> PartialAggregate:
+        data = await self._world.blobs.get(key)
+        try:
+            return await self._world.workbench.run(PartialAggregate.from_bytes, data, size)
+        except CorruptedAggregate as error:
+            raise StorageError(
+                f"Blob {key} is damaged ({error}); restore it from a backup, or cancel the task."
+            ) from None
+
     async def _merge(self, record: RoundRecord) -> RoundRecord:
         world = self._world
         layout = await self._trunk.report_layout(record.round.spec)
         merged = PartialAggregate(layout.size)
         for row in await world.store.rounds.partials(record.round.id):
-            data = await world.blobs.get(row.key)
-            partial = await world.workbench.run(PartialAggregate.from_bytes, data, layout.size)
+            partial = await self._aggregate(row.key, layout.size)
             merged = await world.workbench.run(merged.merged, partial)
         if merged.count != record.round.reports:
             raise StorageError(
@@ -126,8 +134,7 @@ class Closing:
         state = await world.blobs.get(task.optimizer_state_key) if task.optimizer_state_key else None
         base = (await self._trunk.population(current.population)).latest_version
         checkpoint = await self._trunk.checkpoint(current.population, base)
-        data = await world.blobs.get(record.aggregate_key)
-        aggregate = await world.workbench.run(PartialAggregate.from_bytes, data, checkpoint.weights.size)
+        aggregate = await self._aggregate(record.aggregate_key, checkpoint.weights.size)
         stepped = await world.workbench.run(
             server_step,
             checkpoint.weights,
@@ -159,8 +166,7 @@ class Closing:
         world, current = self._world, record.round
         if record.aggregate_key is None:
             raise StorageError(f"Round {current.id} has lost its aggregate; restore the database.")
-        data = await world.blobs.get(record.aggregate_key)
-        aggregate = await world.workbench.run(PartialAggregate.from_bytes, data, EVIDENCE_LAYOUT.size)
+        aggregate = await self._aggregate(record.aggregate_key, EVIDENCE_LAYOUT.size)
         settings = current.spec.personalising
         before = (await self._trunk.population(current.population)).personalisation_json
         after, figures = after_round(

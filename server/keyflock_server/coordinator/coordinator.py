@@ -13,7 +13,7 @@ from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
-from keyflock_server.coordinator.rounds import Rounds
+from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
@@ -110,7 +110,9 @@ class Coordinator:
         for desk in list(self._desks.values()):
             try:
                 await self._rounds.drive(desk)
+                desk.trouble = ""
             except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
+                desk.trouble = trouble(error)
                 self._world.observer.task_stuck(desk.task, error)
         await self._keep_books()
 
@@ -241,10 +243,10 @@ class Coordinator:
 
     async def rounds(self, task: TaskName) -> list[RoundView]:
         """The task's rounds, oldest first."""
-        self._desk(task)
+        stuck = self._desk(task).trouble
         said = await self._world.store.rounds.verdicts(task)
         return [
-            round_view(record, said.get(record.round.id, {}))
+            round_view(record, said.get(record.round.id, {}), stuck)
             for record in await self._world.store.rounds.of_task(task)
         ]
 
@@ -254,7 +256,7 @@ class Coordinator:
         if record is None:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
         said = await self._world.store.rounds.verdicts(record.round.task, round_id)
-        return round_view(record, said.get(round_id, {}))
+        return round_view(record, said.get(round_id, {}), self._desk(record.round.task).trouble)
 
     async def devices(self, population: PopulationName) -> Devices:
         """Devices of a population, those ever quarantined first."""

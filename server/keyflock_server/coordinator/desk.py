@@ -94,6 +94,8 @@ class Desk:
         self.taken_up = 0
         #: Of an asynchronous task: devices that train now.
         self.training = 0
+        #: Why its round did not go on at the last pass; empty when it did.
+        self.trouble = ""
         #: Over how long phones that come together are to be spread, as was found at the last check-in.
         self.spread_s = 0.0
         #: Of all rounds since this process started; only the workbench's thread touches it.

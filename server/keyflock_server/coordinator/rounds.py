@@ -2,7 +2,9 @@
 
 import contextlib
 from datetime import timedelta
+from typing import Final
 
+from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OtherOptimizer
 from keyflock_server.coordinator.closing import Closing
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.flushing import Flusher
@@ -12,6 +14,7 @@ from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
+from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import Due, due
 from keyflock_server.rounds.round import (
     Abandoned,
@@ -23,9 +26,10 @@ from keyflock_server.rounds.round import (
     Round,
 )
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.door import AlreadyExists, Superseded
+from keyflock_server.storage.door import AlreadyExists, StorageError, StorageUnavailable, Superseded
 from keyflock_server.storage.records import RoundRecord
 
+_OUR_OWN: Final = (StorageError, CorruptedOptimizerState, OtherOptimizer, CorruptedAverage)
 #: After the deadline, so that the other replicas have flushed what waits with them.
 _PEERS_FLUSH = timedelta(seconds=2)
 
@@ -78,13 +82,23 @@ class Rounds:
                     await self._finish_or_open(desk)
 
     async def cancel(self, desk: Desk) -> None:
-        """End the task and its open round, unless that is closing already: then it closes."""
+        """End the task and its open round.
+
+        One that is closing already closes, if it can: what it needs may be lost for good, and then it ends
+        with the reason. A store that only does not answer now is waited for.
+        """
         async with desk.turn:
             opened = desk.open
             if opened is not None and opened.round.phase is Phase.COLLECTING:
                 await self._end_without_version(desk, opened, Cancelled("The task was cancelled."))
             elif opened is not None and not opened.round.is_over:
-                await self._close(desk, opened)
+                try:
+                    await self._close(desk, opened)
+                except StorageUnavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever keeps it from closing, it must end
+                    lost = Cancelled(f"The task was cancelled. The round could not close: {trouble(error)}")
+                    await self._end_without_version(desk, opened, lost)
             if desk.open is not None:
                 self._gone(desk, desk.open)
 
@@ -212,6 +226,7 @@ class Rounds:
         await self._advance(desk, opened, event)
         opened.batch.settle_all(Outcome.ROUND_GONE)
         await self._closing.delete_partials(opened.record)
+        await self._closing.delete_blobs(opened.record.blob_keys)
         self._over(desk, opened)
 
     async def _advance(self, desk: Desk, opened: OpenRound, event: Event) -> None:
@@ -228,6 +243,13 @@ class Rounds:
         ended_at = ended.closed_at or self._world.clock()
         duration_s = (ended_at - ended.opened_at).total_seconds()
         self._world.observer.round_ended(desk.task, ended.sequence, phase, ended.reports, duration_s)
+
+
+def trouble(error: Exception) -> str:
+    """One sentence for an operator. Only errors of our own are quoted: others might quote numbers."""
+    return (
+        str(error) if isinstance(error, _OUR_OWN) else f"{type(error).__name__}; the log has the traceback."
+    )
 
 
 def _given_up(current: Round) -> Abandoned:

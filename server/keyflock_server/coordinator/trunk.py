@@ -24,7 +24,7 @@ from keyflock_server.protocol.messages import ModelWeights, Release, TaskKind
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download, VersionRecord, package
 from keyflock_server.rounds.task import TaskSpec
-from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.door import AlreadyExists, StorageError
 from keyflock_server.storage.records import PopulationRecord
 
 _KEPT_DOWNLOADS: Final = 8
@@ -175,7 +175,12 @@ class Trunk:
         """A version's float32 master weights, with vocabulary and lineage."""
         record = await self.version(name, version)
         data = await self._world.blobs.get(record.checkpoint_key)
-        return await self._world.workbench.run(Checkpoint.from_bytes, data)
+        try:
+            return await self._world.workbench.run(Checkpoint.from_bytes, data)
+        except CheckpointError as error:
+            raise StorageError(
+                f"Blob {record.checkpoint_key} is damaged ({error}); restore it from a backup."
+            ) from None
 
     async def release(self, name: PopulationName) -> Release:
         """What keyboards should serve: the newest version, or the average that it is the last of."""

@@ -43,8 +43,14 @@ def task_view(record: TaskRecord, rounds: list[RoundRecord]) -> TaskView:
     )
 
 
-def round_view(record: RoundRecord, verdicts: Mapping[str, int]) -> RoundView:
-    """A round: where it stands or how it ended, and what was said of its reports."""
+def round_view(record: RoundRecord, verdicts: Mapping[str, int], trouble: str = "") -> RoundView:
+    """A round: where it stands or how it ended, and what was said of its reports.
+
+    Args:
+        record: The round.
+        verdicts: So many of each.
+        trouble: What keeps the task's open round from going on.
+    """
     current = record.round
     return RoundView(
         id=current.id,
@@ -63,7 +69,7 @@ def round_view(record: RoundRecord, verdicts: Mapping[str, int]) -> RoundView:
         deadline_at=current.deadline_at,
         closed_at=current.closed_at,
         result_version=current.result_version,
-        detail=current.detail,
+        detail=current.detail if current.is_over else trouble,
         figures=json.loads(current.figures_json) if current.figures_json else None,
         verdicts=dict(verdicts),
     )

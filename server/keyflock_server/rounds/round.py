@@ -7,6 +7,8 @@
         └──Cancelled──▸ CANCELLED                                        ▼      ▼
                                                  CLOSED ◂──PartialsDeleted── PUBLISHED
 
+CLOSING, MERGED and STEPPED may be cancelled too: what they need may be lost for good.
+
 A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised. A synchronous round counts
 the reports of its own cohort; a round of an asynchronous task is a buffer, which counts what arrives while
 it is open, whenever that was assigned.
@@ -168,6 +170,9 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.COLLECTING, Carried): Phase.CARRIED,
         (Phase.COLLECTING, Abandoned): Phase.ABANDONED,
         (Phase.COLLECTING, Cancelled): Phase.CANCELLED,
+        (Phase.CLOSING, Cancelled): Phase.CANCELLED,
+        (Phase.MERGED, Cancelled): Phase.CANCELLED,
+        (Phase.STEPPED, Cancelled): Phase.CANCELLED,
         (Phase.CLOSING, Merged): Phase.MERGED,
         (Phase.MERGED, Stepped): Phase.STEPPED,
         (Phase.STEPPED, Rebased): Phase.MERGED,

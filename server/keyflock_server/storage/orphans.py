@@ -47,15 +47,13 @@ async def orphans(
     """
     # The blobs first: one whose row comes and goes between the two listings is not taken for another.
     listed = [blob async for blob in blobs.list_blobs()]
-    if written_before is None:
-        old, under_way = listed, ()
-    else:
+    old, under_way = listed, list[str]()
+    if written_before is not None:
         old = [blob for blob in listed if blob.modified_at < written_before]
-        under_way = tuple(
-            folder for record in await store.rounds.unfinished() for folder in _folders_of(record)
-        )
+        for record in await store.rounds.unfinished():
+            under_way += _folders_of(record)
     in_use = await keys_in_use(store) - no_longer_in_use
-    return [blob for blob in old if blob.key not in in_use and not blob.key.startswith(under_way)]
+    return [blob for blob in old if blob.key not in in_use and not blob.key.startswith(tuple(under_way))]
 
 
 def _folders_of(record: RoundRecord) -> tuple[str, ...]:
