@@ -341,9 +341,10 @@ async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Store)
     await store.rounds.fail(assignment("c"), "-v[!", NOW)
     before = NOW - timedelta(seconds=1)
 
-    assert await store.rounds.outstanding(TaskName("t"), before) == 2
-    assert await store.rounds.outstanding(TaskName("t"), NOW) == 0
-    assert await store.rounds.outstanding(TaskName("u"), before) == 0
+    assert await store.rounds.outstanding(TaskName("t"), before, NOW) == 2
+    assert await store.rounds.outstanding(TaskName("t"), NOW, NOW) == 0
+    assert await store.rounds.outstanding(TaskName("t"), before, before) == 0
+    assert await store.rounds.outstanding(TaskName("u"), before, NOW) == 0
     assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("a"), before) == assignment("a")
     assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("c"), before) is None
 
@@ -510,6 +511,17 @@ async def test_a_lease_has_one_holder_until_it_expires(store: Store) -> None:
     assert [lease.holder for lease in (first, refused, renewed, still, taken)] == ["a", "a", "a", "a", "b"]
     assert [lease.epoch for lease in (first, renewed, taken)] == [1, 1, 2]
     assert renewed.expires_at == NOW + timedelta(seconds=15)
+
+
+async def test_a_lease_from_a_clock_that_was_ahead_is_free(store: Store) -> None:
+    await store.leases.acquire("leader", "ahead", 10.0, NOW + timedelta(hours=1))
+    await store.leases.acquire("other", "a little ahead", 10.0, NOW + timedelta(seconds=9))
+
+    taken = await store.leases.acquire("leader", "b", 10.0, NOW)
+    held = await store.leases.acquire("other", "b", 10.0, NOW)
+
+    assert (taken.holder, taken.epoch, taken.expires_at) == ("b", 2, NOW + timedelta(seconds=10))
+    assert held.holder == "a little ahead"
 
 
 async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touched(store: Store) -> None:

@@ -72,7 +72,7 @@ class OpenRound:
 
     def learn(self, record: RoundRecord) -> None:
         """The row as it was read; ignored if this process knows better by now."""
-        if _progress(record) > _progress(self.record):
+        if _progress(record) >= _progress(self.record):
             self.record = record
 
 

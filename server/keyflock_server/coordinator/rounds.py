@@ -15,7 +15,7 @@ from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.releases.ema import CorruptedAverage
-from keyflock_server.rounds.decisions import Due, due
+from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due
 from keyflock_server.rounds.round import (
     Abandoned,
     Cancelled,
@@ -23,6 +23,7 @@ from keyflock_server.rounds.round import (
     CloseRequested,
     Event,
     Phase,
+    Redated,
     Round,
 )
 from keyflock_server.rounds.task import TaskStatus
@@ -120,8 +121,10 @@ class Rounds:
             before.batch.settle_all(Outcome.ROUND_GONE)
 
     async def _count_training(self, desk: Desk) -> None:
-        since = self._world.clock() - timedelta(seconds=desk.spec.round.deadline_s)
-        desk.training = await self._world.store.rounds.outstanding(desk.task, since)
+        now = self._world.clock()
+        since = now - timedelta(seconds=desk.spec.round.deadline_s)
+        # What a clock that was wrong has dated into the future must not take places until then.
+        desk.training = await self._world.store.rounds.outstanding(desk.task, since, now + CLOCKS_DIFFER)
 
     def _tell_late_ones(self, desk: Desk) -> None:
         """Whoever waits for a round that another process closes has come too late for it."""
@@ -191,6 +194,8 @@ class Rounds:
         match due(opened.round, opened.batch.sum.count, now):
             case Due.NOTHING:
                 return
+            case Due.REDATE:
+                await self._advance(desk, opened, Redated())
             case Due.ABANDON:
                 await self._end_without_version(desk, opened, _given_up(opened.round))
             case Due.CARRY:

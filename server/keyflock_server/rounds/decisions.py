@@ -1,16 +1,22 @@
 """What is due now: pure questions that the coordinator asks of a round at every pass."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
+from typing import Final
 
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Phase, Round
+
+#: Clocks of replicas may differ so much without anybody's having been set back.
+CLOCKS_DIFFER: Final = timedelta(seconds=60)
 
 
 class Due(Enum):
     """What should happen to a collecting round."""
 
     NOTHING = auto()
+    #: The clock was set back: begin its time anew.
+    REDATE = auto()
     #: Commit what is pending, then close.
     CLOSE = auto()
     #: Too few came: end it without a version, and let the next round begin with those few.
@@ -32,6 +38,8 @@ def due(current: Round, pending: int, now: datetime) -> Due:
         return Due.NOTHING
     if current.reports >= policy.goal:
         return Due.CLOSE
+    if now < current.opened_at - CLOCKS_DIFFER:
+        return Due.REDATE
     if current.is_async or (now < current.deadline_at and not _is_hopeless(current, pending)):
         return Due.NOTHING
     committable = pending if pending >= policy.min_flush_clients else 0

@@ -77,6 +77,11 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Redated:
+    """The clock was set back behind the round's opening: its time begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseRequested:
     """The goal is met, or the deadline has come with enough reports."""
 
@@ -143,6 +148,7 @@ Event = (
     Assigned
     | Counted
     | Failed
+    | Redated
     | CloseRequested
     | Merged
     | Stepped
@@ -166,6 +172,7 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.COLLECTING, Assigned): Phase.COLLECTING,
         (Phase.COLLECTING, Counted): Phase.COLLECTING,
         (Phase.COLLECTING, Failed): Phase.COLLECTING,
+        (Phase.COLLECTING, Redated): Phase.COLLECTING,
         (Phase.COLLECTING, CloseRequested): Phase.CLOSING,
         (Phase.COLLECTING, Carried): Phase.CARRIED,
         (Phase.COLLECTING, Abandoned): Phase.ABANDONED,
@@ -266,7 +273,7 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     Args:
         current: The round before.
         event: What happened.
-        at: When; kept as ``closed_at`` of a round that ends.
+        at: When; kept as ``closed_at`` of a round that ends, and as ``opened_at`` of one that is redated.
     Guarantees:
         ``counted + failed <= assigned``, but in a buffer; a round in a final phase never leaves it.
     Raises:
@@ -282,6 +289,8 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     after = _applied(replace(current, phase=phase), event)
     if after.outstanding < 0 and not after.is_async:
         raise IllegalEvent(f"{event} would count more devices than the {current.assigned} assigned")
+    if isinstance(event, Redated):
+        after = replace(after, opened_at=at, deadline_at=at + (current.deadline_at - current.opened_at))
     ends = phase in FINAL_PHASES or phase is Phase.PUBLISHED
     return replace(after, closed_at=at) if ends and after.closed_at is None else after
 
@@ -308,7 +317,7 @@ def _applied(current: Round, event: Event) -> Round:
             return replace(current, detail=detail)
         case Carried(detail) | Cancelled(detail):
             return replace(current, detail=detail)
-        case CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
+        case Redated() | CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
             return current
         case _:
             assert_never(event)

@@ -269,8 +269,8 @@ class RoundTable(Protocol):
         """One device's assignment in the round."""
         ...
 
-    async def outstanding(self, task: TaskName, since: datetime) -> int:
-        """Assignments of a task made since then that nothing has come of yet."""
+    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
+        """Assignments of a task made in between that nothing has come of yet."""
         ...
 
     async def outstanding_of(
@@ -313,6 +313,9 @@ class LeaseTable(Protocol):
 
     async def acquire(self, name: str, holder: str, ttl_s: float, now: datetime) -> LeaseRecord:
         """Take the lease, or renew it, if nobody else holds it.
+
+        One that ends more than twice its life from now was taken by a clock that was wrong: its holder may be
+        gone, and it is free.
 
         Returns:
             The lease as it is now: of whoever holds it.

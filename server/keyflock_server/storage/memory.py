@@ -326,8 +326,8 @@ class _Rounds:
     async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
         return self._rows.assignments.get((round_id, device))
 
-    async def outstanding(self, task: TaskName, since: datetime) -> int:
-        return len(self._outstanding(task, since))
+    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
+        return sum(row.assigned_at <= until for row in self._outstanding(task, since))
 
     async def outstanding_of(
         self, task: TaskName, device: DeviceId, since: datetime
@@ -413,7 +413,7 @@ class _Leases:
             after = LeaseRecord(name=name, holder=holder, epoch=1, expires_at=expires_at)
         elif before.holder == holder:
             after = replace(before, expires_at=expires_at)
-        elif before.expires_at <= now or not before.holder:
+        elif not before.holder or not now < before.expires_at <= now + 2 * (expires_at - now):
             after = replace(before, holder=holder, epoch=before.epoch + 1, expires_at=expires_at)
         else:
             after = before

@@ -215,7 +215,11 @@ def history_from(
 ) -> RoundHistory:
     """What ``rounds.tuning`` makes of rows: from opening to end, and what became of each assignment."""
     return RoundHistory(
-        tuple((closed_at - opened_at).total_seconds() for opened_at, closed_at in durations),
+        tuple(
+            (closed_at - opened_at).total_seconds()
+            for opened_at, closed_at in durations
+            if closed_at > opened_at  # a clock that was set back meanwhile says nothing of the round
+        ),
         tuple(one.outcome() for one in past),
     )
 

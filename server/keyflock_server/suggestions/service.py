@@ -82,7 +82,7 @@ class SuggestionDesk:
         if self._profiles is not None:
             self._profiles.drop_unused()
         now = self._clock()
-        if self._followed_at is not None and now - self._followed_at < _FOLLOW_EVERY:
+        if self._followed_at is not None and timedelta(0) <= now - self._followed_at < _FOLLOW_EVERY:
             return
         last = self._following
         if last is not None:

@@ -36,12 +36,13 @@ class AssignmentReads:
             select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
         )
 
-    async def outstanding(self, task: TaskName, since: datetime) -> int:
-        """Assignments of a task made since then that nothing has come of yet."""
+    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
+        """Assignments of a task made in between that nothing has come of yet."""
         return await self._count(
             rounds.c.task == task,
             assignments.c.state == AssignmentState.ASSIGNED,
             assignments.c.assigned_at > since,
+            assignments.c.assigned_at <= until,
         )
 
     async def outstanding_of(

@@ -30,7 +30,14 @@ class SqlLeases:
         )
         take = (
             update(leases)
-            .where(leases.c.name == name, or_(leases.c.expires_at <= now, leases.c.holder == ""))
+            .where(
+                leases.c.name == name,
+                or_(
+                    leases.c.holder == "",
+                    leases.c.expires_at <= now,
+                    leases.c.expires_at > now + timedelta(seconds=2 * ttl_s),
+                ),
+            )
             .values(holder=holder, epoch=leases.c.epoch + 1, expires_at=expires_at)
         )
         try:
