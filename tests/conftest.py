@@ -5,8 +5,13 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.services.postgres import PostgresServer, installed_binaries
 from tests.services.s3 import CREDENTIALS, S3Server
+
+# How fast a machine draws examples, with others at work on it, says nothing of the code under test.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

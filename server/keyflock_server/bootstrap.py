@@ -24,6 +24,7 @@ from keyflock_server.http.embedded import EmbeddedServer
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.lifecycles import Lifecycle, Lifecycles
 from keyflock_server.http.load import LoadMeter
+from keyflock_server.http.operator_calls import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
 from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.plane import Clock
 from keyflock_server.http.probes import Probes
@@ -53,6 +54,10 @@ _log: Final = logger("keyflock.server")
 #: How long a process goes by what it has read of users: alone, and where others may change it.
 _TRUST_OF_ONE: Final = timedelta(hours=1)
 _TRUST_OF_MANY: Final = timedelta(minutes=1)
+#: Operators' requests being read or answered at once.
+OPERATORS_BODIES: Final = 32
+#: One model of the largest size at a time, and small things beside it.
+OPERATORS_BODY_BYTES: Final = MAX_CHECKPOINT_BYTES + 16 * MAX_TASK_BYTES
 
 
 def system_clock() -> datetime:
@@ -88,6 +93,10 @@ def build(
         settings.body_timeout_s,
         parts.metrics,
     )
+    # Of their own: phones never keep an operator out, nor a model's upload the phones.
+    operators_limits = BodyLimits(
+        OPERATORS_BODIES, OPERATORS_BODY_BYTES, settings.body_timeout_s, parts.metrics, "operators"
+    )
     meter.in_flight = lambda: body_limits.in_flight
     return Server(
         parts.lifecycle,
@@ -96,7 +105,7 @@ def build(
             application(parts.sdk, body_limits, probes, with_metrics=False), settings.host, settings.port
         ),
         admin_port=Port(
-            application(parts.admin, body_limits, probes, with_metrics=True),
+            application(parts.admin, operators_limits, probes, with_metrics=True),
             settings.admin_host,
             settings.admin_port,
         ),

@@ -1,7 +1,10 @@
 """The folder that a server lives in: one server at a time, and made readable for its own user alone."""
 
+import contextlib
 import fcntl
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -31,11 +34,15 @@ class DataFolder:
     def open(cls, path: Path) -> Self:
         """Make the folder if need be (0700) and lock it.
 
+        A folder that all users may enter becomes 0700, if it is empty or was a data folder before; one that
+        its owner opened to a group alone (0750) stays so. Any other is not ours to close.
+
         Raises:
             DataFolderError: another server holds it, or the system does not let us have it.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _close_to_others(path)
             lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DataFolderError(f"The data folder {path} cannot be used: {error.strerror}.") from None
@@ -71,3 +78,19 @@ class DataFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Within it, what this process makes is its user's alone: database, write-ahead log, models."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _close_to_others(path: Path) -> None:
+    is_ours = (path / LOCK_FILE).exists() or not any(path.iterdir())
+    if is_ours and path.stat().st_mode & stat.S_IRWXO:
+        path.chmod(stat.S_IRWXU)

@@ -95,7 +95,7 @@ def serve(
     (server/README.md lists them).
     """
     from keyflock_server.bootstrap import build
-    from keyflock_server.data_folder import DataFolderError
+    from keyflock_server.data_folder import DataFolderError, private_files
     from keyflock_server.http.listeners import ListenError
     from keyflock_server.http.server import BackgroundLoopError
     from keyflock_server.identity.keys import KeyFileError
@@ -122,15 +122,16 @@ def serve(
     try:
         settings = Settings.read(options)
         configure_logs(settings.log_format, settings.log_level)
-        server = build(settings)
 
         def on_ready(addresses: Addresses) -> None:
             if announce is not None:
                 addresses.write(announce)
             _say(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(server.run(on_ready))
+        with private_files():
+            server = build(settings)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(server.run(on_ready))
     except (SettingsError, DataFolderError, KeyFileError, ListenError, StorageError) as error:
         raise CommandError(str(error), ExitCode.CANNOT_START) from None
     except BackgroundLoopError as error:

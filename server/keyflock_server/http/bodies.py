@@ -21,13 +21,17 @@ class BodyLimits:
             connections cannot use the limit up.
         timeout_s: Time for one body to arrive.
         metrics: Where both are shown.
+        whose: Under which name.
     """
 
-    def __init__(self, max_bodies: int, max_bytes: int, timeout_s: float, metrics: Metrics) -> None:
+    def __init__(
+        self, max_bodies: int, max_bytes: int, timeout_s: float, metrics: Metrics, whose: str = "phones"
+    ) -> None:
         self._max_bodies = max_bodies
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._metrics = metrics
+        self._in_flight = metrics.bodies_in_flight.labels(whose)
+        self._bytes_in_flight = metrics.body_bytes_in_flight.labels(whose)
         self._bodies = 0
         self._bytes = 0
 
@@ -45,21 +49,21 @@ class BodyLimits:
         if self._bodies >= self._max_bodies:
             raise _overloaded("too many requests are in flight")
         self._bodies += 1
-        self._metrics.bodies_in_flight.set(self._bodies)
+        self._in_flight.set(self._bodies)
 
     def take_bytes(self, size_bytes: int) -> None:
         """Count more bytes, or refuse them."""
         if self._bytes + size_bytes > self._max_bytes:
             raise _overloaded("the bodies in flight fill the memory set aside for them")
         self._bytes += size_bytes
-        self._metrics.body_bytes_in_flight.set(self._bytes)
+        self._bytes_in_flight.set(self._bytes)
 
     def give_back(self, bodies: int, size_bytes: int) -> None:
         """Uncount what an answered request took."""
         self._bodies -= bodies
         self._bytes -= size_bytes
-        self._metrics.bodies_in_flight.set(self._bodies)
-        self._metrics.body_bytes_in_flight.set(self._bytes)
+        self._in_flight.set(self._bodies)
+        self._bytes_in_flight.set(self._bytes)
 
 
 class Intake:

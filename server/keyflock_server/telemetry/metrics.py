@@ -90,10 +90,16 @@ class Metrics:
             registry=self.registry,
         )
         self.bodies_in_flight = Gauge(
-            "keyflock_bodies_in_flight", "Requests being read or answered now.", registry=self.registry
+            "keyflock_bodies_in_flight",
+            "Requests being read or answered now, by who sent them.",
+            ["port"],
+            registry=self.registry,
         )
         self.body_bytes_in_flight = Gauge(
-            "keyflock_body_bytes_in_flight", "Body bytes held in memory now.", registry=self.registry
+            "keyflock_body_bytes_in_flight",
+            "Body bytes held in memory now, by who sent them.",
+            ["port"],
+            registry=self.registry,
         )
         self.rounds = Counter(
             "keyflock_rounds",

@@ -13,6 +13,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from keyflock_server.data_folder import DataFolder
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -75,6 +77,46 @@ def test_a_server_announces_itself_warns_and_leaves_well(tmp_path: Path, number:
         "owner_key": 0o600,
         "signing_key": 0o600,
     }
+
+
+def test_nobody_else_on_the_machine_can_read_what_a_server_keeps(tmp_path: Path, recipe: Recipe) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    checkpoint = tmp_path / "model.safetensors"
+    checkpoint.write_bytes(recipe.checkpoint)
+
+    with serving(data):
+        made = run("population", "create", "en-US", str(checkpoint), "--data-dir", str(data))
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in data.rglob("*")}
+    assert made.returncode == 0, made.stderr
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert {"keyflock.sqlite3", "keyflock.sqlite3-wal", "blobs", "versions"} <= modes.keys()
+    assert [name for name, mode in modes.items() if mode & 0o077] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "inside", "after"),
+    [
+        (0o755, [], 0o700),
+        (0o755, ["lock", "keyflock.sqlite3"], 0o700),
+        (0o750, ["lock"], 0o750),
+        (0o755, ["something else"], 0o755),
+    ],
+    ids=["empty", "a data folder", "opened to a group", "not ours"],
+)
+def test_a_folder_is_closed_to_others_only_if_it_is_ours(
+    tmp_path: Path, before: int, inside: list[str], after: int
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in inside:
+        (folder / name).touch()
+    folder.chmod(before)
+
+    DataFolder.open(folder).release()
+
+    assert stat.S_IMODE(folder.stat().st_mode) == after
 
 
 def test_a_second_server_is_turned_away_in_one_line(tmp_path: Path) -> None:
