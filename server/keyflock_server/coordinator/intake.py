@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -211,9 +212,16 @@ class Intake:
             # A task of its own: a phone that hangs up must not take the others' batch with it.
             flush = asyncio.create_task(self._flusher.flush_if_due(desk))
             self._flushes.add(flush)
-            flush.add_done_callback(self._flushes.discard)
+            flush.add_done_callback(partial(self._flush_ended, desk.task))
             await asyncio.shield(flush)
         return pending
+
+    def _flush_ended(self, task: TaskName, flush: asyncio.Task[None]) -> None:
+        """Whoever waited for it may have hung up: its error is told all the same."""
+        self._flushes.discard(flush)
+        error = None if flush.cancelled() else flush.exception()
+        if isinstance(error, Exception):
+            self._world.observer.flush_failed(task, error)
 
     async def _acknowledged(self, desk: Desk, pending: PendingReport) -> Receipt:
         done, _ = await asyncio.wait([pending.outcome], timeout=self._world.ack_wait_s)

@@ -52,5 +52,9 @@ class Lifecycles:
 
     async def stop(self) -> None:
         """Stop all."""
-        for one in (*reversed(self._others), self._first):
-            await one.stop()
+        for one in reversed(self._others):
+            try:
+                await one.stop()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the reports that wait are committed
+                _log.error("a part did not stop well", part=type(one).__name__, exc_info=error)
+        await self._first.stop()

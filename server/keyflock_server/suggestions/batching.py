@@ -74,11 +74,11 @@ class Batching(Generic[Q, A]):
             batch = [(question, answer) for question, answer in batch if not answer.done()]
             if not batch:
                 continue
-            self._on_batch(len(batch))
             questions = [question for question, _ in batch]
             try:
                 if self._is_closed:
                     raise _closed()  # noqa: TRY301 - told to each caller, as any other failure
+                self._on_batch(len(batch))
                 found = await loop.run_in_executor(self._thread, self._work, questions)
                 answered = list(zip(batch, found, strict=True))
             except Exception as error:  # noqa: BLE001 - each question's caller is told

@@ -14,6 +14,7 @@ from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.vocabulary import vocabulary_of
 from keyflock_server.coordinator import Coordinator, Silent, Surroundings, Workbench
+from keyflock_server.coordinator.events import Observer
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.keys import SigningKeys
@@ -39,6 +40,7 @@ class Town:
     ack_wait_s: float = 0.0
     #: How far the server is beyond its capacity.
     load: float = 0.0
+    observer: Observer = field(default_factory=Silent)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ class Town:
             tokens=self.tokens,
             sampling_key=b"s" * 32,
             new_id=lambda: f"{next(self.numbers):032x}",
-            observer=Silent(),
+            observer=self.observer,
             workbench=Workbench(),
             ack_wait_s=self.ack_wait_s,
             load=lambda: self.load,

@@ -1,0 +1,179 @@
+"""What runs in the background dies loudly, or is started again: each kind, by its nature."""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from tests.unit.coordinator.town import Town, constant, report
+
+from keyflock_server.coordinator import Silent
+from keyflock_server.http.lifecycles import Lifecycles
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.messages import Receipt
+from keyflock_server.protocol.problems import Refused
+from keyflock_server.storage.records import RoundRecord
+from keyflock_server.suggestions.batching import Batching
+from keyflock_server.telemetry.logs import configure_logs
+
+SERVER = Path(__file__).parents[2] / "server" / "keyflock_server"
+#: Where tasks are started, and which test here or in test_server_life.py shows what becomes of them.
+STARTED_IN = {
+    "coordinator/intake.py": "a flush: whoever asked for it, or the log, hears of its error",
+    "http/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
+    "suggestions/batching.py": "the worker tells each caller, and is started again",
+    "suggestions/profiles.py": "a load: whoever asked for it hears of its error",
+}
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    """Where this test's log goes."""
+    stream = io.StringIO()
+    configure_logs("json", "INFO", stream)
+    return stream
+
+
+class Part:
+    """A lifecycle that fails as it is told."""
+
+    def __init__(self, name: str, happened: list[str], *, fails: bool = False) -> None:
+        self._name, self._happened, self._fails = name, happened, fails
+
+    async def _do(self, what: str) -> None:
+        self._happened.append(f"{self._name} {what}")
+        if self._fails:
+            raise RuntimeError(f"{self._name} cannot {what}")
+
+    async def start(self) -> None:
+        await self._do("start")
+
+    async def tick(self) -> None:
+        await self._do("tick")
+
+    async def stop(self) -> None:
+        await self._do("stop")
+
+
+def test_every_task_that_the_server_starts_is_known_here() -> None:
+    starts = ("asyncio.create_task(", "asyncio.ensure_future(", "TaskGroup(", "call_later(")
+    found = {
+        path.relative_to(SERVER).as_posix()
+        for path in SERVER.rglob("*.py")
+        if any(word in path.read_text() for word in starts)
+    }
+
+    assert found == STARTED_IN.keys()
+
+
+async def test_a_part_that_fails_takes_neither_the_rounds_nor_the_other_parts_with_it(
+    log: io.StringIO,
+) -> None:
+    happened: list[str] = []
+    bad, good = Part("suggestions", happened, fails=True), Part("heads", happened)
+    parts = Lifecycles(Part("rounds", happened), [good, bad])
+
+    await parts.tick()
+    await parts.stop()
+
+    assert happened == [
+        *("rounds tick", "heads tick", "suggestions tick"),
+        *("suggestions stop", "heads stop", "rounds stop"),
+    ]
+    assert "suggestions cannot tick" in log.getvalue()
+    assert "suggestions cannot stop" in log.getvalue()
+
+
+async def test_a_worker_whose_work_goes_wrong_tells_each_caller_and_answers_the_next() -> None:
+    def work(questions: Sequence[int]) -> list[int]:
+        return list(questions[1:]) if 13 in questions else list(questions)
+
+    def count(size: int) -> None:
+        if size == 3:
+            raise RuntimeError("the meter is broken")
+
+    batching = Batching(work, largest=4, waiting=100, on_batch=count)
+
+    async with asyncio.timeout(5.0):
+        too_few = await asyncio.gather(*(batching.ask(13) for _ in range(2)), return_exceptions=True)
+        uncounted = await asyncio.gather(*(batching.ask(1) for _ in range(3)), return_exceptions=True)
+        assert await batching.ask(7) == 7
+
+    assert [type(one) for one in too_few] == [ValueError] * 2
+    assert [type(one) for one in uncounted] == [RuntimeError] * 3
+    batching.close()
+
+
+class Heard(Silent):
+    """Remembers what failed."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def flush_failed(self, task: TaskName, error: Exception) -> None:
+        """Remembered."""
+        self.failed.append(f"{task}: {error}")
+
+
+@pytest.fixture
+async def town() -> AsyncIterator[Town]:
+    """A founded town whose observer listens."""
+    town = Town(observer=Heard())
+    await town.coordinator.start()
+    await town.found()
+    yield town
+    await town.coordinator.stop()
+
+
+async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung_up(town: Town) -> None:
+    await town.task(round="goal = 4")
+    claims = [await town.assigned(await town.enrol()) for _ in range(4)]
+    heard = town.observer
+    flusher, is_flushing, may_fail = town.coordinator._flusher, asyncio.Event(), asyncio.Event()
+    flush = flusher.flush_if_due
+
+    async def go_wrong(*_: object) -> None:
+        is_flushing.set()
+        await may_fail.wait()
+        raise RuntimeError("nobody has thought of this")
+
+    for one in claims[:3]:
+        with pytest.raises(Refused, match="waits for others"):
+            await town.coordinator.report(one, report(constant(1.0)))
+    flusher.flush_if_due = go_wrong  # type: ignore[method-assign]  # for the next flush
+    last = asyncio.create_task(town.coordinator.report(claims[3], report(constant(1.0))))
+    await is_flushing.wait()
+    last.cancel()
+    may_fail.set()
+    await town.coordinator._intake.settle()
+    flusher.flush_if_due = flush  # type: ignore[method-assign]  # and never again
+    await town.coordinator.tick()
+
+    assert isinstance(heard, Heard)
+    assert heard.failed == ["t: nobody has thought of this"]
+    receipt = await town.coordinator.report(claims[3], report(constant(1.0)))
+    assert isinstance(receipt, Receipt)
+    assert receipt.duplicate
+
+
+async def test_a_pass_that_fails_over_one_task_drives_the_others(town: Town) -> None:
+    for name in ("t", "u"):
+        await town.task(name, round="goal = 4\nover_selection = 0.0")
+    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+    for one in claims:
+        with contextlib.suppress(Refused):  # the first three of each four wait
+            await town.coordinator.report(one, report(constant(1.0)))
+    advance = town.store.rounds.advance
+
+    async def fail_for_t(*what: object) -> RoundRecord:
+        if what[0] == "t-1":
+            raise RuntimeError("a bug")
+        return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
+
+    town.store.rounds.advance = fail_for_t  # type: ignore[assignment, method-assign]  # one task only
+    await town.coordinator.tick()
+
+    phases = [(await town.coordinator.rounds(TaskName(name)))[0].phase for name in ("t", "u")]
+    assert phases == ["collecting", "closed"]

@@ -1,0 +1,177 @@
+"""Any sequence of what processes do to a round's rows, done to the fake and to SQLite: both say the same.
+
+And after each step the books agree with each other: what a round has counted is what its assignments say, and
+what its partial aggregates hold.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.contract.test_store_contract import (
+    NOW,
+    POPULATION,
+    ROUND,
+    TASK,
+    VERSION,
+    assignment,
+    counted,
+    device,
+    partial,
+)
+
+from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.rounds.round import (
+    Abandoned,
+    Cancelled,
+    CloseRequested,
+    Event,
+    Merged,
+    Phase,
+    Rebased,
+    Redated,
+    Stepped,
+)
+from keyflock_server.storage.door import AlreadyExists, NotOpen, PartialMoved, Store, Superseded
+from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.storage.records import AssignmentState
+from keyflock_server.storage.sql.store import SqlStore
+
+T1 = RoundId("t-1")
+DEVICES = ("a", "b", "c", "d", "e", "f", "g")
+REFUSALS = (AlreadyExists, NotOpen, PartialMoved, Superseded)
+EVENTS: st.SearchStrategy[Event] = st.sampled_from(
+    [CloseRequested(), Merged(), Stepped(), Rebased(), Redated(), Abandoned("few", 0), Cancelled("asked")]
+)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Two replicas, seven devices, one round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.loop = asyncio.Runner()
+        url = f"sqlite+aiosqlite:///{Path(self.folder.name) / 'keyflock.sqlite3'}"
+        self.stores: tuple[Store, Store] = (MemoryStore(), SqlStore(url))
+        self.now = NOW
+        #: By replica: the key, count and weight of its partial aggregate.
+        self.sums: dict[str, tuple[str, int, float]] = {}
+        self.written = 0
+
+    def teardown(self) -> None:
+        self.loop.run(self.stores[1].close())
+        self.loop.close()
+        self.folder.cleanup()
+
+    def both(self, act: Callable[[Store], Awaitable[object]]) -> object:
+        """What both say; the class of a refusal, where it is one."""
+
+        async def said_by(store: Store) -> object:
+            try:
+                return await act(store)
+            except REFUSALS as refusal:
+                return type(refusal)
+
+        fake, real = (self.loop.run(said_by(store)) for store in self.stores)
+        assert fake == real
+        return fake
+
+    @initialize()
+    def found(self) -> None:
+        async def prepare(store: Store) -> None:
+            await store.open()
+            await store.populations.add(POPULATION, VERSION)
+            await store.tasks.add(TASK)
+            await store.rounds.add(ROUND)
+            for name in DEVICES:
+                await store.devices.add(device(name))
+
+        self.both(prepare)
+
+    @rule(name=st.sampled_from(DEVICES))
+    def a_device_takes_a_slot(self, name: str) -> None:
+        self.both(lambda store: store.rounds.assign(assignment(name)))
+
+    @rule(name=st.sampled_from(DEVICES))
+    def a_device_gives_its_assignment_back(self, name: str) -> None:
+        self.both(lambda store: store.rounds.fail(assignment(name), "-v[!", self.now))
+
+    @rule(
+        names=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
+        replica=st.sampled_from(["r1", "r2"]),
+        knows=st.sampled_from([True, True, True, False]),
+    )
+    def a_replica_flushes(self, names: set[str], replica: str, *, knows: bool) -> None:
+        key, count, weight = self.sums.get(replica, (None, 0, 0.0))
+        self.written += 1
+        row = partial(count + len(names), weight + 2.0 * len(names), f"sum-{self.written}", replica)
+        replaces = key if knows else "another"
+        reports = [counted(name, 2.0) for name in sorted(names)]
+
+        said = self.both(lambda store: store.rounds.commit_flush(row, reports, self.now, replaces))
+
+        if said not in REFUSALS:
+            assert knows
+            self.sums[replica] = (row.key, row.count, row.weight)
+
+    @rule(event=EVENTS)
+    def a_process_says_what_happened(self, event: Event) -> None:
+        self.now += timedelta(seconds=1)
+        self.both(lambda store: store.rounds.advance(T1, event, self.now, {}))
+
+    @rule()
+    def a_process_opens_the_next_round(self) -> None:
+        following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
+        before = self.both(lambda store: store.rounds.unfinished())
+
+        said = self.both(lambda store: store.rounds.add(following))
+
+        assert said is AlreadyExists or before == []
+
+    @rule(name=st.sampled_from(DEVICES))
+    def a_device_is_forgotten(self, name: str) -> None:
+        self.both(lambda store: store.devices.forget(DeviceId(name)))
+
+    @invariant()
+    def both_hold_the_same_rows(self) -> None:
+        async def rows(store: Store) -> object:
+            held = await store.rounds.assignments(T1)
+            return (
+                await store.rounds.of_task(TaskName("t")),
+                sorted(held, key=lambda row: row.device),
+                await store.rounds.partials(T1),
+                await store.rounds.outstanding(TaskName("t"), NOW - timedelta(days=1), NOW),
+            )
+
+        self.both(rows)
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        async def check(store: Store) -> None:
+            record = await store.rounds.get(T1)
+            assert record is not None
+            current, sums = record.round, await store.rounds.partials(T1)
+            states = [row.state for row in await store.rounds.assignments(T1)]
+            # A device that is forgotten takes its assignment with it once the round is over.
+            forgotten = current.assigned - len(states)
+            assert sum(one.count for one in sums) == current.counted
+            assert sum(one.weight for one in sums) == current.weight == 2.0 * current.counted
+            assert 0 <= current.counted - states.count(AssignmentState.COUNTED) <= forgotten
+            # One that is given back later is marked, and counts no more.
+            assert current.failed <= states.count(AssignmentState.FAILED) + forgotten
+            is_open = current.phase is Phase.COLLECTING
+            assert not is_open or current.failed == states.count(AssignmentState.FAILED)
+            assert current.is_over or forgotten == 0
+
+        self.loop.run(check(self.stores[1]))
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=20, stateful_step_count=15)
