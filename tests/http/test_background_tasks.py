@@ -142,7 +142,7 @@ async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung
     for one in claims[:3]:
         with pytest.raises(Refused, match="waits for others"):
             await town.coordinator.report(one, report(constant(1.0)))
-    flusher.flush_if_due = go_wrong  # type: ignore[method-assign]  # for the next flush
+    flusher.flush_if_due = go_wrong  # type: ignore[assignment, method-assign]  # for the next flush
     last = asyncio.create_task(town.coordinator.report(claims[3], report(constant(1.0))))
     await is_flushing.wait()
     last.cancel()

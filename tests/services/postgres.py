@@ -68,6 +68,13 @@ class PostgresServer:
         """Its files."""
         return self._data
 
+    @property
+    def pid(self) -> int:
+        """Of the process that starts the others."""
+        if self._process is None:
+            raise PostgresError("PostgreSQL does not run.")
+        return self._process.pid
+
     def url(self, database: str) -> str:
         """As ``keyflock serve --database`` wants it."""
         return f"postgresql+asyncpg://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"

@@ -1,0 +1,163 @@
+"""The disk is full, the blobs or the rows are away: nobody is acknowledged, and work goes on afterwards."""
+
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import event
+from tests.unit.coordinator.town import Town, constant, report
+
+from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.messages import Receipt
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.blobs import LocalBlobs
+from keyflock_server.storage.door import StorageUnavailable
+from keyflock_server.storage.sql.store import SqlStore
+
+T = TaskName("t")
+
+
+@pytest.fixture
+async def town(tmp_path: Path) -> AsyncIterator[Town]:
+    """A town on real files, with a round that wants eight phones."""
+    town = Town(
+        store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
+        blobs=LocalBlobs(tmp_path / "blobs"),
+    )
+    await town.coordinator.start()
+    await town.found()
+    await town.task(round="goal = 8\nover_selection = 0.0")
+    yield town
+    await town.coordinator.stop()
+
+
+async def send_all(town: Town, claims: list[AssignmentClaims]) -> list[Receipt | ProblemCode]:
+    answers: list[Receipt | ProblemCode] = []
+    for one in claims:
+        try:
+            answers.append(await town.coordinator.report(one, report(constant(1.0))))
+        except Refused as refused:
+            answers.append(refused.code)
+    return answers
+
+
+async def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+PUTS, ALL = ("put_async",), ("put_async", "get_async", "delete_async")
+
+
+def lose_blobs(patch: pytest.MonkeyPatch, calls: tuple[str, ...] = PUTS) -> None:
+    """From now on these calls find no space; ``patch.undo()`` makes room."""
+    for call in calls:
+        patch.setattr(f"obstore.{call}", no_space)
+
+
+@pytest.mark.parametrize("calls", [PUTS, ALL], ids=["disk full", "blobs away"])
+async def test_without_blobs_nobody_is_acknowledged_and_all_are_counted_once_they_are_back(
+    town: Town, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
+) -> None:
+    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+    lose_blobs(monkeypatch, calls)
+    while_broken = await send_all(town, claims)
+    await town.coordinator.tick()
+
+    monkeypatch.undo()
+    await town.coordinator.tick()
+    again = await send_all(town, claims)
+
+    assert while_broken == [ProblemCode.REPORT_PENDING] * 8
+    assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
+    (closed, _) = await town.coordinator.rounds(T)
+    assert (closed.phase, closed.counted, closed.weight) == ("closed", 8, 8.0)
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_a_disk_that_fills_up_while_a_round_closes_only_delays_it(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+    await send_all(town, claims)
+    lose_blobs(monkeypatch)
+    await town.coordinator.tick()
+    stuck = await town.coordinator.round(claims[0].round)
+
+    monkeypatch.undo()
+    await town.coordinator.tick()
+
+    assert stuck.phase == "closing"
+    assert "No space left on device" in stuck.detail
+    assert (await town.coordinator.round(claims[0].round)).phase == "closed"
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+@contextlib.asynccontextmanager
+async def full(town: Town) -> AsyncIterator[None]:
+    """SQLite's own bound on its file: what is in it now. A disk that is full says the same."""
+    store: Any = town.store
+    pool = store._engine.sync_engine.pool
+
+    def bound(connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own connection
+        connection.execute("PRAGMA max_page_count = 1")
+
+    def unbound(connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own connection
+        connection.execute("PRAGMA max_page_count = 1073741823")
+
+    event.listen(pool, "checkout", bound)
+    yield
+    event.remove(pool, "checkout", bound)
+    event.listen(pool, "checkout", unbound)
+
+
+async def test_a_database_that_is_full_says_so_and_goes_on_when_there_is_room(town: Town) -> None:
+    claims, refused = [await town.assigned(await town.enrol()) for _ in range(8)], None
+    async with full(town):
+        for _ in range(500):
+            try:
+                await town.enrol(tags=("tag" * 20,))
+            except StorageUnavailable as error:
+                refused = error
+                break
+        while_full = await send_all(town, claims)
+        await town.coordinator.tick()
+
+    await town.coordinator.tick()
+    again = await send_all(town, claims)
+    await town.coordinator.tick()
+
+    assert refused is not None
+    assert "full" in str(refused)
+    # What fits into the pages at hand may be counted, and is acknowledged then.
+    assert {one for one in while_full if not isinstance(one, Receipt)} == {ProblemCode.REPORT_PENDING}
+    assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
+    assert (await town.coordinator.round(claims[0].round)).counted == 8
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+
+
+async def test_rows_that_are_away_for_a_while_cost_no_acknowledged_report(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+    first = await send_all(town, claims[:4])
+
+    async def away(*_: object) -> None:
+        raise StorageUnavailable("The database cannot be used now: no answer.")
+
+    monkeypatch.setattr(town.store.rounds, "commit_flush", away)
+    monkeypatch.setattr(town.store.rounds, "unfinished", away)
+    while_away = await send_all(town, claims[4:])
+    await town.coordinator.tick()
+    monkeypatch.undo()
+    await town.coordinator.tick()
+    again = await send_all(town, claims)
+
+    assert isinstance(first[-1], Receipt)
+    assert while_away == [ProblemCode.REPORT_PENDING] * 4
+    assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
+    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
