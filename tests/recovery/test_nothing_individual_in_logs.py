@@ -49,7 +49,7 @@ def assert_nothing_of(updates: Planted, said: str) -> None:
 
 async def report_all(town: Town, messages: list[bytes]) -> list[str]:
     """Each phone's report; what the endpoint would log of its failure is logged, and told."""
-    log, details = logger("keyflock.http"), []
+    log, details = logger("keyflock.http"), list[str]()
     for one in [await town.assigned(await town.enrol()) for _ in messages]:
         try:
             await town.coordinator.report(one, Report(delta=messages[len(details)], examples=7))

@@ -183,7 +183,7 @@ async def test_counts_that_could_not_be_written_are_written_later(town: Town) ->
         raise StorageUnavailable("The database cannot be used now.")
 
     town.pass_time(61.0)
-    town_arrivals.add = away  # type: ignore[method-assign]  # for a while
+    town_arrivals.add = away  # type: ignore[assignment, method-assign]  # for a while
     with pytest.raises(StorageUnavailable):
         await town.check_in(await town.enrol())
     town_arrivals.add = add  # type: ignore[method-assign]  # it is back
