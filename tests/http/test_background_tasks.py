@@ -25,6 +25,7 @@ STARTED_IN = {
     "http/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
     "suggestions/batching.py": "the worker tells each caller, and is started again",
     "suggestions/profiles.py": "a load: whoever asked for it hears of its error",
+    "suggestions/service.py": "following releases: the next pass logs its error, and starts it again",
 }
 
 
@@ -103,7 +104,7 @@ async def test_a_worker_whose_work_goes_wrong_tells_each_caller_and_answers_the_
 
     assert [type(one) for one in too_few] == [ValueError] * 2
     assert [type(one) for one in uncounted] == [RuntimeError] * 3
-    batching.close()
+    await batching.close()
 
 
 class Heard(Silent):

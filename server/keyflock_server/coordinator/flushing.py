@@ -135,7 +135,7 @@ class Flusher:
         """What this process has in the store: a flush that it took for lost was committed after all."""
         world = self._world
         rows = await world.store.rounds.partials(opened.id)
-        mine = next((row for row in rows if row.replica == world.replica), None)
+        mine = next((row for row in rows if row.replica == opened.partial), None)
         committed = PartialAggregate(opened.committed.sum.size)
         if mine is not None:
             data = await world.blobs.get(mine.key)

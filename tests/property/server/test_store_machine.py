@@ -46,8 +46,9 @@ from keyflock_server.storage.sql.store import SqlStore
 T1 = RoundId("t-1")
 DEVICES = ("a", "b", "c", "d", "e", "f", "g")
 REFUSALS = (AlreadyExists, NotOpen, PartialMoved, Superseded)
-EVENTS: st.SearchStrategy[Event] = st.sampled_from(
-    [CloseRequested(), Merged(), Stepped(), Rebased(), Redated(), Abandoned("few", 0), Cancelled("asked")]
+EVENTS: st.SearchStrategy[Event] = st.one_of(
+    st.sampled_from([CloseRequested(), Merged(), Stepped(), Rebased(), Redated(), Cancelled("asked")]),
+    st.builds(Abandoned, st.just("few"), st.integers(0, 3)),
 )
 
 
