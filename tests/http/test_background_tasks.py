@@ -25,6 +25,7 @@ STARTED_IN = {
     "http/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
     "suggestions/batching.py": "the worker tells each caller, and is started again",
     "suggestions/profiles.py": "a load: whoever asked for it hears of its error",
+    "suggestions/service.py": "following releases: the next pass logs its error, and starts it again",
 }
 
 

@@ -1,11 +1,13 @@
 """No single phone's update is ever on a disk: not its bytes, not its numbers, in no encoding of ours."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
+from tests.services.postgres import PostgresServer
 from tests.unit.coordinator.personalize_task import assigned, evidence, open_task, told
 from tests.unit.coordinator.town import LAYOUT, Town
 
@@ -13,6 +15,7 @@ from keyflock_compression import CodecSpec, encode
 from keyflock_compression.container import parse
 from keyflock_compression.limits import DEFAULT_LIMITS
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, RESPONSIBILITIES
+from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import Report
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.blobs import LocalBlobs
@@ -35,48 +38,91 @@ def all_bytes(folder: Path) -> bytes:
     return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+class Planting:
+    """A round of eight phones whose updates are known by their bytes; after each, a look at all there is."""
+
+    def __init__(self, town: Town, codec: str, everything: Callable[[], bytes]) -> None:
+        self.town = town
+        self.table = 'codec = "deadzone"\nstep_rms = 0.05' if codec == "deadzone" else f'codec = "{codec}"'
+        self.spec = (
+            CodecSpec(codec="deadzone", step_rms=0.05)
+            if codec == "deadzone"
+            else CodecSpec.from_wire({"codec": codec})
+        )
+        self.everything = everything
+        self.forms: list[list[bytes]] = []
+        self.pending = 0
+
+    async def run(self) -> None:
+        """The round, from the first phone to the version, and the end of the process."""
+        await self.town.coordinator.start()
+        await self.town.found()
+        await self.town.task(round="goal = 8", codec=self.table)
+        rng = np.random.default_rng(3)
+        for _ in range(8):
+            claims = await self.town.assigned(await self.town.enrol())
+            delta = rng.standard_normal(LAYOUT.size).astype(np.float32)
+            container = encode(delta, LAYOUT, self.spec, seed=1)
+            self.forms.append(encodings(delta, container))
+            assert len(self.forms[-1]) >= 6
+            try:
+                await self.town.coordinator.report(claims, Report(delta=container, examples=7))
+            except Refused as refused:
+                self.pending += refused.code is ProblemCode.REPORT_PENDING
+            self.look()
+        await self.town.coordinator.tick()
+        self.look()
+        await self.town.coordinator.stop()
+        self.look()
+
+    def look(self) -> None:
+        """None of what was planted is in it."""
+        everything = self.everything()
+        for forms in self.forms:
+            assert not any(form in everything for form in forms)
+
+
 @pytest.mark.parametrize("codec", ["float32", "dense", "deadzone"])
 async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, codec: str) -> None:
     town = Town(
         store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
         blobs=LocalBlobs(tmp_path / "blobs"),
     )
-    await town.coordinator.start()
-    await town.found()
-    table = 'codec = "deadzone"\nstep_rms = 0.05' if codec == "deadzone" else f'codec = "{codec}"'
-    await town.task(round="goal = 8", codec=table)
-    spec = (
-        CodecSpec(codec="deadzone", step_rms=0.05)
-        if codec == "deadzone"
-        else CodecSpec.from_wire({"codec": codec})
-    )
-    rng, pending = np.random.default_rng(3), 0
-    planted: list[list[bytes]] = []
 
-    def look() -> None:
-        """Reads everything there is, the write-ahead log included."""
-        everything = all_bytes(tmp_path)
-        assert b"SQLite format 3" in everything
-        for forms in planted:
-            assert not any(form in everything for form in forms)
+    def everything() -> bytes:
+        """The write-ahead log included."""
+        found = all_bytes(tmp_path)
+        assert b"SQLite format 3" in found
+        return found
 
-    for _ in range(8):
-        claims = await town.assigned(await town.enrol())
-        delta = rng.standard_normal(LAYOUT.size).astype(np.float32)
-        container = encode(delta, LAYOUT, spec, seed=1)
-        planted.append(encodings(delta, container))
-        assert len(planted[-1]) >= 6
-        try:
-            await town.coordinator.report(claims, Report(delta=container, examples=7))
-        except Refused as refused:
-            pending += refused.code is ProblemCode.REPORT_PENDING
-        look()
-    await town.coordinator.tick()
-    look()
-    await town.coordinator.stop()
-    look()
+    planting = Planting(town, codec, everything)
+    await planting.run()
 
-    assert pending == 6
+    assert planting.pending == 6
+
+
+async def test_a_planted_update_is_nowhere_in_postgresqls_files(
+    tmp_path: Path, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    town = Town(store=SqlStore(postgres_url), blobs=LocalBlobs(tmp_path / "blobs"))
+    # Its write-ahead log holds every byte of every row that was written.
+    folders = (tmp_path, postgres_server.data / "base", postgres_server.data / "pg_wal")
+    planting = Planting(town, "deadzone", lambda: b"".join(all_bytes(folder) for folder in folders))
+    await planting.run()
+
+    # What was written is found there: of each phone the digest of its report, and no more.
+    claimed = planting.everything()
+    assert b"assignments" in claimed
+    assert (await digests(postgres_url))[0] in claimed
+    assert planting.pending == 6
+
+
+async def digests(url: str) -> list[bytes]:
+    """Of all counted reports."""
+    store = SqlStore(url)
+    rows = await store.rounds.assignments(RoundId("t-1"))
+    await store.close()
+    return [row.report_digest for row in rows if row.report_digest is not None]
 
 
 async def test_a_planted_phones_evidence_is_nowhere_in_the_data_folder(tmp_path: Path) -> None:

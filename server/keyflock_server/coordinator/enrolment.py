@@ -9,7 +9,7 @@ from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserId
 from keyflock_server.protocol.messages import EnrolRequest, Forgotten, ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.rounds.pacing import first_visit
+from keyflock_server.rounds.pacing import SHED_LOAD, first_visit
 from keyflock_server.storage.records import DeviceRecord
 
 
@@ -35,8 +35,12 @@ class Enrolments:
 
         Raises:
             Refused: ``population_unknown``; ``token_invalid`` when the device to refresh was forgotten;
-                ``conflict`` when it would change its population.
+                ``conflict`` when it would change its population; ``overloaded`` for a new device while the
+                server is beyond its capacity: those that are enrolled come first.
         """
+        if device is None and (load := self._world.load()) >= SHED_LOAD:
+            window = ReturnWindow(min_s=30.0 * (1.0 + load), max_s=120.0 * (1.0 + load))
+            raise Refused(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
         name = PopulationName(request.population)
         await self._trunk.population(name)
         if device is None:

@@ -1,5 +1,6 @@
 """How fast a task's phones come, and so when they should return: the pure rules, fed from the rows."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -64,12 +65,29 @@ class Pace:
         #: By task and hour: check-ins, and of these eligible, not written down yet.
         self._unwritten: dict[tuple[TaskName, int], tuple[int, int]] = {}
         self._written_at: datetime | None = None
+        #: Held while rows are read: a crowd that checks in at once costs one reading.
+        self._reading = asyncio.Lock()
         #: By task: what its open round was expected to bring when it was first asked; that does not move,
         #: so the probability of a round only rises.
         self._expected: dict[TaskName, tuple[RoundId, float]] = {}
 
     async def look(self, desk: Desk) -> None:
         """Read what has become old; everything below goes by what was read last."""
+        if self._must_read(desk):
+            is_known = desk.spec.population in self._active and desk.task in self._tempos
+            if not (is_known and self._reading.locked()):
+                # One phone of a crowd reads; the others go by what is old, or wait where nothing is known.
+                async with self._reading:
+                    await self._read(desk)
+        desk.spread_s = spread_s(_policy(desk), desk.spec.pacing, self._eligible_devices(desk))
+
+    def _must_read(self, desk: Desk) -> bool:
+        now = self._world.clock()
+        counted, tempo = self._active.get(desk.spec.population), self._tempos.get(desk.task)
+        is_counted = counted is not None and not _is_old(counted.at, now, _COUNT_LIFE)
+        return not is_counted or tempo is None or _is_old(tempo.read_at, now, _BOOK_LIFE)
+
+    async def _read(self, desk: Desk) -> None:
         now, population = self._world.clock(), desk.spec.population
         counted = self._active.get(population)
         if counted is None or _is_old(counted.at, now, _COUNT_LIFE):
@@ -80,7 +98,6 @@ class Pace:
         if tempo is None or _is_old(tempo.read_at, now, _BOOK_LIFE):
             await self._write(now)
             self._tempos[desk.task] = await self._tempo(desk.task, now)
-        desk.spread_s = spread_s(_policy(desk), desk.spec.pacing, self._eligible_devices(desk))
 
     def arrived(self, desk: Desk, *, is_eligible: bool) -> None:
         """A phone that is not in the open round has checked in; whether it could have taken a slot."""
@@ -174,9 +191,16 @@ class Pace:
         is_new_day = self._written_at is None or self._written_at.date() != now.date()
         counted, self._unwritten, self._written_at = self._unwritten, {}, now
         if counted:
-            await self._world.store.arrivals.add(
-                [ArrivalCount(task, hour, *numbers) for (task, hour), numbers in counted.items()]
-            )
+            try:
+                await self._world.store.arrivals.add(
+                    [ArrivalCount(task, hour, *numbers) for (task, hour), numbers in counted.items()]
+                )
+            except BaseException:
+                for key, (check_ins, eligible) in counted.items():
+                    more, more_eligible = self._unwritten.get(key, (0, 0))
+                    self._unwritten[key] = (check_ins + more, eligible + more_eligible)
+                self._written_at = None  # the next check-in tries again
+                raise
         if is_new_day:
             await self._world.store.arrivals.prune(hour_of(now.timestamp()) - HOURS_REMEMBERED)
 

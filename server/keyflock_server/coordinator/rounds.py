@@ -250,6 +250,13 @@ class Rounds:
         self._world.observer.round_ended(desk.task, ended.sequence, phase, ended.reports, duration_s)
 
 
+def trouble(error: Exception) -> str:
+    """One sentence for an operator. Only errors of our own are quoted: others might quote numbers."""
+    return (
+        str(error) if isinstance(error, _OUR_OWN) else f"{type(error).__name__}; the log has the traceback."
+    )
+
+
 def _given_up(current: Round) -> Abandoned:
     return Abandoned(_missed(current), current.reports)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +72,7 @@ async def test_of_ten_different_uploads_for_one_assignment_one_is_counted_and_ni
     await town.coordinator.tick()
     afterwards = [await sent(town.coordinator, fickle, float(value)) for value in range(1, 11)]
 
-    assert Counter(first) == {ProblemCode.REPORT_CONFLICT: 9, ProblemCode.REPORT_PENDING: 1}
+    assert first.count(ProblemCode.REPORT_CONFLICT) == 9
     (taken,) = [value for value, one in enumerate(afterwards, 1) if isinstance(one, Receipt)]
     assert first[taken - 1] is ProblemCode.REPORT_PENDING
     np.testing.assert_array_equal(await town.model(1), constant(-taken / 4))

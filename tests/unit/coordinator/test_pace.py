@@ -1,17 +1,21 @@
 """Return windows in a running round: what is counted, what follows, and whom the next round expects."""
 
+import asyncio
 import contextlib
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
+import pytest
 from tests.unit.coordinator.town import POPULATION, Town, constant, report
 
 from keyflock_server.coordinator.pace import Pace
 from keyflock_server.identity.claims import DeviceIdentity
-from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import Assignment, EnrolRequest, Refusal
 from keyflock_server.protocol.problems import Refused
 from keyflock_server.rounds.availability import ArrivalCount, hour_of
 from keyflock_server.rounds.selection import is_sampled, round_id
+from keyflock_server.storage.door import StorageUnavailable
 
 TASK = TaskName("t")
 
@@ -148,3 +152,43 @@ async def test_a_task_tunes_its_next_round_by_its_last_ones(town: Town) -> None:
     # All took 100 s; half as much again, and what the fit leaves open.
     assert 150.0 <= after.spec.round.deadline_s <= 250.0
     assert after.deadline_at - after.opened_at == timedelta(seconds=after.spec.round.deadline_s)
+
+
+async def test_a_crowd_that_checks_in_at_once_costs_one_reading_of_the_rows(town: Town) -> None:
+    await town.task(round="goal = 4")
+    phones = [await town.enrol() for _ in range(50)]
+    devices, asked = town.store.devices, 0
+    count = devices.count_active
+
+    async def counted(population: PopulationName, since: datetime) -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return await count(population, since)
+
+    devices.count_active = counted  # type: ignore[method-assign]  # it tells
+    for _ in range(3):
+        await asyncio.gather(*(town.check_in(phone) for phone in phones))
+        town.pass_time(31.0)
+
+    assert asked == 3 * 2  # of the day, and of the hour
+
+
+async def test_counts_that_could_not_be_written_are_written_later(town: Town) -> None:
+    await town.task(round="goal = 4")
+    await town.check_in(await town.enrol())
+    add, town_arrivals = town.store.arrivals.add, town.store.arrivals
+
+    async def away(_: Sequence[ArrivalCount]) -> None:
+        raise StorageUnavailable("The database cannot be used now.")
+
+    town.pass_time(61.0)
+    town_arrivals.add = away  # type: ignore[assignment, method-assign]  # for a while
+    with pytest.raises(StorageUnavailable):
+        await town.check_in(await town.enrol())
+    town_arrivals.add = add  # type: ignore[method-assign]  # it is back
+    await town.check_in(await town.enrol())
+
+    hour = hour_of(town.now.timestamp())
+    (written,) = await town_arrivals.since(TaskName("t"), hour)
+    assert written.check_ins == 1

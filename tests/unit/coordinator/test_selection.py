@@ -157,6 +157,20 @@ async def test_a_server_beyond_its_capacity_answers_from_memory(town: Town) -> N
     assert refusal.return_window.min_s == 4.0 * spec.pacing.min_s
 
 
+async def test_a_server_beyond_its_capacity_enrols_nobody_new_and_keeps_whom_it_knows(town: Town) -> None:
+    identity = await town.enrol()
+    town.load = 100.0
+
+    with pytest.raises(Refused) as refused:
+        await town.enrol()
+    request = EnrolRequest(protocol=1, population=POPULATION, app_build=6, locale="en-US")
+    refreshed = await town.coordinator.enrol(request, identity.device)
+
+    assert refused.value.code is ProblemCode.OVERLOADED
+    assert refused.value.retry is not None
+    assert refreshed.device == identity.device
+
+
 async def test_a_preview_counts_who_is_enrolled_and_who_was_seen_today(town: Town) -> None:
     for number in range(3):
         await town.enrol(tier=number)
