@@ -261,13 +261,6 @@ def _given_up(current: Round) -> Abandoned:
     return Abandoned(_missed(current), current.reports)
 
 
-def trouble(error: Exception) -> str:
-    """One sentence for an operator. Only errors of our own are quoted: others might quote numbers."""
-    return (
-        str(error) if isinstance(error, _OUR_OWN) else f"{type(error).__name__}; the log has the traceback."
-    )
-
-
 def _missed(current: Round) -> str:
     least = current.spec.round.minimum_reports
     return f"{current.reports} reports by the deadline; the minimum was {least}."
