@@ -52,6 +52,15 @@ async def published(store: Store, number: int) -> None:
     await store.rounds.advance(opening.id, PartialsDeleted(), NOW, {})
 
 
+async def begun(store: Store, number: int, device_name: str) -> RoundId:
+    """A round from version 0 with one device in it."""
+    opening = replace(ROUND.round, id=RoundId(f"t-{number}"), sequence=number, base_version=ModelVersion(0))
+    await store.rounds.add(replace(ROUND, round=opening))
+    await store.devices.add(device(device_name))
+    await store.rounds.assign(assignment(device_name, opening.id))
+    return opening.id
+
+
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """Five versions; a round that is over with one device in it, and one under way with another."""
@@ -59,20 +68,11 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.open()
     await opened.populations.add(POPULATION, VERSION)
     await opened.tasks.add(TASK)
-    for number, device_name in ((1, "a"), (2, "b")):
-        record = replace(
-            ROUND,
-            round=replace(
-                ROUND.round, id=RoundId(f"t-{number}"), sequence=number, base_version=ModelVersion(0)
-            ),
-        )
-        await opened.rounds.add(record)
-        await opened.devices.add(device(device_name))
-        await opened.rounds.assign(assignment(device_name, f"t-{number}"))
-        if number == 1:
-            await opened.rounds.advance(record.round.id, Cancelled("why"), NOW, {})
+    over = await begun(opened, 1, "a")
+    await opened.rounds.advance(over, Cancelled("why"), NOW, {})
     for number in range(1, 5):
         await published(opened, number)
+    await begun(opened, 2, "b")
     await opened.heads.put(HEAD, None)
     yield opened
     await opened.close()

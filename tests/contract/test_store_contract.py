@@ -285,12 +285,11 @@ async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: Store) 
 
 async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Store) -> None:
     await store.tasks.add(replace(TASK, spec=ASYNC))
-    for sequence in (1, 2):
-        opening = replace(
-            ROUND.round, id=RoundId(f"u-{sequence}"), task=TaskName("u"), sequence=sequence, spec=ASYNC
-        )
-        await store.rounds.add(RoundRecord(round=opening))
+    first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
+    await store.rounds.add(RoundRecord(round=first))
     await store.rounds.assign(assignment("a", "u-1"))
+    await store.rounds.advance(first.id, Cancelled("over"), NOW, {})
+    await store.rounds.add(RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2)))
 
     after = await store.rounds.commit_flush(
         partial(1, 0.5, round_id="u-2"), [counted("a", 0.5, round_id="u-1")], NOW
@@ -312,6 +311,17 @@ async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Store)
     assert await store.rounds.outstanding(TaskName("u"), before) == 0
     assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("a"), before) == assignment("a")
     assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("c"), before) is None
+
+
+async def test_a_task_has_one_round_at_a_time(store: Store) -> None:
+    following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
+
+    with pytest.raises(AlreadyExists):
+        await store.rounds.add(following)
+    await store.rounds.advance(T1, Cancelled("asked"), NOW, {})
+    await store.rounds.add(following)
+
+    assert [one.round.id for one in await store.rounds.unfinished()] == ["t-2"]
 
 
 async def test_a_missed_round_carries_its_partials_into_the_next(store: Store) -> None:
@@ -648,6 +658,7 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
 
 async def test_verdicts_add_up_whoever_counts_them(store: Store) -> None:
     first, other = RoundId("t-1"), RoundId("t-2")
+    await store.rounds.advance(first, Cancelled("over"), NOW, {})
     await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=other, sequence=2)))
 
     await store.rounds.add_verdicts({first: {"too_long": 2, "malformed": 1}})

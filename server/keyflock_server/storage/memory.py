@@ -180,9 +180,10 @@ class _Rounds:
         self._rows = rows
 
     async def add(self, record: RoundRecord) -> None:
-        taken = {(other.round.task, other.round.sequence) for other in self._rows.rounds.values()}
-        if record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken:
-            raise AlreadyExists(record.round.id)
+        new = record.round
+        others = [other.round for other in self._rows.rounds.values() if other.round.task == new.task]
+        if any(not other.is_over or other.sequence == new.sequence for other in others):
+            raise AlreadyExists(new.id)
         self._rows.rounds[record.round.id] = record
 
     async def get(self, round_id: RoundId) -> RoundRecord | None:
@@ -262,11 +263,10 @@ class _Rounds:
         if newest != ended.round.base_version:
             raise Superseded(before)
         begun = replace(after.round, carried=ended.round.reports, weight=ended.round.weight)
-        try:
-            await self.add(replace(after, round=begun))
-        except AlreadyExists:
-            raise Superseded(before) from None
+        if begun.id in self._rows.rounds:
+            raise Superseded(before)
         self._rows.rounds[before] = ended
+        self._rows.rounds[begun.id] = replace(after, round=begun)
         for row in await self.partials(before):
             del self._rows.partials[before, row.replica]
             origin = row.replica if "/" in row.replica else f"{before}/{row.replica}"

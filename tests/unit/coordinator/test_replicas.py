@@ -192,6 +192,31 @@ async def test_a_leader_whose_pass_takes_longer_than_its_lease_leads_all_the_sam
     assert (closed.phase, closed.result_version) == ("closed", 1)
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_two_that_believe_to_lead_open_one_round(
+    town: Town, replicas: list[Coordinator], mode: str
+) -> None:
+    await create(replicas, f'mode = "{mode}"\ngoal = 4\nover_selection = 0.0')
+    for _ in range(4):
+        await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
+    slow, between, tally = replicas[0], [replicas[1].tick], town.store.rounds.tally
+    await slow._catch_up()
+
+    async def another_one_first(task: TaskName) -> tuple[int, int]:
+        """Between closing a round and opening the next, the other opens it."""
+        if between:
+            replicas[1]._leadership._leads = True
+            await between.pop()()
+        return await tally(task)
+
+    town.store.rounds.tally = another_one_first  # type: ignore[method-assign]  # the other is quicker
+    await slow._rounds.drive(slow._desks[T])
+    await tick(replicas)
+
+    rounds = await slow.rounds(T)
+    assert [(one.sequence, one.phase) for one in rounds] == [(1, "closed"), (2, "collecting")]
+
+
 async def test_two_that_believe_to_lead_close_a_round_once(town: Town, replicas: list[Coordinator]) -> None:
     await create(replicas, "goal = 4\nover_selection = 0.0")
     for _ in range(4):

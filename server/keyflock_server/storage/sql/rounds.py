@@ -59,8 +59,12 @@ class SqlRounds(AssignmentReads):
 
     async def add(self, record: RoundRecord) -> None:
         """A new round."""
+        of_task = (rounds.c.task == record.round.task, rounds.c.phase.not_in(FINAL_PHASES))
         try:
             async with self._engine.begin() as connection:
+                # The number may be new, and another process have opened the one before it just now.
+                if (await connection.execute(select(rounds.c.id).where(*of_task).limit(1))).first():
+                    raise AlreadyExists(record.round.id)
                 await connection.execute(insert(rounds).values(_columns(record)))
         except IntegrityError:
             raise AlreadyExists(record.round.id) from None
