@@ -349,6 +349,17 @@ async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Store)
     assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("c"), before) is None
 
 
+async def test_a_task_has_one_round_at_a_time(store: Store) -> None:
+    following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
+
+    with pytest.raises(AlreadyExists):
+        await store.rounds.add(following)
+    await store.rounds.advance(T1, Cancelled("asked"), NOW, {})
+    await store.rounds.add(following)
+
+    assert [one.round.id for one in await store.rounds.unfinished()] == ["t-2"]
+
+
 async def test_a_missed_round_carries_its_partials_into_the_next(store: Store) -> None:
     await assigned(store, "a", "b")
     await store.rounds.commit_flush(partial(2, 5.0), [counted("a", 2.0), counted("b", 3.0)], NOW)

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from tests.recovery.books import Books, read_books
+from tests.recovery.books import Books as ServersBooks
+from tests.recovery.books import read_books
 from tests.recovery.cast import Replica
 from tests.recovery.glimpse import Glimpse
 from tests.recovery.marks import Ledger, MarkingTrainer
@@ -16,6 +17,7 @@ from tests.recovery.plan import Blow, KillingPlan, Target
 from tests.recovery.stage import TASKS, Stage, phones_of_all
 from tests.recovery.tally import BETWEEN, Tally
 
+from keyflock_client_sim.drivers.books import Books
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
 from keyflock_server.rounds.round import Phase
 
@@ -37,7 +39,7 @@ class Ending:
 
     tally: Tally
     ledger: Ledger
-    books: Books
+    books: ServersBooks
 
 
 class Story:
@@ -65,6 +67,7 @@ class Story:
         self._rng = random.Random(f"victims:{seed}")
         self._receipts = 0
         self._is_enough = False
+        self._phones: Books | None = None
         self.tally = Tally()
         self.ledger = Ledger(on_ack=self._count)
 
@@ -106,6 +109,7 @@ class Story:
             watch=self.ledger.watch,
             drain_s=_DRAIN_S,
         )
+        self._phones = fleet.books
         running = asyncio.create_task(fleet.run())
         try:
             yield
@@ -196,13 +200,22 @@ class Story:
     async def _is_settled(self) -> bool:
         return set((await self._look()).phases.values()) <= {Phase.COLLECTING}
 
+    async def _situation(self) -> str:
+        """What a person would ask first."""
+        glimpse, cast = await self._look(), self._stage.cast
+        rounds = ", ".join(f"{task} {glimpse.phases.get(task, BETWEEN)}" for task in TASKS)
+        leader = next((one.name for one in cast.replicas if one.id and one.id == glimpse.leader), "nobody")
+        ready = ", ".join(one.name for one in cast.replicas if one.is_ready.is_set()) or "nobody"
+        said = "" if self._phones is None else f"; phones: {dict(self._phones.states())}"
+        return f"rounds: {rounds}; leads: {leader}; ready: {ready}{said}"
+
     async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
         began_s = time.monotonic()
         while not await holds():
             self._stage.cast.check()
             if time.monotonic() - began_s > self._stall_s:
-                phases = (await self._look()).phases
-                standing = ", ".join(f"{task} {phases.get(task, BETWEEN)}" for task in TASKS)
-                waited = f"waited {self._stall_s:g} s for {what} after {self.tally.kills} kills"
-                raise Stalled(f"{waited}; rounds stand: {standing}")
+                raise Stalled(
+                    f"waited {self._stall_s:g} s for {what} after {self.tally.kills} kills; "
+                    + await self._situation()
+                )
             await asyncio.sleep(_POLL_S)

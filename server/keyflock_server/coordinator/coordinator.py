@@ -328,7 +328,8 @@ class Coordinator:
         """Every task as the store has it, whoever made or changed it."""
         async with self._register:
             store = self._world.store
-            unfinished = {record.round.task: record for record in await store.rounds.unfinished()}
+            # Of several of a task the oldest, as releases that could open two at once have left them.
+            unfinished = {record.round.task: record for record in reversed(await store.rounds.unfinished())}
             for task in await store.tasks.all():
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
                 await self._rounds.follow(desk, task.status, unfinished.get(task.name))

@@ -24,15 +24,17 @@ class Leadership:
         self._world = world
         self._slot = ""
         self._renewed_at: datetime | None = None
-        self._leads_until: datetime | None = None
+        self._leads = False
         self.peers = 0
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process opens and closes rounds now."""
-        if self._world.is_sole:
-            return True
-        return self._leads_until is not None and self._world.clock() < self._leads_until
+        """Whether this process opens and closes rounds in the pass at hand.
+
+        As of the last renewal, however long ago the lease has run out since: where a pass takes longer than
+        the lease, two that lead do no harm, and with nobody to lead nothing would ever close.
+        """
+        return self._world.is_sole or self._leads
 
     async def renew(self) -> None:
         """Keep what is held, take what is free, and count the others; due three times a lease."""
@@ -44,7 +46,7 @@ class Leadership:
             return
         await self._keep_slot(now)
         lease = await world.store.leases.acquire(LEADER, world.replica, world.lease_s, now)
-        self._leads_until = lease.expires_at if lease.holder == world.replica else None
+        self._leads = lease.holder == world.replica
         others = await world.store.leases.held(SLOTS, now)
         self.peers = sum(other.holder != world.replica for other in others)
         self._renewed_at = now
@@ -52,7 +54,7 @@ class Leadership:
     async def release(self) -> None:
         """Let another process lead at once."""
         leases, replica = self._world.store.leases, self._world.replica
-        self._leads_until = None
+        self._leads = False
         if not self._world.is_sole:
             await leases.release(LEADER, replica)
             await leases.release(self._slot, replica)

@@ -151,7 +151,11 @@ class RoundTable(Protocol):
     """
 
     async def add(self, record: RoundRecord) -> None:
-        """A new round; raises AlreadyExists when another process has opened it, or one that is not over."""
+        """A new round.
+
+        Raises:
+            AlreadyExists: another process has opened it, or another round of the task that is not over.
+        """
         ...
 
     async def get(self, round_id: RoundId) -> RoundRecord | None:
