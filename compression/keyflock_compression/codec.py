@@ -9,6 +9,7 @@ from keyflock_compression import entropy
 from keyflock_compression.arrays import Float32
 from keyflock_compression.container import Container, parse, read_spec
 from keyflock_compression.deadzone import DeadzoneCodec
+from keyflock_compression.deadzone_rows import DeadzoneRowsCodec
 from keyflock_compression.dense import DenseCodec
 from keyflock_compression.errors import LimitExceeded, NonFinite, WrongLayout, WrongSpec
 from keyflock_compression.family import Codec, StreamReader, checked_scales
@@ -19,7 +20,12 @@ from keyflock_compression.spec import CodecName, CodecSpec
 from keyflock_compression.update import DecodedUpdate
 
 CODECS: Final[MappingProxyType[CodecName, Codec]] = MappingProxyType(
-    {"deadzone": DeadzoneCodec(), "dense": DenseCodec(), "float32": Float32Codec()}
+    {
+        "deadzone_rows": DeadzoneRowsCodec(),
+        "deadzone": DeadzoneCodec(),
+        "dense": DenseCodec(),
+        "float32": Float32Codec(),
+    }
 )
 
 
@@ -77,6 +83,6 @@ def decode(
         raise WrongSpec("the container was encoded with another spec than the one that was assigned")
     if container.layout != layout.digest:
         raise WrongLayout("the container was encoded for another layout of parameters")
-    expected = {"deadzone": 1, "dense": row_count(layout), "float32": 0}[own.codec]
+    expected = {"deadzone_rows": 1, "deadzone": 1, "dense": row_count(layout), "float32": 0}[own.codec]
     scales = checked_scales(container.scales, expected)
     return CODECS[own.codec].decode(scales, StreamReader(own, container.streams, limits), layout, own)

@@ -26,7 +26,7 @@ from keyflock_compression.update import SPARSE_SHARE, DecodedUpdate, DenseUpdate
 ESCAPE: Final = -128
 _MOST: Final = 127
 #: A quantised value beyond this would be a step of nothing; the step is raised until all fit.
-_MOST_WHOLE: Final = 2**23
+MOST_WHOLE: Final = 2**23
 _SEARCH_STEPS: Final = 7
 _SEARCH_RANGE: Final = (0.25, 64.0)
 
@@ -44,7 +44,7 @@ class DeadzoneCodec:
 
     def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
         """The delta over its step, as whole numbers."""
-        step = _step(delta, spec, seed)
+        step = step_of(delta, spec, seed)
         if step == 0.0:  # nothing to say, or nothing that float32 could
             return Encoded(np.zeros(1, np.float32), (bytes(delta.size), b""))
         whole = to_whole(delta / step, spec.rounding, seed)
@@ -64,7 +64,7 @@ class DeadzoneCodec:
         is_outlier = values == ESCAPE
         outliers = np.frombuffer(streams.read(1, 4 * int(is_outlier.sum())), "<i4")
         is_small = (outliers >= -_MOST) & (outliers <= _MOST)
-        if is_small.any() or outliers.max(initial=0) > _MOST_WHOLE or outliers.min(initial=0) < -_MOST_WHOLE:
+        if is_small.any() or outliers.max(initial=0) > MOST_WHOLE or outliers.min(initial=0) < -MOST_WHOLE:
             raise MalformedContainer(
                 "an outlier is one that the int8 stream could have held, or is beyond 2**23"
             )
@@ -80,7 +80,7 @@ class DeadzoneCodec:
         return SparseUpdate(layout.size, indices, values)
 
 
-def _step(delta: Float32, spec: CodecSpec, seed: int) -> np.float32:
+def step_of(delta: Float32, spec: CodecSpec, seed: int) -> np.float32:
     """The quantiser's step, in units of the parameters; 0 for a zero delta."""
     most = np.float32(np.abs(delta).max(initial=0.0))
     if most == 0.0:
@@ -89,7 +89,7 @@ def _step(delta: Float32, spec: CodecSpec, seed: int) -> np.float32:
     relative = delta / most
     rms = float(np.sqrt(np.dot(relative, relative) / delta.size))
     ratio = _searched(relative, rms, spec, seed) if spec.step_rms is None else spec.step_rms
-    return np.float32(max(ratio * rms, 1.0 / _MOST_WHOLE) * float(most))
+    return np.float32(max(ratio * rms, 1.0 / MOST_WHOLE) * float(most))
 
 
 def _searched(delta: Float32, rms: float, spec: CodecSpec, seed: int) -> float:
@@ -98,12 +98,18 @@ def _searched(delta: Float32, rms: float, spec: CodecSpec, seed: int) -> float:
     assert target is not None  # noqa: S101 - CodecSpec holds one of the two
     allowed = target * rms * rms * delta.size
     low, high = _SEARCH_RANGE
+    live, lost = delta, 0.0
     for _ in range(_SEARCH_STEPS):
         middle = float(np.sqrt(low * high))
         step = np.float32(middle * rms)
-        error = delta - to_whole(delta / step, spec.rounding, seed) * step
-        if float(np.dot(error, error)) <= allowed:
-            low = middle
-        else:
+        error = live - to_whole(live / step, spec.rounding, seed) * step
+        if lost + float(np.dot(error, error)) > allowed:
             high = middle
+            continue
+        low = middle
+        if spec.rounding == "nearest":
+            # What this step rounds to zero, every longer one does: its error is settled.
+            is_live = np.abs(live) > np.float32(0.5) * step
+            settled = live[~is_live]
+            live, lost = live[is_live], lost + float(np.dot(settled, settled))
     return low

@@ -17,9 +17,16 @@ def compress(data: bytes, level: int) -> bytes:
     return zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False).compress(data)
 
 
-def decompress(frame: bytes, expected_bytes: int, limits: DecodeLimits) -> bytes:
+def decompress(
+    frame: bytes, expected_bytes: int, limits: DecodeLimits, decompressor: zstandard.ZstdDecompressor
+) -> bytes:
     """The content of one frame that must be exactly ``expected_bytes`` long.
 
+    Args:
+        frame: Untrusted.
+        expected_bytes: What the caller has room for.
+        limits: What decoding may take.
+        decompressor: Of the calling thread: making one takes as long as a small frame.
     Raises:
         LimitExceeded: the frame wants a larger window than allowed.
         MalformedContainer: not one whole frame, a dictionary is asked for, or another size is stated.
@@ -35,9 +42,7 @@ def decompress(frame: bytes, expected_bytes: int, limits: DecodeLimits) -> bytes
     if header.dict_id != 0:
         raise MalformedContainer("a zstd frame asks for a dictionary")
     try:
-        data: bytes = zstandard.ZstdDecompressor().decompress(
-            frame, max_output_size=expected_bytes, allow_extra_data=False
-        )
+        data: bytes = decompressor.decompress(frame, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError:
         raise MalformedContainer("a zstd frame does not decode, or bytes follow it") from None
     if len(data) != expected_bytes:

@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from keyflock_compression import entropy
@@ -34,6 +35,7 @@ class StreamReader:
         self._spec = spec
         self._streams = streams
         self._limits = limits
+        self._decompressor = zstandard.ZstdDecompressor()
 
     def expect(self, count: int) -> None:
         """Raises MalformedContainer unless there are ``count`` streams."""
@@ -47,7 +49,7 @@ class StreamReader:
             if len(stream) != expected_bytes:
                 raise MalformedContainer(f"stream {index} has {len(stream)} bytes, not {expected_bytes}")
             return stream
-        return entropy.decompress(stream, expected_bytes, self._limits)
+        return entropy.decompress(stream, expected_bytes, self._limits, self._decompressor)
 
 
 class Codec(Protocol):

@@ -48,7 +48,12 @@ class Block(NamedTuple):
 
 def blocks(layout: Layout) -> Iterator[Block]:
     """Each tensor as rows, the last axis as columns: a vocabulary row is one row."""
-    for shape, offset in zip(layout.shapes, layout.offsets, strict=True):
+    return blocks_of(layout.shapes, layout.offsets)
+
+
+def blocks_of(shapes: tuple[tuple[int, ...], ...], offsets: tuple[int, ...]) -> Iterator[Block]:
+    """The same of a layout's shapes and offsets, which can be a cache's key."""
+    for shape, offset in zip(shapes, offsets, strict=True):
         columns = shape[-1] if shape else 1
         yield Block(offset, prod(shape[:-1]), columns)
 

@@ -6,9 +6,12 @@ from typing import Final, Literal, Self, get_args
 
 from keyflock_compression.errors import SpecError
 
-CodecName = Literal["deadzone", "dense", "float32"]
+CodecName = Literal["deadzone_rows", "deadzone", "dense", "float32"]
 Rounding = Literal["nearest", "stochastic"]
 Entropy = Literal["zstd", "none"]
+
+#: Codecs that have a step.
+_DEAD_ZONES: Final = ("deadzone_rows", "deadzone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +19,14 @@ class CodecSpec:
     """One member of the codec family.
 
     Args:
-        codec: ``deadzone`` sparsifies and quantises at once; ``dense`` is int8 for every value; ``float32``
-            is exact and for reference.
+        codec: ``deadzone_rows`` sparsifies and quantises at once and writes what is not zero by rows;
+            ``deadzone`` is the same quantiser with a byte for every value; ``dense`` is int8 for every value;
+            ``float32`` is exact and for reference.
         rounding: ``nearest`` has the smaller error for one client but is biased, so its error does not vanish
             with the cohort; ``stochastic`` is unbiased.
-        target_nmse: ``deadzone`` only: the step is searched so that the delta's own NMSE is at most this.
+        target_nmse: Dead zones only: the step is searched so that the delta's own NMSE is at most this.
             In (0, 1). Give this or ``step_rms``.
-        step_rms: ``deadzone`` only: the step in units of the delta's root mean square. In (0, 1000].
+        step_rms: Dead zones only: the step in units of the delta's root mean square. In (0, 1000].
         entropy: What the streams go through at the end.
         zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
     Raises:
@@ -46,10 +50,12 @@ class CodecSpec:
         if type(level) is not int or not 1 <= level <= 19:
             raise SpecError(f"zstd_level is {_named(level)}; a whole number from 1 to 19 was expected.")
         steps = (self.target_nmse is not None) + (self.step_rms is not None)
-        if self.codec == "deadzone" and steps != 1:
-            raise SpecError("deadzone needs its step: give either target_nmse or step_rms.")
-        if self.codec != "deadzone" and steps:
-            raise SpecError(f"target_nmse and step_rms belong to deadzone; the codec is {self.codec}.")
+        if self.codec in _DEAD_ZONES and steps != 1:
+            raise SpecError(f"{self.codec} needs its step: give either target_nmse or step_rms.")
+        if self.codec not in _DEAD_ZONES and steps:
+            raise SpecError(
+                f"target_nmse and step_rms belong to deadzone_rows and deadzone, not {self.codec}."
+            )
 
     def to_wire(self) -> dict[str, object]:
         """A plain map; settings that are not given are left out."""
@@ -91,5 +97,5 @@ def _within(name: str, value: object, most: float) -> None:
         raise SpecError(f"{name} is {_named(value)}; a number above 0 and at most {most:g} was expected.")
 
 
-#: What a task gets when it says nothing: chosen by measurement, docs/decisions/0009.
-DEFAULT_SPEC: Final = CodecSpec(target_nmse=0.13, zstd_level=9)
+#: What a task gets when it says nothing: chosen by measurement, docs/decisions/0026.
+DEFAULT_SPEC: Final = CodecSpec(codec="deadzone_rows", target_nmse=0.16, zstd_level=1)

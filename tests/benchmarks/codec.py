@@ -39,7 +39,10 @@ from keyflock_models.local_training import LocalTrainingConfig, local_train
 COHORT: Final = 16
 REPEATS: Final = 15
 SPECS: Final = {
-    "**deadzone, the default**": DEFAULT_SPEC,
+    "**deadzone_rows, the default**": DEFAULT_SPEC,
+    "deadzone_rows, target NMSE 0.05": CodecSpec(codec="deadzone_rows", target_nmse=0.05, zstd_level=1),
+    "deadzone_rows, target NMSE 0.2": CodecSpec(codec="deadzone_rows", target_nmse=0.2, zstd_level=1),
+    "deadzone, target NMSE 0.16, zstd 9": CodecSpec(target_nmse=0.16, zstd_level=9),
     "deadzone, target NMSE 0.05": CodecSpec(target_nmse=0.05),
     "deadzone, target NMSE 0.2": CodecSpec(target_nmse=0.2),
     "deadzone, step 4 rms": CodecSpec(step_rms=4.0),

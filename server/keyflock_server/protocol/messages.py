@@ -68,6 +68,7 @@ class Capabilities(Message, frozen=True, kw_only=True):
 
     #: Codec names it can encode, by preference.
     codecs: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
+        "deadzone_rows",
         "deadzone",
         "dense",
         "float32",

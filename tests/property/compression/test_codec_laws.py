@@ -1,5 +1,6 @@
 """What every codec promises, whatever the delta and whatever the bytes."""
 
+import dataclasses
 import tracemalloc
 from dataclasses import dataclass
 from math import sqrt
@@ -21,6 +22,7 @@ from keyflock_compression import (
     encode_weights,
     nmse,
 )
+from keyflock_compression.container import Container
 
 Vector = NDArray[np.float32]
 
@@ -39,8 +41,11 @@ class SmallLayout:
 LAYOUT = SmallLayout()
 SPECS = [
     DEFAULT_SPEC,
+    CodecSpec(target_nmse=0.13),
     CodecSpec(step_rms=4.0),
     CodecSpec(step_rms=0.001),
+    CodecSpec(codec="deadzone_rows", step_rms=0.001, entropy="none"),
+    CodecSpec(codec="deadzone_rows", step_rms=2.0, rounding="stochastic"),
     CodecSpec(step_rms=2.0, rounding="stochastic", entropy="none"),
     CodecSpec(target_nmse=0.3, rounding="stochastic"),
     CodecSpec(codec="dense"),
@@ -105,6 +110,21 @@ def test_a_deadzone_error_is_within_its_bound(
     # A step is at least the largest value over 2**23, so that every whole number is exact in float32.
     rounding_error = 1e-5 * float(np.abs(delta).max()) + float(np.finfo(np.float32).tiny)
     assert float(np.abs(decoded - delta).max()) <= steps * step * rms + rounding_error
+
+
+@given(
+    delta=deltas(),
+    seed=st.integers(0, 99),
+    spec=st.sampled_from([spec for spec in SPECS if spec.codec == "deadzone"]),
+)
+def test_rows_hold_the_same_values_as_a_byte_for_every_value(
+    delta: Vector, seed: int, spec: CodecSpec
+) -> None:
+    rows = dataclasses.replace(spec, codec="deadzone_rows")
+
+    decoded = [decode(encode(delta, LAYOUT, one, seed=seed), LAYOUT).dense() for one in (spec, rows)]
+
+    np.testing.assert_array_equal(decoded[0], decoded[1])
 
 
 @given(delta=deltas(), target=st.sampled_from([0.01, 0.1, 0.5]))
@@ -184,6 +204,22 @@ def test_a_container_with_any_value_in_a_field_is_an_update_or_a_codec_error(
     fields[field] = value
 
     check_hostile(msgpack.packb(fields))
+
+
+streams = st.tuples(
+    st.binary(min_size=6, max_size=6),
+    st.binary(max_size=47),
+    *(st.binary(max_size=60) for _ in range(4)),
+)
+
+
+@settings(max_examples=300)
+@given(streams)
+def test_any_streams_of_rows_are_an_update_or_a_codec_error(streams: tuple[bytes, ...]) -> None:
+    spec = CodecSpec(codec="deadzone_rows", step_rms=1.0, entropy="none")
+    step = np.ones(1, "<f4").tobytes()
+
+    check_hostile(Container(spec.to_wire(), LAYOUT.digest, step, streams).to_bytes())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_a_short_task_has_the_published_defaults() -> None:
         "weight_decay": 0.0,
     }
     assert (spec.aggregation.weighting, spec.aggregation.example_cap) == ("capped_examples", 256)
-    assert spec.codec_spec.codec == "deadzone"
+    assert spec.codec_spec.codec == "deadzone_rows"
 
 
 def test_over_selection_rounds_up_but_not_because_of_binary_fractions() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from zstandard import ZstdCompressor
 
 from keyflock_compression import CodecSpec, encode
 from keyflock_compression.container import Container
@@ -38,6 +39,9 @@ SPECS: Final[dict[str, dict[str, Any]]] = {
     "deadzone_none": {"codec": "deadzone", "entropy": "none", "step_rms": 0.005},
     "deadzone_zstd": {"codec": "deadzone", "step_rms": 0.005},
     "deadzone_target": {"codec": "deadzone", "target_nmse": 0.1},
+    "deadzone_rows_none": {"codec": "deadzone_rows", "entropy": "none", "step_rms": 0.00148},
+    "deadzone_rows_zstd": {"codec": "deadzone_rows", "step_rms": 0.005},
+    "deadzone_rows_target": {"codec": "deadzone_rows", "target_nmse": 0.1, "zstd_level": 1},
 }
 
 
@@ -60,6 +64,50 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     yield "small_outlier", forged(b"\x80" + bytes(9), b"\x7f\0\0\0"), "malformed", "127 as an outlier"
     nan = np.full(1, np.nan, "<f4").tobytes()
     yield "nan_step", forged(bytes(10), b"", scales=nan), "non_finite", "the step is NaN"
+    yield from malformed_rows(step, nan)
+
+
+def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, str]]:
+    """The same of ``deadzone_rows``: four cells, of 2, 2, 2 and 4 values."""
+    none = CodecSpec.from_wire(SPECS["deadzone_rows_none"]).to_wire()
+    zstd = CodecSpec.from_wire(SPECS["deadzone_rows_zstd"]).to_wire()
+    frame = ZstdCompressor().compress
+
+    def forged(*streams: bytes, scales: bytes = step, spec: dict[str, object] = none) -> bytes:
+        return Container(spec, LAYOUT.digest, scales, streams).to_bytes()
+
+    one = (b"\x01", b"\x00", b"\x00", b"\x00")  # a single 1, at the first place of the first cell
+    large = (b"\x01", b"\x00", b"\x01", b"\x00")
+    bad, huge = "malformed", np.full(1, 3e38, "<f4").tobytes()
+    yield "rows_five_streams", forged(*one, b""), bad, "a stream is missing"
+    yield "rows_short_cells", forged(b"", b"", b"", b"", b"", b""), bad, "no bits of cells"
+    yield "rows_fifth_cell", forged(b"\x10", *one[1:], b"", b""), bad, "a bit behind the last cell"
+    yield "rows_no_count", forged(b"\x03", *one[1:], b"", b""), bad, "two cells in use, one count"
+    yield "rows_too_many", forged(b"\x08", b"\xff", bytes(256), bytes(32), b"", b""), bad, "256 of 10 values"
+    yield (
+        "rows_full_cell",
+        forged(b"\x01", b"\x02", bytes(3), b"\0", b"", b""),
+        bad,
+        "three values in two places",
+    )
+    yield "rows_long_gap", forged(b"\x01", b"\x00", b"\x04", b"\0", b"", b""), bad, "the third of two places"
+    yield "rows_short_gaps", forged(b"\x01", b"\x01", b"\x00", b"\0", b"", b""), bad, "two values, one gap"
+    yield "rows_second_sign", forged(*one[:3], b"\x02", b"", b""), bad, "a sign behind the last value"
+    yield "rows_no_sign", forged(*one[:3], b"", b"", b""), bad, "a value without its sign"
+    yield "rows_no_magnitude", forged(*large, b"", b""), bad, "a large value without its magnitude"
+    yield "rows_no_outlier", forged(*large, b"\xff", b""), bad, "255 without its outlier"
+    yield "rows_small_outlier", forged(*large, b"\xff", b"\0\1\0\0"), bad, "256 as an outlier"
+    yield "rows_large_outlier", forged(*large, b"\xff", b"\1\0\x80\0"), bad, "an outlier beyond 2**23"
+    yield "rows_lonely_outlier", forged(*one, b"", b"\1\1\0\0"), bad, "an outlier that no value has"
+    yield "rows_nan_step", forged(*one, b"", b"", scales=nan), "non_finite", "the step is NaN"
+    yield "rows_overflow", forged(*large, b"\0", b"", scales=huge), "non_finite", "twice the step is infinite"
+    bomb = (frame(bytes(1_000_000)), *(frame(b"") for _ in range(5)))
+    yield (
+        "rows_bomb",
+        forged(*bomb, spec=zstd),
+        bad,
+        "a frame that states 1,000,000 bytes where one is expected",
+    )
 
 
 def main() -> None:

@@ -1,0 +1,173 @@
+"""A second decoder, in plain loops, from docs/wire_format.md alone: it shares no line with the first.
+
+Slow, strict, and simple enough to be read beside the document. msgpack, zstd and BLAKE2b come from their
+libraries, as they do on a phone.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from math import isfinite, prod
+from typing import Any, Final
+
+import msgpack
+import zstandard
+
+FIELDS: Final = ["v", "spec", "layout", "scales", "streams", "digest"]
+MOST: Final = 2**23
+STREAMS: Final = {"float32": 1, "dense": 1, "deadzone": 2, "deadzone_rows": 6}
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Refused(ValueError):
+    """The bytes are not what the document says."""
+
+
+def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[float]:
+    """The vector in a container, tensors one after the other."""
+    try:
+        fields = msgpack.unpackb(data)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Refused("no msgpack") from error
+    _need(isinstance(fields, dict) and list(fields) == FIELDS, "not the six fields in their order")
+    _need(fields["v"] == 1, "another version")
+    signed = msgpack.packb({name: fields[name] for name in FIELDS[:5]})
+    _need(hashlib.blake2b(signed, digest_size=8).digest() == fields["digest"], "another digest")
+    _need(fields["layout"] == layout_digest, "another layout")
+    spec, streams = fields["spec"], fields["streams"]
+    codec = spec["codec"]
+    _need(len(streams) == STREAMS[codec], "another number of streams")
+    scales = _floats(fields["scales"])
+    _need(all(scale >= 0 for scale in scales), "a negative scale")
+    reader = _Reader(spec, streams)
+    size = sum(prod(shape) for shape in shapes)
+    match codec:
+        case "float32":
+            _need(not scales, "scales where there are none")
+            values = _floats(reader.read(0, 4 * size))
+        case "dense":
+            values = _dense(reader, shapes, scales)
+        case "deadzone":
+            _need(len(scales) == 1, "one step")
+            values = [_float32(q * scales[0]) for q in _deadzone(reader, size)]
+        case _:
+            _need(len(scales) == 1, "one step")
+            values = [_float32(q * scales[0]) for q in _deadzone_rows(reader, shapes, size)]
+    _need(all(isfinite(value) for value in values), "a value that is not finite")
+    return values
+
+
+class _Reader:
+    def __init__(self, spec: dict[str, Any], streams: list[bytes]) -> None:
+        self.is_packed = spec["entropy"] == "zstd"
+        self.streams = streams
+
+    def read(self, number: int, size: int) -> bytes:
+        stream = self.streams[number]
+        if self.is_packed:
+            try:
+                _need(zstandard.frame_content_size(stream) == size, "a frame of another size")
+                stream = zstandard.ZstdDecompressor().decompress(stream, allow_extra_data=False)
+            except zstandard.ZstdError as error:
+                raise Refused("no zstd frame") from error
+        _need(len(stream) == size, "a stream of another size")
+        return stream
+
+
+def _dense(reader: _Reader, shapes: Shapes, scales: list[float]) -> list[float]:
+    data = reader.read(0, sum(prod(shape) for shape in shapes))
+    values: list[float] = []
+    row = 0
+    for shape in shapes:
+        for _ in range(prod(shape[:-1])):
+            _need(row < len(scales), "a row without its scale")
+            for _ in range(shape[-1]):
+                byte = data[len(values)]
+                values.append(_float32((byte - 256 if byte > 127 else byte) * scales[row]))
+            row += 1
+    _need(row == len(scales), "a scale without its row")
+    return values
+
+
+def _deadzone(reader: _Reader, size: int) -> list[int]:
+    whole = [byte - 256 if byte > 127 else byte for byte in reader.read(0, size)]
+    escapes = [index for index, q in enumerate(whole) if q == -128]
+    outliers = struct.unpack(f"<{len(escapes)}i", reader.read(1, 4 * len(escapes)))
+    for index, q in zip(escapes, outliers, strict=True):
+        _need(127 < abs(q) <= MOST, "an outlier out of range")
+        whole[index] = q
+    return whole
+
+
+def _deadzone_rows(reader: _Reader, shapes: Shapes, size: int) -> list[int]:
+    cells = list(_cells(shapes))
+    used = [number for number, bit in enumerate(_bits(reader, 0, len(cells))) if bit]
+    counts = [byte + 1 for byte in reader.read(1, len(used))]
+    total = sum(counts)
+    _need(total <= size, "more values than parameters")
+    symbols = reader.read(2, total)
+    signs = _bits(reader, 3, total)
+    magnitudes = iter(_magnitudes(reader, sum(symbol % 2 for symbol in symbols)))
+    whole, value = [0] * size, 0
+    for number, count in zip(used, counts, strict=True):
+        place = -1
+        for _ in range(count):
+            place += 1 + symbols[value] // 2
+            _need(place < len(cells[number]), "a value behind its cell's end")
+            magnitude = next(magnitudes) if symbols[value] % 2 else 1
+            whole[cells[number][place]] = -magnitude if signs[value] else magnitude
+            value += 1
+    return whole
+
+
+def _cells(shapes: Shapes) -> Iterator[list[int]]:
+    """For each cell, where its values are in the flat vector."""
+    offset = 0
+    for shape in shapes:
+        rows, columns = prod(shape[:-1]), shape[-1]
+        if 1 < rows < columns:
+            lines = [[offset + row * columns + column for row in range(rows)] for column in range(columns)]
+        else:
+            lines = [[offset + row * columns + column for column in range(columns)] for row in range(rows)]
+        for line in lines:
+            for first in range(0, len(line), 128):
+                yield line[first : first + 128]
+        offset += rows * columns
+
+
+def _bits(reader: _Reader, number: int, count: int) -> list[int]:
+    data = reader.read(number, (count + 7) // 8)
+    bits = [data[index // 8] >> (index % 8) & 1 for index in range(8 * len(data))]
+    _need(not any(bits[count:]), "a bit behind the last one")
+    return bits[:count]
+
+
+def _magnitudes(reader: _Reader, count: int) -> list[int]:
+    magnitudes = [byte + 2 for byte in reader.read(4, count)]
+    escapes = [index for index, magnitude in enumerate(magnitudes) if magnitude == 257]
+    outliers = struct.unpack(f"<{len(escapes)}i", reader.read(5, 4 * len(escapes)))
+    for index, outlier in zip(escapes, outliers, strict=True):
+        _need(257 <= outlier <= MOST, "an outlier out of range")
+        magnitudes[index] = outlier
+    return magnitudes
+
+
+def _floats(data: bytes) -> list[float]:
+    _need(len(data) % 4 == 0, "not whole floats")
+    values = list(struct.unpack(f"<{len(data) // 4}f", data))
+    _need(all(isfinite(value) for value in values), "a number that is not finite")
+    return values
+
+
+def _float32(value: float) -> float:
+    try:
+        rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError as error:
+        raise Refused("a value that is not finite") from error
+    return rounded
+
+
+def _need(holds: bool, what: str) -> None:
+    if not holds:
+        raise Refused(what)
