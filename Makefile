@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test kills check format bench bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals load clean
+.PHONY: help setup demo test kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals fuzz-codec load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +37,9 @@ bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
 	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)
 	@$(BIN)/python -m tests.benchmarks.training $(ARGS)
 
+bench-codec: $(STAMP)  ## three minutes: what a delta costs, beside other methods
+	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)
+
 bench-learning: $(STAMP)  ## up to an hour: federated against central training; run again to go on
 	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)
 
@@ -51,6 +54,9 @@ bench-suggestions: $(STAMP)  ## about ten minutes: what blended suggestions cost
 
 bench-arrivals: $(STAMP)  ## three minutes: when phones arrive, with and without pace steering
 	@$(BIN)/python -m tests.benchmarks.arrivals $(ARGS)
+
+fuzz-codec: $(STAMP)  ## hostile containers against the decoder (make fuzz-codec N=2000000, ten minutes)
+	@$(BIN)/python -m tests.fuzz.compression.codec_fuzzer --inputs $(or $(N),100000) $(ARGS)
 
 load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
 	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)

@@ -1,0 +1,45 @@
+"""The fuzzer is worth something: it finds nothing in the decoder, and a bug that is planted there."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import zstandard
+from tests.fuzz.compression.codec_fuzzer import fuzz
+
+from keyflock_compression import deadzone_rows, entropy
+from keyflock_compression.cells import Cells, cells_of
+from keyflock_compression.layout import Layout
+
+
+def test_thousands_of_hostile_inputs_break_no_promise() -> None:
+    outcomes: Counter[str] = Counter()
+
+    assert fuzz(4_000, seed=1, outcomes=outcomes) is None
+
+    # It gets behind the digest, and past every check, often enough to mean something.
+    assert outcomes["malformed"] > 1_000
+    assert outcomes["update"] > 200
+    assert {"corrupted", "non_finite"} <= set(outcomes)
+
+
+def test_a_decoder_that_forgets_where_a_cell_ends_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_ends(layout: Layout) -> Cells:
+        cells = cells_of(layout)
+        return cells._replace(lengths=np.full_like(cells.lengths, 2**40))
+
+    monkeypatch.setattr(deadzone_rows, "cells_of", without_ends)
+
+    finding = fuzz(20_000, seed=1)
+
+    assert finding is not None
+    assert "IndexError" in finding.what or "what is added" in finding.what
+
+
+def test_a_decoder_that_believes_a_frame_about_its_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def believing(frame: bytes, *_: object) -> bytes:
+        return bytes(zstandard.ZstdDecompressor().decompress(frame))
+
+    monkeypatch.setattr(entropy, "decompress", believing)
+
+    assert fuzz(20_000, seed=1) is not None
