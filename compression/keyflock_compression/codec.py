@@ -1,5 +1,6 @@
 """Encode and decode: the codec by name, the entropy stage, and the container around them."""
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from keyflock_compression import entropy
 from keyflock_compression.arrays import Float32
+from keyflock_compression.budget import longest_within
 from keyflock_compression.container import Container, parse, read_spec
 from keyflock_compression.deadzone import DeadzoneCodec
 from keyflock_compression.deadzone_rows import DeadzoneRowsCodec
@@ -40,17 +42,29 @@ def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> byt
     Raises:
         WrongLayout: the delta has another size than the layout.
         NonFinite: NaN or infinity in the delta.
+        LimitExceeded: ``budget_bytes`` is too little for any delta of this layout.
     """
     if delta.shape != (layout.size,):
         raise WrongLayout(f"the delta has shape {delta.shape}; ({layout.size},) was expected")
     if not np.isfinite(delta).all():
         raise NonFinite("the delta holds NaN or infinity")
-    encoded = CODECS[spec.codec].encode(np.ascontiguousarray(delta, np.float32), layout, spec, seed)
+    exact = np.ascontiguousarray(delta, np.float32)
+    if spec.budget_bytes is None:
+        return _container(exact, layout, spec, spec, seed)
+    return longest_within(
+        spec.budget_bytes,
+        lambda ratio: _container(exact, layout, spec, replace(spec, budget_bytes=None, step_rms=ratio), seed),
+    )
+
+
+def _container(delta: Float32, layout: Layout, said: CodecSpec, spec: CodecSpec, seed: int) -> bytes:
+    """The container of ``spec`` that says that it is of ``said``, which leaves the step to the phone."""
+    encoded = CODECS[spec.codec].encode(delta, layout, spec, seed)
     streams = encoded.streams
     if spec.entropy == "zstd":
         streams = tuple(entropy.compress(stream, spec.zstd_level) for stream in streams)
     scales = encoded.scales.astype("<f4").tobytes()
-    return Container(spec.to_wire(), layout.digest, scales, streams).to_bytes()
+    return Container(said.to_wire(), layout.digest, scales, streams).to_bytes()
 
 
 def decode(

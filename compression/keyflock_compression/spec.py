@@ -25,8 +25,10 @@ class CodecSpec:
         rounding: ``nearest`` has the smaller error for one client but is biased, so its error does not vanish
             with the cohort; ``stochastic`` is unbiased.
         target_nmse: Dead zones only: the step is searched so that the delta's own NMSE is at most this.
-            In (0, 1). Give this or ``step_rms``.
+            In (0, 1). Give this, ``step_rms`` or ``budget_bytes``.
         step_rms: Dead zones only: the step in units of the delta's root mean square. In (0, 1000].
+        budget_bytes: Dead zones only: the step is searched so that the whole container is at most this long.
+            At least 512.
         entropy: What the streams go through at the end.
         zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
     Raises:
@@ -37,6 +39,7 @@ class CodecSpec:
     rounding: Rounding = "nearest"
     target_nmse: float | None = None
     step_rms: float | None = None
+    budget_bytes: int | None = None
     entropy: Entropy = "zstd"
     zstd_level: int = 3
 
@@ -46,12 +49,16 @@ class CodecSpec:
         _one_of("entropy", self.entropy, get_args(Entropy))
         _within("target_nmse", self.target_nmse, 1.0)
         _within("step_rms", self.step_rms, 1000.0)
-        level = self.zstd_level
+        budget, level = self.budget_bytes, self.zstd_level
+        if budget is not None and (type(budget) is not int or not 512 <= budget <= 2**31):
+            raise SpecError(f"budget_bytes is {_named(budget)}; a whole number of at least 512 was expected.")
         if type(level) is not int or not 1 <= level <= 19:
             raise SpecError(f"zstd_level is {_named(level)}; a whole number from 1 to 19 was expected.")
-        steps = (self.target_nmse is not None) + (self.step_rms is not None)
+        steps = sum(one is not None for one in (self.target_nmse, self.step_rms, budget))
         if self.codec in _DEAD_ZONES and steps != 1:
-            raise SpecError(f"{self.codec} needs its step: give either target_nmse or step_rms.")
+            raise SpecError(
+                f"{self.codec} needs its step: give either target_nmse or step_rms or budget_bytes."
+            )
         if self.codec not in _DEAD_ZONES and steps:
             raise SpecError(
                 f"target_nmse and step_rms belong to deadzone_rows and deadzone, not {self.codec}."

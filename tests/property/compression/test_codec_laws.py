@@ -136,6 +136,22 @@ def test_a_target_nmse_is_met(delta: Vector, target: float) -> None:
     assert nmse(delta, decoded) <= target * (1 + 1e-3)
 
 
+@settings(deadline=None, max_examples=50)  # each is twenty encodings
+@given(
+    delta=deltas(),
+    budget=st.integers(512, 3_000),
+    codec=st.sampled_from(["deadzone_rows", "deadzone"]),
+    rounding=st.sampled_from(["nearest", "stochastic"]),
+)
+def test_a_budget_is_kept(delta: Vector, budget: int, codec: str, rounding: str) -> None:
+    spec = CodecSpec.from_wire({"codec": codec, "rounding": rounding, "budget_bytes": budget})
+
+    data = encode(delta, LAYOUT, spec, seed=0)
+
+    assert len(data) <= budget
+    assert decode(data, LAYOUT, spec=spec).size == LAYOUT.size
+
+
 @given(delta=deltas())
 def test_a_dense_error_is_at_most_half_a_level_of_its_row(delta: Vector) -> None:
     decoded = decode(encode(delta, LAYOUT, CodecSpec(codec="dense"), seed=0), LAYOUT).dense()

@@ -170,6 +170,11 @@ def test_limits_hold_on_both_sides() -> None:
         ({"codec": "deadzone"}, "either target_nmse or step_rms"),
         ({"codec": "deadzone", "target_nmse": 0.1, "step_rms": 1.0}, "either target_nmse or step_rms"),
         ({"codec": "dense", "step_rms": 1.0}, "belong to deadzone"),
+        ({"codec": "dense", "budget_bytes": 1_000}, "belong to deadzone"),
+        ({"step_rms": 1.0, "budget_bytes": 1_000}, "either target_nmse or step_rms or budget_bytes"),
+        ({"budget_bytes": 511}, "budget_bytes is 511"),
+        ({"budget_bytes": 600.0}, "budget_bytes is 600.0"),
+        ({"budget_bytes": True}, "budget_bytes is True"),
         ({"target_nmse": float("nan")}, "target_nmse is nan"),
         ({"target_nmse": 1.5}, "at most 1"),
         ({"target_nmse": True}, "target_nmse is True"),
@@ -187,6 +192,36 @@ def test_a_spec_that_cannot_be_used_names_its_field(wire: dict[str, object], say
 def test_a_spec_comes_back_from_the_wire() -> None:
     for spec in (DEFAULT_SPEC, EXACT, CodecSpec(step_rms=2.5, rounding="stochastic", zstd_level=9)):
         assert CodecSpec.from_wire(spec.to_wire()) == spec
+
+
+@dataclass(frozen=True)
+class Wide:
+    names: tuple[str, ...] = ("embedding",)
+    shapes: tuple[tuple[int, ...], ...] = ((1_000, 100),)
+    offsets: tuple[int, ...] = (0,)
+    size: int = 100_000
+    digest: bytes = b"w" * 16
+
+
+def test_a_budget_is_used_and_a_larger_one_makes_a_smaller_error() -> None:
+    rng = np.random.default_rng(3)
+    delta = (rng.standard_normal(100_000) * np.exp(2 * rng.standard_normal(100_000))).astype(np.float32)
+    containers = [
+        encode(delta, Wide(), CodecSpec(codec="deadzone_rows", budget_bytes=budget), seed=0)
+        for budget in (2_000, 8_000)
+    ]
+
+    assert 1_800 <= len(containers[0]) <= 2_000
+    assert 7_200 <= len(containers[1]) <= 8_000
+    errors = [nmse(delta, decode(container, Wide()).dense()) for container in containers]
+    assert errors[1] < errors[0] < 1
+
+
+def test_a_budget_that_not_even_zeros_keep_is_refused() -> None:
+    spec = CodecSpec(codec="deadzone", entropy="none", budget_bytes=512)
+
+    with pytest.raises(LimitExceeded, match="coarsest step takes 100"):
+        encode(np.zeros(100_000, np.float32), Wide(), spec, seed=0)
 
 
 def test_nmse_of_nothing_is_nothing() -> None:

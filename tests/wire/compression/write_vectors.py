@@ -41,6 +41,7 @@ SPECS: Final[dict[str, dict[str, Any]]] = {
     "deadzone_target": {"codec": "deadzone", "target_nmse": 0.1},
     "deadzone_rows_none": {"codec": "deadzone_rows", "entropy": "none", "step_rms": 0.00148},
     "deadzone_rows_zstd": {"codec": "deadzone_rows", "step_rms": 0.005},
+    "deadzone_rows_budget": {"codec": "deadzone_rows", "entropy": "none", "budget_bytes": 512},
     "deadzone_rows_target": {"codec": "deadzone_rows", "target_nmse": 0.1, "zstd_level": 1},
 }
 

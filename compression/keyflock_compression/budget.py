@@ -1,0 +1,42 @@
+"""The finest step whose container is within so many bytes: for phones on metered networks.
+
+Unlike the error, the length is known only when all is done, so each try is a whole encoding: about ten of
+them, on the phone.
+"""
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Final
+
+from keyflock_compression.errors import LimitExceeded
+
+#: Steps in units of the root mean square; above the upper one hardly a value is left.
+_RANGE: Final = (0.05, 1000.0)
+_TRIES: Final = 9
+
+
+def longest_within(budget_bytes: int, container_of: Callable[[float], bytes]) -> bytes:
+    """The container of the finest step that was found to fit.
+
+    Args:
+        budget_bytes: At most so long.
+        container_of: Encodes with a step of so many root mean squares.
+    Guarantees:
+        The container has at most ``budget_bytes`` bytes.
+    Raises:
+        LimitExceeded: not even the coarsest step fits.
+    """
+    low, high = _RANGE
+    fitting = container_of(high)
+    if len(fitting) > budget_bytes:
+        raise LimitExceeded(
+            f"budget_bytes is {budget_bytes}, and the coarsest step takes {len(fitting)} bytes"
+        )
+    for _ in range(_TRIES):
+        middle = sqrt(low * high)
+        tried = container_of(middle)
+        if len(tried) <= budget_bytes:
+            high, fitting = middle, tried
+        else:
+            low = middle
+    return fitting
