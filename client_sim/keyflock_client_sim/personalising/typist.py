@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -154,7 +154,10 @@ def _judge_frozen(
             _add(figures, name, blocks[BLEND], targets, judgement.ranks[places], size)
         _type(figures, blocks, targets, extended, letters)
     frozen = STRIPS[figures.places - 1] if figures.places else GLOBAL
-    figures.arms[FROZEN] = figures.arms.get(frozen, ArmFigures())
+    # With the first letter the whole blend completes the word.
+    typed = BLEND if figures.places else GLOBAL
+    strokes = figures.arms.get(typed, ArmFigures()).strokes
+    figures.arms[FROZEN] = replace(figures.arms.get(frozen, ArmFigures()), strokes=strokes)
 
 
 def _judge_alternatives(

@@ -26,9 +26,9 @@ from keyflock_models.personal.words import PersonalStateError
 Z_90: Final = 1.2816
 #: What the lower bound must exceed before the blend gets one place, and before it gets two, in hits a word.
 #: It pays for looking after every message, of which some look good by chance: as high as it takes for no more
-#: than one user in twenty to have fewer hits than with the trunk, chance included (300 users' chat, and other
-#: users than those whose figures are published).
-LEAST_GAINS: Final = (0.015, 0.03)
+#: than one user in thirty to have fewer hits than with the trunk, chance included (300 users' chat and 80
+#: users' text messages; other users than those whose figures are published).
+LEAST_GAINS: Final = (0.02, 0.04)
 #: Fewer words than this prove nothing, whatever they say.
 MIN_WORDS: Final = 60
 #: Words after which evidence is worth half.

@@ -27,7 +27,8 @@ def habitual(tmp_path_factory: pytest.TempPathFactory) -> UserFigures:
 def test_somebody_with_habits_gains_and_the_gate_opens(habitual: UserFigures) -> None:
     assert habitual.places == 2
     assert habitual.arms[PRODUCT].at_3 > 2 * habitual.arms[GLOBAL].at_3
-    assert habitual.arms[FROZEN] == habitual.arms[STRIPS[1]]
+    assert habitual.arms[FROZEN].at_3 == habitual.arms[STRIPS[1]].at_3
+    assert habitual.arms[FROZEN].strokes == habitual.arms[BLEND].strokes
 
 
 def test_every_arm_is_judged_on_the_same_words(habitual: UserFigures) -> None:

@@ -42,8 +42,8 @@ def test_a_gain_that_nobody_would_notice_keeps_it_shut() -> None:
 
 
 def test_a_second_place_wants_a_larger_gain() -> None:
-    # One hit in fifty words more: above what one place must prove, below what two must.
-    assert shown(Gate(), 200, gains=1, losses=0, words=50).places == 1
+    # Three hits in a hundred words more: above what one place must prove, below what two must.
+    assert shown(Gate(), 200, gains=3, losses=0, words=100).places == 1
 
 
 def test_the_second_place_is_given_after_the_first() -> None:
