@@ -68,7 +68,7 @@ class Findings:
             ("rounds", f"{ended}; {tally.versions} model versions"),
             ("reports acknowledged", f"{said.acked:,}"),
             ("reports in the sums", f"{said.counted:,}"),
-            ("of these without a receipt, for their assignment ended before", _by_name(said.unacked)),
+            ("of these without a receipt, by task", _by_name(said.unacked)),
             ("**lost**", f"**{said.lost}**"),
             ("**counted twice**", f"**{said.double}**"),
             ("times that a log says `task stuck`", f"{tally.stuck}"),

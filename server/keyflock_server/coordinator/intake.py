@@ -126,7 +126,7 @@ class Intake:
             pending = await self._take_in(desk, opened, claims, message, digest)
         elif pending.digest != digest:
             raise _conflict()
-        return await self._acknowledged(desk, pending)
+        return await self._acknowledged(desk, claims, pending)
 
     async def _find(self, claims: AssignmentClaims) -> tuple[Desk | None, OpenRound | None]:
         """The task's desk, and the open round that a report of this assignment would count in."""
@@ -223,7 +223,7 @@ class Intake:
         if isinstance(error, Exception):
             self._world.observer.flush_failed(task, error)
 
-    async def _acknowledged(self, desk: Desk, pending: PendingReport) -> Receipt:
+    async def _acknowledged(self, desk: Desk, claims: AssignmentClaims, pending: PendingReport) -> Receipt:
         done, _ = await asyncio.wait([pending.outcome], timeout=self._world.ack_wait_s)
         if not done:
             retry = ReturnWindow(min_s=desk.spec.pacing.min_s / 2, max_s=desk.spec.pacing.min_s)
@@ -234,7 +234,8 @@ class Intake:
             case Outcome.CONFLICT:
                 raise _conflict()
             case Outcome.ROUND_GONE:
-                raise _gone()
+                # Without what waited here; but the phone may have sent it to another process too.
+                return await self._late(claims, pending.digest)
             case Outcome.STOPPING:
                 raise Refused(ProblemCode.NOT_READY, "The server is stopping; send the report again.")
 

@@ -1,5 +1,6 @@
 """Several coordinators over one store: one closes, all take reports, and nothing is counted twice."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
@@ -95,6 +96,31 @@ async def test_a_report_that_waits_at_two_replicas_is_counted_once_and_acknowled
     (closed, _) = await replicas[0].rounds(T)
     assert (closed.phase, closed.counted) == ("closed", 8)
     np.testing.assert_array_equal(await town.model(1), constant(-12.5))
+
+
+async def test_a_report_that_waits_at_one_replica_when_another_has_counted_it_and_closed_is_acknowledged(
+    town: Town,
+) -> None:
+    town.ack_wait_s = 10.0
+    here, there = (town.another_coordinator(name) for name in ("a", "b"))
+    for replica in (here, there):
+        await replica.start()
+    await create([here, there], "goal = 4\nover_selection = 0.0")
+    claims = [await assigned(town, here, await town.enrol()) for _ in range(4)]
+
+    waiting = asyncio.create_task(send(there, claims[0], 1.0))
+    while (held := there._desks[T].open) is None or not held.batch.sum.count:  # noqa: ASYNC110 - no event is
+        await asyncio.sleep(0)
+    counted = await asyncio.gather(*(send(here, one, 1.0) for one in claims))
+    await here.tick()
+    await there.tick()
+    answer = await waiting
+
+    assert all(isinstance(one, Receipt) for one in counted)
+    assert isinstance(answer, Receipt)
+    assert (answer.counted, answer.duplicate) == (True, True)
+    for replica in (here, there):
+        await replica.stop()
 
 
 async def test_another_report_for_an_assignment_that_another_replica_counted_is_a_conflict(
