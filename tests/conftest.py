@@ -1,12 +1,17 @@
-"""What tests of several layers need: PostgreSQL and S3 servers, and logs left as they were."""
+"""What tests of several layers need: servers, logs left as they were, examples without a stopwatch."""
 
 import logging
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from tests.services.postgres import PostgresServer, installed_binaries
 from tests.services.s3 import CREDENTIALS, S3Server
+
+# A busy machine is no counterexample: how long an example takes by the clock proves nothing.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
