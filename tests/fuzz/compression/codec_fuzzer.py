@@ -53,6 +53,7 @@ SPECS: Final = (
     CodecSpec(codec="deadzone_rows", step_rms=0.001, zstd_level=1),
     CodecSpec(step_rms=0.001, entropy="none"),
     CodecSpec(step_rms=1.0),
+    CodecSpec(codec="topk", keep_ratio=0.2, entropy="none"),
     CodecSpec(codec="dense", entropy="none"),
     CodecSpec(codec="dense"),
     CodecSpec(codec="float32", entropy="none"),
