@@ -190,7 +190,9 @@ def _stream(stream: bytes, is_packed: bool, rng: random.Random) -> bytes:
     if not is_packed or rng.random() < 0.3:
         return _bytes(stream, rng)
     try:
-        content = zstandard.ZstdDecompressor().decompress(stream)
+        if zstandard.frame_content_size(stream) > 1_000_000:  # a lie of an earlier change, kept as it is
+            return stream
+        content = zstandard.ZstdDecompressor().decompress(stream, max_output_size=1_000_000)
     except zstandard.ZstdError:  # it was changed before
         return _bytes(stream, rng)
     if rng.random() < 0.05:
