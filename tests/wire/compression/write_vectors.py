@@ -67,6 +67,9 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     yield "small_outlier", forged(b"\x80" + bytes(9), b"\x7f\0\0\0"), "malformed", "127 as an outlier"
     nan = np.full(1, np.nan, "<f4").tobytes()
     yield "nan_step", forged(bytes(10), b"", scales=nan), "non_finite", "the step is NaN"
+    dense = CodecSpec.from_wire(SPECS["dense_none"]).to_wire()
+    huge = Container(dense, LAYOUT.digest, np.full(3, 3e38, "<f4").tobytes(), (b"\x02" * 10,)).to_bytes()
+    yield "dense_overflow", huge, "non_finite", "twice a row's scale is infinite"
     yield from malformed_rows(step, nan)
 
 
