@@ -1,4 +1,4 @@
-"""What tests of several layers need: PostgreSQL and S3 servers, and logs left as they were."""
+"""What tests of several layers need: servers, logs left as they were, examples without a stopwatch."""
 
 import logging
 import shutil

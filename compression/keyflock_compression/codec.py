@@ -19,12 +19,14 @@ from keyflock_compression.float32 import Float32Codec
 from keyflock_compression.layout import Layout, row_count
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
 from keyflock_compression.spec import CodecName, CodecSpec
+from keyflock_compression.topk import TopkCodec
 from keyflock_compression.update import DecodedUpdate
 
 CODECS: Final[MappingProxyType[CodecName, Codec]] = MappingProxyType(
     {
         "deadzone_rows": DeadzoneRowsCodec(),
         "deadzone": DeadzoneCodec(),
+        "topk": TopkCodec(),
         "dense": DenseCodec(),
         "float32": Float32Codec(),
     }
@@ -97,6 +99,12 @@ def decode(
         raise WrongSpec("the container was encoded with another spec than the one that was assigned")
     if container.layout != layout.digest:
         raise WrongLayout("the container was encoded for another layout of parameters")
-    expected = {"deadzone_rows": 1, "deadzone": 1, "dense": row_count(layout), "float32": 0}[own.codec]
+    match own.codec:
+        case "dense":
+            expected = row_count(layout)
+        case "float32":
+            expected = 0
+        case _:
+            expected = 1
     scales = checked_scales(container.scales, expected)
     return CODECS[own.codec].decode(scales, StreamReader(own, container.streams, limits), layout, own)

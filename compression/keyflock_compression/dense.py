@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Float32
+from keyflock_compression.errors import NonFinite
 from keyflock_compression.family import Encoded, StreamReader
 from keyflock_compression.layout import Layout, blocks
 from keyflock_compression.rounding import to_whole
@@ -42,7 +43,12 @@ class DenseCodec:
         """Each int8 times its row's scale."""
         streams.expect(1)
         whole = np.frombuffer(streams.read(0, layout.size), np.int8)
-        return DenseUpdate(scaled_rows(whole, scales, layout))
+        with np.errstate(over="ignore"):
+            values = scaled_rows(whole, scales, layout)
+        # Only a scale that no encoder writes gets there; finite ones need no look at every value.
+        if scales.max(initial=0.0) > np.finfo(np.float32).max / 129 and not np.isfinite(values).all():
+            raise NonFinite("a value times its row's scale is infinite")
+        return DenseUpdate(values)
 
 
 def row_scales(vector: Float32, layout: Layout) -> Float32:

@@ -6,7 +6,7 @@ from typing import Final, Literal, Self, get_args
 
 from keyflock_compression.errors import SpecError
 
-CodecName = Literal["deadzone_rows", "deadzone", "dense", "float32"]
+CodecName = Literal["deadzone_rows", "deadzone", "topk", "dense", "float32"]
 Rounding = Literal["nearest", "stochastic"]
 Entropy = Literal["zstd", "none"]
 
@@ -20,8 +20,8 @@ class CodecSpec:
 
     Args:
         codec: ``deadzone_rows`` sparsifies and quantises at once and writes what is not zero by rows;
-            ``deadzone`` is the same quantiser with a byte for every value; ``dense`` is int8 for every value;
-            ``float32`` is exact and for reference.
+            ``deadzone`` is the same quantiser with a byte for every value; ``topk`` sends the largest
+            values; ``dense`` is int8 for every value; ``float32`` is exact and for reference.
         rounding: ``nearest`` has the smaller error for one client but is biased, so its error does not vanish
             with the cohort; ``stochastic`` is unbiased.
         target_nmse: Dead zones only: the step is searched so that the delta's own NMSE is at most this.
@@ -29,6 +29,7 @@ class CodecSpec:
         step_rms: Dead zones only: the step in units of the delta's root mean square. In (0, 1000].
         budget_bytes: Dead zones only: the step is searched so that the whole container is at most this long.
             At least 512.
+        keep_ratio: ``topk`` only, and needed there: the share of the values that is sent. In (0, 1].
         entropy: What the streams go through at the end.
         zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
     Raises:
@@ -40,6 +41,7 @@ class CodecSpec:
     target_nmse: float | None = None
     step_rms: float | None = None
     budget_bytes: int | None = None
+    keep_ratio: float | None = None
     entropy: Entropy = "zstd"
     zstd_level: int = 3
 
@@ -49,6 +51,7 @@ class CodecSpec:
         _one_of("entropy", self.entropy, get_args(Entropy))
         _within("target_nmse", self.target_nmse, 1.0)
         _within("step_rms", self.step_rms, 1000.0)
+        _within("keep_ratio", self.keep_ratio, 1.0)
         budget, level = self.budget_bytes, self.zstd_level
         if budget is not None and (type(budget) is not int or not 512 <= budget <= 2**31):
             raise SpecError(f"budget_bytes is {_named(budget)}; a whole number of at least 512 was expected.")
@@ -63,6 +66,11 @@ class CodecSpec:
             raise SpecError(
                 f"target_nmse and step_rms belong to deadzone_rows and deadzone, not {self.codec}."
             )
+
+        if (self.codec == "topk") != (self.keep_ratio is not None):
+            raise SpecError(f"keep_ratio belongs to topk, which needs it; the codec is {self.codec}.")
+        if self.codec == "topk" and self.rounding != "nearest":
+            raise SpecError("rounding is 'stochastic'; topk has only nearest.")
 
     def to_wire(self) -> dict[str, object]:
         """A plain map; settings that are not given are left out."""

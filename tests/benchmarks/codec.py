@@ -58,6 +58,7 @@ SPECS: Final = {
         codec="deadzone_rows", step_rms=4.0, rounding="stochastic", zstd_level=1
     ),
     "deadzone, target NMSE 0.16, zstd 9": CodecSpec(target_nmse=0.16, zstd_level=9),
+    "topk, 1 %": CodecSpec(codec="topk", keep_ratio=0.01, zstd_level=1),
     "dense int8": CodecSpec(codec="dense"),
     "float32": CodecSpec(codec="float32"),
 }

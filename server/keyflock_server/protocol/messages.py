@@ -70,6 +70,7 @@ class Capabilities(Message, frozen=True, kw_only=True):
     codecs: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
         "deadzone_rows",
         "deadzone",
+        "topk",
         "dense",
         "float32",
     )

@@ -173,6 +173,10 @@ def test_limits_hold_on_both_sides() -> None:
         ({"codec": "dense", "budget_bytes": 1_000}, "belong to deadzone"),
         ({"step_rms": 1.0, "budget_bytes": 1_000}, "either target_nmse or step_rms or budget_bytes"),
         ({"budget_bytes": 511}, "budget_bytes is 511"),
+        ({"codec": "topk"}, "keep_ratio belongs to topk, which needs it"),
+        ({"step_rms": 1.0, "keep_ratio": 0.1}, "keep_ratio belongs to topk"),
+        ({"codec": "topk", "keep_ratio": 1.1}, "at most 1 was"),
+        ({"codec": "topk", "keep_ratio": 0.1, "rounding": "stochastic"}, "topk has only nearest"),
         ({"budget_bytes": 600.0}, "budget_bytes is 600.0"),
         ({"budget_bytes": True}, "budget_bytes is True"),
         ({"target_nmse": float("nan")}, "target_nmse is nan"),
@@ -192,6 +196,14 @@ def test_a_spec_that_cannot_be_used_names_its_field(wire: dict[str, object], say
 def test_a_spec_comes_back_from_the_wire() -> None:
     for spec in (DEFAULT_SPEC, EXACT, CodecSpec(step_rms=2.5, rounding="stochastic", zstd_level=9)):
         assert CodecSpec.from_wire(spec.to_wire()) == spec
+
+
+def test_topk_takes_the_first_of_equals_and_never_a_zero() -> None:
+    delta = np.array([0, 2, -1, 1, 0, 0, -1, 0], np.float32)
+
+    for ratio, expected in ((0.375, [0, 2, -1, 1, 0, 0, 0, 0]), (1.0, delta)):
+        data = encode(delta, LAYOUT, CodecSpec(codec="topk", keep_ratio=ratio), seed=0)
+        np.testing.assert_array_equal(decode(data, LAYOUT).dense(), expected)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ import zstandard
 
 FIELDS: Final = ["v", "spec", "layout", "scales", "streams", "digest"]
 MOST: Final = 2**23
-STREAMS: Final = {"float32": 1, "dense": 1, "deadzone": 2, "deadzone_rows": 6}
+STREAMS: Final = {"float32": 1, "dense": 1, "deadzone": 2, "deadzone_rows": 6, "topk": 4}
+
+ROOTS: Final = "3f800000 3f6ac0c7 3f5744fd 3f45672a 3f3504f3 3f25fed7 3f1837f0 3f0b95c2"
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -51,6 +53,9 @@ def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[floa
         case "deadzone":
             _need(len(scales) == 1, "one step")
             values = [_float32(q * scales[0]) for q in _deadzone(reader, size)]
+        case "topk":
+            _need(len(scales) == 1, "one scale")
+            values = _topk(reader, shapes, size, scales[0])
         case _:
             _need(len(scales) == 1, "one step")
             values = [_float32(q * scales[0]) for q in _deadzone_rows(reader, shapes, size)]
@@ -101,24 +106,43 @@ def _deadzone(reader: _Reader, size: int) -> list[int]:
 
 
 def _deadzone_rows(reader: _Reader, shapes: Shapes, size: int) -> list[int]:
+    places, is_large = _places(reader, shapes, size)
+    signs = _bits(reader, 3, len(places))
+    magnitudes = iter(_magnitudes(reader, sum(is_large)))
+    whole = [0] * size
+    for place, sign, large in zip(places, signs, is_large, strict=True):
+        magnitude = next(magnitudes) if large else 1
+        whole[place] = -magnitude if sign else magnitude
+    return whole
+
+
+def _topk(reader: _Reader, shapes: Shapes, size: int, most: float) -> list[float]:
+    places, is_negative = _places(reader, shapes, size)
+    roots = struct.unpack(">8f", bytes.fromhex(ROOTS))
+    values = [0.0] * size
+    for place, negative, level in zip(places, is_negative, reader.read(3, len(places)), strict=True):
+        value = _float32(_float32(most * roots[level % 8]) / 2 ** (level // 8))
+        values[place] = -value if negative else value
+    return values
+
+
+def _places(reader: _Reader, shapes: Shapes, size: int) -> tuple[list[int], list[int]]:
+    """Where the values are in the flat vector, and the third stream's lowest bits."""
     cells = list(_cells(shapes))
     used = [number for number, bit in enumerate(_bits(reader, 0, len(cells))) if bit]
     counts = [byte + 1 for byte in reader.read(1, len(used))]
-    total = sum(counts)
-    _need(total <= size, "more values than parameters")
-    symbols = reader.read(2, total)
-    signs = _bits(reader, 3, total)
-    magnitudes = iter(_magnitudes(reader, sum(symbol % 2 for symbol in symbols)))
-    whole, value = [0] * size, 0
+    _need(sum(counts) <= size, "more values than parameters")
+    symbols = iter(reader.read(2, sum(counts)))
+    places, lowest = [], []
     for number, count in zip(used, counts, strict=True):
         place = -1
         for _ in range(count):
-            place += 1 + symbols[value] // 2
+            symbol = next(symbols)
+            place += 1 + symbol // 2
             _need(place < len(cells[number]), "a value behind its cell's end")
-            magnitude = next(magnitudes) if symbols[value] % 2 else 1
-            whole[cells[number][place]] = -magnitude if signs[value] else magnitude
-            value += 1
-    return whole
+            places.append(cells[number][place])
+            lowest.append(symbol % 2)
+    return places, lowest
 
 
 def _cells(shapes: Shapes) -> Iterator[list[int]]:

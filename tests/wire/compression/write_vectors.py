@@ -42,6 +42,8 @@ SPECS: Final[dict[str, dict[str, Any]]] = {
     "deadzone_rows_none": {"codec": "deadzone_rows", "entropy": "none", "step_rms": 0.00148},
     "deadzone_rows_zstd": {"codec": "deadzone_rows", "step_rms": 0.005},
     "deadzone_rows_budget": {"codec": "deadzone_rows", "entropy": "none", "budget_bytes": 512},
+    "topk_none": {"codec": "topk", "entropy": "none", "keep_ratio": 0.5},
+    "topk_zstd": {"codec": "topk", "keep_ratio": 1.0},
     "deadzone_rows_target": {"codec": "deadzone_rows", "target_nmse": 0.1, "zstd_level": 1},
 }
 
@@ -65,6 +67,9 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     yield "small_outlier", forged(b"\x80" + bytes(9), b"\x7f\0\0\0"), "malformed", "127 as an outlier"
     nan = np.full(1, np.nan, "<f4").tobytes()
     yield "nan_step", forged(bytes(10), b"", scales=nan), "non_finite", "the step is NaN"
+    dense = CodecSpec.from_wire(SPECS["dense_none"]).to_wire()
+    huge = Container(dense, LAYOUT.digest, np.full(3, 3e38, "<f4").tobytes(), (b"\x02" * 10,)).to_bytes()
+    yield "dense_overflow", huge, "non_finite", "twice a row's scale is infinite"
     yield from malformed_rows(step, nan)
 
 
@@ -102,6 +107,10 @@ def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, s
     yield "rows_lonely_outlier", forged(*one, b"", b"\1\1\0\0"), bad, "an outlier that no value has"
     yield "rows_nan_step", forged(*one, b"", b"", scales=nan), "non_finite", "the step is NaN"
     yield "rows_overflow", forged(*large, b"\0", b"", scales=huge), "non_finite", "twice the step is infinite"
+    topk = CodecSpec.from_wire(SPECS["topk_none"]).to_wire()
+    yield "topk_no_level", forged(b"\x01", b"\0", b"\0", b"", spec=topk), bad, "a value without its level"
+    yield "topk_long_gap", forged(b"\x01", b"\0", b"\4", b"\0", spec=topk), bad, "the third of two places"
+    yield "topk_two_scales", forged(*one, scales=step + step, spec=topk), bad, "two scales"
     bomb = (frame(bytes(1_000_000)), *(frame(b"") for _ in range(5)))
     yield (
         "rows_bomb",
