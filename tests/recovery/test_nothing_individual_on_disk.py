@@ -113,7 +113,8 @@ async def test_a_planted_update_is_nowhere_in_postgresqls_files(
     # What was written is found there: of each phone the digest of its report, and no more.
     claimed = planting.everything()
     assert b"assignments" in claimed
-    assert (await digests(postgres_url))[0] in claimed
+    # A page of the log may begin in the middle of one of them.
+    assert any(digest in claimed for digest in await digests(postgres_url))
     assert planting.pending == 6
 
 
