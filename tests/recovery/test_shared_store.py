@@ -37,7 +37,7 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
     monkeypatch.setenv("KEYFLOCK_DATABASE", postgres_url)
     ledger, exchange = Ledger(), AnyServer(random.Random(1), timeout_s=60.0)
     fleet = marking_phones(POPULATION, range(PHONES), seed=1)
-    driver = RealTimeFleet(fleet, exchange, MarkingTrainer(), watch=ledger.watch, drain_s=60.0)
+    driver = RealTimeFleet(fleet, exchange, MarkingTrainer(), watch=ledger.watch, drain_s=10.0)
     with running_server(tmp_path / "data", options=["--blobs", s3_blobs_url]) as server:
         async with AdminClient(server.admin_url, server.admin_token()) as admin:
             await found(admin, POPULATION, task("shared", POPULATION, ROUND))
