@@ -59,7 +59,7 @@ class SqlRounds(AssignmentReads):
 
     async def add(self, record: RoundRecord) -> None:
         """A new round."""
-        mine = (rounds.c.task == record.round.task, rounds.c.phase.not_in(FINAL_PHASES))
+        mine = (rounds.c.task == record.round.task, rounds.c.phase.in_(LIVE_PHASES))
         try:
             async with self._engine.begin() as connection:
                 # Whoever knows this sequence number has seen the round before it: no lock is needed.
