@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals fuzz-codec load clean
+.PHONY: help setup demo test kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day fuzz-codec load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -57,6 +57,12 @@ bench-arrivals: $(STAMP)  ## three minutes: when phones arrive, with and without
 
 fuzz-codec: $(STAMP)  ## hostile containers against the decoder (make fuzz-codec N=2000000, ten minutes)
 	@$(BIN)/python -m tests.fuzz.compression.codec_fuzzer --inputs $(or $(N),100000) $(ARGS)
+
+bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous, to the same recall
+	@$(BIN)/python -m tests.benchmarks.modes $(ARGS)
+
+bench-day: $(STAMP)  ## a quarter of an hour: a day of 10,000 phones; the server's memory and CPU
+	@$(BIN)/python -m tests.benchmarks.day $(ARGS)
 
 load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
 	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from keyflock_client_sim.cli import codec, demo, drift, evaluate, personalise, pretrain, run
+from keyflock_client_sim.cli import codec, demo, drift, evaluate, modes, personalise, pretrain, run
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("personalise")(personalise.personalise)
 app.command("drift")(drift.drift)
+app.command("modes")(modes.modes)
 app.add_typer(codec.codec, name="codec")
 
 

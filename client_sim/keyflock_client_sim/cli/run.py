@@ -60,7 +60,7 @@ def run(
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long.")] = None,
     profile: Annotated[
-        str, typer.Option(help="What phones are like: demo, realistic, ideal or a .toml file.")
+        str, typer.Option(help="What phones are like: demo, realistic, heavy_tailed, ideal or a .toml file.")
     ] = "demo",
     time_scale: Annotated[
         float, typer.Option(min=0.001, help="Real time only: how much faster phones live than they would.")

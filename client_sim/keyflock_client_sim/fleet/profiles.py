@@ -93,6 +93,14 @@ PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(
             app_builds={"98": 0.1, "99": 0.3, "100": 0.6},
             locales={"en-US": 0.7, "en-GB": 0.2, "en-IN": 0.1},
         ),
+        # Always idle, but of a hundred phones one trains thirty times as long as the median: who waits for
+        # all waits for that one.
+        "heavy_tailed": FleetProfile(
+            seconds_per_example=1.0,
+            speed_spread=1.5,
+            drop_out_share=0.1,
+            ramp_s=120.0,
+        ),
         # Nothing ever goes wrong and nothing takes time: for tests, and for measuring a server alone.
         "ideal": FleetProfile(
             seconds_per_example=0.0,

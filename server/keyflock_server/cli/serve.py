@@ -99,6 +99,7 @@ def serve(
     from keyflock_server.http.listeners import ListenError
     from keyflock_server.http.server import BackgroundLoopError
     from keyflock_server.identity.keys import KeyFileError
+    from keyflock_server.large_blocks import keep_large_blocks_apart
     from keyflock_server.settings import Settings, SettingsError
     from keyflock_server.storage.door import StorageError
     from keyflock_server.telemetry.logs import configure_logs
@@ -122,6 +123,7 @@ def serve(
     try:
         settings = Settings.read(options)
         configure_logs(settings.log_format, settings.log_level)
+        keep_large_blocks_apart()
 
         def on_ready(addresses: Addresses) -> None:
             if announce is not None:

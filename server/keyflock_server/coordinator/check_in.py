@@ -99,18 +99,24 @@ class CheckIns:
             return _full(self._window_after(desk, device), "The next round opens soon.")
         if desk.slots_left == 0:
             window = self._window_after(desk, device)
-        policy = opened.round.spec.round
-        probability = sampling_probability(
-            policy.slots,
-            pace.expected(desk, opened),
-            (self._world.clock() - opened.round.opened_at).total_seconds(),
-            policy.selection_window_s,
-        )
-        if not is_sampled(self._world.sampling_key, opened.id, device.id, probability):
+        if not is_sampled(self._world.sampling_key, opened.id, device.id, self._probability(desk, opened)):
             if desk.slots_left == 0:
                 return _full(window)
             return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
         return await self._take_slot(desk, opened, device, window)
+
+    def _probability(self, desk: Desk, opened: OpenRound) -> float:
+        """Of a device to be in the sample now."""
+        policy = opened.round.spec.round
+        if policy.is_async:
+            # Places become free one by one, each for whoever comes next: to be choosy leaves them empty.
+            return 1.0
+        return sampling_probability(
+            policy.slots,
+            self._pace.expected(desk, opened),
+            (self._world.clock() - opened.round.opened_at).total_seconds(),
+            policy.selection_window_s,
+        )
 
     def _waits_for(self, desk: Desk, device: DeviceRecord) -> bool:
         if desk.open is None:

@@ -56,6 +56,8 @@ class Phase(StrEnum):
 COMMITTED_PHASES: Final = frozenset({Phase.PUBLISHED, Phase.CLOSED})
 #: Phases that nothing leaves.
 FINAL_PHASES: Final = frozenset({Phase.CLOSED, Phase.CARRIED, Phase.ABANDONED, Phase.CANCELLED})
+#: Phases of rounds that something is left to do for.
+LIVE_PHASES: Final = frozenset(Phase) - FINAL_PHASES
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import DateTime, TypeDecorator
 
@@ -128,7 +129,7 @@ rounds: Final = Table(
     Column("average_key", String(255)),
     Column("released_key", String(255)),
     UniqueConstraint("task", "sequence"),
-    Index("rounds_by_phase", "phase"),
+    Index("rounds_by_phase", "phase", "task"),
 )
 
 devices: Final = Table(
@@ -163,6 +164,9 @@ heads: Final = Table(
     Index("heads_by_key", "key_id"),
 )
 
+#: Spelled out, for a database finds an index on a part of the rows only by a condition without parameters.
+OPEN_ASSIGNMENT: Final = text("state = 'assigned'")
+
 assignments: Final = Table(
     "assignments",
     metadata,
@@ -177,6 +181,8 @@ assignments: Final = Table(
     Column("counted_in", String(96)),
     Column("counted_at", Instant),
     Index("assignments_by_device", "device"),
+    # Those that nothing has come of yet: few, however many are kept of which something has.
+    Index("assignments_open", "assigned_at", sqlite_where=OPEN_ASSIGNMENT, postgresql_where=OPEN_ASSIGNMENT),
 )
 
 partials: Final = Table(

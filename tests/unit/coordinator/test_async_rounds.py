@@ -9,6 +9,7 @@ from tests.unit.coordinator.town import Town, constant, report
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.protocol.messages import (
+    Assignment,
     Failure,
     FailureCause,
     Offer,
@@ -122,6 +123,18 @@ async def test_no_more_devices_train_at_once_than_the_task_wants(town: Town) -> 
     assert isinstance(refused, Refusal)
     assert refused.reason is RefusalReason.ROUND_FULL
     assert taken.round == "t-1"
+
+
+async def test_a_free_place_is_for_whoever_comes_next_however_many_there_are(town: Town) -> None:
+    await town.task(round=BUFFER)
+    everyone = [await town.enrol() for _ in range(100)]
+
+    first = [await town.check_in(identity) for identity in everyone[:12]]
+    full = await town.check_in(everyone[12])
+
+    assert all(isinstance(answer, Assignment) for answer in first)
+    assert isinstance(full, Refusal)
+    assert full.reason is RefusalReason.ROUND_FULL
 
 
 async def test_reports_that_come_too_late_for_a_buffer_wait_for_the_next(town: Town) -> None:

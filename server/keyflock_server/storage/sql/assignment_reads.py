@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 from keyflock_server.storage.sql.history import history_of
-from keyflock_server.storage.tables import assignments, rounds
+from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds
 
 
 class AssignmentReads:
@@ -38,12 +38,20 @@ class AssignmentReads:
 
     async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
         """Assignments of a task made in between that nothing has come of yet."""
-        return await self._count(
-            rounds.c.task == task,
-            assignments.c.state == AssignmentState.ASSIGNED,
-            assignments.c.assigned_at > since,
-            assignments.c.assigned_at <= until,
+        # Asked at every pass of an asynchronous task. Not a join: that may begin with all rounds of the task.
+        is_its = exists().where(rounds.c.id == assignments.c.round_id, rounds.c.task == task)
+        query = (
+            select(func.count())
+            .select_from(assignments)
+            .where(
+                OPEN_ASSIGNMENT,
+                assignments.c.assigned_at > since,
+                assignments.c.assigned_at <= until,
+                is_its,
+            )
         )
+        async with self._reader.connect() as connection:
+            return (await connection.execute(query)).scalar_one()
 
     async def outstanding_of(
         self, task: TaskName, device: DeviceId, since: datetime

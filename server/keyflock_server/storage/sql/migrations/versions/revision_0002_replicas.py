@@ -23,6 +23,8 @@ def upgrade() -> None:
         table.add_column(sa.Column("stepped_from", sa.Integer))
         table.add_column(sa.Column("average_key", sa.String(255)))
         table.add_column(sa.Column("released_key", sa.String(255)))
+        table.drop_index("rounds_by_phase")
+        table.create_index("rounds_by_phase", ["phase", "task"])
     with op.batch_alter_table("populations") as table:
         table.add_column(sa.Column("average_key", sa.String(255)))
     with op.batch_alter_table("model_versions") as table:
@@ -34,6 +36,10 @@ def upgrade() -> None:
     with op.batch_alter_table("assignments") as table:
         table.add_column(sa.Column("counted_in", sa.String(96)))
         table.add_column(sa.Column("counted_at", _INSTANT))
+        is_open = sa.text("state = 'assigned'")
+        table.create_index(
+            "assignments_open", ["assigned_at"], sqlite_where=is_open, postgresql_where=is_open
+        )
     with op.batch_alter_table("devices") as table:
         table.add_column(sa.Column("tier", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("tags", sa.String(527), nullable=False, server_default=""))

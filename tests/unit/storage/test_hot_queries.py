@@ -1,0 +1,62 @@
+"""What is asked at every pass is answered by an index, however many rounds and assignments are kept."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName
+from keyflock_server.storage.sql.store import SqlStore
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TASK, DEVICE = TaskName("t"), DeviceId("d" * 32)
+
+#: All that a pass or a check-in asks, whoever is idle.
+HOT: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
+    "rounds under way": lambda store: store.rounds.unfinished(),
+    "rounds so far": lambda store: store.rounds.tally(TASK),
+    "rounds of late": lambda store: store.rounds.history(TASK, 20, 0),
+    "who trains now": lambda store: store.rounds.outstanding(TASK, NOW, NOW),
+    "whether it trains now": lambda store: store.rounds.outstanding_of(TASK, DEVICE, NOW),
+    "how often it took part": lambda store: store.rounds.participations(TASK, DEVICE),
+    "a device": lambda store: store.devices.get(DEVICE),
+    "who was seen": lambda store: store.devices.count_active(PopulationName("p"), NOW),
+    "who is kept out": lambda store: store.devices.quarantined(NOW),
+}
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'hot.sqlite3'}")
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("question", HOT)
+async def test_no_table_is_read_from_one_end_to_the_other(
+    store: SqlStore, tmp_path: Path, question: str
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:  # noqa: ANN401
+        asked.append((statement, parameters))
+
+    event.listen(store._engine.sync_engine, "before_cursor_execute", note)
+    await HOT[question](store)
+
+    plans = [plan for statement, parameters in asked for plan in explained(tmp_path, statement, parameters)]
+    assert plans
+    assert [plan for plan in plans if plan.startswith("SCAN") and plan != "SCAN CONSTANT ROW"] == []
+
+
+def explained(folder: Path, statement: str, parameters: Any) -> list[str]:  # noqa: ANN401
+    if not statement.startswith("SELECT"):
+        return []
+    with closing(sqlite3.connect(folder / "hot.sqlite3")) as database:
+        return [detail for *_, detail in database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
