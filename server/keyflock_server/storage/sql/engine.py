@@ -15,7 +15,6 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from keyflock_server.storage.door import StorageError
-from keyflock_server.storage.sql import sqlite_trips
 from keyflock_server.storage.sql.failures import PatientPool, translate_failures, unavailable
 from keyflock_server.storage.sql.urls import database_url, shown
 
@@ -57,9 +56,7 @@ def engine_for(url: str, application_name: str = APPLICATION_NAME) -> AsyncEngin
     parsed = database_url(url)
     # An error that quotes its parameters would put devices and pseudonyms into the log.
     if parsed.get_backend_name() == "sqlite":
-        engine = create_async_engine(
-            parsed, hide_parameters=True, connect_args={"async_creator_fn": sqlite_trips.connect}
-        )
+        engine = create_async_engine(parsed, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin)
     else:
