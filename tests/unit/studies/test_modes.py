@@ -23,7 +23,7 @@ from keyflock_models.sequences import encode_messages
 from keyflock_models.vocabulary import vocabulary_of
 from keyflock_server.rounds.task import parse_task
 
-OPTIONS = ModesOptions(concurrency=8, buffer=4, hours=0.15, seeds=1, rates=(0.1,), trial_ratio=0.4)
+OPTIONS = ModesOptions(concurrency=8, buffer=4, hours=0.6, seeds=1, rates=(0.1,), trial_ratio=0.4)
 CONFIG = ModelConfig.named("tiny")
 
 
