@@ -194,12 +194,12 @@ async def test_twelve_phones_make_a_populations_priors_over_http(tmp_path: Path)
             await admin.create_task(TASK.format(min_s=0.05, max_s=0.5))
             fleet = RealTimeFleet(crew, exchange, trainer(tmp_path / "shelf"), time_scale=math.inf)
 
-            books = await fleet.run(until=is_over, limit_s=60.0)
+            books = await fleet.run(until=is_over, limit_s=600.0)
 
             views = await admin.rounds("personal")
             (population,) = await admin.populations()
             release = await released(exchange)
-    assert books.reports_acked == sum(view.counted for view in views)
+    assert books.reports_acked == sum(view.counted for view in views), books.summary()
     assert [view.phase for view in views] == ["closed", "closed"]
     assert release.personalisation is not None
     assert population.personalisation is not None
