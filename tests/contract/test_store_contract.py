@@ -507,7 +507,22 @@ async def test_rounds_that_are_over_are_not_unfinished(store: Store) -> None:
     assert over.round.closed_at == NOW
     assert await store.rounds.unfinished() == []
     assert await store.rounds.of_task(TaskName("t")) == [over]
+    assert await store.rounds.of_task(TaskName("t"), last=1) == [over]
+    assert await store.rounds.phases(TaskName("t")) == {Phase.CANCELLED: 1}
     assert await store.rounds.tally(TaskName("t")) == (1, 0)
+
+
+async def test_the_newest_rounds_of_a_task_are_the_last_ones(store: Store) -> None:
+    over = await advanced(store, Cancelled("why"))
+    following = replace(
+        over, round=replace(over.round, id=RoundId("t-2"), sequence=2, phase=Phase.COLLECTING)
+    )
+    await store.rounds.add(following)
+
+    assert await store.rounds.of_task(TaskName("t"), last=1) == [following]
+    assert [one.round.sequence for one in await store.rounds.of_task(TaskName("t"), last=5)] == [1, 2]
+    assert await store.rounds.phases(TaskName("t")) == {Phase.CANCELLED: 1, Phase.COLLECTING: 1}
+    assert await store.rounds.phases(TaskName("u")) == {}
 
 
 async def test_a_lease_has_one_holder_until_it_expires(store: Store) -> None:

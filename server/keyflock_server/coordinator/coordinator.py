@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from datetime import UTC, datetime
+from typing import Final
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
@@ -51,6 +52,9 @@ from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.door import AlreadyExists
 from keyflock_server.storage.orphans import ORPHAN_AGE, orphans
 from keyflock_server.storage.records import TaskRecord
+
+#: Of a task that runs for years, an operator's list has the newest.
+MOST_ROUNDS: Final = 1_000
 
 
 class Coordinator:
@@ -214,7 +218,7 @@ class Coordinator:
             except AlreadyExists:
                 raise _name_taken(spec.name) from None
             self._desks[spec.name] = Desk(spec, TaskStatus.ACTIVE)
-        return task_view(record, [])
+        return task_view(record, {})
 
     async def tasks(self) -> list[TaskView]:
         """All of them, oldest first."""
@@ -225,7 +229,7 @@ class Coordinator:
         record = await self._world.store.tasks.get(name)
         if record is None:
             raise _unknown(name)
-        return task_view(record, await self._world.store.rounds.of_task(name))
+        return task_view(record, await self._world.store.rounds.phases(name))
 
     async def pause_task(self, name: TaskName) -> TaskView:
         """Give out no more work; reports under way are still taken. A paused task stays paused."""
@@ -242,12 +246,12 @@ class Coordinator:
         return view
 
     async def rounds(self, task: TaskName) -> list[RoundView]:
-        """The task's rounds, oldest first."""
+        """The task's newest rounds, a thousand at most, oldest first."""
         stuck = self._desk(task).trouble
         said = await self._world.store.rounds.verdicts(task)
         return [
             round_view(record, said.get(record.round.id, {}), stuck)
-            for record in await self._world.store.rounds.of_task(task)
+            for record in await self._world.store.rounds.of_task(task, last=MOST_ROUNDS)
         ]
 
     async def round(self, round_id: RoundId) -> RoundView:

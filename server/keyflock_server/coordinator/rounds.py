@@ -86,22 +86,27 @@ class Rounds:
         """End the task and its open round.
 
         One that is closing already closes, if it can: what it needs may be lost for good, and then it ends
-        with the reason. A store that only does not answer now is waited for.
+        with the reason. A store that only does not answer now is waited for. Of one that another process is
+        ending at this moment the next pass reads what has become of it.
         """
         async with desk.turn:
-            opened = desk.open
-            if opened is not None and opened.round.phase is Phase.COLLECTING:
-                await self._end_without_version(desk, opened, Cancelled("The task was cancelled."))
-            elif opened is not None and not opened.round.is_over:
-                try:
-                    await self._close(desk, opened)
-                except StorageUnavailable:
-                    raise
-                except Exception as error:  # noqa: BLE001 - whatever keeps it from closing, it must end
-                    lost = Cancelled(f"The task was cancelled. The round could not close: {trouble(error)}")
-                    await self._end_without_version(desk, opened, lost)
-            if desk.open is not None:
-                self._gone(desk, desk.open)
+            with contextlib.suppress(Superseded):
+                await self._cancel(desk)
+
+    async def _cancel(self, desk: Desk) -> None:
+        opened = desk.open
+        if opened is not None and opened.round.phase is Phase.COLLECTING:
+            await self._end_without_version(desk, opened, Cancelled("The task was cancelled."))
+        elif opened is not None and not opened.round.is_over:
+            try:
+                await self._close(desk, opened)
+            except StorageUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever keeps it from closing, it must end
+                lost = Cancelled(f"The task was cancelled. The round could not close: {trouble(error)}")
+                await self._end_without_version(desk, opened, lost)
+        if desk.open is not None:
+            self._gone(desk, desk.open)
 
     def _gone(self, desk: Desk, opened: OpenRound) -> None:
         desk.open = None

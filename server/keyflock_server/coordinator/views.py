@@ -10,7 +10,7 @@ import msgspec
 from keyflock_models.config import ModelConfig
 from keyflock_server.aggregation.population_personalisation import stored_personalisation
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
-from keyflock_server.rounds.round import Phase
+from keyflock_server.rounds.round import COMMITTED_PHASES, Phase
 from keyflock_server.rounds.standing import stored_standing
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
@@ -28,16 +28,21 @@ def population_view(record: PopulationRecord, devices: int) -> PopulationView:
     )
 
 
-def task_view(record: TaskRecord, rounds: list[RoundRecord]) -> TaskView:
-    """A task and how far it has come."""
+def task_view(record: TaskRecord, phases: Mapping[Phase, int]) -> TaskView:
+    """A task and how far it has come.
+
+    Args:
+        record: The task.
+        phases: How many of its rounds are in each.
+    """
     return TaskView(
         name=record.name,
         population=record.spec.population,
         state=record.status,
         created_at=record.created_at,
-        rounds_committed=sum(row.round.is_committed for row in rounds),
-        rounds_abandoned=sum(row.round.phase is Phase.ABANDONED for row in rounds),
-        rounds_carried=sum(row.round.phase is Phase.CARRIED for row in rounds),
+        rounds_committed=sum(phases.get(phase, 0) for phase in COMMITTED_PHASES),
+        rounds_abandoned=phases.get(Phase.ABANDONED, 0),
+        rounds_carried=phases.get(Phase.CARRIED, 0),
         max_rounds=record.spec.round.max_rounds,
         spec=msgspec.to_builtins(record.spec),
     )

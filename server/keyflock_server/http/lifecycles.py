@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from keyflock_server.telemetry.logs import logger
+from keyflock_server.telemetry.repeats import Repeats
 
 _log: Final = logger("keyflock.server")
 
@@ -35,6 +36,7 @@ class Lifecycles:
     def __init__(self, first: Lifecycle, others: Sequence[Lifecycle]) -> None:
         self._first = first
         self._others = tuple(others)
+        self._repeats = Repeats()
 
     async def start(self) -> None:
         """Start all."""
@@ -48,7 +50,9 @@ class Lifecycles:
             try:
                 await one.tick()
             except Exception as error:  # noqa: BLE001 - whatever it was, the rounds go on
-                _log.error("a pass failed; it is tried again", part=type(one).__name__, exc_info=error)
+                part = type(one).__name__
+                if (untold := self._repeats.untold("a pass failed", error, part)) is not None:
+                    _log.error("a pass failed; it is tried again", part=part, repeated=untold, exc_info=error)
 
     async def stop(self) -> None:
         """Stop all."""

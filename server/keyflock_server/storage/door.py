@@ -18,7 +18,7 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ArrivalCount
-from keyflock_server.rounds.round import Carried, Event, Summarised
+from keyflock_server.rounds.round import Carried, Event, Phase, Summarised
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import (
@@ -162,8 +162,12 @@ class RoundTable(Protocol):
         """One round."""
         ...
 
-    async def of_task(self, task: TaskName) -> list[RoundRecord]:
-        """A task's rounds, by sequence."""
+    async def of_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+        """A task's rounds, by sequence; only the newest ``last`` of them, if given."""
+        ...
+
+    async def phases(self, task: TaskName) -> dict[Phase, int]:
+        """How many of a task's rounds are in each phase; those that none is in are left out."""
         ...
 
     async def tally(self, task: TaskName) -> tuple[int, int]:

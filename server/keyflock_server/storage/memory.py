@@ -1,5 +1,6 @@
 """An honest fake: the same promises as the real store, in dictionaries. For tests and short simulations."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -191,9 +192,13 @@ class _Rounds:
     async def get(self, round_id: RoundId) -> RoundRecord | None:
         return self._rows.rounds.get(round_id)
 
-    async def of_task(self, task: TaskName) -> list[RoundRecord]:
+    async def of_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
         mine = [record for record in self._rows.rounds.values() if record.round.task == task]
-        return sorted(mine, key=lambda record: record.round.sequence)
+        mine.sort(key=lambda record: record.round.sequence)
+        return mine if last is None else mine[-last:]
+
+    async def phases(self, task: TaskName) -> dict[Phase, int]:
+        return dict(Counter(record.round.phase for record in await self.of_task(task)))
 
     async def tally(self, task: TaskName) -> tuple[int, int]:
         mine = [record.round for record in await self.of_task(task)]

@@ -5,15 +5,22 @@ from typing import Final
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
+from keyflock_server.telemetry.repeats import Repeats
 
 _log: Final = logger("keyflock.rounds")
 
 
 class Observation:
-    """Counts and logs what the coordinator tells; satisfies its ``Observer``."""
+    """Counts and logs what the coordinator tells; satisfies its ``Observer``.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: Count everything.
+        repeats: Says which failures are logged, too.
+    """
+
+    def __init__(self, metrics: Metrics, repeats: Repeats | None = None) -> None:
         self._metrics = metrics
+        self._repeats = repeats or Repeats()
 
     def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
         """A micro-batch was committed."""
@@ -24,17 +31,17 @@ class Observation:
     def flush_failed(self, task: TaskName, error: Exception) -> None:
         """A micro-batch could not be committed; it will be tried again."""
         self._metrics.flush_failures.inc()
-        _log.error("flush failed", task=task, exc_info=error)
+        self._failed("flush failed", error, task=task)
 
     def task_stuck(self, task: TaskName, error: Exception) -> None:
         """A task could not be driven on; it will be tried again."""
         self._metrics.task_failures.labels(task).inc()
-        _log.error("task stuck", task=task, exc_info=error)
+        self._failed("task stuck", error, task=task)
 
     def store_unreachable(self, error: Exception) -> None:
         """A pass could not read the store; it is tried again at the next."""
         self._metrics.store_failures.inc()
-        _log.error("store unreachable", exc_info=error)
+        self._failed("store unreachable", error)
 
     def verdict(self, task: TaskName, verdict: str, count: int) -> None:
         """Something was said of a report: it was refused, or clipped."""
@@ -54,7 +61,7 @@ class Observation:
 
     def books_not_kept(self, error: Exception) -> None:
         """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
-        _log.error("books not kept", exc_info=error)
+        self._failed("books not kept", error)
 
     def round_opened(self, task: TaskName, sequence: int) -> None:
         """A round takes assignments."""
@@ -82,3 +89,8 @@ class Observation:
     def priors_published(self, population: PopulationName, phones: int) -> None:
         """A population is personalised with what so many phones said."""
         _log.info("priors published", population=population, phones=phones)
+
+    def _failed(self, what: str, error: Exception, **of: str) -> None:
+        untold = self._repeats.untold(what, error, of.get("task", ""))
+        if untold is not None:
+            _log.error(what, **of, **({"repeated": untold} if untold else {}), exc_info=error)

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.coordinator.town import Town, constant, report, task_spec
 
 from keyflock_server.coordinator import Coordinator
+from keyflock_server.coordinator.desk import Desk
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Assignment, CheckIn, Receipt
@@ -216,6 +217,25 @@ async def test_a_leader_whose_pass_takes_longer_than_its_lease_leads_all_the_sam
 
     (closed, *_) = await replicas[0].rounds(T)
     assert (closed.phase, closed.result_version) == ("closed", 1)
+
+
+async def test_a_task_that_two_replicas_cancel_at_once_is_cancelled(replicas: list[Coordinator]) -> None:
+    await create(replicas, "goal = 4\nover_selection = 0.0")
+    slow, quick = replicas[0], replicas[1]
+    cancel = slow._rounds.cancel
+
+    async def another_one_first(desk: Desk) -> None:
+        await quick.tick()
+        await quick.cancel_task(T)
+        await cancel(desk)
+
+    slow._rounds.cancel = another_one_first  # type: ignore[method-assign]  # the other is quicker
+    view = await slow.cancel_task(T)
+    await tick(replicas)
+
+    assert view.state == "cancelled"
+    assert [[one.phase for one in await replica.rounds(T)] for replica in replicas] == [["cancelled"]] * 3
+    assert slow._desks[T].open is None
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -20,6 +20,7 @@ TASK, DEVICE = TaskName("t"), DeviceId("d" * 32)
 HOT: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "rounds under way": lambda store: store.rounds.unfinished(),
     "rounds so far": lambda store: store.rounds.tally(TASK),
+    "how rounds went": lambda store: store.rounds.phases(TASK),
     "rounds of late": lambda store: store.rounds.history(TASK, 20, 0),
     "who trains now": lambda store: store.rounds.outstanding(TASK, NOW, NOW),
     "whether it trains now": lambda store: store.rounds.outstanding_of(TASK, DEVICE, NOW),

@@ -75,12 +75,19 @@ class SqlRounds(AssignmentReads):
             row = (await connection.execute(select(rounds).where(rounds.c.id == round_id))).one_or_none()
         return None if row is None else _record(row)
 
-    async def of_task(self, task: TaskName) -> list[RoundRecord]:
-        """A task's rounds, by sequence."""
-        query = select(rounds).where(rounds.c.task == task).order_by(rounds.c.sequence)
+    async def of_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+        """A task's rounds, by sequence; only the newest ``last`` of them, if given."""
+        query = select(rounds).where(rounds.c.task == task).order_by(rounds.c.sequence.desc()).limit(last)
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [_record(row) for row in reversed(rows)]
+
+    async def phases(self, task: TaskName) -> dict[Phase, int]:
+        """How many of a task's rounds are in each phase."""
+        query = select(rounds.c.phase, func.count()).where(rounds.c.task == task).group_by(rounds.c.phase)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
-        return [_record(row) for row in rows]
+        return {Phase(phase): count for phase, count in rows}
 
     async def tally(self, task: TaskName) -> tuple[int, int]:
         """A task's rounds so far, and how many of them came to a result and are closed."""
