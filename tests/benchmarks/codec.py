@@ -130,8 +130,9 @@ def main() -> None:
 {phones} phones, {layout.size:,} parameters, one local epoch from a pre-trained version 0. Methods without
 times are others', written from their papers (`tests/benchmarks/codec_peers.py`), their bits an entropy rather
 than bytes. "Kept" is what is left of a delta along its own direction: phones with different codecs are
-biased against each other by the difference (docs/decisions/0032). Adding one dense float32 vector takes {dense_add_ms:.2f} ms in the same run; zstd-3 of the same
-deltas as int8 with one scale, {int8_bits(deltas):.2f} bits a parameter. The model's download (int8 rows and
+biased against each other by the difference (docs/decisions/0032). Adding one dense float32 vector takes
+{dense_add_ms:.2f} ms in the same run; zstd-3 of the same deltas as int8 with one scale,
+{int8_bits(deltas):.2f} bits a parameter. The model's download (int8 rows and
 zstd) has {len(download) / 1e6:.2f} MB, {4 * layout.size / len(download):.1f} times less than float32, at an
 NMSE of {nmse(checkpoint.weights, decode_weights(download, layout)):.1e}.
 """
