@@ -90,6 +90,7 @@ ZSTD_BOMB = zstandard.ZstdCompressor().compress(bytes(200_000_000))
 DEADZONE = CodecSpec(step_rms=1.0, entropy="none")
 PACKED = CodecSpec(step_rms=1.0)
 ONE = np.ones(1, "<f4").tobytes()
+ROWS = {"codec": "rowset", "bits": 8, "step": 0.5, "row_start": 0, "row_count": 1}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_limits_hold_on_both_sides() -> None:
         ({"codec": "dense", "budget_bytes": 1_000}, "belong to deadzone"),
         ({"step_rms": 1.0, "budget_bytes": 1_000}, "either target_nmse or step_rms or budget_bytes"),
         ({"budget_bytes": 511}, "budget_bytes is 511"),
-        ({"codec": "topk"}, "keep_ratio belongs to topk, which needs it"),
+        ({"codec": "topk"}, "topk needs keep_ratio"),
         ({"step_rms": 1.0, "keep_ratio": 0.1}, "keep_ratio belongs to topk"),
         ({"codec": "topk", "keep_ratio": 1.1}, "at most 1 was"),
         ({"codec": "topk", "keep_ratio": 0.1, "rounding": "stochastic"}, "topk has only nearest"),
@@ -185,7 +186,27 @@ def test_limits_hold_on_both_sides() -> None:
         ({"step_rms": 0.0}, "above 0"),
         ({"step_rms": 1.0, "zstd_level": 3.0}, "zstd_level is 3.0"),
         ({"step_rms": 1.0, "rounding": "up"}, "rounding is 'up'"),
-        ({"step_rms": 1.0, "bits": 4}, "unknown codec setting 'bits'"),
+        ({"step_rms": 1.0, "colour": 4}, "unknown codec setting 'colour'"),
+        ({"step_rms": 1.0, "bits": 4}, "bits belongs to rowset, rotated, dense; the codec is deadzone"),
+        ({"codec": "dense", "bits": 3}, "bits is 3; for dense one of 8, 4, 2, 1"),
+        ({"codec": "dense", "bits": True}, "bits is True"),
+        ({"codec": "dense", "bits": 4.0}, "bits is 4.0"),
+        ({"codec": "dense", "keep_ratio": 0.5}, "keep_ratio belongs to topk, randmask"),
+        ({"codec": "randmask"}, "randmask needs keep_ratio"),
+        ({"codec": "randmask", "keep_ratio": 0.0}, "keep_ratio is 0.0; a number above 0"),
+        ({"codec": "randmask", "keep_ratio": 0.5, "selection": "exact"}, "selection belongs to topk"),
+        ({"codec": "topk", "keep_ratio": 0.5, "selection": "best"}, "selection is 'best'; one of exact"),
+        ({"codec": "rotated"}, "rotated needs bits"),
+        ({"codec": "rotated", "bits": 8}, "bits is 8; for rotated one of 4, 2, 1"),
+        ({"codec": "rotated", "bits": 2, "rounding": "stochastic"}, "rotated has only nearest"),
+        (ROWS | {"step": None}, "rowset needs step"),
+        (ROWS | {"bits": None}, "rowset needs bits"),
+        (ROWS | {"row_count": None}, "rowset needs row_count"),
+        (ROWS | {"bits": 1}, "bits is 1; for rowset one of 16, 8, 4, 2"),
+        (ROWS | {"step": 1e-31}, "step is 1e-31; a number of at least 1e-30 and at most 1000"),
+        (ROWS | {"row_start": -1}, "row_start is -1; a whole number of at least 0"),
+        (ROWS | {"row_start": 1.0}, "row_start is 1.0"),
+        ({"codec": "dense", "step": 0.1}, "step belongs to rowset"),
     ],
 )
 def test_a_spec_that_cannot_be_used_names_its_field(wire: dict[str, object], says: str) -> None:
