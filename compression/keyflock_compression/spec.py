@@ -30,6 +30,7 @@ _TAKEN_BY: Final[MappingProxyType[str, tuple[CodecName, ...]]] = MappingProxyTyp
 _BITS: Final[MappingProxyType[CodecName, tuple[int, ...]]] = MappingProxyType(
     {"dense": (8, 4, 2, 1), "rowset": (16, 8, 4, 2), "rotated": (4, 2, 1)}
 )
+_SEEDED: Final = ("randmask", "rotated")
 #: What they leave out or rotate is no matter of rounding.
 _NEAREST_ONLY: Final = ("topk", "rotated")
 
@@ -130,6 +131,11 @@ class CodecSpec:
         if self.bits is not None and (type(self.bits) is not int or self.bits not in bits):
             said = ", ".join(map(str, bits))
             raise SpecError(f"bits is {_named(self.bits)}; for {self.codec} one of {said} was expected.")
+
+    @property
+    def sends_seed(self) -> bool:
+        """Whether the phone and its server draw alike, so that a container is of one assignment's seed."""
+        return self.codec in _SEEDED
 
     def to_wire(self) -> dict[str, object]:
         """A plain map; settings that are not given are left out."""

@@ -195,7 +195,7 @@ class Intake:
         try:
             _check_claim(opened, message)
             said = await self._world.workbench.run(
-                opened.batch.sum.add, pending.id, message.delta, pending.weight
+                opened.batch.sum.add, pending.id, message.delta, pending.weight, claims.seed
             )
         except Refusal as refusal:
             opened.batch.withdraw(pending.id)

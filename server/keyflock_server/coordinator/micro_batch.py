@@ -97,14 +97,16 @@ class PendingSum:
         """Reports in the sum; may be read from anywhere."""
         return len(self._entries)
 
-    def add(self, assignment: AssignmentId, delta: bytes, weight: float) -> Admitted:
+    def add(self, assignment: AssignmentId, delta: bytes, weight: float, seed: int) -> Admitted:
         """Decode one delta, judge it, and take it in; what was said of it.
+
+        A codec that draws from the assignment's seed must have drawn from this one.
 
         Raises:
             Refusal: it is no delta of this round, or says what cannot be. Nothing was added.
         """
         try:
-            update = self._decoded(delta)
+            update = self._decoded(delta, seed)
         except CodecError as error:
             raise Refusal(verdict_on(error), str(error)) from None
         said = self._judge.judge(update, self._layout)
@@ -140,9 +142,9 @@ class PendingSum:
             total.add(update, entry.weight, entry.scale)
         return Taken(total, rest)
 
-    def _decoded(self, delta: bytes) -> DecodedUpdate:
+    def _decoded(self, delta: bytes, seed: int | None = None) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))
-        return decode(delta, self._layout, spec=self._spec, limits=limits)
+        return decode(delta, self._layout, spec=self._spec, seed=seed, limits=limits)
 
 
 class MicroBatch:

@@ -24,8 +24,10 @@ from keyflock_compression import (
     encode,
     encode_weights,
     nmse,
+    sizes_of,
 )
 from keyflock_compression.container import Container
+from keyflock_compression.splitmix import numbers
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,35 @@ def test_another_spec_than_the_assigned_one_is_refused() -> None:
     assert decode(data, LAYOUT, spec=EXACT).size == 8
     with pytest.raises(WrongSpec):
         decode(data, LAYOUT, spec=CodecSpec(codec="float32"))
+
+
+def test_another_seed_than_the_assigned_one_is_refused_where_it_is_sent() -> None:
+    for spec in (CodecSpec(codec="randmask", keep_ratio=0.5), CodecSpec(codec="rotated", bits=4)):
+        data = encode(DELTA, LAYOUT, spec, seed=2**64 - 1)
+
+        assert decode(data, LAYOUT, seed=2**64 - 1).size == 8
+        with pytest.raises(WrongSpec, match="another seed"):
+            decode(data, LAYOUT, seed=2**64 - 2)
+    assert decode(encode(DELTA, LAYOUT, EXACT, seed=1), LAYOUT, seed=2).size == 8
+
+
+def test_the_shared_generator_is_splitmix64() -> None:
+    # Of Vigna's splitmix64.c, seeds 0 and 1234567.
+    assert [f"{number:016x}" for number in numbers(0, 3)] == [
+        "e220a8397b1dcdaf",
+        "6e789e6aa1b965f4",
+        "06c45d188009454f",
+    ]
+    assert list(numbers(1234567, 2)) == [6457827717110365317, 3203168211198807973]
+    assert list(numbers(2**64 - 1, 2)) != list(numbers(0, 2))
+
+
+def test_rows_that_the_vocabulary_has_not_are_refused_before_and_after() -> None:
+    spec = CodecSpec(codec="rowset", bits=8, step=1.0, row_start=1, row_count=2)
+
+    for work in (lambda: encode(DELTA, LAYOUT, spec, seed=0), lambda: sizes_of(spec, LAYOUT)):
+        with pytest.raises(SpecError, match="row_start and row_count end at row 3; the vocabulary has 2"):
+            work()
 
 
 def test_limits_hold_on_both_sides() -> None:
