@@ -4,7 +4,7 @@ Begin with ``CodecSpec`` (which codec), then ``encode`` and ``decode``; docs/wir
 Pure: numpy, msgpack and zstandard; never jax, never I/O.
 """
 
-from keyflock_compression.codec import decode, encode
+from keyflock_compression.codec import decode, encode, sizes_of
 from keyflock_compression.errors import (
     CodecError,
     CorruptedContainer,
@@ -15,9 +15,11 @@ from keyflock_compression.errors import (
     WrongLayout,
     WrongSpec,
 )
+from keyflock_compression.family import Sizes
 from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
 from keyflock_compression.measures import nmse
+from keyflock_compression.rowset import rowset_integers, rowset_size, rowset_update
 from keyflock_compression.spec import DEFAULT_SPEC, CodecSpec
 from keyflock_compression.state import MAX_STATE_BYTES, decode_state, encode_state
 from keyflock_compression.update import DecodedUpdate
@@ -36,6 +38,7 @@ __all__ = [
     "LimitExceeded",
     "MalformedContainer",
     "NonFinite",
+    "Sizes",
     "SpecError",
     "WrongLayout",
     "WrongSpec",
@@ -46,4 +49,8 @@ __all__ = [
     "encode_state",
     "encode_weights",
     "nmse",
+    "rowset_integers",
+    "rowset_size",
+    "rowset_update",
+    "sizes_of",
 ]

@@ -14,10 +14,13 @@ from keyflock_compression.deadzone import DeadzoneCodec
 from keyflock_compression.deadzone_rows import DeadzoneRowsCodec
 from keyflock_compression.dense import DenseCodec
 from keyflock_compression.errors import LimitExceeded, NonFinite, WrongLayout, WrongSpec
-from keyflock_compression.family import Codec, StreamReader, checked_scales
+from keyflock_compression.family import Codec, Sizes, StreamReader, checked_scales
 from keyflock_compression.float32 import Float32Codec
-from keyflock_compression.layout import Layout, row_count
+from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
+from keyflock_compression.randmask import RandmaskCodec
+from keyflock_compression.rotated import RotatedCodec
+from keyflock_compression.rowset import RowsetCodec
 from keyflock_compression.spec import CodecName, CodecSpec
 from keyflock_compression.topk import TopkCodec
 from keyflock_compression.update import DecodedUpdate
@@ -27,7 +30,10 @@ CODECS: Final[MappingProxyType[CodecName, Codec]] = MappingProxyType(
         "deadzone_rows": DeadzoneRowsCodec(),
         "deadzone": DeadzoneCodec(),
         "topk": TopkCodec(),
+        "randmask": RandmaskCodec(),
+        "rowset": RowsetCodec(),
         "dense": DenseCodec(),
+        "rotated": RotatedCodec(),
         "float32": Float32Codec(),
     }
 )
@@ -40,11 +46,13 @@ def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> byt
         delta: Shape (P,), float32, P = layout.size.
         layout: What the values mean; its digest goes along.
         spec: Which codec, with which settings.
-        seed: Of stochastic rounding; equal arguments give equal bytes.
+        seed: In [0, 2**64). Of stochastic rounding, and of what a phone and its server draw alike; equal
+            arguments give equal bytes.
     Raises:
         WrongLayout: the delta has another size than the layout.
         NonFinite: NaN or infinity in the delta.
         LimitExceeded: ``budget_bytes`` is too little for any delta of this layout.
+        SpecError: the layout has not the rows that the spec names.
     """
     if delta.shape != (layout.size,):
         raise WrongLayout(f"the delta has shape {delta.shape}; ({layout.size},) was expected")
@@ -75,11 +83,24 @@ def _container(delta: Float32, layout: Layout, said: CodecSpec, spec: CodecSpec,
     return Container(said.to_wire(), layout.digest, scales, streams).to_bytes()
 
 
+def sizes_of(spec: CodecSpec, layout: Layout) -> Sizes:
+    """How many scales and streams a container has, and how long each stream is before the entropy stage.
+
+    What does not depend on the delta is a number: of ``float32``, ``dense``, ``randmask``, ``rowset`` and
+    ``rotated`` everything, so that a server can foretell an upload.
+
+    Raises:
+        SpecError: the layout has no such rows.
+    """
+    return CODECS[spec.codec].sizes(layout, spec)
+
+
 def decode(
     data: bytes,
     layout: Layout,
     *,
     spec: CodecSpec | None = None,
+    seed: int | None = None,
     limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> DecodedUpdate:
     """The update in a container, whatever the bytes are.
@@ -88,6 +109,8 @@ def decode(
         data: Untrusted.
         layout: The layout it must have.
         spec: The spec it must have been encoded with; None takes the container's word for it.
+        seed: The seed that it must have been encoded with, where its codec sends one (``randmask``,
+            ``rotated``): a phone that chose it could choose what is kept. None takes the container's word.
         limits: What decoding may take.
     Guarantees:
         The update has ``layout.size`` finite values. Memory is at most about 24 times ``layout.size`` bytes
@@ -105,12 +128,9 @@ def decode(
         raise WrongSpec("the container was encoded with another spec than the one that was assigned")
     if container.layout != layout.digest:
         raise WrongLayout("the container was encoded for another layout of parameters")
-    match own.codec:
-        case "dense":
-            expected = row_count(layout)
-        case "float32":
-            expected = 0
-        case _:
-            expected = 1
-    scales = checked_scales(container.scales, expected)
-    return CODECS[own.codec].decode(scales, StreamReader(own, container.streams, limits), layout, own)
+    codec = CODECS[own.codec]
+    expected = codec.sizes(layout, own)
+    scales = checked_scales(container.scales, expected.scales)
+    streams = StreamReader(own, container.streams, limits, seed)
+    streams.expect(len(expected.streams))
+    return codec.decode(scales, streams, layout, own)

@@ -16,7 +16,7 @@ import numpy as np
 
 from keyflock_compression.arrays import Float32
 from keyflock_compression.errors import MalformedContainer, NonFinite
-from keyflock_compression.family import Encoded, StreamReader
+from keyflock_compression.family import Encoded, Sizes, StreamReader
 from keyflock_compression.layout import Layout
 from keyflock_compression.rounding import to_whole
 from keyflock_compression.spec import CodecSpec
@@ -42,6 +42,10 @@ class DeadzoneCodec:
         zero vector -> step 0 and all zeros
     """
 
+    def sizes(self, layout: Layout, spec: CodecSpec) -> Sizes:
+        """A byte a value; outliers are as many as there are."""
+        return Sizes(1, (layout.size, None))
+
     def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
         """The delta over its step, as whole numbers."""
         step = step_of(delta, spec, seed)
@@ -57,7 +61,6 @@ class DeadzoneCodec:
         self, scales: Float32, streams: StreamReader, layout: Layout, spec: CodecSpec
     ) -> DecodedUpdate:
         """The whole numbers times the step."""
-        streams.expect(2)
         small = np.frombuffer(streams.read(0, layout.size), np.int8)
         indices = np.flatnonzero(small)
         values = small[indices].astype(np.float32)

@@ -17,9 +17,9 @@ import numpy as np
 from keyflock_compression.arrays import Float32
 from keyflock_compression.deadzone import MOST_WHOLE, step_of
 from keyflock_compression.errors import MalformedContainer, NonFinite
-from keyflock_compression.family import Encoded, StreamReader
+from keyflock_compression.family import Encoded, Sizes, StreamReader
 from keyflock_compression.layout import Layout
-from keyflock_compression.places import bits_read, places_read, places_to_write
+from keyflock_compression.places import bits_read, in_use_bytes, places_read, places_to_write
 from keyflock_compression.rounding import to_whole
 from keyflock_compression.spec import CodecSpec
 from keyflock_compression.update import SPARSE_SHARE, DecodedUpdate, DenseUpdate, SparseUpdate
@@ -42,6 +42,10 @@ class DeadzoneRowsCodec:
     Edge cases:
         zero vector -> step 0, no cell in use
     """
+
+    def sizes(self, layout: Layout, spec: CodecSpec) -> Sizes:
+        """A bit a cell; the rest is as long as the delta has values."""
+        return Sizes(1, (in_use_bytes(layout), None, None, None, None, None))
 
     def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
         """The delta over its step, as gaps and magnitudes."""
@@ -66,7 +70,6 @@ class DeadzoneRowsCodec:
         self, scales: Float32, streams: StreamReader, layout: Layout, spec: CodecSpec
     ) -> DecodedUpdate:
         """Indices from gaps, values from signs and magnitudes."""
-        streams.expect(6)
         symbols, indices = places_read(streams, layout)
         total = symbols.size
         signs = bits_read(streams, 3, total)

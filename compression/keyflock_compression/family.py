@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from keyflock_compression import entropy
 from keyflock_compression.arrays import Float32
-from keyflock_compression.errors import MalformedContainer, NonFinite
+from keyflock_compression.errors import MalformedContainer, NonFinite, WrongSpec
 from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DecodeLimits
 from keyflock_compression.spec import CodecSpec
+from keyflock_compression.splitmix import SEED_BYTES
 from keyflock_compression.update import DecodedUpdate
 
 
@@ -22,6 +23,15 @@ class Encoded(NamedTuple):
     streams: tuple[bytes, ...]
 
 
+class Sizes(NamedTuple):
+    """What is known of a container before its delta is."""
+
+    #: float32 values in ``scales``.
+    scales: int
+    #: Bytes of each stream before the entropy stage; None where the delta decides.
+    streams: tuple[int | None, ...]
+
+
 class StreamReader:
     """A container's streams through the entropy stage, each with the size it must have.
 
@@ -29,12 +39,16 @@ class StreamReader:
         spec: Says which entropy stage.
         streams: As they are in the container.
         limits: What decoding may take.
+        seed: The assignment's, which a stream with a seed must have; None takes any.
     """
 
-    def __init__(self, spec: CodecSpec, streams: tuple[bytes, ...], limits: DecodeLimits) -> None:
+    def __init__(
+        self, spec: CodecSpec, streams: tuple[bytes, ...], limits: DecodeLimits, seed: int | None = None
+    ) -> None:
         self._spec = spec
         self._streams = streams
         self._limits = limits
+        self._seed = seed
         self._decompressor = zstandard.ZstdDecompressor()
 
     def expect(self, count: int) -> None:
@@ -51,9 +65,20 @@ class StreamReader:
             return stream
         return entropy.decompress(stream, expected_bytes, self._limits, self._decompressor)
 
+    def read_seed(self, index: int) -> int:
+        """The seed in stream ``index``; raises WrongSpec where it is not the assignment's."""
+        seed = int.from_bytes(self.read(index, SEED_BYTES), "little")
+        if self._seed is not None and seed != self._seed:
+            raise WrongSpec("the container was encoded with another seed than the one that was assigned")
+        return seed
+
 
 class Codec(Protocol):
     """One way to make few bytes of a vector. Pure and deterministic."""
+
+    def sizes(self, layout: Layout, spec: CodecSpec) -> Sizes:
+        """How many scales and streams, and how long; raises SpecError where the layout has no such rows."""
+        ...
 
     def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
         """The vector's scales and streams."""

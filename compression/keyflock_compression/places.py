@@ -26,6 +26,11 @@ class Places(NamedTuple):
     gaps: NDArray[np.int64]
 
 
+def in_use_bytes(layout: Layout) -> int:
+    """Length of the first stream."""
+    return -(-cells_of(layout).starts.size // 8)
+
+
 def places_to_write(indices: NDArray[np.intp], layout: Layout) -> Places:
     """The places of ascending indices."""
     places = places_of(indices, layout)

@@ -57,11 +57,13 @@ class ReadyDeltas:
 
     def for_assignment(self, assignment: Assignment) -> bytes:
         """A container that ``assignment``'s server accepts."""
-        return self.in_codec(assignment.codec)
+        return self.in_codec(assignment.codec, assignment.seed)
 
-    def in_codec(self, codec: Mapping[str, object]) -> bytes:
-        """The delta in the codec of this wire form."""
-        key = json.dumps(codec, sort_keys=True, default=str)
+    def in_codec(self, codec: Mapping[str, object], seed: int = 0) -> bytes:
+        """The delta in the codec of this wire form; each seed anew where the codec draws from it."""
+        spec = CodecSpec.from_wire(codec)
+        seed = seed if spec.sends_seed else 0
+        key = json.dumps([seed, codec], sort_keys=True, default=str)
         if key not in self._encoded:
-            self._encoded[key] = encode(self.delta, self.layout, CodecSpec.from_wire(codec), seed=0)
+            self._encoded[key] = encode(self.delta, self.layout, spec, seed=seed)
         return self._encoded[key]

@@ -59,6 +59,25 @@ SPECS: Final = {
     ),
     "deadzone, target NMSE 0.16, zstd 9": CodecSpec(target_nmse=0.16, zstd_level=9),
     "topk, 1 %": CodecSpec(codec="topk", keep_ratio=0.01, zstd_level=1),
+    "topk, 1 %, sampled threshold": CodecSpec(
+        codec="topk", keep_ratio=0.01, selection="sampled", zstd_level=1
+    ),
+    "randmask, 10 %": CodecSpec(codec="randmask", keep_ratio=0.1, rounding="stochastic", zstd_level=1),
+    "rowset, 2,000 rows, 16 bits, step 1e-5": CodecSpec(
+        codec="rowset",
+        bits=16,
+        step=1e-5,
+        row_start=0,
+        row_count=2_000,
+        rounding="stochastic",
+        zstd_level=1,
+    ),
+    "rotated, 1 bit": CodecSpec(codec="rotated", bits=1, entropy="none"),
+    "rotated, 2 bits": CodecSpec(codec="rotated", bits=2, entropy="none"),
+    "rotated, 4 bits": CodecSpec(codec="rotated", bits=4, entropy="none"),
+    "dense, 1 bit": CodecSpec(codec="dense", bits=1),
+    "dense, 2 bits": CodecSpec(codec="dense", bits=2),
+    "dense, 4 bits": CodecSpec(codec="dense", bits=4),
     "dense int8": CodecSpec(codec="dense"),
     "float32": CodecSpec(codec="float32"),
 }

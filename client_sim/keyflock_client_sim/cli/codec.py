@@ -36,7 +36,9 @@ def encode(
     spec: Annotated[
         str, typer.Option(metavar="JSON", help="The codec's settings; left out: a task's default.")
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of stochastic rounding.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="Of stochastic rounding, and of what a codec draws.")
+    ] = 0,
 ) -> None:
     """A vector becomes a container, as an assignment with this spec would have it."""
     import numpy as np
@@ -63,13 +65,16 @@ def decode(
     out: Annotated[Path, typer.Argument(help="Where the vector goes: float32, little-endian.")],
     *,
     layout: LayoutOption = "full",
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**64 - 1, help="What it must have drawn from; left out: any.")
+    ] = None,
 ) -> None:
     """A container becomes a vector, or the server's own reason why not."""
     from keyflock_compression import CodecError
     from keyflock_compression import decode as decoded
 
     try:
-        update = decoded(container.read_bytes(), _layout(layout))
+        update = decoded(container.read_bytes(), _layout(layout), seed=seed)
     except CodecError as error:
         raise CommandError(f"{container}: {error.code}: {error}", ExitCode.INPUT) from None
     out.write_bytes(update.dense().astype("<f4").tobytes())

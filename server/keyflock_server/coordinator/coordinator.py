@@ -5,6 +5,7 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Final
 
+from keyflock_compression import SpecError, sizes_of
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
 from keyflock_server.coordinator.cohort_preview import preview_cohort
@@ -206,9 +207,14 @@ class Coordinator:
             Refused: ``population_unknown``; ``conflict`` when the name is taken, or when the task would
                 personalise a population that an unfinished task personalises already: each would forget the
                 other's candidates, or when it disagrees with another on what keyboards serve. Tasks that
-                train share a population; each steps from the newest version.
+                train share a population; each steps from the newest version. ``invalid_task`` when its codec
+                names rows that the population's model has not.
         """
         await self._trunk.population(spec.population)
+        try:
+            sizes_of(spec.codec_spec, await self._trunk.report_layout(spec))
+        except SpecError as error:
+            raise Refused(ProblemCode.INVALID_TASK, f"codec: {error}") from None
         async with self._register:
             self._check_rivals(spec)
             self._check_averages(spec)

@@ -13,7 +13,7 @@ from keyflock_server.aggregation.verdicts import Verdict
 from keyflock_server.aggregation.weighting import staleness_factor, weight_of
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.flushing import Flusher
-from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Refusal
+from keyflock_server.coordinator.micro_batch import AssignedCodec, Outcome, PendingReport, Refusal
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.verdict_tally import VerdictTally
@@ -199,7 +199,7 @@ class Intake:
                 opened.batch.sum.add,
                 pending.id,
                 message.delta,
-                CodecSpec.from_wire(claims.codec),
+                AssignedCodec(CodecSpec.from_wire(claims.codec), claims.seed),
                 pending.weight,
             )
         except Refusal as refusal:

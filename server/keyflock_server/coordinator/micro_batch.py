@@ -54,12 +54,20 @@ class PendingReport:
 
 
 @dataclass(frozen=True, slots=True)
+class AssignedCodec:
+    """What a delta must be encoded with; the assignment says it."""
+
+    spec: CodecSpec
+    #: A codec that draws from the assignment's seed must have drawn from this one.
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One report's part in a sum."""
 
     delta: bytes = field(repr=False)
-    #: What it must be encoded with.
-    spec: CodecSpec
+    codec: AssignedCodec
     weight: float
     #: As it was judged: the median may have moved since.
     scale: float
@@ -97,27 +105,27 @@ class PendingSum:
         """Reports in the sum; may be read from anywhere."""
         return len(self._entries)
 
-    def add(self, assignment: AssignmentId, delta: bytes, spec: CodecSpec, weight: float) -> Admitted:
+    def add(self, assignment: AssignmentId, delta: bytes, codec: AssignedCodec, weight: float) -> Admitted:
         """Decode one delta, judge it, and take it in; what was said of it.
 
         Args:
             assignment: Whose it is.
             delta: Untrusted.
-            spec: What it must be encoded with; the assignment says it.
+            codec: What it must be encoded with.
             weight: The report's.
 
         Raises:
             Refusal: it is no delta of this round, or says what cannot be. Nothing was added.
         """
         try:
-            update = self._decoded(delta, spec)
+            update = self._decoded(delta, codec)
         except CodecError as error:
             raise Refusal(verdict_on(error), str(error)) from None
         said = self._judge.judge(update, self._layout)
         if isinstance(said, Rejected):
             raise Refusal(said.verdict, said.detail)
         self._sum.add(said.update, weight, said.scale)
-        self._entries[assignment] = Entry(delta, spec, weight, said.scale)
+        self._entries[assignment] = Entry(delta, codec, weight, said.scale)
         return said
 
     def take(self, may_take: Callable[[int], bool]) -> Taken | None:
@@ -142,13 +150,13 @@ class PendingSum:
         rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
         total = PartialAggregate(self._layout.size)
         for entry in rest.values():
-            update = self._judge.shortened(self._decoded(entry.delta, entry.spec), self._layout)
+            update = self._judge.shortened(self._decoded(entry.delta, entry.codec), self._layout)
             total.add(update, entry.weight, entry.scale)
         return Taken(total, rest)
 
-    def _decoded(self, delta: bytes, spec: CodecSpec) -> DecodedUpdate:
+    def _decoded(self, delta: bytes, codec: AssignedCodec) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))
-        return decode(delta, self._layout, spec=spec, limits=limits)
+        return decode(delta, self._layout, spec=codec.spec, seed=codec.seed, limits=limits)
 
 
 class MicroBatch:

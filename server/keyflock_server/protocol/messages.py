@@ -73,6 +73,9 @@ class Capabilities(Message, frozen=True, kw_only=True):
         "topk",
         "dense",
         "float32",
+        "randmask",
+        "rowset",
+        "rotated",
     )
     #: The largest model download it accepts, in bytes.
     max_download_bytes: Count = 16_777_216

@@ -46,7 +46,8 @@ LIES: Final = (
 #: What a setting may be said to be.
 SETTINGS: Final[tuple[object, ...]] = (
     *("deadzone_rows", "deadzone", "dense", "float32", "none", "zstd", "stochastic"),
-    *(0, -1, 2**63, 0.5, float("nan"), None, True, b"", [], {}),
+    *("randmask", "rowset", "rotated", "exact", "sampled"),
+    *(0, 1, 2, 4, 8, 16, -1, 2**31, 2**63, 0.5, 1e-30, 1e-300, 1000.0, float("nan"), None, True, b"", [], {}),
 )
 SPECS: Final = (
     CodecSpec(codec="deadzone_rows", step_rms=1.0, entropy="none"),
@@ -57,6 +58,15 @@ SPECS: Final = (
     CodecSpec(codec="dense", entropy="none"),
     CodecSpec(codec="dense"),
     CodecSpec(codec="float32", entropy="none"),
+    CodecSpec(codec="dense", bits=4, entropy="none"),
+    CodecSpec(codec="dense", bits=2),
+    CodecSpec(codec="dense", bits=1, entropy="none"),
+    CodecSpec(codec="randmask", keep_ratio=0.1, entropy="none"),
+    CodecSpec(codec="randmask", keep_ratio=1.0),
+    CodecSpec(codec="rowset", bits=2, step=1.0, row_start=1, row_count=2, entropy="none"),
+    CodecSpec(codec="rowset", bits=16, step=1e-3, row_start=0, row_count=3),
+    CodecSpec(codec="rotated", bits=1, entropy="none"),
+    CodecSpec(codec="rotated", bits=4),
 )
 
 
@@ -177,7 +187,7 @@ def _knowingly(fields: dict[str, Any], rng: random.Random) -> None:
     elif chance < 0.85:
         fields["scales"] = _bytes(fields["scales"], rng)
     elif chance < 0.92:
-        name = rng.choice([*fields["spec"], "bits"])
+        name = rng.choice([*fields["spec"], "bits", "step", "row_count"])
         fields["spec"][name] = rng.choice(SETTINGS)
     elif chance < 0.96:
         streams.insert(rng.randrange(len(streams) + 1), rng.randbytes(rng.randrange(9)))

@@ -24,8 +24,10 @@ from keyflock_compression import (
     encode,
     encode_weights,
     nmse,
+    sizes_of,
 )
 from keyflock_compression.container import Container
+from keyflock_compression.splitmix import numbers
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ ZSTD_BOMB = zstandard.ZstdCompressor().compress(bytes(200_000_000))
 DEADZONE = CodecSpec(step_rms=1.0, entropy="none")
 PACKED = CodecSpec(step_rms=1.0)
 ONE = np.ones(1, "<f4").tobytes()
+ROWS = {"codec": "rowset", "bits": 8, "step": 0.5, "row_start": 0, "row_count": 1}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,35 @@ def test_another_spec_than_the_assigned_one_is_refused() -> None:
         decode(data, LAYOUT, spec=CodecSpec(codec="float32"))
 
 
+def test_another_seed_than_the_assigned_one_is_refused_where_it_is_sent() -> None:
+    for spec in (CodecSpec(codec="randmask", keep_ratio=0.5), CodecSpec(codec="rotated", bits=4)):
+        data = encode(DELTA, LAYOUT, spec, seed=2**64 - 1)
+
+        assert decode(data, LAYOUT, seed=2**64 - 1).size == 8
+        with pytest.raises(WrongSpec, match="another seed"):
+            decode(data, LAYOUT, seed=2**64 - 2)
+    assert decode(encode(DELTA, LAYOUT, EXACT, seed=1), LAYOUT, seed=2).size == 8
+
+
+def test_the_shared_generator_is_splitmix64() -> None:
+    # Of Vigna's splitmix64.c, seeds 0 and 1234567.
+    assert [f"{number:016x}" for number in numbers(0, 3)] == [
+        "e220a8397b1dcdaf",
+        "6e789e6aa1b965f4",
+        "06c45d188009454f",
+    ]
+    assert list(numbers(1234567, 2)) == [6457827717110365317, 3203168211198807973]
+    assert list(numbers(2**64 - 1, 2)) != list(numbers(0, 2))
+
+
+def test_rows_that_the_vocabulary_has_not_are_refused_before_and_after() -> None:
+    spec = CodecSpec(codec="rowset", bits=8, step=1.0, row_start=1, row_count=2)
+
+    for work in (lambda: encode(DELTA, LAYOUT, spec, seed=0), lambda: sizes_of(spec, LAYOUT)):
+        with pytest.raises(SpecError, match="row_start and row_count end at row 3; the vocabulary has 2"):
+            work()
+
+
 def test_limits_hold_on_both_sides() -> None:
     data = encode(DELTA, LAYOUT, EXACT, seed=0)
 
@@ -173,7 +205,7 @@ def test_limits_hold_on_both_sides() -> None:
         ({"codec": "dense", "step_rms": 1.0}, "belong to deadzone"),
         ({"codec": "dense", "budget_bytes": 1_000}, "belong to deadzone"),
         ({"budget_bytes": 511}, "budget_bytes is 511"),
-        ({"codec": "topk"}, "keep_ratio belongs to topk, which needs it"),
+        ({"codec": "topk"}, "topk needs keep_ratio"),
         ({"step_rms": 1.0, "keep_ratio": 0.1}, "keep_ratio belongs to topk"),
         ({"codec": "topk", "keep_ratio": 1.1}, "at most 1 was"),
         ({"codec": "topk", "keep_ratio": 0.1, "rounding": "stochastic"}, "topk has only nearest"),
@@ -185,7 +217,27 @@ def test_limits_hold_on_both_sides() -> None:
         ({"step_rms": 0.0}, "above 0"),
         ({"step_rms": 1.0, "zstd_level": 3.0}, "zstd_level is 3.0"),
         ({"step_rms": 1.0, "rounding": "up"}, "rounding is 'up'"),
-        ({"step_rms": 1.0, "bits": 4}, "unknown codec setting 'bits'"),
+        ({"step_rms": 1.0, "colour": 4}, "unknown codec setting 'colour'"),
+        ({"step_rms": 1.0, "bits": 4}, "bits belongs to rowset, rotated, dense; the codec is deadzone"),
+        ({"codec": "dense", "bits": 3}, "bits is 3; for dense one of 8, 4, 2, 1"),
+        ({"codec": "dense", "bits": True}, "bits is True"),
+        ({"codec": "dense", "bits": 4.0}, "bits is 4.0"),
+        ({"codec": "dense", "keep_ratio": 0.5}, "keep_ratio belongs to topk, randmask"),
+        ({"codec": "randmask"}, "randmask needs keep_ratio"),
+        ({"codec": "randmask", "keep_ratio": 0.0}, "keep_ratio is 0.0; a number above 0"),
+        ({"codec": "randmask", "keep_ratio": 0.5, "selection": "exact"}, "selection belongs to topk"),
+        ({"codec": "topk", "keep_ratio": 0.5, "selection": "best"}, "selection is 'best'; one of exact"),
+        ({"codec": "rotated"}, "rotated needs bits"),
+        ({"codec": "rotated", "bits": 8}, "bits is 8; for rotated one of 4, 2, 1"),
+        ({"codec": "rotated", "bits": 2, "rounding": "stochastic"}, "rotated has only nearest"),
+        (ROWS | {"step": None}, "rowset needs step"),
+        (ROWS | {"bits": None}, "rowset needs bits"),
+        (ROWS | {"row_count": None}, "rowset needs row_count"),
+        (ROWS | {"bits": 1}, "bits is 1; for rowset one of 16, 8, 4, 2"),
+        (ROWS | {"step": 1e-31}, "step is 1e-31; a number of at least 1e-30 and at most 1000"),
+        (ROWS | {"row_start": -1}, "row_start is -1; a whole number of at least 0"),
+        (ROWS | {"row_start": 1.0}, "row_start is 1.0"),
+        ({"codec": "dense", "step": 0.1}, "step belongs to rowset"),
     ],
 )
 def test_a_spec_that_cannot_be_used_names_its_field(wire: dict[str, object], says: str) -> None:

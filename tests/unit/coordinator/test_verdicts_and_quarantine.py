@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.personalize_task import assigned, evidence, open_task, told
-from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, report
+from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, report, task_spec
 
 from keyflock_compression import CodecSpec, encode
 from keyflock_compression.container import Container
@@ -87,6 +87,30 @@ async def test_a_round_counts_refusals_by_their_cause(town: Town) -> None:
         "wrong_codec": 1,
         "wrong_layout": 1,
     }
+
+
+async def test_a_report_drawn_from_another_seed_than_the_assigned_one_is_refused(town: Town) -> None:
+    spec = CodecSpec(codec="randmask", keep_ratio=0.5)
+    await town.task(round=LONG, codec='codec = "randmask"\nkeep_ratio = 0.5')
+    claims = [await town.assigned(await town.enrol()) for _ in range(2)]
+
+    def drawn(seed: int) -> Report:
+        return Report(delta=encode(constant(1.0), LAYOUT, spec, seed=seed), examples=1)
+
+    chosen = await sent(town, claims[0], drawn(claims[0].seed + 1))
+    assigned = await sent(town, claims[1], drawn(claims[1].seed))
+
+    assert chosen == ProblemCode.MALFORMED_DELTA
+    assert isinstance(assigned, Receipt)
+    assert await verdicts(town, claims[0]) == {"wrong_codec": 1}
+
+
+async def test_a_task_of_rows_that_the_model_has_not_is_refused(town: Town) -> None:
+    rows = 'codec = "rowset"\nbits = 8\nstep = 0.001\nrow_start = 8\nrow_count = '
+
+    with pytest.raises(Refused, match="codec: row_start and row_count end at row 13; the vocabulary has 12"):
+        await town.coordinator.create_task(task_spec(codec=f"{rows}5"))
+    assert (await town.coordinator.create_task(task_spec(codec=f"{rows}4"))).name == "t"
 
 
 async def test_a_phone_may_claim_as_many_examples_as_its_assignment_allows_and_weighs_no_more_than_the_cap(

@@ -110,7 +110,7 @@ def test_what_personalize_phones_send_needs_no_budget() -> None:
     ("codecs", "says"),
     [
         ('[codec_by_network.metered]\ncodec = "zip"\n', "codec_by_network.metered: codec is 'zip'"),
-        ('[codec_by_network.slow]\ncodec = "topk"\n', "codec_by_network.slow: keep_ratio belongs to topk"),
+        ('[codec_by_network.slow]\ncodec = "topk"\n', "codec_by_network.slow: topk needs keep_ratio"),
         ('[codec_by_network.wifi]\ncodec = "dense"\n', "unknown field `wifi`"),
         ('[codec]\ncodec = "dense"\nbudget_bytes = 9000\n', "codec: target_nmse, step_rms and budget_bytes"),
         (

@@ -43,6 +43,48 @@ def test_a_vector_goes_into_a_container_and_comes_back(layout: Path, tmp_path: P
     assert [stream["content_bytes"] for stream in inspected["streams"]] == [1, 3, 4, 1, 4, 4]
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"codec": "randmask", "keep_ratio": 1.0},
+        {"codec": "rowset", "bits": 16, "step": 0.0078125, "row_start": 0, "row_count": 2},
+        {"codec": "rotated", "bits": 4},
+        {"codec": "dense", "bits": 4},
+        {"codec": "topk", "keep_ratio": 1.0, "selection": "sampled"},
+    ],
+    ids=lambda spec: spec["codec"],
+)
+def test_every_codec_is_a_json_object_away(layout: Path, tmp_path: Path, spec: dict[str, object]) -> None:
+    delta = np.array([0, 1, -1, 0, 0, 0, 100, 0, 0, -2], "<f4")
+    (tmp_path / "delta.f32").write_bytes(delta.tobytes())
+
+    said = ("--layout", layout, "--spec", json.dumps(spec), "--seed", "7")
+    run("encode", tmp_path / "delta.f32", tmp_path / "report.bin", *said)
+    run("decode", tmp_path / "report.bin", tmp_path / "back.f32", "--layout", layout, "--seed", "7")
+
+    back = np.frombuffer((tmp_path / "back.f32").read_bytes(), "<f4")
+    assert np.linalg.norm(back - delta) < 0.2 * np.linalg.norm(delta)
+
+
+def test_another_seed_than_the_assignment_s_is_refused(layout: Path, tmp_path: Path) -> None:
+    (tmp_path / "delta.f32").write_bytes(np.ones(10, "<f4").tobytes())
+    spec = '{"codec": "rotated", "bits": 2}'
+    run(
+        "encode",
+        tmp_path / "delta.f32",
+        tmp_path / "r.bin",
+        "--layout",
+        layout,
+        "--spec",
+        spec,
+        "--seed",
+        "7",
+    )
+
+    with pytest.raises(CommandError, match="wrong_spec: the container was encoded with another seed"):
+        run("decode", tmp_path / "r.bin", tmp_path / "back.f32", "--layout", layout, "--seed", "8")
+
+
 def test_a_model_s_size_is_a_layout_too(tmp_path: Path) -> None:
     (tmp_path / "delta.f32").write_bytes(bytes(8))
 

@@ -15,7 +15,17 @@ import zstandard
 
 FIELDS: Final = ["v", "spec", "layout", "scales", "streams", "digest"]
 MOST: Final = 2**23
-STREAMS: Final = {"float32": 1, "dense": 1, "deadzone": 2, "deadzone_rows": 6, "topk": 4}
+STREAMS: Final = {
+    "float32": 1,
+    "dense": 1,
+    "deadzone": 2,
+    "deadzone_rows": 6,
+    "topk": 4,
+    "randmask": 2,
+    "rowset": 1,
+    "rotated": 2,
+}
+LEVELS: Final = {1: [559], 2: [317, 1057], 4: [90, 272, 460, 660, 879, 1133, 1448, 1913]}
 
 ROOTS: Final = "3f800000 3f6ac0c7 3f5744fd 3f45672a 3f3504f3 3f25fed7 3f1837f0 3f0b95c2"
 
@@ -49,7 +59,15 @@ def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[floa
             _need(not scales, "scales where there are none")
             values = _floats(reader.read(0, 4 * size))
         case "dense":
-            values = _dense(reader, shapes, scales)
+            values = _dense(reader, shapes, scales, spec.get("bits", 8))
+        case "randmask":
+            _need(len(scales) == 1, "one scale")
+            values = _randmask(reader, size, spec["keep_ratio"], scales[0])
+        case "rowset":
+            _need(not scales, "scales where there are none")
+            values = _rowset(reader, shapes, spec)
+        case "rotated":
+            values = _rotated(reader, size, spec["bits"], scales)
         case "deadzone":
             _need(len(scales) == 1, "one step")
             values = [_float32(q * scales[0]) for q in _deadzone(reader, size)]
@@ -80,19 +98,104 @@ class _Reader:
         return stream
 
 
-def _dense(reader: _Reader, shapes: Shapes, scales: list[float]) -> list[float]:
-    data = reader.read(0, sum(prod(shape) for shape in shapes))
+def _dense(reader: _Reader, shapes: Shapes, scales: list[float], bits: int) -> list[float]:
+    _need(bits in {8, 4, 2, 1}, "so many bits")
+    codes = _codes(reader, 0, sum(prod(shape) for shape in shapes), bits)
     values: list[float] = []
     row = 0
     for shape in shapes:
         for _ in range(prod(shape[:-1])):
             _need(row < len(scales), "a row without its scale")
             for _ in range(shape[-1]):
-                byte = data[len(values)]
-                values.append(_float32((byte - 256 if byte > 127 else byte) * scales[row]))
+                code = codes[len(values)]
+                if bits == 1:
+                    q = -1 if code else 1
+                else:
+                    q = code - 2**bits if code >= 2 ** (bits - 1) else code
+                _need(bits in {8, 1} or q != -(2 ** (bits - 1)), "a number without its negative")
+                values.append(_float32(q * scales[row]))
             row += 1
     _need(row == len(scales), "a scale without its row")
     return values
+
+
+def _randmask(reader: _Reader, size: int, keep_ratio: float, scale: float) -> list[float]:
+    run = max(1, min(round(1 / max(keep_ratio, 1e-18)), size))
+    seed = int.from_bytes(reader.read(0, 8), "little")
+    data = reader.read(1, (size + run - 1) // run)
+    values = [0.0] * size
+    for number, byte in enumerate(data):
+        _need(byte != 128, "a number without its negative")
+        length = min(run, size - run * number)
+        place = run * number + _random(seed, number) % length
+        values[place] = _float32((byte - 256 if byte > 128 else byte) * scale)
+    return values
+
+
+def _rowset(reader: _Reader, shapes: Shapes, spec: dict[str, Any]) -> list[float]:
+    first, end, bits = spec["row_start"], spec["row_start"] + spec["row_count"], spec["bits"]
+    words = shapes[0][0] if shapes[0] else 0
+    _need(end <= words, "rows that there are not")
+    is_sent: list[bool] = []
+    for shape in shapes:
+        whole = not shape or shape[0] != words
+        row = prod(shape[1:])
+        is_sent += [whole or first <= place // row < end for place in range(prod(shape))]
+    codes = iter(_codes(reader, 0, sum(is_sent), bits))
+    values = []
+    for sent in is_sent:
+        code = next(codes) if sent else 0
+        q = code - 2**bits if code >= 2 ** (bits - 1) else code
+        _need(q != -(2 ** (bits - 1)), "a number without its negative")
+        values.append(_float32(q * _float32(spec["step"])))
+    return values
+
+
+def _rotated(reader: _Reader, size: int, bits: int, scales: list[float]) -> list[float]:
+    _need(bits in LEVELS, "so many bits")
+    lengths = [8192] * (size // 8192)
+    if size % 8192:
+        lengths.append(1)
+        while lengths[-1] < size % 8192:
+            lengths[-1] *= 2
+    _need(len(scales) == len(lengths), "a scale a block")
+    seed = int.from_bytes(reader.read(0, 8), "little")
+    codes = iter(_codes(reader, 1, sum(lengths), bits))
+    table = [-level for level in reversed(LEVELS[bits])] + LEVELS[bits]
+    values: list[float] = []
+    for length, scale in zip(lengths, scales, strict=True):
+        block = [float(table[next(codes)]) for _ in range(length)]
+        half = 1
+        while half < length:
+            for place in range(length):
+                if place // half % 2 == 0:
+                    one, other = block[place], block[place + half]
+                    block[place], block[place + half] = _float32(one + other), _float32(one - other)
+            half *= 2
+        for value in block:
+            place = len(values)
+            is_negative = _random(seed, place // 64) >> (place % 64) & 1
+            # The zeros that filled the last block up are no part of the vector.
+            scaled = _float32(value * scale) if place < size else 0.0
+            values.append(-scaled if is_negative else scaled)
+    return values[:size]
+
+
+def _random(seed: int, number: int) -> int:
+    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def _codes(reader: _Reader, number: int, count: int, bits: int) -> list[int]:
+    data = int.from_bytes(reader.read(number, (count * bits + 7) // 8), "little")
+    codes = []
+    for _ in range(count):
+        codes.append(data % 2**bits)
+        data //= 2**bits
+    _need(data == 0, "a bit behind the last number")
+    return codes
 
 
 def _deadzone(reader: _Reader, size: int) -> list[int]:

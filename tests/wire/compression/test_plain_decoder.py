@@ -22,7 +22,18 @@ SPECS = [
     CodecSpec(target_nmse=0.1, entropy="none"),
     CodecSpec(codec="topk", keep_ratio=0.03),
     CodecSpec(codec="topk", keep_ratio=1.0, entropy="none"),
+    CodecSpec(codec="topk", keep_ratio=0.03, selection="sampled"),
+    CodecSpec(codec="randmask", keep_ratio=0.01, rounding="stochastic"),
+    CodecSpec(codec="randmask", keep_ratio=0.4, entropy="none"),
+    CodecSpec(codec="rowset", bits=2, step=0.5, row_start=0, row_count=1),
+    CodecSpec(codec="rowset", bits=16, step=1e-4, row_start=0, row_count=0, rounding="stochastic"),
+    CodecSpec(codec="rotated", bits=1),
+    CodecSpec(codec="rotated", bits=2, entropy="none"),
+    CodecSpec(codec="rotated", bits=4),
     CodecSpec(codec="dense"),
+    CodecSpec(codec="dense", bits=4),
+    CodecSpec(codec="dense", bits=2, rounding="stochastic"),
+    CodecSpec(codec="dense", bits=1, entropy="none"),
     CodecSpec(codec="float32"),
 ]
 

@@ -31,6 +31,8 @@ class VectorLayout:
 
 
 LAYOUT: Final = VectorLayout()
+#: The kernel's second row, and the bias, which has no row a word.
+ROWS: Final = {"row_start": 1, "row_count": 1}
 SPECS: Final[dict[str, dict[str, Any]]] = {
     "float32_none": {"codec": "float32", "entropy": "none"},
     "float32_zstd": {"codec": "float32"},
@@ -45,7 +47,23 @@ SPECS: Final[dict[str, dict[str, Any]]] = {
     "topk_none": {"codec": "topk", "entropy": "none", "keep_ratio": 0.5},
     "topk_zstd": {"codec": "topk", "keep_ratio": 1.0},
     "deadzone_rows_target": {"codec": "deadzone_rows", "target_nmse": 0.1, "zstd_level": 1},
+    "topk_sampled": {"codec": "topk", "entropy": "none", "keep_ratio": 0.3, "selection": "sampled"},
+    "dense_4bit_none": {"codec": "dense", "entropy": "none", "bits": 4},
+    "dense_2bit_none": {"codec": "dense", "entropy": "none", "bits": 2},
+    "dense_1bit_none": {"codec": "dense", "entropy": "none", "bits": 1},
+    "dense_1bit_zstd": {"codec": "dense", "bits": 1},
+    "randmask_none": {"codec": "randmask", "entropy": "none", "keep_ratio": 0.3},
+    "randmask_zstd": {"codec": "randmask", "keep_ratio": 1.0},
+    "rowset_16bit_none": {"codec": "rowset", "entropy": "none", "bits": 16, "step": 0.0625} | ROWS,
+    "rowset_8bit_zstd": {"codec": "rowset", "bits": 8, "step": 0.25} | ROWS,
+    "rowset_4bit_none": {"codec": "rowset", "entropy": "none", "bits": 4, "step": 0.1} | ROWS,
+    "rowset_2bit_none": {"codec": "rowset", "entropy": "none", "bits": 2, "step": 0.5} | ROWS,
+    "rotated_4bit_none": {"codec": "rotated", "entropy": "none", "bits": 4},
+    "rotated_2bit_zstd": {"codec": "rotated", "bits": 2},
+    "rotated_1bit_none": {"codec": "rotated", "entropy": "none", "bits": 1},
 }
+#: Other than 0; all 64 bits count.
+SEEDS: Final = {"randmask_none": 0x0123456789ABCDEF, "rotated_4bit_none": 0x7EDCBA9876543210}
 
 
 def malformed() -> Iterator[tuple[str, bytes, str, str]]:
@@ -71,6 +89,8 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     huge = Container(dense, LAYOUT.digest, np.full(3, 3e38, "<f4").tobytes(), (b"\x02" * 10,)).to_bytes()
     yield "dense_overflow", huge, "non_finite", "twice a row's scale is infinite"
     yield from malformed_rows(step, nan)
+    yield from malformed_bits(step)
+    yield from malformed_seeded(step, nan)
 
 
 def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, str]]:
@@ -120,13 +140,75 @@ def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, s
     )
 
 
+def malformed_bits(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:
+    """The same of ``dense`` with few bits, three rows, and ``rowset``, seven values."""
+
+    def forged(name: str, stream: bytes, scales: bytes = step * 3, **changed: object) -> bytes:
+        spec = CodecSpec.from_wire(SPECS[name]).to_wire() | changed
+        return Container(spec, LAYOUT.digest, scales, (stream,)).to_bytes()
+
+    bad = "malformed"
+    yield "dense_4bit_lowest", forged("dense_4bit_none", b"\x08" + bytes(4)), bad, "-8 in four bits"
+    yield "dense_4bit_short", forged("dense_4bit_none", bytes(4)), bad, "two values are missing"
+    yield "dense_2bit_lowest", forged("dense_2bit_none", b"\0\0\x02"), bad, "-2 in two bits"
+    yield "dense_2bit_eleventh", forged("dense_2bit_none", b"\0\0\x10"), bad, "a bit behind the last value"
+    yield "dense_1bit_eleventh", forged("dense_1bit_none", b"\0\x04"), bad, "a bit behind the last value"
+    yield "dense_3bit", forged("dense_4bit_none", bytes(4), bits=3), bad, "three bits a value"
+    yield "rowset_2bit_lowest", forged("rowset_2bit_none", b"\x02\0", b""), bad, "-2 in two bits"
+    yield "rowset_2bit_eighth", forged("rowset_2bit_none", b"\0\x40", b""), bad, "a bit behind the last value"
+    yield (
+        "rowset_16bit_lowest",
+        forged("rowset_16bit_none", bytes(12) + b"\0\x80", b""),
+        bad,
+        "-2**15 in sixteen bits",
+    )
+    yield "rowset_short", forged("rowset_4bit_none", bytes(3), b""), bad, "a value is missing"
+    yield "rowset_scale", forged("rowset_4bit_none", bytes(4), step), bad, "a scale beside the spec's step"
+    third = forged("rowset_4bit_none", bytes(4), b"", row_start=2)
+    yield "rowset_third_row", third, "invalid_spec", "the third of two rows"
+
+
+def malformed_seeded(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, str]]:
+    """The same of ``randmask``, four runs, and ``rotated``, one block of sixteen."""
+
+    def forged(name: str, *streams: bytes, scales: bytes = step, **changed: object) -> bytes:
+        spec = CodecSpec.from_wire(SPECS[name]).to_wire() | changed
+        return Container(spec, LAYOUT.digest, scales, streams).to_bytes()
+
+    bad, seed, huge = "malformed", bytes(8), np.full(1, 3e38, "<f4").tobytes()
+    mask, turned = "randmask_none", "rotated_4bit_none"
+    yield "randmask_short_seed", forged(mask, seed[1:], bytes(4)), bad, "a byte of the seed is missing"
+    yield "randmask_no_seed", forged(mask, bytes(4)), bad, "the seed is missing"
+    yield "randmask_short", forged(mask, seed, bytes(3)), bad, "a value is missing"
+    yield "randmask_lowest", forged(mask, seed, b"\x80" + bytes(3)), bad, "-128 in eight bits"
+    yield "randmask_two_scales", forged(mask, seed, bytes(4), scales=step + step), bad, "two scales"
+    yield "randmask_nan", forged(mask, seed, bytes(4), scales=nan), "non_finite", "the scale is NaN"
+    overflow = forged(mask, seed, b"\x02" + bytes(3), scales=huge)
+    yield "randmask_overflow", overflow, "non_finite", "twice the scale is infinite"
+    yield "randmask_no_ratio", forged(mask, seed, bytes(4), keep_ratio=0.0), bad, "none of the values is kept"
+    yield "rotated_short_seed", forged(turned, seed[1:], bytes(8)), bad, "a byte of the seed is missing"
+    yield "rotated_short", forged(turned, seed, bytes(7)), bad, "two values are missing"
+    yield "rotated_no_values", forged(turned, seed), bad, "a stream is missing"
+    yield (
+        "rotated_two_scales",
+        forged(turned, seed, bytes(8), scales=step + step),
+        bad,
+        "a scale too many",
+    )
+    yield "rotated_8bit", forged(turned, seed, bytes(16), bits=8), bad, "eight bits a value"
+    overflow = forged(turned, seed, bytes(8), scales=huge)
+    yield "rotated_overflow", overflow, "non_finite", "sixteen times the scale is infinite"
+
+
 def main() -> None:
     """Write what is missing."""
     VECTORS.mkdir(parents=True, exist_ok=True)
     for name, wire in SPECS.items():
-        data = encode(np.array(DELTA, np.float32), LAYOUT, CodecSpec.from_wire(wire), seed=0)
+        seed = SEEDS.get(name, 0)
+        data = encode(np.array(DELTA, np.float32), LAYOUT, CodecSpec.from_wire(wire), seed=seed)
+        said = f"seed = {seed}\n" if seed else ""
         settings = "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in wire.items())
-        _write(name, data, f"delta = {list(DELTA)}\n\n[spec]\n{settings}")
+        _write(name, data, f"delta = {list(DELTA)}\n{said}\n[spec]\n{settings}")
     for name, data, code, what in malformed():
         _write(f"malformed_{name}", data, f'error = "{code}"\nwhat = "{what}"\n')
 

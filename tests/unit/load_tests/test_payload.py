@@ -1,0 +1,21 @@
+"""Deltas that were encoded before a run are those that the server's assignments ask for."""
+
+import numpy as np
+
+from keyflock_compression import CodecSpec, decode
+from keyflock_load_tests.payload import ReadyDeltas
+from keyflock_models.config import ModelConfig
+from keyflock_models.layout import ParamLayout
+
+LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3))
+
+
+def test_a_codec_that_draws_from_the_seed_is_encoded_for_each_seed_and_others_once() -> None:
+    deltas = ReadyDeltas(LAYOUT, np.ones(LAYOUT.size, np.float32))
+    drawn, plain = CodecSpec(codec="randmask", keep_ratio=0.1), CodecSpec(codec="dense")
+
+    for seed in (5, 6, 5):
+        assert decode(deltas.in_codec(drawn.to_wire(), seed), LAYOUT, spec=drawn, seed=seed).size
+
+    assert deltas.in_codec(drawn.to_wire(), 5) is not deltas.in_codec(drawn.to_wire(), 6)
+    assert deltas.in_codec(plain.to_wire(), 5) is deltas.in_codec(plain.to_wire(), 6)
