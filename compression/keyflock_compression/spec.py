@@ -63,6 +63,8 @@ class CodecSpec:
             In [1e-30, 1000].
         row_start: ``rowset`` only, and needed there: the first vocabulary row that is sent. At least 0.
         row_count: ``rowset`` only, and needed there: how many rows. At least 0.
+        feedback_s: Error feedback (``feedback.py``): for so long the phone keeps what a report lost, and adds
+            it to its next delta. In (0, 31536000]; left out, never.
         entropy: What the streams go through at the end.
         zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
     Raises:
@@ -82,6 +84,7 @@ class CodecSpec:
     step: float | None = None
     row_start: int | None = None
     row_count: int | None = None
+    feedback_s: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("codec", self.codec, get_args(CodecName))
@@ -93,6 +96,7 @@ class CodecSpec:
         _within("step_rms", self.step_rms, 1000.0)
         _within("keep_ratio", self.keep_ratio, 1.0)
         _within("step", self.step, 1000.0, least=1e-30)
+        _within("feedback_s", self.feedback_s, 31_536_000.0)
         _whole("budget_bytes", self.budget_bytes, 512, 2**31)
         _whole("row_start", self.row_start, 0, 2**31)
         _whole("row_count", self.row_count, 0, 2**31)

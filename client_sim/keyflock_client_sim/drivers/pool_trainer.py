@@ -1,6 +1,9 @@
 """Real local training, in the worker processes of ``keyflock_client_sim.training``."""
 
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +13,7 @@ from keyflock_client_sim.device.events import Trained
 from keyflock_client_sim.drivers.trainer import TrainingError
 from keyflock_client_sim.training.pool import JobError, WorkerPool
 from keyflock_client_sim.training.process import WorkerDiedError
+from keyflock_client_sim.training.residuals import ResidualFile
 from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_client_sim.training.train_job import TrainJob
 from keyflock_models.config import ModelConfig
@@ -24,15 +28,23 @@ class PoolTrainer:
         pool: Already started.
         config: The size of the model.
         sequences: Each phone's text as tokens, shape (N, L + 1), int32.
+        clock: Seconds by the phones' clock, the fleet's: what their reports lost is kept for so long.
     """
 
     def __init__(
-        self, pool: WorkerPool, config: ModelConfig, sequences: Mapping[str, npt.NDArray[np.int32]]
+        self,
+        pool: WorkerPool,
+        config: ModelConfig,
+        sequences: Mapping[str, npt.NDArray[np.int32]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._config = config
         self._layout_digest = ParamLayout.of(config).digest
         self._sequences = sequences
+        self._clock = clock
+        #: Of codecs with error feedback; there once one was asked for.
+        self._residuals: tempfile.TemporaryDirectory[str] | None = None
         self._published: set[bytes] = set()
 
     def store(self, digest: bytes, body: bytes) -> None:
@@ -55,6 +67,8 @@ class PoolTrainer:
             plan=work.plan,
             codec=work.codec,
             seed=work.seed,
+            residual=self._residual_of(phone) if "feedback_s" in work.codec else None,
+            now_s=self._clock(),
         )
         try:
             done = await self._pool.train(job)
@@ -69,3 +83,10 @@ class PoolTrainer:
             loss_after=done.loss_after,
             train_s=done.train_s,
         )
+
+    def _residual_of(self, phone: str) -> ResidualFile:
+        if self._residuals is None:
+            self._residuals = tempfile.TemporaryDirectory(
+                prefix="keyflock-residuals-", ignore_cleanup_errors=True
+            )
+        return ResidualFile.of(Path(self._residuals.name), phone)

@@ -31,7 +31,8 @@ class Trainer(Protocol):
         """The delta of this phone's local training.
 
         Guarantees:
-            The same phone and the same work give the same delta.
+            The same phone and the same work give the same delta, unless the codec has error feedback: then it
+            also says what the phone's last report lost.
         Raises:
             TrainingError: there will be none.
         """

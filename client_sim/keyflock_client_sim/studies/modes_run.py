@@ -129,7 +129,7 @@ async def run_mode(
             Path(folder) / "server", clock, population=POPULATION, checkpoint=start.to_bytes(), task=task
         )
         async with opening as server:
-            trainer = PoolTrainer(pool, start.config, sequences)
+            trainer = PoolTrainer(pool, start.config, sequences, lambda: clock.now_s)
             fleet = VirtualTimeFleet(phones, server, trainer, clock, watch=ledger.watch, tick_s=_TICK_S)
             await fleet.run(limit_s=hours * HOUR_S)
             made = Made.of(await rounds(server, TASK))

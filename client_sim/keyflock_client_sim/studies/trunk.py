@@ -135,7 +135,8 @@ async def _rounds(
             task=task_toml("trunk", goal=goal, rounds=order.rounds),
         )
         async with opening as server:
-            fleet = VirtualTimeFleet(phones, server, PoolTrainer(pool, start.config, sequences), clock)
+            trainer = PoolTrainer(pool, start.config, sequences, lambda: clock.now_s)
+            fleet = VirtualTimeFleet(phones, server, trainer, clock)
 
             def is_over(books: object) -> bool:
                 del books

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from keyflock_client_sim.training.residuals import ResidualFile
 from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
-from keyflock_compression import CodecSpec, decode, encode, nmse
+from keyflock_compression import CodecSpec, decode, nmse
+from keyflock_compression.feedback import encode_with_feedback
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.local_training import LocalTrainingConfig, local_train
@@ -47,6 +49,9 @@ class TrainJob:
     codec: Mapping[str, object]
     #: The assignment's seed: order of the examples, and the codec's stochastic rounding.
     seed: int
+    #: Where the phone keeps what its last report lost, and what time it is there; None: nowhere.
+    residual: ResidualFile | None = None
+    now_s: float = 0.0
     #: Whether to decode the delta again and say what the codec lost; costs some milliseconds.
     measures_error: bool = False
 
@@ -64,7 +69,7 @@ class TrainJob:
         began = time.perf_counter()
         trained = local_train(self.config, weights, self.sequences, local_training(self.plan), seed=self.seed)
         train_s = time.perf_counter() - began
-        container = encode(trained.delta, layout, codec, seed=self.seed)
+        container = self._encoded(trained.delta, layout, codec)
         return TrainedDelta(
             container=container,
             examples=trained.examples,
@@ -75,6 +80,13 @@ class TrainJob:
             if self.measures_error
             else None,
         )
+
+    def _encoded(self, delta: npt.NDArray[np.float32], layout: ParamLayout, codec: CodecSpec) -> bytes:
+        before = None if self.residual is None else self.residual.read()
+        container, lost = encode_with_feedback(delta, layout, codec, before, seed=self.seed, now_s=self.now_s)
+        if self.residual is not None and lost is not None:
+            self.residual.write(lost)
+        return container
 
 
 def local_training(plan: TrainingPlan) -> LocalTrainingConfig:

@@ -1,14 +1,17 @@
 """A phone's training through the pool: the same delta as in one process, encoded as the assignment says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keyflock_client_sim.training.pool import JobError, WorkerPool
+from keyflock_client_sim.training.residuals import ResidualFile
 from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_client_sim.training.train_job import TrainJob, local_training
-from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode_weights
+from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, decode_weights, encode_weights, nmse
+from keyflock_compression.feedback import Residual
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.local_training import local_train
@@ -61,6 +64,43 @@ async def test_a_lossy_codec_says_what_it_lost_and_an_unpublished_model_is_refus
         assert 0.0 < trained.error_nmse < 1.0
         with pytest.raises(JobError, match=r"^UnknownModelError: no model 000000000000 on the shelf$"):
             await pool.train(job(ModelDigest("0" * 64), DEFAULT_SPEC))
+
+
+async def test_what_a_report_lost_goes_into_the_phones_next_one(
+    compilation_cache: Path, tmp_path: Path
+) -> None:
+    coarse = CodecSpec(codec="deadzone_rows", target_nmse=0.5, feedback_s=100.0)
+    mine = ResidualFile.of(tmp_path, "phone")
+
+    async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
+        plain = job(pool.publish(encode_weights(WEIGHTS, LAYOUT)), coarse)
+        first, second, late = [
+            decode((await pool.train(replace(plain, residual=mine, now_s=now_s))).container, LAYOUT).dense()
+            for now_s in (0.0, 60.0, 1_000.0)
+        ]
+
+    alone = local_train(
+        CONFIG,
+        decode_weights(encode_weights(WEIGHTS, LAYOUT), LAYOUT),
+        SEQUENCES,
+        local_training(PLAN),
+        seed=7,
+    ).delta
+    # Two reports of the same delta say more of it together than twice what one says.
+    assert nmse(2 * alone, first + second) < 0.6 * nmse(2 * alone, 2 * first)
+    # What is older than feedback_s counts no more; nothing but floating point differs from the first.
+    np.testing.assert_array_equal(late, first)
+
+
+def test_a_file_that_is_no_residual_is_none(tmp_path: Path) -> None:
+    mine = ResidualFile.of(tmp_path, "phone")
+
+    assert mine.read() is None
+    mine.path.write_bytes(b"garbage")
+    assert mine.read() is None
+    mine.write(Residual(b"bytes", 3.0))
+    assert mine.read() == Residual(b"bytes", 3.0)
+    assert ResidualFile.of(tmp_path, "another").read() is None
 
 
 def test_every_field_of_a_plan_that_changes_the_mathematics_reaches_local_training() -> None:

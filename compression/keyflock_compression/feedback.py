@@ -1,0 +1,67 @@
+"""Error feedback: what a report lost stays on the phone, and goes into its next delta.
+
+A coarse codec drops the same small values each time; over many reports of a phone they are no longer small.
+The residual is kept as a ``dense`` container (a byte a value), for as long as the spec's ``feedback_s`` says:
+after that the model has moved on, and what was true of the old one is noise to the new. Whoever encodes keeps
+it; no call carries it. A report that was not counted takes what it said with it, as without feedback.
+
+With a target NMSE of e the residual's norm stays within √e / (1 - √e) of the largest delta's. With
+``step_rms`` nothing bounds it where a step loses nearly everything: the step grows with what has been left.
+
+Source: Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019, arXiv:1901.09847.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from keyflock_compression.arrays import Float32
+from keyflock_compression.codec import decode, encode
+from keyflock_compression.errors import CodecError
+from keyflock_compression.layout import Layout
+from keyflock_compression.spec import CodecSpec
+
+_KEPT_AS: Final = CodecSpec(codec="dense", zstd_level=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What a phone's last report lost."""
+
+    container: bytes
+    #: When it was kept, by the phone's clock.
+    kept_at_s: float
+
+
+def encode_with_feedback(
+    delta: Float32, layout: Layout, spec: CodecSpec, before: Residual | None, *, seed: int, now_s: float
+) -> tuple[bytes, Residual | None]:
+    """The delta and what the last report lost, as a container; and what this one loses.
+
+    Args:
+        delta: Shape (P,), float32.
+        layout: What the values mean.
+        spec: With ``feedback_s``; without it nothing is added and nothing is kept.
+        before: What the last report lost; ignored when it is older than ``feedback_s``, dated into the
+            future, or of another layout.
+        seed: As for ``encode``.
+        now_s: By the phone's clock.
+    Raises:
+        CodecError: as for ``encode``.
+    """
+    if spec.feedback_s is None:
+        return encode(delta, layout, spec, seed=seed), None
+    wanted = delta + _still_true(before, layout, spec.feedback_s, now_s)
+    container = encode(wanted, layout, spec, seed=seed)
+    lost = wanted - decode(container, layout).dense()
+    return container, Residual(encode(lost, layout, _KEPT_AS, seed=0), now_s)
+
+
+def _still_true(before: Residual | None, layout: Layout, feedback_s: float, now_s: float) -> Float32:
+    if before is not None and 0.0 <= now_s - before.kept_at_s <= feedback_s:
+        try:
+            return decode(before.container, layout, spec=_KEPT_AS).dense()
+        except CodecError:
+            pass  # of another model, or damaged: better none than a wrong one
+    return np.zeros(layout.size, np.float32)
