@@ -49,10 +49,10 @@ class CodecSpec:
         rounding: ``nearest`` has the smaller error for one client but is biased, so its error does not vanish
             with the cohort; ``stochastic`` is unbiased.
         target_nmse: Dead zones only: the step is searched so that the delta's own NMSE is at most this.
-            In (0, 1). Give this, ``step_rms`` or ``budget_bytes``.
+            In (0, 1). Give this or ``step_rms``, or ``budget_bytes`` alone.
         step_rms: Dead zones only: the step in units of the delta's root mean square. In (0, 1000].
-        budget_bytes: Dead zones only: the step is searched so that the whole container is at most this long.
-            At least 512.
+        budget_bytes: Dead zones only: the whole container is at most this long. At least 512. Alone, the
+            step is the finest that fits; beside another setting, that one's step, if it fits.
         keep_ratio: ``topk`` and ``randmask`` only, and needed there: the share of the values that is sent.
             In (0, 1].
         bits: Of each value. ``dense``: 8 (also when it is not given), 4, 2 or 1. Needed by ``rowset`` (16, 8,
@@ -105,15 +105,16 @@ class CodecSpec:
             raise SpecError(f"rounding is 'stochastic'; {self.codec} has only nearest.")
 
     def _check_steps(self) -> None:
-        steps = sum(one is not None for one in (self.target_nmse, self.step_rms, self.budget_bytes))
-        if self.codec in _DEAD_ZONES and steps != 1:
+        steps = sum(one is not None for one in (self.target_nmse, self.step_rms))
+        budget = self.budget_bytes
+        if self.codec in _DEAD_ZONES and (steps > 1 or (steps == 0 and budget is None)):
             raise SpecError(
-                f"{self.codec} needs its step: give either target_nmse or step_rms or budget_bytes."
+                f"{self.codec} needs its step: give target_nmse or step_rms, budget_bytes, or one with it."
             )
-        if self.codec not in _DEAD_ZONES and steps:
+        if self.codec not in _DEAD_ZONES and (steps or budget is not None):
             raise SpecError(
-                "target_nmse, step_rms and budget_bytes belong to deadzone_rows and deadzone, "
-                f"not {self.codec}."
+                "target_nmse, step_rms and budget_bytes belong to deadzone_rows and deadzone, not "
+                f"{self.codec}."
             )
 
     def _check_belonging(self) -> None:
