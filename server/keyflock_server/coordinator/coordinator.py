@@ -5,7 +5,7 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Final
 
-from keyflock_compression import SpecError, sizes_of
+from keyflock_compression import CodecSpec, SpecError, sizes_of
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
 from keyflock_server.coordinator.cohort_preview import preview_cohort
@@ -211,10 +211,12 @@ class Coordinator:
                 names rows that the population's model has not.
         """
         await self._trunk.population(spec.population)
-        try:
-            sizes_of(spec.codec_spec, await self._trunk.report_layout(spec))
-        except SpecError as error:
-            raise Refused(ProblemCode.INVALID_TASK, f"codec: {error}") from None
+        layout = await self._trunk.report_layout(spec)
+        for path, codec in spec.codecs.items():
+            try:
+                sizes_of(CodecSpec.from_wire(codec), layout)
+            except SpecError as error:
+                raise Refused(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
         async with self._register:
             self._check_rivals(spec)
             self._check_averages(spec)

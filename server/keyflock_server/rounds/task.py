@@ -373,6 +373,13 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         }
         return OPTIMIZER_DEFAULTS[self.optimizer.name] | COMMON_DEFAULTS | given
 
+    @property
+    def codecs(self) -> dict[str, dict[str, Any]]:
+        """Each codec that a phone may be given, by its table."""
+        others = msgspec.structs.asdict(self.codec_by_network)
+        given = {f"codec_by_network.{name}": codec for name, codec in others.items() if codec is not None}
+        return {"codec": self.codec} | given
+
     def to_json(self) -> bytes:
         """The form in which it is stored."""
         return msgspec.json.encode(self)
@@ -454,9 +461,7 @@ def checked(spec: TaskSpec) -> TaskSpec:
 
 
 def _check_codecs(spec: TaskSpec) -> None:
-    others = msgspec.structs.asdict(spec.codec_by_network)
-    given = {f"codec_by_network.{name}": codec for name, codec in others.items() if codec is not None}
-    for path, codec in {"codec": spec.codec, **given}.items():
+    for path, codec in spec.codecs.items():
         try:
             CodecSpec.from_wire(codec)
         except CodecError as error:

@@ -110,6 +110,8 @@ async def test_a_task_of_rows_that_the_model_has_not_is_refused(town: Town) -> N
 
     with pytest.raises(Refused, match="codec: row_start and row_count end at row 13; the vocabulary has 12"):
         await town.coordinator.create_task(task_spec(codec=f"{rows}5"))
+    with pytest.raises(Refused, match=r"codec_by_network\.slow: row_start and row_count end at row 14"):
+        await town.coordinator.create_task(task_spec(**{"codec_by_network.slow": f"{rows}6"}))
     assert (await town.coordinator.create_task(task_spec(codec=f"{rows}4"))).name == "t"
 
 
