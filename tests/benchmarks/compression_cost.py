@@ -26,7 +26,7 @@ from keyflock_models.bootstrap import Comparison
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = Path(os.environ.get("KEYFLOCK_DATA", ROOT.parent / "shared" / "data"))
-ROUNDS: Final = 24
+ROUNDS: Final = 30
 GOAL: Final = 24
 SEEDS: Final = 3
 #: What the default may cost in recall@1.
@@ -57,7 +57,7 @@ def main() -> None:
         rounds=wanted.rounds,
         goal=wanted.goal,
         seeds=wanted.seeds,
-        every=max(1, wanted.rounds // 4),
+        every=max(1, wanted.rounds // 5),
         is_fresh=wanted.fresh,
         picture=PICTURES / "compression.png" if is_whole else None,
     )

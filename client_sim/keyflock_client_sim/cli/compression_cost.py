@@ -20,6 +20,9 @@ def compression(
     pretrain: Annotated[
         str, typer.Option(help="Version 0: builtin, none, a corpus to pre-train on, or a checkpoint.")
     ] = "builtin",
+    pretrain_epochs: Annotated[
+        float, typer.Option(min=0.001, help="Passes over the text that version 0 reads.")
+    ] = 1.0,
     size: Annotated[str, typer.Option(help="Of the network: full, medium, small or tiny.")] = "small",
     arms: Annotated[
         str,
@@ -66,6 +69,7 @@ def compression(
     options = CompressionOptions(
         data=data,
         pretrain=pretrain,
+        pretrain_epochs=pretrain_epochs,
         size=size,
         arms=wanted,
         rounds=rounds,

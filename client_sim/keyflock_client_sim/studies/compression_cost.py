@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from keyflock_client_sim.demo.starting_point import starting_point, version_0
 from keyflock_client_sim.demo.text import PUBLIC_RATIO
 from keyflock_client_sim.measuring.held_out_text import SEQUENCE_LENGTH
 from keyflock_client_sim.personalising.users import halves
+from keyflock_client_sim.pretraining.order import PretrainingOrder
 from keyflock_client_sim.studies.compression_kept import keep, kept
 from keyflock_client_sim.studies.compression_options import (
     FLOAT32,
@@ -55,13 +57,15 @@ async def run(options: CompressionOptions, console: Console) -> CompressionCost:
         pretrain=options.pretrain,
         size=options.size,
         seed=options.seed,
-        pretrain_s=options.pretrain_s,
     )
+    origin = starting_point(demo, corpus, parts)
+    if isinstance(origin, PretrainingOrder):
+        origin = replace(origin, seconds=None, epochs=options.pretrain_epochs)
     cache = user_cache_folder(os.environ)
     async with WorkerPool.of_cores(compilation_cache=cache / "xla") as pool:
         with console.status("version 0") as status:
             start = await version_0(
-                starting_point(demo, corpus, parts),
+                origin,
                 pool,
                 cache=cache / "pretrained",
                 clock=time.monotonic,

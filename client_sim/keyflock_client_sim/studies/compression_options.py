@@ -44,8 +44,8 @@ class CompressionOptions:
     min_words: int = 100
     #: Of a phone; of a held-out user's words, the first so many are asked.
     max_words: int = 2_000
-    #: Of pre-training, at most; kept for the next time.
-    pretrain_s: float = 60.0
+    #: Over the text that version 0 reads; no limit of time, so that it is the same on every machine.
+    pretrain_epochs: float = 1.0
     #: Decides who is held out, and the first run.
     seed: int = 0
     #: Make runs anew that are kept.

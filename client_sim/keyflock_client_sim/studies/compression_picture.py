@@ -16,7 +16,7 @@ def save_cost(found: CompressionCost, path: Path, *, title: str) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained", sharey=True)
     for number, arm in enumerate(found.runs):
         curves = 100 * found.curve(arm, 1)
         mean, least, most = curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0)
@@ -28,7 +28,8 @@ def save_cost(found: CompressionCost, path: Path, *, title: str) -> None:
             panel.plot(across[begin:], mean[begin:], color=color, marker=mark, ms=4, lw=1.4, label=name)
             panel.fill_between(across[begin:], least[begin:], most[begin:], color=color, alpha=0.12, lw=0)
     start = 100 * found.curve(BASELINE, 1)[0, 0]
-    right.axhline(start, color="grey", linestyle=":", label="version 0")
+    for panel in (left, right):
+        panel.axhline(start, color="grey", linestyle=":", label="version 0")
     right.set_xscale("log")
     left.set_ylabel("recall@1, mean over held-out users, %")
     left.set_xlabel("rounds")
@@ -37,7 +38,9 @@ def save_cost(found: CompressionCost, path: Path, *, title: str) -> None:
     right.set_title("after the same bytes")
     for panel in (left, right):
         panel.grid(alpha=0.3)
-    left.legend(loc="lower right", fontsize="small")
-    figure.suptitle(f"{title}; bands: least and most of {len(found.seeds)} runs")
+    handles, names = right.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize="small")
+    bands = f"; bands: least and most of {len(found.seeds)} runs" if len(found.seeds) > 1 else ""
+    figure.suptitle(f"{title}{bands}")
     figure.savefig(path, dpi=110)
     plt.close(figure)
