@@ -19,8 +19,10 @@ from typing import Final
 from rich.console import Console
 from tests.benchmarks.page import PICTURES, Section, table, write
 
+from keyflock_client_sim.corpora.text import CorpusError
+from keyflock_client_sim.demo.options import DemoError
 from keyflock_client_sim.studies.compression_cost import run
-from keyflock_client_sim.studies.compression_options import DEFAULT, CompressionOptions
+from keyflock_client_sim.studies.compression_options import DEFAULT, CompressionError, CompressionOptions
 from keyflock_client_sim.studies.compression_report import BASELINE, PLACES, CompressionCost, said
 from keyflock_models.bootstrap import Comparison
 
@@ -50,18 +52,21 @@ def main() -> None:
             sys.exit(f"bench-compression needs {file.name} in {DATA}; name another folder by KEYFLOCK_DATA.")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     is_whole = wanted.rounds >= ROUNDS and wanted.seeds >= SEEDS
-    options = CompressionOptions(
-        data=str(sms),
-        pretrain=str(chat),
-        size=wanted.size,
-        rounds=wanted.rounds,
-        goal=wanted.goal,
-        seeds=wanted.seeds,
-        every=max(1, wanted.rounds // 5),
-        is_fresh=wanted.fresh,
-        picture=PICTURES / "compression.png" if is_whole else None,
-    )
-    found = asyncio.run(run(options, Console(width=150)))
+    try:
+        options = CompressionOptions(
+            data=str(sms),
+            pretrain=str(chat),
+            size=wanted.size,
+            rounds=wanted.rounds,
+            goal=wanted.goal,
+            seeds=wanted.seeds,
+            every=max(1, wanted.rounds // 5),
+            is_fresh=wanted.fresh,
+            picture=PICTURES / "compression.png" if is_whole else None,
+        )
+        found = asyncio.run(run(options, Console(width=150)))
+    except (CompressionError, CorpusError, DemoError) as error:
+        sys.exit(f"bench-compression: {error}")
     body = section(found, options)
     if is_whole:
         write(Section("compression", "What compression costs in recall", "make bench-compression", body))

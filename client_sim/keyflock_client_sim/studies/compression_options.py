@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
+from keyflock_client_sim.demo.options import MIN_GOAL
 from keyflock_compression import DEFAULT_SPEC, CodecSpec, SpecError
 
 #: What every other arm is compared with: each delta as it is.
@@ -51,6 +52,16 @@ class CompressionOptions:
     #: Make runs anew that are kept.
     is_fresh: bool = False
     picture: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what has no end or no meaning.
+
+        Raises:
+            CompressionError: the message names the option.
+        """
+        for name, least in (("rounds", 1), ("goal", MIN_GOAL), ("seeds", 1), ("every", 1)):
+            if getattr(self, name) < least:
+                raise CompressionError(f"--{name} is {getattr(self, name)}; at least {least} is needed")
 
 
 def arm_of(text: str) -> CodecSpec:

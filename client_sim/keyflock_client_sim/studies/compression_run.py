@@ -107,7 +107,7 @@ async def run_arm(
         seed: Of cohorts and training.
         on_round: Told how many rounds are behind.
     Guarantees:
-        A function of laboratory, spec and seed, but for what the pool's machine rounds differently.
+        A function of laboratory, spec and seed, up to what another machine rounds differently.
     """
     options, pool = laboratory.options, laboratory.pool
     rounds = bare_rounds(arm_toml(spec, goal=options.goal, rounds=options.rounds), laboratory.start)

@@ -245,6 +245,12 @@ def test_an_arm_that_is_none_is_refused_by_name(text: str, complaint: str) -> No
         arm_of(text)
 
 
+@pytest.mark.parametrize(("option", "least"), [("rounds", 1), ("goal", 4), ("seeds", 1), ("every", 1)])
+def test_a_study_of_nothing_is_refused(option: str, least: int) -> None:
+    with pytest.raises(CompressionError, match=f"--{option} is {least - 1}; at least {least} is needed"):
+        CompressionOptions(**{option: least - 1})  # type: ignore[arg-type]  # all four are numbers
+
+
 def corpus(users: int) -> Corpus:
     texts = tuple(UserText(f"u{number}", (" ".join(WORDS[:10]),) * 30) for number in range(users))
     return Corpus("made up", texts, lambda user: user.user)
