@@ -91,10 +91,12 @@ def name_of(spec: CodecSpec) -> str:
         return DEFAULT
     base = _BASES.get(spec.codec)
     usual = base.to_wire() if base else {field.name: field.default for field in fields(CodecSpec)}
+    wire = spec.to_wire()
+    has_usual_step = all(wire.get(step) == usual.get(step) for step in _STEPS)
     said = {
         name: value
-        for name, value in spec.to_wire().items()
-        if name != "codec" and (name not in usual or usual[name] != value)
+        for name, value in wire.items()
+        if name != "codec" and (usual.get(name) != value or (name in _STEPS and not has_usual_step))
     }
     return " ".join([spec.codec, *(f"{name}={value}" for name, value in said.items())])
 

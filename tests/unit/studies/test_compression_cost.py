@@ -218,6 +218,8 @@ async def test_what_is_kept_is_not_taken_for_another_study_nor_when_it_is_broken
         ("float32", FLOAT32),
         (SMALLER, replace(DEFAULT_SPEC, target_nmse=0.5)),
         ("deadzone_rows step_rms=4.0", replace(DEFAULT_SPEC, target_nmse=None, step_rms=4.0)),
+        ("deadzone_rows budget_bytes=900", replace(DEFAULT_SPEC, target_nmse=None, budget_bytes=900)),
+        ("deadzone_rows target_nmse=0.16 budget_bytes=900", replace(DEFAULT_SPEC, budget_bytes=900)),
         ("deadzone_rows target_nmse=0.16 zstd_level=9", replace(DEFAULT_SPEC, zstd_level=9)),
         ("topk keep_ratio=0.01", CodecSpec(codec="topk", keep_ratio=0.01)),
         ("dense entropy=none", CodecSpec(codec="dense", entropy="none")),
@@ -237,7 +239,7 @@ def test_an_arm_is_a_codec_and_its_fields_and_its_name_says_the_same(text: str, 
         ("topk 0.01", "'0.01' is no FIELD=VALUE"),
         ("topk keep_ratio=much", "keep_ratio is 'much'; a number above 0"),
         ("deadzone_rows nmse=0.3", "unknown codec setting 'nmse'"),
-        ("deadzone_rows target_nmse=0.3 step_rms=4", "give either target_nmse or step_rms"),
+        ("deadzone_rows target_nmse=0.3 step_rms=4", "needs its step"),
     ],
 )
 def test_an_arm_that_is_none_is_refused_by_name(text: str, complaint: str) -> None:
