@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day fuzz-codec load clean
+.PHONY: help setup demo test kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,9 @@ bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
 
 bench-codec: $(STAMP)  ## three minutes: what a delta costs, beside other methods
 	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)
+
+bench-compression: $(STAMP)  ## up to 25 minutes: what compression costs in recall; run again to go on
+	@$(BIN)/python -m tests.benchmarks.compression_cost $(ARGS)
 
 bench-learning: $(STAMP)  ## up to an hour: federated against central training; run again to go on
 	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)

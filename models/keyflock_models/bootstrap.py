@@ -1,4 +1,7 @@
-"""Is one model better than another for people like these? A paired bootstrap over users, never over words."""
+"""Is one model better than another for people like these? A paired bootstrap over users, never over words.
+
+Where models were trained several times, over users and runs.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -82,3 +85,47 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2 * 100
     low, high = np.percentile(difference(drawn), [tail, 100 - tail])
     return Comparison(float(difference(np.ones((1, users)))[0]), float(low), float(high), confidence, users)
+
+
+def paired_bootstrap_over_runs(
+    candidate: F64,
+    baseline: F64,
+    *,
+    seed: int,
+    resamples: int = 2_000,
+    confidence: float = 0.95,
+) -> Comparison:
+    """The percentile interval of a difference of user means, had other users been asked after other runs.
+
+    Users and runs are drawn with replacement, each on its own; a drawn user has its measurements of all drawn
+    runs. Both kinds of luck are in the interval: who was asked, and how training went.
+
+    Args:
+        candidate: A ratio for each run and user, shape (R, U).
+        baseline: The same of another model, over the same runs and users in the same order.
+        seed: Decides the resamples.
+        resamples: How many times both are drawn.
+        confidence: Of the interval.
+    Edge cases:
+        a single run -> the interval over users alone; fewer than two users -> an interval of (-inf, inf)
+        few runs -> drawing from them understates how much runs differ, by (R - 1) / R of the variance
+    Raises:
+        ValueError: the two do not have the same runs and users, or there is none of either.
+    Source:
+        Owen 2007, "The pigeonhole bootstrap", arXiv:0712.1111.
+    """
+    if candidate.shape != baseline.shape or candidate.ndim != 2 or not candidate.size:
+        msg = f"ratios of shapes {candidate.shape} and {baseline.shape}: not a paired comparison"
+        raise ValueError(msg)
+    gains = candidate - baseline
+    runs, users = gains.shape
+    difference = float(gains.mean())
+    if users < 2:
+        return Comparison(difference, -np.inf, np.inf, confidence, users)
+    rng = np.random.default_rng(seed)
+    by_run = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+    by_user = rng.multinomial(users, np.full(users, 1 / users), size=resamples) / users
+    drawn = np.einsum("br,ru,bu->b", by_run, gains, by_user, optimize=True)
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Comparison(difference, float(low), float(high), confidence, users)

@@ -8,7 +8,17 @@ from typing import NoReturn
 
 import typer
 
-from keyflock_client_sim.cli import codec, demo, drift, evaluate, modes, personalise, pretrain, run
+from keyflock_client_sim.cli import (
+    codec,
+    compression_cost,
+    demo,
+    drift,
+    evaluate,
+    modes,
+    personalise,
+    pretrain,
+    run,
+)
 from keyflock_client_sim.cli.failures import CommandError, ExitCode
 
 app = typer.Typer(
@@ -25,6 +35,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("personalise")(personalise.personalise)
 app.command("drift")(drift.drift)
 app.command("modes")(modes.modes)
+app.command("compression")(compression_cost.compression)
 app.add_typer(codec.codec, name="codec")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keyflock_models.bootstrap import paired_bootstrap
+from keyflock_models.bootstrap import paired_bootstrap, paired_bootstrap_over_runs
 from keyflock_models.per_user import PerUser
 
 
@@ -72,3 +72,44 @@ def test_one_user_proves_nothing_and_silent_users_are_left_out() -> None:
 def test_measures_of_different_users_are_refused() -> None:
     with pytest.raises(ValueError, match="not a paired comparison"):
         paired_bootstrap(hits([1], [1]), hits([1, 1], [1, 1]), seed=0)
+
+
+def test_over_runs_a_gain_of_every_user_in_every_run_is_certain() -> None:
+    before = np.random.default_rng(0).random((3, 40))
+
+    found = paired_bootstrap_over_runs(before + 0.05, before, seed=0)
+
+    assert (found.difference, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert (found.users, found.is_significant) == (40, True)
+
+
+def test_over_runs_that_differ_the_interval_is_as_wide_as_the_runs_however_many_users_there_are() -> None:
+    # Of three runs all users gain 0, 0.03 and 0.06: one draw in 27 has the first alone, so the 2.5 % quantile
+    # lies there, and the 97.5 % quantile at the last alone.
+    gains = np.repeat([[0.0], [0.03], [0.06]], 500, axis=1)
+
+    found = paired_bootstrap_over_runs(gains, np.zeros_like(gains), seed=0)
+
+    assert (found.difference, found.low, found.high) == pytest.approx((0.03, 0.0, 0.06))
+
+
+def test_over_one_run_the_interval_is_that_over_users() -> None:
+    rng = np.random.default_rng(2)
+    gains = rng.normal(0, 0.1, 300)
+    gains = (gains - gains.mean()) / gains.std() * 0.1
+
+    found = paired_bootstrap_over_runs(gains[None], np.zeros((1, 300)), seed=1)
+
+    # Half-width 1.96 * 0.1 / sqrt(300) = 0.0113; the quantiles' own noise as above.
+    assert (found.high - found.low) / 2 == pytest.approx(0.0113, rel=0.15)
+
+
+def test_over_runs_one_user_proves_nothing_and_other_shapes_are_refused() -> None:
+    found = paired_bootstrap_over_runs(np.full((3, 1), 0.4), np.full((3, 1), 0.3), seed=0)
+
+    assert found.difference == pytest.approx(0.1)
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    with pytest.raises(ValueError, match="not a paired comparison"):
+        paired_bootstrap_over_runs(np.zeros((3, 2)), np.zeros((2, 2)), seed=0)
+    with pytest.raises(ValueError, match="not a paired comparison"):
+        paired_bootstrap_over_runs(np.zeros((0, 2)), np.zeros((0, 2)), seed=0)

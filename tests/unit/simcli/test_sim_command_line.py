@@ -68,6 +68,30 @@ def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(chat: Pa
     assert "people" not in done.stderr
 
 
+def test_a_comparison_of_codecs_ends_with_one_line_of_figures_and_goes_on_from_what_is_kept(
+    chat: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "compression.png"
+    arguments = (
+        "compression", "--data", str(chat), "--size", "tiny", "--arms", "default, topk keep_ratio=0.05",
+        "--rounds", "2", "--goal", "4", "--seeds", "2", "--picture", str(picture), "--json",
+    )  # fmt: skip
+
+    first = keyflock_sim(*arguments, cache=tmp_path)
+    second = keyflock_sim(*arguments, cache=tmp_path)
+
+    assert first.returncode == 0, first.stderr
+    figures = json.loads(first.stdout)
+    assert (figures["seeds"], figures["rounds"]) == ([0, 1], [0, 2])
+    assert list(figures["arms"]) == ["float32", "default", "topk keep_ratio=0.05"]
+    assert figures["arms"]["default"]["bytes_per_report"] < figures["arms"]["float32"]["bytes_per_report"]
+    assert "difference_at_1" in figures["arms"]["default"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "people" not in first.stderr
+    assert second.stdout == first.stdout
+    assert second.stderr.count("(kept)") == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
@@ -80,6 +104,14 @@ def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(chat: Pa
         ),
         (["evaluate", "--model", "missing"], 5, "missing: No such file or directory"),
         (["evaluate", "--model", __file__], 5, "test_sim_command_line.py: not a safetensors document"),
+        (
+            ["compression", "--arms", "default, zip"],
+            2,
+            "--arms: ' zip': codec is 'zip'; one of deadzone_rows",
+        ),
+        (["compression", "--goal", "3"], 2, "Invalid value for '--goal'"),
+        (["compression", "--data", "missing.jsonl"], 5, "missing.jsonl: No such file or directory"),
+        (["compression", "--size", "huge"], 5, "no model size 'huge'; there are full, medium"),
         (["dance"], 2, "No such command 'dance'"),
     ],
 )
