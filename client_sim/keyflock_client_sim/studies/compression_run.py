@@ -5,9 +5,11 @@ what their bytes hold, and from the second round on in the model that phones tra
 """
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -17,11 +19,15 @@ from keyflock_client_sim.measuring.evaluation import evaluate_version
 from keyflock_client_sim.studies.compression_options import CompressionOptions
 from keyflock_client_sim.studies.compression_rounds import arm_toml, bare_rounds
 from keyflock_client_sim.training.pool import WorkerPool
+from keyflock_client_sim.training.residuals import ResidualFile
 from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_client_sim.training.train_job import TrainedDelta, TrainJob
 from keyflock_compression import CodecSpec
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.evaluation import Evaluation
+
+#: From one round to the next, by the phones' clocks: error feedback counts in seconds.
+ROUND_S: Final = 3_600.0
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -109,6 +115,13 @@ async def run_arm(
     Guarantees:
         A function of laboratory, spec and seed, up to what another machine rounds differently.
     """
+    with tempfile.TemporaryDirectory(prefix="keyflock-residuals-") as folder:
+        return await _lived(laboratory, spec, seed, Path(folder), on_round)
+
+
+async def _lived(
+    laboratory: Laboratory, spec: CodecSpec, seed: int, residuals: Path, on_round: Callable[[int], None]
+) -> ArmRun:
     options, pool = laboratory.options, laboratory.pool
     rounds = bare_rounds(arm_toml(spec, goal=options.goal, rounds=options.rounds), laboratory.start)
     names, codec = tuple(laboratory.phones), spec.to_wire()
@@ -122,6 +135,8 @@ async def run_arm(
                 plan=rounds.plan,
                 codec=codec,
                 seed=member.seed,
+                residual=ResidualFile.of(residuals, member.phone),
+                now_s=ROUND_S * number,
             )
         )
 
