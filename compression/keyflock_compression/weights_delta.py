@@ -3,7 +3,7 @@
     {"v": 1, "layout": 16 bytes, "result": 32 bytes, "streams": [six zstd frames], "digest": 8 bytes}
 
 Exact: what comes out is, number for number, what the whole download says, so that it does not matter which
-way a phone came. ``result`` is the content digest of that: it finds a wrong base, ``digest`` damage on the way.
+way a phone came. ``result`` is the content digest of that and finds a wrong base; ``digest`` finds damage.
 The size follows from what a server step leaves alone: most numbers keep their value, and a row's scale stays
 unless the row's largest weight moved (docs/decisions/0031).
 """

@@ -33,13 +33,13 @@ class PoolTrainer:
         self._config = config
         self._layout_digest = ParamLayout.of(config).digest
         self._sequences = sequences
-        self._published: set[bytes] = set()
+        #: What a download is called on the shelf: a phone may have packed its bytes in another way.
+        self._published: dict[bytes, ModelDigest] = {}
 
     def store(self, digest: bytes, body: bytes) -> None:
         """See ``Trainer``."""
         if digest not in self._published:
-            self._pool.publish(body)
-            self._published.add(digest)
+            self._published[digest] = self._pool.publish(body)
 
     async def train(self, phone: str, work: Train) -> Trained:
         """See ``Trainer``."""
@@ -49,7 +49,7 @@ class PoolTrainer:
         if len(sequences) == 0:
             raise TrainingError(FailureCause.NO_EXAMPLES)
         job = TrainJob(
-            model=ModelDigest(work.model_digest.hex()),
+            model=self._published.get(work.model_digest, ModelDigest(work.model_digest.hex())),
             config=self._config,
             sequences=sequences,
             plan=work.plan,
