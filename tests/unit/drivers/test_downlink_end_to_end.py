@@ -23,10 +23,11 @@ from keyflock_models.layout import ParamLayout
 from keyflock_models.vocabulary import vocabulary_of
 from keyflock_server.bootstrap import embedded_exchange
 from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.identifiers import PopulationName
 
 CONFIG = ModelConfig(vocabulary_size=500, embedding_size=16, hidden_size=24)
 LAYOUT = ParamLayout.of(CONFIG)
-POPULATION = "en-US"
+POPULATION = PopulationName("en-US")
 EXAMPLES = {f"phone-{number}": 40 for number in range(12)}
 ROUNDS = 4
 TASK = f"""
@@ -121,7 +122,7 @@ async def test_phones_download_deltas_after_the_first_round_and_their_bytes_fall
     assert line.sent[226] > len(EXAMPLES)
     assert plain.sent[226] == 0
     assert line.model_bytes[226] / line.sent[226] < line.model_bytes[200] / line.sent[200] / 3
-    assert down_bytes < plain_down_bytes / 2
+    assert down_bytes < 0.6 * plain_down_bytes  # twelve of the 32 downloads are first ones
     # Whichever way it came, a version is the same weights to the last bit.
     assert {len(weights) for weights in trainer.models.values()} == {1}
 
