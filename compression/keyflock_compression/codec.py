@@ -53,10 +53,16 @@ def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> byt
     exact = np.ascontiguousarray(delta, np.float32)
     if spec.budget_bytes is None:
         return _container(exact, layout, spec, spec, seed)
-    return longest_within(
-        spec.budget_bytes,
-        lambda ratio: _container(exact, layout, spec, replace(spec, budget_bytes=None, step_rms=ratio), seed),
-    )
+    if spec.target_nmse is not None or spec.step_rms is not None:
+        wanted = _container(exact, layout, spec, replace(spec, budget_bytes=None), seed)
+        if len(wanted) <= spec.budget_bytes:
+            return wanted
+
+    def of_step(ratio: float) -> bytes:
+        by_step = replace(spec, budget_bytes=None, target_nmse=None, step_rms=ratio)
+        return _container(exact, layout, spec, by_step, seed)
+
+    return longest_within(spec.budget_bytes, of_step)
 
 
 def _container(delta: Float32, layout: Layout, said: CodecSpec, spec: CodecSpec, seed: int) -> bytes:

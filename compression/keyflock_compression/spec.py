@@ -25,10 +25,10 @@ class CodecSpec:
         rounding: ``nearest`` has the smaller error for one client but is biased, so its error does not vanish
             with the cohort; ``stochastic`` is unbiased.
         target_nmse: Dead zones only: the step is searched so that the delta's own NMSE is at most this.
-            In (0, 1). Give this, ``step_rms`` or ``budget_bytes``.
+            In (0, 1). Give this or ``step_rms``, or ``budget_bytes`` alone.
         step_rms: Dead zones only: the step in units of the delta's root mean square. In (0, 1000].
-        budget_bytes: Dead zones only: the step is searched so that the whole container is at most this long.
-            At least 512.
+        budget_bytes: Dead zones only: the whole container is at most this long. At least 512. Alone, the
+            step is the finest that fits; beside another setting, that one's step, if it fits.
         keep_ratio: ``topk`` only, and needed there: the share of the values that is sent. In (0, 1].
         entropy: What the streams go through at the end.
         zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
@@ -57,14 +57,15 @@ class CodecSpec:
             raise SpecError(f"budget_bytes is {_named(budget)}; a whole number of at least 512 was expected.")
         if type(level) is not int or not 1 <= level <= 19:
             raise SpecError(f"zstd_level is {_named(level)}; a whole number from 1 to 19 was expected.")
-        steps = sum(one is not None for one in (self.target_nmse, self.step_rms, budget))
-        if self.codec in _DEAD_ZONES and steps != 1:
+        steps = sum(one is not None for one in (self.target_nmse, self.step_rms))
+        if self.codec in _DEAD_ZONES and (steps > 1 or (steps == 0 and budget is None)):
             raise SpecError(
-                f"{self.codec} needs its step: give either target_nmse or step_rms or budget_bytes."
+                f"{self.codec} needs its step: give target_nmse or step_rms, budget_bytes, or one with it."
             )
-        if self.codec not in _DEAD_ZONES and steps:
+        if self.codec not in _DEAD_ZONES and (steps or budget is not None):
             raise SpecError(
-                f"target_nmse and step_rms belong to deadzone_rows and deadzone, not {self.codec}."
+                "target_nmse, step_rms and budget_bytes belong to deadzone_rows and deadzone, not "
+                f"{self.codec}."
             )
 
         if (self.codec == "topk") != (self.keep_ratio is not None):

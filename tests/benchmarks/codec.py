@@ -72,6 +72,8 @@ class Figures:
     bits_per_parameter: float
     nmse_of_one: float
     nmse_of_mean: float
+    #: Of the true delta's length, along its direction; 1 is unbiased.
+    kept: float
     encode_ms: float | None = None
     decode_ms: float | None = None
     decode_over_dense_add: float | None = None
@@ -85,6 +87,7 @@ class Figures:
             f"{32 / self.bits_per_parameter:.0f} times",
             f"{self.nmse_of_one:.3f}",
             f"{self.nmse_of_mean:.3f}",
+            f"{self.kept:.3f}",
             *("" if value is None else f"{value:.2f}" for value in times),
         )
 
@@ -110,7 +113,15 @@ def main() -> None:
     ours = [measured(name, spec, deltas, layout) for name, spec in SPECS.items()]
     others = [of_peer(name, deltas) for name in peers()]
     download = encode_weights(checkpoint.weights, layout)
-    header = ("codec", "bits a parameter", "of float32", "NMSE of one", "NMSE of the mean", "encode ms")
+    header = (
+        "codec",
+        "bits a parameter",
+        "of float32",
+        "NMSE of one",
+        "NMSE of the mean",
+        "kept",
+        "encode ms",
+    )
     rows = [figures.row() for figures in (*ours, *others)]
     body = f"""{table((*header, "decode and add ms", "ratio to a dense add"), rows)}
 
@@ -118,8 +129,10 @@ def main() -> None:
 
 {phones} phones, {layout.size:,} parameters, one local epoch from a pre-trained version 0. Methods without
 times are others', written from their papers (`tests/benchmarks/codec_peers.py`), their bits an entropy rather
-than bytes. Adding one dense float32 vector takes {dense_add_ms:.2f} ms in the same run; zstd-3 of the same
-deltas as int8 with one scale, {int8_bits(deltas):.2f} bits a parameter. The model's download (int8 rows and
+than bytes. "Kept" is what is left of a delta along its own direction: phones with different codecs are
+biased against each other by the difference (docs/decisions/0032). Adding one dense float32 vector takes
+{dense_add_ms:.2f} ms in the same run; zstd-3 of the same deltas as int8 with one scale,
+{int8_bits(deltas):.2f} bits a parameter. The model's download (int8 rows and
 zstd) has {len(download) / 1e6:.2f} MB, {4 * layout.size / len(download):.1f} times less than float32, at an
 NMSE of {nmse(checkpoint.weights, decode_weights(download, layout)):.1e}.
 """
@@ -157,10 +170,8 @@ def measured(name: str, spec: CodecSpec, deltas: list[np.ndarray], layout: Layou
     containers = [encode(delta, layout, spec, seed=number) for number, delta in enumerate(deltas)]
     running = summed(containers, layout)
     of_mean = nmse(np.sum(deltas, axis=0), running)
-    one = statistics.median(
-        nmse(delta, decode(container, layout).dense())
-        for delta, container in zip(deltas, containers, strict=True)
-    )
+    decoded = [decode(container, layout).dense() for container in containers]
+    one = statistics.median(nmse(delta, sent) for delta, sent in zip(deltas, decoded, strict=True))
     dense_ms, decode_ms = in_turn(
         lambda: np.add(running, deltas[0], out=running),
         lambda: decode(containers[0], layout, spec=spec).add_to(running, 2.0),
@@ -170,6 +181,7 @@ def measured(name: str, spec: CodecSpec, deltas: list[np.ndarray], layout: Layou
         8 * statistics.mean(len(container) for container in containers) / layout.size,
         one,
         of_mean,
+        kept_of(deltas, decoded),
         milliseconds(lambda: encode(deltas[0], layout, spec, seed=0), ENCODINGS),
         decode_ms,
         decode_ms / dense_ms,
@@ -185,6 +197,15 @@ def of_peer(name: str, deltas: list[np.ndarray]) -> Figures:
         statistics.mean(one.bits for one in sent) / deltas[0].size,
         statistics.median(nmse(delta, one.values) for delta, one in zip(deltas, sent, strict=True)),
         nmse(np.sum(deltas, axis=0), np.sum([one.values for one in sent], axis=0)),
+        kept_of(deltas, [one.values for one in sent]),
+    )
+
+
+def kept_of(deltas: list[np.ndarray], sent: list[np.ndarray]) -> float:
+    """What is left of each delta along its own direction; the phones' mean."""
+    return statistics.mean(
+        float(np.dot(delta, one)) / float(np.dot(delta, delta))
+        for delta, one in zip(deltas, sent, strict=True)
     )
 
 

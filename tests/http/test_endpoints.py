@@ -196,6 +196,7 @@ async def test_the_figures_tell_what_happened(door: Door) -> None:
 
     assert 'keyflock_check_ins_total{outcome="not_sampled"} 1.0' in figures
     assert 'keyflock_reports_total{outcome="counted"} 1.0' in figures
+    assert 'keyflock_report_delta_bytes_count{network="unmetered"} 1.0' in figures
     assert 'keyflock_problems_total{call="report",code="token_missing"} 1.0' in figures
     assert 'keyflock_request_duration_seconds_count{call="report"} 2.0' in figures
 

@@ -43,4 +43,6 @@ class Circumstances:
     conditions: Conditions = field(default_factory=Conditions)
     #: Training sequences at hand.
     examples: int = 0
+    #: The most that an upload may take now.
+    upload_budget_bytes: int | None = None
     facts: LocalFacts = field(default_factory=LocalFacts)

@@ -60,6 +60,7 @@ def check_in(installation: Installation, circumstances: Circumstances) -> Outgoi
         conditions=circumstances.conditions,
         examples=circumstances.examples,
         capabilities=installation.capabilities,
+        upload_budget_bytes=circumstances.upload_budget_bytes,
     )
     return _outgoing(calls.CHECK_IN, message)
 

@@ -34,7 +34,10 @@ class Phone:
             is_opted_in=self.traits.is_opted_in,
         )
         return Circumstances(
-            conditions=Conditions(is_unmetered=is_unmetered), examples=self.examples, facts=facts
+            conditions=Conditions(is_unmetered=is_unmetered, is_slow=self.traits.is_slow),
+            examples=self.examples,
+            upload_budget_bytes=None if is_unmetered else self.traits.metered_budget_bytes,
+            facts=facts,
         )
 
     def train_s(self, work: Train) -> float:

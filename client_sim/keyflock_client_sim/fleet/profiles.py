@@ -36,6 +36,10 @@ class FleetProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     call_timeout_s: Positive = 30.0
     #: Visits on a network that costs money.
     metered_share: Share = 0.0
+    #: The most that a phone uploads then; left out, whatever it is asked for.
+    metered_budget_bytes: Annotated[int, Meta(ge=512)] | None = None
+    #: A phone that uploads more slowly says so.
+    slow_below_bytes_s: NotNegative = 0.0
     #: Assignments during which the phone's person comes back.
     drop_out_share: Share = 0.08
     #: Those drop-outs of which the server hears nothing before the phone's next visit.
@@ -87,6 +91,7 @@ PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(
             speed_spread=0.6,
             loss_share=0.03,
             metered_share=0.1,
+            slow_below_bytes_s=100_000.0,
             idle_hours=7.0,
             idle_spread_h=1.5,
             ramp_s=3_600.0,

@@ -19,6 +19,8 @@ class Traits:
     loss_share: float
     call_timeout_s: float
     metered_share: float
+    metered_budget_bytes: int | None
+    is_slow: bool
     drop_out_share: float
     silent_share: float
     absence_s: float
@@ -61,6 +63,8 @@ def draw(profile: FleetProfile, rng: random.Random) -> Traits:
         loss_share=profile.loss_share,
         call_timeout_s=profile.call_timeout_s,
         metered_share=profile.metered_share,
+        metered_budget_bytes=profile.metered_budget_bytes,
+        is_slow=profile.up_bytes_s * network < profile.slow_below_bytes_s,
         drop_out_share=profile.drop_out_share,
         silent_share=profile.silent_share,
         absence_s=profile.absence_s,

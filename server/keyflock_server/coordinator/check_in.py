@@ -25,6 +25,7 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.codec_choice import CodecChoice, codec_for, network_of
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
 from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
 from keyflock_server.rounds.round import Phase, Round
@@ -96,7 +97,7 @@ class CheckIns:
     async def _answer(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Assignment | Refusal:
         opened, pace = desk.open, self._pace
         if opened is not None and (known := await self._known(desk, opened, device)) is not None:
-            return await self._again(opened, known, self._window_after(desk, device))
+            return await self._again(opened, known, message, self._window_after(desk, device))
         unfit = await self._ineligible(desk, device, message)
         pace.arrived(desk, is_eligible=unfit is None)
         window = pace.window(desk)
@@ -111,7 +112,7 @@ class CheckIns:
             if desk.slots_left == 0:
                 return _full(window)
             return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
-        return await self._take_slot(desk, opened, device, window)
+        return await self._take_slot(desk, opened, device, message, window)
 
     def _probability(self, desk: Desk, opened: OpenRound) -> float:
         """Of a device to be in the sample now."""
@@ -145,7 +146,7 @@ class CheckIns:
         return known
 
     async def _again(
-        self, opened: OpenRound, known: AssignmentRecord, window: ReturnWindow
+        self, opened: OpenRound, known: AssignmentRecord, message: CheckIn, window: ReturnWindow
     ) -> Assignment | Refusal:
         """The same answer as before, for a device that is in the round."""
         if known.state is AssignmentState.ASSIGNED:
@@ -153,7 +154,7 @@ class CheckIns:
             if known.round_id != opened.id:
                 record = await self._world.store.rounds.get(known.round_id) or record
             if record.round.is_async or record.round.phase is Phase.COLLECTING:
-                return await self._assignment(record.round, known)
+                return await self._assignment(record.round, known, message)
         return Refusal(
             reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
         )
@@ -162,7 +163,6 @@ class CheckIns:
         spec, rules = desk.spec, desk.spec.eligibility
         unfit = ineligibility(
             rules,
-            spec.codec_spec.codec,
             message,
             device.last_contributed_at,
             self._world.clock(),
@@ -170,8 +170,13 @@ class CheckIns:
             tier=device.tier,
             tags=device.tags,
         )
-        if unfit is not None or rules.max_participations is None:
+        if unfit is not None:
             return unfit
+        codec = codec_for(spec, message)
+        if isinstance(codec, Ineligible):
+            return codec
+        if rules.max_participations is None:
+            return None
         return has_taken_part_enough(
             rules, await self._world.store.rounds.participations(spec.name, device.id)
         )
@@ -187,7 +192,12 @@ class CheckIns:
         return self._pace.window(desk)
 
     async def _take_slot(
-        self, desk: Desk, opened: OpenRound, device: DeviceRecord, window: ReturnWindow
+        self,
+        desk: Desk,
+        opened: OpenRound,
+        device: DeviceRecord,
+        message: CheckIn,
+        window: ReturnWindow,
     ) -> Assignment | Refusal:
         world = self._world
         id_ = assignment_id(world.sampling_key, opened.id, device.id)
@@ -201,7 +211,7 @@ class CheckIns:
             if known is None:
                 return _full(window)
             opened.members[id_] = known
-        return await self._again(opened, known, window)
+        return await self._again(opened, known, message, window)
 
     async def _assigned(
         self, desk: Desk, opened: OpenRound, device: DeviceRecord, id_: AssignmentId
@@ -221,8 +231,11 @@ class CheckIns:
         desk.training += 1
         return row
 
-    async def _assignment(self, current: Round, row: AssignmentRecord) -> Assignment:
-        """What the device is to do; the same, but for the token's bytes, however often it asks."""
+    async def _assignment(self, current: Round, row: AssignmentRecord, message: CheckIn) -> Assignment:
+        """What the device is to do; the same, however often it asks, but for the token's bytes.
+
+        And for the codec, if it comes back on another network: it may use either.
+        """
         now, expires_at = self._world.clock(), current.deadline_at
         if current.is_async:
             expires_at = row.assigned_at + timedelta(seconds=current.spec.round.deadline_s)
@@ -231,6 +244,9 @@ class CheckIns:
         # A head must fit the trunk that the phone's keyboard serves.
         is_personal = current.spec.kind is TaskKind.PERSONALIZE
         weights = ModelWeights.RELEASED if is_personal else ModelWeights.TRAINING
+        codec = codec_for(current.spec, message)
+        if isinstance(codec, Ineligible):  # by now: it was not when it was assigned
+            codec = CodecChoice(current.spec.codec, network_of(message.conditions))
         seed = assignment_seed(self._world.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,
@@ -239,7 +255,8 @@ class CheckIns:
             task=current.task,
             round=current.id,
             model_version=current.base_version,
-            codec=current.spec.codec,
+            codec=codec.codec,
+            network=codec.network,
             seed=seed,
             layout=layout.digest,
             expires_at=expires_at,
@@ -253,7 +270,7 @@ class CheckIns:
             model_digest=version.digest_of(weights),
             layout=layout.digest,
             plan=current.spec.training,
-            codec=current.spec.codec,
+            codec=codec.codec,
             seed=seed,
             expires_in_s=max(0.0, (expires_at - now).total_seconds()),
             task_kind=current.spec.kind,

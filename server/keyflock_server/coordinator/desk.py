@@ -56,7 +56,7 @@ class OpenRound:
         self.is_committed_known = True
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
-        self.batch = batch or MicroBatch(PendingSum(layout, record.round.spec.codec_spec, judge))
+        self.batch = batch or MicroBatch(PendingSum(layout, judge))
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
 

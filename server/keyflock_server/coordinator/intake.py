@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
+from keyflock_compression import CodecSpec
 from keyflock_server.aggregation.verdicts import Verdict
 from keyflock_server.aggregation.weighting import staleness_factor, weight_of
 from keyflock_server.coordinator.desk import Desk, OpenRound
@@ -195,7 +196,11 @@ class Intake:
         try:
             _check_claim(opened, message)
             said = await self._world.workbench.run(
-                opened.batch.sum.add, pending.id, message.delta, pending.weight
+                opened.batch.sum.add,
+                pending.id,
+                message.delta,
+                CodecSpec.from_wire(claims.codec),
+                pending.weight,
             )
         except Refusal as refusal:
             opened.batch.withdraw(pending.id)

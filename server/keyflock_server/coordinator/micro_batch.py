@@ -58,6 +58,8 @@ class Entry:
     """One report's part in a sum."""
 
     delta: bytes = field(repr=False)
+    #: What it must be encoded with.
+    spec: CodecSpec
     weight: float
     #: As it was judged: the median may have moved since.
     scale: float
@@ -81,13 +83,11 @@ class PendingSum:
 
     Args:
         layout: What every delta must be laid out as.
-        spec: What every delta must be encoded with.
         judge: What is said of each delta.
     """
 
-    def __init__(self, layout: Layout, spec: CodecSpec, judge: Judge) -> None:
+    def __init__(self, layout: Layout, judge: Judge) -> None:
         self._layout = layout
-        self._spec = spec
         self._judge = judge
         self._sum = PartialAggregate(layout.size)
         self._entries: dict[AssignmentId, Entry] = {}
@@ -97,21 +97,27 @@ class PendingSum:
         """Reports in the sum; may be read from anywhere."""
         return len(self._entries)
 
-    def add(self, assignment: AssignmentId, delta: bytes, weight: float) -> Admitted:
+    def add(self, assignment: AssignmentId, delta: bytes, spec: CodecSpec, weight: float) -> Admitted:
         """Decode one delta, judge it, and take it in; what was said of it.
+
+        Args:
+            assignment: Whose it is.
+            delta: Untrusted.
+            spec: What it must be encoded with; the assignment says it.
+            weight: The report's.
 
         Raises:
             Refusal: it is no delta of this round, or says what cannot be. Nothing was added.
         """
         try:
-            update = self._decoded(delta)
+            update = self._decoded(delta, spec)
         except CodecError as error:
             raise Refusal(verdict_on(error), str(error)) from None
         said = self._judge.judge(update, self._layout)
         if isinstance(said, Rejected):
             raise Refusal(said.verdict, said.detail)
         self._sum.add(said.update, weight, said.scale)
-        self._entries[assignment] = Entry(delta, weight, said.scale)
+        self._entries[assignment] = Entry(delta, spec, weight, said.scale)
         return said
 
     def take(self, may_take: Callable[[int], bool]) -> Taken | None:
@@ -136,13 +142,13 @@ class PendingSum:
         rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
         total = PartialAggregate(self._layout.size)
         for entry in rest.values():
-            update = self._judge.shortened(self._decoded(entry.delta), self._layout)
+            update = self._judge.shortened(self._decoded(entry.delta, entry.spec), self._layout)
             total.add(update, entry.weight, entry.scale)
         return Taken(total, rest)
 
-    def _decoded(self, delta: bytes) -> DecodedUpdate:
+    def _decoded(self, delta: bytes, spec: CodecSpec) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))
-        return decode(delta, self._layout, spec=self._spec, limits=limits)
+        return decode(delta, self._layout, spec=spec, limits=limits)
 
 
 class MicroBatch:

@@ -33,6 +33,7 @@ from keyflock_server.protocol.messages import (
     Report,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.codec_choice import network_of
 from keyflock_server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -164,6 +165,9 @@ class SdkEndpoints(Plane[Call, Admission]):
         answer = await self._service.check_in(admission.identity, message)
         outcome = "assigned" if isinstance(answer, Assignment) else answer.reason.value
         self._metrics.check_ins.labels(outcome).inc()
+        if isinstance(answer, Assignment):
+            network = network_of(message.conditions)
+            self._metrics.codecs.labels(network, answer.codec["codec"]).inc()
         return MSGPACK.answer(answer)
 
     async def _release(self, admission: Admission, _body: bytes) -> Response:
@@ -182,7 +186,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         receipt = await self._service.report(admission.claims, report)
         self._metrics.reports.labels("duplicate" if receipt.duplicate else "counted").inc()
         if not receipt.duplicate:
-            self._metrics.delta_bytes.observe(len(report.delta))
+            self._metrics.delta_bytes.labels(admission.claims.network).observe(len(report.delta))
         return MSGPACK.answer(receipt)
 
     async def _failure(self, admission: Admission, body: bytes) -> Response:

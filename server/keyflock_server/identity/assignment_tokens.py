@@ -42,6 +42,7 @@ class AssignmentTokens:
             "round": claims.round,
             "ver": claims.model_version,
             "codec": claims.codec,
+            "net": claims.network,
             "seed": claims.seed,
             "layout": base64.b64encode(claims.layout).decode(),
         }
@@ -81,6 +82,7 @@ class AssignmentTokens:
             round=RoundId(claims["round"]),
             model_version=ModelVersion(claims["ver"]),
             codec=claims["codec"],
+            network=claims.get("net", "unmetered"),
             seed=claims["seed"],
             layout=base64.b64decode(claims["layout"]),
             expires_at=expires_at,

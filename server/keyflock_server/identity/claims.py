@@ -39,3 +39,5 @@ class AssignmentClaims:
     layout: bytes
     #: Aware UTC. Reports that come later find their round gone.
     expires_at: datetime
+    #: On which the phone asked: its report's bytes are counted under it.
+    network: str = "unmetered"

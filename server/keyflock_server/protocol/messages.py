@@ -120,6 +120,8 @@ class Conditions(Message, frozen=True, kw_only=True):
     is_idle: bool = True
     is_charging: bool = True
     is_unmetered: bool = True
+    #: Uploading takes long; a task may ask for a smaller report then.
+    is_slow: bool = False
     battery_ratio: Fraction = 1.0
     #: 0 is none, 1 light, 2 moderate, 3 severe, as Android's thermal status counts.
     thermal_status: Annotated[int, Meta(ge=0, le=6)] = 0
@@ -135,6 +137,8 @@ class CheckIn(Message, frozen=True, kw_only=True):
     #: Training sequences at hand.
     examples: Count = 0
     capabilities: Capabilities = Capabilities()
+    #: The most that a delta may take; left out, whatever the task's codec makes of it.
+    upload_budget_bytes: Annotated[int, Meta(ge=512, le=2**31 - 1)] | None = None
 
 
 class TrainingPlan(Message, frozen=True, kw_only=True):

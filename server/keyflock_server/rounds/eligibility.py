@@ -20,7 +20,6 @@ class Ineligible:
 
 def ineligibility(
     rules: Eligibility,
-    codec: str,
     message: CheckIn,
     last_contributed_at: datetime | None,
     now: datetime,
@@ -33,7 +32,6 @@ def ineligibility(
 
     Args:
         rules: The task's.
-        codec: Name of the codec that the task asks for.
         message: What the phone says of itself.
         last_contributed_at: When a report of this device was last counted.
         now: This instant.
@@ -51,8 +49,6 @@ def ineligibility(
             return Ineligible(RefusalReason.TOO_SOON, "This device has contributed recently.", wait_s)
     if kind not in message.capabilities.tasks:
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no task kind {kind}.")
-    if codec not in message.capabilities.codecs:
-        return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no codec {codec}.")
     unchecked = sorted(set(rules_asked(rules.device)) - set(message.capabilities.device_rules))
     if unchecked:
         return Ineligible(

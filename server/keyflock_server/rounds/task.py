@@ -8,6 +8,7 @@
     [pacing]       bounds of the return windows
     [training]     how phones train (the protocol's TrainingPlan)
     [codec]        how deltas become bytes (keyflock_compression.CodecSpec)
+    [codec_by_network.metered | slow | unmetered]  and how on such a network
     [aggregation]  weights, the norm bound and clips
     [optimizer]    the server's step, by name, and its learning rate over the rounds
     [release]      what keyboards serve of the versions that are made
@@ -282,6 +283,18 @@ class QuarantinePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_duration_s: LongSeconds = 7_776_000.0
 
 
+class CodecByNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[codec_by_network.NAME]``: another codec for phones on such a network; left out, ``[codec]``."""
+
+    unmetered: dict[str, Any] | None = None
+    metered: dict[str, Any] | None = None
+    slow: dict[str, Any] | None = None
+
+    def of(self, network: str) -> dict[str, Any] | None:
+        """Of this network; None where the task's own is meant."""
+        return {"unmetered": self.unmetered, "metered": self.metered, "slow": self.slow}[network]
+
+
 class Personalising(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[personalising]``: what a ``personalize`` task tries on phones."""
 
@@ -298,7 +311,7 @@ class Personalising(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 #: Tables that say nothing to a task of this kind: given, they would be ignored silently.
 FOREIGN_TABLES: Final[dict[TaskKind, tuple[str, ...]]] = {
     TaskKind.TRAIN: ("personalising",),
-    TaskKind.PERSONALIZE: ("training", "codec", "aggregation", "optimizer", "release"),
+    TaskKind.PERSONALIZE: ("training", "codec", "codec_by_network", "aggregation", "optimizer", "release"),
 }
 
 #: Which parameters each optimiser takes, with their defaults.
@@ -323,6 +336,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pacing: Pacing = Pacing()
     training: TrainingPlan = TrainingPlan(learning_rate=10**-0.5)
     codec: dict[str, Any] = msgspec.field(default_factory=DEFAULT_SPEC.to_wire)
+    codec_by_network: CodecByNetwork = CodecByNetwork()
     aggregation: Aggregation = Aggregation()
     optimizer: Optimizer = Optimizer()
     personalising: Personalising = Personalising()
@@ -432,14 +446,21 @@ def checked(spec: TaskSpec) -> TaskSpec:
         raise TaskError("pacing.max_s is below pacing.min_s.")
     _check_cohort(rules.cohort)
     _check_auto(rounds)
-    try:
-        CodecSpec.from_wire(spec.codec)
-    except CodecError as error:
-        raise TaskError(f"codec: {error}") from None
+    _check_codecs(spec)
     _check_optimizer(spec)
     if spec.quarantine.max_duration_s < spec.quarantine.duration_s:
         raise TaskError("quarantine.max_duration_s is below quarantine.duration_s.")
     return spec
+
+
+def _check_codecs(spec: TaskSpec) -> None:
+    others = msgspec.structs.asdict(spec.codec_by_network)
+    given = {f"codec_by_network.{name}": codec for name, codec in others.items() if codec is not None}
+    for path, codec in {"codec": spec.codec, **given}.items():
+        try:
+            CodecSpec.from_wire(codec)
+        except CodecError as error:
+            raise TaskError(f"{path}: {error}") from None
 
 
 def _check_optimizer(spec: TaskSpec) -> None:

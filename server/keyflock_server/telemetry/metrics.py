@@ -37,6 +37,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.codecs = Counter(
+            "keyflock_assigned_codecs",
+            "Assignments answered, by the phone's network and the codec that was chosen for it.",
+            ["network", "codec"],
+            registry=self.registry,
+        )
         self.reports = Counter(
             "keyflock_reports",
             "Reports acknowledged: counted, or duplicate of one that was.",
@@ -97,7 +103,8 @@ class Metrics:
         )
         self.delta_bytes = Histogram(
             "keyflock_report_delta_bytes",
-            "Size of the deltas in acknowledged reports.",
+            "Size of the deltas in acknowledged reports, by the network that the phone asked for work on.",
+            ["network"],
             buckets=_BODY_BYTES,
             registry=self.registry,
         )

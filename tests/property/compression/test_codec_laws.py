@@ -144,9 +144,12 @@ def test_a_target_nmse_is_met(delta: Vector, target: float) -> None:
     budget=st.integers(512, 3_000),
     codec=st.sampled_from(["deadzone_rows", "deadzone"]),
     rounding=st.sampled_from(["nearest", "stochastic"]),
+    step=st.sampled_from([{}, {"target_nmse": 0.2}, {"step_rms": 0.5}]),
 )
-def test_a_budget_is_kept(delta: Vector, budget: int, codec: str, rounding: str) -> None:
-    spec = CodecSpec.from_wire({"codec": codec, "rounding": rounding, "budget_bytes": budget})
+def test_a_budget_is_kept(
+    delta: Vector, budget: int, codec: str, rounding: str, step: dict[str, float]
+) -> None:
+    spec = CodecSpec.from_wire({"codec": codec, "rounding": rounding, "budget_bytes": budget, **step})
 
     data = encode(delta, LAYOUT, spec, seed=0)
 

@@ -1,7 +1,7 @@
 """What a phone-SDK author and a server rely on, case by case."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgpack
 import numpy as np
@@ -167,11 +167,11 @@ def test_limits_hold_on_both_sides() -> None:
         ({"codec": 1}, "codec is 1;"),
         ({"step_rms": 1.0, "zstd_level": b"x" * 1000}, "zstd_level is of type bytes; a whole"),
         ({"step_rms": 10**400}, "step_rms is of type int; a number"),
-        ({"codec": "deadzone"}, "either target_nmse or step_rms"),
-        ({"codec": "deadzone", "target_nmse": 0.1, "step_rms": 1.0}, "either target_nmse or step_rms"),
+        ({"codec": "deadzone"}, "give target_nmse or step_rms, budget_bytes, or one with it"),
+        ({"target_nmse": 0.1, "step_rms": 1.0}, "give target_nmse or step_rms, budget_bytes, or one with"),
+        ({"target_nmse": 0.1, "step_rms": 1.0, "budget_bytes": 999}, "give target_nmse or step_rms, budget"),
         ({"codec": "dense", "step_rms": 1.0}, "belong to deadzone"),
         ({"codec": "dense", "budget_bytes": 1_000}, "belong to deadzone"),
-        ({"step_rms": 1.0, "budget_bytes": 1_000}, "either target_nmse or step_rms or budget_bytes"),
         ({"budget_bytes": 511}, "budget_bytes is 511"),
         ({"codec": "topk"}, "keep_ratio belongs to topk, which needs it"),
         ({"step_rms": 1.0, "keep_ratio": 0.1}, "keep_ratio belongs to topk"),
@@ -227,6 +227,21 @@ def test_a_budget_is_used_and_a_larger_one_makes_a_smaller_error() -> None:
     assert 7_200 <= len(containers[1]) <= 8_000
     errors = [nmse(delta, decode(container, Wide()).dense()) for container in containers]
     assert errors[1] < errors[0] < 1
+
+
+def test_a_budget_beside_a_target_counts_only_where_the_target_takes_more() -> None:
+    delta = (np.random.default_rng(3).standard_normal(100_000) ** 5).astype(np.float32)
+    wanted = CodecSpec(codec="deadzone_rows", target_nmse=0.1)
+    plain = encode(delta, Wide(), wanted, seed=0)
+
+    for budget in (len(plain) // 2, 2 * len(plain)):
+        spec = replace(wanted, budget_bytes=budget)
+        capped = encode(delta, Wide(), spec, seed=0)
+
+        assert len(capped) <= budget
+        decoded = decode(capped, Wide(), spec=spec).dense()
+        is_plain = bool((decoded == decode(plain, Wide()).dense()).all())
+        assert is_plain is (budget > len(plain))
 
 
 def test_a_budget_that_not_even_zeros_keep_is_refused() -> None:

@@ -21,15 +21,15 @@ def container(norm: float) -> bytes:
 
 
 def test_a_report_left_out_leaves_the_others_clipped_as_they_were_judged() -> None:
-    pending = PendingSum(LAYOUT, SPEC, DeltaJudge(RULES))
+    pending = PendingSum(LAYOUT, DeltaJudge(RULES))
     for at in range(9):
-        pending.add(AssignmentId(f"a{at}"), container(1.0 + at), 2.0)
-    said = pending.add(AssignmentId("long"), container(100.0), 2.0)
+        pending.add(AssignmentId(f"a{at}"), container(1.0 + at), SPEC, 2.0)
+    said = pending.add(AssignmentId("long"), container(100.0), SPEC, 2.0)
     taken = pending.take(lambda _count: True)
     assert taken is not None
     # The median moves on before the sum is made again.
     for _ in range(50):
-        pending.add(AssignmentId("later"), container(1e-3), 2.0)
+        pending.add(AssignmentId("later"), container(1e-3), SPEC, 2.0)
 
     rest = pending.without(taken, [AssignmentId("a0")])
 

@@ -11,7 +11,8 @@ import pytest
 from keyflock_client_sim.demo.admin_client import AdminClient
 from keyflock_client_sim.demo.server_process import running_server
 from keyflock_client_sim.device.backoff import Patience
-from keyflock_client_sim.drivers.books import Books
+from keyflock_client_sim.device.notices import Acked
+from keyflock_client_sim.drivers.books import Books, Happening
 from keyflock_client_sim.drivers.embedded import EmbeddedServerError, embedded_server, rounds
 from keyflock_client_sim.drivers.http_exchange import HttpExchange
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
@@ -101,6 +102,32 @@ async def test_only_phones_whose_users_agreed_take_part_and_the_server_hears_no_
     assert 4 <= len(agreed) < 12
     assert took_part <= agreed
     assert len(took_part) >= 4
+
+
+async def test_metered_phones_send_the_smaller_codec_within_their_budget(
+    tmp_path: Path, checkpoint: bytes
+) -> None:
+    clock, sizes = VirtualClock(), set[int]()
+    profile = msgspec.structs.replace(PROFILES["ideal"], metered_share=0.5, metered_budget_bytes=600)
+    phones = make(EXAMPLES, population=POPULATION, profile=profile, seed=1)
+    task = TASK.format(goal=8, min_s=5.0, max_s=60.0) + (
+        '[codec]\ncodec = "deadzone_rows"\nstep_rms = 0.1\n'
+        '[codec_by_network.metered]\ncodec = "deadzone_rows"\nstep_rms = 2.0\n'
+    )
+
+    def watch(happening: Happening) -> None:
+        if isinstance(happening.notice, Acked):
+            sizes.add(happening.notice.delta_bytes)
+
+    async with embedded_server(
+        tmp_path / "server", clock, population=POPULATION, checkpoint=checkpoint, task=task
+    ) as server:
+        fleet = VirtualTimeFleet(phones, server, RandomTrainer(EXAMPLES, LAYOUT), clock, watch=watch)
+        books = await fleet.run(until=_task_is_over, limit_s=7_200.0)
+
+    assert books.reports_acked == 16
+    assert min(sizes) <= 600 < max(sizes)
+    assert not [size for size in sizes if 600 < size < max(sizes) / 2]
 
 
 async def test_a_task_that_the_server_refuses_is_said_in_one_line(tmp_path: Path, checkpoint: bytes) -> None:

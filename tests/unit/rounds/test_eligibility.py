@@ -32,7 +32,7 @@ def check_in(**says: bool | float) -> CheckIn:
     ],
 )
 def test_a_broken_rule_refuses(rules: Eligibility, message: CheckIn, reason: RefusalReason) -> None:
-    finding = ineligibility(rules, "deadzone", message, None, NOW)
+    finding = ineligibility(rules, message, None, NOW)
 
     assert finding is not None
     assert finding.reason is reason
@@ -52,25 +52,17 @@ def test_a_phone_that_keeps_all_rules_is_eligible() -> None:
         max_thermal_status=0,
     )
 
-    assert ineligibility(rules, "deadzone", FIT, None, NOW) is None
-
-
-def test_a_phone_without_the_tasks_codec_is_not_eligible() -> None:
-    finding = ineligibility(Eligibility(), "rotated", FIT, None, NOW)
-
-    assert finding is not None
-    assert finding.reason is RefusalReason.NOT_ELIGIBLE
-    assert finding.detail == "This build of the SDK has no codec rotated."
+    assert ineligibility(rules, FIT, None, NOW) is None
 
 
 def test_the_separation_counts_from_the_last_contribution() -> None:
     rules = Eligibility(min_separation_s=100.0)
 
-    soon = ineligibility(rules, "deadzone", FIT, NOW - timedelta(seconds=40), NOW)
+    soon = ineligibility(rules, FIT, NOW - timedelta(seconds=40), NOW)
 
     assert soon is not None
     assert (soon.reason, soon.wait_s) == (RefusalReason.TOO_SOON, 60.0)
-    assert ineligibility(rules, "deadzone", FIT, NOW - timedelta(seconds=100), NOW) is None
+    assert ineligibility(rules, FIT, NOW - timedelta(seconds=100), NOW) is None
 
 
 def test_a_language_admits_its_regions_and_no_language_that_begins_alike() -> None:

@@ -109,7 +109,7 @@ def test_only_a_phone_that_knows_the_kind_is_fit_for_it() -> None:
     for capabilities, expected in [(Capabilities(), RefusalReason.NOT_ELIGIBLE), (able, None)]:
         message = CheckIn(protocol=1, app_build=1, locale="en", examples=5, capabilities=capabilities)
 
-        finding = ineligibility(Eligibility(), "float32", message, None, NOW, TaskKind.PERSONALIZE)
+        finding = ineligibility(Eligibility(), message, None, NOW, TaskKind.PERSONALIZE)
 
         assert (finding and finding.reason) == expected
 

@@ -1,0 +1,85 @@
+"""Which codec a phone is to use in this assignment: the task's for its network, within its byte budget. Pure.
+
+A task names a codec, and may name others for phones that pay for each byte or wait for it. A phone that
+cannot encode the one for its network gets the task's own. A phone's own budget caps what it sends, where the
+codec has a step to make coarser; where it has none, the phone is left alone rather than its budget broken.
+
+Rounding to the nearest step shrinks what is small, the more so the coarser the step, and no weight can undo
+that: docs/decisions/0032 says by how much. With ``rounding = "stochastic"`` the mean of any mixture is right.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from keyflock_compression import CodecSpec
+from keyflock_server.protocol.messages import CheckIn, Conditions, RefusalReason, TaskKind
+from keyflock_server.rounds.eligibility import Ineligible
+from keyflock_server.rounds.task import TaskSpec
+
+#: Codecs that a budget can bound.
+_BOUNDED: Final = ("deadzone_rows", "deadzone")
+
+
+class Network(StrEnum):
+    """What a byte costs the phone."""
+
+    UNMETERED = "unmetered"
+    METERED = "metered"
+    #: Metered or not: an upload takes long, and the phone's person may come back before it ends.
+    SLOW = "slow"
+
+
+@dataclass(frozen=True, slots=True)
+class CodecChoice:
+    """What goes into the assignment."""
+
+    #: Wire form of the ``CodecSpec``.
+    codec: dict[str, Any]
+    network: Network
+
+
+def network_of(conditions: Conditions) -> Network:
+    """The phone's network, as it says itself."""
+    if conditions.is_slow:
+        return Network.SLOW
+    return Network.UNMETERED if conditions.is_unmetered else Network.METERED
+
+
+def codec_for(spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
+    """The codec of this phone's report, or why there is none.
+
+    Args:
+        spec: The task.
+        message: What the phone says of itself.
+    Guarantees:
+        The codec is among the phone's capabilities. With ``upload_budget_bytes``, no delta of it is longer.
+    """
+    network, budget_bytes = network_of(message.conditions), message.upload_budget_bytes
+    if spec.kind is TaskKind.PERSONALIZE:
+        budget_bytes = None  # what these phones send has one small size, whatever it says
+    known = [codec for codec in _wanted(spec, network) if codec["codec"] in message.capabilities.codecs]
+    if not known:
+        return _none(f"This build of the SDK has no codec {spec.codec_spec.codec}.")
+    if budget_bytes is None:
+        return CodecChoice(dict(known[0]), network)
+    for codec in known:
+        if codec["codec"] in _BOUNDED:
+            return CodecChoice(_within(codec, budget_bytes), network)
+    return _none(f"The task's codec {spec.codec_spec.codec} keeps to no budget of bytes.")
+
+
+def _wanted(spec: TaskSpec, network: Network) -> tuple[Mapping[str, Any], ...]:
+    own = spec.codec_by_network.of(network)
+    return (spec.codec,) if own is None else (own, spec.codec)
+
+
+def _within(codec: Mapping[str, Any], budget_bytes: int) -> dict[str, Any]:
+    wanted = CodecSpec.from_wire(codec)
+    least = budget_bytes if wanted.budget_bytes is None else min(budget_bytes, wanted.budget_bytes)
+    return replace(wanted, budget_bytes=least).to_wire()
+
+
+def _none(detail: str) -> Ineligible:
+    return Ineligible(RefusalReason.NOT_ELIGIBLE, detail)

@@ -1,0 +1,89 @@
+"""Phones of one round use different codecs, each as its own assignment says."""
+
+import numpy as np
+import pytest
+from tests.unit.coordinator.town import Town, constant, report
+
+from keyflock_compression import CodecSpec
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol.messages import Assignment, CheckIn, Conditions
+from keyflock_server.protocol.problems import ProblemCode, Refused
+
+METERED = Conditions(is_unmetered=False)
+CODECS = {
+    "codec": 'codec = "float32"',
+    "codec_by_network.metered": 'codec = "dense"',
+    "codec_by_network.slow": 'codec = "deadzone_rows"\nstep_rms = 0.5',
+}
+
+
+async def assigned(town: Town, identity: DeviceIdentity, conditions: Conditions) -> Assignment:
+    message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=10, conditions=conditions)
+    answer = await town.coordinator.check_in(identity, message)
+    assert isinstance(answer, Assignment), answer
+    return answer
+
+
+async def send(town: Town, claims: AssignmentClaims, value: float, spec: CodecSpec) -> None:
+    """One report; it is in the sum when this returns, though its phone may have been told to wait."""
+    try:
+        await town.coordinator.report(claims, report(constant(value), spec=spec))
+    except Refused as refused:
+        if refused.code is not ProblemCode.REPORT_PENDING:
+            raise
+
+
+async def test_reports_in_three_codecs_are_one_mean(town: Town) -> None:
+    await town.task(round="goal = 6", **CODECS)
+    for value, conditions in enumerate([Conditions(), METERED, Conditions(is_slow=True)] * 2):
+        given = await assigned(town, await town.enrol(), conditions)
+        await send(town, town.claims(given), float(value), CodecSpec.from_wire(given.codec))
+
+    await town.coordinator.tick()
+
+    # (0 + 1 + .. + 5) / 6; the codecs lose nothing of a constant but float32's last bits.
+    np.testing.assert_allclose(await town.model(1), constant(-2.5), rtol=1e-5)
+
+
+async def test_a_report_in_another_phones_codec_is_refused(town: Town) -> None:
+    await town.task(round="goal = 4", **CODECS)
+    given = await assigned(town, await town.enrol(), METERED)
+
+    with pytest.raises(Refused) as refused:
+        await send(town, town.claims(given), 1.0, CodecSpec(codec="float32"))
+
+    assert refused.value.code is ProblemCode.MALFORMED_DELTA
+    assert given.codec["codec"] == "dense"
+    assert town.claims(given).network == "metered"
+
+
+async def test_a_phone_that_changes_its_network_keeps_its_assignment_and_may_use_either_codec(
+    town: Town,
+) -> None:
+    await town.task(round="goal = 4", **CODECS)
+    phone = await town.enrol()
+
+    at_home = await assigned(town, phone, Conditions())
+    away = await assigned(town, phone, METERED)
+
+    assert (at_home.id, at_home.codec["codec"]) == (away.id, "float32")
+    assert away.codec["codec"] == "dense"
+    await send(town, town.claims(at_home), 1.0, CodecSpec.from_wire(at_home.codec))
+
+
+async def test_a_batch_that_is_summed_anew_knows_each_reports_codec(town: Town) -> None:
+    await town.task(round="goal = 8\nmin_flush_clients = 8", **CODECS)
+    claims = []
+    for conditions in [Conditions(), METERED]:
+        given = await assigned(town, await town.enrol(), conditions)
+        claims.append(town.claims(given))
+        await send(town, claims[-1], 1.0, CodecSpec.from_wire(given.codec))
+    batch = next(iter(town.coordinator._desks.values())).open
+    assert batch is not None
+    taken = batch.batch.sum.take(lambda _count: True)
+    assert taken is not None
+
+    rest = batch.batch.sum.without(taken, [claims[0].assignment])
+
+    assert rest.ids == (claims[1].assignment,)
+    np.testing.assert_allclose(rest.sum.sum, constant(1.0) * rest.sum.weight, rtol=1e-6)

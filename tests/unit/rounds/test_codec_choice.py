@@ -1,0 +1,126 @@
+"""Each phone gets the codec for its network that it can encode, within its budget, or no work."""
+
+from typing import Any
+
+import pytest
+
+from keyflock_server.protocol.messages import Capabilities, CheckIn, Conditions, RefusalReason
+from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for
+from keyflock_server.rounds.eligibility import Ineligible
+from keyflock_server.rounds.task import TaskError, TaskSpec, parse_task
+
+HEAD = '[task]\nname = "t"\npopulation = "p"\n[round]\ngoal = 8\n'
+CODECS = """
+[codec]
+codec = "deadzone_rows"
+target_nmse = 0.16
+[codec_by_network.metered]
+codec = "deadzone_rows"
+target_nmse = 0.4
+[codec_by_network.slow]
+codec = "topk"
+keep_ratio = 0.01
+"""
+METERED, SLOW = Conditions(is_unmetered=False), Conditions(is_slow=True)
+
+
+def task(codecs: str = CODECS) -> TaskSpec:
+    return parse_task(HEAD + codecs)
+
+
+def check_in(conditions: Conditions = Conditions(), **says: Any) -> CheckIn:  # noqa: ANN401, B008 - fields of a message
+    return CheckIn(protocol=1, app_build=1, locale="en", examples=5, conditions=conditions, **says)
+
+
+def chosen(spec: TaskSpec, message: CheckIn) -> CodecChoice:
+    choice = codec_for(spec, message)
+    assert isinstance(choice, CodecChoice), choice
+    return choice
+
+
+def refused(spec: TaskSpec, message: CheckIn) -> Ineligible:
+    said = codec_for(spec, message)
+    assert isinstance(said, Ineligible), said
+    return said
+
+
+def test_a_phone_gets_what_the_task_says_for_its_network() -> None:
+    spec = task()
+
+    assert chosen(spec, check_in()) == CodecChoice(spec.codec, Network.UNMETERED)
+    assert chosen(spec, check_in(METERED)).codec["target_nmse"] == 0.4
+    assert chosen(spec, check_in(SLOW)).codec["codec"] == "topk"
+    slow_and_metered = Conditions(is_unmetered=False, is_slow=True)
+    assert chosen(spec, check_in(slow_and_metered)).network is Network.SLOW
+
+
+def test_without_other_codecs_all_networks_get_the_tasks_own() -> None:
+    spec = task("")
+
+    assert {str(chosen(spec, check_in(one)).codec) for one in (Conditions(), METERED, SLOW)} == {
+        str(spec.codec)
+    }
+
+
+def test_a_phone_that_cannot_encode_its_networks_codec_gets_the_tasks_own() -> None:
+    spec = task()
+    old = Capabilities(codecs=("deadzone_rows",))
+
+    assert chosen(spec, check_in(SLOW, capabilities=old)) == CodecChoice(spec.codec, Network.SLOW)
+
+
+def test_a_phone_that_can_encode_neither_is_not_eligible() -> None:
+    said = refused(task(), check_in(capabilities=Capabilities(codecs=("sketch",))))
+
+    assert said.reason is RefusalReason.NOT_ELIGIBLE
+    assert said.detail == "This build of the SDK has no codec deadzone_rows."
+
+
+def test_a_budget_caps_the_codec_that_has_a_step() -> None:
+    spec = task()
+
+    capped = chosen(spec, check_in(METERED, upload_budget_bytes=9_000)).codec
+
+    assert (capped["target_nmse"], capped["budget_bytes"]) == (0.4, 9_000)
+    assert "budget_bytes" not in spec.codec
+
+
+def test_of_two_budgets_the_smaller_one_counts() -> None:
+    spec = task('[codec]\ncodec = "deadzone_rows"\nbudget_bytes = 8_000\n')
+
+    assert chosen(spec, check_in(upload_budget_bytes=9_000)).codec["budget_bytes"] == 8_000
+    assert chosen(spec, check_in(upload_budget_bytes=7_000)).codec["budget_bytes"] == 7_000
+
+
+def test_a_phone_with_a_budget_gets_no_codec_that_keeps_to_none() -> None:
+    budget: dict[str, Any] = {"upload_budget_bytes": 9_000}
+
+    assert chosen(task(), check_in(SLOW, **budget)).codec["codec"] == "deadzone_rows"
+    said = refused(task('[codec]\ncodec = "dense"\n'), check_in(**budget))
+    assert said.detail == "The task's codec dense keeps to no budget of bytes."
+
+
+def test_what_personalize_phones_send_needs_no_budget() -> None:
+    spec = parse_task(HEAD.replace('"p"\n', '"p"\nkind = "personalize"\n'))
+
+    assert chosen(spec, check_in(upload_budget_bytes=600)).codec["codec"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("codecs", "says"),
+    [
+        ('[codec_by_network.metered]\ncodec = "zip"\n', "codec_by_network.metered: codec is 'zip'"),
+        ('[codec_by_network.slow]\ncodec = "topk"\n', "codec_by_network.slow: keep_ratio belongs to topk"),
+        ('[codec_by_network.wifi]\ncodec = "dense"\n', "unknown field `wifi`"),
+        ('[codec]\ncodec = "dense"\nbudget_bytes = 9000\n', "codec: target_nmse, step_rms and budget_bytes"),
+        (
+            '[codec]\ncodec = "deadzone"\ntarget_nmse = 0.1\nstep_rms = 1.0\n',
+            "codec: deadzone needs its step",
+        ),
+    ],
+)
+def test_a_codec_that_cannot_be_used_is_refused_with_its_place(codecs: str, says: str) -> None:
+    with pytest.raises(TaskError) as error:
+        task(codecs)
+
+    assert says in str(error.value)
