@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from keyflock_compression import CodecError, content_digest, encode_weights_delta
@@ -66,6 +66,8 @@ class Downlink:
         self._contents: OrderedDict[bytes, tuple[bytes | None, datetime]] = OrderedDict()
         #: Each population's newest version when it was looked up, and the downloads that may be bases.
         self._bases: dict[PopulationName, tuple[ModelVersion, dict[bytes, _Named]]] = {}
+        #: The blob store did not answer: until then nobody waits for it.
+        self._away_until = datetime.min.replace(tzinfo=UTC)
         #: Held while something is made: a thousand phones that ask at once cost one computation.
         self._making = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -85,20 +87,26 @@ class Downlink:
         """
         record = await self._trunk.version(name, version)
         target = record.digest_of(weights)
-        known = await self._known(name)
-        bases = [digest for digest in has if digest in known and digest != target]
-        if not bases:
-            return None
-
-        def distance(digest: bytes) -> tuple[int, bool, bytes]:
-            base = known[digest]
-            return abs(record.version - base.version), base.weights is not weights, digest
-
-        base = min(bases, key=distance)
         async with self._making:
+            known = await self._known(name)
+            bases = [digest for digest in has if digest in known and digest != target]
+            if not bases:
+                return None
+
+            def distance(digest: bytes) -> tuple[int, bool, bytes]:
+                base = known[digest]
+                return abs(record.version - base.version), base.weights is not weights, digest
+
+            base = min(bases, key=distance)
             if (target, base) not in self._deltas:
-                body = await self._made(name, _Named(record.version, weights), known[base])
-                self._keep((target, base), body)
+                if self._world.clock() < self._away_until:
+                    return None
+                try:
+                    made = await self._made(name, _Named(record.version, weights), known[base])
+                except StorageUnavailable:
+                    self._away_until = self._world.clock() + _UNREADABLE_FOR
+                    return None
+                self._keep((target, base), made)
             self._deltas.move_to_end((target, base))
             body = self._deltas[target, base]
             self._trim()

@@ -15,7 +15,7 @@ def models(draw: st.DrawFn, size: int = 300, rows: int = 7) -> bytes:
     """Any numbers and any scales that a download may have."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     whole = rng.integers(-128, 128, size) * (rng.random(size) < draw(st.floats(0, 1)))
-    scales = np.exp(rng.normal(0, draw(st.sampled_from([0.0, 1e-3, 30.0])), rows)) * (rng.random(rows) < 0.8)
+    scales = np.exp(rng.normal(0, draw(st.sampled_from([0.0, 1e-3, 10.0])), rows)) * (rng.random(rows) < 0.8)
     return RowWeights(LAYOUT_DIGEST, scales.astype(np.float32), whole.astype(np.int8)).to_container()
 
 

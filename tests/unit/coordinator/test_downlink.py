@@ -207,6 +207,20 @@ async def test_a_base_that_is_lost_or_damaged_only_means_the_whole() -> None:
         assert await town.coordinator.model_delta(POPULATION, 2, TRAINING, [digest]) is None
 
 
+async def test_while_the_blob_store_is_away_who_can_be_served_gets_the_whole_at_once() -> None:
+    town, blobs, _ = await fragile(2)
+    target, base = await body(town, 2), (await town.store.populations.versions())[0].download_digest
+    blobs.is_away, blobs.reads = True, 0
+
+    for _ in range(3):
+        assert await town.coordinator.model_delta(POPULATION, 2, TRAINING, [base]) is None
+    assert (await body(town, 2), blobs.reads) == (target, 1)
+
+    blobs.is_away = False
+    town.pass_time(31.0)
+    assert await town.coordinator.model_delta(POPULATION, 2, TRAINING, [base]) is not None
+
+
 async def test_no_check_in_waits_for_a_blob_store_that_is_away() -> None:
     town, blobs, _ = await fragile(1)
     blobs.is_away, blobs.reads = True, 0
