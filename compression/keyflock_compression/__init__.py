@@ -12,6 +12,7 @@ from keyflock_compression.errors import (
     MalformedContainer,
     NonFinite,
     SpecError,
+    WrongBase,
     WrongLayout,
     WrongSpec,
 )
@@ -23,7 +24,8 @@ from keyflock_compression.rowset import rowset_integers, rowset_size, rowset_upd
 from keyflock_compression.spec import DEFAULT_SPEC, CodecSpec
 from keyflock_compression.state import MAX_STATE_BYTES, decode_state, encode_state
 from keyflock_compression.update import DecodedUpdate
-from keyflock_compression.weights import decode_weights, encode_weights
+from keyflock_compression.weights import content_digest, decode_weights, encode_weights
+from keyflock_compression.weights_delta import apply_weights_delta, encode_weights_delta
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -40,14 +42,18 @@ __all__ = [
     "NonFinite",
     "Sizes",
     "SpecError",
+    "WrongBase",
     "WrongLayout",
     "WrongSpec",
+    "apply_weights_delta",
+    "content_digest",
     "decode",
     "decode_state",
     "decode_weights",
     "encode",
     "encode_state",
     "encode_weights",
+    "encode_weights_delta",
     "nmse",
     "rowset_integers",
     "rowset_size",

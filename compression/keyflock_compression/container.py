@@ -52,7 +52,7 @@ def parse(data: bytes, limits: DecodeLimits) -> Container:
         raise LimitExceeded(
             f"the container has {len(data)} bytes; at most {limits.max_container_bytes} are taken"
         )
-    fields = _unpack(data)
+    fields = unpack_map(data)
     if fields.get("v") != VERSION or isinstance(fields["v"], bool):
         raise MalformedContainer(f"container version is not {VERSION}")
     if tuple(fields) != _KEYS:
@@ -119,7 +119,8 @@ class _Census:
         return built
 
 
-def _unpack(data: bytes) -> dict[str, Any]:
+def unpack_map(data: bytes) -> dict[str, Any]:
+    """A msgpack map within a container's limits, whatever the bytes are; raises MalformedContainer."""
     census = _Census()
     try:
         value = msgpack.unpackb(

@@ -7,6 +7,7 @@
     ├── LimitExceeded        decoding would take more memory than allowed
     ├── WrongSpec            encoded with another spec than the one that was assigned
     ├── WrongLayout          encoded for another model
+    ├── WrongBase            a model's delta that does not lead from this model to that one
     └── NonFinite            a scale or a value is NaN or infinite
 
 The code is stable: servers count by it and SDKs may switch on it.
@@ -55,6 +56,12 @@ class WrongLayout(CodecError):
     """Encoded for parameters that are laid out otherwise."""
 
     code = "wrong_layout"
+
+
+class WrongBase(CodecError):
+    """A delta between models that does not lead from the one that is here to the one that is wanted."""
+
+    code = "wrong_base"
 
 
 class NonFinite(CodecError):

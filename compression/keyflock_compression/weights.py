@@ -10,6 +10,7 @@ from keyflock_compression.arrays import Float32
 from keyflock_compression.codec import decode, encode
 from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
+from keyflock_compression.row_weights import read_rows
 from keyflock_compression.spec import CodecSpec
 
 Precision = Literal["int8", "float32"]
@@ -40,3 +41,12 @@ def decode_weights(data: bytes, layout: Layout, *, limits: DecodeLimits = DEFAUL
         CodecError: the bytes are not a model of this layout.
     """
     return decode(data, layout, limits=limits).dense()
+
+
+def content_digest(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """What names the model in an int8 download, however its bytes were packed: 32 bytes.
+
+    Raises:
+        CodecError: the bytes are no such download.
+    """
+    return read_rows(data, limits).content_digest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,6 +53,7 @@ from keyflock_server.protocol.messages import (
     HeadErased,
     HeadStored,
     Message,
+    ModelWeights,
     Noted,
     Offer,
     OfferAction,
@@ -103,9 +104,17 @@ class Download:
 
 
 @dataclass
+class Step:
+    body: bytes
+    base: bytes
+
+
+@dataclass
 class ScriptedService:
     """Answers every call with something valid, fails with ``failure_of_all``, reports wait for ``gate``."""
 
+    #: From these downloads a delta leads to the model.
+    steps: dict[bytes, bytes] = field(default_factory=dict)
     calls: list[tuple[str, object]] = field(default_factory=list)
     failure_of_all: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -141,6 +150,12 @@ class ScriptedService:
     async def released_model(self, population: PopulationName, version: int) -> Download:
         self.note("released_model", (population, version))
         return Download(RELEASED, hashlib.sha256(RELEASED).digest())
+
+    async def model_delta(
+        self, population: PopulationName, version: int, weights: ModelWeights, has: Collection[bytes]
+    ) -> Step | None:
+        self.note("model_delta", (population, version, weights, set(has)))
+        return next((Step(self.steps[base], base) for base in has if base in self.steps), None)
 
     async def release(self, population: PopulationName) -> Release:
         self.note("release", population)

@@ -48,6 +48,17 @@ def read_check_in(response: Response) -> CheckInAnswer | Trouble:
     return read(response, CheckInAnswer)  # type: ignore[arg-type]  # a union is no type[T] to mypy
 
 
+def delta_base(response: Response, wanted: bytes) -> bytes | None:
+    """Digest of the model that the delta in ``response`` applies to; None if it is none to the one wanted."""
+    said = {name: response.headers.get(name, "").strip() for name in ("im", "etag", "delta-base")}
+    if response.status != 226 or said["im"] != calls.MODEL_DELTA or said["etag"] != f'"{wanted.hex()}"':
+        return None
+    try:
+        return bytes.fromhex(said["delta-base"].strip('"'))
+    except ValueError:
+        return None
+
+
 def trouble(response: Response) -> Trouble:
     """What an answer that is no success says.
 

@@ -42,6 +42,21 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """Make a model out of one that is stored, and keep it; answered by ``Stored`` or ``PatchFailed``."""
+
+    #: What the new model is stored under: SHA-256 of its whole download.
+    digest: bytes
+    #: The model that is stored under this digest is what the delta applies to.
+    base: bytes
+    delta: bytes
+    #: What the new model must have.
+    content_digest: bytes
+    #: Kept until now, and not needed any more once this is.
+    forget: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
     """Train on the phone's own sequences; answered by ``Trained`` or ``TrainingFailed``."""
 
@@ -77,4 +92,4 @@ class Train:
         )
 
 
-Effect = Wait | Send | Store | Train
+Effect = Wait | Send | Store | Patch | Train

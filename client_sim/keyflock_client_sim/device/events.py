@@ -31,6 +31,11 @@ class Stored:
     """The model is kept, and will be found by its digest."""
 
 
+@dataclass(frozen=True, slots=True)
+class PatchFailed:
+    """The delta does not lead from the base to the model, and nothing was stored."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """Training and encoding are done."""
@@ -61,4 +66,4 @@ class Interrupted:
     """
 
 
-Event = Woke | Answered | CallLost | Stored | Trained | TrainingFailed | Interrupted
+Event = Woke | Answered | CallLost | Stored | PatchFailed | Trained | TrainingFailed | Interrupted

@@ -19,12 +19,13 @@ from keyflock_client_sim.device import session as steps
 from keyflock_client_sim.device.answers import Trouble
 from keyflock_client_sim.device.backoff import Patience, within
 from keyflock_client_sim.device.calling import Calling, Identity
-from keyflock_client_sim.device.effects import Effect, Store, Train, Wait
+from keyflock_client_sim.device.effects import Effect, Patch, Store, Train, Wait
 from keyflock_client_sim.device.events import (
     Answered,
     CallLost,
     Event,
     Interrupted,
+    PatchFailed,
     Stored,
     Trained,
     TrainingFailed,
@@ -146,7 +147,11 @@ class Device:
                 self._logbook.lost(self._calling.name)
                 return self._pause(now_s)
             case Stored():
+                if isinstance(self._wants, Patch):
+                    self._keep(self._wants.digest)
                 return self._train(self._busy())
+            case PatchFailed():
+                return self._download_whole("delta_refused")
             case Trained():
                 return self._offer(event, now_s)
             case TrainingFailed(cause):
@@ -265,21 +270,46 @@ class Device:
                 assert_never(answer)
 
     def _read_model(self, response: Response, now_s: float) -> Effect:
+        session, body = self._busy(), response.body
+        what, wanted = self._calling.what, session.assignment.model_digest
+        if what and what.headers and response.status in (226, 304):
+            return self._read_delta(response, session)
         if response.status != 200:
             return self._trouble(answers.trouble(response), now_s)
-        session, body = self._busy(), response.body
         if len(body) > self.installation.capabilities.max_download_bytes:
             return self._give_back(FailureCause.DOWNLOAD_FAILED, steps.ERROR, now_s)
         digest = hashlib.sha256(body).digest()
-        if digest != session.assignment.model_digest:
+        if digest != wanted:
             self._logbook.trouble(self._calling.name, "corrupt")
             session.damaged_downloads += 1
             if session.damaged_downloads >= self._patience.max_damaged_downloads:
                 return self._give_back(FailureCause.DOWNLOAD_FAILED, steps.ERROR, now_s)
             return self._pause(now_s)
+        return Store(digest, body, forget=self._keep(digest))
+
+    def _read_delta(self, response: Response, session: Session) -> Effect:
+        """A delta from one of the models that are stored; whatever else it is, the whole is asked for."""
+        wanted, content = session.assignment.model_digest, session.assignment.content_digest
+        base = answers.delta_base(response, wanted)
+        if content is None or base not in self._kept:
+            return self._download_whole("no_such_delta")
+        return Patch(
+            digest=wanted,
+            base=base,
+            delta=response.body,
+            content_digest=content,
+            forget=self._kept[KEPT_MODELS - 1 :],
+        )
+
+    def _download_whole(self, word: str) -> Effect:
+        self._logbook.trouble(self._calling.name, word)
+        return self._call(State.DOWNLOADING, requests.model(self._busy().assignment))
+
+    def _keep(self, digest: bytes) -> tuple[bytes, ...]:
+        """Notes what is stored now; what is to be forgotten for it."""
         kept = (digest, *self._kept)
         self._kept = kept[:KEPT_MODELS]
-        return Store(digest, body, forget=kept[KEPT_MODELS:])
+        return kept[KEPT_MODELS:]
 
     def _read_offer(self, answer: messages.OfferAnswer | Trouble, now_s: float) -> Effect:
         if isinstance(answer, Trouble):
@@ -337,7 +367,7 @@ class Device:
             return self._give_back(FailureCause.NOT_ELIGIBLE, steps.ERROR, now_s)
         if assignment.model_digest in self._kept:
             return self._train(self._session)
-        return self._call(State.DOWNLOADING, requests.model(assignment))
+        return self._call(State.DOWNLOADING, requests.model(assignment, self._kept))
 
     def _train(self, session: Session) -> Effect:
         self._state = State.TRAINING

@@ -1,6 +1,7 @@
 """The calls that a device makes: each message, and the bytes and headers that travel."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from keyflock_client_sim.device.events import Trained
@@ -30,6 +31,8 @@ class Outgoing:
     body: bytes = b""
     #: What fills the braces in the call's path.
     parts: dict[str, str] = field(default_factory=dict)
+    #: Beside those that every call has.
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def enrol(installation: Installation) -> Outgoing:
@@ -62,12 +65,22 @@ def check_in(installation: Installation, circumstances: Circumstances) -> Outgoi
     return _outgoing(calls.CHECK_IN, message)
 
 
-def model(assignment: Assignment) -> Outgoing:
-    """The model to start from."""
+def model(assignment: Assignment, has: Sequence[bytes] = ()) -> Outgoing:
+    """The model to start from, or a delta to it from one that the phone has.
+
+    Args:
+        assignment: Names the model.
+        has: Digests of the downloads that are stored; none asks for the whole.
+    """
     plan = assignment.personalising
     is_released = plan is not None and plan.weights is ModelWeights.RELEASED
     call = calls.RELEASED_MODEL if is_released else calls.MODEL
-    return Outgoing(call, parts={"version": str(assignment.model_version)})
+    headers = {}
+    # Without a content digest to check against, a delta would have to be believed.
+    if has and assignment.content_digest is not None:
+        tags = ", ".join(f'"{digest.hex()}"' for digest in has)
+        headers = {"A-IM": calls.MODEL_DELTA, "If-None-Match": tags}
+    return Outgoing(call, parts={"version": str(assignment.model_version)}, headers=headers)
 
 
 def offer(assignment: Assignment, trained: Trained) -> Outgoing:
@@ -113,7 +126,7 @@ def request(what: Outgoing, *, token: str | None, assignment_token: str | None) 
         token: The device's, when it has one; enrolment shows it to renew it.
         assignment_token: Shown by calls about an assignment only.
     """
-    headers = {"Accept": calls.MEDIA_TYPE}
+    headers = {"Accept": calls.MEDIA_TYPE, **what.headers}
     if what.call.request is not None:
         headers["Content-Type"] = calls.MEDIA_TYPE
     if token is not None:

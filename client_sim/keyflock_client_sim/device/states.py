@@ -10,12 +10,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
 from keyflock_client_sim.device.events import (
     Answered,
     CallLost,
     Event,
     Interrupted,
+    PatchFailed,
     Stored,
     Trained,
     TrainingFailed,
@@ -69,6 +70,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = Map
             Answered: _to(_D, _B, _R, _F, _U),
             CallLost: _to(_D, _R),
             Stored: _to(_T),
+            PatchFailed: _to(_D),
             Interrupted: _to(_B, _R),
         },
         _T: {Trained: _to(_O, _B, _R), TrainingFailed: _to(_B, _R), Interrupted: _to(_B, _R)},
@@ -99,6 +101,7 @@ ANSWERS: Final[Mapping[type[Effect], frozenset[type[Event]]]] = MappingProxyType
         Wait: frozenset({Woke, Interrupted}),
         Send: frozenset({Answered, CallLost, Interrupted}),
         Store: frozenset({Stored, Interrupted}),
+        Patch: frozenset({Stored, PatchFailed, Interrupted}),
         Train: frozenset({Trained, TrainingFailed, Interrupted}),
     }
 )

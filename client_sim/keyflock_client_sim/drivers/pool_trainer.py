@@ -45,13 +45,13 @@ class PoolTrainer:
         self._clock = clock
         #: Of codecs with error feedback; there once one was asked for.
         self._residuals: tempfile.TemporaryDirectory[str] | None = None
-        self._published: set[bytes] = set()
+        #: What a download is called on the shelf: a phone may have packed its bytes in another way.
+        self._published: dict[bytes, ModelDigest] = {}
 
     def store(self, digest: bytes, body: bytes) -> None:
         """See ``Trainer``."""
         if digest not in self._published:
-            self._pool.publish(body)
-            self._published.add(digest)
+            self._published[digest] = self._pool.publish(body)
 
     async def train(self, phone: str, work: Train) -> Trained:
         """See ``Trainer``."""
@@ -61,7 +61,7 @@ class PoolTrainer:
         if len(sequences) == 0:
             raise TrainingError(FailureCause.NO_EXAMPLES)
         job = TrainJob(
-            model=ModelDigest(work.model_digest.hex()),
+            model=self._published.get(work.model_digest, ModelDigest(work.model_digest.hex())),
             config=self._config,
             sequences=sequences,
             plan=work.plan,

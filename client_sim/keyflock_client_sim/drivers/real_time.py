@@ -8,17 +8,17 @@ import asyncio
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
 from keyflock_client_sim.device.events import (
     Answered,
     CallLost,
     Event,
     Interrupted,
-    Stored,
     TrainingFailed,
     Woke,
 )
 from keyflock_client_sim.drivers.books import Books, Happening, Watch
+from keyflock_client_sim.drivers.stored_models import StoredModels
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
 from keyflock_client_sim.fleet.availability import next_idle_s
 from keyflock_client_sim.fleet.fates import Loss, drop_out, loss
@@ -56,6 +56,7 @@ class RealTimeFleet:
         self._phones = phones
         self._exchange = exchange
         self._trainer = trainer
+        self._models = StoredModels(trainer)
         self._watch = watch
         self._time_scale = time_scale
         self._lines = asyncio.Semaphore(max_calls)
@@ -134,9 +135,10 @@ class RealTimeFleet:
                 return await self._wait(phone, effect)
             case Send():
                 return await self._send(phone, effect)
-            case Store(digest, body):
-                self._trainer.store(digest, body)
-                return Stored()
+            case Store():
+                return self._models.store(effect)
+            case Patch():
+                return self._models.patch(effect)
             case Train():
                 return await self._train(phone, effect)
 

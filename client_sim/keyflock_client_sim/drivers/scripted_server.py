@@ -47,6 +47,7 @@ class ScriptedServer:
         expires_in_s: Life of an assignment.
         max_rounds: No more work after so many.
         min_flush: Reports that wait for company until so many of the round have come.
+        gives_deltas: Between versions, which no driver can apply: they say what leads where.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class ScriptedServer:
         expires_in_s: float = 600.0,
         max_rounds: int | None = None,
         min_flush: int = 1,
+        gives_deltas: bool = False,
     ) -> None:
         self.goal = goal
         self.window = window or ReturnWindow(min_s=1.0, max_s=2.0)
         self.expires_in_s = expires_in_s
         self.max_rounds = max_rounds
         self.min_flush = min_flush
+        self.gives_deltas = gives_deltas
         #: Name of the call and body of everything that arrived, in order.
         self.arrived: list[tuple[str, bytes]] = []
         #: What each assignment's report was, when it was counted.
@@ -94,6 +97,10 @@ class ScriptedServer:
     def model_body(self, version: int) -> bytes:
         """What a phone downloads."""
         return f"model {version} ".encode() * 100
+
+    def content_digest(self, version: int) -> bytes:
+        """What a delta to a version must lead to."""
+        return hashlib.sha256(b"content of " + self.model_body(version)).digest()
 
     async def tick(self) -> None:
         """Counts ticks."""
@@ -142,11 +149,20 @@ class ScriptedServer:
                 codec={"codec": "dense"},
                 seed=self.version,
                 expires_in_s=self.expires_in_s,
+                content_digest=self.content_digest(self.version) if self.gives_deltas else None,
             )
         )
 
-    def _model(self, _request: Request, part: str) -> Response:
-        return Response(200, {"content-type": calls.MODEL_MEDIA_TYPE}, self.model_body(int(part)))
+    def _model(self, request: Request, part: str) -> Response:
+        body = self.model_body(int(part))
+        headers = {"content-type": calls.MODEL_MEDIA_TYPE, "etag": _etag(body)}
+        if "A-IM" in request.headers:
+            for version in range(int(part) - 1, -1, -1):
+                base = _etag(self.model_body(version))
+                if base in request.headers["If-None-Match"]:
+                    named = {"im": calls.MODEL_DELTA, "delta-base": base}
+                    return Response(226, headers | named, f"from {version} to {part}".encode())
+        return Response(200, headers, body)
 
     def _offer(self, _request: Request, part: str) -> Response:
         is_open = _version(part) == self.version
@@ -179,6 +195,10 @@ class ScriptedServer:
 
     def _device(self, request: Request) -> DeviceId | None:
         return self._tokens.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+
+
+def _etag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()}"'
 
 
 def _version(assignment: str) -> int:

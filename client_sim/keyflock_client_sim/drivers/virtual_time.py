@@ -17,18 +17,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
-from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
 from keyflock_client_sim.device.events import (
     Answered,
     CallLost,
     Event,
     Interrupted,
-    Stored,
     Trained,
     TrainingFailed,
     Woke,
 )
 from keyflock_client_sim.drivers.books import Books, Happening, Watch
+from keyflock_client_sim.drivers.stored_models import StoredModels
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
 from keyflock_client_sim.drivers.virtual_clock import VirtualClock
 from keyflock_client_sim.fleet.availability import next_idle_s
@@ -87,6 +87,7 @@ class VirtualTimeFleet:
         self.books = Books(phones)
         self._server = server
         self._trainer = trainer
+        self._models = StoredModels(trainer)
         self._clock = clock
         self._watch = watch
         self._tick_s = tick_s
@@ -190,9 +191,10 @@ class VirtualTimeFleet:
                 self._plan_wake(next_idle_s(phone.traits, wake_s) if when_idle else wake_s, phone)
             case Send():
                 self._begin_send(phone, effect)
-            case Store(digest, body):
-                self._trainer.store(digest, body)
-                self._plan_event(now_s, phone, Stored())
+            case Store():
+                self._plan_event(now_s, phone, self._models.store(effect))
+            case Patch():
+                self._plan_event(now_s, phone, self._models.patch(effect))
             case Train():
                 self._begin_training(phone, effect)
             case _:

@@ -62,14 +62,14 @@ class PersonalTrainer:
         self._vocabulary = vocabulary
         self._messages = messages
         self._seconds_of = seconds_of
-        self._published: set[bytes] = set()
+        #: As a ``PoolTrainer``'s.
+        self._published: dict[bytes, ModelDigest] = {}
 
     def store(self, digest: bytes, body: bytes) -> None:
         """See ``Trainer``."""
         self._other.store(digest, body)
         if digest not in self._published:
-            self._workers.publish(body)
-            self._published.add(digest)
+            self._published[digest] = self._workers.publish(body)
 
     async def train(self, phone: str, work: Train) -> Trained:
         """See ``Trainer``."""
@@ -78,7 +78,7 @@ class PersonalTrainer:
         if work.layout != EVIDENCE_LAYOUT.digest:
             raise TrainingError(FailureCause.TRAINING_FAILED, "the evidence has another layout than is known")
         job = GatherEvidence(
-            model=ModelDigest(work.model_digest.hex()),
+            model=self._published.get(work.model_digest, ModelDigest(work.model_digest.hex())),
             config=self._config,
             vocabulary=self._vocabulary,
             messages=tuple(self._messages[phone]),

@@ -5,6 +5,7 @@ from typing import Final
 
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.pace import Pace
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
@@ -15,6 +16,7 @@ from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
     DeviceRules,
+    ModelWeights,
     PersonalisingPlan,
     Refusal,
     RefusalReason,
@@ -47,9 +49,15 @@ class CheckIns:
     """Gives out work."""
 
     def __init__(
-        self, world: Surroundings, desks: dict[TaskName, Desk], trunk: Trunk, standings: Standings
+        self,
+        world: Surroundings,
+        desks: dict[TaskName, Desk],
+        trunk: Trunk,
+        standings: Standings,
+        downlink: Downlink,
     ) -> None:
         self._world = world
+        self._downlink = downlink
         self._standings = standings
         self._desks = desks
         self._trunk = trunk
@@ -235,7 +243,7 @@ class CheckIns:
         layout = await self._trunk.report_layout(current.spec)
         # A head must fit the trunk that the phone's keyboard serves.
         is_personal = current.spec.kind is TaskKind.PERSONALIZE
-        digest = (version.released_digest if is_personal else None) or version.download_digest
+        weights = ModelWeights.RELEASED if is_personal else ModelWeights.TRAINING
         codec = codec_for(current.spec, message)
         if isinstance(codec, Ineligible):  # by now: it was not when it was assigned
             codec = CodecChoice(current.spec.codec, network_of(message.conditions))
@@ -259,7 +267,7 @@ class CheckIns:
             task=current.task,
             round=current.id,
             model_version=current.base_version,
-            model_digest=digest,
+            model_digest=version.digest_of(weights),
             layout=layout.digest,
             plan=current.spec.training,
             codec=codec.codec,
@@ -268,6 +276,7 @@ class CheckIns:
             task_kind=current.spec.kind,
             personalising=await self._personalising(current, version),
             device_rules=_device_rules(current),
+            content_digest=await self._downlink.content(version, weights),
         )
 
     async def _personalising(self, current: Round, version: VersionRecord) -> PersonalisingPlan | None:

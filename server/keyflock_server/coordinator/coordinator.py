@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from keyflock_compression import CodecSpec, SpecError, sizes_of
 from keyflock_models.config import ModelConfig
 from keyflock_server.coordinator.check_in import CheckIns
 from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.desk import Desk
+from keyflock_server.coordinator.downlink import Downlink, ModelDelta
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.intake import Intake
@@ -29,6 +33,7 @@ from keyflock_server.protocol.messages import (
     EnrolRequest,
     Failure,
     Forgotten,
+    ModelWeights,
     Noted,
     Offer,
     OfferAnswer,
@@ -76,7 +81,8 @@ class Coordinator:
         self._tally = VerdictTally(world)
         self._standings = Standings(world)
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
-        self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings)
+        self._downlink = Downlink(world, self._trunk)
+        self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings, self._downlink)
         self._enrolments = Enrolments(world, self._trunk, self._desks)
         self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
         #: Held while the set of desks changes.
@@ -157,9 +163,18 @@ class Coordinator:
         """The bytes that keyboards serve of a version: the versions' average where there is one."""
         return await self._trunk.released(population, version)
 
+    async def model_delta(
+        self, population: PopulationName, version: int, weights: ModelWeights, has: Collection[bytes]
+    ) -> ModelDelta | None:
+        """How a version's bytes follow from a download that the phone has; None: it needs the whole."""
+        return await self._downlink.delta(population, version, weights, has)
+
     async def release(self, population: PopulationName) -> Release:
         """What keyboards should serve."""
-        return await self._trunk.release(population)
+        release = await self._trunk.release(population)
+        version = await self._trunk.version(population, release.model_version)
+        content = await self._downlink.content(version, release.weights)
+        return msgspec.structs.replace(release, content_digest=content)
 
     async def vocabulary(self, population: PopulationName) -> bytes:
         """The words that the model's rows mean."""

@@ -146,15 +146,15 @@ class Trunk:
 
     async def download(self, name: PopulationName, version: int) -> Download:
         """What phones get for a version."""
-        record = await self.version(name, version)
-        return await self._blob(record.download_key, record.download_digest)
+        return await self.stored(await self.version(name, version), ModelWeights.TRAINING)
 
     async def released(self, name: PopulationName, version: int) -> Download:
         """What keyboards serve of a version: the versions' average where its task wanted one."""
-        record = await self.version(name, version)
-        if record.released_key is None or record.released_digest is None:
-            return await self._blob(record.download_key, record.download_digest)
-        return await self._blob(record.released_key, record.released_digest)
+        return await self.stored(await self.version(name, version), ModelWeights.RELEASED)
+
+    async def stored(self, record: VersionRecord, weights: ModelWeights) -> Download:
+        """A version's download, out of memory if it is one of the last few."""
+        return await self._blob(record.key_of(weights), record.digest_of(weights))
 
     async def _blob(self, key: str, digest: bytes) -> Download:
         cached = self._downloads.get(key) or await self._read(key, digest)

@@ -9,6 +9,7 @@ import msgspec
 from keyflock_server.http import caching
 from keyflock_server.http.admission import Admission, missing
 from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.model_downloads import ModelDownloads
 from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.plane import Clock, Plane, bearer
 from keyflock_server.http.readiness import Readiness
@@ -83,12 +84,13 @@ class SdkEndpoints(Plane[Call, Admission]):
         self._assignment_tokens = assignment_tokens
         self._attestation = attestation
         self._clock = clock
+        downloads = ModelDownloads(service, metrics)
         self._handlers: dict[str, Callable[[Admission, bytes], Awaitable[Response]]] = {
             calls.ENROL.name: self._enrol,
             calls.FORGET.name: self._forget,
             calls.CHECK_IN.name: self._check_in,
-            calls.MODEL.name: self._model,
-            calls.RELEASED_MODEL.name: self._released_model,
+            calls.MODEL.name: downloads.model,
+            calls.RELEASED_MODEL.name: downloads.released,
             calls.RELEASE.name: self._release,
             calls.VOCABULARY.name: self._vocabulary,
             calls.OFFER.name: self._offer,
@@ -167,18 +169,6 @@ class SdkEndpoints(Plane[Call, Admission]):
             network = network_of(message.conditions)
             self._metrics.codecs.labels(network, answer.codec["codec"]).inc()
         return MSGPACK.answer(answer)
-
-    async def _model(self, admission: Admission, _body: bytes) -> Response:
-        download = await self._service.model(admission.identity.population, admission.version())
-        return tagged(
-            admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, caching.IMMUTABLE
-        )
-
-    async def _released_model(self, admission: Admission, _body: bytes) -> Response:
-        download = await self._service.released_model(admission.identity.population, admission.version())
-        return tagged(
-            admission.headers, download.body, download.digest, calls.MODEL_MEDIA_TYPE, caching.IMMUTABLE
-        )
 
     async def _release(self, admission: Admission, _body: bytes) -> Response:
         return MSGPACK.answer(await self._service.release(admission.own_population()))

@@ -1,6 +1,6 @@
 """What the endpoints ask of the coordinator, no more, so that they can be tried against anything."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from keyflock_server.heads.owners import Owner
@@ -14,6 +14,7 @@ from keyflock_server.protocol.messages import (
     Forgotten,
     HeadErased,
     HeadStored,
+    ModelWeights,
     Noted,
     Offer,
     OfferAnswer,
@@ -70,6 +71,20 @@ class ModelDownload(Protocol):
         ...
 
 
+class ModelStep(Protocol):
+    """How one download follows from another."""
+
+    @property
+    def body(self) -> bytes:
+        """A container of ``encode_weights_delta``."""
+        ...
+
+    @property
+    def base(self) -> bytes:
+        """SHA-256 of the download that it is applied to."""
+        ...
+
+
 class SdkService(Protocol):
     """What phones may ask. Every method raises ``Refused`` for a broken promise and changes nothing then."""
 
@@ -91,6 +106,12 @@ class SdkService(Protocol):
 
     async def released_model(self, population: PopulationName, version: int) -> ModelDownload:
         """The bytes that keyboards serve of a version."""
+        ...
+
+    async def model_delta(
+        self, population: PopulationName, version: int, weights: ModelWeights, has: Collection[bytes]
+    ) -> ModelStep | None:
+        """The smallest step to a version's bytes from one of the downloads that the phone has, if any."""
         ...
 
     async def release(self, population: PopulationName) -> Release:

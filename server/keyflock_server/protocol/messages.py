@@ -245,6 +245,9 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     personalising: PersonalisingPlan | None = None
     #: A phone that does not keep them gives the assignment back at once: cause ``not_eligible``.
     device_rules: DeviceRules | None = None
+    #: Of what the model's bytes say (docs/wire_format.md): what a phone checks that got a delta and put the
+    #: model together itself. None: it is not known now, and the phone asks for the whole.
+    content_digest: Sha256 | None = None
 
 
 class RefusalReason(StrEnum):
@@ -378,6 +381,8 @@ class Release(Message, frozen=True, kw_only=True):
     personalisation: Personalisation | None = None
     #: Which weights of the version they are: where to download them.
     weights: ModelWeights = ModelWeights.TRAINING
+    #: As the assignment's.
+    content_digest: Sha256 | None = None
 
 
 class Forgotten(Message, frozen=True, kw_only=True):

@@ -18,13 +18,21 @@ from keyflock_server.protocol.problems import ProblemCode, Refused
 
 T = TypeVar("T")
 
+_FIXED_MAP: Final = 0x80
+_MAP_16: Final = 0xDE
+_MAP_16_LEAST: Final = 16
 #: The one message of the decoder that quotes.
 _QUOTED: Final = re.compile(r"Invalid enum value .*(?= - at `)", re.DOTALL)
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """The message as a msgpack map."""
-    return msgspec.msgpack.encode(message)
+    """The message as a msgpack map, in msgpack's shortest form."""
+    data = msgspec.msgpack.encode(message)
+    # msgspec sizes a map's head for all the fields that there may be, also where it leaves some out.
+    fields = int.from_bytes(data[1:3])
+    if data[0] == _MAP_16 and fields < _MAP_16_LEAST:
+        return bytes((_FIXED_MAP | fields,)) + data[3:]
+    return data
 
 
 def decode(body: bytes, kind: type[T]) -> T:

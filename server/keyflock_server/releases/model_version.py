@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from keyflock_compression import Layout, encode_weights
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId
+from keyflock_server.protocol.messages import ModelWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,16 @@ class VersionRecord:
         """All keys that this row points to."""
         keys = (self.download_key, self.checkpoint_key, self.released_key)
         return tuple(key for key in keys if key is not None)
+
+    def key_of(self, weights: ModelWeights) -> str:
+        """Where the download of these weights lies: what phones train from, where no average is kept."""
+        is_average = weights is ModelWeights.RELEASED and self.released_digest is not None
+        return (self.released_key if is_average else None) or self.download_key
+
+    def digest_of(self, weights: ModelWeights) -> bytes:
+        """SHA-256 of the same."""
+        is_average = weights is ModelWeights.RELEASED and self.released_key is not None
+        return (self.released_digest if is_average else None) or self.download_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,18 @@ class Metrics:
         self.sent_bytes = Counter(
             "keyflock_sent_bytes", "Body bytes sent, by call.", ["call"], registry=self.registry
         )
+        self.model_downloads = Counter(
+            "keyflock_model_downloads",
+            "Downloads of a model's weights: whole, delta (from one that the phone had) or not_modified.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.model_bytes = Counter(
+            "keyflock_model_bytes",
+            "Body bytes of the same, by kind.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.delta_bytes = Histogram(
             "keyflock_report_delta_bytes",
             "Size of the deltas in acknowledged reports, by the network that the phone asked for work on.",

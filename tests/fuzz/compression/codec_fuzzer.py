@@ -119,7 +119,7 @@ def fuzz(
 def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
     """One input."""
     if rng.random() < 0.25:
-        return _blindly(rng.choice(seeds), rng.choice(seeds), rng)
+        return changed_blindly(rng.choice(seeds), rng.choice(seeds), rng)
     fields = msgpack.unpackb(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         _knowingly(fields, rng)
@@ -162,7 +162,8 @@ def _problem_of(update: DecodedUpdate) -> str:
     return ""
 
 
-def _blindly(one: bytes, other: bytes, rng: random.Random) -> bytes:
+def changed_blindly(one: bytes, other: bytes, rng: random.Random) -> bytes:
+    """One change by whoever knows nothing of what is inside."""
     data, place = bytearray(one), rng.randrange(len(one))
     match rng.randrange(5):
         case 0:
@@ -183,7 +184,7 @@ def _knowingly(fields: dict[str, Any], rng: random.Random) -> None:
     streams, chance = fields["streams"], rng.random()
     if chance < 0.75 and streams:
         at = rng.randrange(len(streams))
-        streams[at] = _stream(streams[at], fields["spec"].get("entropy") == "zstd", rng)
+        streams[at] = changed_stream(streams[at], fields["spec"].get("entropy") == "zstd", rng)
     elif chance < 0.85:
         fields["scales"] = _bytes(fields["scales"], rng)
     elif chance < 0.92:
@@ -195,7 +196,7 @@ def _knowingly(fields: dict[str, Any], rng: random.Random) -> None:
         del streams[rng.randrange(len(streams))]
 
 
-def _stream(stream: bytes, is_packed: bool, rng: random.Random) -> bytes:
+def changed_stream(stream: bytes, is_packed: bool, rng: random.Random) -> bytes:
     """A stream's content changed, or (now and then) its frame."""
     if not is_packed or rng.random() < 0.3:
         return _bytes(stream, rng)

@@ -8,12 +8,13 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
 from keyflock_client_sim.device.events import (
     Answered,
     CallLost,
     Event,
     Interrupted,
+    PatchFailed,
     Stored,
     Trained,
     TrainingFailed,
@@ -56,6 +57,7 @@ def _assignment(number: int) -> messages.Assignment:
         codec={},
         seed=number,
         expires_in_s=EXPIRES_IN_S,
+        content_digest=bytes(32) if number % 2 else None,
     )
 
 
@@ -75,7 +77,17 @@ def _good_answers(send: Send) -> st.SearchStrategy[Response]:
             assignments = st.integers(0, 1).map(lambda number: answer(_assignment(number)))
             return st.one_of(assignments, assignments, assignments, refusals)
         case calls.MODEL:
-            return st.just(Response(200, {}, MODELS[int(send.request.path.rpartition("/")[2])]))
+            body = MODELS[int(send.request.path.rpartition("/")[2])]
+            whole = Response(200, {}, body)
+            if "A-IM" not in send.request.headers:
+                return st.just(whole)
+            base = send.request.headers["If-None-Match"].split(", ")[0]
+            headers = {
+                "im": calls.MODEL_DELTA,
+                "etag": f'"{hashlib.sha256(body).hexdigest()}"',
+                "delta-base": base,
+            }
+            return st.sampled_from([whole, Response(226, headers, b"delta")])
         case calls.OFFER:
             return st.sampled_from(messages.OfferAction).map(
                 lambda action: answer(messages.OfferAnswer(action=action, return_window=WINDOW))
@@ -93,7 +105,7 @@ def _good_answers(send: Send) -> st.SearchStrategy[Response]:
 
 _BAD_ANSWERS = (
     st.sampled_from(ProblemCode).map(problem)
-    | st.sampled_from([200, 204, 301, 304, 400, 404, 418, 429, 500, 502, 503]).map(
+    | st.sampled_from([200, 204, 226, 301, 304, 400, 404, 418, 429, 500, 502, 503]).map(
         lambda status: Response(status, {}, b"<html>")
     )
     | st.binary(max_size=20).map(lambda body: Response(200, {}, body))
@@ -112,6 +124,8 @@ def _events(effect: Effect) -> st.SearchStrategy[Event]:
             return st.one_of(*[answered] * 6, _BAD_ANSWERS.map(Answered), st.just(CallLost()))
         case Store():
             return st.just(Stored())
+        case Patch():
+            return st.sampled_from([Stored(), PatchFailed()])
         case Train():
             examples = st.sampled_from([3, 3, 3, 0])
             # No two deltas are the same, as on a phone that has new text by the second training.
@@ -179,7 +193,7 @@ def test_after_any_trouble_a_good_server_gets_a_report_within_a_few_steps(data: 
                 device.step(Woke(Circumstances(examples=5)), now_s)
             case Send():
                 device.step(Answered(_best_answer(effect, number)), now_s)
-            case Store():
+            case Store() | Patch():
                 device.step(Stored(), now_s)
             case Train():
                 device.step(Trained(delta=b"delta", examples=2), now_s)

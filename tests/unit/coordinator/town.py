@@ -75,6 +75,12 @@ class Town:
         start = np.zeros(LAYOUT.size, np.float32) if weights is None else weights
         await self.coordinator.create_population(POPULATION, Checkpoint(CONFIG, vocabulary, start).to_bytes())
 
+    async def found_another(self, name: PopulationName) -> None:
+        """A second population with weights of its own."""
+        vocabulary = vocabulary_of([f"wort{number}" for number in range(8)], [0.125] * 8, oov=0.1, eos=0.1)
+        start = np.linspace(-1.0, 1.0, LAYOUT.size, dtype=np.float32)
+        await self.coordinator.create_population(name, Checkpoint(CONFIG, vocabulary, start).to_bytes())
+
     async def task(self, name: str = "t", **tables: str) -> TaskSpec:
         """A task whose tables are TOML lines; its first round is open when this returns."""
         spec = task_spec(name, **tables)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from keyflock_client_sim.device.backoff import Patience
-from keyflock_client_sim.device.effects import Effect, Send, Store, Train, Wait
+from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
 from keyflock_client_sim.device.events import Answered, CallLost, Event, Stored, Trained, Woke
 from keyflock_client_sim.device.installation import Circumstances, Installation
 from keyflock_client_sim.device.machine import Device
@@ -46,7 +46,7 @@ class Walk:
                     return self.tell(Answered(await self.server.send(send.request)))
                 except ConnectionError:
                     return self.tell(CallLost())
-            case Store():
+            case Store() | Patch():
                 return self.tell(Stored())
             case Train():
                 return self.tell(TRAINED)

@@ -14,6 +14,7 @@ import msgpack
 import zstandard
 
 FIELDS: Final = ["v", "spec", "layout", "scales", "streams", "digest"]
+DELTA_FIELDS: Final = ["v", "layout", "result", "streams", "digest"]
 MOST: Final = 2**23
 STREAMS: Final = {
     "float32": 1,
@@ -298,3 +299,41 @@ def _float32(value: float) -> float:
 def _need(holds: bool, what: str) -> None:
     if not holds:
         raise Refused(what)
+
+
+def plain_apply(delta: bytes, base: bytes) -> tuple[list[float], list[int]]:
+    """The scales and whole numbers of the model that a delta makes of a base in the codec ``dense``."""
+    try:
+        fields, old = msgpack.unpackb(delta), msgpack.unpackb(base)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Refused("no msgpack") from error
+    _need(isinstance(fields, dict) and list(fields) == DELTA_FIELDS, "not the five fields in their order")
+    _need(type(fields["v"]) is int and fields["v"] == 1, "another version")
+    signed = msgpack.packb({name: fields[name] for name in DELTA_FIELDS[:4]})
+    _need(hashlib.blake2b(signed, digest_size=8).digest() == fields["digest"], "another digest")
+    _need(fields["layout"] == old["layout"], "another layout")
+    _need(isinstance(fields["streams"], list) and len(fields["streams"]) == 6, "another number of streams")
+    bits = list(struct.unpack(f"<{len(old['scales']) // 4}I", old["scales"]))
+    stream = old["streams"][0]
+    if old["spec"]["entropy"] == "zstd":
+        stream = zstandard.ZstdDecompressor().decompress(stream)
+    whole = list(stream)
+    reader = _Reader({"entropy": "zstd"}, fields["streams"])
+    places, is_large = _places(reader, ((len(whole),),), len(whole))
+    signs = _bits(reader, 3, len(places))
+    magnitudes = iter(reader.read(4, sum(is_large)))
+    for place, sign, large in zip(places, signs, is_large, strict=True):
+        magnitude = next(magnitudes) + 2 if large else 1
+        _need(magnitude <= 128, "a difference beyond 128")
+        whole[place] = (whole[place] - magnitude if sign else whole[place] + magnitude) % 256
+    planes = reader.read(5, 4 * len(bits))
+    for row, before in enumerate(bits):
+        folded = int.from_bytes(planes[row :: len(bits)], "little")
+        difference = -(folded // 2) - 1 if folded % 2 else folded // 2
+        bits[row] = (before + difference) % 2**32
+    scales = struct.pack(f"<{len(bits)}I", *bits)
+    result = hashlib.sha256(fields["layout"] + scales + bytes(whole)).digest()
+    _need(result == fields["result"], "another result")
+    floats = _floats(scales)
+    _need(all(scale >= 0 for scale in floats), "a negative scale")
+    return floats, [byte - 256 if byte > 127 else byte for byte in whole]

@@ -1,0 +1,137 @@
+"""From one download to the next: exact, small where little moved, and never applied to the wrong model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keyflock_compression import (
+    CodecError,
+    CorruptedContainer,
+    LimitExceeded,
+    WrongBase,
+    WrongLayout,
+    WrongSpec,
+    apply_weights_delta,
+    content_digest,
+    decode_weights,
+    encode_weights,
+    encode_weights_delta,
+)
+from keyflock_compression.limits import DecodeLimits
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Wide:
+    """As a small model's: an embedding, a bias, a matrix."""
+
+    names: tuple[str, ...] = ("embedding", "bias", "kernel")
+    shapes: tuple[tuple[int, ...], ...] = ((1_000, 48), (1_000,), (48, 300))
+    offsets: tuple[int, ...] = (0, 48_000, 49_000)
+    size: int = 63_400
+    digest: bytes = b"a small model's."
+
+
+LAYOUT = Wide()
+RNG = np.random.default_rng(0)
+BEFORE: Vector = RNG.normal(0.0, 0.1, LAYOUT.size).astype(np.float32)
+
+
+def stepped(share: float) -> Vector:
+    """Some of the values moved, as a server step over sparse deltas moves them."""
+    moves = RNG.normal(0.0, 0.01, LAYOUT.size) * (RNG.random(LAYOUT.size) < share)
+    return (BEFORE + moves).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 1.0])
+def test_a_phone_with_a_delta_trains_from_the_weights_of_the_whole_download(share: float) -> None:
+    before, after = encode_weights(BEFORE, LAYOUT), encode_weights(stepped(share), LAYOUT)
+
+    made = apply_weights_delta(encode_weights_delta(after, before), before, result=content_digest(after))
+
+    np.testing.assert_array_equal(decode_weights(made, LAYOUT), decode_weights(after, LAYOUT))
+    assert content_digest(made) == content_digest(after)
+
+
+def test_what_a_delta_made_is_a_base_for_the_next_and_a_way_back_leads_back() -> None:
+    bodies = [encode_weights(weights, LAYOUT) for weights in (BEFORE, stepped(0.05), stepped(0.05))]
+    phone = bodies[0]
+
+    for before, after in ((0, 1), (1, 2), (2, 0)):
+        phone = apply_weights_delta(encode_weights_delta(bodies[after], bodies[before]), phone)
+
+    assert content_digest(phone) == content_digest(bodies[0])
+
+
+def test_a_step_that_moves_a_twentieth_takes_less_than_a_third_of_the_whole() -> None:
+    before, after = encode_weights(BEFORE, LAYOUT), encode_weights(stepped(0.05), LAYOUT)
+
+    assert len(encode_weights_delta(after, before)) < len(after) / 3
+    assert len(encode_weights_delta(before, before)) < 400
+
+
+def test_a_delta_on_the_wrong_base_is_noticed() -> None:
+    before, after, other = (
+        encode_weights(weights, LAYOUT) for weights in (BEFORE, stepped(0.05), stepped(0.05))
+    )
+
+    with pytest.raises(WrongBase):
+        apply_weights_delta(encode_weights_delta(after, before), other)
+
+
+def test_a_delta_to_another_model_than_was_assigned_is_noticed() -> None:
+    before, after, other = (
+        encode_weights(weights, LAYOUT) for weights in (BEFORE, stepped(0.05), stepped(0.05))
+    )
+
+    with pytest.raises(WrongBase):
+        apply_weights_delta(encode_weights_delta(after, before), before, result=content_digest(other))
+
+
+def test_a_bit_that_flips_on_the_way_is_noticed() -> None:
+    before, after = encode_weights(BEFORE, LAYOUT), encode_weights(stepped(0.05), LAYOUT)
+    delta = bytearray(encode_weights_delta(after, before))
+    delta[len(delta) // 2] ^= 4
+
+    with pytest.raises(CorruptedContainer):
+        apply_weights_delta(bytes(delta), before)
+
+
+def test_models_of_different_layouts_have_no_delta() -> None:
+    other = Wide(digest=b"another model's.")
+
+    with pytest.raises(WrongLayout):
+        encode_weights_delta(encode_weights(BEFORE, LAYOUT), encode_weights(BEFORE, other))
+
+
+def test_a_model_without_rows_has_no_delta_and_no_content_digest() -> None:
+    exact, rows = encode_weights(BEFORE, LAYOUT, precision="float32"), encode_weights(BEFORE, LAYOUT)
+
+    with pytest.raises(WrongSpec):
+        encode_weights_delta(exact, rows)
+    with pytest.raises(WrongSpec):
+        content_digest(exact)
+
+
+def test_a_base_that_is_damaged_ends_in_an_error_of_the_family() -> None:
+    before, after = encode_weights(BEFORE, LAYOUT), encode_weights(stepped(0.05), LAYOUT)
+
+    with pytest.raises(CodecError):
+        apply_weights_delta(encode_weights_delta(after, before), before[:-1])
+
+
+def test_every_limit_holds_at_its_own_value_and_not_one_below() -> None:
+    before, after = encode_weights(BEFORE, LAYOUT), encode_weights(stepped(0.05), LAYOUT)
+    delta = encode_weights_delta(after, before)
+    enough = DecodeLimits(max_container_bytes=len(before), max_parameters=LAYOUT.size)
+
+    apply_weights_delta(delta, before, limits=enough)
+    for limits in (
+        DecodeLimits(max_container_bytes=len(delta) - 1),
+        DecodeLimits(max_container_bytes=len(before), max_parameters=LAYOUT.size - 1),
+    ):
+        with pytest.raises(LimitExceeded):
+            apply_weights_delta(delta, before, limits=limits)
