@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from keyflock_client_sim.device.installation import CODECS
 from keyflock_load_tests.line import Line
 from keyflock_load_tests.measured_calls import CallFailed, MeasuredCalls, request_of
 from keyflock_load_tests.measurement import VISIT, Sample
@@ -106,7 +107,11 @@ class Visit:
 
     async def _check_in(self, line: Line, due_at_s: float) -> messages.CheckInAnswer:
         message = messages.CheckIn(
-            protocol=messages.PROTOCOL, app_build=APP_BUILD, locale=LOCALE, examples=self.phone.examples
+            protocol=messages.PROTOCOL,
+            app_build=APP_BUILD,
+            locale=LOCALE,
+            examples=self.phone.examples,
+            capabilities=messages.Capabilities(codecs=CODECS),
         )
         request = request_of(calls.CHECK_IN, self.phone.token, message=message)
         response = await self.measured.send(line, calls.CHECK_IN, request, due_at_s=due_at_s)

@@ -1,9 +1,14 @@
 """What does not change while the keyboard is installed, and what does from one visit to the next."""
 
 from dataclasses import dataclass, field
+from typing import Final, get_args
 
+from keyflock_compression.spec import CodecName
 from keyflock_server.protocol.identifiers import PopulationName, UserId
 from keyflock_server.protocol.messages import Capabilities, Conditions
+
+#: All there are.
+CODECS: Final[tuple[str, ...]] = get_args(CodecName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

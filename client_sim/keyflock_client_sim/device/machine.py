@@ -147,8 +147,8 @@ class Device:
                 self._logbook.lost(self._calling.name)
                 return self._pause(now_s)
             case Stored():
-                if isinstance(self._wants, Patch):
-                    self._keep(self._wants.digest)
+                if isinstance(self._wants, Store | Patch):
+                    self._kept = (self._wants.digest, *self._kept)[:KEPT_MODELS]
                 return self._train(self._busy())
             case PatchFailed():
                 return self._download_whole("delta_refused")
@@ -285,7 +285,7 @@ class Device:
             if session.damaged_downloads >= self._patience.max_damaged_downloads:
                 return self._give_back(FailureCause.DOWNLOAD_FAILED, steps.ERROR, now_s)
             return self._pause(now_s)
-        return Store(digest, body, forget=self._keep(digest))
+        return Store(digest, body, forget=self._kept[KEPT_MODELS - 1 :])
 
     def _read_delta(self, response: Response, session: Session) -> Effect:
         """A delta from one of the models that are stored; whatever else it is, the whole is asked for."""
@@ -304,12 +304,6 @@ class Device:
     def _download_whole(self, word: str) -> Effect:
         self._logbook.trouble(self._calling.name, word)
         return self._call(State.DOWNLOADING, requests.model(self._busy().assignment))
-
-    def _keep(self, digest: bytes) -> tuple[bytes, ...]:
-        """Notes what is stored now; what is to be forgotten for it."""
-        kept = (digest, *self._kept)
-        self._kept = kept[:KEPT_MODELS]
-        return kept[KEPT_MODELS:]
 
     def _read_offer(self, answer: messages.OfferAnswer | Trouble, now_s: float) -> Effect:
         if isinstance(answer, Trouble):

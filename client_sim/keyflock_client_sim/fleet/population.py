@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from keyflock_client_sim.device.backoff import Patience
-from keyflock_client_sim.device.installation import Installation
+from keyflock_client_sim.device.installation import CODECS, Installation
 from keyflock_client_sim.device.local_rules import CHECKED
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.fleet.phone import Phone
@@ -33,11 +33,11 @@ def make(
         profile: What they are like.
         seed: Decides everything that is drawn, now and later.
         patience: What devices do when the server does not say when to return.
-        capabilities: What they can do; None: what every phone can.
+        capabilities: What they can do; None: what every phone can. They encode every codec.
     Guarantees:
         A phone depends on its name, the profile and the seed, not on the others.
     """
-    can = msgspec.structs.replace(capabilities or Capabilities(), device_rules=CHECKED)
+    can = msgspec.structs.replace(capabilities or Capabilities(), codecs=CODECS, device_rules=CHECKED)
     return tuple(
         _phone(name, count, population, profile, seed, patience, can) for name, count in examples.items()
     )

@@ -25,7 +25,7 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.codec_choice import CodecChoice, codec_for, network_of
+from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
 from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
 from keyflock_server.rounds.round import Phase, Round
@@ -148,13 +148,20 @@ class CheckIns:
     async def _again(
         self, opened: OpenRound, known: AssignmentRecord, message: CheckIn, window: ReturnWindow
     ) -> Assignment | Refusal:
-        """The same answer as before, for a device that is in the round."""
+        """The same answer as before, for a device that is in the round.
+
+        Edge cases:
+            no codec of the task keeps to its budget now -> a refusal; its place waits until it comes back
+        """
         if known.state is AssignmentState.ASSIGNED:
             record = opened.record
             if known.round_id != opened.id:
                 record = await self._world.store.rounds.get(known.round_id) or record
             if record.round.is_async or record.round.phase is Phase.COLLECTING:
-                return await self._assignment(record.round, known, message)
+                codec = codec_for(record.round.spec, message)
+                if isinstance(codec, Ineligible):  # by now: it was not when it was assigned
+                    return Refusal(reason=codec.reason, return_window=window, detail=codec.detail)
+                return await self._assignment(record.round, known, codec)
         return Refusal(
             reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
         )
@@ -231,7 +238,7 @@ class CheckIns:
         desk.training += 1
         return row
 
-    async def _assignment(self, current: Round, row: AssignmentRecord, message: CheckIn) -> Assignment:
+    async def _assignment(self, current: Round, row: AssignmentRecord, codec: CodecChoice) -> Assignment:
         """What the device is to do; the same, however often it asks, but for the token's bytes.
 
         And for the codec, if it comes back on another network: it may use either.
@@ -244,9 +251,6 @@ class CheckIns:
         # A head must fit the trunk that the phone's keyboard serves.
         is_personal = current.spec.kind is TaskKind.PERSONALIZE
         weights = ModelWeights.RELEASED if is_personal else ModelWeights.TRAINING
-        codec = codec_for(current.spec, message)
-        if isinstance(codec, Ineligible):  # by now: it was not when it was assigned
-            codec = CodecChoice(current.spec.codec, network_of(message.conditions))
         seed = assignment_seed(self._world.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,

@@ -132,6 +132,7 @@ class Coordinator:
         for desk in self._desks.values():
             await self._flusher.flush_if_due(desk)
         await self._intake.settle()
+        await self._downlink.stop()
         await self._keep_books()
         for desk in self._desks.values():
             if desk.open is not None:

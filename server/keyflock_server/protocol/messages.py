@@ -66,16 +66,14 @@ class TaskKind(StrEnum):
 class Capabilities(Message, frozen=True, kw_only=True):
     """What this build of the SDK can do; the server never asks for more."""
 
-    #: Codec names it can encode, by preference.
+    #: Codec names it can encode, by preference. The default is what builds know that say nothing here: it
+    #: never grows, and a codec that came later is named.
     codecs: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = (
         "deadzone_rows",
         "deadzone",
         "topk",
         "dense",
         "float32",
-        "randmask",
-        "rowset",
-        "rotated",
     )
     #: The largest model download it accepts, in bytes.
     max_download_bytes: Count = 16_777_216

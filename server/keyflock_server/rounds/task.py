@@ -217,6 +217,11 @@ class Aggregation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     #: And to this norm, in units of the parameters; 0 is no clip.
     row_clip_norm: Annotated[float, Meta(ge=0.0)] = 0.0
 
+    @property
+    def has_norm_bound(self) -> bool:
+        """Whether a delta's length is compared with that of others."""
+        return self.max_norm_ratio > 0.0 or self.clip_norm_ratio > 0.0
+
 
 #: Every phone's evidence weighs the same; its places have bounds, so its norm needs none.
 _EVIDENCE_AGGREGATION: Final = Aggregation(weighting="uniform", max_norm_ratio=0.0)
@@ -461,11 +466,21 @@ def checked(spec: TaskSpec) -> TaskSpec:
 
 
 def _check_codecs(spec: TaskSpec) -> None:
+    drawn: float | None = None
     for path, codec in spec.codecs.items():
         try:
-            CodecSpec.from_wire(codec)
+            one = CodecSpec.from_wire(codec)
         except CodecError as error:
             raise TaskError(f"{path}: {error}") from None
+        # Its decoded deltas are about sqrt(1 / keep_ratio) times as long as what was encoded.
+        share = one.keep_ratio if one.codec == "randmask" else None
+        if path != "codec" and share != drawn and spec.aggregation.has_norm_bound:
+            raise TaskError(
+                f"{path}: deltas of randmask are longer the fewer values they have, and one median judges "
+                "all. Give it to a task of its own, the same keep_ratio to all networks, or "
+                "aggregation.max_norm_ratio and clip_norm_ratio 0."
+            )
+        drawn = share
 
 
 def _check_optimizer(spec: TaskSpec) -> None:

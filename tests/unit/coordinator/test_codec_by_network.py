@@ -6,7 +6,7 @@ from tests.unit.coordinator.town import Town, constant, report
 
 from keyflock_compression import CodecSpec
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
-from keyflock_server.protocol.messages import Assignment, CheckIn, Conditions
+from keyflock_server.protocol.messages import Assignment, CheckIn, Conditions, Refusal, RefusalReason
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
 METERED = Conditions(is_unmetered=False)
@@ -69,6 +69,23 @@ async def test_a_phone_that_changes_its_network_keeps_its_assignment_and_may_use
     assert (at_home.id, at_home.codec["codec"]) == (away.id, "float32")
     assert away.codec["codec"] == "dense"
     await send(town, town.claims(at_home), 1.0, CodecSpec.from_wire(at_home.codec))
+
+
+async def test_a_phone_that_comes_back_with_a_budget_that_no_codec_keeps_to_is_refused_until_it_has_none(
+    town: Town,
+) -> None:
+    await town.task(round="goal = 4", codec='codec = "float32"')
+    phone = await town.enrol()
+    before = await assigned(town, phone, Conditions())
+
+    message = CheckIn(protocol=1, app_build=5, locale="en", examples=10, upload_budget_bytes=9_000)
+    meanwhile = await town.coordinator.check_in(phone, message)
+    again = await assigned(town, phone, Conditions())
+
+    assert isinstance(meanwhile, Refusal)
+    assert meanwhile.reason is RefusalReason.NOT_ELIGIBLE
+    assert meanwhile.detail == "The task's codec float32 keeps to no budget of bytes."
+    assert (again.id, again.codec) == (before.id, before.codec)
 
 
 async def test_a_batch_that_is_summed_anew_knows_each_reports_codec(town: Town) -> None:

@@ -120,6 +120,14 @@ async def test_a_version_that_is_too_far_behind_is_no_base(made: list[tuple[byte
     assert len(made) == 1
 
 
+async def test_a_version_that_is_too_old_is_no_target_either(made: list[tuple[bytes, bytes]]) -> None:
+    town = await town_with(BASES_KEPT)
+    newest = (await body(town, BASES_KEPT)).digest
+
+    assert await town.coordinator.model_delta(POPULATION, 0, TRAINING, [newest]) is None
+    assert made == []
+
+
 async def test_unknown_bases_and_those_of_another_population_are_none() -> None:
     town = await town_with(1)
     await town.found_another(PopulationName("de"))
@@ -177,10 +185,20 @@ class FragileBlobs(MemoryBlobs):
         super().__init__()
         self.damaged: set[str] = set()
         self.is_away = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.asked = asyncio.Event()
         self.reads = 0
+
+    def hang(self) -> None:
+        """Answer nothing until ``answers`` is set."""
+        self.answers.clear()
+        self.asked.clear()
 
     async def get(self, key: str) -> bytes:
         self.reads += 1
+        self.asked.set()
+        await self.answers.wait()
         if self.is_away:
             raise StorageUnavailable("gone")
         data = await super().get(key)
@@ -237,6 +255,71 @@ async def test_no_check_in_waits_for_a_blob_store_that_is_away() -> None:
     assert isinstance(later, Assignment)
     assert later.content_digest == content_digest((await body(town, 1)).body)
     assert blobs.reads == 2  # the one that was in vain, and the one that was not
+
+
+async def test_who_hangs_up_takes_a_delta_from_nobody(made: list[tuple[bytes, bytes]]) -> None:
+    town, blobs, _ = await fragile(1)
+    base = (await town.store.populations.versions())[0].download_digest
+    blobs.hang()
+    first, second = (
+        asyncio.create_task(town.coordinator.model_delta(POPULATION, 1, TRAINING, [base])) for _ in range(2)
+    )
+    await blobs.asked.wait()
+
+    first.cancel()
+    await asyncio.wait({first})
+    blobs.answers.set()
+
+    assert first.cancelled()
+    assert await second is not None
+    assert len(made) == 1
+
+
+async def test_a_delta_that_is_there_waits_for_no_other() -> None:
+    town, blobs, _ = await fragile(3)
+    digests = [record.download_digest for record in await town.store.populations.versions()]
+    ready = await town.coordinator.model_delta(POPULATION, 3, TRAINING, [digests[2]])
+    blobs.hang()
+    other = asyncio.create_task(town.coordinator.model_delta(POPULATION, 3, TRAINING, [digests[0]]))
+    await blobs.asked.wait()
+
+    again = await asyncio.wait_for(
+        town.coordinator.model_delta(POPULATION, 3, TRAINING, [digests[2]]), timeout=30.0
+    )
+    blobs.answers.set()
+
+    assert again == ready
+    assert await other is not None
+
+
+async def test_nobody_waits_long_for_a_blob_store_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downlink, "PATIENCE_S", 0.0)
+    town, blobs, _ = await fragile(1)
+    base = (await town.store.populations.versions())[0].download_digest
+    blobs.hang()
+
+    release = await town.coordinator.release(POPULATION)
+    assert release.content_digest is None
+    assert await town.coordinator.model_delta(POPULATION, 1, TRAINING, [base]) is None
+
+    blobs.answers.set()
+    while (release := await town.coordinator.release(POPULATION)).content_digest is None:  # noqa: ASYNC110 - nobody waits
+        await asyncio.sleep(0)
+    assert release.content_digest == content_digest((await body(town, 1)).body)
+    while await town.coordinator.model_delta(POPULATION, 1, TRAINING, [base]) is None:  # noqa: ASYNC110 - nobody waits
+        await asyncio.sleep(0)
+
+
+async def test_a_coordinator_that_stops_gives_up_what_it_makes() -> None:
+    town, blobs, _ = await fragile(1)
+    base = (await town.store.populations.versions())[0].download_digest
+    blobs.hang()
+    asked = asyncio.create_task(town.coordinator.model_delta(POPULATION, 1, TRAINING, [base]))
+    await blobs.asked.wait()
+
+    await town.coordinator.stop()
+
+    assert await asked is None
 
 
 async def test_memory_is_bounded_by_bytes(

@@ -3,12 +3,13 @@
 import itertools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression import CodecSpec, decode_weights, encode
+from keyflock_compression.spec import CodecName
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
@@ -19,7 +20,7 @@ from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.messages import Assignment, CheckIn, EnrolRequest, Refusal, Report
+from keyflock_server.protocol.messages import Assignment, Capabilities, CheckIn, EnrolRequest, Refusal, Report
 from keyflock_server.rounds.task import TaskSpec, parse_task
 from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.memory import MemoryBlobs, MemoryStore
@@ -96,7 +97,8 @@ class Town:
         return DeviceIdentity(enrolled.device, POPULATION)
 
     async def check_in(self, identity: DeviceIdentity, examples: int = 10) -> Assignment | Refusal:
-        message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=examples)
+        can = Capabilities(codecs=get_args(CodecName))
+        message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=examples, capabilities=can)
         return await self.coordinator.check_in(identity, message)
 
     async def assigned(self, identity: DeviceIdentity) -> AssignmentClaims:

@@ -171,3 +171,13 @@ async def test_a_phone_that_was_stopped_while_patching_does_not_claim_the_model(
     await visit.until(State.DOWNLOADING, Send)
 
     assert asked(visit)["If-None-Match"] == etag(visit, 0)
+
+
+async def test_a_phone_that_was_stopped_while_storing_does_not_claim_the_model(walk: MakeWalk) -> None:
+    visit = walk(goal=1, gives_deltas=True)
+    await visit.until(State.DOWNLOADING, Store)
+
+    visit.tell(Interrupted())
+    await visit.until(State.DOWNLOADING, Send)
+
+    assert asked(visit) == {"A-IM": "", "If-None-Match": ""}

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from keyflock_server.protocol.messages import Capabilities, CheckIn, Conditions, RefusalReason
 from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for
 from keyflock_server.rounds.eligibility import Ineligible
-from keyflock_server.rounds.task import TaskError, TaskSpec, parse_task
+from keyflock_server.rounds.task import CodecByNetwork, TaskError, TaskSpec, parse_task
 
 HEAD = '[task]\nname = "t"\npopulation = "p"\n[round]\ngoal = 8\n'
 CODECS = """
@@ -21,6 +22,7 @@ target_nmse = 0.4
 codec = "topk"
 keep_ratio = 0.01
 """
+RARE = '[codec]\ncodec = "randmask"\nkeep_ratio = 0.1\n'
 METERED, SLOW = Conditions(is_unmetered=False), Conditions(is_slow=True)
 
 
@@ -69,6 +71,23 @@ def test_a_phone_that_cannot_encode_its_networks_codec_gets_the_tasks_own() -> N
     assert chosen(spec, check_in(SLOW, capabilities=old)) == CodecChoice(spec.codec, Network.SLOW)
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"codec": "randmask", "keep_ratio": 0.1},
+        {"codec": "rowset", "bits": 8, "step": 0.001, "row_start": 0, "row_count": 5},
+        {"codec": "rotated", "bits": 2},
+    ],
+    ids=lambda codec: codec["codec"],
+)
+def test_a_phone_that_says_nothing_of_its_codecs_gets_none_that_came_later(later: dict[str, Any]) -> None:
+    spec = msgspec.structs.replace(task(), codec=later, codec_by_network=CodecByNetwork())
+    new = Capabilities(codecs=(later["codec"],))
+
+    assert refused(spec, check_in()).detail == f"This build of the SDK has no codec {later['codec']}."
+    assert chosen(spec, check_in(capabilities=new)).codec == later
+
+
 def test_a_phone_that_can_encode_neither_is_not_eligible() -> None:
     said = refused(task(), check_in(capabilities=Capabilities(codecs=("sketch",))))
 
@@ -111,6 +130,14 @@ def test_what_personalize_phones_send_needs_no_budget() -> None:
     [
         ('[codec_by_network.metered]\ncodec = "zip"\n', "codec_by_network.metered: codec is 'zip'"),
         ('[codec_by_network.slow]\ncodec = "topk"\n', "codec_by_network.slow: topk needs keep_ratio"),
+        (
+            '[codec_by_network.slow]\ncodec = "randmask"\nkeep_ratio = 0.01\n',
+            "codec_by_network.slow: deltas of randmask are longer the fewer values they have",
+        ),
+        (
+            RARE + RARE.replace("codec]", "codec_by_network.slow]").replace("0.1", "0.01"),
+            "codec_by_network.slow: deltas of randmask are longer the fewer values they have",
+        ),
         ('[codec_by_network.wifi]\ncodec = "dense"\n', "unknown field `wifi`"),
         ('[codec]\ncodec = "dense"\nbudget_bytes = 9000\n', "codec: target_nmse, step_rms and budget_bytes"),
         (
@@ -124,3 +151,23 @@ def test_a_codec_that_cannot_be_used_is_refused_with_its_place(codecs: str, says
         task(codecs)
 
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        RARE,
+        RARE + RARE.replace("codec]", "codec_by_network.slow]") + 'entropy = "none"\n',
+        '[codec_by_network.slow]\ncodec = "randmask"\nkeep_ratio = 0.01\n[aggregation]\nmax_norm_ratio = 0\n',
+    ],
+    ids=["alone", "as rare everywhere", "no bound"],
+)
+def test_randmask_is_taken_where_no_norm_is_misjudged(codecs: str) -> None:
+    assert any(codec["codec"] == "randmask" for codec in task(codecs).codecs.values())
+
+
+def test_a_clip_by_the_median_is_a_bound_too() -> None:
+    mixed = '[codec_by_network.slow]\ncodec = "randmask"\nkeep_ratio = 0.01\n'
+
+    with pytest.raises(TaskError, match="clip_norm_ratio"):
+        task(mixed + "[aggregation]\nmax_norm_ratio = 0\nclip_norm_ratio = 2.0\n")
