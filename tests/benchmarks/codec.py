@@ -3,20 +3,18 @@
     make bench-codec                      about three minutes
     make bench-codec ARGS="--phones 4"    a quick look
 
-Deltas come from phones of the default corpus that train the full-size model from a version 0 pre-trained on
-the plays' public third (made in a minute, kept in the user's cache folder). Times are medians; decoding takes
-turns with a dense add, so that what else the machine does falls on both. The last line that is printed is the
-default codec's, as JSON.
+Deltas are the reference deltas (``reference_deltas.py``): of phones of the default corpus that train the
+full-size model, early, in the middle and late in training. Times are medians; decoding takes turns with a
+dense add, so that what else the machine does falls on both. The last line that is printed is the default
+codec's, as JSON: the worst of the three moments, times of the late one.
 """
 
 import argparse
-import asyncio
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -24,12 +22,8 @@ import zstandard
 from matplotlib import pyplot as plt
 from tests.benchmarks.codec_peers import peers
 from tests.benchmarks.page import PICTURES, Section, table, write
+from tests.benchmarks.reference_deltas import STAGES, reference_deltas
 
-from keyflock_client_sim.cache_folder import user_cache_folder
-from keyflock_client_sim.demo.options import DemoOptions
-from keyflock_client_sim.demo.starting_point import starting_point, version_0
-from keyflock_client_sim.demo.text import DemoText, read_demo_text
-from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_compression import (
     DEFAULT_SPEC,
     CodecSpec,
@@ -40,9 +34,6 @@ from keyflock_compression import (
     encode_weights,
     nmse,
 )
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.layout import ParamLayout
-from keyflock_models.local_training import LocalTrainingConfig, local_train
 
 COHORT: Final = 16
 ADDS: Final = 101
@@ -82,6 +73,9 @@ SPECS: Final = {
     "float32": CodecSpec(codec="float32"),
 }
 
+#: What is shown at every moment of training.
+BY_STAGE: Final = tuple(name for name in SPECS if name == DEFAULT or name.startswith("deadzone_rows, target"))
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -120,18 +114,17 @@ def main() -> None:
         "--phones", type=int, default=COHORT, help=f"deltas; fewer than {COHORT} write nothing"
     )
     phones = parser.parse_args().phones
-    options = DemoOptions(size="full")
-    checkpoint, text = asyncio.run(beginning(options))
-    layout = ParamLayout.of(checkpoint.config)
-    start = decode_weights(encode_weights(checkpoint.weights, layout), layout)
-    training = LocalTrainingConfig(learning_rate=0.316)
-    sequences = [rows for rows in text.phones.values() if len(rows) >= 16][:phones]
-    deltas = [local_train(checkpoint.config, start, rows, training, seed=0).delta for rows in sequences]
+    reference = reference_deltas(phones)
+    layout, deltas = reference.layout, reference.deltas["late"]
     running = np.zeros(layout.size, np.float32)
     dense_add_ms = milliseconds(lambda: np.add(running, deltas[0], out=running), ADDS)
     ours = [measured(name, spec, deltas, layout) for name, spec in SPECS.items()]
     others = [of_peer(name, deltas) for name in peers()]
-    download = encode_weights(checkpoint.weights, layout)
+    stages = {
+        stage: [sent(name, SPECS[name], some, layout) for name in BY_STAGE]
+        for stage, some in reference.deltas.items()
+    }
+    download = encode_weights(reference.version_0, layout)
     header = (
         "codec",
         "bits a parameter",
@@ -146,64 +139,65 @@ def main() -> None:
 
 ![bits and errors](docs/pictures/codec.png)
 
-{phones} phones, {layout.size:,} parameters, one local epoch from a pre-trained version 0. Methods without
-times are others', written from their papers (`tests/benchmarks/codec_peers.py`), their bits an entropy rather
-than bytes. "Kept" is what is left of a delta along its own direction: phones with different codecs are
-biased against each other by the difference (docs/decisions/0032). Adding one dense float32 vector takes
-{dense_add_ms:.2f} ms in the same run; zstd-3 of the same deltas as int8 with one scale,
+{phones} phones, {layout.size:,} parameters, one local epoch each from a model with ten rounds behind it.
+Methods without times are others', written from their papers (`tests/benchmarks/codec_peers.py`), their bits
+an entropy rather than bytes. "Kept" is what is left of a delta along its own direction: phones with
+different codecs are biased against each other by the difference (docs/decisions/0032). Adding one dense
+float32 vector takes {dense_add_ms:.2f} ms in the same run; zstd-3 of the same deltas as int8 with one scale,
 {int8_bits(deltas):.2f} bits a parameter. The model's download (int8 rows and
 zstd) has {len(download) / 1e6:.2f} MB, {4 * layout.size / len(download):.1f} times less than float32, at an
-NMSE of {nmse(checkpoint.weights, decode_weights(download, layout)):.1e}.
+NMSE of {nmse(reference.version_0, decode_weights(download, layout)):.1e}.
+
+Bits a parameter, and NMSE of the mean of {phones}, by rounds behind the model:
+
+{table(("codec", *(f"{stage}, {STAGES[stage]} rounds" for stage in stages)), by_stage(stages))}
 """
     if phones >= COHORT:
         write(Section("codec", "What a delta costs", "make bench-codec", body))
         draw(ours, others)
     print(body)
-    default = ours[0]
+    default, moments = ours[0], [some[0] for some in stages.values()]
     last = {
-        "bits_per_parameter": default.bits_per_parameter,
-        "cohort_nmse": default.nmse_of_mean,
+        "bits_per_parameter": max(one.bits_per_parameter for one in moments),
+        "cohort_nmse": max(one.nmse_of_mean for one in moments),
         "encode_ms": default.encode_ms,
         "decode_over_dense_add": default.decode_over_dense_add,
     }
     print(json.dumps({name: round(value, 4) for name, value in last.items() if value is not None}))
 
 
-async def beginning(options: DemoOptions) -> tuple[Checkpoint, DemoText]:
-    """Version 0 and the phones' text."""
-    corpus, parts = read_demo_text(options)
-    folder = user_cache_folder(os.environ)
-    async with WorkerPool.of_cores(compilation_cache=folder / "xla") as pool:
-        checkpoint = await version_0(
-            starting_point(options, corpus, parts),
-            pool,
-            cache=folder / "pretrained",
-            clock=time.monotonic,
-            on_progress=lambda _: None,
-        )
-    return checkpoint, DemoText.of(parts, checkpoint.vocabulary)
+def by_stage(stages: dict[str, list[Figures]]) -> list[tuple[str, ...]]:
+    """A row a codec, a cell a stage."""
+    rows = zip(*stages.values(), strict=True)
+    return [
+        (row[0].name, *(f"{one.bits_per_parameter:.3f}, {one.nmse_of_mean:.3f}" for one in row))
+        for row in rows
+    ]
 
 
-def measured(name: str, spec: CodecSpec, deltas: list[np.ndarray], layout: Layout) -> Figures:
-    """One codec on all deltas; times on the first phone's."""
+def sent(name: str, spec: CodecSpec, deltas: list[np.ndarray], layout: Layout) -> Figures:
+    """One codec on all deltas, without times."""
     containers = [encode(delta, layout, spec, seed=number) for number, delta in enumerate(deltas)]
     running = summed(containers, layout)
     of_mean = nmse(np.sum(deltas, axis=0), running)
     decoded = [decode(container, layout).dense() for container in containers]
-    one = statistics.median(nmse(delta, sent) for delta, sent in zip(deltas, decoded, strict=True))
+    one = statistics.median(nmse(delta, back) for delta, back in zip(deltas, decoded, strict=True))
+    bits = 8 * statistics.mean(len(container) for container in containers) / layout.size
+    return Figures(name, bits, one, of_mean, kept_of(deltas, decoded))
+
+
+def measured(name: str, spec: CodecSpec, deltas: list[np.ndarray], layout: Layout) -> Figures:
+    """One codec on all deltas; times on the first phone's."""
+    container, running = encode(deltas[0], layout, spec, seed=0), np.zeros(layout.size, np.float32)
     dense_ms, decode_ms = in_turn(
         lambda: np.add(running, deltas[0], out=running),
-        lambda: decode(containers[0], layout, spec=spec).add_to(running, 2.0),
+        lambda: decode(container, layout, spec=spec).add_to(running, 2.0),
     )
-    return Figures(
-        name,
-        8 * statistics.mean(len(container) for container in containers) / layout.size,
-        one,
-        of_mean,
-        kept_of(deltas, decoded),
-        milliseconds(lambda: encode(deltas[0], layout, spec, seed=0), ENCODINGS),
-        decode_ms,
-        decode_ms / dense_ms,
+    return replace(
+        sent(name, spec, deltas, layout),
+        encode_ms=milliseconds(lambda: encode(deltas[0], layout, spec, seed=0), ENCODINGS),
+        decode_ms=decode_ms,
+        decode_over_dense_add=decode_ms / dense_ms,
     )
 
 

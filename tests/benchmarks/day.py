@@ -18,14 +18,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.codec import beginning
 from tests.benchmarks.day_figures import DayFigures, Stored, figures
 from tests.benchmarks.day_fleet import HOUR_S, POPULATION, TASK, live
 from tests.benchmarks.day_page import section
 from tests.benchmarks.day_picture import save_day
 from tests.benchmarks.page import PICTURES, Section, write
+from tests.benchmarks.reference_deltas import beginning
 
-from keyflock_client_sim.demo.options import DemoOptions
 from keyflock_client_sim.fleet.profiles import FleetProfile
 from keyflock_compression import DEFAULT_SPEC, decode_weights, encode, encode_weights
 from keyflock_models.layout import ParamLayout
@@ -100,7 +99,7 @@ def measured(phones: int, hours: float, checkpoint: bytes, deltas: list[bytes], 
 
 def recorded() -> tuple[bytes, list[bytes]]:
     """Version 0 and what some phones of the default corpus make of it."""
-    checkpoint, text = asyncio.run(beginning(DemoOptions(size="full")))
+    checkpoint, text = asyncio.run(beginning())
     layout = ParamLayout.of(checkpoint.config)
     start = decode_weights(encode_weights(checkpoint.weights, layout), layout)
     training = LocalTrainingConfig(learning_rate=0.316)

@@ -56,7 +56,7 @@ class ReferenceDeltas:
 
 def reference_deltas(phones: int = PHONES) -> ReferenceDeltas:
     """The deltas of the first ``phones`` of them."""
-    checkpoint, text = asyncio.run(_beginning())
+    checkpoint, text = asyncio.run(beginning())
     layout = ParamLayout.of(checkpoint.config)
     models = _models(checkpoint, text)
     plan = local_training(bare_rounds(_task(), checkpoint).plan)
@@ -71,7 +71,8 @@ def reference_deltas(phones: int = PHONES) -> ReferenceDeltas:
     return ReferenceDeltas(layout, deltas, checkpoint.weights)
 
 
-async def _beginning() -> tuple[Checkpoint, DemoText]:
+async def beginning() -> tuple[Checkpoint, DemoText]:
+    """Version 0 of the full size, and the phones' text."""
     options = DemoOptions(size="full")
     corpus, parts = read_demo_text(options)
     origin = starting_point(options, corpus, parts)
@@ -99,7 +100,7 @@ def _models(checkpoint: Checkpoint, text: DemoText) -> dict[str, Weights]:
 def _trained(checkpoint: Checkpoint, text: DemoText) -> dict[str, Weights]:
     rounds, rows = bare_rounds(_task(), checkpoint), _able(text)
     layout, plan = ParamLayout.of(checkpoint.config), local_training(rounds.plan)
-    models = {}
+    models: dict[str, Weights] = {}
     for number in range(max(STAGES.values()) + 1):
         models |= {stage: rounds.weights for stage, behind in STAGES.items() if behind == number}
         if number == max(STAGES.values()):

@@ -24,11 +24,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import aiohttp
 import numpy as np
 import psutil
-from tests.benchmarks.codec import beginning
 from tests.benchmarks.page import Section, table, write
+from tests.benchmarks.reference_deltas import beginning
 
 from keyflock_client_sim.corpora.sources import read_corpus
-from keyflock_client_sim.demo.options import DemoOptions
 from keyflock_client_sim.demo.server_process import running_server
 from keyflock_compression import decode_weights, encode_state, encode_weights
 from keyflock_models.checkpoint import Checkpoint
@@ -90,7 +89,7 @@ stretches). Storing a head took {served.put_ms:.1f} ms, a user's first question 
 
 def founded() -> Town:
     """Version 0 of the full size, and users of the default corpus."""
-    checkpoint, _ = asyncio.run(beginning(DemoOptions(size="full")))
+    checkpoint, _ = asyncio.run(beginning())
     layout = ParamLayout.of(checkpoint.config)
     space = feature_space(decode_weights(encode_weights(checkpoint.weights, layout), layout))
     users = sorted(read_corpus("shakespeare").users, key=lambda user: -sum(map(len, user.messages)))
