@@ -4,7 +4,7 @@ Begin with ``CodecSpec`` (which codec), then ``encode`` and ``decode``; docs/wir
 Pure: numpy, msgpack and zstandard; never jax, never I/O.
 """
 
-from keyflock_compression.codec import decode, encode, sizes_of
+from keyflock_compression.codec import decode, encode, length_of, sizes_of
 from keyflock_compression.errors import (
     CodecError,
     CorruptedContainer,
@@ -16,7 +16,7 @@ from keyflock_compression.errors import (
     WrongLayout,
     WrongSpec,
 )
-from keyflock_compression.family import Sizes
+from keyflock_compression.family import Length, Sizes
 from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
 from keyflock_compression.measures import nmse
@@ -37,6 +37,7 @@ __all__ = [
     "DecodeLimits",
     "DecodedUpdate",
     "Layout",
+    "Length",
     "LimitExceeded",
     "MalformedContainer",
     "NonFinite",
@@ -54,6 +55,7 @@ __all__ = [
     "encode_state",
     "encode_weights",
     "encode_weights_delta",
+    "length_of",
     "nmse",
     "rowset_integers",
     "rowset_size",

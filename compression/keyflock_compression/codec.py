@@ -14,7 +14,7 @@ from keyflock_compression.deadzone import DeadzoneCodec
 from keyflock_compression.deadzone_rows import DeadzoneRowsCodec
 from keyflock_compression.dense import DenseCodec
 from keyflock_compression.errors import LimitExceeded, NonFinite, WrongLayout, WrongSpec
-from keyflock_compression.family import Codec, Sizes, StreamReader, checked_scales
+from keyflock_compression.family import Codec, Length, Sizes, StreamReader, checked_scales
 from keyflock_compression.float32 import Float32Codec
 from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
@@ -50,7 +50,7 @@ def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> byt
             arguments give equal bytes.
     Raises:
         WrongLayout: the delta has another size than the layout.
-        NonFinite: NaN or infinity in the delta.
+        NonFinite: NaN or infinity in the delta, or a scale of it that float32 does not have.
         LimitExceeded: ``budget_bytes`` is too little for any delta of this layout.
         SpecError: the layout has not the rows that the spec names.
     """
@@ -76,6 +76,8 @@ def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> byt
 def _container(delta: Float32, layout: Layout, said: CodecSpec, spec: CodecSpec, seed: int) -> bytes:
     """The container of ``spec`` that says that it is of ``said``, which leaves the step to the phone."""
     encoded = CODECS[spec.codec].encode(delta, layout, spec, seed)
+    if not np.isfinite(encoded.scales).all():
+        raise NonFinite(f"the delta has values for which {spec.codec} has no scale in float32")
     streams = encoded.streams
     if spec.entropy == "zstd":
         streams = tuple(entropy.compress(stream, spec.zstd_level) for stream in streams)
@@ -93,6 +95,35 @@ def sizes_of(spec: CodecSpec, layout: Layout) -> Sizes:
         SpecError: the layout has no such rows.
     """
     return CODECS[spec.codec].sizes(layout, spec)
+
+
+def length_of(spec: CodecSpec, layout: Layout) -> Length:
+    """How long a container can be, whatever the delta: what a server can promise before there is one.
+
+    Guarantees:
+        With the entropy stage ``none``, ``least`` is ``most`` where ``sizes_of`` foretells all; with
+        ``zstd``, frames are never longer than zstd's own bound, 1/256 more than their content and 64 bytes.
+        ``budget_bytes`` is not looked at.
+    Raises:
+        SpecError: the layout has no such rows.
+    """
+    sizes = sizes_of(spec, layout)
+    bare = Container(spec.to_wire(), layout.digest, bytes(4 * sizes.scales), ()).to_bytes()
+    known = [size for size in sizes.streams if size is not None]
+    is_packed = spec.entropy == "zstd"
+    # A stream of nothing has the two bytes that say so.
+    least = len(bare) + 2 * len(sizes.streams)
+    if not is_packed:
+        least += sum(_binary(size) - 2 for size in known)
+    if len(known) < len(sizes.streams):
+        return Length(least, None)
+    most = sum(_binary(entropy.most_bytes(size) if is_packed else size) for size in known)
+    return Length(least, len(bare) + most)
+
+
+def _binary(size: int) -> int:
+    """Bytes of msgpack's shortest form of a binary of ``size`` bytes."""
+    return size + (2 if size < 2**8 else 3 if size < 2**16 else 5)
 
 
 def decode(
@@ -114,7 +145,7 @@ def decode(
         limits: What decoding may take.
     Guarantees:
         The update has ``layout.size`` finite values. Memory is at most about 24 times ``layout.size`` bytes
-        and twice the container's length, time is proportional to both.
+        and four times the container's length, time is proportional to both.
     Raises:
         CodecError: one of its subclasses says what was wrong; nothing else is ever raised.
     """

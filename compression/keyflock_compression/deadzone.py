@@ -51,7 +51,7 @@ class DeadzoneCodec:
         step = step_of(delta, spec, seed)
         if step == 0.0:  # nothing to say, or nothing that float32 could
             return Encoded(np.zeros(1, np.float32), (bytes(delta.size), b""))
-        whole = to_whole(delta / step, spec.rounding, seed)
+        whole = steps_of(delta, step, spec, seed)
         is_outlier = np.abs(whole) > _MOST
         outliers = whole[is_outlier].astype("<i4")
         small = np.where(is_outlier, ESCAPE, whole).astype(np.int8)
@@ -92,7 +92,22 @@ def step_of(delta: Float32, spec: CodecSpec, seed: int) -> np.float32:
     relative = delta / most
     rms = float(np.sqrt(np.dot(relative, relative) / delta.size))
     ratio = _searched(relative, rms, spec, seed) if spec.step_rms is None else spec.step_rms
-    return np.float32(max(ratio * rms, 1.0 / MOST_WHOLE) * float(most))
+    step = max(ratio * rms, 1.0 / MOST_WHOLE) * float(most)
+    return np.float32(min(step, float(np.finfo(np.float32).max)))
+
+
+def steps_of(delta: Float32, step: np.float32, spec: CodecSpec, seed: int) -> Float32:
+    """The delta in whole steps, each at most 2**23 in magnitude. Shape (P,), float32.
+
+    Args:
+        delta: In units of the parameters. Shape (P,), float32.
+        step: That of ``step_of``, above 0.
+        spec: Says which rounding.
+        seed: Of stochastic rounding.
+    """
+    whole = to_whole(delta / step, spec.rounding, seed)
+    # Chance, or a step that float32 has no digits for, would take the largest beyond what is decoded.
+    return np.clip(whole, -MOST_WHOLE, MOST_WHOLE, out=whole)
 
 
 def _searched(delta: Float32, rms: float, spec: CodecSpec, seed: int) -> float:

@@ -15,12 +15,11 @@ from typing import Final
 import numpy as np
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.deadzone import MOST_WHOLE, step_of
+from keyflock_compression.deadzone import MOST_WHOLE, step_of, steps_of
 from keyflock_compression.errors import MalformedContainer, NonFinite
 from keyflock_compression.family import Encoded, Sizes, StreamReader
 from keyflock_compression.layout import Layout
 from keyflock_compression.places import bits_read, in_use_bytes, places_read, places_to_write
-from keyflock_compression.rounding import to_whole
 from keyflock_compression.spec import CodecSpec
 from keyflock_compression.update import SPARSE_SHARE, DecodedUpdate, DenseUpdate, SparseUpdate
 
@@ -50,7 +49,7 @@ class DeadzoneRowsCodec:
     def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
         """The delta over its step, as gaps and magnitudes."""
         step = step_of(delta, spec, seed)
-        whole = np.zeros_like(delta) if step == 0.0 else to_whole(delta / step, spec.rounding, seed)
+        whole = np.zeros_like(delta) if step == 0.0 else steps_of(delta, step, spec, seed)
         places = places_to_write(np.flatnonzero(whole != 0), layout)
         values = whole[places.indices].astype(np.int64)
         magnitudes = np.abs(values)

@@ -50,9 +50,7 @@ class DenseCodec:
             return _signs(delta, layout, spec, seed)
         levels = _LEVELS[bits]
         scales = (_by_row(np.maximum, delta, layout) / np.float32(levels)).astype(np.float32)
-        whole = to_whole(
-            delta / _spread(np.maximum(scales, np.finfo(np.float32).tiny), layout), spec.rounding, seed
-        )
+        whole = to_whole(delta / _spread(_divisors(scales), layout), spec.rounding, seed)
         codes = np.clip(whole, -levels, levels).astype(np.int8).view(np.uint8)
         return Encoded(scales, (packed(codes & np.uint8((1 << bits) - 1), bits),))
 
@@ -75,14 +73,14 @@ def _bits(spec: CodecSpec) -> int:
 def _signs(delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
     """One bit a value: is it negative."""
     if spec.rounding == "nearest":
-        columns = np.concatenate([np.full(block.rows, block.columns) for block in blocks(layout)])
         # The largest value is taken out of the sum, which could be beyond float32.
-        most = np.maximum(_by_row(np.maximum, delta, layout), np.finfo(np.float32).tiny)
-        means = _by_row(np.add, delta / _spread(most, layout), layout) / columns
+        most = _divisors(_by_row(np.maximum, delta, layout))
+        sums = _by_row(np.add, delta / _spread(most, layout), layout)
+        means = sums / np.maximum(_columns(layout), 1)
         return Encoded((means * most).astype(np.float32), (packed((delta < 0).view(np.uint8), 1),))
     scales = _by_row(np.maximum, delta, layout)
-    spread = _spread(np.maximum(scales, np.finfo(np.float32).tiny), layout)
-    is_positive = to_whole((delta / spread + np.float32(1)) / np.float32(2), "stochastic", seed) >= 1
+    relative = delta / _spread(_divisors(scales), layout)
+    is_positive = to_whole((relative + np.float32(1)) / np.float32(2), "stochastic", seed) >= 1
     is_negative = ~is_positive & (_spread(scales, layout) > 0)
     return Encoded(scales, (packed(is_negative.view(np.uint8), 1),))
 
@@ -112,6 +110,7 @@ def _by_row(reduced: np.ufunc, vector: Float32, layout: Layout) -> Float32:
             )
             for block in blocks(layout)
         ]
+        or [np.empty(0, np.float32)]
     )
 
 
@@ -130,5 +129,16 @@ def _scaled_rows(whole: NDArray[np.int8], scales: Float32, layout: Layout) -> Fl
 
 def _spread(scales: Float32, layout: Layout) -> Float32:
     """One scale a value."""
-    columns = np.concatenate([np.full(block.rows, block.columns) for block in blocks(layout)])
-    return np.repeat(scales, columns)
+    return np.repeat(scales, _columns(layout))
+
+
+def _columns(layout: Layout) -> NDArray[np.int64]:
+    """Values of each row. Shape (rows of all tensors,)."""
+    return np.concatenate(
+        [np.empty(0, np.int64), *(np.full(block.rows, block.columns) for block in blocks(layout))]
+    )
+
+
+def _divisors(scales: Float32) -> Float32:
+    """The scales, and 1 where there is nothing to divide."""
+    return np.where(scales > 0, scales, np.float32(1))

@@ -17,6 +17,12 @@ def compress(data: bytes, level: int) -> bytes:
     return zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False).compress(data)
 
 
+def most_bytes(size: int) -> int:
+    """How long a frame of ``size`` bytes is at most, at any level: zstd's ZSTD_COMPRESSBOUND."""
+    small = 131_072
+    return size + (size >> 8) + (max(0, small - size) >> 11)
+
+
 def decompress(
     frame: bytes, expected_bytes: int, limits: DecodeLimits, decompressor: zstandard.ZstdDecompressor
 ) -> bytes:

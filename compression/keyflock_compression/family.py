@@ -32,6 +32,15 @@ class Sizes(NamedTuple):
     streams: tuple[int | None, ...]
 
 
+class Length(NamedTuple):
+    """How long a container can be, in bytes."""
+
+    #: None is shorter.
+    least: int
+    #: None is longer; None where the delta decides.
+    most: int | None
+
+
 class StreamReader:
     """A container's streams through the entropy stage, each with the size it must have.
 

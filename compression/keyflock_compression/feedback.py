@@ -7,6 +7,8 @@ it; no call carries it. A report that was not counted takes what it said with it
 
 With a target NMSE of e the residual's norm stays within √e / (1 - √e) of the largest delta's. With
 ``step_rms`` nothing bounds it where a step loses nearly everything: the step grows with what has been left.
+But it grows by no more than a delta a report, for nearest rounding loses at most the value. A codec that may
+lose more (``randmask``, stochastic rounding with a step of the delta's own) would feed itself what it makes.
 
 Source: Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019, arXiv:1901.09847.
 """
@@ -18,7 +20,7 @@ import numpy as np
 
 from keyflock_compression.arrays import Float32
 from keyflock_compression.codec import decode, encode
-from keyflock_compression.errors import CodecError
+from keyflock_compression.errors import CodecError, WrongLayout
 from keyflock_compression.layout import Layout
 from keyflock_compression.spec import CodecSpec
 
@@ -52,6 +54,8 @@ def encode_with_feedback(
     """
     if spec.feedback_s is None:
         return encode(delta, layout, spec, seed=seed), None
+    if delta.shape != (layout.size,):
+        raise WrongLayout(f"the delta has shape {delta.shape}; ({layout.size},) was expected")
     wanted = delta + _still_true(before, layout, spec.feedback_s, now_s)
     container = encode(wanted, layout, spec, seed=seed)
     lost = wanted - decode(container, layout).dense()

@@ -47,7 +47,7 @@ def transformed(vector: Float32) -> Float32:
 def _columns(rows: Float32) -> Float32:
     """The rows' transforms, one after the other."""
     # A block a column: what is added lies together however near the pair.
-    columns = np.ascontiguousarray(rows.T)
+    columns = np.array(rows.T, order="C")
     length, count = columns.shape
     half = 1
     while half < length:

@@ -50,11 +50,12 @@ class RandmaskCodec:
         weights[-1:] = layout.size - run * (drawn.size - 1)
         # Relative to the largest value, so that nothing leaves the range of float32.
         most = np.abs(drawn).max(initial=np.float32(0))
-        relative = drawn / np.maximum(most, np.finfo(np.float32).tiny) * (weights / np.float32(run))
+        relative = drawn / (most or np.float32(1)) * (weights / np.float32(run))
         whole = to_whole(relative * np.float32(_LEVELS), spec.rounding, seed)
         codes = np.clip(whole, -_LEVELS, _LEVELS).astype(np.int8)
-        scale = np.float32(float(most) * run / _LEVELS)
-        return Encoded(np.array([scale], np.float32), (seed.to_bytes(SEED_BYTES, "little"), codes.tobytes()))
+        with np.errstate(over="ignore"):  # what is infinite is refused with the rest
+            scale = np.array([float(most) * run / _LEVELS]).astype(np.float32)
+        return Encoded(scale, (seed.to_bytes(SEED_BYTES, "little"), codes.tobytes()))
 
     def decode(
         self, scales: Float32, streams: StreamReader, layout: Layout, spec: CodecSpec

@@ -13,7 +13,7 @@ distribution.
 """
 
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from keyflock_compression.packing import packed, packed_bytes, unpacked
 from keyflock_compression.spec import CodecSpec
 from keyflock_compression.splitmix import SEED_BYTES
 from keyflock_compression.update import DecodedUpdate, DenseUpdate
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 #: Levels to one standard deviation.
 _UNIT: Final = 700
@@ -55,16 +57,16 @@ class RotatedCodec:
         lengths = block_lengths(layout.size)
         padded = np.zeros(sum(lengths), np.float32)
         padded[: delta.size] = delta
-        # Relative to the largest value: squares of very small and very large ones leave the range of float32.
-        most = float(np.abs(delta).max(initial=np.float32(0)))
-        padded /= np.float32(max(most, float(np.finfo(np.float32).tiny)))
-        energies = _sums(np.square(padded, dtype=np.float64), lengths)
+        # Relative to the block's largest value: lengths of very small and very large ones leave float32.
+        most = _by_block(np.maximum, np.abs(padded), lengths)
+        padded /= np.repeat(np.where(most > 0, most, np.float32(1)), lengths)
+        energies = _by_block(np.add, np.square(padded, dtype=np.float64), lengths)
         turned = transformed(padded * signs(seed, padded.size))
         units = np.repeat(_UNIT / np.sqrt(np.where(energies > 0, energies, 1)), lengths)
         table = _table(_bits(spec))
         codes = np.searchsorted((table[1:] + table[:-1]) / 2, turned * units.astype(np.float32), "right")
-        products = _sums(turned.astype(np.float64) * table[codes], lengths)
-        scales = most * energies / np.where(products > 0, products, 1)
+        products = _by_block(np.add, turned.astype(np.float64) * table[codes], lengths)
+        scales = most.astype(np.float64) * energies / np.where(products > 0, products, 1)
         stream = packed(codes.astype(np.uint8), _bits(spec))
         return Encoded(scales.astype(np.float32), (seed.to_bytes(SEED_BYTES, "little"), stream))
 
@@ -97,9 +99,9 @@ def _table(bits: int) -> Float32:
     return np.concatenate((-half[::-1], half))
 
 
-def _sums(values: NDArray[np.float64], lengths: tuple[int, ...]) -> NDArray[np.float64]:
-    """Each block's. Shape (blocks,)."""
+def _by_block(reduced: np.ufunc, values: NDArray[_Float], lengths: tuple[int, ...]) -> NDArray[_Float]:
+    """Each block's values, added up or the largest of them. Shape (blocks,)."""
     if not lengths:
-        return np.zeros(0)
-    sums: NDArray[np.float64] = np.add.reduceat(values, np.cumsum((0, *lengths[:-1])))
-    return sums
+        return values[:0]
+    reductions: NDArray[_Float] = reduced.reduceat(values, np.cumsum((0, *lengths[:-1])))
+    return reductions

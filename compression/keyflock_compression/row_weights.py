@@ -24,7 +24,7 @@ _UNPACKED: Final = CodecSpec(codec="dense", entropy="none")
 
 
 class RowWeights(NamedTuple):
-    """The numbers in a container of the codec ``dense``."""
+    """The numbers in a container of the codec ``dense`` with 8 bits."""
 
     layout: bytes
     #: Shape (rows of all tensors,), float32.
@@ -52,13 +52,13 @@ def read_rows(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> RowWeights:
     No layout is asked for, so nothing is said about what the numbers mean: ``decode_weights`` checks that.
 
     Raises:
-        WrongSpec: the container is of another codec, which has no rows.
+        WrongSpec: the container is of another codec, or has not a byte a parameter.
         CodecError: the bytes are not a container of whole numbers.
     """
     container = parse(data, limits)
     spec = read_spec(container)
-    if spec.codec != "dense":
-        raise WrongSpec(f"the container is of the codec {spec.codec}; only dense has rows")
+    if spec.codec != "dense" or spec.bits not in {None, 8}:
+        raise WrongSpec(f"the container is of {spec.codec}, bits {spec.bits}; a download is dense with 8")
     streams = StreamReader(spec, container.streams, limits)
     streams.expect(1)
     stream = container.streams[0]
@@ -66,7 +66,9 @@ def read_rows(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> RowWeights:
         size = len(stream) if spec.entropy == "none" else zstandard.frame_content_size(stream)
     except zstandard.ZstdError:
         raise MalformedContainer("a stream is not a zstd frame") from None
-    if not 0 <= size <= limits.max_parameters:
+    if size < 0:
+        raise MalformedContainer("a zstd frame does not state its size")
+    if size > limits.max_parameters:
         raise LimitExceeded(
             f"the container states {size} parameters; at most {limits.max_parameters} are taken"
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.errors import SpecError, WrongLayout
+from keyflock_compression.errors import NonFinite, SpecError, WrongLayout
 from keyflock_compression.family import Encoded, Sizes, StreamReader
 from keyflock_compression.layout import Layout, blocks
 from keyflock_compression.packing import as_signed, packed, packed_bytes, unpacked
@@ -68,7 +68,7 @@ def rowset_integers(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: in
     """One phone's part in a secure sum: its delta in whole steps, before any weight.
 
     Args:
-        delta: Finite. Shape (P,), float32.
+        delta: Shape (P,), float32.
         layout: Of it.
         spec: Of codec ``rowset``.
         seed: Of stochastic rounding.
@@ -77,9 +77,15 @@ def rowset_integers(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: in
         phones' fits ``bits + ceil(log2(n))`` bits.
     Raises:
         SpecError: the vocabulary has not so many rows.
+        WrongLayout: the delta has another size than the layout.
+        NonFinite: NaN or infinity in the delta; no sum would show it.
     """
     assert spec.step is not None  # noqa: S101 - CodecSpec holds it for rowset
+    if delta.shape != (layout.size,):
+        raise WrongLayout(f"the delta has shape {delta.shape}; ({layout.size},) was expected")
     sent = np.concatenate([np.empty(0, np.float32), *(delta[part] for part in _parts(layout, spec))])
+    if not np.isfinite(sent).all():
+        raise NonFinite("the delta holds NaN or infinity")
     most = np.float32((1 << (_bits(spec) - 1)) - 1)
     with np.errstate(over="ignore"):
         scaled = sent / np.float32(spec.step)

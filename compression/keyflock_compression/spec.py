@@ -33,6 +33,8 @@ _BITS: Final[MappingProxyType[CodecName, tuple[int, ...]]] = MappingProxyType(
 _SEEDED: Final = ("randmask", "rotated")
 #: What they leave out or rotate is no matter of rounding.
 _NEAREST_ONLY: Final = ("topk", "rotated")
+#: One's errors are larger than the delta, so that what is kept would grow; the other has none.
+_NO_FEEDBACK: Final = ("randmask", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,9 @@ class CodecSpec:
         row_start: ``rowset`` only, and needed there: the first vocabulary row that is sent. At least 0.
         row_count: ``rowset`` only, and needed there: how many rows. At least 0.
         feedback_s: Error feedback (``feedback.py``): for so long the phone keeps what a report lost, and adds
-            it to its next delta. In (0, 31536000]; left out, never.
+            it to its next delta. In (0, 31536000]; left out, never. With nearest rounding, or ``rowset``; not
+            with ``randmask``, whose errors are larger than the delta and would grow, nor ``float32``, which
+            loses nothing.
         entropy: What the streams go through at the end.
         zstd_level: 1 to 19. Changes the bytes' number, never their meaning.
     Raises:
@@ -93,6 +97,8 @@ class CodecSpec:
         if self.selection is not None:
             _one_of("selection", self.selection, get_args(Selection))
         _within("target_nmse", self.target_nmse, 1.0)
+        if self.target_nmse == 1.0:
+            raise SpecError("target_nmse is 1, which sending nothing reaches; a number below was expected.")
         _within("step_rms", self.step_rms, 1000.0)
         _within("keep_ratio", self.keep_ratio, 1.0)
         _within("step", self.step, 1000.0, least=1e-30)
@@ -107,6 +113,10 @@ class CodecSpec:
         self._check_belonging()
         if self.codec in _NEAREST_ONLY and self.rounding != "nearest":
             raise SpecError(f"rounding is 'stochastic'; {self.codec} has only nearest.")
+        if self.feedback_s is not None and self.codec in _NO_FEEDBACK:
+            raise SpecError(f"feedback_s is of no use with {self.codec}.")
+        if self.feedback_s is not None and self.rounding == "stochastic" and self.codec != "rowset":
+            raise SpecError("feedback_s needs nearest rounding: chance loses nothing that adds up.")
 
     def _check_steps(self) -> None:
         steps = sum(one is not None for one in (self.target_nmse, self.step_rms))
@@ -154,9 +164,9 @@ class CodecSpec:
             SpecError: an unknown field, a wrong type, or a value out of range.
         """
         known = {field.name for field in fields(cls)}
-        unknown = [str(name)[:40] for name in wire if name not in known]
+        unknown = [_named(name) for name in wire if name not in known]
         if unknown:
-            raise SpecError(f"unknown codec setting {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+            raise SpecError(f"unknown codec setting {unknown[0]}; there are {', '.join(sorted(known))}.")
         return cls(**wire)  # type: ignore[arg-type]  # checked field by field in __post_init__
 
 

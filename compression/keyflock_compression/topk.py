@@ -84,6 +84,8 @@ class TopkCodec:
 
 def _largest(magnitudes: Float32, kept: int) -> NDArray[np.intp]:
     """Where the ``kept`` largest are, ascending; of equal ones those that come first, and never a zero."""
+    if not magnitudes.size:
+        return np.empty(0, np.intp)
     threshold = np.partition(magnitudes, magnitudes.size - kept)[magnitudes.size - kept]
     above = np.flatnonzero(magnitudes > threshold)
     equal = np.flatnonzero(magnitudes == threshold)[: kept - above.size if threshold > 0 else 0]

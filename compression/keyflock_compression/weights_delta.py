@@ -97,8 +97,8 @@ def apply_weights_delta(
         result: The content digest that the model must have; None takes the delta's word for it.
         limits: What decoding may take.
     Guarantees:
-        Memory is at most about 24 times the base's parameters and twice the delta's length, time proportional
-        to both. What is given has the content digest that was asked for.
+        Memory is at most about 24 times the base's parameters and four times the delta's length, time
+        proportional to both. What is given has the content digest that was asked for.
     Raises:
         WrongBase: the delta makes something else of this base than it says.
         CodecError: another of its subclasses says what was wrong; nothing else is ever raised.

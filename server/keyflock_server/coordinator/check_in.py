@@ -37,7 +37,7 @@ from keyflock_server.rounds.selection import (
     sampling_probability,
     task_order,
 )
-from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.door import AlreadyExists, Superseded
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, DeviceRecord
 
@@ -158,7 +158,7 @@ class CheckIns:
             if known.round_id != opened.id:
                 record = await self._world.store.rounds.get(known.round_id) or record
             if record.round.is_async or record.round.phase is Phase.COLLECTING:
-                codec = codec_for(record.round.spec, message)
+                codec = await self._codec(record.round.spec, message)
                 if isinstance(codec, Ineligible):  # by now: it was not when it was assigned
                     return Refusal(reason=codec.reason, return_window=window, detail=codec.detail)
                 return await self._assignment(record.round, known, codec)
@@ -179,7 +179,7 @@ class CheckIns:
         )
         if unfit is not None:
             return unfit
-        codec = codec_for(spec, message)
+        codec = await self._codec(spec, message)
         if isinstance(codec, Ineligible):
             return codec
         if rules.max_participations is None:
@@ -187,6 +187,9 @@ class CheckIns:
         return has_taken_part_enough(
             rules, await self._world.store.rounds.participations(spec.name, device.id)
         )
+
+    async def _codec(self, spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
+        return codec_for(spec, message, await self._trunk.report_layout(spec))
 
     def _window_after(self, desk: Desk, device: DeviceRecord) -> ReturnWindow:
         """While a round only waits for reports: whoever is in the next one's sample comes as it opens."""

@@ -2,7 +2,8 @@
 
 A task names a codec, and may name others for phones that pay for each byte or wait for it. A phone that
 cannot encode the one for its network gets the task's own. A phone's own budget caps what it sends, where the
-codec has a step to make coarser; where it has none, the phone is left alone rather than its budget broken.
+codec has a step to make coarser, and is kept where a codec's longest container is within it; where neither is
+so, the phone is left alone rather than its budget broken.
 
 Rounding to the nearest step shrinks what is small, the more so the coarser the step, and no weight can undo
 that: docs/decisions/0032 says by how much. With ``rounding = "stochastic"`` the mean of any mixture is right.
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from keyflock_compression import CodecSpec
+from keyflock_compression import CodecSpec, Layout, length_of
 from keyflock_server.protocol.messages import CheckIn, Conditions, RefusalReason, TaskKind
 from keyflock_server.rounds.eligibility import Ineligible
 from keyflock_server.rounds.task import TaskSpec
@@ -47,12 +48,13 @@ def network_of(conditions: Conditions) -> Network:
     return Network.UNMETERED if conditions.is_unmetered else Network.METERED
 
 
-def codec_for(spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
+def codec_for(spec: TaskSpec, message: CheckIn, layout: Layout) -> CodecChoice | Ineligible:
     """The codec of this phone's report, or why there is none.
 
     Args:
         spec: The task.
         message: What the phone says of itself.
+        layout: Of the task's reports.
     Guarantees:
         The codec is among the phone's capabilities. With ``upload_budget_bytes``, no delta of it is longer.
     """
@@ -65,8 +67,9 @@ def codec_for(spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
     if budget_bytes is None:
         return CodecChoice(dict(known[0]), network)
     for codec in known:
-        if codec["codec"] in _BOUNDED:
-            return CodecChoice(_within(codec, budget_bytes), network)
+        within = _within(codec, budget_bytes, layout)
+        if within is not None:
+            return CodecChoice(within, network)
     return _none(f"The task's codec {spec.codec_spec.codec} keeps to no budget of bytes.")
 
 
@@ -75,10 +78,17 @@ def _wanted(spec: TaskSpec, network: Network) -> tuple[Mapping[str, Any], ...]:
     return (spec.codec,) if own is None else (own, spec.codec)
 
 
-def _within(codec: Mapping[str, Any], budget_bytes: int) -> dict[str, Any]:
+def _within(codec: Mapping[str, Any], budget_bytes: int, layout: Layout) -> dict[str, Any] | None:
+    """The codec such that no container is longer than the budget; None if it cannot be promised."""
     wanted = CodecSpec.from_wire(codec)
-    least = budget_bytes if wanted.budget_bytes is None else min(budget_bytes, wanted.budget_bytes)
-    return replace(wanted, budget_bytes=least).to_wire()
+    if wanted.codec not in _BOUNDED:
+        most = length_of(wanted, layout).most
+        return dict(codec) if most is not None and most <= budget_bytes else None
+    smaller = budget_bytes if wanted.budget_bytes is None else min(budget_bytes, wanted.budget_bytes)
+    capped = replace(wanted, budget_bytes=smaller)
+    if length_of(capped, layout).least > smaller:
+        return None  # the phone would train, and then find that not even zeros fit
+    return capped.to_wire()
 
 
 def _none(detail: str) -> Ineligible:

@@ -3,7 +3,7 @@
 import dataclasses
 import tracemalloc
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log, prod, sqrt
 
 import msgpack
 import numpy as np
@@ -19,12 +19,15 @@ from keyflock_compression import (
     WrongLayout,
     decode,
     encode,
+    length_of,
     nmse,
     rowset_integers,
     rowset_size,
     rowset_update,
     sizes_of,
 )
+from keyflock_compression.entropy import compress, most_bytes
+from keyflock_compression.hadamard import transformed
 from keyflock_compression.topk import TopkCodec
 
 #: Of a test that judges random draws: what it allows is passed by chance in so many runs of it.
@@ -73,6 +76,30 @@ def test_what_is_foretold_of_sizes_is_so(delta: Vector, spec: CodecSpec, seed: i
         assert foretold is None or len(stream) == foretold
     if spec.codec not in {"deadzone", "deadzone_rows", "topk"}:
         assert None not in said.streams
+
+
+@pytest.mark.parametrize("entropy", ["none", "zstd"])
+@given(delta=deltas(), spec=specs, seed=st.integers(0, 2**64 - 1))
+def test_no_container_is_longer_or_shorter_than_foretold(
+    entropy: str, delta: Vector, spec: CodecSpec, seed: int
+) -> None:
+    spec = CodecSpec.from_wire(spec.to_wire() | {"entropy": entropy})
+
+    length = length_of(spec, LAYOUT)
+
+    sent = len(encode(delta, LAYOUT, spec, seed=seed))
+    assert length.least <= sent
+    assert length.most is None or sent <= length.most
+    if entropy == "none" and length.most is not None:
+        assert length.least == length.most
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536, 131_071, 131_072, 200_000])
+@pytest.mark.parametrize("level", [1, 3, 19])
+def test_a_frame_of_what_cannot_be_packed_is_within_its_bound(size: int, level: int) -> None:
+    noise = np.random.default_rng(size).bytes(size)
+
+    assert len(compress(noise, level)) <= most_bytes(size)
 
 
 #: Spec; the largest deviation of one draw from the value, and its variance at most.
@@ -269,6 +296,89 @@ def test_a_rotated_delta_s_error_vanishes_with_the_cohort(bits: int) -> None:
     # sqrt(2 / block) of that; 6.1 times as much is passed by chance in 1e-9 of runs.
     mean = nmse(delta, np.mean(decoded, axis=0).astype(np.float32))
     assert mean <= each / phones * (1 + 6.1 * sqrt(2 / block))
+
+
+def test_a_block_that_is_far_quieter_than_another_comes_back_as_well() -> None:
+    delta = np.random.default_rng(13).standard_normal(2 * 8_192).astype(np.float32)
+    delta[8_192:] *= np.float32(1e-30)
+    long = dataclasses.replace(LONG, shapes=((2, 8_192),), size=delta.size)
+
+    for quiet in (1.0, 1e-7):  # of values that have all their digits, and some of them
+        delta[8_192:] *= np.float32(quiet)
+        decoded = back(delta, CodecSpec(codec="rotated", bits=4), 1, long)
+        exact = delta.astype(np.float64)
+        errors = [
+            float(np.sum(np.square(decoded[part] - exact[part])) / np.sum(np.square(exact[part])))
+            for part in (slice(0, 8_192), slice(8_192, None))
+        ]
+        # As above, of fewer values.
+        assert errors == pytest.approx([0.0096, 0.0096], rel=6.1 * 3.3 / sqrt(8_192))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("scale", [1e-36, 1e-38, 1e-40])
+def test_a_dense_row_whose_scale_is_subnormal_is_within_its_step_too(scale: float, bits: int) -> None:
+    delta = (np.random.default_rng(14).standard_normal(LAYOUT.size) * scale).astype(np.float32)
+    levels = {8: 127, 4: 7, 2: 1}[bits]
+
+    error = np.abs(back(delta, CodecSpec(codec="dense", bits=bits)) - delta)
+
+    # A scale is a whole number of 2**-149, and a number of at most ``levels`` multiplies what it lacks.
+    assert (error <= row_most(delta) * (0.5 / levels + 1e-6) + (levels + 1) * 2.0**-150).all()
+
+
+def test_subnormal_values_keep_their_size_where_a_scale_has_digits() -> None:
+    delta = np.random.default_rng(15).uniform(-1e-39, 1e-39, LAYOUT.size).astype(np.float32)
+
+    masked = back(delta, CodecSpec(codec="randmask", keep_ratio=1.0))
+    turned = back(10 * delta, CodecSpec(codec="rotated", bits=4))
+
+    # Half a step, and what 2**-149 is of a scale of 1e-39 / 127, 127 times.
+    assert np.abs(masked - delta).max() <= 1e-39 * (0.5 / 127 + 1e-3)
+    exact = 10 * delta.astype(np.float64)
+    # A scale of some 150 times 2**-149 is right within a three-hundredth.
+    assert float(turned @ exact) == pytest.approx(float(exact @ exact), rel=1 / 150)
+
+
+@pytest.mark.parametrize("codec", ["deadzone", "deadzone_rows"])
+@pytest.mark.parametrize(("rounding", "most"), [("stochastic", 1.0), ("nearest", 1.75e-38)])
+def test_the_finest_step_gives_no_whole_number_that_is_refused(
+    codec: str, rounding: str, most: float
+) -> None:
+    delta = (np.random.default_rng(16).uniform(-1, 1, LAYOUT.size) * most).astype(np.float32)
+    delta[:8] = most
+    spec = CodecSpec.from_wire({"codec": codec, "step_rms": 1e-9, "rounding": rounding})
+
+    for seed in range(8):
+        error = np.abs(back(delta, spec, seed) - delta).max()
+        # A step of 2**-23 of the largest; or of 2**-149, of which 2**23 are less than the largest.
+        assert error <= max(most * 2.0**-23, most - 2.0**-126) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.codec}-{spec.bits or ''}-{spec.entropy}")
+@pytest.mark.parametrize("shapes", [(), ((0,),), ((0, 3),), ((3, 0), (2, 3)), ((),), ((1,),), ((5,), (1, 1))])
+def test_layouts_of_nothing_and_of_single_values_come_back(
+    spec: CodecSpec, shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    sizes = [prod(shape) for shape in shapes]
+    offsets = tuple(sum(sizes[:number]) for number in range(len(shapes)))
+    names = tuple(map(str, range(len(shapes))))
+    layout = dataclasses.replace(LONG, names=names, shapes=shapes, offsets=offsets, size=sum(sizes))
+    if spec.codec == "rowset":
+        spec = dataclasses.replace(spec, row_start=0, row_count=0)
+
+    decoded = decode(encode(np.ones(layout.size, np.float32), layout, spec, seed=0), layout, spec=spec)
+
+    assert decoded.dense().shape == (layout.size,)
+
+
+def test_the_transform_leaves_its_argument_alone() -> None:
+    for size in (1, 8, 8_192, 8_200):
+        vector = np.arange(size, dtype=np.float32)
+
+        transformed(vector)
+
+        np.testing.assert_array_equal(vector, np.arange(size))
 
 
 @given(

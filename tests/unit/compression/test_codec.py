@@ -1,5 +1,6 @@
 """What a phone-SDK author and a server rely on, case by case."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from keyflock_compression import (
     encode,
     encode_weights,
     nmse,
+    rowset_integers,
     sizes_of,
 )
 from keyflock_compression.container import Container
@@ -37,6 +39,15 @@ class TwoRows:
     offsets: tuple[int, ...] = (0,)
     size: int = 8
     digest: bytes = b"l" * 16
+
+
+@dataclass(frozen=True)
+class Long:
+    names: tuple[str, ...] = ("bias",)
+    shapes: tuple[tuple[int, ...], ...] = ((1_000,),)
+    offsets: tuple[int, ...] = (0,)
+    size: int = 1_000
+    digest: bytes = b"o" * 16
 
 
 LAYOUT = TwoRows()
@@ -86,6 +97,25 @@ def test_a_delta_that_is_not_finite_is_not_encoded(value: float) -> None:
 def test_a_delta_of_another_size_is_not_encoded() -> None:
     with pytest.raises(WrongLayout):
         encode(np.zeros(9, np.float32), LAYOUT, DEFAULT_SPEC, seed=0)
+
+
+def test_a_delta_whose_scale_float32_does_not_have_is_not_encoded() -> None:
+    with pytest.raises(NonFinite, match="randmask has no scale"):
+        encode(np.full(1_000, 3e38, np.float32), Long(), CodecSpec(codec="randmask", keep_ratio=1e-3), seed=0)
+    # A step of 64 root mean squares would be beyond float32; the longest that is not takes its place.
+    largest = np.full(8, 3e38, np.float32)
+    decoded = decode(encode(largest, LAYOUT, CodecSpec(step_rms=64.0), seed=0), LAYOUT).dense()
+    np.testing.assert_array_equal(decoded, np.full(8, np.finfo(np.float32).max))
+
+
+def test_a_secure_sum_gets_no_part_of_another_size_and_none_that_is_not_finite() -> None:
+    spec = CodecSpec(codec="rowset", bits=8, step=1.0, row_start=0, row_count=2)
+
+    with pytest.raises(WrongLayout, match=r"\(9,\); \(8,\) was expected"):
+        rowset_integers(np.zeros(9, np.float32), LAYOUT, spec, seed=0)
+    for value in (np.nan, np.inf):
+        with pytest.raises(NonFinite):
+            rowset_integers(np.full(8, value, np.float32), LAYOUT, spec, seed=0)
 
 
 ZSTD_BOMB = zstandard.ZstdCompressor().compress(bytes(200_000_000))
@@ -213,6 +243,8 @@ def test_limits_hold_on_both_sides() -> None:
         ({"budget_bytes": True}, "budget_bytes is True"),
         ({"target_nmse": float("nan")}, "target_nmse is nan"),
         ({"target_nmse": 1.5}, "at most 1"),
+        ({"target_nmse": 1.0}, "target_nmse is 1, which sending nothing reaches"),
+        ({"target_nmse": 1}, "target_nmse is 1, which sending nothing reaches"),
         ({"target_nmse": True}, "target_nmse is True"),
         ({"step_rms": 0.0}, "above 0"),
         ({"step_rms": 1.0, "zstd_level": 3.0}, "zstd_level is 3.0"),
@@ -238,11 +270,36 @@ def test_limits_hold_on_both_sides() -> None:
         (ROWS | {"row_start": -1}, "row_start is -1; a whole number of at least 0"),
         (ROWS | {"row_start": 1.0}, "row_start is 1.0"),
         ({"codec": "dense", "step": 0.1}, "step belongs to rowset"),
+        ({"codec": "float32", "feedback_s": 1.0}, "feedback_s is of no use with float32"),
+        (
+            {"codec": "randmask", "keep_ratio": 0.1, "feedback_s": 1.0},
+            "feedback_s is of no use with randmask",
+        ),
+        (
+            {"codec": "dense", "rounding": "stochastic", "feedback_s": 1.0},
+            "feedback_s needs nearest rounding",
+        ),
+        ({"target_nmse": 0.1, "rounding": "stochastic", "feedback_s": 1.0}, "feedback_s needs nearest"),
     ],
 )
 def test_a_spec_that_cannot_be_used_names_its_field(wire: dict[str, object], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         CodecSpec.from_wire(wire)
+
+
+def test_an_unknown_setting_is_not_repeated_at_its_length() -> None:
+    data = Container({bytes(4_000_000): 1}, LAYOUT.digest, b"", ()).to_bytes()  # type: ignore[dict-item]  # hostile
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedContainer, match="unknown codec setting of type bytes"):
+            decode(data, LAYOUT)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    # As ``decode`` says; written out byte by byte it would be more.
+    assert peak_bytes <= 4 * len(data) + 200_000
 
 
 def test_a_spec_comes_back_from_the_wire() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec, SpecError, decode, encode
+from keyflock_compression import CodecSpec, SpecError, WrongLayout, decode, encode
 from keyflock_compression.feedback import Residual, encode_with_feedback
 
 
@@ -73,6 +73,12 @@ def test_what_was_lost_of_another_model_or_is_damaged_is_left_out() -> None:
         container, _ = encode_with_feedback(DELTA, layout, SPEC, Residual(kept, 0.0), seed=0, now_s=1.0)
 
         assert container == encode(DELTA, layout, SPEC, seed=0)
+
+
+@pytest.mark.parametrize("size", [1, 1_999])
+def test_a_delta_of_another_size_is_refused_before_anything_is_added(size: int) -> None:
+    with pytest.raises(WrongLayout):
+        encode_with_feedback(np.ones(size, np.float32), LAYOUT, SPEC, None, seed=0, now_s=0.0)
 
 
 @pytest.mark.parametrize("feedback_s", [0.0, -1.0, float("nan"), 4e7, True])

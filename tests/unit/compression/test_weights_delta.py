@@ -2,23 +2,29 @@
 
 from dataclasses import dataclass
 
+import msgpack
 import numpy as np
 import pytest
+import zstandard
 from numpy.typing import NDArray
 
 from keyflock_compression import (
     CodecError,
+    CodecSpec,
     CorruptedContainer,
     LimitExceeded,
+    MalformedContainer,
     WrongBase,
     WrongLayout,
     WrongSpec,
     apply_weights_delta,
     content_digest,
     decode_weights,
+    encode,
     encode_weights,
     encode_weights_delta,
 )
+from keyflock_compression.container import Container
 from keyflock_compression.limits import DecodeLimits
 
 Vector = NDArray[np.float32]
@@ -114,6 +120,25 @@ def test_a_model_without_rows_has_no_delta_and_no_content_digest() -> None:
         encode_weights_delta(exact, rows)
     with pytest.raises(WrongSpec):
         content_digest(exact)
+
+
+def test_a_model_of_few_bits_has_no_delta_and_no_content_digest() -> None:
+    few = encode(BEFORE, LAYOUT, CodecSpec(codec="dense", bits=4), seed=0)
+
+    with pytest.raises(WrongSpec, match="bits 4; a download is dense with 8"):
+        content_digest(few)
+    eight = encode(BEFORE, LAYOUT, CodecSpec(codec="dense", bits=8), seed=0)
+    assert content_digest(eight) == content_digest(encode_weights(BEFORE, LAYOUT))
+
+
+def test_a_base_whose_frame_hides_its_size_is_malformed() -> None:
+    fields = msgpack.unpackb(encode_weights(BEFORE, LAYOUT))
+    numbers = zstandard.ZstdDecompressor().decompress(fields["streams"][0])
+    hidden = zstandard.ZstdCompressor(write_content_size=False).compress(numbers)
+    base = Container(fields["spec"], fields["layout"], fields["scales"], (hidden,)).to_bytes()
+
+    with pytest.raises(MalformedContainer, match="does not state its size"):
+        content_digest(base)
 
 
 def test_a_base_that_is_damaged_ends_in_an_error_of_the_family() -> None:

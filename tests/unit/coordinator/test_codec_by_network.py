@@ -74,7 +74,7 @@ async def test_a_phone_that_changes_its_network_keeps_its_assignment_and_may_use
 async def test_a_phone_that_comes_back_with_a_budget_that_no_codec_keeps_to_is_refused_until_it_has_none(
     town: Town,
 ) -> None:
-    await town.task(round="goal = 4", codec='codec = "float32"')
+    await town.task(round="goal = 4", codec='codec = "topk"\nkeep_ratio = 0.5')
     phone = await town.enrol()
     before = await assigned(town, phone, Conditions())
 
@@ -84,7 +84,7 @@ async def test_a_phone_that_comes_back_with_a_budget_that_no_codec_keeps_to_is_r
 
     assert isinstance(meanwhile, Refusal)
     assert meanwhile.reason is RefusalReason.NOT_ELIGIBLE
-    assert meanwhile.detail == "The task's codec float32 keeps to no budget of bytes."
+    assert meanwhile.detail == "The task's codec topk keeps to no budget of bytes."
     assert (again.id, again.codec) == (before.id, before.codec)
 
 

@@ -1,10 +1,14 @@
 """Each phone gets the codec for its network that it can encode, within its budget, or no work."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pytest
 
+from keyflock_compression import CodecSpec, encode, length_of
+from keyflock_compression.spec import CodecName
 from keyflock_server.protocol.messages import Capabilities, CheckIn, Conditions, RefusalReason
 from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for
 from keyflock_server.rounds.eligibility import Ineligible
@@ -23,6 +27,18 @@ codec = "topk"
 keep_ratio = 0.01
 """
 RARE = '[codec]\ncodec = "randmask"\nkeep_ratio = 0.1\n'
+
+
+@dataclass(frozen=True)
+class Wide:
+    names: tuple[str, ...] = ("embedding", "kernel")
+    shapes: tuple[tuple[int, ...], ...] = ((1_000, 100), (3, 40))
+    offsets: tuple[int, ...] = (0, 100_000)
+    size: int = 100_120
+    digest: bytes = b"w" * 16
+
+
+LAYOUT = Wide()
 METERED, SLOW = Conditions(is_unmetered=False), Conditions(is_slow=True)
 
 
@@ -35,13 +51,13 @@ def check_in(conditions: Conditions = Conditions(), **says: Any) -> CheckIn:  # 
 
 
 def chosen(spec: TaskSpec, message: CheckIn) -> CodecChoice:
-    choice = codec_for(spec, message)
+    choice = codec_for(spec, message, LAYOUT)
     assert isinstance(choice, CodecChoice), choice
     return choice
 
 
 def refused(spec: TaskSpec, message: CheckIn) -> Ineligible:
-    said = codec_for(spec, message)
+    said = codec_for(spec, message, LAYOUT)
     assert isinstance(said, Ineligible), said
     return said
 
@@ -117,6 +133,53 @@ def test_a_phone_with_a_budget_gets_no_codec_that_keeps_to_none() -> None:
     assert chosen(task(), check_in(SLOW, **budget)).codec["codec"] == "deadzone_rows"
     said = refused(task('[codec]\ncodec = "dense"\n'), check_in(**budget))
     assert said.detail == "The task's codec dense keeps to no budget of bytes."
+
+
+def foretold(spec: TaskSpec, budget_bytes: int) -> CodecChoice | Ineligible:
+    able = Capabilities(codecs=get_args(CodecName))
+    message = check_in(SLOW, upload_budget_bytes=budget_bytes, capabilities=able)
+    return codec_for(spec, message, LAYOUT)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        'codec = "randmask"\nkeep_ratio = 0.01\n',
+        'codec = "randmask"\nkeep_ratio = 0.01\nentropy = "none"\n',
+        'codec = "rotated"\nbits = 1\n',
+        'codec = "rowset"\nbits = 4\nstep = 0.01\nrow_start = 0\nrow_count = 10\n',
+    ],
+)
+def test_a_codec_whose_longest_container_is_within_the_budget_is_as_good_as_one_with_a_step(
+    codec: str,
+) -> None:
+    spec = task(f"[aggregation]\nmax_norm_ratio = 0.0\n[codec_by_network.slow]\n{codec}")
+    wanted = CodecSpec.from_wire(spec.codec_by_network.slow or {})
+    most = length_of(wanted, LAYOUT).most
+    assert most is not None
+
+    within, beyond = foretold(spec, most), foretold(spec, most - 1)
+
+    assert within == CodecChoice(dict(spec.codec_by_network.slow or {}), Network.SLOW)
+    assert isinstance(beyond, CodecChoice)
+    assert (beyond.codec["codec"], beyond.codec["budget_bytes"]) == ("deadzone_rows", most - 1)
+    # What the phone then sends of a delta that nothing makes shorter.
+    noise = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
+    assert len(encode(noise, LAYOUT, wanted, seed=2**63)) <= most
+
+
+def test_a_codec_whose_length_the_delta_decides_keeps_to_no_budget() -> None:
+    said = foretold(task('[codec]\ncodec = "topk"\nkeep_ratio = 0.001\n'), 2**31 - 1)
+
+    assert isinstance(said, Ineligible)
+
+
+def test_a_step_that_no_coarseness_makes_fit_is_not_given() -> None:
+    spec = task('[codec]\ncodec = "deadzone"\nentropy = "none"\ntarget_nmse = 0.1\n')
+    zeros = len(encode(np.zeros(LAYOUT.size, np.float32), LAYOUT, CodecSpec.from_wire(spec.codec), seed=0))
+
+    assert isinstance(foretold(spec, zeros - 1), Ineligible)
+    assert isinstance(foretold(spec, zeros + 100), CodecChoice)
 
 
 def test_what_personalize_phones_send_needs_no_budget() -> None:

@@ -100,6 +100,14 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
         bad,
         "a difference of 129",
     )
+    yield "lonely_magnitude", forged(*one[:4], b"\0", bytes(12)), bad, "a magnitude that no number has"
+    hidden = ZstdCompressor(write_content_size=False).compress(bytes(12))
+    packed = [frame(stream) for stream in one[:5]]
+    yield "hidden_size", forged(streams=[*packed, hidden]), bad, "a frame that does not state its size"
+    fields = msgpack.unpackb(good)
+    turned = {name: fields[name] for name in ("layout", "v", "result", "streams", "digest")}
+    yield "other_order", bytes(msgpack.packb(turned)), bad, "the fields in another order"
+    yield "long_scales", forged(*one[:5], bytes(16)), bad, "the scales of four rows of three"
     yield "short_scales", forged(*one[:5], bytes(8)), bad, "the scales of two rows of three"
     yield "negative_scale", with_scales(0xBF000000, 0x3E800000, 0), bad, "a scale of -0.5"
     yield "nan_scale", with_scales(0x7FC00000, 0x3E800000, 0), "non_finite", "a scale that is NaN"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgpack
 import numpy as np
 from zstandard import ZstdCompressor
 
@@ -88,9 +89,41 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     dense = CodecSpec.from_wire(SPECS["dense_none"]).to_wire()
     huge = Container(dense, LAYOUT.digest, np.full(3, 3e38, "<f4").tobytes(), (b"\x02" * 10,)).to_bytes()
     yield "dense_overflow", huge, "non_finite", "twice a row's scale is infinite"
+    negative = np.full(1, -1, "<f4").tobytes()
+    yield "negative_step", forged(bytes(10), b"", scales=negative), "malformed", "the step is negative"
+    yield (
+        "dense_two_scales",
+        Container(dense, LAYOUT.digest, step * 2, (bytes(10),)).to_bytes(),
+        "malformed",
+        ("two scales of three rows"),
+    )
+    exact = CodecSpec.from_wire(SPECS["float32_none"]).to_wire()
+    values = Container(exact, LAYOUT.digest, b"", (nan * 10,)).to_bytes()
+    yield "float32_nan", values, "non_finite", "a value is NaN"
+    fields = msgpack.unpackb(good)
+    turned = msgpack.packb(
+        {name: fields[name] for name in ("spec", "v", "layout", "scales", "streams", "digest")}
+    )
+    yield "other_order", turned, "malformed", "the fields in another order"
+    yield from malformed_frames(step)
     yield from malformed_rows(step, nan)
     yield from malformed_bits(step)
     yield from malformed_seeded(step, nan)
+
+
+def malformed_frames(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:
+    """The same of the entropy stage."""
+    spec = CodecSpec.from_wire(SPECS["deadzone_zstd"]).to_wire()
+    whole, empty = ZstdCompressor().compress(bytes(10)), ZstdCompressor().compress(b"")
+    hidden = ZstdCompressor(write_content_size=False).compress(bytes(10))
+
+    def forged(stream: bytes) -> bytes:
+        return Container(spec, LAYOUT.digest, step, (stream, empty)).to_bytes()
+
+    yield "frame_hides_size", forged(hidden), "malformed", "a frame that does not state its size"
+    yield "frame_trailing", forged(whole + b"\0"), "malformed", "a byte behind a frame"
+    yield "frame_truncated", forged(whole[:-1]), "malformed", "a frame's last byte is missing"
+    yield "no_frame", forged(bytes(10)), "malformed", "a stream that is no frame"
 
 
 def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, str]]:
@@ -162,6 +195,13 @@ def malformed_bits(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:
         bad,
         "-2**15 in sixteen bits",
     )
+    yield "rowset_4bit_lowest", forged("rowset_4bit_none", b"\x08" + bytes(3), b""), bad, "-8 in four bits"
+    yield (
+        "rowset_8bit_lowest",
+        forged("rowset_8bit_zstd", b"\x80" + bytes(6), b"", entropy="none"),
+        bad,
+        "-128 in eight bits",
+    )
     yield "rowset_short", forged("rowset_4bit_none", bytes(3), b""), bad, "a value is missing"
     yield "rowset_scale", forged("rowset_4bit_none", bytes(4), step), bad, "a scale beside the spec's step"
     third = forged("rowset_4bit_none", bytes(4), b"", row_start=2)
@@ -180,6 +220,7 @@ def malformed_seeded(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str,
     yield "randmask_short_seed", forged(mask, seed[1:], bytes(4)), bad, "a byte of the seed is missing"
     yield "randmask_no_seed", forged(mask, bytes(4)), bad, "the seed is missing"
     yield "randmask_short", forged(mask, seed, bytes(3)), bad, "a value is missing"
+    yield "randmask_long", forged(mask, seed, bytes(5)), bad, "a value too many"
     yield "randmask_lowest", forged(mask, seed, b"\x80" + bytes(3)), bad, "-128 in eight bits"
     yield "randmask_two_scales", forged(mask, seed, bytes(4), scales=step + step), bad, "two scales"
     yield "randmask_nan", forged(mask, seed, bytes(4), scales=nan), "non_finite", "the scale is NaN"
@@ -195,6 +236,7 @@ def malformed_seeded(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str,
         bad,
         "a scale too many",
     )
+    yield "rotated_nan", forged(turned, seed, bytes(8), scales=nan), "non_finite", "the scale is NaN"
     yield "rotated_8bit", forged(turned, seed, bytes(16), bits=8), bad, "eight bits a value"
     overflow = forged(turned, seed, bytes(8), scales=huge)
     yield "rotated_overflow", overflow, "non_finite", "sixteen times the scale is infinite"
