@@ -300,14 +300,14 @@ def test_page_picture_and_last_line_have_the_runs_figures(tmp_path: Path) -> Non
     assert (
         "| **default** | 18.00 | -2.00 [-2.00, -2.00] | 45.00 | +0.00 [+0.00, +0.00] | 0.0 | 0.320 |" in page
     )
-    assert "not within 0.2 points" in page
+    assert "costs more than 0.2 points" in page
     assert last_line(found) == {
         "difference_points": -2.0,
         "low_points": -2.0,
         "high_points": -2.0,
         "bits_per_parameter": 0.32,
         "bytes_per_report": 40.0,
-        "is_within": False,
+        "is_allowed": False,
     }
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
@@ -315,9 +315,10 @@ def test_page_picture_and_last_line_have_the_runs_figures(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("difference", "low", "high", "finding"),
     [
-        (-0.0005, -0.0015, 0.0004, "within 0.2 points, interval and all"),
-        (-0.0005, -0.0025, 0.0015, "within 0.2 points, but the interval is wider"),
-        (-0.0030, -0.0050, -0.0010, "not within 0.2 points"),
+        (-0.0005, -0.0015, 0.0004, "costs no more than 0.2 points, interval and all"),
+        (0.0040, 0.0010, 0.0070, "costs no more than 0.2 points, interval and all"),
+        (-0.0005, -0.0025, 0.0015, "costs no more than 0.2 points, but the interval reaches further"),
+        (-0.0030, -0.0050, -0.0010, "costs more than 0.2 points"),
     ],
 )
 def test_the_verdict_says_how_sure_it_is(difference: float, low: float, high: float, finding: str) -> None:
