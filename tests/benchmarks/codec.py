@@ -19,8 +19,8 @@ from typing import Final
 
 import numpy as np
 import zstandard
-from matplotlib import pyplot as plt
 from tests.benchmarks.codec_peers import peers
+from tests.benchmarks.codec_picture import Point, save_codecs
 from tests.benchmarks.page import PICTURES, Section, table, write
 from tests.benchmarks.reference_deltas import STAGES, reference_deltas
 
@@ -73,8 +73,10 @@ SPECS: Final = {
     "float32": CodecSpec(codec="float32"),
 }
 
-#: What is shown at every moment of training.
+#: What is shown at every moment of training, and joined in the picture.
 BY_STAGE: Final = tuple(name for name in SPECS if name == DEFAULT or name.startswith("deadzone_rows, target"))
+#: In the picture by another name, or where another one lies.
+SAID: Final = (*BY_STAGE, "topk, 1 %, sampled threshold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ Bits a parameter, and NMSE of the mean of {phones}, by rounds behind the model:
 """
     if phones >= COHORT:
         write(Section("codec", "What a delta costs", "make bench-codec", body))
-        draw(ours, others)
+        draw(ours, others, phones)
     print(body)
     default, moments = ours[0], [some[0] for some in stages.values()]
     last = {
@@ -222,20 +224,26 @@ def kept_of(deltas: list[np.ndarray], sent: list[np.ndarray]) -> float:
     )
 
 
-def draw(ours: list[Figures], others: list[Figures]) -> None:
-    """Bits against the mean's error, both logarithmic: the nearer to the lower left the better."""
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for figures, colour in ((ours, "tab:blue"), (others, "tab:gray")):
-        for one in figures:
-            if one.nmse_of_mean < 1e-3:  # int8 and float32 lie far away
-                continue
-            point = (one.bits_per_parameter, one.nmse_of_mean)
-            axes.plot(*point, "o", color="tab:red" if one.name == DEFAULT else colour)
-            axes.annotate(one.name.strip("*"), point, (4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", yscale="log", xlabel="bits a parameter", ylabel="NMSE of the mean of 16 phones")
-    axes.grid(alpha=0.3)
-    figure.savefig(PICTURES / "codec.png", dpi=110)
-    plt.close(figure)
+def draw(ours: list[Figures], others: list[Figures], phones: int) -> None:
+    """Bits against the mean's error."""
+    points = [
+        *(_point(one, one.name.strip("*"), "tab:blue") for one in ours if one.name not in SAID),
+        *(_point(one, one.name, "tab:gray") for one in others),
+    ]
+    line = [
+        _point(one, _short(one.name), "tab:red" if one.name == DEFAULT else "tab:blue")
+        for one in ours
+        if one.name in BY_STAGE
+    ]
+    save_codecs(points, line, PICTURES / "codec.png", phones)
+
+
+def _point(one: Figures, name: str, colour: str) -> Point:
+    return Point(name, one.bits_per_parameter, one.nmse_of_mean, colour)
+
+
+def _short(name: str) -> str:
+    return "the default" if name == DEFAULT else name.replace("deadzone_rows, target NMSE", "target")
 
 
 def summed(containers: list[bytes], layout: Layout) -> np.ndarray:
