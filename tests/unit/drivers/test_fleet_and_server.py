@@ -144,13 +144,15 @@ async def test_a_task_that_the_server_refuses_is_said_in_one_line(tmp_path: Path
 
 async def test_twelve_phones_close_two_rounds_over_http(tmp_path: Path, checkpoint: bytes) -> None:
     phones = _phones("ideal", Patience(first_pause_s=0.2))
+    # Twelve phones for eleven places: who is not in the sample is taken after a second, not after minutes.
+    task = TASK.format(goal=8, min_s=0.05, max_s=0.5).replace("[pacing]", "selection_s = 1.0\n[pacing]")
     with running_server(tmp_path / "server") as process:
         async with (
             AdminClient(process.admin_url, process.admin_token()) as admin,
             HttpExchange(process.sdk_url) as exchange,
         ):
             await admin.create_population(POPULATION, checkpoint)
-            await admin.create_task(TASK.format(goal=8, min_s=0.05, max_s=0.5))
+            await admin.create_task(task)
             fleet = RealTimeFleet(phones, exchange, RandomTrainer(EXAMPLES, LAYOUT), time_scale=math.inf)
 
             books = await fleet.run(until=_task_is_over, limit_s=PATIENCE_S)
