@@ -101,7 +101,6 @@ def serve(
     from keyflock_server.identity.keys import KeyFileError
     from keyflock_server.large_blocks import keep_large_blocks_apart
     from keyflock_server.settings import Settings, SettingsError
-    from keyflock_server.settled_objects import leave_settled_objects_alone
     from keyflock_server.storage.door import StorageError
     from keyflock_server.telemetry.logs import configure_logs
 
@@ -127,7 +126,6 @@ def serve(
         keep_large_blocks_apart()
 
         def on_ready(addresses: Addresses) -> None:
-            leave_settled_objects_alone()
             if announce is not None:
                 addresses.write(announce)
             _say(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
