@@ -22,7 +22,7 @@ from keyflock_models.personal.head import MAX_RANK, PersonalHead, feature_space
 from keyflock_models.special_tokens import BOS, PAD
 
 #: Batches and context lengths that are compiled.
-BATCHES: Final = (1, 4, 16, 64)
+BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS: Final = (5, 10, 20)
 #: Words a block.
 BLOCK: Final = 128
