@@ -148,6 +148,11 @@ class CodecSpec:
             raise SpecError(f"bits is {_named(self.bits)}; for {self.codec} one of {said} was expected.")
 
     @property
+    def has_own_step(self) -> bool:
+        """Whether the step is the delta's own: what can be made coarser until a container is short enough."""
+        return self.codec in _DEAD_ZONES
+
+    @property
     def sends_seed(self) -> bool:
         """Whether the phone and its server draw alike, so that a container is of one assignment's seed."""
         return self.codec in _SEEDED

@@ -12,15 +12,12 @@ that: docs/decisions/0032 says by how much. With ``rounding = "stochastic"`` the
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from keyflock_compression import CodecSpec, Layout, length_of
 from keyflock_server.protocol.messages import CheckIn, Conditions, RefusalReason, TaskKind
 from keyflock_server.rounds.eligibility import Ineligible
 from keyflock_server.rounds.task import TaskSpec
-
-#: Codecs that a budget can bound.
-_BOUNDED: Final = ("deadzone_rows", "deadzone")
 
 
 class Network(StrEnum):
@@ -81,7 +78,7 @@ def _wanted(spec: TaskSpec, network: Network) -> tuple[Mapping[str, Any], ...]:
 def _within(codec: Mapping[str, Any], budget_bytes: int, layout: Layout) -> dict[str, Any] | None:
     """The codec such that no container is longer than the budget; None if it cannot be promised."""
     wanted = CodecSpec.from_wire(codec)
-    if wanted.codec not in _BOUNDED:
+    if not wanted.has_own_step:
         most = length_of(wanted, layout).most
         return dict(codec) if most is not None and most <= budget_bytes else None
     smaller = budget_bytes if wanted.budget_bytes is None else min(budget_bytes, wanted.budget_bytes)
