@@ -10,9 +10,7 @@ An input is a function of the seed and its number, so a finding can be had again
 tests/unit/compression/test_codec_fuzzer.py plants bugs that it must find.
 """
 
-import argparse
 import random
-import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -24,6 +22,7 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 import zstandard
+from tests.fuzz.compression.command import Finding, run
 
 from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, Layout, decode, encode
 from keyflock_compression.container import Container
@@ -83,15 +82,6 @@ class FuzzLayout:
 
 LAYOUT: Final = FuzzLayout()
 assert sum(prod(shape) for shape in LAYOUT.shapes) == LAYOUT.size
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An input that broke a promise."""
-
-    number: int
-    data: bytes
-    what: str
 
 
 def fuzz(
@@ -234,22 +224,5 @@ def _deltas() -> Iterator[np.ndarray]:
     yield np.zeros(LAYOUT.size, np.float32)
 
 
-def main() -> None:
-    """Try so many inputs; the exit status is 1 when one broke a promise."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    began_s, outcomes = time.monotonic(), Counter[str]()
-    finding = fuzz(wanted.inputs, seed=wanted.seed, outcomes=outcomes)
-    for outcome, count in outcomes.most_common():
-        print(f"{count:>10,} {outcome}")
-    print(f"{outcomes.total():,} inputs in {time.monotonic() - began_s:.0f} s, seed {wanted.seed}")
-    if finding:
-        sys.exit(f"input {finding.number}: {finding.what}\n{finding.data.hex()}")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, lambda inputs, seed, outcomes: fuzz(inputs, seed=seed, outcomes=outcomes))

@@ -5,10 +5,8 @@
 tests/unit/compression/test_weights_delta_fuzzer.py plants bugs that it must find.
 """
 
-import argparse
 import hashlib
 import random
-import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -20,10 +18,10 @@ import numpy as np
 from tests.fuzz.compression.codec_fuzzer import (
     MEMORY_EVERY,
     MOST_S,
-    Finding,
     changed_blindly,
     changed_stream,
 )
+from tests.fuzz.compression.command import Finding, run
 
 from keyflock_compression import CodecError, apply_weights_delta, encode_weights_delta
 from keyflock_compression.row_weights import RowWeights, read_rows
@@ -110,22 +108,5 @@ def _tried(data: bytes, apply: Apply, *, watches_memory: bool) -> tuple[bool, st
     return bool(problem), problem or outcome
 
 
-def main() -> None:
-    """Try so many inputs; the exit status is 1 when one broke a promise."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    began_s, outcomes = time.monotonic(), Counter[str]()
-    finding = fuzz(wanted.inputs, seed=wanted.seed, outcomes=outcomes)
-    for outcome, count in outcomes.most_common():
-        print(f"{count:>10,} {outcome}")
-    print(f"{outcomes.total():,} inputs in {time.monotonic() - began_s:.0f} s, seed {wanted.seed}")
-    if finding:
-        sys.exit(f"input {finding.number}: {finding.what}\n{finding.data.hex()}")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, lambda inputs, seed, outcomes: fuzz(inputs, seed=seed, outcomes=outcomes))

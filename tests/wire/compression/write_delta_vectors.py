@@ -4,13 +4,13 @@ python -m tests.wire.compression.write_delta_vectors
 """
 
 import hashlib
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgpack
 import numpy as np
+from tests.wire.compression.vector_files import write_malformed, write_vector
 from zstandard import ZstdCompressor
 
 from keyflock_compression import encode_weights_delta
@@ -116,23 +116,15 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
 
 def main() -> None:
     """Write what is missing."""
-    VECTORS.mkdir(parents=True, exist_ok=True)
     base = rows(*BASE).to_container()
     for name, (scales, whole) in MODELS.items():
         after = rows(scales, whole)
         meaning = f"base_scales = {list(BASE[0])}\nbase_whole = {list(BASE[1])}\n"
         meaning += f"scales = {list(scales)}\nwhole = {list(whole)}\n"
         meaning += f'content_digest = "{after.content_digest.hex()}"\n'
-        _write(name, encode_weights_delta(after.to_container(), base), meaning)
+        write_vector(VECTORS, name, encode_weights_delta(after.to_container(), base), meaning)
     for name, data, code, what in malformed():
-        _write(f"malformed_{name}", data, f'error = "{code}"\nwhat = "{what}"\n')
-
-
-def _write(name: str, data: bytes, meaning: str) -> None:
-    tomllib.loads(meaning)
-    for path, content in ((VECTORS / f"{name}.bin", data), (VECTORS / f"{name}.toml", meaning.encode())):
-        if not path.exists():
-            path.write_bytes(content)
+        write_malformed(VECTORS, name, data, code, what)
 
 
 if __name__ == "__main__":

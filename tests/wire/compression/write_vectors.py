@@ -3,7 +3,6 @@
 python -m tests.wire.compression.write_vectors
 """
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 import msgpack
 import numpy as np
+from tests.wire.compression.vector_files import write_malformed, write_vector
 from zstandard import ZstdCompressor
 
 from keyflock_compression import CodecSpec, encode
@@ -244,22 +244,14 @@ def malformed_seeded(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str,
 
 def main() -> None:
     """Write what is missing."""
-    VECTORS.mkdir(parents=True, exist_ok=True)
     for name, wire in SPECS.items():
         seed = SEEDS.get(name, 0)
         data = encode(np.array(DELTA, np.float32), LAYOUT, CodecSpec.from_wire(wire), seed=seed)
         said = f"seed = {seed}\n" if seed else ""
         settings = "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in wire.items())
-        _write(name, data, f"delta = {list(DELTA)}\n{said}\n[spec]\n{settings}")
+        write_vector(VECTORS, name, data, f"delta = {list(DELTA)}\n{said}\n[spec]\n{settings}")
     for name, data, code, what in malformed():
-        _write(f"malformed_{name}", data, f'error = "{code}"\nwhat = "{what}"\n')
-
-
-def _write(name: str, data: bytes, meaning: str) -> None:
-    tomllib.loads(meaning)
-    for path, content in ((VECTORS / f"{name}.bin", data), (VECTORS / f"{name}.toml", meaning.encode())):
-        if not path.exists():
-            path.write_bytes(content)
+        write_malformed(VECTORS, name, data, code, what)
 
 
 if __name__ == "__main__":
