@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,7 @@ from keyflock_compression import (
     decode_weights,
     encode,
     encode_weights,
+    encode_weights_delta,
     nmse,
 )
 
@@ -126,7 +128,8 @@ def main() -> None:
         stage: [sent(name, SPECS[name], some, layout) for name in BY_STAGE]
         for stage, some in reference.deltas.items()
     }
-    download = encode_weights(reference.version_0, layout)
+    downloads = {stage: encode_weights(model, layout) for stage, model in reference.models.items()}
+    download, version_0 = downloads["early"], reference.models["early"]
     header = (
         "codec",
         "bits a parameter",
@@ -148,7 +151,9 @@ different codecs are biased against each other by the difference (docs/decisions
 float32 vector takes {dense_add_ms:.2f} ms in the same run; zstd-3 of the same deltas as int8 with one scale,
 {int8_bits(deltas):.2f} bits a parameter. The model's download (int8 rows and
 zstd) has {len(download) / 1e6:.2f} MB, {4 * layout.size / len(download):.1f} times less than float32, at an
-NMSE of {nmse(reference.version_0, decode_weights(download, layout)):.1e}.
+NMSE of {nmse(version_0, decode_weights(download, layout)):.1e}.
+
+{of_differences(downloads)}
 
 Bits a parameter, and NMSE of the mean of {phones}, by rounds behind the model:
 
@@ -166,6 +171,17 @@ Bits a parameter, and NMSE of the mean of {phones}, by rounds behind the model:
         "decode_over_dense_add": default.decode_over_dense_add,
     }
     print(json.dumps({name: round(value, 4) for name, value in last.items() if value is not None}))
+
+
+def of_differences(downloads: dict[str, bytes]) -> str:
+    """What a phone downloads that has an earlier stage's model."""
+    said = []
+    for before, after in pairwise(downloads):
+        share = len(encode_weights_delta(downloads[after], downloads[before])) / len(downloads[after])
+        said.append(f"{100 * share:.1f} % of it {STAGES[after] - STAGES[before]} versions on ({after})")
+    steps = " and ".join(said)
+    return f"""Of these rounds without compression, in which every number moves, a phone that has an earlier model
+downloads {steps}."""
 
 
 def by_stage(stages: dict[str, list[Figures]]) -> list[tuple[str, ...]]:

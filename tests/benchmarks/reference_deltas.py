@@ -50,8 +50,8 @@ class ReferenceDeltas:
     layout: ParamLayout
     #: By stage, one a phone, shape (P,), float32.
     deltas: dict[str, list[Weights]]
-    #: The early model, before it is packed for phones. Shape (P,), float32.
-    version_0: Weights
+    #: By stage, the model that they start from, before it is packed for phones. Shape (P,), float32.
+    models: dict[str, Weights]
 
 
 def reference_deltas(phones: int = PHONES) -> ReferenceDeltas:
@@ -68,7 +68,7 @@ def reference_deltas(phones: int = PHONES) -> ReferenceDeltas:
             local_train(checkpoint.config, start, rows[name], plan, seed=0).delta
             for name in sorted(rows)[:phones]
         ]
-    return ReferenceDeltas(layout, deltas, checkpoint.weights)
+    return ReferenceDeltas(layout, deltas, models)
 
 
 async def beginning() -> tuple[Checkpoint, DemoText]:
