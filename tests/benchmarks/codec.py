@@ -180,8 +180,8 @@ def of_differences(downloads: dict[str, bytes]) -> str:
         share = len(encode_weights_delta(downloads[after], downloads[before])) / len(downloads[after])
         said.append(f"{100 * share:.1f} % of it {STAGES[after] - STAGES[before]} versions on ({after})")
     steps = " and ".join(said)
-    return f"""Of these rounds without compression, in which every number moves, a phone that has an earlier model
-downloads {steps}."""
+    return f"""Of these rounds without compression, in which every number moves, a phone that has an
+earlier model downloads {steps}."""
 
 
 def by_stage(stages: dict[str, list[Figures]]) -> list[tuple[str, ...]]:
