@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec load clean
+.PHONY: help setup demo test faults kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,6 +26,9 @@ demo: $(STAMP)  ## the main job, end to end: phones learn together over HTTP (ma
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP)  ## the faults that were found open, by number; ends with {"faults": N, "held": M}
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 N     ?= 500
 STORE ?= sqlite

@@ -31,11 +31,13 @@ class ProblemCode(StrEnum):
     TOKEN_INVALID = "token_invalid"  # noqa: S105
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
     ATTESTATION_FAILED = "attestation_failed"
+    USER_NOT_PROVEN = "user_not_proven"
     FORBIDDEN = "forbidden"
     QUARANTINED = "quarantined"
     NOT_FOUND = "not_found"
     POPULATION_UNKNOWN = "population_unknown"
     MODEL_UNKNOWN = "model_unknown"
+    MODEL_WITHDRAWN = "model_withdrawn"
     TASK_UNKNOWN = "task_unknown"
     HEAD_UNKNOWN = "head_unknown"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -46,6 +48,7 @@ class ProblemCode(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    MALFORMED_REQUEST = "malformed_request"
     MALFORMED_BODY = "malformed_body"
     MALFORMED_DELTA = "malformed_delta"
     MALFORMED_HEAD = "malformed_head"
@@ -60,6 +63,8 @@ class ProblemCode(StrEnum):
     INVALID_CHECKPOINT = "invalid_checkpoint"
     PROTOCOL_UNSUPPORTED = "protocol_unsupported"
     FEATURE_OFF = "feature_off"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_MANY_REQUESTS = "too_many_requests"
     HEAD_UNREADABLE = "head_unreadable"
     OVERLOADED = "overloaded"
     NOT_READY = "not_ready"
@@ -84,11 +89,17 @@ PROBLEMS: Final = MappingProxyType(
         ),
         ProblemCode.TOKEN_EXPIRED: Kind(401, Fault.CLIENT, "The token has expired; refresh it."),
         ProblemCode.ATTESTATION_FAILED: Kind(401, Fault.CLIENT, "The attestation evidence was not accepted."),
+        ProblemCode.USER_NOT_PROVEN: Kind(
+            422, Fault.CLIENT, "The user is no secret, nor a statement that this server can check."
+        ),
         ProblemCode.FORBIDDEN: Kind(403, Fault.CLIENT, "This token does not allow that."),
         ProblemCode.QUARANTINED: Kind(403, Fault.CLIENT, "This device is quarantined."),
         ProblemCode.NOT_FOUND: Kind(404, Fault.CLIENT, "There is nothing at this address."),
         ProblemCode.POPULATION_UNKNOWN: Kind(404, Fault.CLIENT, "No such population."),
         ProblemCode.MODEL_UNKNOWN: Kind(404, Fault.CLIENT, "No such model version."),
+        ProblemCode.MODEL_WITHDRAWN: Kind(
+            404, Fault.CLIENT, "That model version was withdrawn; take the newest."
+        ),
         ProblemCode.TASK_UNKNOWN: Kind(404, Fault.OPERATOR, "No such task."),
         ProblemCode.HEAD_UNKNOWN: Kind(404, Fault.CLIENT, "No head is stored."),
         ProblemCode.METHOD_NOT_ALLOWED: Kind(405, Fault.CLIENT, "This address does not take that method."),
@@ -104,6 +115,9 @@ PROBLEMS: Final = MappingProxyType(
         ProblemCode.BODY_TIMEOUT: Kind(408, Fault.CLIENT, "The body did not arrive in time.", may_retry=True),
         ProblemCode.UNSUPPORTED_MEDIA_TYPE: Kind(
             415, Fault.CLIENT, "The body's type or encoding is not taken here."
+        ),
+        ProblemCode.MALFORMED_REQUEST: Kind(
+            400, Fault.CLIENT, "That is not HTTP/1.1 as this server reads it."
         ),
         ProblemCode.MALFORMED_BODY: Kind(422, Fault.CLIENT, "The body is not what this call takes."),
         ProblemCode.MALFORMED_DELTA: Kind(422, Fault.CLIENT, "The delta cannot be decoded."),
@@ -126,6 +140,10 @@ PROBLEMS: Final = MappingProxyType(
         ),
         ProblemCode.FEATURE_OFF: Kind(501, Fault.OPERATOR, "This server does not do that."),
         ProblemCode.HEAD_UNREADABLE: Kind(500, Fault.OPERATOR, "The stored head cannot be read."),
+        ProblemCode.QUOTA_EXCEEDED: Kind(507, Fault.OPERATOR, "The space set aside for this is full."),
+        ProblemCode.TOO_MANY_REQUESTS: Kind(
+            429, Fault.CLIENT, "Too many requests of this kind came from there.", may_retry=True
+        ),
         ProblemCode.OVERLOADED: Kind(503, Fault.SERVER, "The server has too much to do.", may_retry=True),
         ProblemCode.NOT_READY: Kind(503, Fault.SERVER, "The server is starting or stopping.", may_retry=True),
         ProblemCode.REPORT_PENDING: Kind(

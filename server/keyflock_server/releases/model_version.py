@@ -34,6 +34,12 @@ class VersionRecord:
     released_digest: bytes | None = None
     released_bytes: int | None = None
     released_key: str | None = None
+    #: Mean loss on the population's anchor text, nats a word; None where there is none.
+    anchor_loss: float | None = None
+    #: When a rollback took it back; None: it is served.
+    withdrawn_at: datetime | None = None
+    #: Why it is there, where no round made it.
+    note: str = ""
 
     @property
     def blob_keys(self) -> tuple[str, ...]:

@@ -1,13 +1,18 @@
 """The round as a table: (phase, event) → phase. No clock, no store, no event loop.
 
-    COLLECTING ──CloseRequested──▸ CLOSING ──Merged──▸ MERGED ──Stepped──▸ STEPPED
-        │                                                 │ ◂────Rebased──────  │ Published
-        ├──Carried────▸ CARRIED                           │                     │
-        ├──Abandoned──▸ ABANDONED                         └──Summarised──┐      │
+    COLLECTING ──CloseRequested──▸ CLOSING ──Merged──▸ MERGED ──Stepped──▸ STEPPED ──Held──▸ HELD
+        │                                                 │ ◂────Rebased──────  │ ◂──Accepted── │
+        ├──Carried────▸ CARRIED                           │                     │ Published     │
+        ├──Abandoned──▸ ABANDONED                         └──Summarised──┐      │               │
+        ├──Discarded──▸ DISCARDED ◂──────────────────────────────────────┼──────┼───Discarded───┘
         └──Cancelled──▸ CANCELLED                                        ▼      ▼
                                                  CLOSED ◂──PartialsDeleted── PUBLISHED
 
-CLOSING, MERGED and STEPPED may be cancelled too: what they need may be lost for good.
+CLOSING, MERGED, STEPPED and HELD may be cancelled too: what they need may be lost for good. A round that has
+not published is discarded in any phase when its population is rolled back behind the version it trains from.
+
+A round is held when what it made does not pass the checks of ``releases.checks``: its sum is whole and durable,
+and a person decides, on the record.
 
 A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised. A synchronous round counts
 the reports of its own cohort; a round of an asynchronous task is a buffer, which counts what arrives while
@@ -43,6 +48,8 @@ class Phase(StrEnum):
     STEPPED = "stepped"
     #: The version is the newest, or the priors are the population's; the partials are to be deleted.
     PUBLISHED = "published"
+    #: What the step made did not pass the checks; an operator accepts or discards it.
+    HELD = "held"
     CLOSED = "closed"
     #: Too few reports came by the deadline; those that came are in the next round.
     CARRIED = "carried"
@@ -50,12 +57,16 @@ class Phase(StrEnum):
     ABANDONED = "abandoned"
     #: An operator ended the task.
     CANCELLED = "cancelled"
+    #: A recorded decision gave up what the phones had brought.
+    DISCARDED = "discarded"
 
 
 #: Phases of rounds that came to a result.
 COMMITTED_PHASES: Final = frozenset({Phase.PUBLISHED, Phase.CLOSED})
 #: Phases that nothing leaves.
-FINAL_PHASES: Final = frozenset({Phase.CLOSED, Phase.CARRIED, Phase.ABANDONED, Phase.CANCELLED})
+FINAL_PHASES: Final = frozenset(
+    {Phase.CLOSED, Phase.CARRIED, Phase.ABANDONED, Phase.CANCELLED, Phase.DISCARDED}
+)
 #: Phases of rounds that something is left to do for.
 LIVE_PHASES: Final = frozenset(Phase) - FINAL_PHASES
 
@@ -79,6 +90,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """Assignments ran out of time with nothing heard of their devices; their slots are free again."""
+
+    assignments: int
+
+
+@dataclass(frozen=True, slots=True)
 class Redated:
     """The clock was set back behind the round's opening: its time begins anew."""
 
@@ -96,6 +114,33 @@ class Merged:
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """The new weights and the optimiser's state are written."""
+
+    #: What was measured of them, as a JSON object of numbers; empty where nothing was.
+    figures_json: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The checks say that the version must not be published without a person's decision."""
+
+    #: Which check, with the numbers.
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An operator wants the version published all the same."""
+
+    #: The operator's reason.
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """An operator gives up what the phones have brought."""
+
+    #: Why, and what is given up.
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +195,14 @@ Event = (
     Assigned
     | Counted
     | Failed
+    | Expired
     | Redated
     | CloseRequested
     | Merged
     | Stepped
+    | Held
+    | Accepted
+    | Discarded
     | Rebased
     | Published
     | Summarised
@@ -165,7 +214,13 @@ Event = (
 
 #: Which kind of round takes this event; all others happen to every kind.
 OF_KIND: Final = MappingProxyType(
-    {Stepped: TaskKind.TRAIN, Rebased: TaskKind.TRAIN, Summarised: TaskKind.PERSONALIZE}
+    {
+        Stepped: TaskKind.TRAIN,
+        Held: TaskKind.TRAIN,
+        Accepted: TaskKind.TRAIN,
+        Rebased: TaskKind.TRAIN,
+        Summarised: TaskKind.PERSONALIZE,
+    }
 )
 
 #: The whole life of a round. What is not here cannot happen.
@@ -174,6 +229,7 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.COLLECTING, Assigned): Phase.COLLECTING,
         (Phase.COLLECTING, Counted): Phase.COLLECTING,
         (Phase.COLLECTING, Failed): Phase.COLLECTING,
+        (Phase.COLLECTING, Expired): Phase.COLLECTING,
         (Phase.COLLECTING, Redated): Phase.COLLECTING,
         (Phase.COLLECTING, CloseRequested): Phase.CLOSING,
         (Phase.COLLECTING, Carried): Phase.CARRIED,
@@ -182,6 +238,14 @@ TRANSITIONS: Final = MappingProxyType(
         (Phase.CLOSING, Cancelled): Phase.CANCELLED,
         (Phase.MERGED, Cancelled): Phase.CANCELLED,
         (Phase.STEPPED, Cancelled): Phase.CANCELLED,
+        (Phase.HELD, Cancelled): Phase.CANCELLED,
+        (Phase.COLLECTING, Discarded): Phase.DISCARDED,
+        (Phase.CLOSING, Discarded): Phase.DISCARDED,
+        (Phase.MERGED, Discarded): Phase.DISCARDED,
+        (Phase.STEPPED, Discarded): Phase.DISCARDED,
+        (Phase.HELD, Discarded): Phase.DISCARDED,
+        (Phase.STEPPED, Held): Phase.HELD,
+        (Phase.HELD, Accepted): Phase.STEPPED,
         (Phase.CLOSING, Merged): Phase.MERGED,
         (Phase.MERGED, Stepped): Phase.STEPPED,
         (Phase.STEPPED, Rebased): Phase.MERGED,
@@ -221,6 +285,8 @@ class Round:
     counted: int = 0
     #: Of these, assignments given back.
     failed: int = 0
+    #: Of these, assignments that ran out of time.
+    expired: int = 0
     #: Reports of missed rounds of the same version that its aggregate began with.
     carried: int = 0
     #: Sum of the weights of all reports in the aggregate.
@@ -228,10 +294,12 @@ class Round:
     closed_at: datetime | None = None
     #: The version that it made.
     result_version: ModelVersion | None = None
-    #: Why it ended without a result.
+    #: Why it ended without a result, or is held; of one that was held and accepted, both reasons.
     detail: str = ""
-    #: What a ``personalize`` round found, as a JSON object of numbers; empty before, and for other kinds.
+    #: What a ``personalize`` round found, or what was measured of a step, as a JSON object of numbers.
     figures_json: str = ""
+    #: Whether an operator wants the version that was made, whatever the checks say of it.
+    is_accepted: bool = False
 
     @property
     def is_async(self) -> bool:
@@ -246,7 +314,7 @@ class Round:
     @property
     def outstanding(self) -> int:
         """Of a synchronous round: devices of the cohort that have said nothing yet."""
-        return self.assigned - self.counted - self.failed
+        return self.assigned - self.counted - self.failed - self.expired
 
     @property
     def slots(self) -> int:
@@ -256,7 +324,12 @@ class Round:
     @property
     def slots_left(self) -> int:
         """Devices that a synchronous round may still assign."""
-        return max(0, self.slots - self.assigned) if self.phase is Phase.COLLECTING else 0
+        return max(0, self.slots - self.occupied) if self.phase is Phase.COLLECTING else 0
+
+    @property
+    def occupied(self) -> int:
+        """Slots that are taken: given back or run out of time, they are free again."""
+        return self.assigned - self.failed - self.expired
 
     @property
     def is_committed(self) -> bool:
@@ -277,7 +350,7 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
         event: What happened.
         at: When; kept as ``closed_at`` of a round that ends, and as ``opened_at`` of one that is redated.
     Guarantees:
-        ``counted + failed <= assigned``, but in a buffer; a round in a final phase never leaves it.
+        ``counted + failed + expired <= assigned``, but in a buffer; a round in a final phase never leaves it.
     Raises:
         IllegalEvent: the table has no such row, or not for this kind of round; more would report than were
             assigned, or reports would be counted that are none or weigh nothing, or others would be given up
@@ -297,11 +370,11 @@ def advance(current: Round, event: Event, at: datetime) -> Round:
     return replace(after, closed_at=at) if ends and after.closed_at is None else after
 
 
-def _applied(current: Round, event: Event) -> Round:
+def _applied(current: Round, event: Event) -> Round:  # noqa: C901, PLR0911, PLR0912 - one case an event
     match event:
         case Assigned():
-            if current.assigned >= current.slots and not current.is_async:
-                raise IllegalEvent(f"all {current.assigned} slots are taken")
+            if current.occupied >= current.slots and not current.is_async:
+                raise IllegalEvent(f"all {current.occupied} slots are taken")
             return replace(current, assigned=current.assigned + 1)
         case Counted(reports, weight):
             if reports < 1 or not 0.0 < weight < math.inf:
@@ -309,17 +382,26 @@ def _applied(current: Round, event: Event) -> Round:
             return replace(current, counted=current.counted + reports, weight=current.weight + weight)
         case Failed():
             return replace(current, failed=current.failed + 1)
+        case Expired(assignments):
+            if assignments < 1:
+                raise IllegalEvent(f"{event} says nothing")
+            return replace(current, expired=current.expired + assignments)
         case Published(version):
             return replace(current, result_version=version)
-        case Summarised(figures_json):
+        case Stepped(figures_json) | Summarised(figures_json):
             return replace(current, figures_json=figures_json)
         case Abandoned(detail, reports):
             if reports != current.reports:
                 raise IllegalEvent(f"{reports} reports would be given up, and {current.reports} are there")
             return replace(current, detail=detail)
-        case Carried(detail) | Cancelled(detail):
+        case Carried(detail) | Cancelled(detail) | Held(detail) | Discarded(detail):
             return replace(current, detail=detail)
-        case Redated() | CloseRequested() | Merged() | Stepped() | Rebased() | PartialsDeleted():
+        case Accepted(detail):
+            return replace(current, detail=f"{current.detail} Accepted: {detail}", is_accepted=True)
+        case Rebased():
+            # What was accepted was another version: the next one is checked anew.
+            return replace(current, is_accepted=False, detail="", figures_json="")
+        case Redated() | CloseRequested() | Merged() | PartialsDeleted():
             return current
         case _:
             assert_never(event)

@@ -34,6 +34,8 @@ class PopulationRecord:
     personalisation_json: bytes | None = None
     #: Where the running average of the versions lies; None where keyboards serve the newest itself.
     average_key: str | None = None
+    #: Target words of the anchor text that versions are checked on; None: version 0 came without one.
+    anchor_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class TaskRecord:
     created_at: datetime
     #: Where the server optimiser's state lies; None before the first step.
     optimizer_state_key: str | None = None
+    #: ``aggregation.norm_scale``'s scales as JSON; None before the first.
+    norm_scales_json: bytes | None = None
 
     @property
     def name(self) -> TaskName:
@@ -126,6 +130,12 @@ class DeviceRecord:
     standing_json: bytes | None = None
     #: Kept out until then; None, or in the past: it is not.
     quarantined_until: datetime | None = None
+    #: Of its newest token; earlier ones are void.
+    token_generation: int = 0
+    #: A keyed digest of the installation that the platform attested; None where it attests none.
+    subject_digest: str | None = None
+    #: Assignments in a row that ran out of time with nothing heard of the device.
+    silences: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +159,8 @@ class AssignmentState(StrEnum):
     ASSIGNED = "assigned"
     COUNTED = "counted"
     FAILED = "failed"
+    #: It ran out of time, and nothing was heard of the device.
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +180,8 @@ class AssignmentRecord:
     counted_in: RoundId | None = None
     #: When its report was committed; None before.
     counted_at: datetime | None = None
+    #: When it runs out of time; None: with its round.
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +221,7 @@ _FATES = {
     AssignmentState.COUNTED: Fate.REPORTED,
     AssignmentState.FAILED: Fate.FAILED,
     AssignmentState.ASSIGNED: Fate.CENSORED,
+    AssignmentState.EXPIRED: Fate.CENSORED,
 }
 
 

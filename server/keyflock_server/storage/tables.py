@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Dialect,
     Float,
@@ -16,13 +17,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.types import DateTime, TypeDecorator
 
 #: The newest revision in ``sql/migrations``, which makes a database what this file says. One of another is
 #: refused at start.
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 
 metadata: Final = MetaData()
 
@@ -70,6 +72,7 @@ populations: Final = Table(
     Column("vocabulary_digest", String(64), nullable=False),
     Column("personalisation_json", LargeBinary),
     Column("average_key", String(255)),
+    Column("anchor_tokens", Integer),
 )
 
 versions: Final = Table(
@@ -87,6 +90,9 @@ versions: Final = Table(
     Column("released_digest", LargeBinary),
     Column("released_bytes", Integer),
     Column("released_key", String(255)),
+    Column("anchor_loss", Float),
+    Column("withdrawn_at", Instant),
+    Column("note", Text, nullable=False, server_default=""),
 )
 
 tasks: Final = Table(
@@ -98,6 +104,7 @@ tasks: Final = Table(
     Column("status", String(16), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("optimizer_state_key", String(255)),
+    Column("norm_scales_json", LargeBinary),
 )
 
 rounds: Final = Table(
@@ -115,12 +122,14 @@ rounds: Final = Table(
     Column("assigned", Integer, nullable=False),
     Column("counted", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
+    Column("expired", Integer, nullable=False, server_default="0"),
     Column("carried", Integer, nullable=False, server_default="0"),
     Column("weight", Float, nullable=False),
     Column("closed_at", Instant),
     Column("result_version", Integer),
     Column("detail", Text, nullable=False),
     Column("figures_json", Text, nullable=False),
+    Column("is_accepted", Boolean, nullable=False, server_default=false()),
     Column("aggregate_key", String(255)),
     Column("stepped_from", Integer),
     Column("checkpoint_key", String(255)),
@@ -147,6 +156,9 @@ devices: Final = Table(
     Column("tags", Words(527), nullable=False, server_default=""),
     Column("standing_json", LargeBinary),
     Column("quarantined_until", Instant),
+    Column("token_generation", Integer, nullable=False, server_default="0"),
+    Column("subject_digest", String(64)),
+    Column("silences", Integer, nullable=False, server_default="0"),
     Index("devices_by_user", "population", "user"),
     Index("devices_by_quarantine", "quarantined_until"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
@@ -180,6 +192,7 @@ assignments: Final = Table(
     Column("session_shape", String(32), nullable=False),
     Column("counted_in", String(96)),
     Column("counted_at", Instant),
+    Column("expires_at", Instant),
     Index("assignments_by_device", "device"),
     # Those that nothing has come of yet: few, however many are kept of which something has.
     Index("assignments_open", "assigned_at", sqlite_where=OPEN_ASSIGNMENT, postgresql_where=OPEN_ASSIGNMENT),
@@ -229,4 +242,34 @@ round_verdicts: Final = Table(
     Column("round_id", ForeignKey("rounds.id"), primary_key=True),
     Column("verdict", String(32), primary_key=True),
     Column("count", Integer, nullable=False),
+)
+
+#: Tokens that are void though they have not expired: refreshed, revoked, or of a device that was forgotten.
+revocations: Final = Table(
+    "revocations",
+    metadata,
+    #: A keyed digest of the device's id.
+    Column("device_digest", String(64), primary_key=True),
+    #: Tokens of this generation and below are void.
+    Column("generation", Integer, nullable=False),
+    #: When this row says nothing any more: all such tokens have expired.
+    Column("until", Instant, nullable=False),
+    #: Replicas read what was written since they looked last.
+    Column("written_at", Instant, nullable=False),
+    Index("revocations_by_written_at", "written_at"),
+    Index("revocations_by_until", "until"),
+)
+
+#: What must outlive a forgotten device, so that enrolling anew is no way round a quarantine or a limit.
+tombstones: Final = Table(
+    "tombstones",
+    metadata,
+    #: A keyed digest of what proves to be the same: the user's secret, or the attested installation.
+    Column("digest", String(64), primary_key=True),
+    Column("until", Instant, nullable=False),
+    Column("quarantined_until", Instant),
+    Column("last_contributed_at", Instant),
+    #: Counted reports by task, where a task limits them.
+    Column("participations_json", LargeBinary),
+    Index("tombstones_by_until", "until"),
 )

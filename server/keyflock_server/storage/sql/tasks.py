@@ -30,6 +30,7 @@ class SqlTasks:
             "status": task.status,
             "created_at": task.created_at,
             "optimizer_state_key": task.optimizer_state_key,
+            "norm_scales_json": task.norm_scales_json,
         }
         try:
             async with self._engine.begin() as connection:
@@ -61,4 +62,5 @@ def _task(row: Row[Any]) -> TaskRecord:
         status=TaskStatus(row.status),
         created_at=row.created_at,
         optimizer_state_key=row.optimizer_state_key,
+        norm_scales_json=row.norm_scales_json,
     )
