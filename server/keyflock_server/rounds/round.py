@@ -9,10 +9,11 @@
                                                  CLOSED ◂──PartialsDeleted── PUBLISHED
 
 CLOSING, MERGED, STEPPED and HELD may be cancelled too: what they need may be lost for good. A round that has
-not published is discarded in any phase when its population is rolled back behind the version it trains from.
+not published is discarded in any phase when its population is rolled back behind the version that it trains
+from.
 
-A round is held when what it made does not pass the checks of ``releases.checks``: its sum is whole and durable,
-and a person decides, on the record.
+A round is held when what it made does not pass the checks of ``releases.checks``: its sum is whole and
+durable, and a person decides, on the record.
 
 A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised. A synchronous round counts
 the reports of its own cohort; a round of an asynchronous task is a buffer, which counts what arrives while
