@@ -16,13 +16,15 @@ import msgpack
 from keyflock_compression.errors import CorruptedContainer, LimitExceeded, MalformedContainer, SpecError
 from keyflock_compression.limits import DecodeLimits
 from keyflock_compression.spec import CodecSpec
+from keyflock_compression.unpacking import UnpackLimits, unpack
 
 VERSION: Final = 1
 LAYOUT_DIGEST_BYTES: Final = 16
 CONTAINER_DIGEST_BYTES: Final = 8
-_MAX_STREAMS: Final = 8
-_MAX_SPEC_FIELDS: Final = 32
-_MAX_STRING_BYTES: Final = 64
+#: Six fields, up to eight streams, and a spec of up to 32 fields.
+_LIMITS: Final = UnpackLimits(
+    max_objects=96, max_depth=2, max_list_items=8, max_map_items=32, max_string_bytes=64
+)
 _KEYS: Final = ("v", "spec", "layout", "scales", "streams", "digest")
 
 
@@ -105,38 +107,9 @@ def _digest(container: Container) -> bytes:
     return hashlib.blake2b(_pack(container, None), digest_size=CONTAINER_DIGEST_BYTES).digest()
 
 
-class _Census:
-    """Ends decoding after a few lists and maps: 16 MB of nested empty lists would build a gigabyte."""
-
-    def __init__(self) -> None:
-        self._left = 3
-
-    def count(self, built: Any) -> Any:  # noqa: ANN401 - msgpack gives whatever the bytes say
-        """``built``, unless it is one too many."""
-        if not self._left:
-            raise ValueError
-        self._left -= 1
-        return built
-
-
 def unpack_map(data: bytes) -> dict[str, Any]:
     """A msgpack map within a container's limits, whatever the bytes are; raises MalformedContainer."""
-    census = _Census()
-    try:
-        value = msgpack.unpackb(
-            data,
-            raw=False,
-            list_hook=census.count,
-            object_hook=census.count,
-            strict_map_key=True,
-            max_str_len=_MAX_STRING_BYTES,
-            max_bin_len=len(data),
-            max_array_len=_MAX_STREAMS,
-            max_map_len=_MAX_SPEC_FIELDS,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-        raise MalformedContainer("the bytes are not a msgpack map within a container's limits") from None
+    value = unpack(data, _LIMITS)
     if not isinstance(value, dict) or not value:
         raise MalformedContainer("the bytes are not a msgpack map")
     return value

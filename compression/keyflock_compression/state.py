@@ -12,6 +12,8 @@ import numpy as np
 import zstandard
 
 from keyflock_compression.errors import LimitExceeded, MalformedContainer
+from keyflock_compression.limits import DEFAULT_LIMITS
+from keyflock_compression.unpacking import UnpackLimits, unpack
 
 STATE_CONTAINER_VERSION: Final = 1
 #: Of the bytes on the wire and on a disk.
@@ -20,7 +22,14 @@ MAX_STATE_BYTES: Final = 131_072
 MAX_BODY_BYTES: Final = 1_048_576
 _TYPES: Final = {"<f2": np.float16, "<f4": np.float32, "<i4": np.int32}
 _ZSTD_LEVEL: Final = 9
-_MAX_DEPTH: Final = 6
+#: {v, digest, body}.
+_CONTAINER_LIMITS: Final = UnpackLimits(
+    max_objects=7, max_depth=1, max_list_items=0, max_map_items=3, max_string_bytes=16
+)
+#: A personal model has some two thousand words of the user's own, and some two hundred other values.
+_BODY_LIMITS: Final = UnpackLimits(
+    max_objects=8_192, max_depth=8, max_list_items=4_096, max_map_items=64, max_string_bytes=1_024
+)
 _DIGEST_BYTES: Final = 16
 
 
@@ -43,12 +52,14 @@ def encode_state(state: dict[str, object]) -> bytes:
 def decode_state(data: bytes) -> dict[str, object]:
     """Back from `encode_state`.
 
+    Guarantees:
+        Whatever the bytes are, it takes some milliseconds and a few times ``MAX_BODY_BYTES`` of memory.
     Raises:
         CodecError: one of its subclasses says what was wrong; nothing else is ever raised.
     """
     if len(data) > MAX_STATE_BYTES:
         raise LimitExceeded(f"{len(data)} bytes; at most {MAX_STATE_BYTES} are taken")
-    fields = _unpacked(data)
+    fields = unpack(data, _CONTAINER_LIMITS)
     if not isinstance(fields, dict) or set(fields) != {"v", "digest", "body"}:
         raise MalformedContainer("the container's fields are not v, digest and body")
     body = fields["body"]
@@ -56,7 +67,7 @@ def decode_state(data: bytes) -> dict[str, object]:
         raise MalformedContainer(f"the container is not of version {STATE_CONTAINER_VERSION}")
     if fields["digest"] != _digest(body):
         raise MalformedContainer("the digest is not that of the body")
-    state = _with_arrays(_unpacked(_inflated(body)), 0)
+    state = _with_arrays(unpack(_inflated(body), _BODY_LIMITS))
     if not isinstance(state, dict):
         raise MalformedContainer("the body is no map")
     return state
@@ -80,36 +91,21 @@ def _inflated(body: bytes) -> bytes:
         stated = zstandard.frame_content_size(body)
         if stated > MAX_BODY_BYTES:
             raise LimitExceeded(f"the body states {stated} bytes; at most {MAX_BODY_BYTES} are taken")
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY_BYTES)
+        # A frame that states no size may ask for a window far beyond the limit of what it may hold.
+        squeezed = zstandard.ZstdDecompressor(max_window_size=DEFAULT_LIMITS.max_window_bytes)
+        return squeezed.decompress(body, max_output_size=MAX_BODY_BYTES)
     except zstandard.ZstdError:
         raise MalformedContainer("the body is no zstd frame within the limit") from None
 
 
-def _unpacked(data: bytes) -> object:
-    try:
-        return msgpack.unpackb(
-            data,
-            strict_map_key=True,
-            max_str_len=1_024,
-            max_bin_len=MAX_BODY_BYTES,
-            max_array_len=4_096,
-            max_map_len=64,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        raise MalformedContainer(f"not msgpack: {type(error).__name__}") from None
-
-
-def _with_arrays(value: object, depth: int) -> object:
-    if depth > _MAX_DEPTH:
-        raise MalformedContainer("the body is nested too deeply")
+def _with_arrays(value: object) -> object:
     if isinstance(value, list):
-        return [_with_arrays(one, depth + 1) for one in value]
+        return [_with_arrays(one) for one in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"t", "s", "b"}:
         return _array(value["t"], value["s"], value["b"])
-    return {key: _with_arrays(one, depth + 1) for key, one in value.items()}
+    return {key: _with_arrays(one) for key, one in value.items()}
 
 
 def _array(kind: object, shape: object, data: object) -> np.ndarray:
