@@ -17,6 +17,7 @@ from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import read_head_keys
 from keyflock_server.heads.maps import HeadMaps
 from keyflock_server.heads.reader import Languages
+from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
@@ -196,13 +197,13 @@ def _assemble(
             lease_s=settings.lease_s,
         )
     )
-    languages = Languages(coordinator)
+    languages, threads = Languages(coordinator), ReadingThreads()
     erasing = Erasing(store, owner_key, clock)
-    lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing]
+    lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing, threads]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
-        checks = HeadChecks(coordinator, languages)
+        checks = HeadChecks(coordinator, languages, threads)
         heads = Heads(store, head_keys, owner_key, erasing, checks, clock)
         lifecycles.append(heads)
     if settings.suggestions:
@@ -212,7 +213,8 @@ def _assemble(
                 languages,
                 clock,
                 metrics,
-                capacity=settings.max_profiles,
+                threads=threads,
+                max_bytes=settings.max_profile_bytes,
                 trust=_TRUST_OF_ONE if settings.database is None else _TRUST_OF_MANY,
             )
             heads.on_change = erasing.on_erased = profiles.drop

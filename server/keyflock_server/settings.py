@@ -45,8 +45,10 @@ class Settings:
     suggestions: bool = False
     #: Words that are never suggested, one a line.
     blocked_words: Path | None = None
-    #: Users whose heads are held in memory for suggestions; about 50 kB each.
-    max_profiles: PositiveCount = 10_000
+    #: Memory for users' personal models, for suggestions: some 90 kB for 2,000 words, at most some 230 kB.
+    max_profile_bytes: PositiveCount = 536_870_912
+    #: Stored personal models of all users together; a phone that would go beyond is told so.
+    max_stored_model_bytes: PositiveCount = 21_474_836_480
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
     #: Life of a device token.

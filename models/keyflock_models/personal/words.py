@@ -7,6 +7,7 @@ latter as OOV.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Final, Self
 
 from keyflock_models.special_tokens import OOV
@@ -106,6 +107,18 @@ class PersonalWords:
         self._ids[word] = self.first_id + slot
         self._uses[word] = uses
         return evicted
+
+    def without_counts(self) -> Self:
+        """The same words and ids, for whoever only reads: it cannot go on to learn, and weighs half."""
+        return type(self)(self.first_id, self.capacity, list(self._slots), dict(self._ids))
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes of memory."""
+        words = (*self._slots, *self._candidates)
+        tables = (self._slots, self._ids, self._uses, self._candidates)
+        # A word's id and its uses are whole numbers of their own, of 32 bytes each.
+        return sum(map(getsizeof, (*words, *tables))) + 32 * (len(self._ids) + len(self._uses))
 
     def to_state(self) -> dict[str, object]:
         """As plain data."""

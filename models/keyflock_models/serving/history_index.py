@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Self
 
 import numpy as np
@@ -35,9 +36,7 @@ class _Contexts:
     def of(cls, rows: I32, worths: np.ndarray) -> Self:
         """From rows of a context's ids and a follower's place, shape (K, order)."""
         order = rows.shape[1] - 2
-        keys = rows[:, 0].astype(np.int64)
-        if order == 1:
-            keys = keys * _BASE + rows[:, 1]
+        keys = rows[:, 0] if order == 0 else rows[:, 0].astype(np.int64) * _BASE + rows[:, 1]
         ascending = np.argsort(keys, kind="stable")
         distinct, starts = np.unique(keys[ascending], return_index=True)
         bounds = np.append(starts, len(keys)).astype(np.int32)
@@ -49,11 +48,18 @@ class _Contexts:
         return cls(
             distinct.data,
             bounds.data,
-            (followers / whole).astype(np.float64).data,
+            (followers / whole).astype(np.float32).data,
             np.array([match_of(order, float(one)) for one in seen], np.int8).data,
             rows[ascending, -1].astype(np.int32),
             sorted_worths / np.repeat(whole, followers),
         )
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes of memory."""
+        parts = (self.keys, self.starts, self.shares, self.matches, self.places, self.gains)
+        # Each is an array, four of them beneath a view.
+        return sum(one.nbytes for one in parts) + 6 * getsizeof(_NO_PLACES) + 4 * getsizeof(self.keys)
 
     def find(self, key: int) -> int | None:
         """Which context this is; None for one that was never typed."""
@@ -82,6 +88,12 @@ class HistoryIndex:
             _Contexts.of(state["bigrams"], state["bigrams_worth"]),
             _Contexts.of(state["trigrams"], state["trigrams_worth"]),
         )
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes of memory."""
+        own = self.ids.nbytes + self.cache.nbytes + 2 * getsizeof(_NO_PLACES)
+        return own + self._bigrams.size_bytes + self._trigrams.size_bytes
 
     def recall(self, before: int, last: int) -> HistoryRecall | None:
         """What is known of the word after these two; None: nothing was typed yet."""

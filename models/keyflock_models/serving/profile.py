@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from sys import getsizeof
+from typing import Final, Self
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.serving.history_index import HistoryIndex
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
+
+_EMPTY: Final[I32] = np.zeros(0, np.int32)
+#: The profile itself and the objects that hold its parts together.
+_OBJECTS_BYTES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +62,7 @@ class ServingProfile:
         learned = model.weights.current()
         weights = standing.discounted(learned)
         return cls(
-            model.words,
+            model.words.without_counts(),
             history,
             np.where(is_own, 0, ids).astype(np.int32),
             np.flatnonzero(is_own).astype(np.int32),
@@ -69,6 +74,20 @@ class ServingProfile:
             between_words(weights),
             standing,
         )
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes of memory: what a cache of profiles counts.
+
+        Guarantees:
+            Within a quarter of what the interpreter holds for it, and some kilobytes.
+        """
+        arrays = [self.public_ids, self.own_places, self.hidden_places]
+        arrays += [self._learned, self.weights, self.between_words]
+        if self.head is not None:
+            arrays += [self.head.down, self.head.up, self.head.bias_ids, self.head.bias]
+        own = sum(one.nbytes + getsizeof(_EMPTY) for one in arrays)
+        return _OBJECTS_BYTES + own + self.words.size_bytes + self.history.size_bytes
 
     def following(self, space: str, maps: Mapping[str, HeadMap]) -> Self:
         """The profile where the network is of this feature space: with its head mapped, if a map is there.

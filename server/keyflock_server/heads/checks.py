@@ -13,6 +13,7 @@ from keyflock_models.layout import ParamLayout
 from keyflock_models.personal.head import feature_space
 from keyflock_server.heads.maps import ModelBody, Versions
 from keyflock_server.heads.reader import Language, Languages
+from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Release
 from keyflock_server.protocol.problems import ProblemCode, Refused
@@ -35,11 +36,13 @@ class HeadChecks:
     Args:
         releases: The published models.
         languages: The populations' words and dimensions.
+        threads: Where heads are read.
     """
 
-    def __init__(self, releases: Releases, languages: Languages) -> None:
+    def __init__(self, releases: Releases, languages: Languages, threads: ReadingThreads) -> None:
         self._releases = releases
         self._languages = languages
+        self._threads = threads
         #: Of each population, the spaces of its recent versions.
         self._spaces: dict[PopulationName, dict[int, str]] = {}
         self._reading = asyncio.Lock()
@@ -47,7 +50,7 @@ class HeadChecks:
     async def check(self, population: PopulationName, data: bytes) -> None:
         """See ``heads.HeadReader``."""
         language = await self._languages.of(population)
-        model = await asyncio.to_thread(language.read, data)
+        model = await self._threads.run(lambda: language.read(data))
         if model.head is not None and not await self._is_recent(population, language, model.head.space):
             raise Refused(
                 ProblemCode.STALE_HEAD,

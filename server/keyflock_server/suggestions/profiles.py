@@ -11,6 +11,7 @@ from keyflock_models.serving.vocabulary_index import VocabularyIndex
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.owners import Owner
 from keyflock_server.heads.reader import Languages
+from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ProblemCode, Refused
@@ -21,6 +22,8 @@ from keyflock_server.telemetry.metrics import Metrics
 
 _log: Final = logger("keyflock.suggestions")
 _OWNERS: Final = 65_536
+#: Of an entry beside its profile, or where there is none.
+_ENTRY_BYTES: Final = 1_024
 #: Nobody's words stay in memory who has typed none for so long.
 _UNUSED: Final = timedelta(hours=1)
 
@@ -41,6 +44,11 @@ class _Held:
     seen_at: datetime
     used_at: datetime
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes of memory."""
+        return _ENTRY_BYTES + (0 if self.profile is None else self.profile.size_bytes)
+
 
 class Profiles:
     """The most recent users' profiles.
@@ -49,8 +57,9 @@ class Profiles:
         heads: The store.
         languages: The populations' words and dimensions.
         clock: Gives now, aware UTC.
-        metrics: Where hits and loads are counted.
-        capacity: Profiles held, at most; about 50 kB each.
+        metrics: Where hits, loads and bytes are counted.
+        threads: Where profiles are made.
+        max_bytes: Of all profiles held; the one asked for last is held whatever it takes.
         trust: How long the store need not be asked whether the phone, its user and the user's head are the
             same still. This process hears of its own changes at once; other processes' wait for it.
     """
@@ -62,7 +71,8 @@ class Profiles:
         clock: Clock,
         metrics: Metrics,
         *,
-        capacity: int,
+        threads: ReadingThreads,
+        max_bytes: int,
         trust: timedelta,
     ) -> None:
         self._trust = trust
@@ -70,7 +80,9 @@ class Profiles:
         self._languages = languages
         self._clock = clock
         self._metrics = metrics
-        self._capacity = capacity
+        self._threads = threads
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._owners: OrderedDict[DeviceId, _KnownOwner] = OrderedDict()
         self._profiles: OrderedDict[Owner, _Held] = OrderedDict()
         #: Loads under way: who asks twice waits for the first.
@@ -105,7 +117,10 @@ class Profiles:
             self._profiles.move_to_end(owner)
         held.used_at = now
         if held.profile is not None:
+            before = held.size_bytes
             held.profile = held.profile.following(released.trunk.space, released.maps)
+            if self._profiles.get(owner) is held:
+                self._weigh(held.size_bytes - before)
         return held.profile
 
     async def _seen_again(
@@ -123,11 +138,13 @@ class Profiles:
         """Forget profiles that nobody has asked for in the last hour."""
         before = self._clock() - _UNUSED
         while self._profiles and next(iter(self._profiles.values())).used_at < before:
-            self._profiles.popitem(last=False)
+            self._drop_oldest()
 
     def drop(self, owner: Owner) -> None:
         """The owner's head is another one now, or none."""
-        self._profiles.pop(owner, None)
+        held = self._profiles.pop(owner, None)
+        if held is not None:
+            self._weigh(-held.size_bytes)
         # A load under way may have read the old one: its result is not kept.
         self._loading.pop(owner, None)
 
@@ -156,12 +173,25 @@ class Profiles:
             asked_at = self._clock()
             profile, tag = await self._read(population, owner, index)
             if self._loading.get(owner) is mine:
-                self._profiles[owner] = _Held(profile, tag, asked_at, asked_at)
-                while len(self._profiles) > self._capacity:
-                    self._profiles.popitem(last=False)
+                self._keep(owner, _Held(profile, tag, asked_at, asked_at))
         finally:
             if self._loading.get(owner) is mine:
                 del self._loading[owner]
+
+    def _keep(self, owner: Owner, held: _Held) -> None:
+        before = self._profiles.pop(owner, None)
+        self._profiles[owner] = held
+        self._weigh(held.size_bytes - (0 if before is None else before.size_bytes))
+        while self._bytes > self._max_bytes and len(self._profiles) > 1:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, held = self._profiles.popitem(last=False)
+        self._weigh(-held.size_bytes)
+
+    def _weigh(self, difference: int) -> None:
+        self._bytes += difference
+        self._metrics.profile_bytes.set(self._bytes)
 
     async def _read(
         self, population: PopulationName, owner: Owner, index: VocabularyIndex
@@ -172,8 +202,10 @@ class Profiles:
             if stored is None:
                 return None, None
             data = stored.data
-            profile = await asyncio.to_thread(lambda: ServingProfile.of(language.read(data), index))
+            profile = await self._threads.run(lambda: ServingProfile.of(language.read(data), index))
         except Refused as refused:
+            if refused.code is ProblemCode.OVERLOADED:
+                raise  # it says nothing of the head
             # A keyboard whose head cannot be read still needs words.
             _log.warning("a head cannot be used for suggestions", population=population, code=refused.code)
             return None, await self._heads.tag(population, owner)

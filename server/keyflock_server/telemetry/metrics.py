@@ -73,6 +73,11 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.profile_bytes = Gauge(
+            "keyflock_suggestion_profile_bytes",
+            "Memory that users' models take for suggestions, about.",
+            registry=self.registry,
+        )
         self.request_duration_s = Histogram(
             "keyflock_request_duration_seconds",
             "From the request's head to the answer, by call.",
