@@ -179,6 +179,7 @@ def _assemble(
     metrics, readiness = Metrics(), Readiness()
     assignment_tokens = AssignmentTokens(keys)
     replica = random_id()
+    store.on_unchecked = _tell_unchecked
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
     coordinator = Coordinator(
         Surroundings(
@@ -241,3 +242,7 @@ def _assemble(
     admin = AdminEndpoints(coordinator, admin_token=admin_token, readiness=readiness, metrics=metrics)
     lifecycle = Lifecycles(coordinator, lifecycles)
     return _Parts(folder, admin_token, lifecycle, sdk, admin, readiness, metrics)
+
+
+def _tell_unchecked(database: str, within_s: float) -> None:
+    _log.warning("only a part of the database was checked for damage", database=database, within_s=within_s)

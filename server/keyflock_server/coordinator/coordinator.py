@@ -55,6 +55,7 @@ from keyflock_server.protocol.operator import (
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.storage.blob_identity import open_store
 from keyflock_server.storage.door import AlreadyExists
 from keyflock_server.storage.orphans import ORPHAN_AGE, orphans
 from keyflock_server.storage.records import TaskRecord
@@ -96,13 +97,12 @@ class Coordinator:
         Raises:
             StorageError: fault of the operator; the store cannot be used.
         """
-        await self._world.store.open()
+        if await open_store(self._world.store, self._world.blobs, self._world.new_id):
+            self._world.observer.blobs_marked()
         await self._leadership.renew()
         await self._catch_up()
-        self._orphans_due_at = self._world.clock() + ORPHAN_AGE
+        self._orphans_due_at = self._world.clock()
         await self._standings.refresh()
-        if self._world.is_sole:
-            await self._collect_orphans(written_before=None)
 
     async def tick(self) -> None:
         """Whatever is due now: learn what others have done; flush, close, abandon, open.
@@ -113,8 +113,6 @@ class Coordinator:
         try:
             await self._leadership.renew()
             await self._catch_up()
-            if self._leadership.is_leader and self._world.clock() >= self._orphans_due_at:
-                await self._collect_orphans(self._world.clock() - ORPHAN_AGE)
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._world.observer.store_unreachable(error)
             return
@@ -126,6 +124,11 @@ class Coordinator:
                 desk.trouble = trouble(error)
                 self._world.observer.task_stuck(desk.task, error)
         await self._keep_books()
+        if self._leadership.is_leader and self._world.clock() >= self._orphans_due_at:
+            try:
+                await self._collect_orphans()
+            except Exception as error:  # noqa: BLE001 - they wait for the next time, and nothing else does
+                self._world.observer.store_unreachable(error)
 
     async def stop(self) -> None:
         """Commit what may be committed, and let go of the store. What was not acknowledged is sent again."""
@@ -362,12 +365,13 @@ class Coordinator:
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
                 await self._rounds.follow(desk, task.status, unfinished.get(task.name))
 
-    async def _collect_orphans(self, written_before: datetime | None) -> None:
+    async def _collect_orphans(self) -> None:
         """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
-        world = self._world
-        self._orphans_due_at = world.clock() + ORPHAN_AGE
-        for blob in await orphans(world.store, world.blobs, written_before=written_before):
+        world, now = self._world, self._world.clock()
+        self._orphans_due_at = now + ORPHAN_AGE
+        for blob in await orphans(world.store, world.blobs, written_before=now - ORPHAN_AGE):
             await world.blobs.delete(blob.key)
+            world.observer.orphan_deleted(blob.key, blob.size_bytes, (now - blob.modified_at).total_seconds())
 
 
 def _unknown(name: TaskName) -> Refused:

@@ -56,6 +56,14 @@ class Observer(Protocol):
         """A population is personalised with what so many phones said."""
         ...
 
+    def blobs_marked(self) -> None:
+        """Blobs from before there were markers are marked as this database's from now on."""
+        ...
+
+    def orphan_deleted(self, key: str, size_bytes: int, age_s: float) -> None:
+        """A blob that no row points to was deleted."""
+        ...
+
 
 class Silent:
     """Counts nothing."""
@@ -94,4 +102,10 @@ class Silent:
         """Ignored."""
 
     def priors_published(self, population: PopulationName, phones: int) -> None:
+        """Ignored."""
+
+    def blobs_marked(self) -> None:
+        """Ignored."""
+
+    def orphan_deleted(self, key: str, size_bytes: int, age_s: float) -> None:
         """Ignored."""

@@ -105,7 +105,7 @@ class Plane(ABC, Generic[C, A]):
             response = await self._answer(call, parts, head, read_body)
         except Refused as refused:
             response = self._refusal(name, refused)
-        except StorageUnavailable as error:
+        except (StorageUnavailable, TimeoutError) as error:
             _log.error("the store does not answer", call=name, error=str(error))
             response = self._refusal(name, _COME_BACK)
         except Exception as error:  # noqa: BLE001 - the outermost gate: whatever failed, the caller hears so

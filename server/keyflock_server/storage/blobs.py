@@ -13,10 +13,10 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
-from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.door import BlobMissing, StorageError, StorageUnavailable
 from keyflock_server.storage.records import StoredBlob
 
 #: One request to a bucket, and how long it is tried again; a phone's report waits for it.
@@ -79,6 +79,13 @@ class LocalBlobs:
         except (OSError, BaseError) as error:
             raise _failed(key, "written", error) from None
 
+    async def create(self, key: str, data: bytes) -> bool:
+        """Write and sync, unless there is one."""
+        is_new = await _create(self._store, key, data)
+        if is_new:
+            await asyncio.to_thread(self._sync, self._folder / key)
+        return is_new
+
     async def get(self, key: str) -> bytes:
         """Read whole."""
         return await _get(self._store, key)
@@ -138,6 +145,10 @@ class S3Blobs:
         except (OSError, BaseError) as error:
             raise _failed(key, "written", error) from None
 
+    async def create(self, key: str, data: bytes) -> bool:
+        """One request that the bucket refuses where there is one."""
+        return await _create(self._store, key, data)
+
     async def get(self, key: str) -> bytes:
         """Read whole."""
         return await _get(self._store, key)
@@ -160,12 +171,22 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+async def _create(store: ObjectStore, key: str, data: bytes) -> bool:
+    try:
+        await obstore.put_async(store, key, data, mode="create", use_multipart=False)
+    except AlreadyExistsError:
+        return False
+    except (OSError, BaseError) as error:
+        raise _failed(key, "written", error) from None
+    return True
+
+
 async def _get(store: ObjectStore, key: str) -> bytes:
     try:
         answer = await obstore.get_async(store, key)
         return bytes(await answer.bytes_async())
     except FileNotFoundError:
-        raise StorageError(f"Blob {key} cannot be read: there is none.") from None
+        raise BlobMissing(f"Blob {key} cannot be read: there is none.") from None
     except (OSError, BaseError) as error:
         raise _failed(key, "read", error) from None
 

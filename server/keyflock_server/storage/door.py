@@ -48,6 +48,17 @@ class StorageUnavailable(StorageError):
     """
 
 
+class StorageDamaged(StorageUnavailable):
+    """What is stored cannot be read as what was written; it is left as it is, for trying again mends nothing.
+
+    The operator restores the backup.
+    """
+
+
+class BlobMissing(StorageError):
+    """There is no blob of that key."""
+
+
 class AlreadyExists(Exception):
     """A row of that key is there."""
 
@@ -485,6 +496,10 @@ class ArrivalTable(Protocol):
 class ClusterTable(Protocol):
     """What all processes over one store must agree on, by name."""
 
+    async def get(self, name: str) -> str | None:
+        """The value of that name."""
+        ...
+
     async def claim(self, name: str, value: str) -> str:
         """The value of that name: this one, if there was none."""
         ...
@@ -523,6 +538,15 @@ class Store(Protocol):
     cluster: ClusterTable
     retention: RetentionTable
 
+    @property
+    def name(self) -> str:
+        """Which database it is, for messages; without secrets."""
+        ...
+
+    async def exists(self) -> bool:
+        """Whether there is a database; ``open`` makes one where there is none. Makes nothing."""
+        ...
+
     async def open(self) -> None:
         """Ready for use; raises StorageError."""
         ...
@@ -533,14 +557,23 @@ class Store(Protocol):
 
 
 class Blobs(Protocol):
-    """Immutable byte strings by key. A key is written once."""
+    """Immutable byte strings by key. A key is written once; but for the marker, which may be overwritten."""
+
+    @property
+    def name(self) -> str:
+        """Where they are, for messages; without secrets."""
+        ...
 
     async def put(self, key: str, data: bytes) -> None:
         """Durably there when it returns; raises StorageError."""
         ...
 
+    async def create(self, key: str, data: bytes) -> bool:
+        """As ``put``, unless there is one of that key: then False, also if another process is at it."""
+        ...
+
     async def get(self, key: str) -> bytes:
-        """The bytes; raises StorageError when there are none."""
+        """The bytes; raises BlobMissing when there are none, and StorageError."""
         ...
 
     async def delete(self, key: str) -> None:

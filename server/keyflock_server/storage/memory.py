@@ -32,6 +32,7 @@ from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.door import (
     AlreadyExists,
     ArrivalTable,
+    BlobMissing,
     Changes,
     Clock,
     ClusterTable,
@@ -43,7 +44,6 @@ from keyflock_server.storage.door import (
     PopulationTable,
     RetentionTable,
     RoundTable,
-    StorageError,
     Superseded,
     TaskTable,
 )
@@ -93,10 +93,18 @@ class MemoryStore:
         self.leases: LeaseTable = _Leases(rows)
         self.arrivals: ArrivalTable = _Arrivals(rows)
         self.cluster: ClusterTable = _Cluster()
+        #: Which database it is.
+        self.name = "memory"
+        self._is_made = False
         self.retention: RetentionTable = _Retention(rows)
 
+    async def exists(self) -> bool:
+        """Whether it was opened before."""
+        return self._is_made
+
     async def open(self) -> None:
-        """Nothing to do."""
+        """Take note of it."""
+        self._is_made = True
 
     async def close(self) -> None:
         """Nothing to do."""
@@ -113,16 +121,25 @@ class MemoryBlobs:
         self._blobs: dict[str, bytes] = {}
         self._written_at: dict[str, datetime] = {}
         self._clock = clock
+        #: Where they are.
+        self.name = "memory"
 
     async def put(self, key: str, data: bytes) -> None:
         """Keep."""
         self._blobs[key] = bytes(data)
         self._written_at[key] = self._clock() if self._clock else datetime.min.replace(tzinfo=UTC)
 
+    async def create(self, key: str, data: bytes) -> bool:
+        """Keep, unless there is one."""
+        if key in self._blobs:
+            return False
+        await self.put(key, data)
+        return True
+
     async def get(self, key: str) -> bytes:
         """Give back."""
         if key not in self._blobs:
-            raise StorageError(f"Blob {key} cannot be read: there is none.")
+            raise BlobMissing(f"Blob {key} cannot be read: there is none.")
         return self._blobs[key]
 
     async def delete(self, key: str) -> None:
@@ -610,6 +627,10 @@ class _Arrivals:
 class _Cluster:
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
+
+    async def get(self, name: str) -> str | None:
+        """The value of that name."""
+        return self._values.get(name)
 
     async def claim(self, name: str, value: str) -> str:
         """The value of that name: this one, if there was none."""

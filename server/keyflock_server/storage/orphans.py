@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyflock_server.rounds.round import Phase
+from keyflock_server.storage.blob_identity import is_marked, is_marker, keys_in_use
 from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.records import RoundRecord, StoredBlob
 
@@ -12,23 +13,11 @@ from keyflock_server.storage.records import RoundRecord, StoredBlob
 ORPHAN_AGE: Final = timedelta(hours=1)
 
 
-async def keys_in_use(store: Store) -> set[str]:
-    """The keys that rows point to."""
-    keys: set[str] = set()
-    for record in await store.rounds.unfinished():
-        keys.update(record.blob_keys)
-        keys.update(row.key for row in await store.rounds.partials(record.round.id))
-    for version in await store.populations.versions():
-        keys.update(version.blob_keys)
-    keys.update(one.average_key for one in await store.populations.all() if one.average_key)
-    return keys | {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
-
-
 async def orphans(
     store: Store,
     blobs: Blobs,
     *,
-    written_before: datetime | None,
+    written_before: datetime,
     no_longer_in_use: frozenset[str] = frozenset(),
 ) -> list[StoredBlob]:
     """What no row points to, of what was written before then.
@@ -36,22 +25,23 @@ async def orphans(
     Args:
         store: The rows.
         blobs: The blobs.
-        written_before: Spares younger ones; None for a process that has not begun to work and shares the
-            store with nobody: there is nothing to spare.
+        written_before: Spares younger ones.
         no_longer_in_use: Keys whose rows are about to go.
     Guarantees:
         While rounds are under way, nothing is named that one of them may yet point to, however wrong the
-        clocks are: their blobs wait until their rounds are over.
+        clocks are: their blobs wait until their rounds are over. Nothing is named of a blob store that is
+        another database's, or is not known to be this one's; nor is the marker that says so.
     Raises:
+        ForeignBlobs: fault of the operator; the blobs are not this database's.
         StorageError: rows or blobs cannot be listed.
     """
+    await is_marked(store, blobs)
     # The blobs first: one whose row comes and goes between the two listings is not taken for another.
     listed = [blob async for blob in blobs.list_blobs()]
-    old, under_way = listed, list[str]()
-    if written_before is not None:
-        old = [blob for blob in listed if blob.modified_at < written_before]
-        for record in await store.rounds.unfinished():
-            under_way += _folders_of(record)
+    old = [blob for blob in listed if blob.modified_at < written_before and not is_marker(blob)]
+    under_way: list[str] = []
+    for record in await store.rounds.unfinished():
+        under_way += _folders_of(record)
     in_use = await keys_in_use(store) - no_longer_in_use
     return [blob for blob in old if blob.key not in in_use and not blob.key.startswith(tuple(under_way))]
 

@@ -90,6 +90,14 @@ class Observation:
         """A population is personalised with what so many phones said."""
         _log.info("priors published", population=population, phones=phones)
 
+    def blobs_marked(self) -> None:
+        """Blobs from before there were markers are marked as this database's from now on."""
+        _log.info("the blobs are marked as this database's from now on")
+
+    def orphan_deleted(self, key: str, size_bytes: int, age_s: float) -> None:
+        """A blob that no row points to was deleted."""
+        _log.info("orphan deleted", blob=key, size_bytes=size_bytes, age_s=round(age_s))
+
     def _failed(self, what: str, error: Exception, **of: str) -> None:
         untold = self._repeats.untold(what, error, of.get("task", ""))
         if untold is not None:

@@ -112,6 +112,8 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         (only,) = await town.coordinator.rounds(claims[0].task)
         assert (only.phase, only.counted, only.weight) == (Phase.CLOSED, 8, 8.0), f"after {writes} writes"
         np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+        town.pass_time(3_601.0)
+        await town.coordinator.tick()
         kinds = {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()}
-        assert kinds == {"versions", "optimizers"}
+        assert kinds == {"identity", "versions", "optimizers"}
         await town.coordinator.stop()

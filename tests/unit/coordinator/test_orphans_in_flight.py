@@ -8,7 +8,6 @@ from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.messages import Receipt
 from keyflock_server.protocol.problems import Refused
 from keyflock_server.storage.memory import MemoryBlobs
-from keyflock_server.storage.orphans import ORPHAN_AGE
 from keyflock_server.storage.records import RoundRecord
 
 
@@ -50,7 +49,7 @@ async def test_a_sum_whose_transaction_is_under_way_is_not_collected(jump_s: flo
     async def slowly(*what: object) -> RoundRecord:
         """The blob is written; before its row is, a whole pass goes by."""
         town.pass_time(jump_s)
-        await town.coordinator._collect_orphans(town.now - ORPHAN_AGE)
+        await town.coordinator._collect_orphans()
         return await commit(*what)  # type: ignore[arg-type]  # handed on as they came
 
     town.store.rounds.commit_flush = slowly  # type: ignore[assignment, method-assign]  # the disk is slow
@@ -71,7 +70,7 @@ async def test_a_version_that_is_about_to_be_published_is_not_collected(jump_s: 
     async def slowly(*what: object) -> RoundRecord:
         """Before each of the round's steps is written down, a whole pass goes by."""
         town.pass_time(jump_s)
-        await town.coordinator._collect_orphans(town.now - ORPHAN_AGE)
+        await town.coordinator._collect_orphans()
         return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
 
     town.store.rounds.advance = slowly  # type: ignore[assignment, method-assign]  # the disk is slow
@@ -79,7 +78,7 @@ async def test_a_version_that_is_about_to_be_published_is_not_collected(jump_s: 
     await town.coordinator.tick()
 
     np.testing.assert_array_equal(await town.model(1), constant(-1.0))
-    assert {key.split("/")[0] for key in await keys(town)} == {"versions", "optimizers"}
+    assert {key.split("/")[0] for key in await keys(town)} == {"identity", "versions", "optimizers"}
     await town.coordinator.stop()
 
 
@@ -99,5 +98,5 @@ async def test_what_a_failed_flush_left_goes_an_hour_after_its_round() -> None:
 
     assert "partials/t-1/gone/1" in while_it_collects
     assert "versions/en/9-9/download" not in while_it_collects
-    assert {key.split("/")[0] for key in await keys(town)} == {"versions", "optimizers"}
+    assert {key.split("/")[0] for key in await keys(town)} == {"identity", "versions", "optimizers"}
     await town.coordinator.stop()

@@ -60,7 +60,7 @@ async def test_a_round_makes_priors_and_no_version(town: Town) -> None:
     assert view.personalisation is not None
     assert view.personalisation["head"]["rank"] == 16
     assert view.personalisation["candidates"][0]["gain"] == 0.25
-    assert {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()} == {"versions"}
+    assert {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()} == {"identity", "versions"}
 
 
 async def test_a_population_without_such_a_round_releases_no_priors(town: Town) -> None:
@@ -245,6 +245,8 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         await report_all(town, await assigned(town, 8), evidence())
         task = await town.coordinator.task(claims[0].task)
         assert (task.rounds_committed, task.state) == (2, "finished"), f"after {writes} writes"
+        town.pass_time(3_601.0)
+        await town.coordinator.tick()
         kinds = {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()}
-        assert kinds == {"versions"}
+        assert kinds == {"identity", "versions"}
         await town.coordinator.stop()

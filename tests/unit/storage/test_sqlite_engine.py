@@ -19,7 +19,7 @@ async def test_a_file_that_is_no_database_is_a_storage_error(tmp_path: Path) -> 
     (tmp_path / "keyflock.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 50)
     store = SqlStore(url(tmp_path))
 
-    with pytest.raises(StorageError, match="cannot be used now: file is not a database"):
+    with pytest.raises(StorageError, match="is damaged: file is not a database"):
         await store.open()
     await store.close()
 

@@ -13,6 +13,7 @@ from tests.unit.suggestions.test_released import EN, Versions, released_from
 from keyflock_server.heads.heads import StoredHead
 from keyflock_server.heads.owners import Owner
 from keyflock_server.heads.reader import Languages
+from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ProblemCode, Refused
@@ -60,14 +61,15 @@ async def trunk() -> ReleasedTrunk:
     return released.of(EN)
 
 
-def profiles_of(stored: Stored, capacity: int = 10) -> Profiles:
+def profiles_of(stored: Stored, max_bytes: int = 1_000_000, metrics: Metrics | None = None) -> Profiles:
     languages = Languages(Versions())
     return Profiles(
         stored,  # type: ignore[arg-type]
         languages,
         lambda: stored.now,
-        Metrics(),
-        capacity=capacity,
+        metrics or Metrics(),
+        threads=ReadingThreads(),
+        max_bytes=max_bytes,
         trust=MINUTE,
     )
 
@@ -76,6 +78,14 @@ async def word_of(profiles: Profiles, phone: str, trunk: ReleasedTrunk) -> str |
     """The own word of the phone's user, as it is served."""
     profile = await profiles.of(DeviceIdentity(DeviceId(phone), EN), trunk)
     return None if profile is None else profile.words.word(profile.words.end_id - 1)
+
+
+async def size_of_one(stored: Stored, trunk: ReleasedTrunk) -> float:
+    """What a profile and its entry count; all names have three letters."""
+    metrics = Metrics()
+    await word_of(profiles_of(stored, metrics=metrics), "ann", trunk)
+    stored.reads.clear()
+    return metrics.registry.get_sample_value("keyflock_suggestion_profile_bytes") or 0.0
 
 
 async def test_a_head_is_read_once_and_then_remembered(trunk: ReleasedTrunk) -> None:
@@ -126,12 +136,52 @@ async def test_of_more_users_than_fit_those_who_typed_last_stay(trunk: ReleasedT
     stored = Stored()
     for name in ("ann", "bob", "cay"):
         stored.put(name, f"{name}word")
-    profiles = profiles_of(stored, capacity=2)
+    one_bytes = await size_of_one(stored, trunk)
+    metrics = Metrics()
+    profiles = profiles_of(stored, max_bytes=int(2.5 * one_bytes), metrics=metrics)
 
     for name in ("ann", "bob", "ann", "cay", "ann", "bob"):
         assert await word_of(profiles, name, trunk) == f"{name}word"
 
     assert stored.reads == ["ann", "bob", "cay", "bob"]
+    assert metrics.registry.get_sample_value("keyflock_suggestion_profile_bytes") == 2 * one_bytes
+
+
+@pytest.mark.fault("D15")
+async def test_a_profile_is_counted_until_it_is_dropped_and_one_that_is_too_large_stands_alone(
+    trunk: ReleasedTrunk,
+) -> None:
+    stored, metrics = Stored(), Metrics()
+    for name in ("ann", "bob"):
+        stored.put(name, f"{name}word")
+    profiles = profiles_of(stored, max_bytes=1, metrics=metrics)
+
+    for name in ("ann", "bob", "bob"):
+        await word_of(profiles, name, trunk)
+    held_bytes = metrics.registry.get_sample_value("keyflock_suggestion_profile_bytes")
+    profiles.drop(Owner("bob"))
+
+    assert stored.reads == ["ann", "bob"]
+    assert held_bytes is not None
+    assert held_bytes > 1_000
+    assert metrics.registry.get_sample_value("keyflock_suggestion_profile_bytes") == 0
+
+
+@pytest.mark.fault("D11")
+async def test_a_profile_that_has_no_thread_is_asked_for_again_and_not_taken_for_none(
+    trunk: ReleasedTrunk,
+) -> None:
+    stored = Stored()
+    stored.put("ann", "xylophone")
+    profiles = profiles_of(stored)
+    threads, profiles._threads = profiles._threads, ReadingThreads(max_pending=0)
+
+    with pytest.raises(Refused) as refused:
+        await word_of(profiles, "ann", trunk)
+    profiles._threads = threads
+
+    assert refused.value.code is ProblemCode.OVERLOADED
+    assert await word_of(profiles, "ann", trunk) == "xylophone"
 
 
 async def test_nobodys_words_stay_in_memory_who_has_not_typed_for_an_hour(trunk: ReleasedTrunk) -> None:

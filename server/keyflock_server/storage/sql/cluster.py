@@ -16,6 +16,12 @@ class SqlCluster:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    async def get(self, name: str) -> str | None:
+        """The value of that name."""
+        query = select(cluster.c.value).where(cluster.c.name == name)
+        async with self._engine.connect() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
+
     async def claim(self, name: str, value: str) -> str:
         """The value of that name: this one, if there was none."""
         try:

@@ -56,7 +56,7 @@ def engine_for(url: str, application_name: str = APPLICATION_NAME) -> AsyncEngin
     parsed = database_url(url)
     # An error that quotes its parameters would put devices and pseudonyms into the log.
     if parsed.get_backend_name() == "sqlite":
-        engine = create_async_engine(parsed, hide_parameters=True)
+        engine = create_async_engine(parsed, hide_parameters=True, **_sqlite_pool(parsed))
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin)
     else:
@@ -84,6 +84,17 @@ def bare(engine: AsyncEngine) -> AsyncEngine:
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{_IS_BARE: True})
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _sqlite_pool(url: URL) -> dict[str, Any]:
+    if url.database in {None, "", ":memory:"}:
+        return {}  # one connection, for it is the database
+    return {
+        "poolclass": PatientPool,
+        "pool_size": POOL_SIZE,
+        "max_overflow": POOL_OVERFLOW,
+        "pool_timeout": POOL_TIMEOUT_S,
+    }
 
 
 def _postgres_connector(url: URL, application_name: str) -> Callable[[], Awaitable[Any]]:

@@ -2,8 +2,12 @@
 
 A database that is gone, full, busy or cut off is ``StorageUnavailable``: nothing of the transaction happened,
 or (when the connection broke during the commit) nobody can say whether it did; either way, look again later.
+What is damaged is ``StorageDamaged``: looking again later will not mend it.
 A broken constraint stays SQLAlchemy's ``IntegrityError``: the tables know what it means.
 """
+
+import sqlite3
+from typing import Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -11,7 +15,11 @@ from sqlalchemy.exc import IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
-from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.door import StorageDamaged, StorageError, StorageUnavailable
+
+_SQLITE_DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+#: data_corrupted and index_corrupted.
+_POSTGRES_DAMAGE: Final = {"XX001", "XX002"}
 
 
 def translate_failures(engine: Engine, name: str) -> None:
@@ -35,7 +43,7 @@ def translate_failures(engine: Engine, name: str) -> None:
             return StorageError(f"The database ({name}) does not take a value that it was given.")
         if isinstance(original, TimeoutError):
             context.is_disconnect = True  # what the server still does on that connection, nobody knows
-        return unavailable(name, original)
+        return (damaged if is_damage(original) else unavailable)(name, original)
 
     event.listen(engine, "handle_error", translated, retval=True)
 
@@ -64,6 +72,20 @@ class PatientPool(AsyncAdaptedQueuePool):
 def unavailable(name: str, error: BaseException) -> StorageUnavailable:
     """The error for a database that cannot be used now."""
     return StorageUnavailable(f"The database ({name}) cannot be used now: {reason(error)}.")
+
+
+def damaged(name: str, error: BaseException) -> StorageDamaged:
+    """The error for a database that cannot be read as what was written."""
+    return StorageDamaged(
+        f"The database ({name}) is damaged: {reason(error)}. It is left as it is: stop all servers, keep a "
+        "copy of it, and restore database and blobs from the backup of one moment."
+    )
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the database says that it is damaged, or is none."""
+    code, state = getattr(error, "sqlite_errorcode", None), getattr(error, "sqlstate", None)
+    return (code is not None and code & 0xFF in _SQLITE_DAMAGE) or state in _POSTGRES_DAMAGE
 
 
 def reason(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Database URLs: what an operator may write, as SQLAlchemy reads it, and as it may be shown."""
 
 import contextlib
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, make_url
@@ -33,6 +34,13 @@ def database_url(text: str) -> URL:
             "(special characters of the password as %XX) or sqlite+aiosqlite:////PATH."
         )
     return url.set(drivername=_DRIVERS[url.drivername])
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of a SQLite database; None: it is another kind of database, or in memory."""
+    if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
+        return None
+    return Path(str(url.database))
 
 
 def shown(url: URL) -> str:
