@@ -24,7 +24,6 @@ from keyflock_server.protocol.messages import (
     ReturnWindow,
     TaskKind,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -162,17 +162,15 @@ class Coordinator:
         """A new device, or the one whose token was ``shown`` to be refreshed."""
         return await self._enrolments.enrol(request, shown, user_proof=user_proof, subject=subject)
 
-    async def device_scope(self, identity: DeviceIdentity) -> ErasureScope:
-        """What forget-me takes of this device alone."""
-        return await self._forgetting.device_scope(identity)
+    async def erasure_scope(
+        self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
+    ) -> ErasureScope:
+        """What forget-me takes: the device, or its user's devices in every population."""
+        return await self._forgetting.scope(identity, user, is_whole_user=is_whole_user)
 
-    async def user_scope(self, identity: DeviceIdentity, user: str | None) -> ErasureScope:
-        """What forget-me takes of the device's user, in every population."""
-        return await self._forgetting.user_scope(identity, user)
-
-    async def forget(self, scope: ErasureScope) -> Forgotten:
+    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
         """Remove these devices; nothing of them is counted afterwards."""
-        return await self._forgetting.forget(scope)
+        return await self._forgetting.forget(devices)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
         """Work, or why there is none and when to return."""

@@ -165,11 +165,12 @@ class Enrolments:
                 return after
 
     def _check_rename(self, known: DeviceRecord, user: UserDigest | None, user_proof: str | None) -> None:
-        world, now = self._world, self._world.clock()
-        is_renamed = user is not None and known.user_digest is not None and user != known.user_digest
-        if is_renamed and known.user_digest is not None:
-            if not world.users.is_same(known.population, known.user_digest, user_proof, now):
-                raise Refused(
-                    ProblemCode.USER_NOT_PROVEN,
-                    "The device has another user: send what proves that one in the header Keyflock-User.",
-                )
+        """Whoever holds a device's token may name its first user; another one takes what proves the first."""
+        now_has = known.user_digest
+        if user is None or now_has is None or user == now_has:
+            return
+        if not self._world.users.is_same(known.population, now_has, user_proof, self._world.clock()):
+            raise Refused(
+                ProblemCode.USER_NOT_PROVEN,
+                "The device has another user: send what proves that one in the header Keyflock-User.",
+            )

@@ -1,6 +1,6 @@
 """Forget-me: which devices and whose personal models go, and that nothing of them is counted afterwards."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from keyflock_server.coordinator.desk import Desk
@@ -36,25 +36,22 @@ class Forgetting:
         self._revocations = revocations
         self._desks = desks
 
-    async def device_scope(self, identity: DeviceIdentity) -> ErasureScope:
-        """Return this device alone, with what it stored while it named no user.
-
-        Raises:
-            Refused: ``token_invalid``; it is not enrolled any more.
-        """
-        return self._scope([await self._known(identity)], {})
-
-    async def user_scope(self, identity: DeviceIdentity, user: str | None) -> ErasureScope:
-        """Return all devices of the device's user in every population, and all their personal models.
+    async def scope(self, identity: DeviceIdentity, user: str | None, *, is_whole_user: bool) -> ErasureScope:
+        """Return what goes: this device alone, or its user's devices in every population.
 
         Args:
             identity: The device that asks.
-            user: What proves its user.
+            user: What proves its user, when all that is the user's is to go.
+            is_whole_user: Whether it is; else the device goes, with what it stored while it named no user.
         Raises:
             Refused: ``token_invalid``; ``user_not_proven``; ``forbidden`` for another user than the device's.
         """
         world = self._world
-        known = await self._known(identity)
+        known = await world.store.devices.get(identity.device)
+        if known is None or known.population != identity.population:
+            raise void_token()
+        if not is_whole_user:
+            return self._scope([known], {})
         proven = world.users.remembered(user, world.clock())
         if known.user_digest != world.users.digest(known.population, proven):
             raise Refused(ProblemCode.FORBIDDEN, "That is not the user whom this device names.")
@@ -65,23 +62,17 @@ class Forgetting:
         theirs = await world.store.devices.of_users(list(digests.values()))
         return self._scope(theirs, {name: Owner(digest) for name, digest in digests.items()})
 
-    async def forget(self, scope: ErasureScope) -> Forgotten:
+    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
         """Delete the devices; once this returns their tokens are void and nothing of them is counted."""
         world, now = self._world, self._world.clock()
-        revoked = [self._revocations.of_forgotten(device) for device in scope.devices]
+        revoked = [self._revocations.of_forgotten(device) for device in devices]
         rule = remains(world.owner_key, await world.store.tasks.all(), now)
-        gone = await world.store.devices.forget(scope.devices, revoked, rule, now)
+        gone = await world.store.devices.forget(devices, revoked, rule, now)
         for record in revoked:
             self._revocations.learn(record)
         for desk in self._desks.values():
-            await self._drop_pending(desk, scope.devices)
+            await self._drop_pending(desk, devices)
         return Forgotten(devices=gone)
-
-    async def _known(self, identity: DeviceIdentity) -> DeviceRecord:
-        known = await self._world.store.devices.get(identity.device)
-        if known is None or known.population != identity.population:
-            raise void_token()
-        return known
 
     def _scope(
         self, devices: Collection[DeviceRecord], users: Mapping[PopulationName, Owner]

@@ -31,7 +31,9 @@ def remains(owner_key: bytes, tasks: Collection[TaskRecord], now: datetime) -> R
     def of(device: DeviceRecord, participations: Mapping[TaskName, int]) -> Sequence[TombstoneRecord]:
         digests = [one for one in (device.user_digest, device.subject_digest) if one is not None]
         theirs = [spec for spec in live if spec.population == device.population]
-        left = [_remains(tombstone_digest(owner_key, one), device, participations, theirs, now) for one in digests]
+        left = [
+            _remains(tombstone_digest(owner_key, one), device, participations, theirs, now) for one in digests
+        ]
         return [one for one in left if one.until > now]
 
     return of

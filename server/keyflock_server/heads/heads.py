@@ -225,4 +225,3 @@ class Heads:
 
 def _place(population: PopulationName, owner: Owner) -> str:
     return f"{population}\n{owner}"
-

@@ -88,7 +88,7 @@ def void_token() -> Refused:
     """Return the refusal of a token that was good once."""
     return Refused(
         ProblemCode.TOKEN_INVALID,
-        "This token is void: it was refreshed or revoked, or its device was forgotten; enrol anew without it.",
+        "This token is void: refreshed or revoked, or its device was forgotten. Enrol anew without it.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Statements of the app's backend: this phone's user goes by that name. JSON web tokens, checked by public key.
+"""Statements of the app's backend that a phone's user goes by some name: JSON web tokens.
 
 Source: RFC 7519; RFC 8725 (one algorithm a key, audience, expiry).
 """

@@ -1,4 +1,4 @@
-"""Who a phone's user is: whoever proves it, by a secret that the app holds or a statement of the app's backend.
+"""Who a phone's user is: proven by a secret that the app holds, or by a statement of the app's backend.
 
 A bare claim proves nothing, so it groups no devices. What proved the user is never stored or repeated; the
 store has keyed digests (``owners``).
@@ -54,7 +54,7 @@ class Users:
         return ProvenUser(text, is_stated=False)
 
     def remembered(self, text: str | None, now: datetime) -> ProvenUser:
-        """Return the user that a phone proves to be its own; a secret from before there were keys is good too.
+        """Return the user that a phone proves to have; a secret from before there were keys is good too.
 
         Raises:
             Refused: fault of the client; ``user_not_proven``.

@@ -96,7 +96,7 @@ class EnrolRequest(Message, frozen=True, kw_only=True):
     #: The platform's attestation evidence (Play Integrity, App Attest), opaque to the protocol.
     attestation: Annotated[bytes, Meta(max_length=16_384)] = b""
     #: Names the person, so that several devices of one user share a personal model and can be forgotten
-    #: together: a secret of at least 128 random bits that the app holds, or a signed statement of its backend.
+    #: together: a secret of at least 128 random bits that the app holds, or a statement of its backend.
     user: UserProof | None = None
     #: How strong the phone is: 0 unknown, 1 low, 2 mid, 3 high.
     tier: Annotated[int, Meta(ge=0, le=3)] = 0
@@ -385,7 +385,7 @@ class Release(Message, frozen=True, kw_only=True):
 
 
 class Forgotten(Message, frozen=True, kw_only=True):
-    """``DELETE /v1/devices/me``: everything about the device is gone; with ``?scope=user``, about its user."""
+    """``DELETE /v1/devices/me``: everything about the device, or (``?scope=user``) its user, is gone."""
 
     devices: Count
     #: Stored heads that went with them.

@@ -137,7 +137,7 @@ class DeviceRecord:
     subject_digest: str | None = None
     #: Assignments in a row that ran out of time with nothing heard of the device.
     silences: int = 0
-    #: Counted reports by task from before it enrolled anew, as a JSON object; None: there were none that count.
+    #: Counted reports by task from before it enrolled anew, as a JSON object; None: there were none.
     past_participations_json: bytes | None = None
 
 

@@ -1,4 +1,4 @@
-"""The transaction that forgets devices, in SQL. It locks rounds, then assignments, then devices, as a flush does.
+"""The transaction that forgets devices, in SQL: it locks rounds, assignments, devices, as a flush does.
 
 So of a flush and this one goes first: the flush has counted the report before the device was forgotten, or it
 finds the assignment given back and counts nothing.
@@ -52,9 +52,7 @@ async def forget_devices(
     if await _open_rounds(connection, forgotten) - its_rounds.keys() or set(found) - its_rounds.keys():
         raise AssignedMeanwhile
     tombstones = [
-        one
-        for row in rows
-        for one in remains(row, await participations_by_task(connection, row.id))
+        one for row in rows for one in remains(row, await participations_by_task(connection, row.id))
     ]
     for round_id in found:
         if its_rounds[round_id].round.phase is Phase.COLLECTING:

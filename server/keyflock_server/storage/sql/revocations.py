@@ -42,9 +42,7 @@ class SqlRevocations:
         async with self._engine.begin() as connection:
             gone = await connection.execute(
                 # Renewed meanwhile, a row stays.
-                delete(revocations).where(
-                    revocations.c.device_digest.in_(over), revocations.c.until <= now
-                )
+                delete(revocations).where(revocations.c.device_digest.in_(over), revocations.c.until <= now)
             )
             return gone.rowcount
 
@@ -55,9 +53,7 @@ async def write_revocations(connection: AsyncConnection, records: Collection[Rev
     new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(revocations)
     written = new.on_conflict_do_update(
         index_elements=["device_digest"],
-        set_={
-            name: new.excluded[name] for name in ("generation", "effective_at", "until", "written_at")
-        },
+        set_={name: new.excluded[name] for name in ("generation", "effective_at", "until", "written_at")},
     )
     for record in sorted(records, key=lambda one: one.device_digest):
         await connection.execute(written, asdict(record))
