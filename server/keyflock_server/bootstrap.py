@@ -40,6 +40,9 @@ from keyflock_server.identity.keys import (
     load_or_create_owner_key,
     load_or_create_signing_keys,
 )
+from keyflock_server.identity.revocations import Revocations
+from keyflock_server.identity.user_statements import read_user_keys
+from keyflock_server.identity.users import Users
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobs, blobs_at
 from keyflock_server.storage.sql.store import SqlStore
@@ -161,6 +164,7 @@ def _assemble(
     is_embedded: bool = False,
 ) -> _Parts:
     head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
+    user_keys = () if settings.user_keys is None else read_user_keys(settings.user_keys)
     may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
     try:
@@ -177,6 +181,7 @@ def _assemble(
     if head_keys is None:
         _log.info("heads are not stored: there are no head keys (--head-keys)")
     metrics, readiness = Metrics(), Readiness()
+    revocations = Revocations(owner_key)
     assignment_tokens = AssignmentTokens(keys)
     replica = random_id()
     store.on_unchecked = _tell_unchecked
@@ -187,6 +192,11 @@ def _assemble(
             blobs=blobs,
             clock=clock,
             tokens=assignment_tokens,
+            owner_key=owner_key,
+            users=Users(owner_key, user_keys),
+            revocations=revocations,
+            device_token_ttl_s=settings.device_token_ttl_s,
+            token_grace_s=settings.token_grace_s,
             sampling_key=keys.derived("sampling"),
             new_id=random_id,
             observer=Observation(metrics),
@@ -199,7 +209,7 @@ def _assemble(
         )
     )
     languages, threads = Languages(coordinator), ReadingThreads()
-    erasing = Erasing(store, owner_key, clock)
+    erasing = Erasing(store, clock)
     lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing, threads]
     maps = HeadMaps(coordinator, languages)
     heads, profiles, suggestions = None, None, None
@@ -233,6 +243,7 @@ def _assemble(
         device_tokens=DeviceTokens(
             keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
         ),
+        revocations=revocations,
         assignment_tokens=assignment_tokens,
         attestation=attestation,
         clock=clock,

@@ -41,6 +41,9 @@ class Settings:
     admin_port: Port = 8701
     #: File with the keys that stored heads are encrypted with; without it no head is stored.
     head_keys: Path | None = None
+    #: PEM file with the public keys of the app's backend: with it, only a statement that one of them signed
+    #: names a user; without it, a secret that the app holds.
+    user_keys: Path | None = None
     #: Whether to answer ``POST /v1/suggestions``.
     suggestions: bool = False
     #: Words that are never suggested, one a line.
@@ -55,6 +58,8 @@ class Settings:
     device_token_ttl_s: Positive = 86_400.0
     #: How long after its expiry a device token may be refreshed.
     refresh_grace_s: Positive = 30 * 86_400.0
+    #: How long a device token is good after it was exchanged for a new one, whose answer may have been lost.
+    token_grace_s: Annotated[float, Meta(ge=0.0)] = 60.0
     #: How long a report may wait for its micro-batch before the phone is told to send it again.
     ack_wait_s: Annotated[float, Meta(ge=0.0)] = 10.0
     #: With ``database``: how long a replica that says nothing keeps the lead.

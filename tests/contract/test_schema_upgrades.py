@@ -10,7 +10,8 @@ from alembic.config import Config
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
+from keyflock_server.identity.owners import user_digest
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName, RoundId
 from keyflock_server.storage.door import StorageError
 from keyflock_server.storage.sql import schema
 from keyflock_server.storage.sql.engine import engine_for
@@ -19,7 +20,10 @@ from keyflock_server.storage.tables import SCHEMA_REVISION, metadata
 
 SCHEMAS = Path(__file__).parent / "schemas"
 #: One ``<revision>.<dialect>.sql`` each, as that release made it, and one ``<revision>.rows.sql``.
-RELEASED = ("0001",)
+RELEASED = ("0001", "0002")
+OWNER_KEY = b"o" * 32
+#: As in ``0002.rows.sql``.
+USER = "vT0hJ3qkX2m9sY8bQw5Zrg"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -53,10 +57,10 @@ async def what_is_missing(url: str) -> list[str]:
     return [repr(one) for one in found]
 
 
-async def upgraded(url: str) -> schema.Upgraded:
+async def upgraded(url: str, owner_key: bytes | None = OWNER_KEY) -> schema.Upgraded:
     engine = engine_for(url, "keyflock db")
     try:
-        return await schema.upgrade(engine)
+        return await schema.upgrade(engine, owner_key)
     finally:
         await engine.dispose()
 
@@ -84,6 +88,73 @@ async def test_an_upgrade_ends_in_exactly_the_declared_tables_and_keeps_every_ro
     await store.close()
     assert found is not None
     assert found.id == AssignmentId("assignment-of-a")
+
+
+@pytest.mark.fault("D2")
+@pytest.mark.parametrize("revision", RELEASED)
+async def test_an_upgrade_leaves_a_digest_of_a_users_secret_and_nothing_of_a_name(
+    url: str, revision: str
+) -> None:
+    await released(url, revision)
+
+    await upgraded(url)
+
+    store = SqlStore(url)
+    await store.open()
+    device = await store.devices.get(DeviceId("a"))
+    await store.close()
+    assert device is not None
+    digest = user_digest(OWNER_KEY, PopulationName("en"), USER)
+    # In the first release's rows the user is called ann: that is no secret, and owned nothing.
+    assert device.user_digest == (digest if revision == "0002" else None)
+
+
+@pytest.mark.fault("D2")
+async def test_after_an_upgrade_a_users_name_is_in_no_file(tmp_path: Path) -> None:
+    await released(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}", "0002")
+    before = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    await upgraded(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+
+    assert USER.encode() in before
+    assert all(USER.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.fault("D2")
+async def test_after_an_upgrade_a_users_name_is_in_no_page_of_the_table(postgres_url: str) -> None:
+    await released(postgres_url, "0002")
+
+    await upgraded(postgres_url)
+
+    engine = engine_for(postgres_url)
+    async with engine.connect() as connection:
+        path = (await connection.execute(text("SELECT pg_relation_filepath('devices')"))).scalar_one()
+        pages = await connection.execute(text("SELECT pg_read_binary_file(:path)"), {"path": path})
+        assert USER.encode() not in pages.scalar_one()
+    await engine.dispose()
+
+
+@pytest.mark.fault("D2")
+@pytest.mark.parametrize(
+    ("key", "fingerprint", "reason"),
+    [(None, None, "Give --data-dir too"), (OWNER_KEY, "another", "used with another owner_key")],
+)
+async def test_names_are_digested_with_the_databases_own_key_or_nothing_is_changed(
+    url: str, key: bytes | None, fingerprint: str | None, reason: str
+) -> None:
+    await released(url, "0002")
+    before = await what_is_missing(url)
+    if fingerprint is not None:
+        engine = engine_for(url)
+        async with engine.begin() as connection:
+            claim = text("INSERT INTO cluster (name, value) VALUES ('owner_key', :value)")
+            await connection.execute(claim, {"value": fingerprint})
+        await engine.dispose()
+
+    with pytest.raises(StorageError, match=reason):
+        await upgraded(url, key)
+
+    assert await what_is_missing(url) == before
 
 
 async def test_every_revision_from_the_first_on_makes_the_declared_tables(url: str) -> None:

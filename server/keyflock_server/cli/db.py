@@ -69,16 +69,19 @@ def version(database: Database = None, data_dir: DataDir = None, as_json: Json =
 def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Bring the database to this release's schema: all of it or, when it fails, nothing.
 
-    Stop all servers and make a backup first: there is no way back to an older schema but the backup.
+    Stop all servers and make a backup first: there is no way back to an older schema but the backup. A
+    database that names users in plain text needs --data-dir beside --database, for its file owner_key.
     """
     from keyflock_server.data_folder import DataFolder
+    from keyflock_server.identity.keys import read_owner_key
     from keyflock_server.storage.sql import schema
     from keyflock_server.storage.sql.engine import engine_for
 
     async def run(url: str) -> schema.Upgraded:
+        owner_key = None if data_dir is None else read_owner_key(data_dir.expanduser())
         engine = engine_for(url, _APPLICATION_NAME)
         try:
-            return await schema.upgrade(engine)
+            return await schema.upgrade(engine, owner_key)
         finally:
             await engine.dispose()
 
@@ -201,9 +204,10 @@ def _url(database: str | None, data_dir: Path | None) -> str:
 @contextmanager
 def _failures() -> Iterator[None]:
     from keyflock_server.data_folder import DataFolderError
+    from keyflock_server.identity.keys import KeyFileError
     from keyflock_server.storage.door import StorageError
 
     try:
         yield
-    except (DataFolderError, StorageError) as error:
+    except (DataFolderError, KeyFileError, StorageError) as error:
         raise CommandError(str(error), ExitCode.FAILED) from None

@@ -83,3 +83,16 @@ def release(
     """Let a device in again, with nothing held against it."""
     answer = connect(url, token_file, data_dir).call(operator_calls.RELEASE_DEVICE, {"device": device})
     output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("revoke")
+def revoke(
+    device: DeviceId,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make all tokens of a device void, for refreshing too: its phone enrols as a new device."""
+    answer = connect(url, token_file, data_dir).call(operator_calls.REVOKE_DEVICE, {"device": device})
+    output.print_json(answer) if as_json else output.print_fields(answer)

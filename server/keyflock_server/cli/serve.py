@@ -63,6 +63,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    user_keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--user-keys",
+            help="Public keys (PEM) of the app's backend: only a statement that one of them signed names a "
+            "user then.",
+            show_default="a user is a secret that the app holds",
+        ),
+    ] = None,
     suggestions: Annotated[
         bool | None,
         typer.Option("--suggestions", help="Answer POST /v1/suggestions.", show_default=False),
@@ -113,6 +122,7 @@ def serve(
         "admin_host": admin_host,
         "admin_port": admin_port,
         "head_keys": head_keys,
+        "user_keys": user_keys,
         "suggestions": suggestions,
         "blocked_words": blocked_words,
         "log_format": log_format,

@@ -11,6 +11,7 @@ from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, weights_of
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.identity.revocations import void_token
 from keyflock_server.protocol.identifiers import AssignmentId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
@@ -23,7 +24,6 @@ from keyflock_server.protocol.messages import (
     ReturnWindow,
     TaskKind,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
@@ -39,7 +39,12 @@ from keyflock_server.rounds.selection import (
 )
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.door import AlreadyExists, Superseded
-from keyflock_server.storage.records import AssignmentRecord, AssignmentState, DeviceRecord
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    AssignmentState,
+    DeviceRecord,
+    participations_of,
+)
 
 #: ``last_seen_at`` is written at most so often: it only counts the devices of a day.
 _SEEN_EVERY: Final = timedelta(minutes=10)
@@ -184,8 +189,9 @@ class CheckIns:
             return codec
         if rules.max_participations is None:
             return None
+        before = participations_of(device.past_participations_json).get(spec.name, 0)
         return has_taken_part_enough(
-            rules, await self._world.store.rounds.participations(spec.name, device.id)
+            rules, before + await self._world.store.rounds.participations(spec.name, device.id)
         )
 
     async def _codec(self, spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
@@ -303,9 +309,7 @@ class CheckIns:
         now = self._world.clock()
         device = await self._world.store.devices.get(identity.device)
         if device is None or device.population != identity.population:
-            raise Refused(
-                ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol again."
-            )
+            raise void_token()
         is_changed = (device.app_build, device.locale) != (message.app_build, message.locale)
         if is_changed or now - device.last_seen_at >= _SEEN_EVERY:
             await self._world.store.devices.seen(device.id, message.app_build, message.locale, now)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,12 +16,14 @@ from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.downlink import Downlink, ModelDelta
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
+from keyflock_server.coordinator.forgetting import ErasureScope, Forgetting
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.verdict_tally import VerdictTally
 from keyflock_server.coordinator.views import population_view, round_view, task_view
@@ -84,7 +86,9 @@ class Coordinator:
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
         self._downlink = Downlink(world, self._trunk)
         self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings, self._downlink)
-        self._enrolments = Enrolments(world, self._trunk, self._desks)
+        self._revocations = TokenRevocations(world)
+        self._enrolments = Enrolments(world, self._trunk, self._desks, self._revocations)
+        self._forgetting = Forgetting(world, self._revocations, self._desks)
         self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
@@ -103,6 +107,7 @@ class Coordinator:
         await self._catch_up()
         self._orphans_due_at = self._world.clock()
         await self._standings.refresh()
+        await self._revocations.follow()
 
     async def tick(self) -> None:
         """Whatever is due now: learn what others have done; flush, close, abandon, open.
@@ -111,6 +116,7 @@ class Coordinator:
         its error is told, and it is tried again at the next pass. So is a store that cannot be reached.
         """
         try:
+            await self._revocations.follow()
             await self._leadership.renew()
             await self._catch_up()
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
@@ -120,6 +126,7 @@ class Coordinator:
             try:
                 await self._rounds.drive(desk)
                 desk.trouble = ""
+                await self._revocations.follow()
             except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
                 desk.trouble = trouble(error)
                 self._world.observer.task_stuck(desk.task, error)
@@ -147,13 +154,26 @@ class Coordinator:
 
     # --- phones -------------------------------------------------------------------------------------
 
-    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> EnrolledDevice:
-        """A new device, or (``device`` given) the one whose token is being refreshed."""
-        return await self._enrolments.enrol(request, device)
+    async def enrol(
+        self,
+        request: EnrolRequest,
+        shown: DeviceIdentity | None,
+        *,
+        user_proof: str | None = None,
+        subject: str | None = None,
+    ) -> EnrolledDevice:
+        """A new device, or the one whose token was ``shown`` to be refreshed."""
+        return await self._enrolments.enrol(request, shown, user_proof=user_proof, subject=subject)
 
-    async def forget(self, device: DeviceId) -> Forgotten:
-        """Remove everything about the device and its user."""
-        return await self._enrolments.forget(device)
+    async def erasure_scope(
+        self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
+    ) -> ErasureScope:
+        """What forget-me takes: the device, or its user's devices in every population."""
+        return await self._forgetting.scope(identity, user, is_whole_user=is_whole_user)
+
+    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
+        """Remove these devices; nothing of them is counted afterwards."""
+        return await self._forgetting.forget(devices)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
         """Work, or why there is none and when to return."""
@@ -305,6 +325,11 @@ class Coordinator:
         """Let a device in again, with nothing held against it."""
         return await self._standings.release(device)
 
+    async def revoke_device(self, device: DeviceId) -> DeviceView:
+        """Make all tokens of a device void."""
+        await self._revocations.revoke(device)
+        return await self.device(device)
+
     # --- within -------------------------------------------------------------------------------------
 
     async def _keep_books(self) -> None:
@@ -312,6 +337,8 @@ class Coordinator:
         try:
             await self._tally.write()
             await self._standings.refresh()
+            if self._leadership.is_leader:
+                await self._revocations.prune()
         except Exception as error:  # noqa: BLE001 - no round waits for them
             self._world.observer.books_not_kept(error)
 

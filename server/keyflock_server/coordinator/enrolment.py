@@ -1,16 +1,23 @@
-"""Devices come and go: enrolment, refresh, and forget-me."""
+"""Devices come: enrolment, and the refresh of their tokens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.token_revocations import TokenRevocations
+from keyflock_server.coordinator.tombstones import remains
 from keyflock_server.coordinator.trunk import Trunk
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserId
-from keyflock_server.protocol.messages import EnrolRequest, Forgotten, ReturnWindow
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.identity.owners import subject_digest, tombstone_digest
+from keyflock_server.identity.revocations import void_token
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserDigest
+from keyflock_server.protocol.messages import EnrolRequest, ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.pacing import SHED_LOAD, first_visit
-from keyflock_server.storage.records import DeviceRecord
+from keyflock_server.rounds.standing import inherited_standing
+from keyflock_server.storage.records import DeviceRecord, TombstoneRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,35 +26,55 @@ class EnrolledDevice:
 
     device: DeviceId
     population: PopulationName
+    #: Of its newest token.
+    generation: int
     return_window: ReturnWindow
 
 
 class Enrolments:
     """Keeps the register of devices."""
 
-    def __init__(self, world: Surroundings, trunk: Trunk, desks: Mapping[TaskName, Desk]) -> None:
+    def __init__(
+        self,
+        world: Surroundings,
+        trunk: Trunk,
+        desks: Mapping[TaskName, Desk],
+        revocations: TokenRevocations,
+    ) -> None:
         self._world = world
         self._trunk = trunk
         self._desks = desks
+        self._revocations = revocations
 
-    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> EnrolledDevice:
-        """A new device, or (``device`` given) the one whose token is being refreshed.
+    async def enrol(
+        self,
+        request: EnrolRequest,
+        shown: DeviceIdentity | None,
+        *,
+        user_proof: str | None = None,
+        subject: str | None = None,
+    ) -> EnrolledDevice:
+        """A new device, or the one whose token is being refreshed.
 
+        Args:
+            request: What the phone says.
+            shown: Of the token to refresh; None enrols a new device.
+            user_proof: What proves the user that the device has now, when it names another.
+            subject: What the platform says the installation is.
         Raises:
-            Refused: ``population_unknown``; ``token_invalid`` when the device to refresh was forgotten;
-                ``conflict`` when it would change its population; ``overloaded`` for a new device while the
-                server is beyond its capacity: those that are enrolled come first.
+            Refused: ``population_unknown``; ``user_not_proven``; ``token_invalid`` when the token to refresh
+                is void, or its device was forgotten; ``conflict`` when it would change its population;
+                ``overloaded`` for a new device while the server is beyond its capacity: those that are
+                enrolled come first. Nothing was stored.
         """
-        if device is None and (load := self._world.load()) >= SHED_LOAD:
+        if shown is None and (load := self._world.load()) >= SHED_LOAD:
             window = ReturnWindow(min_s=30.0 * (1.0 + load), max_s=120.0 * (1.0 + load))
             raise Refused(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
         name = PopulationName(request.population)
         await self._trunk.population(name)
-        if device is None:
-            device = await self._add(request, name)
-        else:
-            await self._refresh(request, name, device)
-        return EnrolledDevice(device, name, self._first_visit(name))
+        said = self._said(request, name, subject)
+        device = await (self._add(said) if shown is None else self._refresh(said, shown, user_proof))
+        return EnrolledDevice(device.id, name, device.token_generation, self._first_visit(name))
 
     def _first_visit(self, name: PopulationName) -> ReturnWindow:
         """An app update enrols a whole population within minutes: it is spread like any other crowd."""
@@ -55,49 +82,95 @@ class Enrolments:
         load = self._world.load()
         return first_visit(min(theirs, default=0.0) * (1.0 + load) + load)
 
-    async def _add(self, request: EnrolRequest, name: PopulationName) -> DeviceId:
-        now = self._world.clock()
-        record = DeviceRecord(
-            id=DeviceId(self._world.new_id()),
+    def _said(self, request: EnrolRequest, name: PopulationName, subject: str | None) -> DeviceRecord:
+        """A new device with what this phone says of itself; its user is judged before anything is stored."""
+        world, now = self._world, self._world.clock()
+        user = None
+        if request.user is not None:
+            user = world.users.digest(name, world.users.named(request.user, now))
+        return DeviceRecord(
+            id=DeviceId(world.new_id()),
             population=name,
-            user=_user(request),
+            user_digest=user,
             app_build=request.app_build,
             locale=request.locale,
             enrolled_at=now,
             last_seen_at=now,
-            last_contributed_at=None,
             tier=request.tier,
-            tags=_tags(request),
+            tags=tuple(sorted(set(request.tags))),
+            subject_digest=None if subject is None else subject_digest(world.owner_key, name, subject),
         )
-        await self._world.store.devices.add(record)
-        return record.id
 
-    async def _refresh(self, request: EnrolRequest, name: PopulationName, device: DeviceId) -> None:
-        devices, now = self._world.store.devices, self._world.clock()
-        known = await devices.get(device)
-        if known is not None and known.population != name:
-            detail = f"The device is in population {known.population!r}; enrol anew for another one."
-            raise Refused(ProblemCode.CONFLICT, detail)
-        is_there = await devices.seen(
-            device,
-            request.app_build,
-            request.locale,
-            now,
-            _user(request),
-            tier=request.tier,
-            tags=_tags(request),
-        )
-        if not is_there:
-            raise Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")
+    async def _add(self, said: DeviceRecord) -> DeviceRecord:
+        inherited = await self._inherited(said)
+        if inherited is not None:
+            now, until = self._world.clock(), inherited.quarantined_until
+            is_kept_out = until is not None and until > now
+            said = replace(
+                said,
+                last_contributed_at=inherited.last_contributed_at,
+                past_participations_json=inherited.participations_json,
+                quarantined_until=until if is_kept_out else None,
+                standing_json=inherited_standing(until, now).to_json() if until and is_kept_out else None,
+            )
+        await self._world.store.devices.add(said)
+        return said
 
-    async def forget(self, device: DeviceId) -> Forgotten:
-        """Everything about the device and its user is gone; again is no error."""
-        return Forgotten(devices=await self._world.store.devices.forget(device))
+    async def _inherited(self, said: DeviceRecord) -> TombstoneRecord | None:
+        """What must hold of a device that was forgotten, or of the same installation's earlier devices."""
+        world, now = self._world, self._world.clock()
+        proofs = [one for one in (said.user_digest, said.subject_digest) if one is not None]
+        digests = [tombstone_digest(world.owner_key, one) for one in proofs]
+        found = await world.store.tombstones.among(digests, now) if digests else []
+        if said.subject_digest is not None:
+            rule = remains(world.owner_key, await world.store.tasks.all(), now)
+            for earlier in await world.store.devices.of_subject(said.subject_digest):
+                found += rule(earlier, await world.store.rounds.participations_by_task(earlier.id))
+        return reduce(TombstoneRecord.merged, found) if found else None
 
+    async def _refresh(
+        self, said: DeviceRecord, shown: DeviceIdentity, user_proof: str | None
+    ) -> DeviceRecord:
+        """The device with a new token generation; the same one for whoever asks again within the grace."""
+        devices = self._world.store.devices
+        while True:
+            known = await devices.get(shown.device)
+            if known is None:
+                raise void_token()
+            if known.population != said.population:
+                detail = f"The device is in population {known.population!r}; enrol anew for another one."
+                raise Refused(ProblemCode.CONFLICT, detail)
+            self._check_rename(known, said.user_digest, user_proof)
+            revocation = None
+            if shown.generation == known.token_generation:
+                revocation = self._revocations.of_refreshed(shown)
+            elif shown.generation + 1 != known.token_generation or not (
+                await self._revocations.is_in_grace(shown)
+            ):
+                raise void_token()
+            after = replace(
+                known,
+                app_build=said.app_build,
+                locale=said.locale,
+                last_seen_at=said.last_seen_at,
+                tier=said.tier,
+                tags=said.tags,
+                user_digest=said.user_digest or known.user_digest,
+                subject_digest=known.subject_digest or said.subject_digest,
+                token_generation=shown.generation + 1,
+            )
+            if await devices.renew(known, after, revocation):
+                if revocation is not None:
+                    self._revocations.learn(revocation)
+                return after
 
-def _tags(request: EnrolRequest) -> tuple[str, ...]:
-    return tuple(sorted(set(request.tags)))
-
-
-def _user(request: EnrolRequest) -> UserId | None:
-    return None if request.user is None else UserId(request.user)
+    def _check_rename(self, known: DeviceRecord, user: UserDigest | None, user_proof: str | None) -> None:
+        """Whoever holds a device's token may name its first user; another one takes what proves the first."""
+        now_has = known.user_digest
+        if user is None or now_has is None or user == now_has:
+            return
+        if not self._world.users.is_same(known.population, now_has, user_proof, self._world.clock()):
+            raise Refused(
+                ProblemCode.USER_NOT_PROVEN,
+                "The device has another user: send what proves that one in the header Keyflock-User.",
+            )

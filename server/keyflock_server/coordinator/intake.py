@@ -18,6 +18,7 @@ from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.verdict_tally import VerdictTally
 from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.identity.revocations import void_token
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import (
     Failure,
@@ -241,6 +242,8 @@ class Intake:
             case Outcome.ROUND_GONE:
                 # Without what waited here; but the phone may have sent it to another process too.
                 return await self._late(claims, pending.digest)
+            case Outcome.FORGOTTEN:
+                raise void_token()
             case Outcome.STOPPING:
                 raise Refused(ProblemCode.NOT_READY, "The server is stopping; send the report again.")
 
@@ -252,6 +255,8 @@ class Intake:
         """Nothing new is taken: a report that was counted is acknowledged again, another is too late."""
         member = await self._world.store.rounds.assignment(claims.round, claims.device)
         if member is None or member.state is not AssignmentState.COUNTED:
+            if await self._world.store.devices.get(claims.device) is None:
+                raise void_token()  # forgotten, perhaps by another process while its report waited here
             raise _gone()
         return _repeated(member, digest, self._desks.get(claims.task))
 

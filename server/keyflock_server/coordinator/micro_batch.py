@@ -27,6 +27,8 @@ class Outcome(Enum):
     CONFLICT = auto()
     #: The round ended without it.
     ROUND_GONE = auto()
+    #: The device was forgotten; nothing of it is counted.
+    FORGOTTEN = auto()
     #: This process stops before the batch is full; the report is not counted and may be sent again.
     STOPPING = auto()
 
@@ -154,6 +156,14 @@ class PendingSum:
             total.add(update, entry.weight, entry.scale)
         return Taken(total, rest)
 
+    def drop(self, left_out: Collection[AssignmentId]) -> tuple[AssignmentId, ...]:
+        """Take these reports out of the sum, as if they had never come; return which of them were in it."""
+        dropped = tuple(id_ for id_ in self._entries if id_ in left_out)
+        if dropped:
+            rest = self.without(Taken(self._sum, self._entries), dropped)
+            self._sum, self._entries = rest.sum, rest.entries
+        return dropped
+
     def _decoded(self, delta: bytes, codec: AssignedCodec) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))
         return decode(delta, self._layout, spec=codec.spec, seed=codec.seed, limits=limits)
@@ -188,6 +198,10 @@ class MicroBatch:
     def named(self, assignments: Collection[AssignmentId]) -> list[PendingReport]:
         """These reports, which still wait."""
         return [self._waiting[assignment] for assignment in assignments]
+
+    def of_devices(self, devices: Collection[DeviceId]) -> list[AssignmentId]:
+        """Return whose reports of these devices wait."""
+        return [report.id for report in self._waiting.values() if report.device in devices]
 
     def settle(self, assignments: Collection[AssignmentId], outcome: Outcome) -> None:
         """These reports wait no more."""

@@ -8,6 +8,8 @@ from datetime import datetime
 from keyflock_server.coordinator.events import Observer
 from keyflock_server.coordinator.workbench import Workbench
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
+from keyflock_server.identity.revocations import Revocations
+from keyflock_server.identity.users import Users
 from keyflock_server.storage.door import Blobs, Store
 
 Clock = Callable[[], datetime]
@@ -32,6 +34,12 @@ class Surroundings:
     #: Gives now, aware UTC.
     clock: Clock
     tokens: AssignmentTokens
+    #: Of the digests that users, phones and installations go by in the store, at most 64 bytes.
+    owner_key: bytes = field(repr=False)
+    #: Judges what phones say of their users.
+    users: Users
+    #: Which device tokens are void; whoever reads tokens asks the same object.
+    revocations: Revocations
     #: Secret of the sampling hash, at most 64 bytes.
     sampling_key: bytes
     #: Ids that cannot be guessed.
@@ -48,5 +56,9 @@ class Surroundings:
     is_sole: bool = True
     #: How long a process that says nothing keeps what it holds.
     lease_s: float = 10.0
+    #: Life of a device token.
+    device_token_ttl_s: float = 86_400.0
+    #: How long a device token is good after it was exchanged for a new one, whose answer may have been lost.
+    token_grace_s: float = 60.0
     #: How far the process is beyond its capacity; 0 is within it.
     load: Callable[[], float] = calm

@@ -3,15 +3,13 @@
 So forget-me is kept also by a server that was started without keys and stores no heads any more.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from keyflock_server.heads.owners import Owner, owner_of, phone_owner
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.identity.owners import Owner
+from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import HeadErased
-from keyflock_server.protocol.problems import Refused
 from keyflock_server.storage.door import Clock, Store
 
 #: Between two attempts while a reader is in the way: each keeps writers waiting for a moment.
@@ -23,13 +21,11 @@ class Erasing:
 
     Args:
         store: Where the rows are.
-        owner_key: Of the owners' digests, at most 64 bytes.
         clock: Gives now, aware UTC.
     """
 
-    def __init__(self, store: Store, owner_key: bytes, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
-        self._owner_key = owner_key
         self._clock = clock
         self._must_scrub = False
         self._tried_at: datetime | None = None
@@ -48,19 +44,6 @@ class Erasing:
         if self._must_scrub and (self._tried_at is None or now - self._tried_at >= _TRY_AGAIN_AFTER):
             self._tried_at = now
             self._must_scrub = not await self._store.heads.scrub()
-
-    async def owners(self, device: DeviceId) -> list[Owner]:
-        """Whose heads forget-me takes: the person's, and what their phones stored before they named one."""
-        known = await self._store.devices.get(device)
-        if known is None:
-            return []
-        siblings = [known]
-        if known.user is not None:
-            siblings = await self._store.devices.of_user(known.population, known.user)
-        owners = {phone_owner(self._owner_key, one) for one in siblings}
-        with contextlib.suppress(Refused):  # with such a pseudonym nothing was ever stored
-            owners.add(owner_of(self._owner_key, known))
-        return sorted(owners)
 
     async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
         """These owners' heads are gone."""

@@ -14,9 +14,11 @@ from typing import Final, Protocol
 
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.key_ring import HeadKeys
-from keyflock_server.heads.owners import Owner, owner_of
+from keyflock_server.heads.owners import owner_of
 from keyflock_server.heads.sealing import SealBroken, opened, seal
 from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.identity.owners import Owner
+from keyflock_server.identity.revocations import void_token
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import HeadErased, HeadStored
 from keyflock_server.protocol.problems import ProblemCode, Refused
@@ -118,7 +120,7 @@ class Heads:
         if await self._store.devices.get(identity.device) is None:
             # Forgotten meanwhile: what forget-me has not seen must go as well.
             await self._erasing.erase(identity.population, [owner])
-            raise _forgotten()
+            raise void_token()
         return HeadStored(tag=record.tag, size_bytes=len(data))
 
     async def get(self, identity: DeviceIdentity) -> StoredHead:
@@ -199,7 +201,7 @@ class Heads:
     async def _device(self, device: DeviceId) -> DeviceRecord:
         known = await self._store.devices.get(device)
         if known is None:
-            raise _forgotten()
+            raise void_token()
         return known
 
     def _opened(self, record: HeadRecord) -> bytes:
@@ -223,7 +225,3 @@ class Heads:
 
 def _place(population: PopulationName, owner: Owner) -> str:
     return f"{population}\n{owner}"
-
-
-def _forgotten() -> Refused:
-    return Refused(ProblemCode.TOKEN_INVALID, "This device is not enrolled here any more; enrol anew.")

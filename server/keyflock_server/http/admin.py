@@ -77,10 +77,15 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             operator_calls.DEVICE.name: self._device,
             operator_calls.QUARANTINE_DEVICE.name: self._quarantine_device,
             operator_calls.RELEASE_DEVICE.name: self._release_device,
+            operator_calls.REVOKE_DEVICE.name: self._revoke_device,
         }
 
     def _admit(
-        self, call: OperatorCall, parts: Mapping[str, str], headers: Mapping[str, str]
+        self,
+        call: OperatorCall,
+        parts: Mapping[str, str],
+        headers: Mapping[str, str],
+        query: str,  # noqa: ARG002 - no operator's call has one
     ) -> OperatorAdmission:
         token = bearer(headers)
         if token is None:
@@ -161,6 +166,9 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
 
     async def _release_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(await self._service.release_device(DeviceId(parts["device"])))
+
+    async def _revoke_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.answer(await self._service.revoke_device(DeviceId(parts["device"])))
 
 
 def _name(text: str, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol import calls
@@ -18,6 +19,8 @@ class Admission:
     #: None for a call that needs no credential and showed none.
     device: DeviceIdentity | None = None
     assignment: AssignmentClaims | None = None
+    #: What follows the path's question mark, as it was sent.
+    query: str = ""
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -46,6 +49,13 @@ class Admission:
         if self.parts["population"] != population:
             raise Refused(ProblemCode.FORBIDDEN, "This device is enrolled in another population.")
         return population
+
+    def is_whole_user(self) -> bool:
+        """Whether forget-me is to take all that is the user's; raises Refused for a scope that is none."""
+        scopes = parse_qs(self.query, keep_blank_values=True, max_num_fields=16).get("scope", ["device"])
+        if scopes not in (["device"], ["user"]):
+            raise Refused(ProblemCode.MALFORMED_BODY, "scope is device or user, once.")
+        return scopes == ["user"]
 
 
 def missing(header: str) -> Refused:

@@ -50,6 +50,7 @@ QUARANTINE_DEVICE: Final = OperatorCall(
     "quarantine_device", "POST", "/admin/v1/devices/{device}/quarantine", JSON, MAX_ORDER_BYTES
 )
 RELEASE_DEVICE: Final = OperatorCall("release_device", "POST", "/admin/v1/devices/{device}/release")
+REVOKE_DEVICE: Final = OperatorCall("revoke_device", "POST", "/admin/v1/devices/{device}/revoke")
 
 OPERATOR_CALLS: Final = (
     POPULATIONS,
@@ -67,4 +68,5 @@ OPERATOR_CALLS: Final = (
     DEVICE,
     QUARANTINE_DEVICE,
     RELEASE_DEVICE,
+    REVOKE_DEVICE,
 )

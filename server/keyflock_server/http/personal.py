@@ -1,7 +1,7 @@
 """The calls about one person's model: store a head, get it back, delete it; ask for suggestions."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -10,13 +10,18 @@ from keyflock_server.http import caching
 from keyflock_server.http.admission import Admission
 from keyflock_server.http.documents import MSGPACK
 from keyflock_server.http.plane import with_header
-from keyflock_server.http.services import HeadErasing, HeadMapService, HeadService, SuggestionService
+from keyflock_server.http.services import (
+    ErasureScope,
+    HeadErasing,
+    HeadMapService,
+    HeadService,
+    SuggestionService,
+)
 from keyflock_server.http.tagged import tagged
-from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import DeviceId
-from keyflock_server.protocol.messages import Forgotten, SuggestionRequest
+from keyflock_server.protocol.messages import Forgotten, HeadErased, SuggestionRequest
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
 #: A strong tag as this server writes them.
@@ -84,21 +89,29 @@ class PersonalCalls:
             self._suggestions.renamed(device)
 
     async def forget(
-        self, identity: DeviceIdentity, forget_device: Callable[[DeviceId], Awaitable[Forgotten]]
+        self, scope: ErasureScope, forget_devices: Callable[[Sequence[DeviceId]], Awaitable[Forgotten]]
     ) -> Forgotten:
-        """Forget-me: heads before the device, so that after a crash between the two its token still works.
+        """Forget-me: heads before the devices, so that after a crash between the two a token still works.
 
-        And heads again after it, for one that was on its way in.
+        And heads again after them, for one that was on its way in.
         """
-        owners = await self._erasing.owners(identity.device)
-        before = await self._erasing.erase(identity.population, owners)
-        forgotten = await forget_device(identity.device)
-        self.renamed(identity.device)
-        after = await self._erasing.erase(identity.population, owners)
+        before = await self._erase(scope)
+        forgotten = await forget_devices(scope.devices)
+        for device in scope.devices:
+            self.renamed(device)
+        after = await self._erase(scope)
         return msgspec.structs.replace(
             forgotten,
             heads=before.heads + after.heads,
             is_scrubbed=before.is_scrubbed and after.is_scrubbed,
+        )
+
+    async def _erase(self, scope: ErasureScope) -> HeadErased:
+        erased = [
+            await self._erasing.erase(population, owners) for population, owners in scope.owners.items()
+        ]
+        return HeadErased(
+            heads=sum(one.heads for one in erased), is_scrubbed=all(one.is_scrubbed for one in erased)
         )
 
     def _opened(self, admission: Admission) -> HeadService:

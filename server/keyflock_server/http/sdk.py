@@ -20,6 +20,7 @@ from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import Attestation
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
+from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential, Response
 from keyflock_server.protocol.messages import (
@@ -52,6 +53,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         service: The coordinator.
         personal: Heads and suggestions.
         device_tokens: Issues and reads device tokens.
+        revocations: Knows which of them are void.
         assignment_tokens: Reads assignment tokens.
         attestation: Judges a phone's evidence at enrolment.
         clock: Gives now, aware UTC.
@@ -65,6 +67,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         personal: PersonalCalls,
         *,
         device_tokens: DeviceTokens,
+        revocations: Revocations,
         assignment_tokens: AssignmentTokens,
         attestation: Attestation,
         clock: Clock,
@@ -81,6 +84,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         self._service = service
         self._personal = personal
         self._device_tokens = device_tokens
+        self._revocations = revocations
         self._assignment_tokens = assignment_tokens
         self._attestation = attestation
         self._clock = clock
@@ -103,18 +107,26 @@ class SdkEndpoints(Plane[Call, Admission]):
             calls.SUGGEST.name: personal.suggest,
         }
 
-    def _admit(self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str]) -> Admission:
+    def _admit(
+        self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], query: str
+    ) -> Admission:
         now = self._clock()
         token = bearer(headers)
         if call.credential is Credential.NONE:
             device = None if token is None else self._device_tokens.read_for_refresh(token, now)
+            self._refuse_void(device)
             return Admission(parts, headers, device)
         if token is None:
             raise missing("Authorization: Bearer <token>")
         device = self._device_tokens.read(token, now)
+        self._refuse_void(device)
         if call.credential is Credential.DEVICE:
-            return Admission(parts, headers, device)
+            return Admission(parts, headers, device, query=query)
         return Admission(parts, headers, device, self._claims(call, parts, headers, device))
+
+    def _refuse_void(self, device: DeviceIdentity | None) -> None:
+        if device is not None:
+            self._revocations.check(device, self._clock())
 
     def _claims(
         self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
@@ -136,6 +148,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         return claims
 
     async def _act(self, call: Call, admission: Admission, body: bytes) -> Response:
+        self._refuse_void(admission.device)  # a slow body may outlive its token
         return await self._handlers[call.name](admission, body)
 
     async def _enrol(self, admission: Admission, body: bytes) -> Response:
@@ -145,10 +158,12 @@ class SdkEndpoints(Plane[Call, Admission]):
             raise Refused(
                 ProblemCode.FORBIDDEN, "The token is of another population; enrol there without a token."
             )
-        await self._attestation.verify(request.attestation, request)
-        enrolled = await self._service.enrol(request, None if known is None else known.device)
+        subject = await self._attestation.verify(request.attestation, request)
+        enrolled = await self._service.enrol(
+            request, known, user_proof=admission.headers.get(calls.USER_HEADER.lower()), subject=subject
+        )
         self._personal.renamed(enrolled.device)
-        identity = DeviceIdentity(enrolled.device, enrolled.population)
+        identity = DeviceIdentity(enrolled.device, enrolled.population, enrolled.generation)
         enrolment = Enrolment(
             device=enrolled.device,
             token=self._device_tokens.issue(identity, self._clock()),
@@ -158,7 +173,12 @@ class SdkEndpoints(Plane[Call, Admission]):
         return MSGPACK.answer(enrolment)
 
     async def _forget(self, admission: Admission, _body: bytes) -> Response:
-        return MSGPACK.answer(await self._personal.forget(admission.identity, self._service.forget))
+        scope = await self._service.erasure_scope(
+            admission.identity,
+            admission.headers.get(calls.USER_HEADER.lower()),
+            is_whole_user=admission.is_whole_user(),
+        )
+        return MSGPACK.answer(await self._personal.forget(scope, self._service.forget))
 
     async def _check_in(self, admission: Admission, body: bytes) -> Response:
         message = _decode_spoken(body, CheckIn)

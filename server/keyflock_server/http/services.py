@@ -1,10 +1,10 @@
 """What the endpoints ask of the coordinator, no more, so that they can be tried against anything."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from keyflock_server.heads.owners import Owner
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.identity.owners import Owner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
@@ -52,8 +52,27 @@ class EnrolledDevice(Protocol):
         ...
 
     @property
+    def generation(self) -> int:
+        """Of its newest token."""
+        ...
+
+    @property
     def return_window(self) -> ReturnWindow:
         """When it should check in."""
+        ...
+
+
+class ErasureScope(Protocol):
+    """What one forget-me takes."""
+
+    @property
+    def devices(self) -> Sequence[DeviceId]:
+        """Which devices."""
+        ...
+
+    @property
+    def owners(self) -> Mapping[PopulationName, Sequence[Owner]]:
+        """Whose personal models, by population."""
         ...
 
 
@@ -88,12 +107,32 @@ class ModelStep(Protocol):
 class SdkService(Protocol):
     """What phones may ask. Every method raises ``Refused`` for a broken promise and changes nothing then."""
 
-    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> EnrolledDevice:
-        """A new device, or (``device`` given) the one whose token is being refreshed."""
+    async def enrol(
+        self,
+        request: EnrolRequest,
+        shown: DeviceIdentity | None,
+        *,
+        user_proof: str | None = None,
+        subject: str | None = None,
+    ) -> EnrolledDevice:
+        """A new device, or the one whose token was ``shown`` to be refreshed.
+
+        Args:
+            request: What the phone says.
+            shown: Of the token to refresh.
+            user_proof: What proves the user that the device has now, when it names another.
+            subject: What the platform says the installation is.
+        """
         ...
 
-    async def forget(self, device: DeviceId) -> Forgotten:
-        """Remove everything about the device and its user."""
+    async def erasure_scope(
+        self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
+    ) -> ErasureScope:
+        """What forget-me takes: the device, or (whoever ``user`` proves) its user's devices everywhere."""
+        ...
+
+    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
+        """Remove these devices; nothing of them is counted afterwards."""
         ...
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
@@ -167,10 +206,6 @@ class HeadService(Protocol):
 
 class HeadErasing(Protocol):
     """What forget-me owes, whether or not heads are stored now."""
-
-    async def owners(self, device: DeviceId) -> list[Owner]:
-        """Whose heads are the device's and its user's."""
-        ...
 
     async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
         """Remove these owners' heads."""
@@ -268,6 +303,10 @@ class OperatorService(Protocol):
 
     async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
         """Keep a device out by hand."""
+        ...
+
+    async def revoke_device(self, device: DeviceId) -> DeviceView:
+        """Make all tokens of a device void."""
         ...
 
     async def release_device(self, device: DeviceId) -> DeviceView:

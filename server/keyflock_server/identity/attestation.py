@@ -13,9 +13,12 @@ class Attestation(Protocol):
         """One sentence for the operator at start-up when this is weaker than real phones need, or nothing."""
         ...
 
-    async def verify(self, evidence: bytes, request: EnrolRequest) -> None:
-        """Return when the evidence is good.
+    async def verify(self, evidence: bytes, request: EnrolRequest) -> str | None:
+        """Return what the platform says the installation is, when the evidence is good.
 
+        Returns:
+            A name that stays the same when the app is installed anew, so that a quarantine or a limit holds
+            over a new enrolment; None where the platform gives none. It is stored as a keyed digest only.
         Raises:
             Refused: fault of the client; ``attestation_failed``.
         """
@@ -31,4 +34,4 @@ class AcceptAll:
     )
 
     async def verify(self, evidence: bytes, request: EnrolRequest) -> None:
-        """Accept."""
+        """Accept, and know nothing of the installation."""

@@ -20,6 +20,10 @@ class DeviceIdentity:
 
     device: DeviceId
     population: PopulationName
+    #: Of the token that it showed; grows with each refresh. Tokens from before generations are of 0.
+    generation: int = 0
+    #: When that token expires; None where no token was shown.
+    expires_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

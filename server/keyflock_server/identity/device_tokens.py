@@ -38,7 +38,7 @@ class DeviceTokens:
 
     def issue(self, identity: DeviceIdentity, now: datetime) -> str:
         """A token for this device that expires ``ttl_s`` from now."""
-        claims = {"sub": identity.device, "pop": identity.population}
+        claims = {"sub": identity.device, "pop": identity.population, "gen": identity.generation}
         return seal(self._keys, _KIND, claims, expires_at=now + timedelta(seconds=self.ttl_s))
 
     def read(self, token: str, now: datetime) -> DeviceIdentity:
@@ -60,4 +60,6 @@ class DeviceTokens:
             raise Refused(
                 ProblemCode.TOKEN_EXPIRED, f"The device token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}."
             )
-        return DeviceIdentity(DeviceId(claims["sub"]), PopulationName(claims["pop"]))
+        device, population = DeviceId(claims["sub"]), PopulationName(claims["pop"])
+        # Tokens of earlier releases name no generation.
+        return DeviceIdentity(device, population, claims.get("gen", 0), expires_at)

@@ -98,6 +98,15 @@ def load_or_create_owner_key(folder: Path) -> bytes:
     return _signing_key(path, 1, text.strip()).secret
 
 
+def read_owner_key(folder: Path) -> bytes | None:
+    """Return the key of the names that stored heads go by; None where no server has made one.
+
+    Raises:
+        KeyFileError: as ``load_or_create_owner_key``.
+    """
+    return load_or_create_owner_key(folder) if (folder / OWNER_KEY_FILE).exists() else None
+
+
 def _signing_key(path: Path, number: int, line: str) -> SigningKey:
     try:
         return SigningKey.of(base64.b64decode(line + "=" * (-len(line) % 4), altchars=b"-_", validate=True))

@@ -18,6 +18,8 @@ VOCABULARY_MEDIA_TYPE: Final = "application/vnd.keyflock.vocabulary"
 HEAD_MEDIA_TYPE: Final = "application/vnd.keyflock.head"
 HEAD_MAP_MEDIA_TYPE: Final = "application/vnd.keyflock.head-map"
 ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
+#: The secret or the statement of the user that the device has now: to name another, or to forget them all.
+USER_HEADER: Final = "Keyflock-User"
 #: What a phone asks for in ``A-IM`` that can put a model together from one that it has (RFC 3229).
 MODEL_DELTA: Final = "keyflock-delta"
 

@@ -6,8 +6,8 @@ from typing import NewType
 PopulationName = NewType("PopulationName", str)
 #: One installed keyboard. Random, issued at enrolment; says nothing about the person.
 DeviceId = NewType("DeviceId", str)
-#: A person's pseudonym, chosen by the app; several devices may share it.
-UserId = NewType("UserId", str)
+#: A keyed digest of a user in one population, 64 hexadecimal digits; what proved the user is stored nowhere.
+UserDigest = NewType("UserDigest", str)
 #: What to train, as an operator named it.
 TaskName = NewType("TaskName", str)
 #: One round of one task: ``<task>-<sequence>``.

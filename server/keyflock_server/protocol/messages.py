@@ -17,7 +17,6 @@ from keyflock_server.protocol.identifiers import (
     PopulationName,
     RoundId,
     TaskName,
-    UserId,
 )
 
 #: The version of this protocol. A phone that speaks another one is told to upgrade (426).
@@ -25,7 +24,8 @@ PROTOCOL: Final = 1
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")]
 Locale = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*\Z")]
-Pseudonym = Annotated[str, Meta(min_length=1, max_length=128)]
+#: A secret that the app holds, or a signed statement of its backend.
+UserProof = Annotated[str, Meta(min_length=1, max_length=4_096)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0, le=31_536_000.0)]
@@ -95,8 +95,9 @@ class EnrolRequest(Message, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     #: The platform's attestation evidence (Play Integrity, App Attest), opaque to the protocol.
     attestation: Annotated[bytes, Meta(max_length=16_384)] = b""
-    #: A pseudonym of the person, so that several devices of one user can be forgotten together.
-    user: Pseudonym | None = None
+    #: Names the person, so that several devices of one user share a personal model and can be forgotten
+    #: together: a secret of at least 128 random bits that the app holds, or a statement of its backend.
+    user: UserProof | None = None
     #: How strong the phone is: 0 unknown, 1 low, 2 mid, 3 high.
     tier: Annotated[int, Meta(ge=0, le=3)] = 0
     #: Groups that the app puts the device in, for example ``beta``; never anything about the person.
@@ -384,7 +385,7 @@ class Release(Message, frozen=True, kw_only=True):
 
 
 class Forgotten(Message, frozen=True, kw_only=True):
-    """``DELETE /v1/devices/me``: everything about the device, and about its user if it named one, is gone."""
+    """``DELETE /v1/devices/me``: everything about the device, or (``?scope=user``) its user, is gone."""
 
     devices: Count
     #: Stored heads that went with them.
@@ -457,4 +458,4 @@ class Suggestions(Message, frozen=True, kw_only=True):
     blend: Blend
 
 
-__all__ = [name for name in dir() if name[0].isupper()] + ["UserId"]
+__all__ = [name for name in dir() if name[0].isupper()]

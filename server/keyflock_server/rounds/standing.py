@@ -109,6 +109,13 @@ def by_operator(before: Standing, reason: str, now: datetime, duration_s: float)
     return Standing(strikes=before.strikes, quarantine=quarantine, quarantines=before.quarantines)
 
 
+def inherited_standing(until: datetime, now: datetime) -> Standing:
+    """Return what is held against a device that was kept out, was forgotten, and has enrolled anew."""
+    reason = "It was kept out before it enrolled anew."
+    quarantine = Quarantine(since=now, until=until, reason=reason, by=QuarantinedBy.POLICY)
+    return Standing(quarantine=quarantine, quarantines=1)
+
+
 def is_systemic(accepted: int, refused: int) -> bool:
     """Whether refusals say more of the task, the server or the app's build than of the devices.
 

@@ -14,7 +14,7 @@ from keyflock_server.protocol.identifiers import (
     PopulationName,
     RoundId,
     TaskName,
-    UserId,
+    UserDigest,
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ArrivalCount
@@ -30,9 +30,11 @@ from keyflock_server.storage.records import (
     LeaseRecord,
     PartialRecord,
     PopulationRecord,
+    RevocationRecord,
     RoundRecord,
     StoredBlob,
     TaskRecord,
+    TombstoneRecord,
 )
 from keyflock_server.storage.retention import Doomed, Pruned
 
@@ -88,14 +90,22 @@ class NotOpen(Exception):
         self.missing = frozenset(missing)
 
     @classmethod
-    def among(cls, reported: Collection[AssignmentId], rows: Collection[AssignmentRecord]) -> Self | None:
-        """What is wrong with a flush of these reports, given their assignments; None: nothing."""
-        missing = set(reported) - {row.id for row in rows if row.state is AssignmentState.ASSIGNED}
+    def among(
+        cls,
+        reported: Collection[AssignmentId],
+        rows: Collection[AssignmentRecord],
+        enrolled: Collection[DeviceId],
+    ) -> Self | None:
+        """What is wrong with a flush of these reports, given their assignments and devices; None: nothing."""
+        is_open = (row.state is AssignmentState.ASSIGNED and row.device in enrolled for row in rows)
+        missing = set(reported) - {row.id for row, good in zip(rows, is_open, strict=True) if good}
         return cls([row for row in rows if row.id in missing], missing) if missing else None
 
 
 #: Gives now, aware UTC.
 Clock = Callable[[], datetime]
+#: What must outlive a device, from its row and its counted reports by task.
+Remains = Callable[[DeviceRecord, Mapping[TaskName, int]], Sequence[TombstoneRecord]]
 
 
 class Changes(TypedDict, total=False):
@@ -202,7 +212,7 @@ class RoundTable(Protocol):
 
         Raises:
             AlreadyExists: the device is in the round.
-            Superseded: no slot is left, or the round takes nobody any more.
+            Superseded: no slot is left, the round takes nobody any more, or the device is not enrolled.
         """
         ...
 
@@ -231,7 +241,8 @@ class RoundTable(Protocol):
         Raises:
             PartialMoved: its partial aggregate is another one than it believed to replace.
             Superseded: the round takes no reports any more.
-            NotOpen: some of the reports have no open assignment (any more); it names them.
+            NotOpen: some of the reports have no open assignment (any more), or their devices are not
+                enrolled (any more); it names them.
         """
         ...
 
@@ -312,6 +323,10 @@ class RoundTable(Protocol):
         """Reports of this device that the task has counted."""
         ...
 
+    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
+        """Return the reports of this device that were counted, by task."""
+        ...
+
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete the round's partial aggregates' rows, and the assignments of devices that are forgotten."""
         ...
@@ -361,23 +376,25 @@ class DeviceTable(Protocol):
         """One device."""
         ...
 
-    async def seen(
-        self,
-        device: DeviceId,
-        app_build: int,
-        locale: str,
-        at: datetime,
-        user: UserId | None = None,
-        *,
-        tier: int | None = None,
-        tags: tuple[str, ...] | None = None,
-    ) -> bool:
-        """The device has checked in, or refreshed its token (then saying its attributes, perhaps its user).
-
-        What is None stays as it was.
+    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
+        """The device has checked in.
 
         Returns:
             Whether it is enrolled; one that was forgotten does not come back.
+        """
+        ...
+
+    async def renew(
+        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+    ) -> bool:
+        """Change a device whose tokens change: what ``after`` says otherwise than ``before`` is written.
+
+        Args:
+            before: As the row was read.
+            after: The same device as it is to be.
+            revocation: What becomes of its earlier tokens, in the same transaction; None: nothing new.
+        Returns:
+            Whether it was written: False if the device has another token generation by now, or is gone.
         """
         ...
 
@@ -395,8 +412,12 @@ class DeviceTable(Protocol):
         """Some devices of a population, by id, from the one that follows ``after``."""
         ...
 
-    async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
-        """All devices that named this user."""
+    async def of_users(self, users: Collection[UserDigest]) -> list[DeviceRecord]:
+        """Return all devices of these users, by id."""
+        ...
+
+    async def of_subject(self, subject_digest: str) -> list[DeviceRecord]:
+        """Return all devices that are the same attested installation, by id."""
         ...
 
     async def set_standing(
@@ -426,12 +447,55 @@ class DeviceTable(Protocol):
         """Devices of a population: those ever quarantined first, the latest end first; then the last seen."""
         ...
 
-    async def forget(self, device: DeviceId) -> int:
-        """Delete the device, all devices of its user, and their assignments in rounds that are over.
+    async def forget(
+        self,
+        forgotten: Collection[DeviceId],
+        revocations: Collection[RevocationRecord],
+        remains: Remains,
+        at: datetime,
+    ) -> int:
+        """Delete these devices: nothing of them is counted in any round once this returns.
 
+        Their open assignments in rounds that are not over are given back, so that their slots are free
+        again; their assignments in rounds that are over are deleted.
+
+        Args:
+            forgotten: Which devices.
+            revocations: What their tokens are from now on.
+            remains: Says what must outlive each; it is asked for each row as it goes, and merged with what
+                outlived others.
+            at: When.
         Returns:
             How many devices are gone.
         """
+        ...
+
+
+class RevocationTable(Protocol):
+    """Device tokens that are void though they have not expired."""
+
+    async def get(self, device_digest: str) -> RevocationRecord | None:
+        """Return what is void of one device's tokens."""
+        ...
+
+    async def since(self, written_at: datetime | None) -> list[RevocationRecord]:
+        """Return what was written at that instant or later; None: all that there is."""
+        ...
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        """Delete at most ``limit`` rows that say nothing any more; return how many went."""
+        ...
+
+
+class TombstoneTable(Protocol):
+    """What outlives forgotten devices."""
+
+    async def among(self, digests: Collection[str], now: datetime) -> list[TombstoneRecord]:
+        """Return the tombstones of these digests that still hold, by digest."""
+        ...
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        """Delete at most ``limit`` rows that hold no longer; return how many went."""
         ...
 
 
@@ -532,6 +596,8 @@ class Store(Protocol):
     tasks: TaskTable
     rounds: RoundTable
     devices: DeviceTable
+    revocations: RevocationTable
+    tombstones: TombstoneTable
     heads: HeadTable
     leases: LeaseTable
     arrivals: ArrivalTable

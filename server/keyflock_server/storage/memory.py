@@ -1,8 +1,8 @@
 """An honest fake: the same promises as the real store, in dictionaries. For tests and short simulations."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 from keyflock_server.protocol.identifiers import (
@@ -11,7 +11,7 @@ from keyflock_server.protocol.identifiers import (
     PopulationName,
     RoundId,
     TaskName,
-    UserId,
+    UserDigest,
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ArrivalCount
@@ -42,10 +42,13 @@ from keyflock_server.storage.door import (
     NotOpen,
     PartialMoved,
     PopulationTable,
+    Remains,
     RetentionTable,
+    RevocationTable,
     RoundTable,
     Superseded,
     TaskTable,
+    TombstoneTable,
 )
 from keyflock_server.storage.records import (
     AssignmentRecord,
@@ -57,9 +60,11 @@ from keyflock_server.storage.records import (
     PartialRecord,
     PastAssignment,
     PopulationRecord,
+    RevocationRecord,
     RoundRecord,
     StoredBlob,
     TaskRecord,
+    TombstoneRecord,
     history_from,
 )
 from keyflock_server.storage.retention import Doomed, Pruned
@@ -78,6 +83,8 @@ class _Rows:
         self.leases: dict[str, LeaseRecord] = {}
         self.arrivals: dict[tuple[TaskName, int], ArrivalCount] = {}
         self.verdicts: dict[RoundId, dict[str, int]] = {}
+        self.revocations: dict[str, RevocationRecord] = {}
+        self.tombstones: dict[str, TombstoneRecord] = {}
 
 
 class MemoryStore:
@@ -89,6 +96,8 @@ class MemoryStore:
         self.tasks: TaskTable = _Tasks(rows)
         self.rounds: RoundTable = _Rounds(rows)
         self.devices: DeviceTable = _Devices(rows)
+        self.revocations: RevocationTable = _Revocations(rows)
+        self.tombstones: TombstoneTable = _Tombstones(rows)
         self.heads: HeadTable = _Heads(rows)
         self.leases: LeaseTable = _Leases(rows)
         self.arrivals: ArrivalTable = _Arrivals(rows)
@@ -235,6 +244,8 @@ class _Rounds:
         after = self._advanced(assignment.round_id, Assigned(), assignment.assigned_at)
         if key in self._rows.assignments:
             raise AlreadyExists(assignment.id)
+        if assignment.device not in self._rows.devices:
+            raise Superseded(assignment.id)
         self._rows.assignments[key] = assignment
         self._rows.rounds[assignment.round_id] = after
         return after
@@ -261,7 +272,7 @@ class _Rounds:
         counted = Counted(len(reports), sum(report.weight for report in reports))
         keys = [(report.round_id, report.device) for report in reports]
         rows = [self._rows.assignments[key] for key in keys if key in self._rows.assignments]
-        if not_open := NotOpen.among([report.id for report in reports], rows):
+        if not_open := NotOpen.among([report.id for report in reports], rows, self._rows.devices):
             raise not_open
         after = self._advanced(partial.round_id, counted, at)
         before = self._rows.partials.get((partial.round_id, partial.replica))
@@ -277,9 +288,8 @@ class _Rounds:
                 counted_in=partial.round_id,
                 counted_at=at,
             )
-            if report.device in self._rows.devices:
-                device = self._rows.devices[report.device]
-                self._rows.devices[report.device] = replace(device, last_contributed_at=at)
+            device = self._rows.devices[report.device]
+            self._rows.devices[report.device] = replace(device, last_contributed_at=at)
         self._rows.partials[partial.round_id, partial.replica] = partial
         self._rows.rounds[partial.round_id] = after
         return after
@@ -385,6 +395,15 @@ class _Rounds:
             for row in self._rows.assignments.values()
         )
 
+    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
+        return dict(
+            Counter(
+                self._rows.rounds[row.round_id].round.task
+                for row in self._rows.assignments.values()
+                if row.device == device and row.state is AssignmentState.COUNTED
+            )
+        )
+
     async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
         for round_id, more in counts.items():
             mine = self._rows.verdicts.setdefault(round_id, {})
@@ -464,29 +483,24 @@ class _Devices:
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         return self._rows.devices.get(device)
 
-    async def seen(
-        self,
-        device: DeviceId,
-        app_build: int,
-        locale: str,
-        at: datetime,
-        user: UserId | None = None,
-        *,
-        tier: int | None = None,
-        tags: tuple[str, ...] | None = None,
-    ) -> bool:
+    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
         before = self._rows.devices.get(device)
         if before is None:
             return False
-        self._rows.devices[device] = replace(
-            before,
-            app_build=app_build,
-            locale=locale,
-            last_seen_at=at,
-            user=user or before.user,
-            tier=before.tier if tier is None else tier,
-            tags=before.tags if tags is None else tags,
-        )
+        self._rows.devices[device] = replace(before, app_build=app_build, locale=locale, last_seen_at=at)
+        return True
+
+    async def renew(
+        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+    ) -> bool:
+        row = self._rows.devices.get(before.id)
+        if row is None or row.token_generation != before.token_generation:
+            return False
+        was, becomes = asdict(before), asdict(after)
+        changed = {name: value for name, value in becomes.items() if value != was[name]}
+        self._rows.devices[before.id] = replace(row, **changed)
+        if revocation is not None:
+            self._rows.revocations[revocation.device_digest] = revocation
         return True
 
     async def count_active(self, population: PopulationName, since: datetime) -> int:
@@ -506,10 +520,13 @@ class _Devices:
         )
         return [self._rows.devices[device] for device in mine[:limit]]
 
-    async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
-        """All devices that named this user."""
-        every = self._rows.devices.values()
-        return [device for device in every if (device.population, device.user) == (population, user)]
+    async def of_users(self, users: Collection[UserDigest]) -> list[DeviceRecord]:
+        theirs = (row for row in self._rows.devices.values() if row.user_digest in users)
+        return sorted(theirs, key=lambda row: row.id)
+
+    async def of_subject(self, subject_digest: str) -> list[DeviceRecord]:
+        same = (row for row in self._rows.devices.values() if row.subject_digest == subject_digest)
+        return sorted(same, key=lambda row: row.id)
 
     async def set_standing(
         self,
@@ -541,22 +558,69 @@ class _Devices:
         seen = sorted(others, key=lambda row: (row.last_seen_at, row.id), reverse=True)
         return [*kept_out, *seen][:limit]
 
-    async def forget(self, device: DeviceId) -> int:
-        one = self._rows.devices.get(device)
-        if one is None:
-            return 0
-        gone = {
-            other.id
-            for other in self._rows.devices.values()
-            if other.id == device
-            or (one.user is not None and (other.population, other.user) == (one.population, one.user))
-        }
-        for key, row in list(self._rows.assignments.items()):
-            if row.device in gone and self._rows.rounds[row.round_id].round.is_over:
-                del self._rows.assignments[key]
-        for other in gone:
-            del self._rows.devices[other]
+    async def forget(
+        self,
+        forgotten: Collection[DeviceId],
+        revocations: Collection[RevocationRecord],
+        remains: Remains,
+        at: datetime,
+    ) -> int:
+        rows = self._rows
+        gone = sorted(set(forgotten) & rows.devices.keys())
+        for device in gone:
+            counts = await _Rounds(rows).participations_by_task(device)
+            for left in remains(rows.devices[device], counts):
+                known = rows.tombstones.get(left.digest)
+                rows.tombstones[left.digest] = left if known is None else known.merged(left)
+        for key, row in list(rows.assignments.items()):
+            record = rows.rounds[row.round_id]
+            if row.device not in forgotten:
+                continue
+            if record.round.is_over:
+                del rows.assignments[key]
+            elif row.state is AssignmentState.ASSIGNED:
+                rows.assignments[key] = replace(row, state=AssignmentState.FAILED)
+                if record.round.phase is Phase.COLLECTING:
+                    after = replace(record, round=advance(record.round, Failed(), at))
+                    rows.rounds[row.round_id] = after
+        for device in gone:
+            del rows.devices[device]
+        for one in revocations:
+            rows.revocations[one.device_digest] = one
         return len(gone)
+
+
+class _Revocations:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def get(self, device_digest: str) -> RevocationRecord | None:
+        return self._rows.revocations.get(device_digest)
+
+    async def since(self, written_at: datetime | None) -> list[RevocationRecord]:
+        every = self._rows.revocations.values()
+        return [one for one in every if written_at is None or one.written_at >= written_at]
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        over = [key for key, one in self._rows.revocations.items() if one.until <= now][:limit]
+        for key in over:
+            del self._rows.revocations[key]
+        return len(over)
+
+
+class _Tombstones:
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+
+    async def among(self, digests: Collection[str], now: datetime) -> list[TombstoneRecord]:
+        known = (self._rows.tombstones.get(digest) for digest in sorted(set(digests)))
+        return [one for one in known if one is not None and one.until > now]
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        over = [key for key, one in self._rows.tombstones.items() if one.until <= now][:limit]
+        for key in over:
+            del self._rows.tombstones[key]
+        return len(over)
 
 
 class _Heads:

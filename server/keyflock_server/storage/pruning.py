@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.orphans import orphans
 from keyflock_server.storage.retention import Pruned, RetentionPolicy, doomed
+
+#: Revocations or tombstones in one transaction.
+_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ async def prune(
         store, blobs, written_before=going.orphans_written_before, no_longer_in_use=frozenset(dead_keys)
     )
     if not is_dry_run:
+        while await store.revocations.prune(now, _AT_ONCE) or await store.tombstones.prune(now, _AT_ONCE):
+            pass  # in transactions of a bounded size
         for blob in old:
             await blobs.delete(blob.key)
         if rows.heads:

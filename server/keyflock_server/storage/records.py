@@ -1,6 +1,7 @@
 """The rows, as immutable values. What a row means is said here; how it is stored, in ``tables``."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +13,7 @@ from keyflock_server.protocol.identifiers import (
     PopulationName,
     RoundId,
     TaskName,
-    UserId,
+    UserDigest,
 )
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
@@ -116,7 +117,7 @@ class DeviceRecord:
 
     id: DeviceId
     population: PopulationName
-    user: UserId | None
+    user_digest: UserDigest | None
     app_build: int
     locale: str
     enrolled_at: datetime
@@ -136,6 +137,63 @@ class DeviceRecord:
     subject_digest: str | None = None
     #: Assignments in a row that ran out of time with nothing heard of the device.
     silences: int = 0
+    #: Counted reports by task from before it enrolled anew, as a JSON object; None: there were none.
+    past_participations_json: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationRecord:
+    """Tokens of one device that are void though they have not expired."""
+
+    #: A keyed digest of the device's id.
+    device_digest: str
+    #: Tokens of lower generations are void at once.
+    generation: int
+    #: Tokens of this generation itself are void from then on.
+    effective_at: datetime
+    #: When all of them have expired by themselves.
+    until: datetime
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TombstoneRecord:
+    """What must outlive a forgotten device. Nothing here says who the person is or which phone it was."""
+
+    #: A keyed digest of what proves to be the same: the user's secret, or the attested installation.
+    digest: str
+    until: datetime
+    quarantined_until: datetime | None = None
+    last_contributed_at: datetime | None = None
+    #: Counted reports by task, where a task limits them, as a JSON object.
+    participations_json: bytes | None = None
+
+    def merged(self, other: "TombstoneRecord") -> "TombstoneRecord":
+        """Return what holds when both do: the later instants, and of each task the higher count."""
+        counts = participations_of(self.participations_json)
+        for task, count in participations_of(other.participations_json).items():
+            counts[task] = max(count, counts.get(task, 0))
+        return TombstoneRecord(
+            digest=self.digest,
+            until=max(self.until, other.until),
+            quarantined_until=_later(self.quarantined_until, other.quarantined_until),
+            last_contributed_at=_later(self.last_contributed_at, other.last_contributed_at),
+            participations_json=participations_json(counts),
+        )
+
+
+def participations_json(counts: Mapping[TaskName, int]) -> bytes | None:
+    """Return counts by task in the form in which they are stored; None: there are none."""
+    return json.dumps(counts, sort_keys=True).encode() if counts else None
+
+
+def participations_of(data: bytes | None) -> dict[TaskName, int]:
+    """Return what ``participations_json`` wrote."""
+    return {} if data is None else {TaskName(task): int(count) for task, count in json.loads(data).items()}
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((instant for instant in (one, other) if instant is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,7 +146,8 @@ devices: Final = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("population", ForeignKey("populations.name"), nullable=False),
-    Column("user", String(128)),
+    #: A keyed digest.
+    Column("user_digest", String(64)),
     Column("app_build", Integer, nullable=False),
     Column("locale", String(35), nullable=False),
     Column("enrolled_at", Instant, nullable=False),
@@ -159,7 +160,9 @@ devices: Final = Table(
     Column("token_generation", Integer, nullable=False, server_default="0"),
     Column("subject_digest", String(64)),
     Column("silences", Integer, nullable=False, server_default="0"),
-    Index("devices_by_user", "population", "user"),
+    Column("past_participations_json", LargeBinary),
+    Index("devices_by_user", "user_digest"),
+    Index("devices_by_subject", "subject_digest"),
     Index("devices_by_quarantine", "quarantined_until"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
 )
@@ -250,8 +253,9 @@ revocations: Final = Table(
     metadata,
     #: A keyed digest of the device's id.
     Column("device_digest", String(64), primary_key=True),
-    #: Tokens of this generation and below are void.
+    #: Tokens of lower generations are void at once, of this one from ``effective_at`` on.
     Column("generation", Integer, nullable=False),
+    Column("effective_at", Instant, nullable=False),
     #: When this row says nothing any more: all such tokens have expired.
     Column("until", Instant, nullable=False),
     #: Replicas read what was written since they looked last.

@@ -9,12 +9,12 @@ from typing import Final
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
 from keyflock_server.heads.heads import Heads
-from keyflock_server.heads.owners import Owner
 from keyflock_server.heads.reader import Languages
 from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.identity.owners import Owner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import Refused
 from keyflock_server.storage.door import Clock
 from keyflock_server.suggestions.released import ReleasedTrunk
 from keyflock_server.telemetry.logs import logger
@@ -30,7 +30,7 @@ _UNUSED: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class _KnownOwner:
-    owner: Owner | None
+    owner: Owner
     until: datetime
 
 
@@ -95,8 +95,6 @@ class Profiles:
             None when nothing readable is stored.
         """
         owner = await self._owner(identity)
-        if owner is None:
-            return None
         now = self._clock()
         held = self._profiles.get(owner)
         if held is not None and now - held.seen_at >= self._trust:
@@ -152,16 +150,11 @@ class Profiles:
         """The phone may be somebody else's now, or nobody's."""
         self._owners.pop(device, None)
 
-    async def _owner(self, identity: DeviceIdentity) -> Owner | None:
+    async def _owner(self, identity: DeviceIdentity) -> Owner:
         now = self._clock()
         known = self._owners.get(identity.device)
         if known is None or known.until <= now:
-            try:
-                owner = await self._heads.owner(identity)
-            except Refused as refused:
-                if refused.code is not ProblemCode.FORBIDDEN:
-                    raise
-                owner = None  # such a user has no head, and still types
+            owner = await self._heads.owner(identity)
             known = self._owners[identity.device] = _KnownOwner(owner, now + self._trust)
             while len(self._owners) > _OWNERS:
                 self._owners.popitem(last=False)

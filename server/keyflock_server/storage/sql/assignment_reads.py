@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, exists, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
@@ -78,6 +78,11 @@ class AssignmentReads:
             rounds.c.task == task,
         )
 
+    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
+        """Return the reports of this device that were counted, by task."""
+        async with self._reader.connect() as connection:
+            return await participations_by_task(connection, device)
+
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
         """What became of the task's last rounds."""
         async with self._reader.connect() as connection:
@@ -92,6 +97,17 @@ class AssignmentReads:
         query = select(func.count()).select_from(assignments.join(rounds)).where(*where)
         async with self._reader.connect() as connection:
             return (await connection.execute(query)).scalar_one()
+
+
+async def participations_by_task(connection: AsyncConnection, device: DeviceId) -> dict[TaskName, int]:
+    """Return the reports of this device that were counted, by task."""
+    query = (
+        select(rounds.c.task, func.count())
+        .select_from(assignments.join(rounds))
+        .where(assignments.c.device == device, assignments.c.state == AssignmentState.COUNTED)
+        .group_by(rounds.c.task)
+    )
+    return {TaskName(task): count for task, count in await connection.execute(query)}
 
 
 def assignment_record(row: Row[Any]) -> AssignmentRecord:

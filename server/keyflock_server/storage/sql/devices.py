@@ -1,18 +1,21 @@
 """Devices in SQL."""
 
+import contextlib
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserId
-from keyflock_server.rounds.round import FINAL_PHASES
-from keyflock_server.storage.door import AlreadyExists
-from keyflock_server.storage.records import DeviceRecord
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
+from keyflock_server.storage.door import AlreadyExists, Remains
+from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
-from keyflock_server.storage.tables import assignments, devices, rounds
+from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
+from keyflock_server.storage.sql.revocations import write_revocations
+from keyflock_server.storage.tables import devices
 
 
 class SqlDevices:
@@ -36,27 +39,31 @@ class SqlDevices:
             row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
-    async def seen(
-        self,
-        device: DeviceId,
-        app_build: int,
-        locale: str,
-        at: datetime,
-        user: UserId | None = None,
-        *,
-        tier: int | None = None,
-        tags: tuple[str, ...] | None = None,
-    ) -> bool:
-        """The device has checked in, or refreshed its token."""
-        said: dict[str, object] = {"user": user, "tier": tier, "tags": tags}
-        named = {name: value for name, value in said.items() if value is not None}
+    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
+        """The device has checked in."""
         change = (
             update(devices)
             .where(devices.c.id == device)
-            .values(last_seen_at=at, app_build=app_build, locale=locale, **named)
+            .values(last_seen_at=at, app_build=app_build, locale=locale)
         )
         async with self._engine.begin() as connection:
             return (await connection.execute(change)).rowcount > 0
+
+    async def renew(
+        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+    ) -> bool:
+        """Change a device whose tokens change."""
+        was, becomes = asdict(before), asdict(after)
+        changed = {name: value for name, value in becomes.items() if value != was[name]}
+        generation = devices.c.token_generation == before.token_generation
+        change = update(devices).where(devices.c.id == before.id, generation)
+        async with self._engine.begin() as connection:
+            values = {"token_generation": after.token_generation, **changed}
+            if (await connection.execute(change.values(values))).rowcount == 0:
+                return False
+            if revocation is not None:
+                await write_revocations(connection, [revocation])
+            return True
 
     async def count_active(self, population: PopulationName, since: datetime) -> int:
         """Devices of a population that were seen since then."""
@@ -77,12 +84,13 @@ class SqlDevices:
             rows = (await connection.execute(query)).all()
         return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
-    async def of_user(self, population: PopulationName, user: UserId) -> list[DeviceRecord]:
-        """All devices that named this user."""
-        theirs = (devices.c.population == population) & (devices.c.user == user)
-        async with self._reader.connect() as connection:
-            rows = (await connection.execute(select(devices).where(theirs))).all()
-        return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+    async def of_users(self, users: Collection[UserDigest]) -> list[DeviceRecord]:
+        """Return all devices of these users, by id."""
+        return await self._some(devices.c.user_digest.in_(users))
+
+    async def of_subject(self, subject_digest: str) -> list[DeviceRecord]:
+        """Return all devices that are the same attested installation, by id."""
+        return await self._some(devices.c.subject_digest == subject_digest)
 
     async def set_standing(
         self,
@@ -122,25 +130,23 @@ class SqlDevices:
             rows += list(await connection.execute(others.limit(limit - len(rows))))
         return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
-    async def forget(self, device: DeviceId) -> int:
-        """Delete the device, all devices of its user, and their assignments in rounds that are over."""
-        async with self._engine.begin() as connection:
-            known = await connection.execute(select(devices).where(devices.c.id == device).with_for_update())
-            row = known.one_or_none()
-            if row is None:
-                return 0
-            theirs = devices.c.id == device
-            if row.user is not None:
-                same_user = (devices.c.population == row.population) & (devices.c.user == row.user)
-                theirs = or_(theirs, same_user)
-            over = select(rounds.c.id).where(rounds.c.phase.in_(FINAL_PHASES))
-            await connection.execute(
-                delete(assignments).where(
-                    assignments.c.device.in_(select(devices.c.id).where(theirs)),
-                    assignments.c.round_id.in_(over),
-                )
-            )
-            return (await connection.execute(delete(devices).where(theirs))).rowcount
+    async def forget(
+        self,
+        forgotten: Collection[DeviceId],
+        revocations: Collection[RevocationRecord],
+        remains: Remains,
+        at: datetime,
+    ) -> int:
+        """Delete these devices."""
+        while True:
+            with contextlib.suppress(AssignedMeanwhile):
+                async with self._engine.begin() as connection:
+                    return await forget_devices(connection, forgotten, revocations, remains, at)
+
+    async def _some(self, condition: ColumnElement[bool]) -> list[DeviceRecord]:
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(select(devices).where(condition).order_by(devices.c.id))).all()
+        return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
     async def _count(self, *conditions: ColumnElement[bool]) -> int:
         query = select(func.count()).select_from(devices).where(*conditions)

@@ -117,6 +117,11 @@ class SqlRounds(AssignmentReads):
         try:
             async with self._engine.begin() as connection:
                 after = await _advance(connection, assignment.round_id, Assigned(), assignment.assigned_at)
+                # Kept from being forgotten until this is committed, so that no forgotten device holds a slot.
+                its_device = select(devices.c.id).where(devices.c.id == assignment.device)
+                kept = await connection.execute(its_device.with_for_update(read=True, key_share=True))
+                if kept.one_or_none() is None:
+                    raise Superseded(assignment.id)
                 await connection.execute(insert(assignments).values(asdict(assignment)))
                 return after
         except IntegrityError:
@@ -320,10 +325,13 @@ async def _check_open(connection: AsyncConnection, reports: Sequence[CountedRepo
             assignments.c.round_id.in_({report.round_id for report in reports}),
             assignments.c.device.in_({report.device for report in reports}),
         )
+        .order_by(assignments.c.round_id, assignments.c.device)
         .with_for_update()
     )
     rows = [assignment_record(row) for row in await connection.execute(query)]
-    if not_open := NotOpen.among(reported, [row for row in rows if row.id in reported]):
+    theirs = select(devices.c.id).where(devices.c.id.in_({report.device for report in reports}))
+    enrolled = set(await connection.scalars(theirs.order_by(devices.c.id).with_for_update()))
+    if not_open := NotOpen.among(reported, [row for row in rows if row.id in reported], enrolled):
         raise not_open
 
 

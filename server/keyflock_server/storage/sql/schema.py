@@ -6,6 +6,7 @@ Which revision a database has is in Alembic's own table. Databases of release 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from keyflock_server.storage.door import StorageError
 from keyflock_server.storage.sql.engine import APPLICATION_NAME, bare, reader_of
 from keyflock_server.storage.sql.failures import reason
-from keyflock_server.storage.tables import SCHEMA_REVISION, metadata
+from keyflock_server.storage.tables import SCHEMA_REVISION, devices, metadata
 
 T = TypeVar("T")
 
@@ -57,18 +58,29 @@ async def prepare(engine: AsyncEngine) -> None:
         raise StorageError(_mismatch(found))
 
 
-async def upgrade(engine: AsyncEngine) -> Upgraded:
+async def upgrade(engine: AsyncEngine, owner_key: bytes | None = None) -> Upgraded:
     """Bring a database of any earlier release to this one's schema, all of it or nothing.
 
+    Args:
+        engine: Reaches the database.
+        owner_key: Of the servers over it: users' names that lie there in plain text become digests by it.
+    Guarantees:
+        What the upgrade took away is in none of SQLite's files. PostgreSQL writes the table anew; its
+        write-ahead log, archives and standbys keep the old one for as long as they are kept.
     Raises:
-        StorageError: the database cannot be opened, is of a newer release, or is in use.
+        StorageError: the database cannot be opened, is of a newer release, is in use, or names users in
+            plain text and there is no key.
     """
     if engine.dialect.name == "sqlite":
         async with bare(engine).connect() as connection:
             # SQLite alters a table by copying it, which must not be taken for deleting what refers to it.
             await connection.execute(text("PRAGMA foreign_keys=OFF"))
-            return await connection.run_sync(_upgrade_sqlite)
-    return await _in_transaction(engine, _upgrade)
+            done = await connection.run_sync(partial(_upgrade_sqlite, owner_key))
+    else:
+        done = await _in_transaction(engine, partial(_upgrade, owner_key))
+    if done.before not in (None, done.after):
+        await _scrub(engine)
+    return done
 
 
 async def revision(engine: AsyncEngine) -> str | None:
@@ -103,7 +115,22 @@ def _create(connection: Connection) -> str:
     return found
 
 
-def _upgrade(connection: Connection) -> Upgraded:
+async def _scrub(engine: AsyncEngine) -> None:
+    """Take what an upgrade deleted out of the files, as far as the back end can."""
+    async with bare(engine).connect() as connection:
+        if engine.dialect.name == "sqlite":
+            await connection.execute(text("VACUUM"))
+            busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
+            if busy:
+                raise StorageError(
+                    "The upgrade is done, but another program reads the database, and its log still holds "
+                    "what was deleted: end that program, then start the server once and stop it."
+                )
+        else:
+            await connection.execute(text(f"VACUUM (FULL, ANALYZE) {devices.name}"))
+
+
+def _upgrade(owner_key: bytes | None, connection: Connection) -> Upgraded:
     _lock(connection)
     _refuse_while_used(connection)
     before = _revision(connection)
@@ -112,6 +139,7 @@ def _upgrade(connection: Connection) -> Upgraded:
     if not is_known(before):
         raise StorageError(_mismatch(before))
     configuration = _configuration(connection)
+    configuration.attributes["owner_key"] = owner_key
     if inspect(connection).has_table(_BEFORE_REVISIONS.name):
         command.stamp(configuration, BASELINE)
         connection.execute(text("DROP TABLE schema_version"))
@@ -119,10 +147,10 @@ def _upgrade(connection: Connection) -> Upgraded:
     return Upgraded(before, SCHEMA_REVISION)
 
 
-def _upgrade_sqlite(connection: Connection) -> Upgraded:
+def _upgrade_sqlite(owner_key: bytes | None, connection: Connection) -> Upgraded:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        upgraded = _upgrade(connection)
+        upgraded = _upgrade(owner_key, connection)
         _check_references(connection)
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")

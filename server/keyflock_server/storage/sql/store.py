@@ -14,8 +14,10 @@ from keyflock_server.storage.door import (
     LeaseTable,
     PopulationTable,
     RetentionTable,
+    RevocationTable,
     RoundTable,
     TaskTable,
+    TombstoneTable,
 )
 from keyflock_server.storage.sql.arrivals import SqlArrivals
 from keyflock_server.storage.sql.cluster import SqlCluster
@@ -26,9 +28,11 @@ from keyflock_server.storage.sql.integrity import MAX_CHECK_S, check_sqlite
 from keyflock_server.storage.sql.leases import SqlLeases
 from keyflock_server.storage.sql.populations import SqlPopulations
 from keyflock_server.storage.sql.retention import SqlRetention
+from keyflock_server.storage.sql.revocations import SqlRevocations
 from keyflock_server.storage.sql.rounds import SqlRounds
 from keyflock_server.storage.sql.schema import prepare, revision
 from keyflock_server.storage.sql.tasks import SqlTasks
+from keyflock_server.storage.sql.tombstones import SqlTombstones
 from keyflock_server.storage.sql.urls import database_url, shown, sqlite_file
 
 
@@ -52,6 +56,8 @@ class SqlStore:
         self.tasks: TaskTable = SqlTasks(self._engine)
         self.rounds: RoundTable = SqlRounds(self._engine)
         self.devices: DeviceTable = SqlDevices(self._engine)
+        self.revocations: RevocationTable = SqlRevocations(self._engine)
+        self.tombstones: TombstoneTable = SqlTombstones(self._engine)
         self.heads: HeadTable = SqlHeads(self._engine)
         self.leases: LeaseTable = SqlLeases(self._engine)
         self.arrivals: ArrivalTable = SqlArrivals(self._engine)

@@ -1,20 +1,29 @@
 """Held and withdrawn versions, assignments that expire, void tokens, tombstones, persistent norm scales."""
 
+import hmac
+
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
+
+from keyflock_server.storage.door import StorageError
 
 revision = "0003"
 down_revision = "0002"
 
 _INSTANT = sa.DateTime(timezone=True)
+#: Shorter names could be guessed, and owned nothing that was stored.
+_MIN_NAME_CHARS = 22
+_DEVICES = sa.table("devices", *(sa.column(name) for name in ("id", "population", "user", "user_digest")))
+_CLUSTER = sa.table("cluster", sa.column("name"), sa.column("value"))
 
 
 def upgrade() -> None:
-    """New tables and columns."""
+    """New tables and columns; of users there are keyed digests from now on, and their names are nowhere."""
     op.create_table(
         "revocations",
         sa.Column("device_digest", sa.String(64), primary_key=True),
         sa.Column("generation", sa.Integer, nullable=False),
+        sa.Column("effective_at", _INSTANT, nullable=False),
         sa.Column("until", _INSTANT, nullable=False),
         sa.Column("written_at", _INSTANT, nullable=False),
     )
@@ -44,5 +53,45 @@ def upgrade() -> None:
         table.add_column(sa.Column("token_generation", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("subject_digest", sa.String(64)))
         table.add_column(sa.Column("silences", sa.Integer, nullable=False, server_default="0"))
+        table.add_column(sa.Column("past_participations_json", sa.LargeBinary))
+        table.add_column(sa.Column("user_digest", sa.String(64)))
+        table.create_index("devices_by_subject", ["subject_digest"])
     with op.batch_alter_table("assignments") as table:
         table.add_column(sa.Column("expires_at", _INSTANT))
+    _digest_users()
+    with op.batch_alter_table("devices") as table:
+        table.drop_index("devices_by_user")
+        table.drop_column("user")
+        table.create_index("devices_by_user", ["user_digest"])
+
+
+def _digest_users() -> None:
+    """Write the digests that stored heads go by already. They need the server's owner key."""
+    connection = op.get_bind()
+    named = sa.select(_DEVICES).where(_DEVICES.c.user.is_not(None))
+    rows = connection.execute(named).all()
+    if not rows:
+        return
+    key: bytes | None = context.config.attributes.get("owner_key")
+    if key is None:
+        raise StorageError(
+            f"The database names the users of {len(rows)} devices in plain text, and digests take the names' "
+            "place: that needs the file owner_key in the server's data folder. Give --data-dir too."
+        )
+    _check_key(connection, key)
+    for row in rows:
+        if len(row.user) >= _MIN_NAME_CHARS:
+            text = f"{row.population}\nuser\n{row.user}"
+            digest = hmac.digest(key, text.encode(), "sha256").hex()
+            change = sa.update(_DEVICES).where(_DEVICES.c.id == row.id)
+            connection.execute(change.values(user_digest=digest))
+
+
+def _check_key(connection: sa.Connection, key: bytes) -> None:
+    claimed = sa.select(_CLUSTER.c.value).where(_CLUSTER.c.name == "owner_key")
+    known = connection.execute(claimed).scalar_one_or_none()
+    if known not in (None, hmac.digest(key, b"keyflock fingerprint", "sha256")[:16].hex()):
+        raise StorageError(
+            "The database was used with another owner_key than the one in this data folder: copy the file "
+            "from a server that ran, or from the backup."
+        )

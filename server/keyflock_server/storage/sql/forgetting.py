@@ -1,0 +1,87 @@
+"""The transaction that forgets devices, in SQL: it locks rounds, assignments, devices, as a flush does.
+
+So of a flush and this one goes first: the flush has counted the report before the device was forgotten, or it
+finds the assignment given back and counts nothing.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keyflock_server.protocol.identifiers import DeviceId, RoundId
+from keyflock_server.rounds.round import FINAL_PHASES, Failed, Phase
+from keyflock_server.storage.door import Remains
+from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
+from keyflock_server.storage.sql.assignment_reads import participations_by_task
+from keyflock_server.storage.sql.revocations import write_revocations
+from keyflock_server.storage.sql.rounds import _moved, _record
+from keyflock_server.storage.sql.tombstones import write_tombstones
+from keyflock_server.storage.tables import assignments, devices, rounds
+
+
+class AssignedMeanwhile(Exception):
+    """A device was assigned after its open assignments were read: begin again."""
+
+
+async def forget_devices(
+    connection: AsyncConnection,
+    forgotten: Collection[DeviceId],
+    revocations: Collection[RevocationRecord],
+    remains: Remains,
+    at: datetime,
+) -> int:
+    """Delete the devices within the caller's transaction, as ``door.DeviceTable.forget`` says.
+
+    Raises:
+        AssignedMeanwhile: roll back, and try again.
+    """
+    theirs = assignments.c.device.in_(forgotten)
+    its_rounds = await _locked_rounds(connection, forgotten)
+    open_rows = await connection.execute(
+        select(assignments.c.round_id)
+        .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
+        .order_by(assignments.c.round_id, assignments.c.device)
+        .with_for_update()
+    )
+    found = list(open_rows.scalars())
+    # Whoever assigns keeps the device from being forgotten until it is done: after this lock, nobody does.
+    mine = select(devices).where(devices.c.id.in_(forgotten)).order_by(devices.c.id).with_for_update()
+    rows = [DeviceRecord(**row._mapping) for row in await connection.execute(mine)]  # noqa: SLF001 - its name
+    if await _open_rounds(connection, forgotten) - its_rounds.keys() or set(found) - its_rounds.keys():
+        raise AssignedMeanwhile
+    tombstones = [
+        one for row in rows for one in remains(row, await participations_by_task(connection, row.id))
+    ]
+    for round_id in found:
+        if its_rounds[round_id].round.phase is Phase.COLLECTING:
+            its_rounds[round_id] = await _moved(connection, its_rounds[round_id], Failed(), at)
+    over = select(rounds.c.id).where(rounds.c.phase.in_(FINAL_PHASES))
+    await connection.execute(delete(assignments).where(theirs, assignments.c.round_id.in_(over)))
+    await connection.execute(
+        update(assignments)
+        .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
+        .values(state=AssignmentState.FAILED)
+    )
+    gone = await connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
+    await write_revocations(connection, revocations)
+    await write_tombstones(connection, tombstones)
+    return gone.rowcount
+
+
+async def _open_rounds(connection: AsyncConnection, forgotten: Collection[DeviceId]) -> set[RoundId]:
+    query = select(assignments.c.round_id).where(
+        assignments.c.device.in_(forgotten), assignments.c.state == AssignmentState.ASSIGNED
+    )
+    return {RoundId(round_id) for round_id in await connection.scalars(query)}
+
+
+async def _locked_rounds(
+    connection: AsyncConnection, forgotten: Collection[DeviceId]
+) -> dict[RoundId, RoundRecord]:
+    """The rounds of the devices' open assignments, which no other transaction changes until this one ends."""
+    wanted = rounds.c.id.in_(await _open_rounds(connection, forgotten))
+    rows = await connection.execute(select(rounds).where(wanted).order_by(rounds.c.id).with_for_update())
+    records = [_record(row) for row in rows]
+    return {record.round.id: record for record in records}

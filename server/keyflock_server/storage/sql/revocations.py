@@ -1,0 +1,59 @@
+"""Void device tokens in SQL."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from keyflock_server.storage.records import RevocationRecord
+from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.tables import revocations
+
+
+class SqlRevocations:
+    """``door.RevocationTable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader_of(engine)
+
+    async def get(self, device_digest: str) -> RevocationRecord | None:
+        """Return what is void of one device's tokens."""
+        query = select(revocations).where(revocations.c.device_digest == device_digest)
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else RevocationRecord(**row._mapping)  # noqa: SLF001 - the documented name
+
+    async def since(self, written_at: datetime | None) -> list[RevocationRecord]:
+        """Return what was written at that instant or later; None: all that there is."""
+        query = select(revocations)
+        if written_at is not None:
+            query = query.where(revocations.c.written_at >= written_at)
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [RevocationRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        """Delete at most ``limit`` rows that say nothing any more; return how many went."""
+        over = select(revocations.c.device_digest).where(revocations.c.until <= now).limit(limit)
+        async with self._engine.begin() as connection:
+            gone = await connection.execute(
+                # Renewed meanwhile, a row stays.
+                delete(revocations).where(revocations.c.device_digest.in_(over), revocations.c.until <= now)
+            )
+            return gone.rowcount
+
+
+async def write_revocations(connection: AsyncConnection, records: Collection[RevocationRecord]) -> None:
+    """Write within the caller's transaction, in one order everywhere, so that two never wait in a circle."""
+    # Both back ends say it in the same words; only the class is the dialect's own.
+    new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(revocations)
+    written = new.on_conflict_do_update(
+        index_elements=["device_digest"],
+        set_={name: new.excluded[name] for name in ("generation", "effective_at", "until", "written_at")},
+    )
+    for record in sorted(records, key=lambda one: one.device_digest):
+        await connection.execute(written, asdict(record))
