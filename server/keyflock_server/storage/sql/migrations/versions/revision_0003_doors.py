@@ -44,5 +44,10 @@ def upgrade() -> None:
         table.add_column(sa.Column("token_generation", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("subject_digest", sa.String(64)))
         table.add_column(sa.Column("silences", sa.Integer, nullable=False, server_default="0"))
+        table.add_column(sa.Column("has_head", sa.Boolean, nullable=False, server_default=sa.false()))
+    unproven = sa.text("last_contributed_at IS NULL")
+    op.create_index(
+        "devices_unproven", "devices", ["last_seen_at"], sqlite_where=unproven, postgresql_where=unproven
+    )
     with op.batch_alter_table("assignments") as table:
         table.add_column(sa.Column("expires_at", _INSTANT))
