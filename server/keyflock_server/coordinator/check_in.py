@@ -6,13 +6,14 @@ from typing import Final
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.downlink import Downlink
+from keyflock_server.coordinator.early_check_ins import EarlyCheckIns, stored_assignment, waits_for
 from keyflock_server.coordinator.pace import Pace
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, weights_of
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.revocations import void_token
-from keyflock_server.protocol.identifiers import AssignmentId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
@@ -25,6 +26,7 @@ from keyflock_server.protocol.messages import (
     TaskKind,
 )
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import hour_of
 from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
 from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
@@ -32,6 +34,7 @@ from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
+    claim_ratio,
     is_sampled,
     round_id,
     sampling_probability,
@@ -48,6 +51,10 @@ from keyflock_server.storage.records import (
 
 #: ``last_seen_at`` is written at most so often: it only counts the devices of a day.
 _SEEN_EVERY: Final = timedelta(minutes=10)
+#: A device whose last silence is so long ago has its whole claim to a slot again.
+_SILENCES_KEPT: Final = timedelta(days=7)
+#: The least that the store can tell from the instant of enrolment.
+_INSTANT: Final = timedelta(microseconds=1)
 
 
 class CheckIns:
@@ -60,8 +67,10 @@ class CheckIns:
         trunk: Trunk,
         standings: Standings,
         downlink: Downlink,
+        early: EarlyCheckIns,
     ) -> None:
         self._world = world
+        self._early = early
         self._downlink = downlink
         self._standings = standings
         self._desks = desks
@@ -78,6 +87,18 @@ class CheckIns:
         load = self._world.load()
         if load >= SHED_LOAD:
             return _shed(desks, load)
+        if (early := await self._early.answer(identity.device, desks)) is not None:
+            return early
+        answer = await self._looked_up(identity, message, desks)
+        if isinstance(answer, Refusal):
+            self._early.tell(identity.device, answer)
+        else:
+            self._early.forget(identity.device)
+        return answer
+
+    async def _looked_up(
+        self, identity: DeviceIdentity, message: CheckIn, desks: list[Desk]
+    ) -> Assignment | Refusal:
         device = await self._seen(identity, message)
         if (kept_out := self._standings.refusal(device)) is not None:
             return kept_out
@@ -97,27 +118,46 @@ class CheckIns:
         """The task that waits for this device, whose answer may have been lost; then by traffic."""
         traffic = {task: desk.spec.task.traffic for task, desk in active.items()}
         order = task_order(self._world.sampling_key, device.id, traffic, self._world.clock().timestamp())
-        return sorted((active[task] for task in order), key=lambda desk: not self._waits_for(desk, device))
+        return sorted(
+            (active[task] for task in order), key=lambda desk: not waits_for(self._world, desk, device.id)
+        )
 
     async def _answer(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Assignment | Refusal:
         opened, pace = desk.open, self._pace
         if opened is not None and (known := await self._known(desk, opened, device)) is not None:
-            return await self._again(opened, known, message, self._window_after(desk, device))
+            return await self._again(opened, known, message, await self._window_after(desk, device))
         unfit = await self._ineligible(desk, device, message)
-        pace.arrived(desk, is_eligible=unfit is None)
+        is_proven = device.last_contributed_at is not None
+        pace.arrived(desk, is_proven=is_proven, is_eligible=unfit is None)
         window = pace.window(desk)
         if unfit is not None:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
         if opened is None:
-            return _full(self._window_after(desk, device), "The next round opens soon.")
+            return _full(await self._window_after(desk, device), "The next round opens soon.")
         if desk.slots_left == 0:
-            window = self._window_after(desk, device)
-        if not is_sampled(self._world.sampling_key, opened.id, device.id, self._probability(desk, opened)):
+            window = await self._window_after(desk, device)
+        probability = self._probability(desk, opened) * await self._claim_ratio(device)
+        if not is_sampled(self._world.sampling_key, self._draw(opened), device.id, probability):
             if desk.slots_left == 0:
                 return _full(window)
             return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
         return await self._take_slot(desk, opened, device, message, window)
+
+    async def _claim_ratio(self, device: DeviceRecord) -> float:
+        """What the device's claim to a slot is worth after assignments that nothing was heard of."""
+        if claim_ratio(device.silences) == 1.0:
+            return 1.0
+        last = await self._world.store.rounds.last_silence(device.id)
+        if last is None or self._world.clock() - last >= _SILENCES_KEPT:
+            return 1.0
+        return claim_ratio(device.silences)
+
+    def _draw(self, opened: OpenRound) -> RoundId:
+        """What the sample is drawn for: the round; of a buffer, which may stay open, its hour too."""
+        if not opened.round.is_async:
+            return opened.id
+        return RoundId(f"{opened.id}@{hour_of(self._world.clock().timestamp())}")
 
     def _probability(self, desk: Desk, opened: OpenRound) -> float:
         """Of a device to be in the sample now."""
@@ -132,22 +172,14 @@ class CheckIns:
             policy.selection_window_s,
         )
 
-    def _waits_for(self, desk: Desk, device: DeviceRecord) -> bool:
-        if desk.open is None:
-            return False
-        known = desk.open.members.get(assignment_id(self._world.sampling_key, desk.open.id, device.id))
-        return known is not None and known.state is AssignmentState.ASSIGNED
-
     async def _known(self, desk: Desk, opened: OpenRound, device: DeviceRecord) -> AssignmentRecord | None:
         """The device's assignment, if this process has seen it; a buffer asks the store for an older one."""
-        now = self._world.clock()
         known = opened.members.get(assignment_id(self._world.sampling_key, opened.id, device.id))
         if known is not None and known.state is AssignmentState.ASSIGNED and not self._world.is_sole:
             # Another process may have counted it.
-            known = await self._world.store.rounds.assignment(opened.id, device.id)
+            known = await stored_assignment(self._world, desk, opened, device.id)
         if known is None and opened.round.is_async:
-            since = now - timedelta(seconds=desk.spec.round.deadline_s)
-            known = await self._world.store.rounds.outstanding_of(desk.task, device.id, since)
+            known = await stored_assignment(self._world, desk, opened, device.id)
         return known
 
     async def _again(
@@ -158,7 +190,7 @@ class CheckIns:
         Edge cases:
             no codec of the task keeps to its budget now -> a refusal; its place waits until it comes back
         """
-        if known.state is AssignmentState.ASSIGNED:
+        if known.state is AssignmentState.ASSIGNED and self._world.clock() < known.runs_out_at(opened.round):
             record = opened.record
             if known.round_id != opened.id:
                 record = await self._world.store.rounds.get(known.round_id) or record
@@ -197,12 +229,13 @@ class CheckIns:
     async def _codec(self, spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
         return codec_for(spec, message, await self._trunk.report_layout(spec))
 
-    def _window_after(self, desk: Desk, device: DeviceRecord) -> ReturnWindow:
+    async def _window_after(self, desk: Desk, device: DeviceRecord) -> ReturnWindow:
         """While a round only waits for reports: whoever is in the next one's sample comes as it opens."""
         opened = desk.open
         sequence = desk.last_sequence
         slots = (desk.spec if opened is None else opened.round.spec).round.slots
         probability = sampling_probability(slots, self._pace.expected_next(desk), 0.0, 1.0)
+        probability *= await self._claim_ratio(device)
         if is_sampled(self._world.sampling_key, round_id(desk.task, sequence + 1), device.id, probability):
             return self._pace.next_round_window(desk)
         return self._pace.window(desk)
@@ -239,6 +272,7 @@ class CheckIns:
             id=id_,
             state=AssignmentState.ASSIGNED,
             assigned_at=self._world.clock(),
+            expires_at=self._pace.expires_at(desk, opened),
         )
         try:
             opened.learn(await self._world.store.rounds.assign(row))
@@ -252,9 +286,7 @@ class CheckIns:
 
         And for the codec, if it comes back on another network: it may use either.
         """
-        now, expires_at = self._world.clock(), current.deadline_at
-        if current.is_async:
-            expires_at = row.assigned_at + timedelta(seconds=current.spec.round.deadline_s)
+        now, expires_at = self._world.clock(), row.runs_out_at(current)
         version = await self._trunk.version(current.population, current.base_version)
         layout = await self._trunk.report_layout(current.spec)
         # A head must fit the trunk that the phone's keyboard serves.
@@ -311,8 +343,11 @@ class CheckIns:
         if device is None or device.population != identity.population:
             raise void_token()
         is_changed = (device.app_build, device.locale) != (message.app_build, message.locale)
-        if is_changed or now - device.last_seen_at >= _SEEN_EVERY:
-            await self._world.store.devices.seen(device.id, message.app_build, message.locale, now)
+        # To have enrolled is not to be seen: the first check-in is always later, if by nothing else.
+        is_first = device.last_seen_at <= device.enrolled_at
+        if is_first or is_changed or now - device.last_seen_at >= _SEEN_EVERY:
+            at = max(now, device.enrolled_at + _INSTANT)
+            await self._world.store.devices.seen(device.id, message.app_build, message.locale, at)
         return device
 
 

@@ -1,6 +1,7 @@
 """How many devices an expression fits, before a task is created with it."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Final
 
@@ -8,6 +9,7 @@ from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.operator import CohortPreview
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.availability import ActiveDevices, counted_devices
 from keyflock_server.rounds.cohort import CohortError, DeviceAttributes, matches, parse_cohort, to_text
 
 #: Rows in memory at once.
@@ -15,9 +17,17 @@ PAGE_ROWS: Final = 1_000
 _DAY: Final = timedelta(days=1)
 
 
-async def preview_cohort(world: Surroundings, population: PopulationName, expression: str) -> CohortPreview:
+async def preview_cohort(
+    world: Surroundings, population: PopulationName, expression: str, slots: int
+) -> CohortPreview:
     """Counts over a population's devices; a page of them is in memory at once.
 
+    Args:
+        world: The store and the clock.
+        population: Whose devices.
+        expression: Which of them.
+        slots: Devices that the population's tasks assign together: of devices that never reported, no more
+            are counted as active than pacing would count.
     Raises:
         Refused: ``invalid_cohort``; the detail says where the expression is wrong.
     """
@@ -26,18 +36,21 @@ async def preview_cohort(world: Surroundings, population: PopulationName, expres
     except CohortError as error:
         raise Refused(ProblemCode.INVALID_COHORT, str(error)) from None
     active_since = world.clock() - _DAY
-    enrolled = matching = active = active_matching = 0
+    enrolled = matching = 0
+    active: Counter[bool] = Counter()
+    active_matching: Counter[bool] = Counter()
     after: DeviceId | None = None
     while page := await world.store.devices.page(population, after, PAGE_ROWS):
         for device in page:
             fits = matches(
                 cohort, DeviceAttributes(device.app_build, device.locale, device.tier, device.tags)
             )
-            is_active = device.last_seen_at >= active_since
+            is_active = device.last_seen_at >= active_since and device.last_seen_at > device.enrolled_at
+            is_proven = device.last_contributed_at is not None
             enrolled += 1
             matching += fits
-            active += is_active
-            active_matching += fits and is_active
+            active[is_proven] += is_active
+            active_matching[is_proven] += fits and is_active
         after = page[-1].id
         await asyncio.sleep(0)  # phones are answered between two pages
     return CohortPreview(
@@ -45,6 +58,11 @@ async def preview_cohort(world: Surroundings, population: PopulationName, expres
         cohort=to_text(cohort),
         enrolled=enrolled,
         matching=matching,
-        active=active,
-        active_matching=active_matching,
+        active=_counted(active, slots),
+        active_matching=_counted(active_matching, slots),
     )
+
+
+def _counted(active: Counter[bool], slots: int) -> int:
+    """As pacing counts them; by whether they are proven."""
+    return counted_devices(ActiveDevices(proven=active[True], unproven=active[False]), slots)

@@ -14,6 +14,7 @@ from keyflock_server.coordinator.check_in import CheckIns
 from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.desk import Desk
 from keyflock_server.coordinator.downlink import Downlink, ModelDelta
+from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.forgetting import ErasureScope, Forgetting
@@ -25,6 +26,7 @@ from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.unproven_deletion import UnprovenDeletion
 from keyflock_server.coordinator.verdict_tally import VerdictTally
 from keyflock_server.coordinator.views import population_view, round_view, task_view
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
@@ -85,10 +87,14 @@ class Coordinator:
         self._standings = Standings(world)
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
         self._downlink = Downlink(world, self._trunk)
-        self._check_ins = CheckIns(world, self._desks, self._trunk, self._standings, self._downlink)
+        self._early = EarlyCheckIns(world, self._desks)
+        self._check_ins = CheckIns(
+            world, self._desks, self._trunk, self._standings, self._downlink, self._early
+        )
         self._revocations = TokenRevocations(world)
         self._enrolments = Enrolments(world, self._trunk, self._desks, self._revocations)
         self._forgetting = Forgetting(world, self._revocations, self._desks)
+        self._unproven = UnprovenDeletion(world)
         self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
@@ -173,6 +179,8 @@ class Coordinator:
 
     async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
         """Remove these devices; nothing of them is counted afterwards."""
+        for device in devices:
+            self._early.forget(device)
         return await self._forgetting.forget(devices)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
@@ -214,11 +222,15 @@ class Coordinator:
 
     async def report(self, claims: AssignmentClaims, message: Report) -> Receipt:
         """Take a delta; returns when it is in the aggregate, durably."""
-        return await self._intake.report(claims, message)
+        receipt = await self._intake.report(claims, message)
+        self._early.rest(claims.device, receipt.return_window)
+        return receipt
 
     async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
         """Take note that no delta will come."""
-        return await self._intake.failure(claims, message)
+        noted = await self._intake.failure(claims, message)
+        self._early.rest(claims.device, noted.return_window)
+        return noted
 
     # --- operators ----------------------------------------------------------------------------------
 
@@ -237,7 +249,10 @@ class Coordinator:
     async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
         """How many of a population's devices an expression fits."""
         await self._trunk.population(population)
-        return await preview_cohort(self._world, population, expression)
+        specs = [desk.spec for desk in self._desks.values() if desk.spec.population == population]
+        return await preview_cohort(
+            self._world, population, expression, sum(spec.round.slots for spec in specs)
+        )
 
     async def create_task(self, spec: TaskSpec) -> TaskView:
         """A new task; its first round opens with the next pass.
@@ -323,6 +338,7 @@ class Coordinator:
 
     async def release_device(self, device: DeviceId) -> DeviceView:
         """Let a device in again, with nothing held against it."""
+        self._early.forget(device)
         return await self._standings.release(device)
 
     async def revoke_device(self, device: DeviceId) -> DeviceView:
@@ -333,8 +349,10 @@ class Coordinator:
     # --- within -------------------------------------------------------------------------------------
 
     async def _keep_books(self) -> None:
-        """Counts and quarantines; when the store fails, the next pass tries again."""
+        """Counts, quarantines and devices; when the store fails, the next pass tries again."""
         try:
+            if self._leadership.is_leader:
+                await self._unproven.delete_due()
             await self._tally.write()
             await self._standings.refresh()
             if self._leadership.is_leader:

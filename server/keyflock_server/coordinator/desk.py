@@ -123,7 +123,7 @@ class Desk:
 def _progress(record: RoundRecord) -> tuple[int, int]:
     """Grows with every event of a round."""
     current = record.round
-    return _PHASES.index(current.phase), current.assigned + current.counted + current.failed
+    return _PHASES.index(current.phase), current.assigned + current.counted + current.failed + current.expired
 
 
 def _judge_of(spec: TaskSpec) -> Judge:

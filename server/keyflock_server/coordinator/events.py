@@ -40,6 +40,14 @@ class Observer(Protocol):
         """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
         ...
 
+    def assignments_expired(self, task: TaskName, sequence: int, count: int, *, is_mostly: bool) -> None:
+        """Assignments ran out of time; ``is_mostly``: with them, half of the round's slots have so far."""
+        ...
+
+    def unproven_devices_deleted(self, devices: int) -> None:
+        """Devices that never reported and did not come back were deleted."""
+        ...
+
     def round_opened(self, task: TaskName, sequence: int) -> None:
         """A round takes assignments."""
         ...
@@ -90,6 +98,12 @@ class Silent:
         """Ignored."""
 
     def books_not_kept(self, error: Exception) -> None:
+        """Ignored."""
+
+    def assignments_expired(self, task: TaskName, sequence: int, count: int, *, is_mostly: bool) -> None:
+        """Ignored."""
+
+    def unproven_devices_deleted(self, devices: int) -> None:
         """Ignored."""
 
     def round_opened(self, task: TaskName, sequence: int) -> None:

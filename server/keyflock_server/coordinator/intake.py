@@ -47,6 +47,13 @@ _CODES: Final = MappingProxyType(
         Verdict.TOO_MANY_EXAMPLES: ProblemCode.TOO_MANY_EXAMPLES,
     }
 )
+#: What a phone hears whose assignment has ended without a report.
+_ENDED: Final = MappingProxyType(
+    {
+        AssignmentState.FAILED: "The assignment was given back.",
+        AssignmentState.EXPIRED: "The assignment ran out of time.",
+    }
+)
 
 
 class Intake:
@@ -85,8 +92,8 @@ class Intake:
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=detail)
         member = await self._member(opened, claims)
         is_known = member.state is AssignmentState.COUNTED or opened.batch.get(member.id) is not None
-        if member.state is AssignmentState.FAILED:
-            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="It was given back.")
+        if member.state in _ENDED:
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=_ENDED[member.state])
         if not is_known and _is_full(opened):
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The goal is met.")
         return OfferAnswer(action=OfferAction.SEND, return_window=window)
@@ -278,8 +285,8 @@ def _is_stale(opened: OpenRound, claims: AssignmentClaims) -> bool:
 
 
 def _repeated(member: AssignmentRecord, digest: bytes, desk: Desk | None) -> Receipt:
-    if member.state is AssignmentState.FAILED:
-        raise Refused(ProblemCode.ROUND_GONE, "The assignment was given back; check in again.")
+    if member.state in _ENDED:
+        raise Refused(ProblemCode.ROUND_GONE, f"{_ENDED[member.state]} Check in again.")
     if member.report_digest != digest:
         raise _conflict()
     return Receipt(counted=True, duplicate=True, return_window=_window(desk))

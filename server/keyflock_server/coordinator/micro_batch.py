@@ -183,6 +183,11 @@ class MicroBatch:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def ids(self) -> tuple[AssignmentId, ...]:
+        """The assignments whose reports wait."""
+        return tuple(self._waiting)
+
     def get(self, assignment: AssignmentId) -> PendingReport | None:
         """The assignment's report, if one waits."""
         return self._waiting.get(assignment)

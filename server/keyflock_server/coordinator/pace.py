@@ -12,24 +12,37 @@ from keyflock_server.protocol.messages import ReturnWindow
 from keyflock_server.rounds.availability import (
     EVEN,
     HOURS_REMEMBERED,
+    ActiveDevices,
     ArrivalCount,
     arrivals_per_s,
+    counted_devices,
     eligible_share,
     hour_of,
     hours_of_day,
+    unproven_cap,
 )
 from keyflock_server.rounds.pacing import (
+    CROWD_PER_S,
     expected_arrivals,
+    is_crowd,
     next_round_window,
     return_window,
     spread_s,
 )
 from keyflock_server.rounds.task import RoundPolicy
-from keyflock_server.rounds.tuning import ROUNDS, RoundHistory, typical_duration_s, usual_cycle_s
+from keyflock_server.rounds.tuning import (
+    ROUNDS,
+    RoundHistory,
+    assignment_limit_s,
+    typical_duration_s,
+    usual_cycle_s,
+)
 
 _COUNT_LIFE: Final = timedelta(seconds=30)
 #: Counts of check-ins are written, and what follows from them is read, at most so often.
 _BOOK_LIFE: Final = timedelta(seconds=60)
+#: Past assignments that the time of the next ones is worked out from.
+_LIMIT_ASSIGNMENTS: Final = 1_000
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
 
@@ -50,9 +63,18 @@ class Tempo:
 @dataclass(frozen=True, slots=True)
 class _Count:
     #: Seen within a day, and within an hour.
-    devices: int
-    present: int
+    day: ActiveDevices
+    hour: ActiveDevices
     at: datetime
+
+
+@dataclass(slots=True)
+class _CheckIns:
+    """Of one task in one hour, not written down yet."""
+
+    proven: int = 0
+    unproven: int = 0
+    eligible: int = 0
 
 
 class Pace:
@@ -62,8 +84,10 @@ class Pace:
         self._world = world
         self._active: dict[PopulationName, _Count] = {}
         self._tempos: dict[TaskName, Tempo] = {}
-        #: By task and hour: check-ins, and of these eligible, not written down yet.
-        self._unwritten: dict[tuple[TaskName, int], tuple[int, int]] = {}
+        #: By task: its open round, and how long an assignment of it may take.
+        self._limits: dict[TaskName, tuple[RoundId, float | None]] = {}
+        #: By task and hour.
+        self._unwritten: dict[tuple[TaskName, int], _CheckIns] = {}
         self._written_at: datetime | None = None
         #: Held while rows are read: a crowd that checks in at once costs one reading.
         self._reading = asyncio.Lock()
@@ -75,35 +99,71 @@ class Pace:
         """Read what has become old; everything below goes by what was read last."""
         if self._must_read(desk):
             is_known = desk.spec.population in self._active and desk.task in self._tempos
+            is_known = is_known and self._is_limit_known(desk)
             if not (is_known and self._reading.locked()):
                 # One phone of a crowd reads; the others go by what is old, or wait where nothing is known.
                 async with self._reading:
                     await self._read(desk)
-        desk.spread_s = spread_s(_policy(desk), desk.spec.pacing, self._eligible_devices(desk))
+        desk.spread_s = spread_s(
+            _policy(desk), desk.spec.pacing, self._eligible_devices(desk), self._seen_devices(desk)
+        )
 
     def _must_read(self, desk: Desk) -> bool:
         now = self._world.clock()
         counted, tempo = self._active.get(desk.spec.population), self._tempos.get(desk.task)
         is_counted = counted is not None and not _is_old(counted.at, now, _COUNT_LIFE)
-        return not is_counted or tempo is None or _is_old(tempo.read_at, now, _BOOK_LIFE)
+        is_paced = tempo is not None and not _is_old(tempo.read_at, now, _BOOK_LIFE)
+        return not (is_counted and is_paced and self._is_limit_known(desk))
+
+    def _is_limit_known(self, desk: Desk) -> bool:
+        opened, known = desk.open, self._limits.get(desk.task)
+        return opened is None or opened.round.is_async or (known is not None and known[0] == opened.id)
 
     async def _read(self, desk: Desk) -> None:
         now, population = self._world.clock(), desk.spec.population
         counted = self._active.get(population)
         if counted is None or _is_old(counted.at, now, _COUNT_LIFE):
-            devices = await self._world.store.devices.count_active(population, now - _DAY)
-            present = await self._world.store.devices.count_active(population, now - _HOUR)
-            self._active[population] = _Count(devices, present, now)
+            day = await self._world.store.devices.count_active(population, now - _DAY)
+            hour = await self._world.store.devices.count_active(population, now - _HOUR)
+            self._active[population] = _Count(day, hour, now)
         tempo = self._tempos.get(desk.task)
         if tempo is None or _is_old(tempo.read_at, now, _BOOK_LIFE):
             await self._write(now)
             self._tempos[desk.task] = await self._tempo(desk.task, now)
+        opened = desk.open
+        if opened is not None and not self._is_limit_known(desk):
+            history = await self._world.store.rounds.history(desk.task, ROUNDS, _LIMIT_ASSIGNMENTS)
+            limit_s = await self._world.workbench.run(
+                assignment_limit_s, opened.round.spec.round, history, opened.round.sequence
+            )
+            self._limits[desk.task] = opened.id, limit_s
 
-    def arrived(self, desk: Desk, *, is_eligible: bool) -> None:
-        """A phone that is not in the open round has checked in; whether it could have taken a slot."""
-        key = (desk.task, hour_of(self._now_s()))
-        check_ins, eligible = self._unwritten.get(key, (0, 0))
-        self._unwritten[key] = (check_ins + 1, eligible + is_eligible)
+    def expires_at(self, desk: Desk, opened: OpenRound) -> datetime:
+        """When an assignment that is given out now runs out of time: never after its round's deadline."""
+        now, current = self._world.clock(), opened.round
+        if current.is_async:
+            return now + timedelta(seconds=current.spec.round.deadline_s)
+        known = self._limits.get(desk.task)
+        if known is None or known[0] != opened.id or known[1] is None:
+            return current.deadline_at
+        return min(current.deadline_at, now + timedelta(seconds=known[1]))
+
+    def arrived(self, desk: Desk, *, is_proven: bool, is_eligible: bool) -> None:
+        """Count a phone that is not in the open round; of unproven ones no more than their cap a minute.
+
+        Args:
+            desk: The task.
+            is_proven: Whether a report of the device was ever counted.
+            is_eligible: Whether it could have taken a slot.
+        """
+        counts = self._unwritten.setdefault((desk.task, hour_of(self._now_s())), _CheckIns())
+        if is_proven:
+            counts.proven += 1
+        elif counts.unproven < unproven_cap(counts.proven, _policy(desk).slots):
+            counts.unproven += 1
+        else:
+            return
+        counts.eligible += is_eligible
 
     def window(self, desk: Desk) -> ReturnWindow:
         """When a phone without work should ask again."""
@@ -114,6 +174,7 @@ class Pace:
             self._now_s(),
             load=self._world.load(),
             hours=self._tempo_of(desk).hours,
+            seen_devices=self._seen_devices(desk),
         )
 
     def next_round_window(self, desk: Desk) -> ReturnWindow:
@@ -138,7 +199,12 @@ class Pace:
 
     def expected_next(self, desk: Desk) -> float:
         """Eligible devices expected for the round that follows the open one."""
-        return self._arrivals(desk, self._cycle_s(desk))
+        cycle_s, seen = self._cycle_s(desk), self._seen_devices(desk)
+        arrivals = self._arrivals(desk, cycle_s)
+        if is_crowd(desk.spec.pacing, seen):
+            # However few of them count: they must not all be called to the next opening.
+            arrivals = max(arrivals, min(seen, CROWD_PER_S * cycle_s))
+        return arrivals
 
     def _arrivals(self, desk: Desk, cycle_s: float) -> float:
         return expected_arrivals(
@@ -163,11 +229,19 @@ class Pace:
 
     def _eligible_devices(self, desk: Desk) -> float:
         counted = self._active.get(desk.spec.population)
-        return 0.0 if counted is None else counted.devices * self._tempo_of(desk).share
+        return 0.0 if counted is None else self._eligible(desk, counted.day)
 
     def _present_devices(self, desk: Desk) -> float:
         counted = self._active.get(desk.spec.population)
-        return 0.0 if counted is None else counted.present * self._tempo_of(desk).share
+        return 0.0 if counted is None else self._eligible(desk, counted.hour)
+
+    def _eligible(self, desk: Desk, active: ActiveDevices) -> float:
+        return counted_devices(active, _policy(desk).slots) * self._tempo_of(desk).share
+
+    def _seen_devices(self, desk: Desk) -> float:
+        """All that came within a day, however few of them count."""
+        counted = self._active.get(desk.spec.population)
+        return 0.0 if counted is None else float(counted.day.seen)
 
     def _tempo_of(self, desk: Desk) -> Tempo:
         return self._tempos.get(desk.task) or Tempo(self._world.clock())
@@ -193,12 +267,17 @@ class Pace:
         if counted:
             try:
                 await self._world.store.arrivals.add(
-                    [ArrivalCount(task, hour, *numbers) for (task, hour), numbers in counted.items()]
+                    [
+                        ArrivalCount(task, hour, one.proven + one.unproven, one.eligible)
+                        for (task, hour), one in counted.items()
+                    ]
                 )
             except BaseException:
-                for key, (check_ins, eligible) in counted.items():
-                    more, more_eligible = self._unwritten.get(key, (0, 0))
-                    self._unwritten[key] = (check_ins + more, eligible + more_eligible)
+                for key, one in counted.items():
+                    more = self._unwritten.setdefault(key, _CheckIns())
+                    more.proven += one.proven
+                    more.unproven += one.unproven
+                    more.eligible += one.eligible
                 self._written_at = None  # the next check-in tries again
                 raise
         if is_new_day:

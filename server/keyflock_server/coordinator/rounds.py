@@ -7,6 +7,7 @@ from typing import Final
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OtherOptimizer
 from keyflock_server.coordinator.closing import Closing
 from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.expiry import Expiry
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
@@ -44,6 +45,7 @@ class Rounds:
         self._flusher = flusher
         self._leadership = leadership
         self._closing = Closing(world, trunk)
+        self._expiry = Expiry(world)
 
     async def follow(self, desk: Desk, status: TaskStatus, record: RoundRecord | None) -> None:
         """Take over what the store says of the task: its status, and its round that is not over."""
@@ -78,6 +80,7 @@ class Rounds:
             # Another process may have been first; the next pass reads what has become of the round.
             with contextlib.suppress(Superseded):
                 if desk.open is not None and not desk.open.round.is_over:
+                    await self._expiry.expire_due(desk, desk.open, has_peers=bool(self._leadership.peers))
                     await self._end_if_due(desk, desk.open)
                 if desk.open is None or desk.open.round.is_over:
                     await self._finish_or_open(desk)
@@ -202,14 +205,17 @@ class Rounds:
             case Due.REDATE:
                 await self._advance(desk, opened, Redated())
             case Due.ABANDON:
+                await self._expiry.expire_all(desk, opened)
                 await self._end_without_version(desk, opened, _given_up(opened.round))
             case Due.CARRY:
                 await self._flush_rest(desk, opened)
+                await self._expiry.expire_all(desk, opened)
                 await self._carry(desk, opened)
             case Due.CLOSE:
                 await self._flush_rest(desk, opened)
                 # The flush may have failed: ask again.
                 if opened.round.reports >= opened.round.spec.round.minimum_reports:
+                    await self._expiry.expire_all(desk, opened)
                     await self._advance(desk, opened, CloseRequested())
                     if not opened.round.is_async:
                         opened.batch.settle_all(Outcome.ROUND_GONE)

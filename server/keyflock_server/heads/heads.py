@@ -97,7 +97,8 @@ class Heads:
         Raises:
             Refused: ``malformed_head``; ``stale_head``; ``precondition_failed`` when something else is there.
         """
-        owner = await self.owner(identity)
+        device = await self._device(identity.device)
+        owner = owner_of(self._owner_key, device)
         await self._reader.check(identity.population, data)
         place = _place(identity.population, owner)
         sealed = await asyncio.to_thread(seal, self._keys.current, place, data)
@@ -109,6 +110,9 @@ class Heads:
             sealed=sealed,
             updated_at=self._clock(),
         )
+        if not device.has_head:
+            # First: a phone that never reports must not be deleted from under its head.
+            await self._store.devices.set_has_head(device.id)
         try:
             await self._store.heads.put(record, condition)
         except Superseded:

@@ -30,7 +30,7 @@ class AssignmentTokens:
 
     def __init__(self, keys: SigningKeys, *, leeway_s: float = 5.0) -> None:
         self._keys = keys
-        self._leeway_s = leeway_s
+        self.leeway_s = leeway_s
 
     def issue(self, claims: AssignmentClaims) -> str:
         """The token that says ``claims``; the same claims give the same token."""
@@ -64,7 +64,7 @@ class AssignmentTokens:
 
     def has_expired(self, claims: AssignmentClaims, now: datetime) -> bool:
         """Whether it is too late for anything new of this assignment."""
-        return now >= claims.expires_at + timedelta(seconds=self._leeway_s)
+        return now >= claims.expires_at + timedelta(seconds=self.leeway_s)
 
     def read_late(self, token: str) -> AssignmentClaims:
         """Like ``read``, and takes an expired one: its phone may not have heard that its report was counted.

@@ -62,6 +62,8 @@ class RoundView(Struct, frozen=True, kw_only=True):
     weight: float
     #: Assignments that phones gave back.
     failed: int = 0
+    #: Assignments that ran out of time with nothing heard of their devices.
+    expired: int = 0
     opened_at: datetime
     deadline_at: datetime
     closed_at: datetime | None = None
@@ -93,6 +95,8 @@ class DeviceView(Struct, frozen=True, kw_only=True):
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
+    #: Assignments in a row that ran out of time; each beyond the first halves the chance of another.
+    silences: int = 0
     is_quarantined: bool = False
     #: Of the last quarantine, also when it is over.
     quarantined_until: datetime | None = None
@@ -130,7 +134,8 @@ class CohortPreview(Struct, frozen=True, kw_only=True):
     #: Devices enrolled, and of these in the cohort.
     enrolled: int
     matching: int
-    #: Devices seen in the last 24 hours, and of these in the cohort.
+    #: Devices that checked in within the last 24 hours, and of these in the cohort; of those that never
+    #: reported no more than pacing counts.
     active: int
     active_matching: int
 

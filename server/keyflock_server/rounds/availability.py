@@ -3,6 +3,9 @@
 Two numbers a task and hour, over all phones: nothing here is about one of them. Every replica adds to the
 same rows, so all of them pace and sample by the same figures.
 
+Whoever can enrol can check in, so a device is believed as far as it has proven to be a phone that works: one
+whose report was ever counted counts in full, all others together only up to a cap (docs/decisions/0042).
+
 Source: Bonawitz et al. 2019, section 2.3: pace steering follows the diurnal swing of the active devices.
 """
 
@@ -25,6 +28,9 @@ _PRIOR_CHECK_INS: Final = 10.0
 #: Days that say "like every other hour" before the first real one.
 _PRIOR_DAYS: Final = 1.0
 _ENOUGH: Final = 50
+#: Unproven devices count up to so many for each slot, however few have proven themselves: a new population
+#: must start, and twice its slots are too few to be spread over the day.
+_UNPROVEN_PER_SLOT: Final = 2
 #: An hour counts as at most so much busier or quieter than the mean.
 _LIMIT: Final = 4.0
 
@@ -39,6 +45,38 @@ class ArrivalCount:
     check_ins: int
     #: Of these, phones that could have taken a slot.
     eligible: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveDevices:
+    """Devices of a population that have checked in lately."""
+
+    #: Those whose report was counted, ever.
+    proven: int = 0
+    #: All others.
+    unproven: int = 0
+
+    @property
+    def seen(self) -> int:
+        """All of them."""
+        return self.proven + self.unproven
+
+
+def counted_devices(active: ActiveDevices, slots: int) -> int:
+    """How many devices pacing and sampling reckon with: the proven ones, and the others up to a cap.
+
+    Args:
+        active: Who has checked in.
+        slots: Devices that a round assigns.
+    Guarantees:
+        At least the proven ones; beyond them at most as many again, or twice ``slots``, whichever is more.
+    """
+    return active.proven + min(active.unproven, unproven_cap(active.proven, slots))
+
+
+def unproven_cap(proven: int, slots: int) -> int:
+    """How many unproven devices, or check-ins of theirs, count beside so many of proven ones."""
+    return max(proven, _UNPROVEN_PER_SLOT * slots)
 
 
 def hour_of(now_s: float) -> int:

@@ -8,6 +8,10 @@ a point spreads nobody. A small one cannot fill a cohort by
 chance, so its phones meet: all are sent to the same slot of the clock, and whoever comes while a slot is open
 is sent to the one that follows it.
 
+Devices that have never reported count only up to a cap, so that ghosts cannot steer anybody's windows. A
+crowd of them may be real all the same, as after an app update: however few of them count, all that were seen
+are spread so far that no more than ``CROWD_PER_S`` come a second.
+
 While a round only waits for reports, check-ins are judged for the round after it, and whoever is in its
 sample is told to come when it opens (docs/decisions/0018).
 
@@ -24,6 +28,9 @@ from keyflock_server.rounds.task import Pacing, RoundPolicy
 
 #: Check-ins wanted for each slot: some that come are not sampled, or come too late.
 CHECK_INS_PER_SLOT: Final = 1.5
+#: Check-ins a second of one population beyond which all its phones are spread, whoever they are. One process
+#: answers several times as many.
+CROWD_PER_S: Final = 100.0
 #: Beyond this load a check-in is turned away before anything is looked up for it.
 SHED_LOAD: Final = 1.0
 #: Windows reach from 2 minus this times T to this times T.
@@ -47,6 +54,7 @@ def return_window(
     *,
     load: float = 0.0,
     hours: Sequence[float] = EVEN,
+    seen_devices: float = 0.0,
 ) -> ReturnWindow:
     """When a phone that got no work should ask again.
 
@@ -57,13 +65,15 @@ def return_window(
         now_s: Seconds since the epoch: places the rendezvous, and tells the hour of the day.
         load: How far the server is beyond its capacity; widens the window by 1 + load.
         hours: How busy each hour of the day is, as a multiple of the mean hour.
+        seen_devices: All devices seen in the last 24 hours, those that do not count among them.
     Guarantees:
         pacing.min_s <= min_s <= max_s <= pacing.max_s, all of them times 1 + load; never more than a year.
     Edge cases:
         pacing.max_s below 2.5 times pacing.min_s -> a small population may miss its slot: the bound wins.
     """
-    if is_large(policy, eligible_devices):
-        revisit_s = _revisit_s(policy, eligible_devices)
+    crowd_s = _crowd_s(pacing, seen_devices)
+    if crowd_s or is_large(policy, eligible_devices):
+        revisit_s = max(_revisit_s(policy, eligible_devices), crowd_s)
         # At the hour in which the phone would return; what arrives then is the hour's multiple of 1 / T.
         revisit_s *= hours[int((now_s + min(revisit_s, pacing.max_s)) // HOUR_S) % 24]
         revisit_s = min(revisit_s, pacing.max_s / _SPREAD)
@@ -156,11 +166,19 @@ def first_visit(spread_s: float) -> ReturnWindow:
     return _said(0.0, max(1.0, spread_s))
 
 
-def spread_s(policy: RoundPolicy, pacing: Pacing, eligible_devices: float) -> float:
+def spread_s(
+    policy: RoundPolicy, pacing: Pacing, eligible_devices: float, seen_devices: float = 0.0
+) -> float:
     """Over how long phones that come together are to be spread; 0 for a small population, which meets."""
-    if not is_large(policy, eligible_devices):
+    crowd_s = _crowd_s(pacing, seen_devices)
+    if not crowd_s and not is_large(policy, eligible_devices):
         return 0.0
-    return min(_revisit_s(policy, eligible_devices), pacing.max_s)
+    return min(max(_revisit_s(policy, eligible_devices), crowd_s), pacing.max_s)
+
+
+def is_crowd(pacing: Pacing, seen_devices: float) -> bool:
+    """Whether so many devices were seen that they are spread, however few of them count."""
+    return _crowd_s(pacing, seen_devices) > 0.0
 
 
 def no_task_window() -> ReturnWindow:
@@ -182,6 +200,12 @@ def overload(in_flight: int, capacity: int, lag_s: float) -> float:
 def _revisit_s(policy: RoundPolicy, eligible_devices: float) -> float:
     """T = E / D: how often each device should come."""
     return eligible_devices * policy.selection_window_s / (policy.slots * CHECK_INS_PER_SLOT)
+
+
+def _crowd_s(pacing: Pacing, seen_devices: float) -> float:
+    """How often each of so many devices may come at most; 0 where they are no crowd."""
+    revisit_s = seen_devices / CROWD_PER_S
+    return revisit_s if revisit_s > pacing.min_s else 0.0
 
 
 def _rendezvous(pacing: Pacing, now_s: float, not_before_s: float) -> tuple[float, float]:

@@ -21,6 +21,8 @@ _HASH_STEP = 2.0**-_HASH_BITS
 _CALM_SHARE: Final = 0.5
 #: In the last quarter of the window the probability doubles so often.
 _DOUBLINGS: Final = 8.0
+#: A device that was silent again and again is still sampled this often.
+_MAX_HALVINGS: Final = 6
 #: How often a device may be offered to another task first.
 TRAFFIC_PERIOD_S: Final = 3_600.0
 
@@ -64,6 +66,19 @@ def sampling_probability(
     late_ratio = max(0.0, elapsed_s - calm_s) / (selection_window_s - calm_s)
     growth = (1.0 + late_ratio) * math.exp2(_DOUBLINGS * max(0.0, 2.0 * late_ratio - 1.0))
     return min(1.0, sample_size(slots) / expected_arrivals * growth)
+
+
+def claim_ratio(silences: int) -> float:
+    """What a device's claim to a slot is worth: a factor of its probability of being sampled, in [1/64, 1].
+
+    A phone may lose its connection once; each further assignment in a row of which nothing was heard halves
+    the claim. It is never nothing, so that a phone that has come to its senses gets a slot, reports, and has
+    its whole claim again.
+
+    Args:
+        silences: Assignments in a row that ran out of time with nothing heard of the device.
+    """
+    return math.exp2(-min(max(silences - 1, 0), _MAX_HALVINGS))
 
 
 def sample_size(slots: int) -> float:

@@ -34,6 +34,11 @@ _SURENESS: Final = 1.645
 #: The deadline is so many times what nineteen of twenty reports needed.
 _PATIENCE: Final = 1.5
 _P95: Final = 0.95
+#: No assignment runs out sooner, however fast the phones were that reported: those that are as fast as can be
+#: must not shut out all others.
+_SHORTEST_LIMIT_S: Final = 60.0
+#: A round in which nobody ever reports gives its slots to so many phones in turn.
+_TURNS_WITHOUT_REPORTS: Final = 4
 #: Standard deviations from the median of a normal to its 95th percentile.
 _TO_P95: Final = 1.645
 _PASSES: Final = 300
@@ -120,6 +125,29 @@ def tuned(spec: TaskSpec, history: RoundHistory) -> TaskSpec:
         deadline_s = seen.assigned_p95_s + _PATIENCE * seen.report_p95_s
         changes["deadline_s"] = _clipped(deadline_s, limits.deadline_s)
     return msgspec.structs.replace(spec, round=msgspec.structs.replace(spec.round, **changes))
+
+
+def assignment_limit_s(policy: RoundPolicy, history: RoundHistory, sequence: int) -> float | None:
+    """How long one assignment of a synchronous round may take; None: as long as the round.
+
+    What nineteen of twenty reports needed, and half as much again. Where the last rounds had no report at
+    all, whoever held their slots may do nothing else: every other round gives a quarter of its time to each
+    assignment, so that its slots come to others. The rounds between leave all of it to phones that are slow.
+
+    Args:
+        policy: The round's.
+        history: What became of the last rounds' assignments.
+        sequence: The round's number.
+    Edge cases:
+        fewer than 30 assignments, some of them reported -> None: too few to go by
+    """
+    seen = completion(history.outcomes)
+    if seen is not None:
+        return max(_PATIENCE * seen.report_p95_s, _SHORTEST_LIMIT_S)
+    nobody_reports = not any(one.fate is Fate.REPORTED for one in history.outcomes)
+    if nobody_reports and len(history.outcomes) >= policy.slots and sequence % 2 == 0:
+        return max(policy.deadline_s / _TURNS_WITHOUT_REPORTS, _SHORTEST_LIMIT_S)
+    return None
 
 
 def slots_for(goal: int, report_ratio: float) -> int:

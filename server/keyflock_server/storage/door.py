@@ -17,7 +17,7 @@ from keyflock_server.protocol.identifiers import (
     UserDigest,
 )
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.rounds.availability import ActiveDevices, ArrivalCount
 from keyflock_server.rounds.round import Carried, Event, Phase, Summarised
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.rounds.tuning import RoundHistory
@@ -36,7 +36,7 @@ from keyflock_server.storage.records import (
     TaskRecord,
     TombstoneRecord,
 )
-from keyflock_server.storage.retention import Doomed, Pruned
+from keyflock_server.storage.retention import Doomed, Pruned, UnprovenDevices
 
 
 class StorageError(Exception):
@@ -77,7 +77,7 @@ class PartialMoved(Exception):
 
 
 class NotOpen(Exception):
-    """Reports have no open assignment: another process has counted them, or they were given back.
+    """Reports have no open assignment: another process has counted them, they were given back, or ran out.
 
     Args:
         rows: Their assignments as they are; one that is not there has no row.
@@ -220,7 +220,25 @@ class RoundTable(Protocol):
         """The assignment given back, and the round with it while it collects.
 
         Raises:
-            Superseded: the assignment is counted, or given back already.
+            Superseded: the assignment is counted, given back already, or has run out of time.
+        """
+        ...
+
+    async def expire(
+        self, round_id: RoundId, before: datetime, spared: Collection[AssignmentId] = ()
+    ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
+        """Mark the assignments that ran out of time before then, and count a silence against their devices.
+
+        A device whose assignment was cut short by the end of its round is not silent: see
+        ``records.is_silence``. Of an asynchronous task the assignments of earlier buffers are marked too.
+
+        Args:
+            round_id: The open round.
+            before: Assignments that ran out at this instant or earlier.
+            spared: Assignments whose reports wait to be counted.
+        Returns:
+            The round with their slots free again, and which they were; None when there are none, or the
+            round takes nobody any more.
         """
         ...
 
@@ -319,6 +337,10 @@ class RoundTable(Protocol):
         """
         ...
 
+    async def last_silence(self, device: DeviceId) -> datetime | None:
+        """When the device's latest assignment ran out of time; None: no such assignment is kept."""
+        ...
+
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Reports of this device that the task has counted."""
         ...
@@ -398,12 +420,16 @@ class DeviceTable(Protocol):
         """
         ...
 
-    async def count_active(self, population: PopulationName, since: datetime) -> int:
-        """Devices of a population that were seen since then."""
+    async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
+        """Count the devices of a population that were seen since then, and since they enrolled."""
         ...
 
     async def count(self, population: PopulationName) -> int:
         """Devices enrolled in a population."""
+        ...
+
+    async def set_has_head(self, device: DeviceId) -> None:
+        """Note that the device has stored a personal model; nothing happens if it is not enrolled."""
         ...
 
     async def page(
@@ -586,6 +612,13 @@ class RetentionTable(Protocol):
 
     async def delete(self, doomed: Doomed) -> Pruned:
         """They go, all or none. Devices that take part in an unfinished round stay."""
+        ...
+
+    async def delete_unproven(self, unproven: UnprovenDevices, limit: int) -> int:
+        """Delete at most ``limit`` of the devices that ``unproven`` describes; how many went.
+
+        Devices that take part in an unfinished round stay.
+        """
         ...
 
 

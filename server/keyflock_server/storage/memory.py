@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 from keyflock_server.protocol.identifiers import (
+    AssignmentId,
     DeviceId,
     ModelVersion,
     PopulationName,
@@ -14,12 +15,13 @@ from keyflock_server.protocol.identifiers import (
     UserDigest,
 )
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.rounds.availability import ActiveDevices, ArrivalCount
 from keyflock_server.rounds.round import (
     Assigned,
     Carried,
     Counted,
     Event,
+    Expired,
     Failed,
     IllegalEvent,
     Phase,
@@ -66,8 +68,9 @@ from keyflock_server.storage.records import (
     TaskRecord,
     TombstoneRecord,
     history_from,
+    is_silence,
 )
-from keyflock_server.storage.retention import Doomed, Pruned
+from keyflock_server.storage.retention import Doomed, Pruned, UnprovenDevices
 
 
 class _Rows:
@@ -262,6 +265,33 @@ class _Rounds:
         self._rows.rounds[assignment.round_id] = after
         return after
 
+    async def expire(
+        self, round_id: RoundId, before: datetime, spared: Collection[AssignmentId] = ()
+    ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
+        current = self._rows.rounds[round_id].round
+        its_task = {one.round.id for one in self._rows.rounds.values() if one.round.task == current.task}
+        due = [
+            row
+            for row in self._rows.assignments.values()
+            if row.state is AssignmentState.ASSIGNED
+            and (row.round_id == round_id or (current.is_async and row.round_id in its_task))
+            and row.runs_out_at(current) <= before
+            and row.id not in spared
+        ]
+        if not due or current.phase is not Phase.COLLECTING:
+            return None
+        after = self._rows.rounds[round_id]
+        if own := sum(row.round_id == round_id for row in due):
+            after = self._advanced(round_id, Expired(own), before)
+        for row in due:
+            key = row.round_id, row.device
+            self._rows.assignments[key] = replace(row, state=AssignmentState.EXPIRED)
+            device = self._rows.devices.get(row.device)
+            if device is not None and is_silence(row, current):
+                self._rows.devices[device.id] = replace(device, silences=device.silences + 1)
+        self._rows.rounds[round_id] = after
+        return after, tuple(sorted(row.id for row in due))
+
     async def commit_flush(
         self,
         partial: PartialRecord,
@@ -289,7 +319,7 @@ class _Rounds:
                 counted_at=at,
             )
             device = self._rows.devices[report.device]
-            self._rows.devices[report.device] = replace(device, last_contributed_at=at)
+            self._rows.devices[report.device] = replace(device, last_contributed_at=at, silences=0)
         self._rows.partials[partial.round_id, partial.replica] = partial
         self._rows.rounds[partial.round_id] = after
         return after
@@ -377,7 +407,12 @@ class _Rounds:
                 if current.closed_at is not None and len(past) < assignments:
                     past.append(
                         PastAssignment(
-                            row.state, current.opened_at, current.closed_at, row.assigned_at, row.counted_at
+                            row.state,
+                            current.opened_at,
+                            current.closed_at,
+                            row.assigned_at,
+                            row.counted_at,
+                            row.expires_at,
                         )
                     )
         durations = [
@@ -386,6 +421,13 @@ class _Rounds:
             if current.closed_at is not None and current.phase not in missed
         ]
         return history_from(durations, past)
+
+    async def last_silence(self, device: DeviceId) -> datetime | None:
+        rows = (row for row in self._rows.assignments.values() if row.device == device)
+        return max(
+            (row.expires_at for row in rows if row.state is AssignmentState.EXPIRED and row.expires_at),
+            default=None,
+        )
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         return sum(
@@ -503,12 +545,21 @@ class _Devices:
             self._rows.revocations[revocation.device_digest] = revocation
         return True
 
-    async def count_active(self, population: PopulationName, since: datetime) -> int:
-        mine = (device for device in self._rows.devices.values() if device.population == population)
-        return sum(device.last_seen_at >= since for device in mine)
+    async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
+        are_proven = [
+            device.last_contributed_at is not None
+            for device in self._rows.devices.values()
+            if device.population == population and device.last_seen_at >= since
+            if device.last_seen_at > device.enrolled_at
+        ]
+        return ActiveDevices(sum(are_proven), len(are_proven) - sum(are_proven))
 
     async def count(self, population: PopulationName) -> int:
         return sum(device.population == population for device in self._rows.devices.values())
+
+    async def set_has_head(self, device: DeviceId) -> None:
+        if device in self._rows.devices:
+            self._rows.devices[device] = replace(self._rows.devices[device], has_head=True)
 
     async def page(
         self, population: PopulationName, after: DeviceId | None, limit: int
@@ -737,6 +788,22 @@ class _Retention:
             del self._rows.versions[version]
         return gone
 
+    async def delete_unproven(self, unproven: UnprovenDevices, limit: int) -> int:
+        """They go."""
+        under_way = self._under_way()
+        going = [
+            device.id
+            for device in sorted(self._rows.devices.values(), key=lambda one: (one.last_seen_at, one.id))
+            if unproven.include(device) and device.id not in under_way
+        ][:limit]
+        for device_id in going:
+            del self._rows.devices[device_id]
+        return len(going)
+
+    def _under_way(self) -> set[DeviceId]:
+        rounds = self._rows.rounds
+        return {key[1] for key in self._rows.assignments if not rounds[key[0]].round.is_over}
+
     def _named(
         self, doomed: Doomed
     ) -> tuple[
@@ -754,13 +821,14 @@ class _Retention:
             and record.round.closed_at < doomed.rounds_ended_before
             and record.round.task not in doomed.spared_tasks
         }
-        under_way = {key[1] for key in rows.assignments if not rows.rounds[key[0]].round.is_over}
+        under_way = self._under_way()
         return (
             [key for key in rows.assignments if key[0] in over],
             [
                 device.id
                 for device in rows.devices.values()
-                if device.last_seen_at < doomed.devices_seen_before and device.id not in under_way
+                if device.last_seen_at < doomed.devices_seen_before or doomed.unproven.include(device)
+                if device.id not in under_way
             ],
             [key for key, head in rows.heads.items() if head.updated_at < doomed.devices_seen_before],
             [key for key in doomed.versions if key in rows.versions],

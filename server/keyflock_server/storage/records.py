@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -18,6 +19,9 @@ from keyflock_server.protocol.identifiers import (
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
+
+#: Given so long, a phone that says nothing is silent, though its round's end has cut its time short.
+_ENOUGH_TIME: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,8 @@ class DeviceRecord:
     silences: int = 0
     #: Counted reports by task from before it enrolled anew, as a JSON object; None: there were none.
     past_participations_json: bytes | None = None
+    #: Whether it has stored a personal model: then it is kept though it may never report.
+    has_head: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +247,24 @@ class AssignmentRecord:
     #: When it runs out of time; None: with its round.
     expires_at: datetime | None = None
 
+    def runs_out_at(self, of: Round) -> datetime:
+        """When it runs out of time: never after its round, where that ends by a deadline."""
+        if of.is_async:
+            return self.expires_at or self.assigned_at + timedelta(seconds=of.spec.round.deadline_s)
+        return min(self.expires_at or of.deadline_at, of.deadline_at)
+
+
+def is_silence(assignment: AssignmentRecord, of: Round) -> bool:
+    """Whether an assignment that ran out of time is held against its device.
+
+    Not where the round's end cut it short, to less than a minute and to less than half of the round: a phone
+    that was called so late could not have reported.
+    """
+    ends_at = assignment.runs_out_at(of)
+    given = ends_at - assignment.assigned_at
+    enough = min(_ENOUGH_TIME, (of.deadline_at - of.opened_at) / 2)
+    return of.is_async or ends_at < of.deadline_at or given >= enough
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedReport:
@@ -264,10 +288,13 @@ class PastAssignment:
     closed_at: datetime
     assigned_at: datetime
     counted_at: datetime | None
+    expires_at: datetime | None = None
 
     def outcome(self) -> Outcome:
         """What became of it, as far as its round saw."""
         until = self.counted_at if self.counted_at is not None else self.closed_at
+        if self.state is AssignmentState.EXPIRED and self.expires_at is not None:
+            until = min(until, self.expires_at)  # from then on no report would have been taken
         return Outcome(
             _FATES[self.state],
             (self.assigned_at - self.opened_at).total_seconds(),

@@ -3,11 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
+from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
+
+#: Anybody can enrol: who then never comes back, or only ever asks, is nobody to be remembered for a year.
+UNPROVEN_KEPT: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +28,29 @@ class RetentionPolicy:
     versions_kept: int = 20
     #: Devices that were not seen for this long go, and heads that nobody wrote for this long.
     devices_kept: timedelta = timedelta(days=400)
+    #: Devices that never reported, stored no head and were not seen for this long go.
+    unproven_kept: timedelta = UNPROVEN_KEPT
     #: Blobs that no row points to, this long after they were written.
     orphans_kept: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnprovenDevices:
+    """Devices that never reported and have stored no head.
+
+    A phone that only asks for suggestions refreshes its token every day, which counts as being seen.
+    """
+
+    #: Last seen before then.
+    seen_before: datetime
+    #: Those that are kept out at this instant stay: enrolling anew must not end a quarantine.
+    now: datetime
+
+    def include(self, device: DeviceRecord) -> bool:
+        """Whether the device is one of them."""
+        is_kept_out = device.quarantined_until is not None and device.quarantined_until > self.now
+        is_unproven = device.last_contributed_at is None and not device.has_head
+        return is_unproven and not is_kept_out and device.last_seen_at < self.seen_before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +61,8 @@ class Doomed:
     rounds_ended_before: datetime
     #: Devices last seen before, and heads last written before.
     devices_seen_before: datetime
+    #: Devices that never reported go sooner.
+    unproven: UnprovenDevices
     #: Live tasks that a phone may take part in so often only: their assignments are what they count.
     spared_tasks: tuple[TaskName, ...]
     #: Blobs that no row points to, written before.
@@ -86,6 +113,7 @@ def doomed(
         ),
         rounds_ended_before=now - policy.assignments_kept,
         devices_seen_before=now - policy.devices_kept,
+        unproven=UnprovenDevices(seen_before=now - policy.unproven_kept, now=now),
         orphans_written_before=now - policy.orphans_kept,
         versions=old,
     )

@@ -141,6 +141,9 @@ rounds: Final = Table(
     Index("rounds_by_phase", "phase", "task"),
 )
 
+#: Devices whose report was never counted; spelled out like ``OPEN_ASSIGNMENT``.
+UNPROVEN: Final = text("last_contributed_at IS NULL")
+
 devices: Final = Table(
     "devices",
     metadata,
@@ -161,10 +164,12 @@ devices: Final = Table(
     Column("subject_digest", String(64)),
     Column("silences", Integer, nullable=False, server_default="0"),
     Column("past_participations_json", LargeBinary),
+    Column("has_head", Boolean, nullable=False, server_default=false()),
     Index("devices_by_user", "user_digest"),
     Index("devices_by_subject", "subject_digest"),
     Index("devices_by_quarantine", "quarantined_until"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
+    Index("devices_unproven", "last_seen_at", sqlite_where=UNPROVEN, postgresql_where=UNPROVEN),
 )
 
 heads: Final = Table(

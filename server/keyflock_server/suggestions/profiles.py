@@ -14,7 +14,7 @@ from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.owners import Owner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
-from keyflock_server.protocol.problems import Refused
+from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.door import Clock
 from keyflock_server.suggestions.released import ReleasedTrunk
 from keyflock_server.telemetry.logs import logger

@@ -55,6 +55,12 @@ class Metrics:
             ["cause"],
             registry=self.registry,
         )
+        self.assignments_expired = Counter(
+            "keyflock_assignments_expired",
+            "Assignments that ran out of time with nothing heard of their devices, by task.",
+            ["task"],
+            registry=self.registry,
+        )
         self.problems = Counter(
             "keyflock_problems",
             "Requests refused with a problem document, by call and code.",

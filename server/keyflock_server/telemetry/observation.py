@@ -63,6 +63,20 @@ class Observation:
         """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
         self._failed("books not kept", error)
 
+    def assignments_expired(self, task: TaskName, sequence: int, count: int, *, is_mostly: bool) -> None:
+        """Assignments ran out of time; an operator is told once a round when half of its slots have."""
+        self._metrics.assignments_expired.labels(task).inc(count)
+        if is_mostly:
+            _log.warning(
+                "half of a round's slots were given to devices that said nothing",
+                task=task,
+                round=sequence,
+            )
+
+    def unproven_devices_deleted(self, devices: int) -> None:
+        """Devices that never reported and did not come back were deleted."""
+        _log.info("devices deleted that never reported", devices=devices)
+
     def round_opened(self, task: TaskName, sequence: int) -> None:
         """A round takes assignments."""
         self._metrics.rounds_opened.inc()

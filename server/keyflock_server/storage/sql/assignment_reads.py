@@ -70,6 +70,15 @@ class AssignmentReads:
             .limit(1)
         )
 
+    async def last_silence(self, device: DeviceId) -> datetime | None:
+        """When the device's latest assignment ran out of time."""
+        query = select(func.max(assignments.c.expires_at)).where(
+            assignments.c.device == device, assignments.c.state == AssignmentState.EXPIRED
+        )
+        async with self._reader.connect() as connection:
+            last: datetime | None = (await connection.execute(query)).scalar_one()
+        return last
+
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Reports of this device that the task has counted."""
         return await self._count(

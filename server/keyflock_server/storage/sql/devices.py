@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
+from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.storage.door import AlreadyExists, Remains
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
@@ -65,13 +66,25 @@ class SqlDevices:
                 await write_revocations(connection, [revocation])
             return True
 
-    async def count_active(self, population: PopulationName, since: datetime) -> int:
-        """Devices of a population that were seen since then."""
-        return await self._count(devices.c.population == population, devices.c.last_seen_at >= since)
+    async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
+        """Count the devices of a population that were seen since then, and since they enrolled."""
+        query = select(func.count(devices.c.last_contributed_at), func.count()).where(
+            devices.c.population == population,
+            devices.c.last_seen_at >= since,
+            devices.c.last_seen_at > devices.c.enrolled_at,
+        )
+        async with self._reader.connect() as connection:
+            proven, seen = (await connection.execute(query)).one()
+        return ActiveDevices(proven, seen - proven)
 
     async def count(self, population: PopulationName) -> int:
         """Devices enrolled in a population."""
         return await self._count(devices.c.population == population)
+
+    async def set_has_head(self, device: DeviceId) -> None:
+        """Note that the device has stored a personal model."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(devices).where(devices.c.id == device).values(has_head=True))
 
     async def page(
         self, population: PopulationName, after: DeviceId | None, limit: int

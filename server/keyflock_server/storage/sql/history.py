@@ -28,14 +28,24 @@ async def history_of(connection: AsyncConnection, task: TaskName, limit: int, mo
         if len(outcomes) >= most:
             break
         query = (
-            select(assignments.c.state, assignments.c.assigned_at, assignments.c.counted_at)
+            select(
+                assignments.c.state,
+                assignments.c.assigned_at,
+                assignments.c.counted_at,
+                assignments.c.expires_at,
+            )
             .where(assignments.c.round_id == round_id)
             .order_by(assignments.c.device)
             .limit(most - len(outcomes))
         )
         outcomes += [
             PastAssignment(
-                AssignmentState(one.state), row.opened_at, row.closed_at, one.assigned_at, one.counted_at
+                AssignmentState(one.state),
+                row.opened_at,
+                row.closed_at,
+                one.assigned_at,
+                one.counted_at,
+                one.expires_at,
             )
             for one in await connection.execute(query)
         ]

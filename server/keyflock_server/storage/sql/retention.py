@@ -6,13 +6,15 @@ from typing import Final
 from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.rounds.round import FINAL_PHASES
-from keyflock_server.storage.retention import Doomed, Pruned
+from keyflock_server.rounds.round import FINAL_PHASES, LIVE_PHASES
+from keyflock_server.storage.retention import Doomed, Pruned, UnprovenDevices
 from keyflock_server.storage.sql.engine import reader_of
-from keyflock_server.storage.tables import assignments, devices, heads, rounds, versions
+from keyflock_server.storage.tables import UNPROVEN, assignments, devices, heads, rounds, versions
 
 #: Versions named in one statement; SQLite takes some thousands of parameters.
 _CHUNK: Final = 200
+#: Devices in rounds that are not over; by the phases that there are few of, for which there is an index.
+_UNDER_WAY: Final = select(assignments.c.device).join(rounds).where(rounds.c.phase.in_(LIVE_PHASES))
 _Act = Callable[[AsyncConnection, Table, ColumnElement[bool]], Awaitable[int]]
 
 
@@ -33,6 +35,33 @@ class SqlRetention:
         async with self._engine.begin() as connection:
             return await _apply(connection, doomed, _delete)
 
+    async def delete_unproven(self, unproven: UnprovenDevices, limit: int) -> int:
+        """They go, all or none."""
+        oldest = (
+            select(devices.c.id)
+            .where(_is_unproven(unproven), devices.c.id.not_in(_UNDER_WAY))
+            .order_by(devices.c.last_seen_at)
+            .limit(limit)
+        )
+        async with self._engine.begin() as connection:
+            going = (await connection.execute(oldest)).scalars().all()
+            # Asked again: another process may have seen one meanwhile, or counted its report.
+            for start in range(0, len(going), _CHUNK):
+                named = devices.c.id.in_(going[start : start + _CHUNK])
+                await connection.execute(delete(devices).where(named, _is_unproven(unproven)))
+        return len(going)
+
+
+def _is_unproven(unproven: UnprovenDevices) -> ColumnElement[bool]:
+    """As ``UnprovenDevices.include``."""
+    until = devices.c.quarantined_until
+    return and_(
+        UNPROVEN,
+        devices.c.last_seen_at < unproven.seen_before,
+        devices.c.has_head.is_(False),
+        or_(until.is_(None), until <= unproven.now),
+    )
+
 
 async def _count(connection: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
     query = select(func.count()).select_from(table).where(condition)
@@ -49,8 +78,7 @@ async def _apply(connection: AsyncConnection, doomed: Doomed, act: _Act) -> Prun
         rounds.c.closed_at < doomed.rounds_ended_before,
         rounds.c.task.not_in(doomed.spared_tasks),
     )
-    under_way = select(assignments.c.device).join(rounds).where(rounds.c.phase.not_in(FINAL_PHASES))
-    unseen = devices.c.last_seen_at < doomed.devices_seen_before
+    unseen = or_(devices.c.last_seen_at < doomed.devices_seen_before, _is_unproven(doomed.unproven))
     gone_versions = 0
     for start in range(0, len(doomed.versions), _CHUNK):
         named = [
@@ -60,7 +88,7 @@ async def _apply(connection: AsyncConnection, doomed: Doomed, act: _Act) -> Prun
         gone_versions += await act(connection, versions, or_(*named))
     return Pruned(
         assignments=await act(connection, assignments, assignments.c.round_id.in_(over)),
-        devices=await act(connection, devices, unseen & devices.c.id.not_in(under_way)),
+        devices=await act(connection, devices, unseen & devices.c.id.not_in(_UNDER_WAY)),
         heads=await act(connection, heads, heads.c.updated_at < doomed.devices_seen_before),
         versions=gone_versions,
     )

@@ -1,6 +1,6 @@
 """Rounds and assignments in SQL: the transactions that make acked mean counted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, case, delete, func, insert, select, updat
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     LIVE_PHASES,
@@ -17,6 +17,7 @@ from keyflock_server.rounds.round import (
     Carried,
     Counted,
     Event,
+    Expired,
     Failed,
     IllegalEvent,
     Phase,
@@ -36,6 +37,7 @@ from keyflock_server.storage.records import (
 )
 from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
 from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
 from keyflock_server.storage.tables import (
     assignments,
@@ -147,6 +149,26 @@ class SqlRounds(AssignmentReads):
                 return before
             return await _moved(connection, before, Failed(), at)
 
+    async def expire(
+        self, round_id: RoundId, before: datetime, spared: Collection[AssignmentId] = ()
+    ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
+        """Mark the assignments that ran out of time before then, and count their devices' silences."""
+        async with self._reader.connect() as connection:
+            known = (await connection.execute(select(rounds).where(rounds.c.id == round_id))).one()
+            if not await due_assignments(connection, _record(known).round, before, spared):
+                return None
+        async with self._engine.begin() as connection:
+            current = await _locked(connection, round_id)
+            if current.round.phase is not Phase.COLLECTING:
+                return None
+            due = await due_assignments(connection, current.round, before, spared, lock=True)
+            if not due:
+                return None
+            if own := sum(row.round_id == round_id for row in due):
+                current = await _moved(connection, current, Expired(own), before)
+            await mark_expired(connection, current.round, due)
+            return current, tuple(sorted(row.id for row in due))
+
     async def commit_flush(
         self,
         partial: PartialRecord,
@@ -163,7 +185,9 @@ class SqlRounds(AssignmentReads):
             after = await _moved(connection, before, counted, at)
             await connection.execute(_count(partial.round_id, at), [_counted(report) for report in reports])
             its_devices = devices.c.id.in_([report.device for report in reports])
-            await connection.execute(update(devices).where(its_devices).values(last_contributed_at=at))
+            await connection.execute(
+                update(devices).where(its_devices).values(last_contributed_at=at, silences=0)
+            )
             await _replace(connection, replaces, partial)
             return after
 

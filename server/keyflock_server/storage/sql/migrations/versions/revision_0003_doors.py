@@ -56,6 +56,11 @@ def upgrade() -> None:
         table.add_column(sa.Column("past_participations_json", sa.LargeBinary))
         table.add_column(sa.Column("user_digest", sa.String(64)))
         table.create_index("devices_by_subject", ["subject_digest"])
+        table.add_column(sa.Column("has_head", sa.Boolean, nullable=False, server_default=sa.false()))
+    unproven = sa.text("last_contributed_at IS NULL")
+    op.create_index(
+        "devices_unproven", "devices", ["last_seen_at"], sqlite_where=unproven, postgresql_where=unproven
+    )
     with op.batch_alter_table("assignments") as table:
         table.add_column(sa.Column("expires_at", _INSTANT))
     _digest_users()

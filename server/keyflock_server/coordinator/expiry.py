@@ -1,0 +1,66 @@
+"""Assignments that run out of time within their round: their slots are given to others.
+
+The leader asks for them at its passes, and once more when a round ends. Nobody is kept out for a lost
+connection: what a repeated silence costs is a part of the device's claim to the next slots
+(``rounds.selection.claim_ratio``).
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.storage.records import AssignmentState
+
+#: Between two questions to the store about one task.
+_PAUSE: Final = timedelta(seconds=1)
+
+
+class Expiry:
+    """Ends assignments that nothing was heard of."""
+
+    def __init__(self, world: Surroundings) -> None:
+        self._world = world
+        self._asked_at: dict[TaskName, datetime] = {}
+
+    async def expire_due(self, desk: Desk, opened: OpenRound, *, has_peers: bool) -> None:
+        """End the assignments whose reports would not be taken any more.
+
+        Args:
+            desk: The task.
+            opened: Its round.
+            has_peers: Whether a report may wait to be counted in another process, which is given the time to.
+        """
+        now = self._world.clock()
+        asked_at = self._asked_at.get(desk.task)
+        if asked_at is not None and timedelta(0) <= now - asked_at < _PAUSE:
+            return
+        self._asked_at[desk.task] = now
+        patience_s = self._world.tokens.leeway_s + (self._world.ack_wait_s if has_peers else 0.0)
+        await self._expire(desk, opened, now - timedelta(seconds=patience_s))
+
+    async def expire_all(self, desk: Desk, opened: OpenRound) -> None:
+        """End the assignments that have run out by now: their round is about to end, and takes no report."""
+        await self._expire(desk, opened, self._world.clock())
+
+    async def _expire(self, desk: Desk, opened: OpenRound, before: datetime) -> None:
+        async with desk.lock:
+            # What waits to be counted has come in time.
+            known = await self._world.store.rounds.expire(opened.id, before, opened.batch.ids)
+            if known is None:
+                return
+            record, expired = known
+            was_expired = opened.round.expired
+            for id_ in expired:
+                if (member := opened.members.get(id_)) is not None:
+                    opened.members[id_] = replace(member, state=AssignmentState.EXPIRED)
+            opened.learn(record)
+        half = desk.spec.round.slots / 2
+        self._world.observer.assignments_expired(
+            desk.task,
+            record.round.sequence,
+            len(expired),
+            is_mostly=was_expired < half <= record.round.expired,
+        )

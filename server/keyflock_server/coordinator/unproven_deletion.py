@@ -1,0 +1,41 @@
+"""Devices that never reported and do not come back are deleted by the server; no operator has to prune them."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.storage.retention import UNPROVEN_KEPT, UnprovenDevices
+
+#: Between the beginnings of two passes over the devices.
+_EVERY: Final = timedelta(hours=1)
+#: Devices in one transaction; one a tick, so that rounds are driven meanwhile.
+_BATCH: Final = 1_000
+
+
+class UnprovenDeletion:
+    """Deletes unproven devices in small batches; the leader asks at every tick."""
+
+    def __init__(self, world: Surroundings) -> None:
+        self._world = world
+        #: When this pass began; None before the first.
+        self._began_at: datetime | None = None
+        self._is_done = False
+        self._deleted = 0
+
+    async def delete_due(self) -> None:
+        """Delete the next batch, if a pass is under way or due.
+
+        Raises:
+            StorageError: the batch was not deleted; the next call tries again.
+        """
+        now = self._world.clock()
+        if self._began_at is None or not timedelta(0) <= now - self._began_at < _EVERY:
+            self._began_at, self._is_done, self._deleted = now, False, 0
+        if self._is_done:
+            return
+        unproven = UnprovenDevices(seen_before=self._began_at - UNPROVEN_KEPT, now=now)
+        deleted = await self._world.store.retention.delete_unproven(unproven, _BATCH)
+        self._deleted += deleted
+        self._is_done = deleted < _BATCH
+        if self._is_done and self._deleted:
+            self._world.observer.unproven_devices_deleted(self._deleted)

@@ -1,0 +1,73 @@
+"""Assignments that ran out of time, in SQL: which they are, and what is written of them."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, bindparam, exists, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keyflock_server.protocol.identifiers import AssignmentId
+from keyflock_server.rounds.round import Round
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState, is_silence
+from keyflock_server.storage.sql.assignment_reads import assignment_record
+from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, devices, rounds
+
+#: Assignments of an asynchronous task that are older than so many times their life are looked for no more.
+_LOOKED_BACK = 8
+
+
+async def due_assignments(
+    connection: AsyncConnection,
+    current: Round,
+    before: datetime,
+    spared: Collection[AssignmentId],
+    *,
+    lock: bool = False,
+) -> list[AssignmentRecord]:
+    """Return the open assignments of a round, or of an asynchronous task, that ran out of time before then.
+
+    Args:
+        connection: In a transaction, if they are to be locked.
+        current: The round.
+        before: As ``door.RoundTable.expire`` takes it, and so the next.
+        spared: Assignments that are left alone.
+        lock: Whether no other transaction may change them until this one ends.
+    """
+    query = select(assignments).where(OPEN_ASSIGNMENT, _of(current, before))
+    if lock:
+        query = query.order_by(assignments.c.device).with_for_update()
+    rows = [assignment_record(row) for row in await connection.execute(query)]
+    return [row for row in rows if row.runs_out_at(current) <= before and row.id not in spared]
+
+
+async def mark_expired(connection: AsyncConnection, current: Round, due: Sequence[AssignmentRecord]) -> None:
+    """Write that these assignments have run out, and count the silences of their devices."""
+    expired = (
+        update(assignments)
+        .where(
+            assignments.c.round_id == bindparam("of_round"), assignments.c.device == bindparam("of_device")
+        )
+        .values(state=AssignmentState.EXPIRED)
+    )
+    rows = [{"of_round": row.round_id, "of_device": row.device} for row in due]
+    await connection.execute(expired, rows)
+    silent = sorted(row.device for row in due if is_silence(row, current))
+    if silent:
+        more = update(devices).where(devices.c.id == bindparam("of_device"))
+        more = more.values(silences=devices.c.silences + 1)
+        await connection.execute(more, [{"of_device": device} for device in silent])
+
+
+def _of(current: Round, before: datetime) -> ColumnElement[bool]:
+    if not current.is_async:
+        # Whatever a row says, it ends with its round.
+        runs_out = or_(assignments.c.expires_at <= before, literal(before >= current.deadline_at))
+        return and_(assignments.c.round_id == current.id, runs_out)
+    life = timedelta(seconds=current.spec.round.deadline_s)
+    # Not a join: that may begin with all rounds of the task.
+    is_its = exists().where(rounds.c.id == assignments.c.round_id, rounds.c.task == current.task)
+    return and_(
+        assignments.c.assigned_at > before - _LOOKED_BACK * life,
+        assignments.c.assigned_at <= before - life,
+        is_its,
+    )
