@@ -1,8 +1,8 @@
 """A model as one safetensors document: its weights, its vocabulary and where it comes from.
 
 One tensor a parameter, so that any safetensors reader finds its way; the vocabulary travels with the
-weights, because weights without their words are worth nothing. The document's metadata holds a single entry,
-`keyflock`, with JSON.
+weights, because weights without their words are worth nothing, and so does the anchor text that versions are
+measured on. The document's metadata holds a single entry, `keyflock`, with JSON.
 """
 
 import json
@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from keyflock_models.arrays import F32
+from keyflock_models.anchor import anchor_problem
+from keyflock_models.arrays import F32, I32
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.vocabulary import Vocabulary, VocabularyError
@@ -22,6 +23,7 @@ from keyflock_models.vocabulary import Vocabulary, VocabularyError
 _METADATA_KEY: Final = "keyflock"
 _FORMAT: Final = 1
 _PARAM_PREFIX: Final = "params."
+_ANCHOR: Final = "anchor.rows"
 
 
 class CheckpointError(ValueError):
@@ -29,7 +31,7 @@ class CheckpointError(ValueError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        #: "not_safetensors", "metadata", "config", "vocabulary", "weights" or "non_finite".
+        #: "not_safetensors", "metadata", "config", "vocabulary", "weights", "non_finite" or "anchor".
         self.code = code
 
 
@@ -47,6 +49,8 @@ class Checkpoint:
     weights: F32
     #: Where the model comes from: free text by key, such as "pretrained_on".
     lineage: Mapping[str, str] = field(default_factory=dict)
+    #: Public text that nobody trains on, as token ids, shape (N, L + 1); None: the model came without any.
+    anchor: I32 | None = None
 
     def __post_init__(self) -> None:
         if len(self.vocabulary) != self.config.vocabulary_size:
@@ -58,6 +62,8 @@ class Checkpoint:
             raise CheckpointError("weights", msg)
         if not np.isfinite(self.weights).all():
             raise CheckpointError("non_finite", "a weight is infinite or no number")
+        if self.anchor is not None and (problem := anchor_problem(self.anchor, self.vocabulary)):
+            raise CheckpointError("anchor", problem)
 
     @property
     def vocabulary_digest(self) -> str:
@@ -77,9 +83,12 @@ class Checkpoint:
             "lineage": dict(self.lineage),
         }
         params = ParamLayout.of(self.config).unflatten(self.weights)
-        tensors = {
-            f"{_PARAM_PREFIX}{name}": tensor for name, tensor in params.items()
-        } | self.vocabulary.to_tensors()
+        anchor = {} if self.anchor is None else {_ANCHOR: self.anchor}
+        tensors = (
+            {f"{_PARAM_PREFIX}{name}": tensor for name, tensor in params.items()}
+            | self.vocabulary.to_tensors()
+            | anchor
+        )
         return bytes(save(tensors, {_METADATA_KEY: json.dumps(about, sort_keys=True)}))
 
     @classmethod
@@ -111,7 +120,7 @@ class Checkpoint:
             weights = ParamLayout.of(config).flatten(params)
         except ValueError as error:
             raise CheckpointError("weights", f"the weights do not fit the configuration: {error}") from error
-        return cls(config, vocabulary, weights, lineage)
+        return cls(config, vocabulary, weights, lineage, tensors.get(_ANCHOR))
 
 
 def _read_metadata(document: bytes) -> tuple[ModelConfig, dict[str, str], str]:

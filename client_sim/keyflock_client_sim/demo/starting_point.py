@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Final
 
 import jax
+import numpy as np
 
 from keyflock_client_sim.corpora.sources import Corpus, read_corpus
 from keyflock_client_sim.corpora.splits import Split
+from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.demo.options import BUILTIN, NONE, DemoError, DemoOptions
 from keyflock_client_sim.pretraining.kept import pretrained
 from keyflock_client_sim.pretraining.order import DEFAULT_EPOCHS, PretrainingOrder
 from keyflock_client_sim.pretraining.progress import Progress
+from keyflock_client_sim.pretraining.public_text import SEQUENCE_LENGTH, anchor_of
 from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_models.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_models.network import init_params
 from keyflock_models.public_vocabulary import public_vocabulary
+from keyflock_models.sequences import encode_messages
 
 #: One pass: phones write what the plays' public third is made of, and a version 0 that has learned
 #: all there is to learn would leave nothing for them to show.
@@ -35,13 +39,17 @@ class Untrained:
 
     config: ModelConfig
     seed: int
+    #: Public text, of which the anchor text is a slice.
+    public: tuple[UserText, ...] = ()
 
     def checkpoint(self) -> Checkpoint:
         """The model."""
         vocabulary = public_vocabulary(size=self.config.vocabulary_size)
         params = init_params(self.config, jax.random.key(self.seed), vocabulary.log_frequencies)
         weights = ParamLayout.of(self.config).flatten(params)
-        return Checkpoint(self.config, vocabulary, weights, {"pretrained_on": "nothing"})
+        rows = [encode_messages(vocabulary, user.messages, SEQUENCE_LENGTH) for user in self.public]
+        anchor = anchor_of(np.concatenate(rows), vocabulary) if rows else None
+        return Checkpoint(self.config, vocabulary, weights, {"pretrained_on": "nothing"}, anchor)
 
 
 StartingPoint = Checkpoint | PretrainingOrder | Untrained
@@ -65,7 +73,7 @@ def starting_point(options: DemoOptions, corpus: Corpus, parts: Split) -> Starti
     except ValueError as error:
         raise DemoError(f"--size: {error}.") from None
     if options.pretrain == NONE:
-        return Untrained(config, options.seed)
+        return Untrained(config, options.seed, parts.public)
     if options.pretrain == BUILTIN:
         name, users, epochs = f"{corpus.name}, public part", parts.public, BUILTIN_EPOCHS
     else:

@@ -171,7 +171,9 @@ class _Run:
         )
 
     def _as_checkpoint(self, lineage: dict[str, str]) -> Checkpoint:
-        return Checkpoint(self._order.config, self._vocabulary, self._state.weights, lineage)
+        return Checkpoint(
+            self._order.config, self._vocabulary, self._state.weights, lineage, self._text.anchor
+        )
 
     def _steps_in_all(self) -> int | None:
         if self._order.epochs is None:

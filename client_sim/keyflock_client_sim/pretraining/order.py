@@ -9,6 +9,7 @@ import msgspec
 
 from keyflock_client_sim.corpora import text
 from keyflock_client_sim.corpora.text import UserText
+from keyflock_models.anchor import MAX_ANCHOR_ROWS
 from keyflock_models.config import ModelConfig
 from keyflock_models.pretraining import PretrainingConfig
 
@@ -58,5 +59,6 @@ class PretrainingOrder:
             "seed": self.seed,
             "seconds": self.seconds,
             "epochs": self.epochs,
+            "anchor_rows": MAX_ANCHOR_ROWS,
         }
         return hashlib.sha256(msgspec.json.encode(ordered, order="sorted")).hexdigest()

@@ -1,4 +1,4 @@
-"""``keyflock population``: make and list the groups of phones that share a model."""
+"""``keyflock population``: make, list and roll back the groups of phones that share a model."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.http import operator_calls
 from keyflock_server.rounds.cohort import CohortError, parse_cohort
 
-COLUMNS: Final = ("name", "model_version", "parameter_count", "vocabulary_size", "devices")
+COLUMNS: Final = ("name", "model_version", "parameter_count", "vocabulary_size", "devices", "anchor_text")
 
 app = typer.Typer(no_args_is_help=True, help="Phones of one app and language that share a model.")
 
@@ -57,6 +57,27 @@ def preview(
     body = json.dumps({"cohort": cohort}).encode()
     connection = connect(url, token_file, data_dir)
     answer = connection.call(operator_calls.PREVIEW_COHORT, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("rollback")
+def roll_back(
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+    to: Annotated[int, typer.Option("--to", min=0, help="The version whose weights are to be served again.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads it later; no user text.")],
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an earlier version's weights as a new version; all versions between are withdrawn.
+
+    Rounds of the population that have not published are discarded, and its tasks step on from fresh
+    optimiser states.
+    """
+    body = json.dumps({"to": to, "reason": reason}).encode()
+    connection = connect(url, token_file, data_dir)
+    answer = connection.call(operator_calls.ROLL_BACK, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 

@@ -1,5 +1,6 @@
-"""``keyflock round``: how the rounds of a task went."""
+"""``keyflock round``: how the rounds of a task went, and what becomes of one that is held."""
 
+import json
 from typing import Annotated, Final
 
 import typer
@@ -17,7 +18,11 @@ COLUMNS: Final = (
     "model_version",
     "result_version",
     "opened_at",
+    "detail",
 )
+
+RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for whoever reads it later; no user text.")]
 
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")
 
@@ -37,7 +42,7 @@ def show_all(
 
 @app.command("show")
 def show(
-    round_id: Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.")],
+    round_id: RoundName,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
@@ -45,4 +50,34 @@ def show(
 ) -> None:
     """Show one round."""
     answer = connect(url, token_file, data_dir).call(operator_calls.ROUND, {"round": round_id})
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("accept")
+def accept(
+    round_id: RoundName,
+    reason: Reason,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Publish the version of a round that is held, although it did not pass the checks."""
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(operator_calls.ACCEPT_ROUND, {"round": round_id}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("discard")
+def discard(
+    round_id: RoundName,
+    reason: Reason,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Give up what the phones of a round that is held have brought; its task goes on with the next round."""
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(operator_calls.DISCARD_ROUND, {"round": round_id}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)

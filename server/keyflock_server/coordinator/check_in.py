@@ -1,5 +1,6 @@
 """Check-ins: eligibility, sampling, and a slot for whoever is in the sample."""
 
+import contextlib
 from datetime import timedelta
 from typing import Final
 
@@ -25,9 +26,11 @@ from keyflock_server.protocol.messages import (
     ReturnWindow,
     TaskKind,
 )
+from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import hour_of
 from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
+from keyflock_server.rounds.discarding import discarded_without_version
 from keyflock_server.rounds.eligibility import Ineligible, has_taken_part_enough, ineligibility, rules_asked
 from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
 from keyflock_server.rounds.round import Phase, Round
@@ -124,7 +127,12 @@ class CheckIns:
 
     async def _answer(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Assignment | Refusal:
         opened, pace = desk.open, self._pace
-        if opened is not None and (known := await self._known(desk, opened, device)) is not None:
+        is_held = opened is not None and opened.is_held
+        if (
+            opened is not None
+            and not is_held
+            and (known := await self._known(desk, opened, device)) is not None
+        ):
             return await self._again(opened, known, message, await self._window_after(desk, device))
         unfit = await self._ineligible(desk, device, message)
         is_proven = device.last_contributed_at is not None
@@ -133,6 +141,8 @@ class CheckIns:
         if unfit is not None:
             later = ReturnWindow(min_s=max(window.min_s, unfit.wait_s), max_s=max(window.max_s, unfit.wait_s))
             return Refusal(reason=unfit.reason, return_window=later, detail=unfit.detail)
+        if is_held:
+            return Refusal(reason=RefusalReason.PAUSED, return_window=window)
         if opened is None:
             return _full(await self._window_after(desk, device), "The next round opens soon.")
         if desk.slots_left == 0:
@@ -180,6 +190,10 @@ class CheckIns:
             known = await stored_assignment(self._world, desk, opened, device.id)
         if known is None and opened.round.is_async:
             known = await stored_assignment(self._world, desk, opened, device.id)
+            if known is not None and opened.withdrawn:
+                assigned_in = await self._world.store.rounds.get(known.round_id)
+                if assigned_in is not None and assigned_in.round.base_version in opened.withdrawn:
+                    return None
         return known
 
     async def _again(
@@ -198,10 +212,22 @@ class CheckIns:
                 codec = await self._codec(record.round.spec, message)
                 if isinstance(codec, Ineligible):  # by now: it was not when it was assigned
                     return Refusal(reason=codec.reason, return_window=window, detail=codec.detail)
-                return await self._assignment(record.round, known, codec)
+                try:
+                    return await self._assignment(record.round, known, codec)
+                except Refused as refused:
+                    if refused.code is not ProblemCode.MODEL_WITHDRAWN:
+                        raise
+                    return await self._without_version(record.round, window)
         return Refusal(
             reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
         )
+
+    async def _without_version(self, current: Round, window: ReturnWindow) -> Refusal:
+        """A round that was opened while its population was rolled back: no phone can train for it."""
+        with contextlib.suppress(Superseded):
+            event = discarded_without_version(current)
+            await self._world.store.rounds.advance(current.id, event, self._world.clock(), {})
+        return _full(window, "The next round opens soon.")
 
     async def _ineligible(self, desk: Desk, device: DeviceRecord, message: CheckIn) -> Ineligible | None:
         spec, rules = desk.spec, desk.spec.eligibility

@@ -3,7 +3,12 @@
     CLOSING    write the aggregate                         → MERGED
     MERGED     step: new weights, new optimiser state      → STEPPED
     STEPPED    the version becomes the newest              → PUBLISHED
+               or does not pass the checks                 → HELD
     PUBLISHED  delete what the round no longer needs       → CLOSED
+
+A step is measured while its weights are in memory, and its figures are stored with it; ``releases.checks``
+decides by them, so that whoever goes on from the row decides the same. A round that is held waits for an
+operator: accepted, it goes on from STEPPED; discarded, it is over.
 
 If another task has published meanwhile, the version to become the newest is not the newest's successor: the
 round goes back from STEPPED to MERGED, and steps again from there.
@@ -21,6 +26,8 @@ import contextlib
 import json
 from collections.abc import Iterable
 
+from keyflock_models.arrays import F32
+from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, stored_personalisation
@@ -30,9 +37,13 @@ from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, next_checkpoint
 from keyflock_server.protocol.identifiers import ModelVersion
 from keyflock_server.protocol.messages import TaskKind
+from keyflock_server.releases.checks import publishing_problem
 from keyflock_server.releases.model_version import VersionRecord, download_digest
+from keyflock_server.releases.step_figures import StepFigures, step_figures
+from keyflock_server.rounds.checks_policy import CHECKS_HISTORY
 from keyflock_server.rounds.round import (
     Event,
+    Held,
     Merged,
     PartialsDeleted,
     Phase,
@@ -53,12 +64,15 @@ class Closing:
         self._released = ReleasedWeights(world)
 
     async def finish(self, record: RoundRecord) -> RoundRecord:
-        """The round, closed; does whatever steps are left.
+        """The round, closed or held; does whatever steps are left.
 
         Raises:
             StorageError: a step could not be written; call again, nothing is lost.
         """
-        while not record.round.is_over:
+        if record.round.phase is Phase.HELD:
+            # An operator may have decided meanwhile, through whichever process.
+            record = await self._world.store.rounds.get(record.round.id) or record
+        while not (record.round.is_over or record.round.phase is Phase.HELD):
             try:
                 record = await self._next_step(record)
             except (Superseded, StorageError) as error:
@@ -135,15 +149,20 @@ class Closing:
         base = (await self._trunk.population(current.population)).latest_version
         checkpoint = await self._trunk.checkpoint(current.population, base)
         aggregate = await self._aggregate(record.aggregate_key, checkpoint.weights.size)
+        mean_delta = await world.workbench.run(aggregate.mean)
         stepped = await world.workbench.run(
             server_step,
             checkpoint.weights,
             state,
-            await world.workbench.run(aggregate.mean),
+            mean_delta,
             current.spec.optimizer.name,
             current.spec.optimizer_parameters,
             current.spec.optimizer.schedule,
         )
+        figures = await self._measured(record, base, checkpoint, stepped.weights, mean_delta)
+        if figures.non_finite_weights:
+            # Nobody can want such a version: none of it is written, and the checks hold the round.
+            return await self._advanced(record, Stepped(figures.to_json()), {"stepped_from": base})
         lineage = {"parent": str(base), "round": current.id, "reports": str(current.reports)}
         version = ModelVersion(base + 1)
         after = next_checkpoint(checkpoint, stepped.weights, lineage)
@@ -160,7 +179,36 @@ class Closing:
             "average_key": keys.average_key,
             "released_key": keys.released_key,
         }
-        return await self._advanced(record, Stepped(), changes)
+        return await self._advanced(record, Stepped(figures.to_json()), changes)
+
+    async def _measured(
+        self, record: RoundRecord, base: ModelVersion, before: Checkpoint, weights: F32, mean_delta: F32
+    ) -> StepFigures:
+        population = await self._trunk.population(record.round.population)
+        version = await self._trunk.any_version(record.round.population, base)
+
+        def measured() -> StepFigures:
+            return step_figures(
+                before,
+                weights,
+                mean_delta,
+                loss_before=version.anchor_loss,
+                loss_chosen=population.anchor_loss_chosen,
+            )
+
+        return await self._world.workbench.run(measured)
+
+    async def _history(self, record: RoundRecord) -> list[StepFigures]:
+        """What was measured of the task's last rounds whose versions were not withdrawn."""
+        current, rounds = record.round, self._world.store.rounds
+        withdrawn = await self._world.store.populations.withdrawn(current.population)
+        past = [one.round for one in await rounds.of_task(current.task, last=4 * CHECKS_HISTORY)]
+        made = [
+            one.figures_json
+            for one in past
+            if one.is_committed and one.figures_json and one.result_version not in withdrawn
+        ]
+        return [StepFigures.from_json(stored) for stored in made[-CHECKS_HISTORY:]]
 
     async def _summarise(self, record: RoundRecord) -> RoundRecord:
         world, current = self._world, record.round
@@ -190,11 +238,18 @@ class Closing:
 
     async def _publish(self, record: RoundRecord) -> RoundRecord:
         world, current, base = self._world, record.round, record.stepped_from
+        is_newest = (await self._trunk.population(current.population)).latest_version == base
+        # A step of a release that measured nothing is made again, too.
+        if not is_newest or not current.figures_json:
+            return await self._rebase(record)
+        figures = StepFigures.from_json(current.figures_json)
+        if not current.is_accepted:
+            problem = publishing_problem(figures, await self._history(record), current.spec.checks)
+            if problem:
+                return await self._hold(record, problem)
         download_key, checkpoint_key, state_key = record.download_key, record.checkpoint_key, record.state_key
         if base is None or download_key is None or checkpoint_key is None or state_key is None:
             raise StorageError(f"Round {current.id} has lost what its step wrote; restore the database.")
-        if (await self._trunk.population(current.population)).latest_version != base:
-            return await self._rebase(record)
         body = await world.blobs.get(download_key)
         released = await self._released.fields(record)
         version = VersionRecord(
@@ -210,6 +265,8 @@ class Closing:
             released_digest=released.released_digest,
             released_bytes=released.released_bytes,
             released_key=released.released_key,
+            anchor_loss=figures.anchor_loss,
+            note=current.detail if current.is_accepted else "",
         )
         averages = await self._released.superseded(record)
         task = await world.store.tasks.get(current.task)
@@ -219,8 +276,13 @@ class Closing:
         await self.delete_blobs((*averages, *((superseded,) if superseded else ())))
         return after
 
+    async def _hold(self, record: RoundRecord, problem: str) -> RoundRecord:
+        after = await self._advanced(record, Held(problem), {})
+        self._world.observer.round_held(after.round.task, after.round.sequence, problem)
+        return after
+
     async def _rebase(self, record: RoundRecord) -> RoundRecord:
-        """Another task has published since the step: step again, from what it made."""
+        """Another version is the newest since the step: step again, from that one."""
         nothing: Changes = {
             "stepped_from": None,
             "checkpoint_key": None,

@@ -18,9 +18,11 @@ from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.enrolment import EnrolledDevice, Enrolments
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.forgetting import ErasureScope, Forgetting
+from keyflock_server.coordinator.held_rounds import HeldRounds
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
+from keyflock_server.coordinator.rollback import Rollbacks
 from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
@@ -49,15 +51,18 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.operator import (
     CohortPreview,
+    DecisionOrder,
     Devices,
     DeviceView,
     PopulationView,
     QuarantineOrder,
+    RollbackOrder,
     RoundView,
     TaskView,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import Download
+from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.blob_identity import open_store
 from keyflock_server.storage.door import AlreadyExists
@@ -83,6 +88,8 @@ class Coordinator:
         self._flusher = Flusher(world)
         self._leadership = Leadership(world)
         self._rounds = Rounds(world, self._trunk, self._flusher, self._leadership)
+        self._held = HeldRounds(world, self._desks, self._rounds)
+        self._rollbacks = Rollbacks(world, self._trunk, self._rounds)
         self._tally = VerdictTally(world)
         self._standings = Standings(world)
         self._intake = Intake(world, self._desks, self._flusher, self._catch_up, self._tally, self._standings)
@@ -246,6 +253,13 @@ class Coordinator:
             for record in await store.populations.all()
         ]
 
+    async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
+        """Publish an earlier version anew as the newest; those between are withdrawn."""
+        await self._rollbacks.roll_back(name, order.to, order.reason)
+        await self._catch_up()
+        population = await self._trunk.population(name)
+        return population_view(population, await self._world.store.devices.count(name))
+
     async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
         """How many of a population's devices an expression fits."""
         await self._trunk.population(population)
@@ -264,7 +278,7 @@ class Coordinator:
                 train share a population; each steps from the newest version. ``invalid_task`` when its codec
                 names rows that the population's model has not.
         """
-        await self._trunk.population(spec.population)
+        population = await self._trunk.population(spec.population)
         layout = await self._trunk.report_layout(spec)
         for path, codec in spec.codecs.items():
             try:
@@ -280,7 +294,7 @@ class Coordinator:
             except AlreadyExists:
                 raise _name_taken(spec.name) from None
             self._desks[spec.name] = Desk(spec, TaskStatus.ACTIVE)
-        return task_view(record, {})
+        return task_view(record, population, {})
 
     async def tasks(self) -> list[TaskView]:
         """All of them, oldest first."""
@@ -291,7 +305,10 @@ class Coordinator:
         record = await self._world.store.tasks.get(name)
         if record is None:
             raise _unknown(name)
-        return task_view(record, await self._world.store.rounds.phases(name))
+        phases = await self._world.store.rounds.phases(name)
+        newest = await self._world.store.rounds.of_task(name, last=1) if Phase.HELD in phases else []
+        held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
+        return task_view(record, await self._trunk.population(record.spec.population), phases, held)
 
     async def pause_task(self, name: TaskName) -> TaskView:
         """Give out no more work; reports under way are still taken. A paused task stays paused."""
@@ -310,9 +327,10 @@ class Coordinator:
     async def rounds(self, task: TaskName) -> list[RoundView]:
         """The task's newest rounds, a thousand at most, oldest first."""
         stuck = self._desk(task).trouble
+        population = await self._trunk.population(self._desk(task).spec.population)
         said = await self._world.store.rounds.verdicts(task)
         return [
-            round_view(record, said.get(record.round.id, {}), stuck)
+            round_view(record, population, said.get(record.round.id, {}), stuck)
             for record in await self._world.store.rounds.of_task(task, last=MOST_ROUNDS)
         ]
 
@@ -322,7 +340,19 @@ class Coordinator:
         if record is None:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
         said = await self._world.store.rounds.verdicts(record.round.task, round_id)
-        return round_view(record, said.get(round_id, {}), self._desk(record.round.task).trouble)
+        population = await self._trunk.population(record.round.population)
+        trouble = self._desk(record.round.task).trouble
+        return round_view(record, population, said.get(round_id, {}), trouble)
+
+    async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        """Publish what a held round made, with the next pass."""
+        await self._held.accept(round_id, order.reason)
+        return await self.round(round_id)
+
+    async def discard_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        """Give up what a held round's phones have brought."""
+        await self._held.discard(round_id, order.reason)
+        return await self.round(round_id)
 
     async def devices(self, population: PopulationName) -> Devices:
         """Devices of a population, those ever quarantined first."""
@@ -406,6 +436,8 @@ class Coordinator:
             store = self._world.store
             # Of several of a task the oldest, as releases that could open two at once have left them.
             unfinished = {record.round.task: record for record in reversed(await store.rounds.unfinished())}
+            held = sum(record.round.phase is Phase.HELD for record in unfinished.values())
+            self._world.observer.rounds_waiting(held)
             for task in await store.tasks.all():
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
                 await self._rounds.follow(desk, task.status, unfinished.get(task.name))

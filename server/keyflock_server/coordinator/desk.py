@@ -9,8 +9,8 @@ from keyflock_server.aggregation.clipping import DeltaJudge
 from keyflock_server.aggregation.evidence_bound import EvidenceJudge
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import Judge
-from keyflock_server.coordinator.micro_batch import MicroBatch, PendingSum, Taken
-from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
+from keyflock_server.coordinator.micro_batch import MicroBatch, Outcome, PendingSum, Taken
+from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId, TaskName
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
@@ -49,6 +49,8 @@ class OpenRound:
     ) -> None:
         self.record = record
         self.partial = partial
+        self._layout = layout
+        self._judge = judge
         #: This process's own partial aggregate, as committed, and where it lies.
         self.committed = PartialAggregate(layout.size)
         self.committed_key: str | None = None
@@ -59,6 +61,8 @@ class OpenRound:
         self.batch = batch or MicroBatch(PendingSum(layout, judge))
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
+        #: Of an asynchronous task: versions that were taken back, whose reports count nowhere.
+        self.withdrawn: frozenset[ModelVersion] = frozenset()
 
     @property
     def round(self) -> Round:
@@ -66,9 +70,20 @@ class OpenRound:
         return self.record.round
 
     @property
+    def is_held(self) -> bool:
+        """Whether what it made waits for an operator: its task gives out no work and takes no report."""
+        return self.record.round.phase is Phase.HELD
+
+    @property
     def id(self) -> RoundId:
         """Its id."""
         return self.record.round.id
+
+    def let_go_of_what_waits(self) -> None:
+        """Tell all reports that wait that the round is gone, and forget their sum."""
+        self.batch.settle_all(Outcome.ROUND_GONE)
+        # What is being added to the old sum at this moment has been told so, too.
+        self.batch = MicroBatch(PendingSum(self._layout, self._judge))
 
     def learn(self, record: RoundRecord) -> None:
         """The row as it was read; ignored if this process knows better by now."""
@@ -120,10 +135,11 @@ class Desk:
         return self.open.round.slots_left
 
 
-def _progress(record: RoundRecord) -> tuple[int, int]:
-    """Grows with every event of a round."""
+def _progress(record: RoundRecord) -> tuple[bool, int, int]:
+    """Grows with every event of a round but a rebase; once accepted, a round goes on from before it was held."""
     current = record.round
-    return _PHASES.index(current.phase), current.assigned + current.counted + current.failed + current.expired
+    counts = current.assigned + current.counted + current.failed + current.expired
+    return current.is_accepted, _PHASES.index(current.phase), counts
 
 
 def _judge_of(spec: TaskSpec) -> Judge:

@@ -91,7 +91,7 @@ class Downlink:
         Edge cases:
             it is not made within ``PATIENCE_S`` -> None; it is there for whoever comes later
         Raises:
-            Refused: ``model_unknown``.
+            Refused: ``model_unknown`` or ``model_withdrawn``.
         """
         record = await self._trunk.version(name, version)
         target = record.digest_of(weights)
@@ -162,7 +162,8 @@ class Downlink:
         found: dict[bytes, _Named] = {}
         for version in range(max(0, latest - BASES_KEPT + 1), latest + 1):
             try:
-                record = await self._trunk.version(name, version)
+                # One that was withdrawn is still what phones have: the newest may follow from it.
+                record = await self._trunk.any_version(name, version)
             except Refused:  # it was pruned
                 continue
             for weights in ModelWeights:
@@ -185,7 +186,7 @@ class Downlink:
 
     async def _made(self, name: PopulationName, target: _Named, base: _Named) -> bytes | None:
         try:
-            records = [await self._trunk.version(name, one.version) for one in (target, base)]
+            records = [await self._trunk.any_version(name, one.version) for one in (target, base)]
         except Refused:  # it was pruned since
             return None
         after = await self._intact(records[0], target.weights)

@@ -56,8 +56,20 @@ class Observer(Protocol):
         """A round is closed, abandoned or cancelled."""
         ...
 
+    def round_held(self, task: TaskName, sequence: int, reason: str) -> None:
+        """What a round made did not pass the checks; the reason has numbers of the server's alone."""
+        ...
+
+    def rounds_waiting(self, held: int) -> None:
+        """So many rounds are held now, of all tasks."""
+        ...
+
     def version_published(self, population: PopulationName, version: int) -> None:
         """A new model version is the newest."""
+        ...
+
+    def rolled_back(self, population: PopulationName, version: int, to: int) -> None:
+        """A new version with the weights of an earlier one is the newest, and those between are withdrawn."""
         ...
 
     def priors_published(self, population: PopulationName, phones: int) -> None:
@@ -112,7 +124,16 @@ class Silent:
     def round_ended(self, task: TaskName, sequence: int, phase: str, reports: int, duration_s: float) -> None:
         """Ignored."""
 
+    def round_held(self, task: TaskName, sequence: int, reason: str) -> None:
+        """Ignored."""
+
+    def rounds_waiting(self, held: int) -> None:
+        """Ignored."""
+
     def version_published(self, population: PopulationName, version: int) -> None:
+        """Ignored."""
+
+    def rolled_back(self, population: PopulationName, version: int, to: int) -> None:
         """Ignored."""
 
     def priors_published(self, population: PopulationName, phones: int) -> None:

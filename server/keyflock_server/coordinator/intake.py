@@ -87,6 +87,8 @@ class Intake:
         if message.model_version != claims.model_version:
             detail = f"The assignment trains from version {claims.model_version}."
             return OfferAnswer(action=OfferAction.REBASE, return_window=window, detail=detail)
+        if opened.is_held or claims.model_version in opened.withdrawn:
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The round is over.")
         if _is_stale(opened, claims):
             detail = "The model has moved on too far; check in again."
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=detail)
@@ -256,7 +258,8 @@ class Intake:
 
     def _is_too_late(self, opened: OpenRound, claims: AssignmentClaims) -> bool:
         has_expired = self._world.tokens.has_expired(claims, self._world.clock())
-        return has_expired or _is_full(opened) or _is_stale(opened, claims)
+        is_over = opened.is_held or claims.model_version in opened.withdrawn
+        return has_expired or is_over or _is_full(opened) or _is_stale(opened, claims)
 
     async def _late(self, claims: AssignmentClaims, digest: bytes) -> Receipt:
         """Nothing new is taken: a report that was counted is acknowledged again, another is too late."""

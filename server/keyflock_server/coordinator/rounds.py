@@ -1,6 +1,7 @@
 """The life of a task's rounds: open the next, end what is due, and learn what other processes have done."""
 
 import contextlib
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -17,11 +18,14 @@ from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due
+from keyflock_server.rounds.discarding import cancelled_while_held
 from keyflock_server.rounds.round import (
     Abandoned,
+    Accepted,
     Cancelled,
     Carried,
     CloseRequested,
+    Discarded,
     Event,
     Phase,
     Redated,
@@ -64,6 +68,7 @@ class Rounds:
                 await self._take_up(desk, record)
             else:
                 opened.learn(record)
+                _tell_of_holding(opened)
             if desk.open is not None and desk.open.round.is_async:
                 await self._count_training(desk)
             self._tell_late_ones(desk)
@@ -103,6 +108,8 @@ class Rounds:
         elif opened is not None and not opened.round.is_over:
             try:
                 await self._close(desk, opened)
+                if opened.is_held:
+                    await self._end_without_version(desk, opened, cancelled_while_held(opened.round))
             except StorageUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever keeps it from closing, it must end
@@ -110,6 +117,34 @@ class Rounds:
                 await self._end_without_version(desk, opened, lost)
         if desk.open is not None:
             self._gone(desk, desk.open)
+
+    async def decide(self, desk: Desk, round_id: RoundId, event: Accepted | Discarded) -> None:
+        """Write an operator's decision on a held round down.
+
+        What was accepted is published with the next pass of whoever leads.
+
+        Raises:
+            Superseded: the round is not held.
+        """
+        async with desk.turn:
+            opened = desk.open
+            record = await self._world.store.rounds.advance(round_id, event, self._world.clock(), {})
+            if opened is not None and opened.id == round_id:
+                opened.record = record
+                if record.round.is_over:
+                    self._told(desk, record.round, record.round.phase)
+                    self._gone(desk, opened)
+            if record.round.is_over:
+                await self.clear_up(record)
+
+    async def clear_up(self, record: RoundRecord) -> None:
+        """Delete what a round that was given up needs no more."""
+        await self._closing.delete_partials(record)
+        await self.delete_blobs(record.blob_keys)
+
+    async def delete_blobs(self, keys: Iterable[str]) -> None:
+        """Delete what nothing points to any more."""
+        await self._closing.delete_blobs(keys)
 
     def _gone(self, desk: Desk, opened: OpenRound) -> None:
         desk.open = None
@@ -124,6 +159,9 @@ class Rounds:
         desk.taken_up += 1
         name = f"{self._world.replica}.{desk.taken_up}"
         desk.open = OpenRound(record, name, layout, desk.judge, batch)
+        if record.round.is_async:
+            withdrawn = self._world.store.populations.withdrawn
+            desk.open.withdrawn = await withdrawn(record.round.population)
         desk.last_sequence = record.round.sequence
         if before is not None and not is_same_buffer:
             before.batch.settle_all(Outcome.ROUND_GONE)
@@ -236,13 +274,14 @@ class Rounds:
 
     async def _close(self, desk: Desk, opened: OpenRound) -> None:
         opened.record = await self._closing.finish(opened.record)
-        self._over(desk, opened)
+        if opened.round.is_over:
+            self._over(desk, opened)
+        _tell_of_holding(opened)
 
     async def _end_without_version(self, desk: Desk, opened: OpenRound, event: Abandoned | Cancelled) -> None:
         await self._advance(desk, opened, event)
         opened.batch.settle_all(Outcome.ROUND_GONE)
-        await self._closing.delete_partials(opened.record)
-        await self._closing.delete_blobs(opened.record.blob_keys)
+        await self.clear_up(opened.record)
         self._over(desk, opened)
 
     async def _advance(self, desk: Desk, opened: OpenRound, event: Event) -> None:
@@ -251,7 +290,9 @@ class Rounds:
             opened.record = await self._world.store.rounds.advance(opened.id, event, self._world.clock(), {})
 
     def _over(self, desk: Desk, opened: OpenRound) -> None:
-        if not opened.round.is_async:
+        if opened.round.phase is Phase.DISCARDED:
+            self._gone(desk, opened)
+        elif not opened.round.is_async:
             desk.open = None  # a buffer stays until the next one takes over what waits
         self._told(desk, opened.round, opened.round.phase)
 
@@ -259,6 +300,12 @@ class Rounds:
         ended_at = ended.closed_at or self._world.clock()
         duration_s = (ended_at - ended.opened_at).total_seconds()
         self._world.observer.round_ended(desk.task, ended.sequence, phase, ended.reports, duration_s)
+
+
+def _tell_of_holding(opened: OpenRound) -> None:
+    """Reports that wait for the buffer after one that is held are told that there is none."""
+    if opened.is_held and len(opened.batch):
+        opened.let_go_of_what_waits()
 
 
 def trouble(error: Exception) -> str:

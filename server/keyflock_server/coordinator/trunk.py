@@ -5,10 +5,12 @@ Downloads are immutable, so the last few are kept in memory.
 
 import asyncio
 import json
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
+from keyflock_models.anchor import anchor_loss, anchor_tokens
 from keyflock_models.arrays import F32
 from keyflock_models.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.config import ModelConfig
@@ -39,6 +41,13 @@ class StoredVersion:
     download: Download
 
 
+class _Anchor(NamedTuple):
+    """What a population's anchor text is, and version 0's loss on it; None where it came without one."""
+
+    tokens: int | None = None
+    loss: float | None = None
+
+
 class Trunk:
     """The shared models of all populations."""
 
@@ -64,6 +73,7 @@ class Trunk:
         if await world.store.populations.get(name) is not None:
             raise _taken(name)
         now = world.clock()
+        anchor = await world.workbench.run(_measured, loaded)
         stored = await self.store(name, ModelVersion(0), loaded, checkpoint)
         population = PopulationRecord(
             name=name,
@@ -71,6 +81,8 @@ class Trunk:
             latest_version=ModelVersion(0),
             config_json=json.dumps(loaded.config.to_dict()),
             vocabulary_digest=loaded.vocabulary.digest,
+            anchor_tokens=anchor.tokens,
+            anchor_loss_chosen=anchor.loss,
         )
         version = VersionRecord(
             population=name,
@@ -82,6 +94,7 @@ class Trunk:
             download_bytes=len(stored.download.body),
             download_key=stored.download_key,
             checkpoint_key=stored.checkpoint_key,
+            anchor_loss=anchor.loss,
         )
         try:
             await world.store.populations.add(population, version)
@@ -138,7 +151,15 @@ class Trunk:
         return None if stored is None else stored_personalisation(stored)
 
     async def version(self, name: PopulationName, version: int) -> VersionRecord:
-        """One version; raises Refused ``model_unknown``."""
+        """One version that is served; raises Refused ``model_unknown`` or ``model_withdrawn``."""
+        record = await self.any_version(name, version)
+        if record.withdrawn_at is not None:
+            detail = f"Version {version} of population {name!r} was withdrawn; take the newest."
+            raise Refused(ProblemCode.MODEL_WITHDRAWN, detail)
+        return record
+
+    async def any_version(self, name: PopulationName, version: int) -> VersionRecord:
+        """One version, also one that was withdrawn; raises Refused ``model_unknown``."""
         record = await self._world.store.populations.version(name, ModelVersion(version))
         if record is None:
             raise Refused(ProblemCode.MODEL_UNKNOWN, f"Population {name!r} has no model version {version}.")
@@ -172,8 +193,8 @@ class Trunk:
         return cached
 
     async def checkpoint(self, name: PopulationName, version: int) -> Checkpoint:
-        """A version's float32 master weights, with vocabulary and lineage."""
-        record = await self.version(name, version)
+        """A version's float32 master weights, with vocabulary, lineage and anchor text."""
+        record = await self.any_version(name, version)
         data = await self._world.blobs.get(record.checkpoint_key)
         try:
             return await self._world.workbench.run(Checkpoint.from_bytes, data)
@@ -211,6 +232,16 @@ class Trunk:
 def next_checkpoint(before: Checkpoint, weights: F32, lineage: dict[str, str]) -> Checkpoint:
     """``before`` with other weights and a further line of descent."""
     return replace(before, weights=weights, lineage={**before.lineage, **lineage})
+
+
+def _measured(checkpoint: Checkpoint) -> _Anchor:
+    """Raises Refused for a version 0 that is as good as no model on its own anchor text."""
+    if checkpoint.anchor is None:
+        return _Anchor()
+    loss = anchor_loss(checkpoint.config, checkpoint.vocabulary, checkpoint.weights, checkpoint.anchor)
+    if not math.isfinite(loss):
+        raise Refused(ProblemCode.INVALID_CHECKPOINT, "Its loss on its own anchor text is not finite.")
+    return _Anchor(anchor_tokens(checkpoint.anchor, checkpoint.vocabulary), loss)
 
 
 def weights_of(version: VersionRecord) -> ModelWeights:

@@ -9,6 +9,8 @@ import msgspec
 
 from keyflock_models.config import ModelConfig
 from keyflock_server.aggregation.population_personalisation import stored_personalisation
+from keyflock_server.protocol.identifiers import RoundId
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase
 from keyflock_server.rounds.standing import stored_standing
@@ -25,15 +27,31 @@ def population_view(record: PopulationRecord, devices: int) -> PopulationView:
         parameter_count=config.parameter_count,
         vocabulary_size=config.vocabulary_size,
         devices=devices,
+        anchor_text=anchor_text(record),
+        anchor_loss_chosen=record.anchor_loss_chosen,
     )
 
 
-def task_view(record: TaskRecord, phases: Mapping[Phase, int]) -> TaskView:
+def anchor_text(population: PopulationRecord) -> str:
+    """Return what the population's versions are checked on, in words."""
+    if population.anchor_tokens is None:
+        return "no anchor text: versions are checked by the length of their steps alone"
+    return f"{population.anchor_tokens} words of public text"
+
+
+def task_view(
+    record: TaskRecord,
+    population: PopulationRecord,
+    phases: Mapping[Phase, int],
+    held_round: RoundId | None = None,
+) -> TaskView:
     """A task and how far it has come.
 
     Args:
         record: The task.
+        population: Its population.
         phases: How many of its rounds are in each.
+        held_round: The one that waits for an operator.
     """
     return TaskView(
         name=record.name,
@@ -44,15 +62,20 @@ def task_view(record: TaskRecord, phases: Mapping[Phase, int]) -> TaskView:
         rounds_abandoned=phases.get(Phase.ABANDONED, 0),
         rounds_carried=phases.get(Phase.CARRIED, 0),
         max_rounds=record.spec.round.max_rounds,
+        held_round=held_round,
+        anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         spec=msgspec.to_builtins(record.spec),
     )
 
 
-def round_view(record: RoundRecord, verdicts: Mapping[str, int], trouble: str = "") -> RoundView:
+def round_view(
+    record: RoundRecord, population: PopulationRecord, verdicts: Mapping[str, int], trouble: str = ""
+) -> RoundView:
     """A round: where it stands or how it ended, and what was said of its reports.
 
     Args:
         record: The round.
+        population: Its population.
         verdicts: So many of each.
         trouble: What keeps the task's open round from going on.
     """
@@ -75,8 +98,9 @@ def round_view(record: RoundRecord, verdicts: Mapping[str, int], trouble: str = 
         deadline_at=current.deadline_at,
         closed_at=current.closed_at,
         result_version=current.result_version,
-        detail=current.detail if current.is_over else trouble,
+        detail=current.detail if current.is_over else f"{current.detail} {trouble}".strip(),
         figures=json.loads(current.figures_json) if current.figures_json else None,
+        anchor_text=anchor_text(population) if current.spec.kind is TaskKind.TRAIN else "",
         verdicts=dict(verdicts),
     )
 

@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,8 +19,10 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName, Round
 from keyflock_server.protocol.messages import Name
 from keyflock_server.protocol.operator import (
     CohortQuestion,
+    DecisionOrder,
     Populations,
     QuarantineOrder,
+    RollbackOrder,
     Rounds,
     Tasks,
 )
@@ -28,6 +30,8 @@ from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.task import TaskError, parse_task
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
+
+Order = TypeVar("Order", DecisionOrder, QuarantineOrder, RollbackOrder)
 
 _log: Final = logger("keyflock.operator")
 
@@ -65,6 +69,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             operator_calls.POPULATIONS.name: self._populations,
             operator_calls.CREATE_POPULATION.name: self._create_population,
             operator_calls.PREVIEW_COHORT.name: self._preview_cohort,
+            operator_calls.ROLL_BACK.name: self._roll_back,
             operator_calls.TASKS.name: self._tasks,
             operator_calls.CREATE_TASK.name: self._create_task,
             operator_calls.TASK.name: self._task,
@@ -73,6 +78,8 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             operator_calls.CANCEL_TASK.name: self._cancel_task,
             operator_calls.ROUNDS.name: self._rounds,
             operator_calls.ROUND.name: self._round,
+            operator_calls.ACCEPT_ROUND.name: self._accept_round,
+            operator_calls.DISCARD_ROUND.name: self._discard_round,
             operator_calls.DEVICES.name: self._devices,
             operator_calls.DEVICE.name: self._device,
             operator_calls.QUARANTINE_DEVICE.name: self._quarantine_device,
@@ -118,6 +125,10 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             raise Refused(ProblemCode.MALFORMED_BODY, f"{str(error).rstrip('.')}.") from None
         return JSON.answer(await self._service.preview_cohort(name, question.cohort))
 
+    async def _roll_back(self, parts: Mapping[str, str], body: bytes) -> Response:
+        order = _order(body, RollbackOrder)
+        return JSON.answer(await self._service.roll_back(PopulationName(parts["population"]), order))
+
     async def _tasks(self, _parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(Tasks(tasks=await self._service.tasks()))
 
@@ -151,6 +162,14 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
     async def _round(self, parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(await self._service.round(RoundId(parts["round"])))
 
+    async def _accept_round(self, parts: Mapping[str, str], body: bytes) -> Response:
+        order = _order(body, DecisionOrder)
+        return JSON.answer(await self._service.accept_round(RoundId(parts["round"]), order))
+
+    async def _discard_round(self, parts: Mapping[str, str], body: bytes) -> Response:
+        order = _order(body, DecisionOrder)
+        return JSON.answer(await self._service.discard_round(RoundId(parts["round"]), order))
+
     async def _devices(self, parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(await self._service.devices(PopulationName(parts["population"])))
 
@@ -158,10 +177,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         return JSON.answer(await self._service.device(DeviceId(parts["device"])))
 
     async def _quarantine_device(self, parts: Mapping[str, str], body: bytes) -> Response:
-        try:
-            order = msgspec.json.decode(body, type=QuarantineOrder)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {error}.") from None
+        order = _order(body, QuarantineOrder)
         return JSON.answer(await self._service.quarantine_device(DeviceId(parts["device"]), order))
 
     async def _release_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
@@ -169,6 +185,13 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
 
     async def _revoke_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
         return JSON.answer(await self._service.revoke_device(DeviceId(parts["device"])))
+
+
+def _order(body: bytes, kind: type[Order]) -> Order:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {error}.") from None
 
 
 def _name(text: str, noun: str) -> str:

@@ -36,6 +36,9 @@ PREVIEW_COHORT: Final = OperatorCall(
     JSON,
     MAX_QUESTION_BYTES,
 )
+ROLL_BACK: Final = OperatorCall(
+    "roll_back", "POST", "/admin/v1/populations/{population}/rollback", JSON, MAX_ORDER_BYTES
+)
 TASKS: Final = OperatorCall("tasks", "GET", "/admin/v1/tasks")
 CREATE_TASK: Final = OperatorCall("create_task", "POST", "/admin/v1/tasks", TOML, MAX_TASK_BYTES)
 TASK: Final = OperatorCall("task", "GET", "/admin/v1/tasks/{task}")
@@ -44,6 +47,12 @@ RESUME_TASK: Final = OperatorCall("resume_task", "POST", "/admin/v1/tasks/{task}
 CANCEL_TASK: Final = OperatorCall("cancel_task", "POST", "/admin/v1/tasks/{task}/cancel")
 ROUNDS: Final = OperatorCall("rounds", "GET", "/admin/v1/tasks/{task}/rounds")
 ROUND: Final = OperatorCall("round", "GET", "/admin/v1/rounds/{round}")
+ACCEPT_ROUND: Final = OperatorCall(
+    "accept_round", "POST", "/admin/v1/rounds/{round}/accept", JSON, MAX_ORDER_BYTES
+)
+DISCARD_ROUND: Final = OperatorCall(
+    "discard_round", "POST", "/admin/v1/rounds/{round}/discard", JSON, MAX_ORDER_BYTES
+)
 DEVICES: Final = OperatorCall("devices", "GET", "/admin/v1/populations/{population}/devices")
 DEVICE: Final = OperatorCall("device", "GET", "/admin/v1/devices/{device}")
 QUARANTINE_DEVICE: Final = OperatorCall(
@@ -56,6 +65,7 @@ OPERATOR_CALLS: Final = (
     POPULATIONS,
     CREATE_POPULATION,
     PREVIEW_COHORT,
+    ROLL_BACK,
     TASKS,
     CREATE_TASK,
     TASK,
@@ -64,6 +74,8 @@ OPERATOR_CALLS: Final = (
     CANCEL_TASK,
     ROUNDS,
     ROUND,
+    ACCEPT_ROUND,
+    DISCARD_ROUND,
     DEVICES,
     DEVICE,
     QUARANTINE_DEVICE,

@@ -28,10 +28,12 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.operator import (
     CohortPreview,
+    DecisionOrder,
     Devices,
     DeviceView,
     PopulationView,
     QuarantineOrder,
+    RollbackOrder,
     RoundView,
     TaskView,
 )
@@ -257,6 +259,10 @@ class OperatorService(Protocol):
         """All of them, by name."""
         ...
 
+    async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
+        """Publish an earlier version anew as the newest; those between are withdrawn."""
+        ...
+
     async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
         """How many of its devices an expression fits."""
         ...
@@ -291,6 +297,14 @@ class OperatorService(Protocol):
 
     async def round(self, round_id: RoundId) -> RoundView:
         """One round."""
+        ...
+
+    async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        """Publish what a held round made, with the next pass."""
+        ...
+
+    async def discard_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        """Give up what a held round's phones have brought."""
         ...
 
     async def devices(self, population: PopulationName) -> Devices:

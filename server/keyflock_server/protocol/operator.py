@@ -19,6 +19,10 @@ class PopulationView(Struct, frozen=True, kw_only=True):
     vocabulary_size: int
     #: Devices enrolled now.
     devices: int
+    #: What versions are checked on before they become the newest, in words.
+    anchor_text: str = ""
+    #: Nats a word on the anchor text, of the version that a person last chose.
+    anchor_loss_chosen: float | None = None
     #: What personalize rounds have found: prior, candidates with their gains, the best head.
     personalisation: dict[str, Any] | None = None
 
@@ -36,6 +40,10 @@ class TaskView(Struct, frozen=True, kw_only=True):
     #: Missed rounds whose reports began the next.
     rounds_carried: int = 0
     max_rounds: int | None
+    #: The round that waits for ``accept`` or ``discard``; until then the task gives out no work.
+    held_round: str | None = None
+    #: What its versions are checked on before they become the newest, in words.
+    anchor_text: str = ""
     #: The task as it was written, by table and key.
     spec: dict[str, Any]
 
@@ -69,10 +77,12 @@ class RoundView(Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     #: The version it made, when it was committed.
     result_version: int | None = None
-    #: Why it came to no result.
+    #: Why it came to no result, or is held.
     detail: str = ""
-    #: What a personalize round found: means and shares over its phones.
+    #: What was measured of the version that it made; of a personalize round, means over its phones.
     figures: dict[str, float] | None = None
+    #: Of a train round: what its version is checked on before it becomes the newest, in words.
+    anchor_text: str = ""
     #: What was said of its reports: refused uploads by cause, and what was clipped.
     verdicts: dict[str, int] = {}
 
@@ -115,6 +125,22 @@ class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: For whoever reads it later. No user text.
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
     days: Annotated[float, Meta(gt=0.0, le=365.0)] = 365.0
+
+
+class DecisionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/rounds/{round}/accept`` and ``…/discard``."""
+
+    #: For whoever reads it later. No user text.
+    reason: Annotated[str, Meta(min_length=1, max_length=300)]
+
+
+class RollbackOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/populations/{population}/rollback``."""
+
+    #: The version whose weights are to be the newest again.
+    to: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    #: For whoever reads it later. No user text.
+    reason: Annotated[str, Meta(min_length=1, max_length=300)]
 
 
 class Devices(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,8 @@
     [aggregation]  weights, the norm bound and clips
     [optimizer]    the server's step, by name, and its learning rate over the rounds
     [release]      what keyboards serve of the versions that are made
-    [personalising]  which settings of heads are tried (kind personalize, which has none of the five above)
+    [checks]       what a version must not exceed, or its round is held
+    [personalising]  which settings of heads are tried (kind personalize; [training] to [checks] are not its)
     [quarantine]   when a device whose reports are refused is kept out
 
 Ports and paths are Settings; what costs a privacy guarantee is named ``min_flush_clients`` today.
@@ -38,6 +39,7 @@ from keyflock_server.protocol.messages import (
     TaskKind,
     TrainingPlan,
 )
+from keyflock_server.rounds.checks_policy import ChecksPolicy
 from keyflock_server.rounds.cohort import MAX_LENGTH, CohortError, parse_cohort
 
 LongSeconds = Annotated[float, Meta(gt=0.0, le=31_536_000.0)]
@@ -316,7 +318,9 @@ class Personalising(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 #: Tables that say nothing to a task of this kind: given, they would be ignored silently.
 FOREIGN_TABLES: Final[dict[TaskKind, tuple[str, ...]]] = {
     TaskKind.TRAIN: ("personalising",),
-    TaskKind.PERSONALIZE: ("training", "codec", "codec_by_network", "aggregation", "optimizer", "release"),
+    TaskKind.PERSONALIZE: (
+        *("training", "codec", "codec_by_network", "aggregation", "optimizer", "release", "checks"),
+    ),
 }
 
 #: Which parameters each optimiser takes, with their defaults.
@@ -346,6 +350,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     optimizer: Optimizer = Optimizer()
     personalising: Personalising = Personalising()
     release: ReleasePolicy = ReleasePolicy()
+    checks: ChecksPolicy = ChecksPolicy()
     quarantine: QuarantinePolicy = QuarantinePolicy()
 
     @property

@@ -4,6 +4,7 @@ Every method is one transaction: all of it happened when it returns, none of it 
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, TypedDict
 
@@ -120,6 +121,16 @@ class Changes(TypedDict, total=False):
     released_key: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What a rollback leaves behind, to be cleared up by whoever asked for it."""
+
+    #: The rounds that were given up, as they are now.
+    rounds: tuple[RoundRecord, ...]
+    #: Blobs that nothing points to any more: the average, and the tasks' optimiser states.
+    keys: tuple[str, ...]
+
+
 class PopulationTable(Protocol):
     """Populations and their model versions."""
 
@@ -141,6 +152,26 @@ class PopulationTable(Protocol):
 
     async def versions(self) -> list[VersionRecord]:
         """All versions of all populations."""
+        ...
+
+    async def withdrawn(self, name: PopulationName) -> frozenset[ModelVersion]:
+        """Return the versions of a population that rollbacks took back, as far as they were not pruned."""
+        ...
+
+    async def roll_back(self, version: VersionRecord, latest: ModelVersion, reason: str) -> RolledBack:
+        """Make ``version`` the newest, and withdraw all between it and its parent.
+
+        The population's average and the optimiser states of its tasks are forgotten, and every round of the
+        population that has not published is discarded, however far it has come.
+
+        Args:
+            version: Copies of its parent's blobs, under keys of its own; created at the time of the rollback.
+            latest: What was the newest when the copies were made.
+            reason: The operator's.
+        Raises:
+            Superseded: another version is the newest by now, or the parent is gone or withdrawn; nothing was
+                changed.
+        """
         ...
 
 

@@ -16,6 +16,7 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ActiveDevices, ArrivalCount
+from keyflock_server.rounds.discarding import discarded_by_rollback
 from keyflock_server.rounds.round import (
     Assigned,
     Carried,
@@ -47,6 +48,7 @@ from keyflock_server.storage.door import (
     Remains,
     RetentionTable,
     RevocationTable,
+    RolledBack,
     RoundTable,
     Superseded,
     TaskTable,
@@ -185,6 +187,39 @@ class _Populations:
 
     async def versions(self) -> list[VersionRecord]:
         return [self._rows.versions[key] for key in sorted(self._rows.versions)]
+
+    async def withdrawn(self, name: PopulationName) -> frozenset[ModelVersion]:
+        mine = (one for one in self._rows.versions.values() if one.population == name)
+        return frozenset(one.version for one in mine if one.withdrawn_at is not None)
+
+    async def roll_back(self, version: VersionRecord, latest: ModelVersion, reason: str) -> RolledBack:
+        name, at, to = version.population, version.created_at, version.parent
+        population = self._rows.populations.get(name)
+        restored = None if to is None else self._rows.versions.get((name, to))
+        is_gone = restored is None or restored.withdrawn_at is not None
+        if population is None or population.latest_version != latest or to is None or is_gone:
+            raise Superseded(name)
+        discarded = []
+        for round_id, record in sorted(self._rows.rounds.items()):
+            current = record.round
+            if current.population == name and not (current.is_over or current.is_committed):
+                event = discarded_by_rollback(current, to, reason)
+                discarded.append(replace(record, round=advance(current, event, at)))
+                self._rows.rounds[round_id] = discarded[-1]
+        for key, one in self._rows.versions.items():
+            if one.population == name and to < one.version and one.withdrawn_at is None:
+                self._rows.versions[key] = replace(one, withdrawn_at=at)
+        self._rows.versions[name, version.version] = version
+        chosen = population.anchor_loss_chosen if version.anchor_loss is None else version.anchor_loss
+        self._rows.populations[name] = replace(
+            population, latest_version=version.version, average_key=None, anchor_loss_chosen=chosen
+        )
+        keys = [] if population.average_key is None else [population.average_key]
+        for task_name, task in self._rows.tasks.items():
+            if task.spec.population == name and task.optimizer_state_key is not None:
+                keys.append(task.optimizer_state_key)
+                self._rows.tasks[task_name] = replace(task, optimizer_state_key=None)
+        return RolledBack(tuple(discarded), tuple(keys))
 
 
 class _Tasks:
@@ -359,6 +394,8 @@ class _Rounds:
         newest = replace(
             self._rows.populations[name], latest_version=version.version, average_key=after.average_key
         )
+        if after.round.is_accepted and version.anchor_loss is not None:
+            newest = replace(newest, anchor_loss_chosen=version.anchor_loss)
         self._rows.populations[name] = newest
         self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
         self._rows.rounds[round_id] = after

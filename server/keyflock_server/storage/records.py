@@ -41,6 +41,9 @@ class PopulationRecord:
     average_key: str | None = None
     #: Target words of the anchor text that versions are checked on; None: version 0 came without one.
     anchor_tokens: int | None = None
+    #: Loss on the anchor text of the version that a person last chose: version 0, one that was accepted, or
+    #: one that the population was rolled back to.
+    anchor_loss_chosen: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

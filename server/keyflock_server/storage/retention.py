@@ -91,18 +91,20 @@ def doomed(
     """What the policy dooms now.
 
     Guarantees:
-        Never doomed: a population's newest version, which keyboards serve; the one before, which heads are
-        mapped from; the version that an unfinished round began with; who took part in a live task that
-        limits how often.
+        Never doomed: a population's newest version, which keyboards serve; its parent, and the one before,
+        which heads are mapped from; the version that an unfinished round began with; who took part in a live
+        task that limits how often.
     """
+    versions = tuple(versions)
     newest = {population.name: population.latest_version for population in populations}
+    parents = {(one.population, one.parent) for one in versions if one.version == newest[one.population]}
     in_rounds = {(record.round.population, record.round.base_version) for record in unfinished}
     kept = max(policy.versions_kept, 2)
     old = tuple(
         (version.population, version.version)
         for version in versions
         if version.version <= newest[version.population] - kept
-        and (version.population, version.version) not in in_rounds
+        and (version.population, version.version) not in in_rounds | parents
     )
     return Doomed(
         spared_tasks=tuple(

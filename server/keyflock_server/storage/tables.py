@@ -73,6 +73,7 @@ populations: Final = Table(
     Column("personalisation_json", LargeBinary),
     Column("average_key", String(255)),
     Column("anchor_tokens", Integer),
+    Column("anchor_loss_chosen", Float),
 )
 
 versions: Final = Table(

@@ -133,12 +133,27 @@ class Metrics:
         )
         self.rounds = Counter(
             "keyflock_rounds",
-            "Rounds that ended, by phase: closed (made a version), abandoned or cancelled.",
+            "Rounds that ended, by phase: closed (made a version), abandoned, cancelled or discarded.",
             ["phase"],
             registry=self.registry,
         )
         self.rounds_opened = Counter(
             "keyflock_rounds_opened", "Rounds that began to take assignments.", registry=self.registry
+        )
+        self.rounds_held = Counter(
+            "keyflock_rounds_held",
+            "Rounds whose version did not pass the checks.",
+            registry=self.registry,
+        )
+        self.held_rounds = Gauge(
+            "keyflock_held_rounds",
+            "Rounds that wait for an operator to accept or discard them.",
+            registry=self.registry,
+        )
+        self.rollbacks = Counter(
+            "keyflock_rollbacks",
+            "Populations that were rolled back to an earlier version.",
+            registry=self.registry,
         )
         self.round_duration_s = Histogram(
             "keyflock_round_duration_seconds",

@@ -95,10 +95,25 @@ class Observation:
             duration_s=round(duration_s, 3),
         )
 
+    def round_held(self, task: TaskName, sequence: int, reason: str) -> None:
+        """What a round made did not pass the checks; the reason has numbers of the server's alone."""
+        self._metrics.rounds_held.inc()
+        _log.warning("round held", task=task, round=sequence, reason=reason)
+
+    def rounds_waiting(self, held: int) -> None:
+        """So many rounds are held now, of all tasks."""
+        self._metrics.held_rounds.set(held)
+
     def version_published(self, population: PopulationName, version: int) -> None:
         """A new model version is the newest."""
         self._metrics.model_version.labels(population).set(version)
         _log.info("version published", population=population, version=version)
+
+    def rolled_back(self, population: PopulationName, version: int, to: int) -> None:
+        """A new version with the weights of an earlier one is the newest."""
+        self._metrics.rollbacks.inc()
+        self._metrics.model_version.labels(population).set(version)
+        _log.warning("population rolled back", population=population, version=version, to=to)
 
     def priors_published(self, population: PopulationName, phones: int) -> None:
         """A population is personalised with what so many phones said."""

@@ -49,6 +49,7 @@ async def test_the_model_learns_what_everybody_says_and_says_where_it_comes_from
     assert seen[-1].recall_at_1 > 0.9
     assert checkpoint.lineage["pretrained_on"] == "made"
     assert checkpoint.lineage["pretraining_order"] == ordered().key
+    assert checkpoint.anchor is not None
 
 
 async def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, compilation_cache: Path) -> None:

@@ -1,6 +1,6 @@
 """Rounds and assignments in SQL: the transactions that make acked mean counted."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
@@ -9,13 +9,14 @@ from sqlalchemy import Row, bindparam, case, delete, func, insert, select, updat
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, PopulationName, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     LIVE_PHASES,
     Assigned,
     Carried,
     Counted,
+    Discarded,
     Event,
     Expired,
     Failed,
@@ -49,6 +50,7 @@ from keyflock_server.storage.tables import (
     versions,
 )
 
+_UNPUBLISHED = LIVE_PHASES - {Phase.PUBLISHED}
 _OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name != "round")
 
 
@@ -243,8 +245,11 @@ class SqlRounds(AssignmentReads):
             if (await connection.execute(newest)).rowcount != 1:
                 raise Superseded(round_id)
             await connection.execute(insert(versions).values(asdict(version)))
-            average = update(populations).where(populations.c.name == version.population)
-            await connection.execute(average.values(average_key=after.average_key))
+            changed: dict[str, Any] = {"average_key": after.average_key}
+            if after.round.is_accepted and version.anchor_loss is not None:
+                changed["anchor_loss_chosen"] = version.anchor_loss
+            population = update(populations).where(populations.c.name == version.population)
+            await connection.execute(population.values(changed))
             state = update(tasks).where(tasks.c.name == after.round.task)
             await connection.execute(state.values(optimizer_state_key=optimizer_state_key))
             return after
@@ -289,6 +294,19 @@ class SqlRounds(AssignmentReads):
         """What was said of the reports to the task's rounds, or one of them."""
         async with self._reader.connect() as connection:
             return await verdicts_of(connection, task, round_id)
+
+
+async def discard_unpublished(
+    connection: AsyncConnection,
+    population: PopulationName,
+    event_of: Callable[[Round], Discarded],
+    at: datetime,
+) -> tuple[RoundRecord, ...]:
+    """Discard each round of a population that has not published, and return them as they are now."""
+    mine = select(rounds).where(rounds.c.population == population, rounds.c.phase.in_(_UNPUBLISHED))
+    rows = (await connection.execute(mine.order_by(rounds.c.id).with_for_update())).all()
+    records = [_record(row) for row in rows]
+    return tuple([await _moved(connection, one, event_of(one.round), at) for one in records])
 
 
 async def _locked(connection: AsyncConnection, round_id: RoundId) -> RoundRecord:

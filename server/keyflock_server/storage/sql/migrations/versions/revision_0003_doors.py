@@ -40,6 +40,7 @@ def upgrade() -> None:
     op.create_index("tombstones_by_until", "tombstones", ["until"])
     with op.batch_alter_table("populations") as table:
         table.add_column(sa.Column("anchor_tokens", sa.Integer))
+        table.add_column(sa.Column("anchor_loss_chosen", sa.Float))
     with op.batch_alter_table("model_versions") as table:
         table.add_column(sa.Column("anchor_loss", sa.Float))
         table.add_column(sa.Column("withdrawn_at", _INSTANT))

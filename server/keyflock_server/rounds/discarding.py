@@ -1,0 +1,37 @@
+"""What is written down when the sum of a round is given up: by whom, why, and how many reports it held."""
+
+from keyflock_server.protocol.identifiers import ModelVersion
+from keyflock_server.rounds.round import Cancelled, Discarded, Round
+
+
+def discarded_by_operator(current: Round, reason: str) -> Discarded:
+    """Return the event of an operator who does not want what a held round made."""
+    return Discarded(
+        f"{current.detail} Discarded by an operator: {_sentence(reason)} {_sum_given_up(current)}"
+    )
+
+
+def discarded_by_rollback(current: Round, to: ModelVersion, reason: str) -> Discarded:
+    """Return what happens to a round that has not published when its population is rolled back."""
+    why = f"The population was rolled back to version {to} by an operator: {_sentence(reason)}"
+    return Discarded(" ".join(part for part in (current.detail, why, _sum_given_up(current)) if part))
+
+
+def discarded_without_version(current: Round) -> Discarded:
+    """Return what happens to a round that was opened on a version at the moment that it was withdrawn."""
+    return Discarded(
+        f"Version {current.base_version}, which it trains from, was withdrawn. {_sum_given_up(current)}"
+    )
+
+
+def cancelled_while_held(current: Round) -> Cancelled:
+    """Return how a held round ends when its task is cancelled."""
+    return Cancelled(f"{current.detail} The task was cancelled by an operator. {_sum_given_up(current)}")
+
+
+def _sum_given_up(current: Round) -> str:
+    return f"The sum of {current.reports} reports was discarded."
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
