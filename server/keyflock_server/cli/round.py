@@ -17,6 +17,7 @@ COLUMNS: Final = (
     "model_version",
     "result_version",
     "opened_at",
+    "is_unsafe_flush",
 )
 
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")

@@ -11,7 +11,15 @@ from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.http import operator_calls
 from keyflock_server.http.operator_calls import OperatorCall
 
-COLUMNS: Final = ("name", "population", "state", "rounds_committed", "rounds_abandoned", "max_rounds")
+COLUMNS: Final = (
+    "name",
+    "population",
+    "state",
+    "rounds_committed",
+    "rounds_abandoned",
+    "max_rounds",
+    "is_unsafe_flush",
+)
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
 

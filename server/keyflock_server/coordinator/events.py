@@ -40,6 +40,10 @@ class Observer(Protocol):
         """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
         ...
 
+    def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
+        """A task was created whose stored sums may hold so few phones that one's update can be told."""
+        ...
+
     def round_opened(self, task: TaskName, sequence: int) -> None:
         """A round takes assignments."""
         ...
@@ -76,6 +80,9 @@ class Silent:
         """Ignored."""
 
     def quarantined(self, task: TaskName) -> None:
+        """Ignored."""
+
+    def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
         """Ignored."""
 
     def strikes_withheld(self, task: TaskName, devices: int) -> None:

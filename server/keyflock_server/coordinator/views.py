@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from keyflock_models.config import ModelConfig
+from keyflock_server.aggregation.norm_scale import stored_scales
 from keyflock_server.aggregation.population_personalisation import stored_personalisation
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase
@@ -44,6 +45,8 @@ def task_view(record: TaskRecord, phases: Mapping[Phase, int]) -> TaskView:
         rounds_abandoned=phases.get(Phase.ABANDONED, 0),
         rounds_carried=phases.get(Phase.CARRIED, 0),
         max_rounds=record.spec.round.max_rounds,
+        is_unsafe_flush=record.spec.round.is_unsafe_flush,
+        norm_scales=_norm_scales(record.norm_scales_json),
         spec=msgspec.to_builtins(record.spec),
     )
 
@@ -77,6 +80,8 @@ def round_view(record: RoundRecord, verdicts: Mapping[str, int], trouble: str = 
         detail=current.detail if current.is_over else trouble,
         figures=json.loads(current.figures_json) if current.figures_json else None,
         verdicts=dict(verdicts),
+        is_unsafe_flush=current.spec.round.is_unsafe_flush,
+        norm_scales=_norm_scales(record.norm_scales_json),
     )
 
 
@@ -99,6 +104,10 @@ def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
         quarantines=standing.quarantines,
         strikes=[StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in standing.strikes],
     )
+
+
+def _norm_scales(stored: bytes | None) -> dict[str, float]:
+    return {table: known.scale for table, known in stored_scales(stored).items()}
 
 
 def _personalisation(record: PopulationRecord) -> dict[str, Any] | None:

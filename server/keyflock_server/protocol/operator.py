@@ -36,6 +36,10 @@ class TaskView(Struct, frozen=True, kw_only=True):
     #: Missed rounds whose reports began the next.
     rounds_carried: int = 0
     max_rounds: int | None
+    #: Whether its stored sums may hold so few phones that one's update can be told.
+    is_unsafe_flush: bool = False
+    #: What its next round measures lengths by, in units of the parameters, by codec table.
+    norm_scales: dict[str, float] = {}
     #: The task as it was written, by table and key.
     spec: dict[str, Any]
 
@@ -71,8 +75,12 @@ class RoundView(Struct, frozen=True, kw_only=True):
     detail: str = ""
     #: What a personalize round found: means and shares over its phones.
     figures: dict[str, float] | None = None
-    #: What was said of its reports: refused uploads by cause, and what was clipped.
+    #: What was said of its reports: refused uploads by cause, what was clipped, what says nearly nothing.
     verdicts: dict[str, int] = {}
+    #: Whether its stored sums may hold so few phones that one's update can be told.
+    is_unsafe_flush: bool = False
+    #: What it measures the lengths of deltas by, in units of the parameters, by codec table.
+    norm_scales: dict[str, float] = {}
 
 
 class StrikeView(Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ async def send(
 ) -> Receipt | ProblemCode:
     """One report of a constant delta, and what came of it."""
     try:
-        return await town.coordinator.report(claims, report(constant(value), examples))
+        return await town.coordinator.report(claims, report(constant(value), examples, of=claims))
     except Refused as refused:
         return refused.code
 
@@ -62,7 +62,7 @@ async def test_with_one_device_no_compression_and_rate_one_a_round_equals_local_
     after_training = rng.standard_normal(LAYOUT.size).astype(np.float32)
     (claims,) = await cohort(town, 1)
 
-    await town.coordinator.report(claims, report(before - after_training))
+    await town.coordinator.report(claims, report(before - after_training, of=claims))
     await town.coordinator.tick()
 
     master = await town.coordinator._trunk.checkpoint(POPULATION, 1)

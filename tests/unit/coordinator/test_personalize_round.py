@@ -141,7 +141,7 @@ async def test_training_and_personalising_go_on_beside_each_other(town: Town) ->
 
     for one in training[:4]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(1.0)))
+            await town.coordinator.report(one, report(constant(1.0), of=one))
     await report_all(town, [one for one in claims if one.task == "p"], evidence())
 
     assert (len(training), len(claims)) == (6, 10)
@@ -162,7 +162,9 @@ async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(town
     for answer in working.values():
         if answer.task_kind is TaskKind.TRAIN:
             with contextlib.suppress(Refused):
-                await town.coordinator.report(town.claims(answer), report(constant(1.0)))
+                await town.coordinator.report(
+                    town.claims(answer), report(constant(1.0), of=town.claims(answer))
+                )
     await town.coordinator.tick()
 
     # The next round of training is open and hungry; those who personalise are not handed over to it.
