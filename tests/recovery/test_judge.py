@@ -122,7 +122,9 @@ async def test_a_server_that_sums_wrongly_is_found_out(
     )
     await town.coordinator.start()
     await town.found()
-    await town.task(round=f"goal = {ROUND_GOAL}\nover_selection = 0.0\nmin_flush_clients = 1")
+    await town.task(
+        round=f"goal = {ROUND_GOAL}\nover_selection = 0.0\nmin_flush_clients = 1\nunsafe_single_flush = true"
+    )
     phones: dict[DeviceId, int] = {}
     acked: set[tuple[int, RoundId]] = set()
     for phone in range(ROUND_GOAL + 1):  # the last of them is in a round that stays open

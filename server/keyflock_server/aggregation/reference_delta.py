@@ -17,7 +17,7 @@ from keyflock_models.vocabulary import Vocabulary
 from keyflock_server.protocol.messages import TrainingPlan
 
 #: Sequences that it trains on: what a typical phone has (docs/decisions/0040).
-_EXAMPLES: Final = 128
+_EXAMPLES: Final = 64
 #: Words of a drawn message; half of all text messages are shorter.
 _DRAWN_WORDS: Final = 7
 _SEED: Final = 0

@@ -123,7 +123,7 @@ async def test_a_round_that_too_few_answer_leaves_the_priors(town: Town) -> None
     claims = await assigned(town, 8)
     for one in claims[:5]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(evidence()))
+            await town.coordinator.report(one, told(evidence(), of=one))
 
     town.pass_time(61.0)
     await town.coordinator.tick()
@@ -232,7 +232,7 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         make_dying(town, writes, after_write=after_write)
         for one in claims:
             with contextlib.suppress(Refused, ProcessKilled):
-                await town.coordinator.report(one, told(evidence()))
+                await town.coordinator.report(one, told(evidence(), of=one))
         with contextlib.suppress(ProcessKilled):
             await town.coordinator.tick()
         revive(town)

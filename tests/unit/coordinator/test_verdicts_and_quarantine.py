@@ -20,7 +20,7 @@ from keyflock_server.storage.door import StorageError
 SPEC = CodecSpec(codec="float32", entropy="none")
 OTHER_LAYOUT = ParamLayout(names=("one",), shapes=((LAYOUT.size,),))
 #: A round that lasts until its deadline, with room for everyone.
-LONG = "goal = 64\nmin_flush_clients = 1\ndeadline_s = 60.0"
+LONG = "goal = 64\nmin_flush_clients = 1\nunsafe_single_flush = true\ndeadline_s = 60.0"
 DAY_S = 86_400.0
 
 
@@ -131,7 +131,9 @@ async def test_a_phone_may_claim_as_many_examples_as_its_assignment_allows_and_w
 
 
 async def test_clipped_updates_and_rows_are_counted_and_bound_the_step(town: Town) -> None:
-    await town.task(round="goal = 4", aggregation="row_clip_norm = 1.0")
+    await town.task(
+        round="goal = 4", aggregation="row_clip_norm = 1.0\nmax_norm_ratio = 0.0\nclip_norm_ratio = 0.0"
+    )
     claims = [await town.assigned(await town.enrol()) for _ in range(4)]
     long_row = np.zeros(LAYOUT.size, np.float32)
     long_row[:2] = [30.0, 40.0]
