@@ -1,6 +1,7 @@
-"""What phones carry: a checkpoint to start from, and valid deltas, encoded once and sent by everybody.
+"""What phones carry: a checkpoint to start from, and valid deltas, each encoded once and sent by many.
 
-The delta is synthetic but shaped like a real one, where about a hundredth of the vocabulary's rows hold most
+Reports that repeat another's numbers make no flush larger, so there are some hundred deltas that differ by a
+few thousandths of their length. A delta is synthetic but shaped like a real one, where about a hundredth of the vocabulary's rows hold most
 of the energy, so that its size and the cost of decoding it are those of real reports.
 """
 
@@ -22,6 +23,8 @@ from keyflock_server.protocol.messages import Assignment
 
 ACTIVE_ROW_SHARE = 0.012
 DELTA_NORM = 1.0
+#: Deltas that differ: several times as many as a round of the scenarios has phones.
+VARIANTS = 256
 
 
 def synthetic_delta(layout: ParamLayout, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -49,7 +52,7 @@ def fresh_checkpoint(model_size: str, seed: int) -> Checkpoint:
 
 @dataclass(slots=True)
 class ReadyDeltas:
-    """Encoded deltas by codec; the first phone with a new codec pays for the encoding, nobody else."""
+    """Encoded deltas by codec; the first phone with a new one pays for its encoding, nobody else."""
 
     layout: ParamLayout
     delta: NDArray[np.float32]
@@ -60,10 +63,15 @@ class ReadyDeltas:
         return self.in_codec(assignment.codec, assignment.seed)
 
     def in_codec(self, codec: Mapping[str, object], seed: int = 0) -> bytes:
-        """The delta in the codec of this wire form; each seed anew where the codec draws from it."""
+        """A variant of the delta in the codec of this wire form; the seed says which.
+
+        Where the codec draws from the seed, each seed has a container of its own.
+        """
         spec = CodecSpec.from_wire(codec)
+        variant = seed % VARIANTS
         seed = seed if spec.sends_seed else 0
-        key = json.dumps([seed, codec], sort_keys=True, default=str)
+        key = json.dumps([variant, seed, codec], sort_keys=True, default=str)
         if key not in self._encoded:
-            self._encoded[key] = encode(self.delta, self.layout, spec, seed=seed)
+            delta = self.delta * np.float32(1.0 - variant / (100 * VARIANTS))
+            self._encoded[key] = encode(delta, self.layout, spec, seed=seed)
         return self._encoded[key]

@@ -17,6 +17,8 @@ from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
 from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
+from keyflock_server.aggregation.content_digest import content_digest
+from keyflock_server.aggregation.norm_scale import NormScale
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.rounds.task import Aggregation
 
@@ -59,17 +61,20 @@ def main() -> None:
         update = decode(container, layout, spec=spec)
         total = PartialAggregate(layout.size)
         judges = {
-            "unclipped": DeltaJudge(Aggregation()),
-            "clipped": DeltaJudge(Aggregation(clip_norm_ratio=2.0, row_clip_ratio=2.0)),
+            "unclipped": DeltaJudge(Aggregation(clip_norm_ratio=0.0), {}),
+            "clipped": DeltaJudge(
+                Aggregation(clip_norm_ratio=2.0, row_clip_ratio=2.0), {"codec": NormScale.beginning(1e-3)}
+            ),
         }
         figures[name] = {
             "values": int(np.count_nonzero(update.dense())),
             "rows_clipped": clip_rows(update, block, max_ratio=2.0, max_norm=0.0).rows,
             "decode_ms": median_ms(lambda c=container, s=spec: decode(c, layout, spec=s)),  # type: ignore[misc]  # bound now
+            "digest_ms": median_ms(lambda u=update: content_digest(u)),  # type: ignore[misc]  # bound now
             "add_ms": median_ms(lambda u=update, t=total: t.add(u, 1.0)),  # type: ignore[misc]  # bound now
             "clip_rows_ms": median_ms(lambda u=update: clip_rows(u, block, max_ratio=2.0, max_norm=0.0)),  # type: ignore[misc]  # bound now
             **{
-                f"judge_{which}_ms": median_ms(lambda u=update, j=judge: j.judge(u, layout))  # type: ignore[misc]  # bound now
+                f"judge_{which}_ms": median_ms(lambda u=update, j=judge: j.judge(u, layout, "codec"))  # type: ignore[misc]  # bound now
                 for which, judge in judges.items()
             },
         }

@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from tests.benchmarks.day_figures import DayFigures, Stored, figures
 from tests.benchmarks.day_fleet import HOUR_S, POPULATION, TASK, live
 from tests.benchmarks.day_page import section
@@ -33,6 +34,8 @@ from keyflock_models.local_training import LocalTrainingConfig, local_train
 PHONES: Final = 10_000
 HOURS: Final = 24.0
 DELTAS: Final = 16
+#: Of each, at slightly different lengths: reports that repeat another's numbers make no flush larger.
+LENGTHS: Final = 16
 #: Idle and charging for seven hours around the night, but not all in the same: some work at night, some live
 #: in another time zone. So there is work at every hour, and several times as much in the busiest.
 PROFILE: Final = FleetProfile(
@@ -98,14 +101,17 @@ def measured(phones: int, hours: float, checkpoint: bytes, deltas: list[bytes], 
 
 
 def recorded() -> tuple[bytes, list[bytes]]:
-    """Version 0 and what some phones of the default corpus make of it."""
+    """Version 0 and what some phones of the default corpus make of it, each at several lengths."""
     checkpoint, text = asyncio.run(beginning())
     layout = ParamLayout.of(checkpoint.config)
     start = decode_weights(encode_weights(checkpoint.weights, layout), layout)
     training = LocalTrainingConfig(learning_rate=0.316)
     phones = [rows for rows in text.phones.values() if len(rows) >= 16][:DELTAS]
     deltas = [local_train(checkpoint.config, start, rows, training, seed=0).delta for rows in phones]
-    return checkpoint.to_bytes(), [encode(one, layout, DEFAULT_SPEC, seed=n) for n, one in enumerate(deltas)]
+    variants = [np.float32(1.0 - n / 1_000) * one for one in deltas for n in range(LENGTHS)]
+    return checkpoint.to_bytes(), [
+        encode(one, layout, DEFAULT_SPEC, seed=n) for n, one in enumerate(variants)
+    ]
 
 
 def stored(place: Path) -> Stored:

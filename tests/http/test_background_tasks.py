@@ -143,9 +143,9 @@ async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung
 
     for one in claims[:3]:
         with pytest.raises(Refused, match="waits for others"):
-            await town.coordinator.report(one, report(constant(1.0)))
+            await town.coordinator.report(one, report(constant(1.0), of=one))
     flusher.flush_if_due = go_wrong  # type: ignore[assignment, method-assign]  # for the next flush
-    last = asyncio.create_task(town.coordinator.report(claims[3], report(constant(1.0))))
+    last = asyncio.create_task(town.coordinator.report(claims[3], report(constant(1.0), of=claims[3])))
     await is_flushing.wait()
     last.cancel()
     may_fail.set()
@@ -155,7 +155,7 @@ async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung
 
     assert isinstance(heard, Heard)
     assert heard.failed == ["t: nobody has thought of this"]
-    receipt = await town.coordinator.report(claims[3], report(constant(1.0)))
+    receipt = await town.coordinator.report(claims[3], report(constant(1.0), of=claims[3]))
     assert isinstance(receipt, Receipt)
     assert receipt.duplicate
 
@@ -166,7 +166,7 @@ async def test_a_pass_that_fails_over_one_task_drives_the_others(town: Town) -> 
     claims = [await town.assigned(await town.enrol()) for _ in range(8)]
     for one in claims:
         with contextlib.suppress(Refused):  # the first three of each four wait
-            await town.coordinator.report(one, report(constant(1.0)))
+            await town.coordinator.report(one, report(constant(1.0), of=one))
     advance = town.store.rounds.advance
 
     async def fail_for_t(*what: object) -> RoundRecord:

@@ -55,6 +55,7 @@ max_s = 0.4
 [aggregation]
 weighting = "uniform"
 max_norm_ratio = 0.0
+clip_norm_ratio = 0.0
 [codec]
 codec = "float32"
 [optimizer]

@@ -46,6 +46,7 @@ mode = "async"
 concurrency = 8
 deadline_s = 60.0
 min_flush_clients = 2
+unsafe_single_flush = true
 """
 
 
@@ -72,8 +73,8 @@ class Stage:
         """Populations and tasks."""
         # Several replicas: each holds what it got, and one report alone must be able to close a round.
         least = 4 if self.lease_s is None else 1
-        eights = f"{_SYNC}deadline_s = 3600.0\nmin_flush_clients = {least}"
-        carried = f"{_SYNC}deadline_s = 1.5\nmin_flush_clients = 1"
+        eights = f"{_SYNC}deadline_s = 3600.0\nmin_flush_clients = {least}\nunsafe_single_flush = true"
+        carried = f"{_SYNC}deadline_s = 1.5\nmin_flush_clients = 1\nunsafe_single_flush = true"
         async with AdminClient(self.cast.replicas[0].admin_url, self.cast.admin_token) as admin:
             await found(admin, _EIGHTS, task("eights", _EIGHTS, eights))
             await found(admin, _CARRIED, task("carried", _CARRIED, carried))

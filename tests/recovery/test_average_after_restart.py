@@ -29,7 +29,7 @@ async def run_round(town: Town, value: float) -> None:
     """One round of four phones that all say the same."""
     for one in [await town.assigned(await town.enrol()) for _ in range(4)]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(value)))
+            await town.coordinator.report(one, report(constant(value), of=one))
     await town.coordinator.tick()
 
 

@@ -122,7 +122,9 @@ async def test_a_server_that_sums_wrongly_is_found_out(
     )
     await town.coordinator.start()
     await town.found()
-    await town.task(round=f"goal = {ROUND_GOAL}\nover_selection = 0.0\nmin_flush_clients = 1")
+    await town.task(
+        round=f"goal = {ROUND_GOAL}\nover_selection = 0.0\nmin_flush_clients = 1\nunsafe_single_flush = true"
+    )
     phones: dict[DeviceId, int] = {}
     acked: set[tuple[int, RoundId]] = set()
     for phone in range(ROUND_GOAL + 1):  # the last of them is in a round that stays open
@@ -131,7 +133,7 @@ async def test_a_server_that_sums_wrongly_is_found_out(
         claims = await town.assigned(identity)
         delta = np.zeros(LAYOUT.size, np.float32)
         delta[phone] = -1.0
-        assert (await town.coordinator.report(claims, report(delta))).counted
+        assert (await town.coordinator.report(claims, report(delta, of=claims))).counted
         acked.add((phone, claims.round))
         await town.coordinator.tick()
     books = await read_books(town.store, town.blobs, phones)

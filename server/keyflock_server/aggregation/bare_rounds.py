@@ -4,17 +4,23 @@ From a report's bytes to the next version by the functions that the coordinator 
 judge, weigh, sum, step, package. What a phone reports, and when a round ends, is the caller's to say.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression import Layout, decode, encode_weights
 from keyflock_server.aggregation.clipping import DeltaJudge
+from keyflock_server.aggregation.norm_scale import beginning_scales, scales_after_round
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.aggregation.verdicts import Rejected
 from keyflock_server.aggregation.weighting import weight_of
 from keyflock_server.protocol.messages import TrainingPlan
 from keyflock_server.rounds.task import parse_task
+
+#: All reports are encoded by the task's own codec.
+_TABLE: Final = "codec"
 
 
 class BareRounds:
@@ -24,18 +30,27 @@ class BareRounds:
         task: As TOML, of kind ``train``.
         weights: The master weights of version 0, shape (P,), float32; not written to.
         layout: Of the weights and of every report.
+        reference: The server's own delta (``reference_delta``), shape (P,), float32, that lengths are measured
+            by; left out, they are not judged.
     Guarantees:
         The same reports in the same order give the same versions, bit for bit.
     Raises:
         TaskError: the task cannot be run as written.
     """
 
-    def __init__(self, task: str, weights: NDArray[np.float32], layout: Layout) -> None:
+    def __init__(
+        self,
+        task: str,
+        weights: NDArray[np.float32],
+        layout: Layout,
+        reference: NDArray[np.float32] | None = None,
+    ) -> None:
         self._spec = parse_task(task)
         self._layout = layout
         self._weights = weights
         self._state: bytes | None = None
-        self._judge = DeltaJudge(self._spec.aggregation)
+        codecs = {_TABLE: self._spec.codec}
+        self._scales = {} if reference is None else beginning_scales(reference, layout, codecs)
         self._sum = PartialAggregate(layout.size)
 
     @property
@@ -62,10 +77,12 @@ class BareRounds:
             CodecError: the bytes are no delta of this task.
         """
         update = decode(delta, self._layout, spec=self._spec.codec_spec)
-        said = self._judge.judge(update, self._layout)
+        said = DeltaJudge(self._spec.aggregation, self._scales).judge(update, self._layout, _TABLE)
         if isinstance(said, Rejected):
             return False
         self._sum.add(said.update, weight_of(examples, self._spec.aggregation), said.scale)
+        if said.norm is not None:
+            self._sum.norms.add(_TABLE, said.norm)
         return True
 
     def close(self) -> None:
@@ -84,4 +101,5 @@ class BareRounds:
             optimizer.schedule,
         )
         self._weights, self._state = stepped.weights, stepped.state
+        self._scales = scales_after_round(self._scales, self._sum.norms)
         self._sum = PartialAggregate(self._layout.size)

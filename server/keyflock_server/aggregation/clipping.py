@@ -1,15 +1,14 @@
-"""Shortening what is long: whole deltas, and single rows of the embedding. Scales, never refuses.
+"""Shortening what is long: whole deltas, and single rows of the embedding. It scales before it refuses.
 
-A whole delta is clipped to a multiple of the median norm of those accepted so far, so that one phone moves
-the mean at most so many times as far as the typical one. A row of the embedding is clipped on its own: a
-phone that types one rare word all day is alone with that row, and its delta may be of ordinary length.
+A whole delta is clipped to a multiple of the task's norm scale, so that one phone moves the mean at most so many
+times as far as the typical one. A row of the embedding is clipped on its own: a phone that types one rare word
+all day is alone with that row, and its delta may be of ordinary length.
 
-The two clips promise different things. A row's bound comes from the delta itself (and a constant), so it is
-the same on every replica and in every order of arrival. The median is a process's own and grows with what
-arrives: the same reports in the same order give the same clips, another order may not.
+Both bounds are known before the first report comes: a row's from the delta itself (and a constant), the whole
+delta's from the scale as it was when the round opened. So the clips are the same on every replica, in every
+order of arrival and after a restart.
 
-Source: McMahan et al. 2018, arXiv:1710.06963 (flat and per-layer clipping); Andrew et al. 2021,
-arXiv:1905.03871 (a bound that follows the norms seen), without their privacy.
+Source: McMahan et al. 2018, arXiv:1710.06963 (flat and per-layer clipping).
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression import DecodedUpdate, Layout
-from keyflock_server.aggregation.norm_bound import NormBound
+from keyflock_server.aggregation.norm_scale import MAX_NORM, THIN_RATIO, NormScales
 from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
 from keyflock_server.rounds.task import Aggregation
 
@@ -100,32 +99,41 @@ def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_n
 
 
 class DeltaJudge:
-    """Refuses what is beyond the norm bound, and clips the rest.
+    """Clips what is long, and refuses what is beyond all reason.
 
     Args:
         rules: The task's.
+        scales: The task's norm scales as the round opened, by codec table. Deltas of a table without one are
+            judged by ``MAX_NORM`` alone.
     Guarantees:
-        What is admitted, scaled, has at most ``clip_norm_ratio`` times the median norm, once there is a
-        median; what enters the median is the norm before clipping, so that clips do not pull it down.
+        What is admitted, scaled, has at most ``clip_norm_ratio`` times the scale as its norm. The verdict on a
+        delta depends on nothing but the arguments.
     """
 
-    def __init__(self, rules: Aggregation) -> None:
+    def __init__(self, rules: Aggregation, scales: NormScales) -> None:
         self._rules = rules
-        self._bound = NormBound(rules.max_norm_ratio)
+        self._scales = scales
 
-    def judge(self, update: DecodedUpdate, layout: Layout) -> Admitted | Rejected:
+    def judge(self, update: DecodedUpdate, layout: Layout, table: str) -> Admitted | Rejected:
         """Whether the delta is summed, and what of it."""
-        l2_norm = update.l2_norm
-        if not self._bound.admits(l2_norm):
-            detail = f"the delta's norm is beyond {self._bound.bound:.3g}, the bound of this round"
-            return Rejected(Verdict.TOO_LONG, detail)
-        clip_norm = self._bound.times_median(self._rules.clip_norm_ratio)
-        self._bound.accept(l2_norm)
+        norm, known = update.l2_norm, self._scales.get(table)
+        scale = 0.0 if known is None else known.scale
+        bound = min(MAX_NORM, self._rules.max_norm_ratio * scale or MAX_NORM)
+        if not norm <= bound:  # NaN neither
+            return Rejected(
+                Verdict.TOO_LONG, f"the delta's norm is beyond {bound:.3g}, the bound of this round"
+            )
+        is_thin = norm == 0.0 or norm < THIN_RATIO * scale
         rows = self._rows_clipped(update, layout)
-        if rows.rows:
-            l2_norm = rows.update.l2_norm
-        scale = clip_norm / l2_norm if l2_norm > clip_norm else 1.0
-        return Admitted(rows.update, scale, rows.rows)
+        length = rows.update.l2_norm if rows.rows else norm
+        clip_norm = self._rules.clip_norm_ratio * scale or MAX_NORM
+        return Admitted(
+            rows.update,
+            scale=clip_norm / length if length > clip_norm else 1.0,
+            clipped_rows=rows.rows,
+            norm=None if is_thin else norm,
+            is_thin=is_thin,
+        )
 
     def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
         """An admitted delta with its rows clipped, once more; the scale is for whoever kept it."""

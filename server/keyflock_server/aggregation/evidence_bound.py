@@ -12,7 +12,7 @@ class EvidenceJudge:
         What is admitted moves no place of a mean further than any other phone could.
     """
 
-    def judge(self, update: DecodedUpdate, layout: Layout) -> Admitted | Rejected:  # noqa: ARG002 - evidence has one layout
+    def judge(self, update: DecodedUpdate, layout: Layout, table: str) -> Admitted | Rejected:  # noqa: ARG002 - evidence has one layout and one codec
         """Whether the evidence is summed."""
         refusal = refusal_of(update.dense())
         return Rejected(Verdict.EVIDENCE_BOUND, refusal) if refusal else Admitted(update)

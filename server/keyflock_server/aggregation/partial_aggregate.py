@@ -1,4 +1,4 @@
-"""The running weighted sum of deltas: all that is ever kept of them.
+"""The running weighted sum of deltas, and how long they were in coarse bins: all that is ever kept of them.
 
 Memory is one vector, whatever the number of reports. The bytes are what a flush writes to the blob store.
 """
@@ -13,6 +13,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from keyflock_compression import DecodedUpdate
+from keyflock_server.aggregation.norm_histogram import BINS, NormHistogram
+
+#: Names of the tensors that hold the counts of norms, before the name of their codec table.
+_NORMS = "norms."
 
 
 class CorruptedAggregate(ValueError):
@@ -20,7 +24,7 @@ class CorruptedAggregate(ValueError):
 
 
 class PartialAggregate:
-    """A weighted sum, its weight, and how many reports are in it.
+    """A weighted sum, its weight, how many reports are in it, and how long they were.
 
     Args:
         size: Number of parameters, P.
@@ -30,9 +34,10 @@ class PartialAggregate:
         self.sum: NDArray[np.float32] = np.zeros(size, np.float32)
         self.weight = 0.0
         self.count = 0
+        self.norms = NormHistogram()
 
     def add(self, update: DecodedUpdate, weight: float, scale: float = 1.0) -> None:
-        """Take one report's delta in, in place. Norm at most ``norm_bound.MAX_NORM``, ``weight`` > 0.
+        """Take one report's delta in, in place. Norm at most ``norm_scale.MAX_NORM``, ``weight`` > 0.
 
         ``scale`` shortens the delta and not its weight: a clipped report still counts whole in the mean.
         """
@@ -46,6 +51,7 @@ class PartialAggregate:
         result.sum = self.sum + other.sum
         result.weight = self.weight + other.weight
         result.count = self.count + other.count
+        result.norms = self.norms.merged(other.norms)
         return result
 
     def mean(self) -> NDArray[np.float32]:
@@ -60,17 +66,18 @@ class PartialAggregate:
         return result
 
     def to_bytes(self) -> bytes:
-        """A safetensors file with the sum, its weight and count, and a digest of them."""
+        """A safetensors file with the sum, its weight and count, counts of norms, and a digest of them."""
         tensors: dict[str, NDArray[Any]] = {
             "sum": self.sum,
             "weight": np.array([self.weight], np.float64),
             "count": np.array([self.count], np.int64),
         }
+        tensors |= {f"{_NORMS}{table}": counts for table, counts in self.norms.counts.items()}
         return save(tensors | {"digest": _digest(tensors)})
 
     @classmethod
     def from_bytes(cls, data: bytes, size: int) -> Self:
-        """The aggregate that ``to_bytes`` wrote.
+        """The aggregate that ``to_bytes`` wrote; counts of norms may be missing, as of earlier releases.
 
         Raises:
             CorruptedAggregate: damaged bytes, or another number of parameters than ``size``.
@@ -85,10 +92,16 @@ class PartialAggregate:
         found = [(str(tensor.dtype), tensor.shape) for tensor in (vector, weight, count)]
         if found != expected:
             raise CorruptedAggregate(f"sum, weight and count are {found}, not {expected}")
+        norms = {
+            name.removeprefix(_NORMS): counts for name, counts in tensors.items() if name.startswith(_NORMS)
+        }
+        if any(counts.dtype != np.int64 or counts.shape != (BINS,) for counts in norms.values()):
+            raise CorruptedAggregate("the counts of norms have other bins")
         if not np.array_equal(digest, _digest(tensors)):
             raise CorruptedAggregate("the digest does not match")
         result = cls(0)
         result.sum, result.weight, result.count = vector, float(weight[0]), int(count[0])
+        result.norms = NormHistogram(norms)
         return result
 
 

@@ -1,7 +1,8 @@
 """What is said of a report before it is summed: a closed list, counted with the round and in the metrics.
 
 A refusal names what the phone sent and the round does not take; it is never the server's own trouble, which
-is an error and says nothing of the phone. What was clipped is counted too: it is in the sum, shortened.
+is an error and says nothing of the phone. What was clipped is counted too: it is in the sum, shortened. So is
+what is in the sum and makes no flush larger.
 """
 
 from dataclasses import dataclass
@@ -31,12 +32,16 @@ class Verdict(StrEnum):
     CLIPPED_UPDATES = "clipped_updates"
     #: Rows of the embedding that were scaled down, in deltas that were taken in.
     CLIPPED_ROWS = "clipped_rows"
+    #: Reports that were taken in and do not make a flush larger: nearly nothing, or what was sent before.
+    THIN_REPORTS = "thin_reports"
 
 
 #: Verdicts on reports that were taken in all the same.
-CLIPPINGS: Final = frozenset({Verdict.CLIPPED_UPDATES, Verdict.CLIPPED_ROWS})
+REMARKS: Final = frozenset({Verdict.CLIPPED_UPDATES, Verdict.CLIPPED_ROWS, Verdict.THIN_REPORTS})
 #: Verdicts on reports that were not.
-REFUSALS: Final = frozenset(Verdict) - CLIPPINGS
+REFUSALS: Final = frozenset(Verdict) - REMARKS
+#: Verdicts that are held against a device. A delta's length alone is not: an honest one may be long.
+STRIKES: Final = REFUSALS - {Verdict.TOO_LONG}
 
 _OF_CODEC: Final = MappingProxyType(
     {WrongLayout: Verdict.WRONG_LAYOUT, NonFinite: Verdict.NON_FINITE, WrongSpec: Verdict.WRONG_CODEC}
@@ -51,18 +56,23 @@ class Admitted:
         update: What to add, its rows clipped.
         scale: At most 1: what the whole is multiplied with, so that its norm is within the clip.
         clipped_rows: How many rows were scaled down.
+        norm: Before clipping, where it is to be counted with the round's norms; None where not.
+        is_thin: Whether a flush is not larger by it: it says nearly nothing, or what was said before.
     """
 
     update: DecodedUpdate
     scale: float = 1.0
     clipped_rows: int = 0
+    norm: float | None = None
+    is_thin: bool = False
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """What is to be counted of it; empty if nothing was clipped."""
+        """What is to be counted of it; empty for most."""
         found = {
             Verdict.CLIPPED_UPDATES: int(self.scale < 1.0),
             Verdict.CLIPPED_ROWS: self.clipped_rows,
+            Verdict.THIN_REPORTS: int(self.is_thin),
         }
         return {verdict: count for verdict, count in found.items() if count > 0}
 
@@ -77,14 +87,20 @@ class Rejected:
 
 
 class Judge(Protocol):
-    """Looks at decoded reports before they are summed; one thread calls it."""
+    """Looks at decoded reports before they are summed. It learns nothing from them: each is judged alone."""
 
-    def judge(self, update: DecodedUpdate, layout: Layout) -> Admitted | Rejected:
-        """Whether it is summed, and what of it."""
+    def judge(self, update: DecodedUpdate, layout: Layout, table: str) -> Admitted | Rejected:
+        """Whether it is summed, and what of it.
+
+        Args:
+            update: The report's delta, or its evidence.
+            layout: Of it.
+            table: Which of the task's codec tables it was encoded by (``TaskSpec.codecs`` has the names).
+        """
         ...
 
     def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
-        """The ``Admitted.update`` of a report that was admitted, once more; nothing is learned from it."""
+        """The ``Admitted.update`` of a report that was admitted, once more."""
         ...
 
 

@@ -19,6 +19,7 @@ COLUMNS: Final = (
     "result_version",
     "opened_at",
     "detail",
+    "is_unsafe_flush",
 )
 
 RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.")]

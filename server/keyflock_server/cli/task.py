@@ -12,7 +12,16 @@ from keyflock_server.http import operator_calls
 from keyflock_server.http.operator_calls import OperatorCall
 
 COLUMNS: Final = (
-    *("name", "population", "state", "rounds_committed", "rounds_abandoned", "max_rounds", "held_round"),
+    *(
+        "name",
+        "population",
+        "state",
+        "rounds_committed",
+        "rounds_abandoned",
+        "max_rounds",
+        "held_round",
+        "is_unsafe_flush",
+    ),
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]

@@ -2,7 +2,8 @@
 
     CLOSING    write the aggregate                         → MERGED
     MERGED     step: new weights, new optimiser state      → STEPPED
-    STEPPED    the version becomes the newest              → PUBLISHED
+    STEPPED    the version becomes the newest, the task's
+               norm scales move with the round             → PUBLISHED
                or does not pass the checks                 → HELD
     PUBLISHED  delete what the round no longer needs       → CLOSED
 
@@ -32,6 +33,7 @@ from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, stored_personalisation
 from keyflock_server.aggregation.server_step import server_step
+from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.released_weights import ReleasedWeights
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk, next_checkpoint
@@ -58,8 +60,9 @@ from keyflock_server.storage.records import RoundRecord
 class Closing:
     """Drives a round that takes no more reports to its end."""
 
-    def __init__(self, world: Surroundings, trunk: Trunk) -> None:
+    def __init__(self, world: Surroundings, trunk: Trunk, scales: TaskScales) -> None:
         self._world = world
+        self._scales = scales
         self._trunk = trunk
         self._released = ReleasedWeights(world)
 
@@ -271,10 +274,19 @@ class Closing:
         averages = await self._released.superseded(record)
         task = await world.store.tasks.get(current.task)
         superseded = task.optimizer_state_key if task else None
-        after = await world.store.rounds.publish(current.id, version, state_key, world.clock())
+        scales = await self._scales_after(record)
+        after = await world.store.rounds.publish(current.id, version, state_key, world.clock(), scales)
         world.observer.version_published(current.population, version.version)
         await self.delete_blobs((*averages, *((superseded,) if superseded else ())))
         return after
+
+    async def _scales_after(self, record: RoundRecord) -> bytes | None:
+        """The task's norm scales, moved by the reports of this round."""
+        if record.aggregate_key is None:
+            raise StorageError(f"Round {record.round.id} has lost its aggregate; restore the database.")
+        layout = await self._trunk.report_layout(record.round.spec)
+        aggregate = await self._aggregate(record.aggregate_key, layout.size)
+        return await self._scales.after_round(record, aggregate.norms)
 
     async def _hold(self, record: RoundRecord, problem: str) -> RoundRecord:
         after = await self._advanced(record, Held(problem), {})

@@ -22,6 +22,7 @@ from keyflock_server.coordinator.held_rounds import HeldRounds
 from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
+from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.rollback import Rollbacks
 from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
@@ -87,7 +88,8 @@ class Coordinator:
         self._trunk = Trunk(world)
         self._flusher = Flusher(world)
         self._leadership = Leadership(world)
-        self._rounds = Rounds(world, self._trunk, self._flusher, self._leadership)
+        self._scales = TaskScales(world, self._trunk)
+        self._rounds = Rounds(world, self._trunk, self._flusher, self._leadership, self._scales)
         self._held = HeldRounds(world, self._desks, self._rounds)
         self._rollbacks = Rollbacks(world, self._trunk, self._rounds)
         self._tally = VerdictTally(world)
@@ -285,15 +287,23 @@ class Coordinator:
                 sizes_of(CodecSpec.from_wire(codec), layout)
             except SpecError as error:
                 raise Refused(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
+        scales = await self._scales.beginning(spec)
         async with self._register:
             self._check_rivals(spec)
             self._check_averages(spec)
-            record = TaskRecord(spec=spec, status=TaskStatus.ACTIVE, created_at=self._world.clock())
+            record = TaskRecord(
+                spec=spec,
+                status=TaskStatus.ACTIVE,
+                created_at=self._world.clock(),
+                norm_scales_json=scales,
+            )
             try:
                 await self._world.store.tasks.add(record)
             except AlreadyExists:
                 raise _name_taken(spec.name) from None
             self._desks[spec.name] = Desk(spec, TaskStatus.ACTIVE)
+        if spec.round.is_unsafe_flush:
+            self._world.observer.unsafe_flush(spec.name, spec.round.min_flush_clients)
         return task_view(record, population, {})
 
     async def tasks(self) -> list[TaskView]:

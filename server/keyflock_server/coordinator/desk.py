@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from keyflock_compression import Layout
 from keyflock_server.aggregation.clipping import DeltaJudge
 from keyflock_server.aggregation.evidence_bound import EvidenceJudge
+from keyflock_server.aggregation.norm_scale import stored_scales
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import Judge
 from keyflock_server.coordinator.micro_batch import MicroBatch, Outcome, PendingSum, Taken
@@ -35,7 +36,7 @@ class OpenRound:
         record: Its row, as this process knows it; others may have moved it on.
         partial: Names the row of the partial aggregate that this object sums, and no other ever did.
         layout: Of its reports.
-        judge: What is said of its reports; the task's, so that a round begins with what is known.
+        judge: What is said of its reports.
         batch: Reports that came too late for the last buffer of an asynchronous task.
     """
 
@@ -59,6 +60,7 @@ class OpenRound:
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, judge))
+        self.batch.sum.judge = judge
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
         #: Of an asynchronous task: versions that were taken back, whose reports count nowhere.
@@ -113,8 +115,6 @@ class Desk:
         self.trouble = ""
         #: Over how long phones that come together are to be spread, as was found at the last check-in.
         self.spread_s = 0.0
-        #: Of all rounds since this process started; only the workbench's thread touches it.
-        self.judge = _judge_of(spec)
         #: Held while a row of the open round is being changed.
         self.lock = asyncio.Lock()
         #: Held by whoever flushes, closes or opens.
@@ -142,10 +142,11 @@ def _progress(record: RoundRecord) -> tuple[bool, int, int]:
     return current.is_accepted, _PHASES.index(current.phase), counts
 
 
-def _judge_of(spec: TaskSpec) -> Judge:
+def judge_of(spec: TaskSpec, norm_scales_json: bytes | None) -> Judge:
+    """Return what judges the reports of a round of this task, which opened with these norm scales."""
     match spec.kind:
         case TaskKind.TRAIN:
-            return DeltaJudge(spec.aggregation)
+            return DeltaJudge(spec.aggregation, stored_scales(norm_scales_json))
         case TaskKind.PERSONALIZE:
             return EvidenceJudge()
         case _:

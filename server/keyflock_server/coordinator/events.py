@@ -48,6 +48,10 @@ class Observer(Protocol):
         """Devices that never reported and did not come back were deleted."""
         ...
 
+    def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
+        """A task was created whose stored sums may hold so few phones that one's update can be told."""
+        ...
+
     def round_opened(self, task: TaskName, sequence: int) -> None:
         """A round takes assignments."""
         ...
@@ -104,6 +108,9 @@ class Silent:
         """Ignored."""
 
     def quarantined(self, task: TaskName) -> None:
+        """Ignored."""
+
+    def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
         """Ignored."""
 
     def strikes_withheld(self, task: TaskName, devices: int) -> None:

@@ -10,7 +10,7 @@ from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.coordinator.desk import Desk, OpenRound, UnsureFlush
 from keyflock_server.coordinator.micro_batch import Outcome, PendingReport, Taken
 from keyflock_server.coordinator.surroundings import Surroundings
-from keyflock_server.rounds.decisions import may_flush
+from keyflock_server.rounds.decisions import Pending, is_enough, may_flush
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.door import NotOpen, PartialMoved, StorageError, Superseded
 from keyflock_server.storage.records import (
@@ -34,13 +34,13 @@ class Flusher:
             if opened is not None and opened.round.phase is Phase.COLLECTING:
                 await self.flush(desk, opened, partial(may_flush, opened.round))
 
-    async def flush(self, desk: Desk, opened: OpenRound, may_take: Callable[[int], bool]) -> None:
+    async def flush(self, desk: Desk, opened: OpenRound, may_take: Callable[[Pending], bool]) -> None:
         """Commit what is pending now. The caller holds ``desk.turn``.
 
         Args:
             desk: Whose round it is.
             opened: The round.
-            may_take: Whether so many reports may be committed; asked when no more can come in between.
+            may_take: Whether what is pending may be committed; asked when no more can come in between.
 
         Guarantees:
             A report is acknowledged if and only if the transaction that counts it has been committed. When
@@ -54,7 +54,6 @@ class Flusher:
         except Exception as error:  # noqa: BLE001 - the store is away; the next pass asks again
             self._world.observer.flush_failed(desk.task, error)
             return
-        least = opened.round.spec.round.min_flush_clients
         has_moved = False
         while taken is not None and taken.ids:
             try:
@@ -62,7 +61,7 @@ class Flusher:
             except NotOpen as error:
                 self._settle_elsewhere(opened, taken, error)
                 taken = await self._world.workbench.run(opened.batch.sum.without, taken, error.missing)
-                if len(taken.ids) < least:
+                if not is_enough(opened.round, taken.size):
                     await self._world.workbench.run(opened.batch.sum.give_back, taken)
                     return
             except PartialMoved as error:

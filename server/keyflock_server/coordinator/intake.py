@@ -32,6 +32,7 @@ from keyflock_server.protocol.messages import (
     TaskKind,
 )
 from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.rounds.codec_choice import table_of
 from keyflock_server.rounds.decisions import is_goal_met, may_flush
 from keyflock_server.rounds.pacing import after_work
 from keyflock_server.rounds.round import Phase
@@ -209,7 +210,7 @@ class Intake:
                 opened.batch.sum.add,
                 pending.id,
                 message.delta,
-                AssignedCodec(CodecSpec.from_wire(claims.codec), claims.seed),
+                _assigned_codec(opened, claims),
                 pending.weight,
             )
         except Refusal as refusal:
@@ -223,7 +224,7 @@ class Intake:
             opened.batch.withdraw(pending.id)
             raise
         self._tally.note(desk.task, opened.id, said.counts)
-        if may_flush(opened.round, opened.batch.sum.count):
+        if may_flush(opened.round, opened.batch.sum.size):
             # A task of its own: a phone that hangs up must not take the others' batch with it.
             flush = asyncio.create_task(self._flusher.flush_if_due(desk))
             self._flushes.add(flush)
@@ -279,7 +280,7 @@ def _open(desk: Desk | None, claims: AssignmentClaims) -> OpenRound | None:
 
 def _is_full(opened: OpenRound) -> bool:
     """A buffer is never full: what comes too late for it waits for the next."""
-    return not opened.round.is_async and is_goal_met(opened.round, len(opened.batch))
+    return not opened.round.is_async and is_goal_met(opened.round, opened.batch.size)
 
 
 def _is_stale(opened: OpenRound, claims: AssignmentClaims) -> bool:
@@ -305,6 +306,11 @@ def _digest(message: Report) -> bytes:
     hasher = hashlib.sha256(message.delta)
     hasher.update(message.examples.to_bytes(4, "big"))
     return hasher.digest()
+
+
+def _assigned_codec(opened: OpenRound, claims: AssignmentClaims) -> AssignedCodec:
+    spec = CodecSpec.from_wire(claims.codec)
+    return AssignedCodec(spec, claims.seed, table_of(opened.round.spec, spec))
 
 
 def _check_claim(opened: OpenRound, message: Report) -> None:

@@ -6,17 +6,27 @@ is exactly the sum of the reports it names.
 
 The encoded deltas stay in memory until their batch is committed: a phone may have sent its report to another
 replica too, and a sum from which a report must be left out is made anew.
+
+A flush is only as large as the reports in it are distinct: what repeats another report, of this batch or one
+of the last, or says nearly nothing is summed and counted with the others, but does not make them enough.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from typing import Final
 
 from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
+from keyflock_server.aggregation.content_digest import content_digest
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import Admitted, Judge, Rejected, Verdict, verdict_on
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
+from keyflock_server.rounds.decisions import Pending
+
+#: Digests of committed reports that are remembered, so that sending them again makes no other flush larger.
+_KEPT_DIGESTS: Final = 8_192
 
 
 class Outcome(Enum):
@@ -62,6 +72,8 @@ class AssignedCodec:
     spec: CodecSpec
     #: A codec that draws from the assignment's seed must have drawn from this one.
     seed: int
+    #: The task's table that it comes from.
+    table: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +83,12 @@ class Entry:
     delta: bytes = field(repr=False)
     codec: AssignedCodec
     weight: float
-    #: As it was judged: the median may have moved since.
+    #: As it was judged: the batch may have been taken over by the next buffer, whose scales have moved.
     scale: float
+    #: As it was judged: its norm, where that is counted.
+    norm: float | None
+    #: Of the numbers; None for a report that makes no flush larger, whatever it is committed with.
+    digest: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,11 @@ class Taken:
         """Whose reports are in the sum, in the order of its additions."""
         return tuple(self.entries)
 
+    @property
+    def size(self) -> Pending:
+        """How many reports there are."""
+        return Pending(len(self.entries), len(_digests(self.entries)))
+
 
 class PendingSum:
     """The sum of what was decoded since the last flush. Only the workbench's thread calls it.
@@ -98,14 +119,19 @@ class PendingSum:
 
     def __init__(self, layout: Layout, judge: Judge) -> None:
         self._layout = layout
-        self._judge = judge
+        #: Of the open round; the next buffer of an asynchronous task, which takes the batch over, has its own.
+        self.judge = judge
         self._sum = PartialAggregate(layout.size)
         self._entries: dict[AssignmentId, Entry] = {}
+        #: Of ``_entries``.
+        self._digests: set[bytes] = set()
+        #: Of reports that were taken before, the oldest first.
+        self._taken: OrderedDict[bytes, None] = OrderedDict()
 
     @property
-    def count(self) -> int:
-        """Reports in the sum; may be read from anywhere."""
-        return len(self._entries)
+    def size(self) -> Pending:
+        """How many reports are in the sum; may be read from anywhere."""
+        return Pending(len(self._entries), len(self._digests))
 
     def add(self, assignment: AssignmentId, delta: bytes, codec: AssignedCodec, weight: float) -> Admitted:
         """Decode one delta, judge it, and take it in; what was said of it.
@@ -123,37 +149,48 @@ class PendingSum:
             update = self._decoded(delta, codec)
         except CodecError as error:
             raise Refusal(verdict_on(error), str(error)) from None
-        said = self._judge.judge(update, self._layout)
+        said = self.judge.judge(update, self._layout, codec.table)
         if isinstance(said, Rejected):
             raise Refusal(said.verdict, said.detail)
-        self._sum.add(said.update, weight, said.scale)
-        self._entries[assignment] = Entry(delta, codec, weight, said.scale)
-        return said
+        digest = None if said.is_thin else content_digest(update)
+        if digest is not None and digest in self._taken:
+            digest = None
+        is_thin = digest is None or digest in self._digests
+        entry = Entry(delta, codec, weight, said.scale, said.norm, digest)
+        _sum_up(self._sum, said.update, entry)
+        self._entries[assignment] = entry
+        if digest is not None:
+            self._digests.add(digest)
+        return replace(said, is_thin=is_thin)
 
-    def take(self, may_take: Callable[[int], bool]) -> Taken | None:
+    def take(self, may_take: Callable[[Pending], bool]) -> Taken | None:
         """All that is there, if so many reports may be taken; begins anew then.
 
         Asked here and not on the event loop: until this thread comes to it, the sum goes on growing.
         """
-        if not may_take(len(self._entries)):
+        if not may_take(self.size):
             return None
         taken = Taken(self._sum, self._entries)
+        self._taken.update(dict.fromkeys(self._digests))
+        while len(self._taken) > _KEPT_DIGESTS:
+            self._taken.popitem(last=False)
         self._sum = PartialAggregate(self._layout.size)
-        self._entries = {}
+        self._entries, self._digests = {}, set()
         return taken
 
     def give_back(self, taken: Taken) -> None:
         """A batch whose commit failed."""
         self._sum = taken.sum.merged(self._sum)
         self._entries = taken.entries | self._entries
+        self._digests = _digests(self._entries)
 
     def without(self, taken: Taken, left_out: Collection[AssignmentId]) -> Taken:
         """The same batch as if these reports had never come."""
         rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
         total = PartialAggregate(self._layout.size)
         for entry in rest.values():
-            update = self._judge.shortened(self._decoded(entry.delta, entry.codec), self._layout)
-            total.add(update, entry.weight, entry.scale)
+            update = self.judge.shortened(self._decoded(entry.delta, entry.codec), self._layout)
+            _sum_up(total, update, entry)
         return Taken(total, rest)
 
     def drop(self, left_out: Collection[AssignmentId]) -> tuple[AssignmentId, ...]:
@@ -167,6 +204,16 @@ class PendingSum:
     def _decoded(self, delta: bytes, codec: AssignedCodec) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))
         return decode(delta, self._layout, spec=codec.spec, seed=codec.seed, limits=limits)
+
+
+def _sum_up(total: PartialAggregate, update: DecodedUpdate, entry: Entry) -> None:
+    total.add(update, entry.weight, entry.scale)
+    if entry.norm is not None:
+        total.norms.add(entry.codec.table, entry.norm)
+
+
+def _digests(entries: Mapping[AssignmentId, Entry]) -> set[bytes]:
+    return {entry.digest for entry in entries.values() if entry.digest is not None}
 
 
 class MicroBatch:
@@ -187,6 +234,12 @@ class MicroBatch:
     def ids(self) -> tuple[AssignmentId, ...]:
         """The assignments whose reports wait."""
         return tuple(self._waiting)
+
+    @property
+    def size(self) -> Pending:
+        """How many reports wait; those that are not decoded yet, or on their way to the store, are distinct."""
+        reports, distinct = self.sum.size
+        return Pending(len(self._waiting), max(0, len(self._waiting) - reports + distinct))
 
     def get(self, assignment: AssignmentId) -> PendingReport | None:
         """The assignment's report, if one waits."""

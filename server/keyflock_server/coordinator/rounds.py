@@ -3,21 +3,23 @@
 import contextlib
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OtherOptimizer
 from keyflock_server.coordinator.closing import Closing
-from keyflock_server.coordinator.desk import Desk, OpenRound
+from keyflock_server.coordinator.desk import Desk, OpenRound, judge_of
 from keyflock_server.coordinator.expiry import Expiry
 from keyflock_server.coordinator.flushing import Flusher
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
+from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.releases.ema import CorruptedAverage
-from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due
+from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due, is_enough
 from keyflock_server.rounds.discarding import cancelled_while_held
 from keyflock_server.rounds.round import (
     Abandoned,
@@ -43,12 +45,20 @@ _PEERS_FLUSH = timedelta(seconds=2)
 class Rounds:
     """Opens, ends and follows rounds. Every public method takes ``desk.turn``."""
 
-    def __init__(self, world: Surroundings, trunk: Trunk, flusher: Flusher, leadership: Leadership) -> None:
+    def __init__(
+        self,
+        world: Surroundings,
+        trunk: Trunk,
+        flusher: Flusher,
+        leadership: Leadership,
+        scales: TaskScales,
+    ) -> None:
         self._world = world
         self._trunk = trunk
         self._flusher = flusher
         self._leadership = leadership
-        self._closing = Closing(world, trunk)
+        self._scales = scales
+        self._closing = Closing(world, trunk, scales)
         self._expiry = Expiry(world)
 
     async def follow(self, desk: Desk, status: TaskStatus, record: RoundRecord | None) -> None:
@@ -153,12 +163,14 @@ class Rounds:
     async def _take_up(self, desk: Desk, record: RoundRecord) -> None:
         """A round that this process has not held yet: another one's, or its own before a restart."""
         layout = await self._trunk.report_layout(record.round.spec)
+        # A round that an earlier release has opened has none of its own.
+        scales = record.norm_scales_json or await self._scales.of_task(record.round.spec)
         before = desk.open
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
         batch = before.batch if before is not None and is_same_buffer else None
         desk.taken_up += 1
         name = f"{self._world.replica}.{desk.taken_up}"
-        desk.open = OpenRound(record, name, layout, desk.judge, batch)
+        desk.open = OpenRound(record, name, layout, judge_of(record.round.spec, scales), batch)
         if record.round.is_async:
             withdrawn = self._world.store.populations.withdrawn
             desk.open.withdrawn = await withdrawn(record.round.population)
@@ -189,8 +201,7 @@ class Rounds:
                 await self._flush_rest(desk, opened)
 
     async def _flush_rest(self, desk: Desk, opened: OpenRound) -> None:
-        least = opened.round.spec.round.min_flush_clients
-        await self._flusher.flush(desk, opened, lambda count: count >= least)
+        await self._flusher.flush(desk, opened, partial(is_enough, opened.round))
 
     async def _finish_or_open(self, desk: Desk) -> None:
         if desk.status not in {TaskStatus.ACTIVE, TaskStatus.PAUSED}:
@@ -227,7 +238,7 @@ class Rounds:
             opened_at=now,
             deadline_at=now + timedelta(seconds=spec.round.deadline_s),
         )
-        return RoundRecord(round=opening)
+        return RoundRecord(round=opening, norm_scales_json=await self._scales.of_task(spec))
 
     async def _end_if_due(self, desk: Desk, opened: OpenRound) -> None:
         if opened.round.phase is not Phase.COLLECTING:
@@ -237,7 +248,7 @@ class Rounds:
         is_met = opened.round.reports >= opened.round.spec.round.goal
         if not is_met and self._leadership.peers and now < opened.round.deadline_at + _PEERS_FLUSH:
             return
-        match due(opened.round, opened.batch.sum.count, now):
+        match due(opened.round, opened.batch.sum.size, now):
             case Due.NOTHING:
                 return
             case Due.REDATE:

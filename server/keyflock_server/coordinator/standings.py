@@ -4,7 +4,7 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Final
 
-from keyflock_server.aggregation.verdicts import Verdict
+from keyflock_server.aggregation.verdicts import STRIKES, Verdict
 from keyflock_server.coordinator.desk import OpenRound
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.views import device_view
@@ -69,6 +69,8 @@ class Standings:
 
     async def strike(self, opened: OpenRound, device: DeviceId, verdict: Verdict) -> None:
         """A report of the device was refused: hold it against the device, if it is to be."""
+        if verdict not in STRIKES:
+            return
         refused = self._refused.setdefault(opened.id, set())
         refused.add(device)
         while len(self._refused) > _KEPT_ROUNDS:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from keyflock_models.config import ModelConfig
+from keyflock_server.aggregation.norm_scale import stored_scales
 from keyflock_server.aggregation.population_personalisation import stored_personalisation
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import TaskKind
@@ -64,6 +65,8 @@ def task_view(
         max_rounds=record.spec.round.max_rounds,
         held_round=held_round,
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
+        is_unsafe_flush=record.spec.round.is_unsafe_flush,
+        norm_scales=_norm_scales(record.norm_scales_json),
         spec=msgspec.to_builtins(record.spec),
     )
 
@@ -102,6 +105,8 @@ def round_view(
         figures=json.loads(current.figures_json) if current.figures_json else None,
         anchor_text=anchor_text(population) if current.spec.kind is TaskKind.TRAIN else "",
         verdicts=dict(verdicts),
+        is_unsafe_flush=current.spec.round.is_unsafe_flush,
+        norm_scales=_norm_scales(record.norm_scales_json),
     )
 
 
@@ -125,6 +130,10 @@ def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
         quarantines=standing.quarantines,
         strikes=[StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in standing.strikes],
     )
+
+
+def _norm_scales(stored: bytes | None) -> dict[str, float]:
+    return {table: known.scale for table, known in stored_scales(stored).items()}
 
 
 def _personalisation(record: PopulationRecord) -> dict[str, Any] | None:

@@ -44,6 +44,10 @@ class TaskView(Struct, frozen=True, kw_only=True):
     held_round: str | None = None
     #: What its versions are checked on before they become the newest, in words.
     anchor_text: str = ""
+    #: Whether its stored sums may hold so few phones that one's update can be told.
+    is_unsafe_flush: bool = False
+    #: What its next round measures lengths by, in units of the parameters, by codec table.
+    norm_scales: dict[str, float] = {}
     #: The task as it was written, by table and key.
     spec: dict[str, Any]
 
@@ -85,6 +89,10 @@ class RoundView(Struct, frozen=True, kw_only=True):
     anchor_text: str = ""
     #: What was said of its reports: refused uploads by cause, and what was clipped.
     verdicts: dict[str, int] = {}
+    #: Whether its stored sums may hold so few phones that one's update can be told.
+    is_unsafe_flush: bool = False
+    #: What it measures the lengths of deltas by, in units of the parameters, by codec table.
+    norm_scales: dict[str, float] = {}
 
 
 class StrikeView(Struct, frozen=True, kw_only=True):

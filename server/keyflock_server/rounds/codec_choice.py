@@ -70,6 +70,23 @@ def codec_for(spec: TaskSpec, message: CheckIn, layout: Layout) -> CodecChoice |
     return _none(f"The task's codec {spec.codec_spec.codec} keeps to no budget of bytes.")
 
 
+def table_of(spec: TaskSpec, codec: CodecSpec) -> str:
+    """Return the name of the task's codec table that an assignment's codec comes from.
+
+    Edge cases:
+        a phone's own budget has capped it -> the table that it has capped
+        tables that say the same -> the first of them: their deltas are alike
+    """
+    tables = {name: CodecSpec.from_wire(wire) for name, wire in spec.codecs.items()}
+    same = [name for name, known in tables.items() if known == codec]
+    capped = [
+        name
+        for name, known in tables.items()
+        if known.has_own_step and replace(known, budget_bytes=codec.budget_bytes) == codec
+    ]
+    return next(iter([*same, *capped]), "codec")
+
+
 def _wanted(spec: TaskSpec, network: Network) -> tuple[Mapping[str, Any], ...]:
     own = spec.codec_by_network.of(network)
     return (spec.codec,) if own is None else (own, spec.codec)

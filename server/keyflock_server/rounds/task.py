@@ -1,7 +1,8 @@
 """A task: what changes the mathematics, written by an operator in TOML and stored with every round.
 
     [task]         name, population, kind: train or personalize, traffic
-    [round]        mode, goal, minimum, over_selection, deadline_s, on_miss, max_rounds, min_flush_clients
+    [round]        mode, goal, minimum, over_selection, deadline_s, on_miss, max_rounds, min_flush_clients,
+                   unsafe_single_flush
     [round.auto]   within which limits over_selection and deadline_s follow what was observed
     [eligibility]  which phones, in which condition, how often
     [eligibility.device]  what only the phone can check (the protocol's DeviceRules)
@@ -9,14 +10,14 @@
     [training]     how phones train (the protocol's TrainingPlan)
     [codec]        how deltas become bytes (keyflock_compression.CodecSpec)
     [codec_by_network.metered | slow | unmetered]  and how on such a network
-    [aggregation]  weights, the norm bound and clips
+    [aggregation]  weights, the clips and the norm bound
     [optimizer]    the server's step, by name, and its learning rate over the rounds
     [release]      what keyboards serve of the versions that are made
     [checks]       what a version must not exceed, or its round is held
     [personalising]  which settings of heads are tried (kind personalize; [training] to [checks] are not its)
     [quarantine]   when a device whose reports are refused is kept out
 
-Ports and paths are Settings; what costs a privacy guarantee is named ``min_flush_clients`` today.
+Ports and paths are Settings; what costs a privacy guarantee is named ``unsafe_single_flush`` today.
 """
 
 import math
@@ -59,7 +60,7 @@ OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi",
 ScheduleName = Literal["constant", "cosine", "exponential"]
 Rounds = Annotated[int, Meta(ge=1, le=10_000_000)]
 
-#: Fewer than this in a flush, and a stored partial aggregate could be one phone's update.
+#: Fewer distinct reports than this in a flush need ``unsafe_single_flush``: two sums may tell one phone's update.
 MIN_FLUSH_CLIENTS: Final = 4
 
 
@@ -128,8 +129,11 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     on_miss: MissPolicy = "carry"
     #: The task ends after so many closed rounds; left out, never.
     max_rounds: Annotated[int, Meta(ge=1)] | None = None
-    #: Reports that are summed before anything is written. Below 4 a disk may hold a single phone's update.
+    #: Distinct reports that are summed before anything is written; those that repeat another's numbers, or say
+    #: nearly nothing, do not count towards it. Below 4 only with ``unsafe_single_flush``.
     min_flush_clients: Annotated[int, Meta(ge=1, le=1024)] = MIN_FLUSH_CLIENTS
+    #: Whether a stored sum may hold the update of so few phones that it can be told: at 1, of one alone.
+    unsafe_single_flush: bool = False
     #: Left out: every round is as written here.
     auto: AutoTuning | None = None
 
@@ -139,6 +143,11 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if self.minimum is UNSET:
             return max(self.min_flush_clients, math.ceil(0.8 * self.goal))
         return self.minimum
+
+    @property
+    def is_unsafe_flush(self) -> bool:
+        """Whether a stored sum may hold fewer reports than hide one another."""
+        return self.min_flush_clients < MIN_FLUSH_CLIENTS
 
     @property
     def is_async(self) -> bool:
@@ -210,23 +219,18 @@ class Aggregation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     weighting: WeightingName = "capped_examples"
     #: A phone's own claim counts up to here.
     example_cap: Annotated[int, Meta(ge=1)] = 256
-    #: A delta longer than this many times the median of the accepted ones is refused; 0 is no bound.
-    max_norm_ratio: Annotated[float, Meta(ge=0.0)] = 10.0
-    #: A longer delta is scaled down to this many times that median; 0 is no clip.
-    clip_norm_ratio: Annotated[float, Meta(ge=0.0)] = 0.0
+    #: A delta longer than this many times the task's norm scale is refused; 0 is no bound.
+    max_norm_ratio: Annotated[float, Meta(ge=0.0)] = 100.0
+    #: A delta longer than this many times that scale is scaled down to it; 0 is no clip.
+    clip_norm_ratio: Annotated[float, Meta(ge=0.0)] = 3.0
     #: A word's row is scaled down to this many times the median norm of the delta's own rows; 0 is no clip.
     row_clip_ratio: Annotated[float, Meta(ge=0.0)] = 0.0
     #: And to this norm, in units of the parameters; 0 is no clip.
     row_clip_norm: Annotated[float, Meta(ge=0.0)] = 0.0
 
-    @property
-    def has_norm_bound(self) -> bool:
-        """Whether a delta's length is compared with that of others."""
-        return self.max_norm_ratio > 0.0 or self.clip_norm_ratio > 0.0
-
 
 #: Every phone's evidence weighs the same; its places have bounds, so its norm needs none.
-_EVIDENCE_AGGREGATION: Final = Aggregation(weighting="uniform", max_norm_ratio=0.0)
+_EVIDENCE_AGGREGATION: Final = Aggregation(weighting="uniform", max_norm_ratio=0.0, clip_norm_ratio=0.0)
 
 
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -445,10 +449,16 @@ def checked(spec: TaskSpec) -> TaskSpec:
             f"round.concurrency {rounds.slots} is below round.goal {rounds.goal}: the buffer would wait for "
             "phones that are not asked. Raise it."
         )
+    if rounds.is_unsafe_flush and not rounds.unsafe_single_flush:
+        raise TaskError(
+            f"round.min_flush_clients {rounds.min_flush_clients} is below {MIN_FLUSH_CLIENTS}: the store would "
+            "hold sums of so few phones that one phone's update can be read out of them. Leave it out, or set "
+            "round.unsafe_single_flush = true if no person's text is at stake."
+        )
     if rounds.min_flush_clients > rounds.goal:
         raise TaskError(
             f"round.goal {rounds.goal} is below round.min_flush_clients {rounds.min_flush_clients}: a disk "
-            "would hold the update of so few phones. Raise the goal, or lower min_flush_clients by name."
+            "would hold the update of so few phones. Raise the goal."
         )
     if rounds.minimum_reports > rounds.goal:
         raise TaskError(f"round.minimum is {rounds.minimum_reports}, more than round.goal {rounds.goal}.")
@@ -471,21 +481,11 @@ def checked(spec: TaskSpec) -> TaskSpec:
 
 
 def _check_codecs(spec: TaskSpec) -> None:
-    drawn: float | None = None
     for path, codec in spec.codecs.items():
         try:
-            one = CodecSpec.from_wire(codec)
+            CodecSpec.from_wire(codec)
         except CodecError as error:
             raise TaskError(f"{path}: {error}") from None
-        # Its decoded deltas are about sqrt(1 / keep_ratio) times as long as what was encoded.
-        share = one.keep_ratio if one.codec == "randmask" else None
-        if path != "codec" and share != drawn and spec.aggregation.has_norm_bound:
-            raise TaskError(
-                f"{path}: deltas of randmask are longer the fewer values they have, and one median judges "
-                "all. Give it to a task of its own, the same keep_ratio to all networks, or "
-                "aggregation.max_norm_ratio and clip_norm_ratio 0."
-            )
-        drawn = share
 
 
 def _check_optimizer(spec: TaskSpec) -> None:

@@ -194,6 +194,10 @@ class TaskTable(Protocol):
         """Where the task stands now."""
         ...
 
+    async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
+        """Return the task's norm scales: these, if there were none."""
+        ...
+
 
 class RoundTable(Protocol):
     """Rounds, their assignments and their partial aggregates.
@@ -310,10 +314,21 @@ class RoundTable(Protocol):
         ...
 
     async def publish(
-        self, round_id: RoundId, version: VersionRecord, optimizer_state_key: str, at: datetime
+        self,
+        round_id: RoundId,
+        version: VersionRecord,
+        optimizer_state_key: str,
+        at: datetime,
+        norm_scales_json: bytes | None = None,
     ) -> RoundRecord:
         """The round's new version, as the population's newest, and the task's optimiser state with it.
 
+        Args:
+            round_id: The round.
+            version: What it has made.
+            optimizer_state_key: Where the optimiser's state lies from now on.
+            at: When.
+            norm_scales_json: The task's norm scales from now on; None leaves them.
         Raises:
             Superseded: the round has moved on, or the version's parent is not the newest.
         """

@@ -240,6 +240,13 @@ class _Tasks:
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
         self._rows.tasks[name] = replace(self._rows.tasks[name], status=status)
 
+    async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
+        known = self._rows.tasks[name].norm_scales_json
+        if known is None:
+            known = norm_scales_json
+            self._rows.tasks[name] = replace(self._rows.tasks[name], norm_scales_json=known)
+        return known
+
 
 class _Rounds:
     def __init__(self, rows: _Rows) -> None:
@@ -384,7 +391,12 @@ class _Rounds:
         return replace(after, round=begun)
 
     async def publish(
-        self, round_id: RoundId, version: VersionRecord, optimizer_state_key: str, at: datetime
+        self,
+        round_id: RoundId,
+        version: VersionRecord,
+        optimizer_state_key: str,
+        at: datetime,
+        norm_scales_json: bytes | None = None,
     ) -> RoundRecord:
         after = self._advanced(round_id, Published(version.version), at)
         name, task = version.population, after.round.task
@@ -397,7 +409,12 @@ class _Rounds:
         if after.round.is_accepted and version.anchor_loss is not None:
             newest = replace(newest, anchor_loss_chosen=version.anchor_loss)
         self._rows.populations[name] = newest
-        self._rows.tasks[task] = replace(self._rows.tasks[task], optimizer_state_key=optimizer_state_key)
+        before = self._rows.tasks[task]
+        self._rows.tasks[task] = replace(
+            before,
+            optimizer_state_key=optimizer_state_key,
+            norm_scales_json=before.norm_scales_json if norm_scales_json is None else norm_scales_json,
+        )
         self._rows.rounds[round_id] = after
         return after
 

@@ -79,6 +79,8 @@ class RoundRecord:
     #: The versions' average with the next one in it, and its download; where the task wants one.
     average_key: str | None = None
     released_key: str | None = None
+    #: The task's norm scales as the round opened, by which each of its reports is judged; None of evidence.
+    norm_scales_json: bytes | None = None
 
     @property
     def blob_keys(self) -> tuple[str, ...]:

@@ -138,6 +138,7 @@ rounds: Final = Table(
     Column("state_key", String(255)),
     Column("average_key", String(255)),
     Column("released_key", String(255)),
+    Column("norm_scales_json", LargeBinary),
     UniqueConstraint("task", "sequence"),
     Index("rounds_by_phase", "phase", "task"),
 )

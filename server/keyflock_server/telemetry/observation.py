@@ -48,6 +48,14 @@ class Observation:
         self._metrics.report_verdicts.labels(verdict).inc(count)
         _log.debug("verdict on a report", task=task, verdict=verdict, count=count)
 
+    def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
+        """A task was created whose stored sums may hold so few phones that one's update can be told."""
+        _log.warning(
+            "unsafe flush: one phone's update can be read out of what this task stores",
+            task=task,
+            min_flush_clients=min_flush_clients,
+        )
+
     def quarantined(self, task: TaskName) -> None:
         """A device's refused reports were too many; it is kept out."""
         self._metrics.quarantines.inc()

@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
-from keyflock_server.rounds.decisions import Due, due, may_flush
+from keyflock_server.rounds.decisions import Due, Pending, due, is_goal_met, may_flush
 from keyflock_server.rounds.round import Assigned, Counted, Round, advance
 from keyflock_server.rounds.task import parse_task
 
@@ -15,7 +16,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def round_of(goal: int, least: int) -> Round:
     spec = parse_task(
-        f'[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = {goal}\nmin_flush_clients = {least}\n'
+        f'[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = {goal}\nmin_flush_clients = {least}\nunsafe_single_flush = true\n'
         f"minimum = {goal}\n"
     )
     current = Round(
@@ -41,11 +42,33 @@ def test_the_flush_plan_holds(goal: int, least: int, data: st.DataObject) -> Non
     while arrived < goal:
         arriving = data.draw(st.integers(1, goal - arrived), label="arriving")
         arrived, pending = arrived + arriving, pending + arriving
-        if may_flush(current, pending):
+        if may_flush(current, Pending(pending, pending)):
             flushes.append(pending)
             current, pending = advance(current, Counted(pending, float(pending)), NOW), 0
 
     assert pending == 0
     assert sum(flushes) == goal
     assert min(flushes) >= least
-    assert due(current, 0, NOW) is Due.CLOSE
+    assert due(current, Pending(0, 0), NOW) is Due.CLOSE
+
+
+@given(goal=st.integers(4, 40), least=st.integers(1, 8), data=st.data())
+@pytest.mark.fault("D3")
+def test_however_many_reports_are_not_distinct_no_flush_has_too_few_that_are(
+    goal: int, least: int, data: st.DataObject
+) -> None:
+    least = min(least, goal)
+    current, pending, flushes = round_of(goal, least), Pending(0, 0), []
+
+    for is_distinct in data.draw(st.lists(st.booleans(), max_size=goal), label="distinct"):
+        assert not is_goal_met(current, pending)
+        pending = Pending(pending.reports + 1, pending.distinct + is_distinct)
+        if may_flush(current, pending):
+            flushes.append(pending)
+            current = advance(current, Counted(pending.reports, float(pending.reports)), NOW)
+            pending = Pending(0, 0)
+
+    assert all(one.distinct >= least for one in flushes)
+    # What cannot be flushed by the deadline counts for nothing: the round ends without it.
+    if due(current, pending, NOW + timedelta(seconds=601)) is Due.CLOSE:
+        assert pending.distinct >= least or current.reports >= current.spec.round.minimum_reports

@@ -23,7 +23,7 @@ T = TaskName("t")
 
 async def sent(replica: Coordinator, claims: AssignmentClaims, value: float) -> Receipt | ProblemCode:
     try:
-        return await replica.report(claims, report(constant(value)))
+        return await replica.report(claims, report(constant(value), of=claims))
     except Refused as refused:
         return refused.code
 
@@ -87,15 +87,15 @@ async def test_a_phone_that_lies_about_its_examples_weighs_no_more_than_the_cap(
 
     refused = None
     try:
-        await town.coordinator.report(liar, report(constant(1.0), examples=claimed))
+        await town.coordinator.report(liar, report(constant(1.0), examples=claimed, of=liar))
     except Refused as error:
         refused = error.code
     if refused is ProblemCode.TOO_MANY_EXAMPLES:  # it thinks better of it
         with contextlib.suppress(Refused):
-            await town.coordinator.report(liar, report(constant(1.0), examples=256))
+            await town.coordinator.report(liar, report(constant(1.0), examples=256, of=liar))
     for one in honest:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(0.0), examples=16))
+            await town.coordinator.report(one, report(constant(0.0), examples=16, of=one))
     await town.coordinator.tick()
 
     weight = 1 if claimed == 1 else 16

@@ -40,7 +40,7 @@ async def send_all(town: Town, claims: list[AssignmentClaims]) -> list[Receipt |
     answers: list[Receipt | ProblemCode] = []
     for one in claims:
         try:
-            answers.append(await town.coordinator.report(one, report(constant(1.0))))
+            answers.append(await town.coordinator.report(one, report(constant(1.0), of=one)))
         except Refused as refused:
             answers.append(refused.code)
     return answers

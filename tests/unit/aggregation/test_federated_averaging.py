@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
-from keyflock_server.aggregation.norm_bound import MAX_NORM
+from keyflock_server.aggregation.norm_scale import MAX_NORM
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, server_step
 from keyflock_server.aggregation.weighting import weight_of

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.unit.coordinator.town import POPULATION, Town
+from tests.unit.coordinator.town import POPULATION, Town, shorter
 
 from keyflock_compression import CodecSpec, encode
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, RESPONSIBILITIES
@@ -30,7 +30,11 @@ def evidence(gain: float = 0.25, late_gain: float = 0.25) -> NDArray[np.float32]
     return vector
 
 
-def told(vector: NDArray[np.float32]) -> Report:
+def told(vector: NDArray[np.float32], of: AssignmentClaims | None = None) -> Report:
+    """A report of this evidence; with ``of``, as this device would send it: no two take equally long."""
+    if of is not None:
+        vector = vector.copy()
+        EVIDENCE_LAYOUT.unflatten(vector)["seconds"][:] *= shorter(of)
     return Report(delta=encode(vector, EVIDENCE_LAYOUT, SPEC, seed=0), examples=1)
 
 
@@ -56,7 +60,7 @@ async def assigned(town: Town, count: int) -> list[AssignmentClaims]:
 async def report_all(town: Town, claims: list[AssignmentClaims], vector: NDArray[np.float32]) -> None:
     for one in claims:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(vector))
+            await town.coordinator.report(one, told(vector, of=one))
     for one in claims:
-        await town.coordinator.report(one, told(vector))
+        await town.coordinator.report(one, told(vector, of=one))
     await town.coordinator.tick()

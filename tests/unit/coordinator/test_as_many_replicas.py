@@ -62,7 +62,7 @@ async def trained(store: Store, replicas: int, deltas: Deltas) -> NDArray[np.flo
     await town.task(
         round=f"goal = {PHONES}\nover_selection = 0.0\nmax_rounds = {ROUNDS}",
         optimizer='name = "fedadam"',
-        aggregation="max_norm_ratio = 0.0",
+        aggregation="max_norm_ratio = 0.0\nclip_norm_ratio = 0.0",
     )
     for sequence in range(ROUNDS):
         for replica in all_of_them:

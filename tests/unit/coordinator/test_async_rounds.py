@@ -30,7 +30,7 @@ async def cohort(town: Town, size: int) -> list[AssignmentClaims]:
 
 async def send(town: Town, claims: AssignmentClaims, value: float) -> Receipt | ProblemCode:
     try:
-        return await town.coordinator.report(claims, report(constant(value)))
+        return await town.coordinator.report(claims, report(constant(value), of=claims))
     except Refused as refused:
         return refused.code
 
@@ -58,7 +58,7 @@ async def test_every_buffer_full_of_reports_makes_a_version(town: Town) -> None:
 async def test_a_report_from_an_older_model_weighs_less(town: Town) -> None:
     await town.task(round=BUFFER)
     claims = await cohort(town, 8)
-    await fill(town, claims[:4], 0.0)
+    await fill(town, claims[:4], 1.0)
     fresh = await cohort(town, 3)
 
     await fill(town, [claims[4], *fresh], 1.0)

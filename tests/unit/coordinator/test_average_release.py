@@ -30,7 +30,7 @@ async def run_round(town: Town, value: float) -> None:
 async def deliver(town: Town, claims: list[AssignmentClaims], value: float) -> None:
     for one in claims:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(value)))
+            await town.coordinator.report(one, report(constant(value), of=one))
 
 
 async def blob_keys(town: Town) -> list[str]:

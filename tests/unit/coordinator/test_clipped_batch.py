@@ -6,12 +6,13 @@ from tests.unit.coordinator.town import LAYOUT
 
 from keyflock_compression import CodecSpec, encode
 from keyflock_server.aggregation.clipping import DeltaJudge
+from keyflock_server.aggregation.norm_scale import NormScale
 from keyflock_server.coordinator.micro_batch import AssignedCodec, PendingSum
 from keyflock_server.protocol.identifiers import AssignmentId
 from keyflock_server.rounds.task import Aggregation
 
 SPEC = CodecSpec(codec="float32")
-CODEC = AssignedCodec(SPEC, seed=0)
+CODEC = AssignedCodec(SPEC, seed=0, table="codec")
 RULES = Aggregation(clip_norm_ratio=1.0, row_clip_norm=0.5, max_norm_ratio=0.0)
 
 
@@ -22,15 +23,14 @@ def container(norm: float) -> bytes:
 
 
 def test_a_report_left_out_leaves_the_others_clipped_as_they_were_judged() -> None:
-    pending = PendingSum(LAYOUT, DeltaJudge(RULES))
+    pending = PendingSum(LAYOUT, DeltaJudge(RULES, {"codec": NormScale.beginning(20.0)}))
     for at in range(9):
         pending.add(AssignmentId(f"a{at}"), container(1.0 + at), CODEC, 2.0)
     said = pending.add(AssignmentId("long"), container(100.0), CODEC, 2.0)
-    taken = pending.take(lambda _count: True)
+    taken = pending.take(lambda _size: True)
     assert taken is not None
-    # The median moves on before the sum is made again.
-    for _ in range(50):
-        pending.add(AssignmentId("later"), container(1e-3), CODEC, 2.0)
+    # The next buffer, with another scale, takes the batch over before the sum is made again.
+    pending.judge = DeltaJudge(RULES, {"codec": NormScale.beginning(1.0)})
 
     rest = pending.without(taken, [AssignmentId("a0")])
 

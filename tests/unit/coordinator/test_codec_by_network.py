@@ -27,7 +27,7 @@ async def assigned(town: Town, identity: DeviceIdentity, conditions: Conditions)
 async def send(town: Town, claims: AssignmentClaims, value: float, spec: CodecSpec) -> None:
     """One report; it is in the sum when this returns, though its phone may have been told to wait."""
     try:
-        await town.coordinator.report(claims, report(constant(value), spec=spec))
+        await town.coordinator.report(claims, report(constant(value), spec=spec, of=claims))
     except Refused as refused:
         if refused.code is not ProblemCode.REPORT_PENDING:
             raise

@@ -91,7 +91,7 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         make_dying(town, writes, after_write=after_write)
         for one in claims:
             try:
-                await town.coordinator.report(one, report(constant(1.0)))
+                await town.coordinator.report(one, report(constant(1.0), of=one))
                 acknowledged.add(one.device)
             except (Refused, ProcessKilled):
                 continue
@@ -101,7 +101,7 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         await town.coordinator.start()
         for one in claims:
             try:
-                receipt = await town.coordinator.report(one, report(constant(1.0)))
+                receipt = await town.coordinator.report(one, report(constant(1.0), of=one))
             except Refused:
                 assert one.device not in acknowledged, f"lost after {writes} writes"
                 continue

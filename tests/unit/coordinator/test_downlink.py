@@ -37,7 +37,7 @@ async def town_with(versions: int, town: Town | None = None, **tables: str) -> T
         claims = [await town.assigned(phone) for phone in phones]
         delta = constant(0.0)
         delta[number % LAYOUT.size] = 0.01
-        await asyncio.gather(*(town.coordinator.report(claim, report(delta)) for claim in claims))
+        await asyncio.gather(*(town.coordinator.report(claim, report(delta, of=claim)) for claim in claims))
         await town.coordinator.tick()
         town.pass_time(1.0)
         await town.coordinator.tick()

@@ -29,7 +29,7 @@ async def send(
 ) -> Receipt | ProblemCode:
     """One report of a constant delta, and what came of it."""
     try:
-        return await town.coordinator.report(claims, report(constant(value), examples))
+        return await town.coordinator.report(claims, report(constant(value), examples, of=claims))
     except Refused as refused:
         return refused.code
 
@@ -57,12 +57,12 @@ async def test_a_round_steps_the_model_by_the_weighted_mean_of_its_reports(town:
 
 async def test_with_one_device_no_compression_and_rate_one_a_round_equals_local_training(town: Town) -> None:
     rng = np.random.default_rng(7)
-    await town.task(round="goal = 1\nmin_flush_clients = 1\nover_selection = 0.0")
+    await town.task(round="goal = 1\nmin_flush_clients = 1\nunsafe_single_flush = true\nover_selection = 0.0")
     before = await town.model(0)
     after_training = rng.standard_normal(LAYOUT.size).astype(np.float32)
     (claims,) = await cohort(town, 1)
 
-    await town.coordinator.report(claims, report(before - after_training))
+    await town.coordinator.report(claims, report(before - after_training, of=claims))
     await town.coordinator.tick()
 
     master = await town.coordinator._trunk.checkpoint(POPULATION, 1)
@@ -231,14 +231,15 @@ async def test_a_bad_delta_is_refused_and_a_good_one_may_follow(
     assert current.counted == 4
 
 
-async def test_a_delta_far_beyond_the_median_norm_is_refused(town: Town) -> None:
-    await town.task(round="goal = 20", aggregation="max_norm_ratio = 3.0")
-    claims = await cohort(town, 13)
-    await send_all(town, claims[:12], *[1.0] * 12)
+async def test_a_delta_far_beyond_the_norm_scale_is_refused_also_if_it_comes_first(town: Town) -> None:
+    await town.task(round="goal = 20", aggregation="max_norm_ratio = 100.0")
+    claims = await cohort(town, 2)
 
-    monster = await send(town, claims[12], 100.0)
+    # The scale is the norm of the server's own delta, 0.39; of the constant it is 9.3 times the value.
+    monster, ordinary = await send_all(town, claims, 100.0, 1.0)
 
     assert monster == ProblemCode.DELTA_TOO_LARGE
+    assert ordinary == ProblemCode.REPORT_PENDING
 
 
 async def test_a_repeated_check_in_gets_the_same_assignment_and_takes_no_second_slot(town: Town) -> None:
@@ -366,7 +367,7 @@ async def test_whoever_waits_while_the_server_stops_is_told_to_send_again() -> N
     (claims,) = await cohort(town, 1)
 
     waiting = asyncio.create_task(send(town, claims, 1))
-    while not town.coordinator._desks[claims.task].open.batch.sum.count:  # type: ignore[union-attr]  # noqa: ASYNC110 - it is open; there is no event for "decoded"
+    while not town.coordinator._desks[claims.task].open.batch.sum.size.reports:  # type: ignore[union-attr]  # noqa: ASYNC110 - it is open; there is no event for "decoded"
         await asyncio.sleep(0)
     await town.coordinator.stop()
 

@@ -69,7 +69,7 @@ async def test_a_claim_of_many_examples_weighs_no_more(town: Town) -> None:
 
     for one in claims[1:]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(evidence(gain=0.0)))
+            await town.coordinator.report(one, told(evidence(gain=0.0), of=one))
     await town.coordinator.tick()
 
     closed = await town.coordinator.round(RoundId("p-1"))

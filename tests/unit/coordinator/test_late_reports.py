@@ -13,7 +13,7 @@ MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 
 async def send(town: Town, claims: AssignmentClaims, value: float = 1.0) -> Receipt | ProblemCode:
     try:
-        return await town.coordinator.report(claims, report(constant(value)))
+        return await town.coordinator.report(claims, report(constant(value), of=claims))
     except Refused as refused:
         return refused.code
 

@@ -26,7 +26,7 @@ async def send_all(town: Town, claims: list[AssignmentClaims]) -> list[Receipt]:
     receipts = []
     for one in claims:
         try:
-            receipts.append(await town.coordinator.report(one, report(constant(1.0))))
+            receipts.append(await town.coordinator.report(one, report(constant(1.0), of=one)))
         except Refused:
             continue
     return receipts

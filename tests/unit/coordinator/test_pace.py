@@ -31,7 +31,7 @@ async def served(town: Town, devices: list[DeviceIdentity], seconds: float) -> N
     for answer in answers:
         assert isinstance(answer, Assignment)
         with contextlib.suppress(Refused):  # the first wait for their micro-batch, the last come too late
-            await town.coordinator.report(town.claims(answer), report(constant(1.0)))
+            await town.coordinator.report(town.claims(answer), report(constant(1.0), of=town.claims(answer)))
     await town.coordinator.tick()
 
 
@@ -129,7 +129,7 @@ async def test_a_crowd_that_enrols_together_is_spread_and_so_is_one_that_reports
     receipts = []
     for one in [*claims, *claims]:
         with contextlib.suppress(Refused):  # the first three wait for their micro-batch
-            receipts.append(await town.coordinator.report(one, report(constant(1.0))))
+            receipts.append(await town.coordinator.report(one, report(constant(1.0), of=one)))
 
     assert (late.return_window.min_s, late.return_window.max_s) == (0.0, 3_600.0)
     assert len(receipts) >= 4

@@ -123,7 +123,7 @@ async def test_a_round_that_too_few_answer_leaves_the_priors(town: Town) -> None
     claims = await assigned(town, 8)
     for one in claims[:5]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(evidence()))
+            await town.coordinator.report(one, told(evidence(), of=one))
 
     town.pass_time(61.0)
     await town.coordinator.tick()
@@ -141,7 +141,7 @@ async def test_training_and_personalising_go_on_beside_each_other(town: Town) ->
 
     for one in training[:4]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(1.0)))
+            await town.coordinator.report(one, report(constant(1.0), of=one))
     await report_all(town, [one for one in claims if one.task == "p"], evidence())
 
     assert (len(training), len(claims)) == (6, 10)
@@ -162,7 +162,9 @@ async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(town
     for answer in working.values():
         if answer.task_kind is TaskKind.TRAIN:
             with contextlib.suppress(Refused):
-                await town.coordinator.report(town.claims(answer), report(constant(1.0)))
+                await town.coordinator.report(
+                    town.claims(answer), report(constant(1.0), of=town.claims(answer))
+                )
     await town.coordinator.tick()
 
     # The next round of training is open and hungry; those who personalise are not handed over to it.
@@ -230,7 +232,7 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         make_dying(town, writes, after_write=after_write)
         for one in claims:
             with contextlib.suppress(Refused, ProcessKilled):
-                await town.coordinator.report(one, told(evidence()))
+                await town.coordinator.report(one, told(evidence(), of=one))
         with contextlib.suppress(ProcessKilled):
             await town.coordinator.tick()
         revive(town)

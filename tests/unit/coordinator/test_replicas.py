@@ -45,7 +45,7 @@ async def assigned(town: Town, replica: Coordinator, identity: DeviceIdentity) -
 
 async def send(replica: Coordinator, claims: AssignmentClaims, value: float) -> Receipt | ProblemCode:
     try:
-        return await replica.report(claims, report(constant(value)))
+        return await replica.report(claims, report(constant(value), of=claims))
     except Refused as refused:
         return refused.code
 

@@ -29,7 +29,9 @@ async def serve_round(town: Town, devices: list[DeviceIdentity]) -> list[Assignm
     for answer in answers:
         if isinstance(answer, Assignment):
             with contextlib.suppress(Refused):
-                await town.coordinator.report(town.claims(answer), report(constant(1.0)))
+                await town.coordinator.report(
+                    town.claims(answer), report(constant(1.0), of=town.claims(answer))
+                )
     await town.coordinator.tick()
     return answers
 

@@ -79,4 +79,6 @@ async def _visit(
 async def _deliver(town: Town, assignment: Assignment) -> None:
     # Too late, or it waits for its micro-batch: the sample is what counts here.
     with contextlib.suppress(Refused):
-        await town.coordinator.report(town.claims(assignment), report(constant(1.0)))
+        await town.coordinator.report(
+            town.claims(assignment), report(constant(1.0), of=town.claims(assignment))
+        )

@@ -20,7 +20,7 @@ from keyflock_server.storage.door import StorageError
 SPEC = CodecSpec(codec="float32", entropy="none")
 OTHER_LAYOUT = ParamLayout(names=("one",), shapes=((LAYOUT.size,),))
 #: A round that lasts until its deadline, with room for everyone.
-LONG = "goal = 64\nmin_flush_clients = 1\ndeadline_s = 60.0"
+LONG = "goal = 64\nmin_flush_clients = 1\nunsafe_single_flush = true\ndeadline_s = 60.0"
 DAY_S = 86_400.0
 
 
@@ -67,8 +67,8 @@ async def test_a_round_counts_refusals_by_their_cause(town: Town) -> None:
         await sent(town, claims[1], Report(delta=wrong_codec, examples=1)),
         await sent(town, claims[2], Report(delta=wrong_layout, examples=1)),
         await sent(town, claims[3], Report(delta=not_finite(), examples=1)),
-        await sent(town, claims[4], report(constant(1e6), spec=SPEC)),
-        await sent(town, claims[5], report(constant(1.0), examples=257, spec=SPEC)),
+        await sent(town, claims[4], report(constant(1e6), spec=SPEC, of=claims[4])),
+        await sent(town, claims[5], report(constant(1.0), examples=257, spec=SPEC, of=claims[5])),
     ]
 
     assert codes == [
@@ -123,7 +123,7 @@ async def test_a_phone_may_claim_as_many_examples_as_its_assignment_allows_and_w
     )
     claims = [await town.assigned(await town.enrol()) for _ in range(4)]
 
-    answers = [await sent(town, one, report(constant(1.0), examples=500)) for one in claims]
+    answers = [await sent(town, one, report(constant(1.0), examples=500, of=one)) for one in claims]
     await town.coordinator.tick()
 
     assert isinstance(answers[-1], Receipt)
@@ -131,13 +131,15 @@ async def test_a_phone_may_claim_as_many_examples_as_its_assignment_allows_and_w
 
 
 async def test_clipped_updates_and_rows_are_counted_and_bound_the_step(town: Town) -> None:
-    await town.task(round="goal = 4", aggregation="row_clip_norm = 1.0")
+    await town.task(
+        round="goal = 4", aggregation="row_clip_norm = 1.0\nmax_norm_ratio = 0.0\nclip_norm_ratio = 0.0"
+    )
     claims = [await town.assigned(await town.enrol()) for _ in range(4)]
     long_row = np.zeros(LAYOUT.size, np.float32)
     long_row[:2] = [30.0, 40.0]
 
     for one in claims:
-        await sent(town, one, report(long_row))
+        await sent(town, one, report(long_row, of=one))
 
     assert await verdicts(town, claims[0]) == {"clipped_rows": 4}
     np.testing.assert_allclose((await town.model(1))[:2], [-0.6, -0.8], rtol=1e-2)
@@ -220,7 +222,7 @@ async def test_an_honest_device_with_one_bad_upload_goes_on_however_often_it_tri
 
     for _ in range(10):
         await sent(town, claims, Report(delta=b"nonsense", examples=1))
-    answer = await sent(town, claims, report(constant(1.0)))
+    answer = await sent(town, claims, report(constant(1.0), of=claims))
 
     assert isinstance(answer, Receipt)
     seen = await town.coordinator.device(phone.device)
@@ -241,7 +243,7 @@ async def test_what_is_the_servers_fault_is_held_against_nobody(town: Town) -> N
         claims = await town.assigned(phone)
         workbench.run = out_of_memory
         with pytest.raises(MemoryError):
-            await town.coordinator.report(claims, report(constant(1.0)))
+            await town.coordinator.report(claims, report(constant(1.0), of=claims))
         workbench.run = run
         await next_round(town)
 
@@ -255,9 +257,9 @@ async def test_late_and_repeated_and_conflicting_reports_are_held_against_nobody
     claims = await town.assigned(phone)
 
     for value in (1.0, 1.0, 2.0):
-        await sent(town, claims, report(constant(value)))
+        await sent(town, claims, report(constant(value), of=claims))
     await next_round(town)
-    late = await sent(town, claims, report(constant(9.0)))
+    late = await sent(town, claims, report(constant(9.0), of=claims))
 
     assert late in {ProblemCode.ROUND_GONE, ProblemCode.REPORT_CONFLICT}
     assert (await town.coordinator.device(phone.device)).strikes == []
@@ -286,7 +288,7 @@ async def test_a_quarantined_devices_upload_is_refused_for_good_and_its_check_in
     with pytest.raises(Refused) as offered:
         await town.coordinator.offer(claims, Offer(size_bytes=1, model_version=claims.model_version))
     with pytest.raises(Refused) as uploaded:
-        await town.coordinator.report(claims, report(constant(1.0)))
+        await town.coordinator.report(claims, report(constant(1.0), of=claims))
 
     assert (offered.value.status, uploaded.value.status) == (403, 403)
     assert uploaded.value.code is ProblemCode.QUARANTINED
@@ -304,10 +306,10 @@ async def test_a_report_that_was_counted_is_acknowledged_again_also_to_a_quarant
     phones = [await town.enrol() for _ in range(4)]
     claims = [await town.assigned(phone) for phone in phones]
     for one in claims:
-        await sent(town, one, report(constant(1.0)))
+        await sent(town, one, report(constant(1.0), of=one))
     await town.coordinator.quarantine_device(phones[0].device, QuarantineOrder(reason="A test."))
 
-    again = await sent(town, claims[0], report(constant(1.0)))
+    again = await sent(town, claims[0], report(constant(1.0), of=claims[0]))
 
     assert isinstance(again, Receipt)
     assert again.duplicate
@@ -325,7 +327,7 @@ async def test_another_process_learns_of_a_quarantine_within_seconds(town: Town)
     await other.tick()
 
     with pytest.raises(Refused) as refused:
-        await other.report(claims, report(constant(1.0)))
+        await other.report(claims, report(constant(1.0), of=claims))
     assert refused.value.code is ProblemCode.QUARANTINED
 
 

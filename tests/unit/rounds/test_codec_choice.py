@@ -10,7 +10,7 @@ import pytest
 from keyflock_compression import CodecSpec, encode, length_of
 from keyflock_compression.spec import CodecName
 from keyflock_server.protocol.messages import Capabilities, CheckIn, Conditions, RefusalReason
-from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for
+from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for, table_of
 from keyflock_server.rounds.eligibility import Ineligible
 from keyflock_server.rounds.task import CodecByNetwork, TaskError, TaskSpec, parse_task
 
@@ -153,7 +153,7 @@ def foretold(spec: TaskSpec, budget_bytes: int) -> CodecChoice | Ineligible:
 def test_a_codec_whose_longest_container_is_within_the_budget_is_as_good_as_one_with_a_step(
     codec: str,
 ) -> None:
-    spec = task(f"[aggregation]\nmax_norm_ratio = 0.0\n[codec_by_network.slow]\n{codec}")
+    spec = task(f"[codec_by_network.slow]\n{codec}")
     wanted = CodecSpec.from_wire(spec.codec_by_network.slow or {})
     most = length_of(wanted, LAYOUT).most
     assert most is not None
@@ -193,14 +193,6 @@ def test_what_personalize_phones_send_needs_no_budget() -> None:
     [
         ('[codec_by_network.metered]\ncodec = "zip"\n', "codec_by_network.metered: codec is 'zip'"),
         ('[codec_by_network.slow]\ncodec = "topk"\n', "codec_by_network.slow: topk needs keep_ratio"),
-        (
-            '[codec_by_network.slow]\ncodec = "randmask"\nkeep_ratio = 0.01\n',
-            "codec_by_network.slow: deltas of randmask are longer the fewer values they have",
-        ),
-        (
-            RARE + RARE.replace("codec]", "codec_by_network.slow]").replace("0.1", "0.01"),
-            "codec_by_network.slow: deltas of randmask are longer the fewer values they have",
-        ),
         ('[codec_by_network.wifi]\ncodec = "dense"\n', "unknown field `wifi`"),
         ('[codec]\ncodec = "dense"\nbudget_bytes = 9000\n', "codec: target_nmse, step_rms and budget_bytes"),
         (
@@ -216,21 +208,21 @@ def test_a_codec_that_cannot_be_used_is_refused_with_its_place(codecs: str, says
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "codecs",
-    [
-        RARE,
-        RARE + RARE.replace("codec]", "codec_by_network.slow]") + 'entropy = "none"\n',
-        '[codec_by_network.slow]\ncodec = "randmask"\nkeep_ratio = 0.01\n[aggregation]\nmax_norm_ratio = 0\n',
-    ],
-    ids=["alone", "as rare everywhere", "no bound"],
-)
-def test_randmask_is_taken_where_no_norm_is_misjudged(codecs: str) -> None:
-    assert any(codec["codec"] == "randmask" for codec in task(codecs).codecs.values())
+def test_randmask_may_be_rarer_on_one_network_for_each_table_has_a_scale_of_its_own() -> None:
+    spec = task(RARE + RARE.replace("codec]", "codec_by_network.slow]").replace("0.1", "0.01"))
+
+    assert [codec["keep_ratio"] for codec in spec.codecs.values()] == [0.1, 0.01]
 
 
-def test_a_clip_by_the_median_is_a_bound_too() -> None:
-    mixed = '[codec_by_network.slow]\ncodec = "randmask"\nkeep_ratio = 0.01\n'
+def test_an_assignments_codec_is_found_in_the_table_that_it_comes_from() -> None:
+    spec = task(
+        '[codec]\ncodec = "deadzone"\ntarget_nmse = 0.1\n'
+        '[codec_by_network.metered]\ncodec = "deadzone"\ntarget_nmse = 0.5\n'
+        '[codec_by_network.slow]\ncodec = "dense"\nbits = 1\n'
+    )
 
-    with pytest.raises(TaskError, match="clip_norm_ratio"):
-        task(mixed + "[aggregation]\nmax_norm_ratio = 0\nclip_norm_ratio = 2.0\n")
+    tables = [table_of(spec, CodecSpec.from_wire(codec)) for codec in spec.codecs.values()]
+    capped = table_of(spec, CodecSpec(target_nmse=0.5, budget_bytes=9_000))
+
+    assert tables == ["codec", "codec_by_network.metered", "codec_by_network.slow"]
+    assert capped == "codec_by_network.metered"

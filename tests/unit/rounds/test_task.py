@@ -49,6 +49,8 @@ def test_a_task_is_stored_and_read_back_unchanged() -> None:
         (HEAD, "missing required field `round`"),
         ('[task]\nname = "a b"\npopulation = "en"\n[round]\ngoal = 4\n', "task.name"),
         (HEAD + "[round]\ngoal = 3\n", "round.goal 3 is below round.min_flush_clients 4"),
+        (HEAD + "[round]\ngoal = 10\nmin_flush_clients = 3\n", "set round.unsafe_single_flush = true"),
+        (HEAD + "[round]\ngoal = 10\nmin_flush_clients = 3\n", "one phone's update can be read out of them"),
         (HEAD + "[round]\ngoal = 10\nminimum = 11\n", "round.minimum is 11, more than round.goal 10"),
         (HEAD + "[round]\ngoal = 10\nminimum = 3\n", "a round could never end with so few"),
         (HEAD + "[round]\ngoal = 10\n[eligibility]\napp_build_min = 5\napp_build_max = 4\n", "app_build_max"),
@@ -127,3 +129,29 @@ def test_a_task_with_everything_of_the_door_is_stored_and_read_back() -> None:
     )
 
     assert stored_task(spec.to_json()) == spec
+
+
+@pytest.mark.fault("D3")
+@pytest.mark.parametrize(("least", "is_unsafe"), [(1, True), (3, True), (4, False), (9, False)])
+def test_a_flush_of_fewer_than_four_is_asked_for_by_name_and_marked(least: int, is_unsafe: bool) -> None:
+    table = f"[round]\ngoal = 10\nmin_flush_clients = {least}\nunsafe_single_flush = true\n"
+
+    assert parse_task(HEAD + table).round.is_unsafe_flush is is_unsafe
+
+
+@pytest.mark.fault("D3")
+def test_the_flag_alone_makes_no_flush_smaller() -> None:
+    spec = parse_task(HEAD + "[round]\ngoal = 10\nunsafe_single_flush = true\n")
+
+    assert (spec.round.min_flush_clients, spec.round.is_unsafe_flush) == (4, False)
+
+
+@pytest.mark.fault("D3")
+def test_a_task_that_an_earlier_release_stored_with_a_smaller_flush_is_read_and_marked() -> None:
+    stored = parse_task(HEAD + "[round]\ngoal = 10\n").to_json()
+    earlier = stored.replace(b'"min_flush_clients":4,"unsafe_single_flush":false', b'"min_flush_clients":1')
+
+    spec = stored_task(earlier)
+
+    assert earlier != stored
+    assert (spec.round.min_flush_clients, spec.round.is_unsafe_flush) == (1, True)

@@ -232,7 +232,12 @@ class SqlRounds(AssignmentReads):
             raise Superseded(before) from None
 
     async def publish(
-        self, round_id: RoundId, version: VersionRecord, optimizer_state_key: str, at: datetime
+        self,
+        round_id: RoundId,
+        version: VersionRecord,
+        optimizer_state_key: str,
+        at: datetime,
+        norm_scales_json: bytes | None = None,
     ) -> RoundRecord:
         """The round's new version, as the population's newest."""
         newest = (
@@ -251,7 +256,8 @@ class SqlRounds(AssignmentReads):
             population = update(populations).where(populations.c.name == version.population)
             await connection.execute(population.values(changed))
             state = update(tasks).where(tasks.c.name == after.round.task)
-            await connection.execute(state.values(optimizer_state_key=optimizer_state_key))
+            scales = {} if norm_scales_json is None else {"norm_scales_json": norm_scales_json}
+            await connection.execute(state.values(optimizer_state_key=optimizer_state_key, **scales))
             return after
 
     async def publish_personalisation(

@@ -55,6 +55,17 @@ class SqlTasks:
         async with self._engine.begin() as connection:
             await connection.execute(update(tasks).where(tasks.c.name == name).values(status=status))
 
+    async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
+        """Return the task's norm scales: these, if there were none."""
+        mine = tasks.c.name == name
+        claim = update(tasks).where(mine, tasks.c.norm_scales_json.is_(None))
+        async with self._engine.begin() as connection:
+            await connection.execute(claim.values(norm_scales_json=norm_scales_json))
+            known: bytes = (
+                await connection.execute(select(tasks.c.norm_scales_json).where(mine))
+            ).scalar_one()
+        return known
+
 
 def _task(row: Row[Any]) -> TaskRecord:
     return TaskRecord(

@@ -50,6 +50,7 @@ def upgrade() -> None:
     with op.batch_alter_table("rounds") as table:
         table.add_column(sa.Column("expired", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("is_accepted", sa.Boolean, nullable=False, server_default=sa.false()))
+        table.add_column(sa.Column("norm_scales_json", sa.LargeBinary))
     with op.batch_alter_table("devices") as table:
         table.add_column(sa.Column("token_generation", sa.Integer, nullable=False, server_default="0"))
         table.add_column(sa.Column("subject_digest", sa.String(64)))

@@ -1,0 +1,63 @@
+"""The delta that the server itself makes with a task's training plan: what the length of phones' is measured by.
+
+Whoever reports first must not decide what is long. So the measure is the server's own: it trains the
+population's model once as the task tells phones to, on the population's anchor text, or where there is none on
+words that are drawn by their public frequencies.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from keyflock_models.arrays import F32, I32
+from keyflock_models.checkpoint import Checkpoint
+from keyflock_models.local_training import LocalTrainingConfig, local_train
+from keyflock_models.special_tokens import BOS, EOS, SPECIAL_TOKENS
+from keyflock_models.vocabulary import Vocabulary
+from keyflock_server.protocol.messages import TrainingPlan
+
+#: Sequences that it trains on: what a typical phone has (docs/decisions/0040).
+_EXAMPLES: Final = 64
+#: Words of a drawn message; half of all text messages are shorter.
+_DRAWN_WORDS: Final = 7
+_SEED: Final = 0
+
+
+def reference_delta(checkpoint: Checkpoint, plan: TrainingPlan) -> F32:
+    """The delta of one phone that has the anchor text, or drawn words, shape (P,), float32; seconds of work.
+
+    Guarantees:
+        A function of its arguments: every replica finds the same, up to what its processor rounds differently.
+        The result is finite.
+    Edge cases:
+        the plan's training diverges on that text -> the delta of its first step alone; that diverges too ->
+        zeros
+    """
+    text = getattr(checkpoint, "anchor", None)
+    if text is None or not len(text):
+        text = drawn_text(checkpoint.vocabulary, _EXAMPLES, plan.sequence_length)
+    for examples, epochs in ((_EXAMPLES, plan.epochs), (plan.batch_size, 1)):
+        training = LocalTrainingConfig(
+            learning_rate=plan.learning_rate,
+            epochs=epochs,
+            batch_size=plan.batch_size,
+            max_examples=min(examples, plan.max_examples),
+            candidates=plan.candidates,
+            gradient_clip_norm=plan.gradient_clip_norm,
+        )
+        delta = local_train(checkpoint.config, checkpoint.weights, text, training, seed=_SEED).delta
+        if np.isfinite(delta).all():
+            return delta
+    return np.zeros_like(checkpoint.weights)
+
+
+def drawn_text(vocabulary: Vocabulary, count: int, length: int) -> I32:
+    """Messages of independent words, drawn by their frequencies in public text; shape (count, length + 1)."""
+    weights = np.exp(vocabulary.log_frequencies.astype(np.float64))
+    weights[: len(SPECIAL_TOKENS)] = 0.0
+    words = min(_DRAWN_WORDS, length - 1)
+    rows = np.zeros((count, length + 1), np.int32)
+    rows[:, 0], rows[:, words + 1] = BOS, EOS
+    rng = np.random.default_rng(_SEED)
+    rows[:, 1 : words + 1] = rng.choice(len(vocabulary), (count, words), p=weights / weights.sum())
+    return rows
