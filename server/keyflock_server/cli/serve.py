@@ -103,6 +103,7 @@ def serve(
     from keyflock_server.settings import Settings, SettingsError
     from keyflock_server.storage.door import StorageError
     from keyflock_server.telemetry.logs import configure_logs
+    from keyflock_server.telemetry.process_hooks import log_what_nobody_caught
 
     options = {
         "data_dir": data_dir,
@@ -123,6 +124,7 @@ def serve(
     try:
         settings = Settings.read(options)
         configure_logs(settings.log_format, settings.log_level)
+        log_what_nobody_caught()
         keep_large_blocks_apart()
 
         def on_ready(addresses: Addresses) -> None:

@@ -106,7 +106,7 @@ class Plane(ABC, Generic[C, A]):
         except Refused as refused:
             response = self._refusal(name, refused)
         except StorageUnavailable as error:
-            _log.error("the store does not answer", call=name, error=str(error))
+            _log.error("the store does not answer", call=name, detail=str(error))
             response = self._refusal(name, _COME_BACK)
         except Exception as error:  # noqa: BLE001 - the outermost gate: whatever failed, the caller hears so
             response = self._refusal(name, _incident(name, error))
@@ -140,7 +140,7 @@ class Plane(ABC, Generic[C, A]):
 
     def _refusal(self, name: str, refused: Refused) -> Response:
         self._metrics.problems.labels(name, refused.code).inc()
-        _log.debug("refused", call=name, code=refused.code, detail=refused.detail)
+        _log.debug("refused", call=name, code=refused.code)
         return self._form.problem(refused)
 
 
