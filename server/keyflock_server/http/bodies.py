@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from keyflock_server.http.plane import body_too_large
 from keyflock_server.protocol.messages import ReturnWindow
@@ -30,6 +31,7 @@ class BodyLimits:
         self._max_bodies = max_bodies
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self.whose = whose
         self._in_flight = metrics.bodies_in_flight.labels(whose)
         self._bytes_in_flight = metrics.body_bytes_in_flight.labels(whose)
         self._bodies = 0
@@ -40,7 +42,7 @@ class BodyLimits:
         """Requests being read or answered now."""
         return self._bodies
 
-    def intake(self, request: web.Request) -> "Intake":
+    def intake(self, request: web.BaseRequest) -> "Intake":
         """The place that this request's body takes until the request is answered."""
         return Intake(self, request, self._timeout_s)
 
@@ -69,7 +71,7 @@ class BodyLimits:
 class Intake:
     """One request's body on its way in; as a context manager it gives its place back."""
 
-    def __init__(self, limits: BodyLimits, request: web.Request, timeout_s: float) -> None:
+    def __init__(self, limits: BodyLimits, request: web.BaseRequest, timeout_s: float) -> None:
         self._limits = limits
         self._request = request
         self._timeout_s = timeout_s
@@ -107,7 +109,7 @@ class Intake:
             raise Refused(
                 ProblemCode.BODY_TIMEOUT, f"The body did not arrive within {self._timeout_s:g} s."
             ) from None
-        except (web.RequestPayloadError, ConnectionError):
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
             raise Refused(ProblemCode.MALFORMED_BODY, "The body broke off.") from None
         return b"".join(chunks)
 

@@ -28,9 +28,7 @@ def log_what_nobody_caught() -> None:
     warnings.showwarning = _warning
 
 
-def _uncaught(
-    kind: type[BaseException], error: BaseException, _trace: TracebackType | None
-) -> None:
+def _uncaught(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
     if not issubclass(kind, KeyboardInterrupt):
         _log.critical("the process failed", exc_info=error)
 
@@ -53,6 +51,4 @@ def _warning(
     _file: TextIO | None = None,
     _line: str | None = None,
 ) -> None:
-    _log.warning(
-        "a library warns", error=category.__name__, where=place(filename, lineno, "")
-    )
+    _log.warning("a library warns", error=category.__name__, where=place(filename, lineno, ""))

@@ -108,6 +108,7 @@ def test_what_the_system_says_of_a_failure_is_kept_by_number(log: io.StringIO) -
 )
 def test_a_library_tells_its_name_its_place_and_the_type_of_what_failed(log: io.StringIO, name: str) -> None:
     library = logging.getLogger(name)
+    library.setLevel(logging.DEBUG)
 
     library.debug("executing %s", SECRET)
     library.info(SECRET, extra={"task": SECRET})
