@@ -108,6 +108,7 @@ def build(
             settings.max_connections, settings.max_operator_connections, descriptor_limit()
         ),
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
     )
     operators_connections = Connections(
         parts.admin.form,
@@ -115,6 +116,7 @@ def build(
         port=operators_limits.whose,
         max_connections=settings.max_operator_connections,
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
     )
     return Server(
         parts.lifecycle,

@@ -18,6 +18,8 @@ from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.repeats import Repeats
 
 DEFAULT_HEADER_TIMEOUT_S: Final = 10.0
+#: A model of 1.4 MB at 5 kB/s, which a phone on a poor line has.
+DEFAULT_ANSWER_TIMEOUT_S: Final = 300.0
 DEFAULT_MAX_CONNECTIONS: Final = 1_024
 #: Connections that were turned away and may still read why; each is gone within ``LINGER_S``.
 MAX_LINGERING: Final = 32
@@ -68,6 +70,7 @@ class Connections:
         metrics: Where connections and malformed requests are counted.
         port: Whose port it is: ``phones`` or ``operators``.
         max_connections: Connections at once.
+        answer_timeout_s: Time for an answer to be taken off the connection.
         header_timeout_s: Time for a request's head, from the connection or its first byte to its last.
         repeats: Says which of them are told.
     """
@@ -80,9 +83,11 @@ class Connections:
         port: str,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         header_timeout_s: float = DEFAULT_HEADER_TIMEOUT_S,
+        answer_timeout_s: float = DEFAULT_ANSWER_TIMEOUT_S,
         repeats: Repeats | None = None,
     ) -> None:
         self.header_timeout_s = header_timeout_s
+        self.answer_timeout_s = answer_timeout_s
         self.max_connections = max_connections
         self._form = form
         self._port = port

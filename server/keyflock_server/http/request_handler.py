@@ -190,10 +190,19 @@ class RequestHandler(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer; the connection waits for the next head then."""
-        finished = await super().finish_response(request, resp, start_time)
+        overdue = self._loop.call_later(self._connections.answer_timeout_s, self._abort)
+        try:
+            finished = await super().finish_response(request, resp, start_time)
+        finally:
+            overdue.cancel()
         if not self._messages:
             self._connections.waits(self)
         return finished
+
+    def _abort(self) -> None:
+        """End the connection of who does not take its answer: it would be held for ever."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def give_way(self) -> bool:
         """See ``connections.Connection``."""

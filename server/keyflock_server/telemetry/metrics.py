@@ -126,6 +126,12 @@ class Metrics:
             ["port", "cause"],
             registry=self.registry,
         )
+        self.admin_authentication_failures = Counter(
+            "keyflock_admin_authentication_failures",
+            "Calls on the operators' port without the admin token: answered late (delayed), or refused at once.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.descriptor_shortages = Counter(
             "keyflock_descriptor_shortages",
             "Passes in which no file could be opened: the process is at its limit, and connections are reset.",
