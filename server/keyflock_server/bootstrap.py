@@ -99,6 +99,7 @@ def build(
     operators_limits = BodyLimits(
         OPERATORS_BODIES, OPERATORS_BODY_BYTES, settings.body_timeout_s, parts.metrics, "operators"
     )
+    body_limits.held_after_answer = parts.held_after_answer
     meter.in_flight = lambda: body_limits.in_flight
     connections = Connections(
         parts.sdk.form,
@@ -172,6 +173,8 @@ class _Parts:
     admin: AdminEndpoints
     readiness: Readiness
     metrics: Metrics
+    #: Bytes of phones' bodies that are kept after their answers.
+    held_after_answer: Callable[[], int]
 
 
 def _assemble(
@@ -264,4 +267,4 @@ def _assemble(
     if not is_embedded:
         lifecycles.append(DescriptorWatch(metrics))
     lifecycle = Lifecycles(coordinator, lifecycles)
-    return _Parts(folder, admin_token, lifecycle, sdk, admin, readiness, metrics)
+    return _Parts(folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.unattended_bytes)

@@ -193,6 +193,10 @@ class Coordinator:
         """Take a delta; returns when it is in the aggregate, durably."""
         return await self._intake.report(claims, message)
 
+    def unattended_bytes(self) -> int:
+        """Bytes of deltas that wait for their flush though no request is under way for them."""
+        return self._intake.unattended_bytes()
+
     async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
         """Take note that no delta will come."""
         return await self._intake.failure(claims, message)

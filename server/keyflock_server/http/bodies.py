@@ -1,6 +1,8 @@
 """Reading bodies from the network within bounds: bytes a call, seconds a body, bodies and bytes at once."""
 
 import asyncio
+import io
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -18,8 +20,9 @@ class BodyLimits:
 
     Args:
         max_bodies: Bodies being read or answered at once.
-        max_bytes: Body bytes held at once. What has arrived counts, not what a header promises, so that idle
-            connections cannot use the limit up.
+        max_bytes: Bytes of bodies held at once: of those that arrive or are being answered, and what is kept
+            of them after the answer (``held_after_answer``). What has arrived counts, not what a header
+            promises, so that idle connections cannot use the limit up.
         timeout_s: Time for one body to arrive.
         metrics: Where both are shown.
         whose: Under which name.
@@ -36,6 +39,8 @@ class BodyLimits:
         self._bytes_in_flight = metrics.body_bytes_in_flight.labels(whose)
         self._bodies = 0
         self._bytes = 0
+        #: Bytes of bodies that were answered and are still needed.
+        self.held_after_answer: Callable[[], int] = int
 
     @property
     def in_flight(self) -> int:
@@ -55,7 +60,7 @@ class BodyLimits:
 
     def take_bytes(self, size_bytes: int) -> None:
         """Count more bytes, or refuse them."""
-        if self._bytes + size_bytes > self._max_bytes:
+        if self._bytes + self.held_after_answer() + size_bytes > self._max_bytes:
             raise _overloaded("the bodies in flight fill the memory set aside for them")
         self._bytes += size_bytes
         self._bytes_in_flight.set(self._bytes)
@@ -96,7 +101,7 @@ class Intake:
         self._limits.take_body()
         self._bodies = 1
         await self._continue()
-        chunks = []
+        received = io.BytesIO()  # which hands out what it has grown to, without a copy
         try:
             async with asyncio.timeout(self._timeout_s):
                 while chunk := await self._request.content.readany():
@@ -104,14 +109,14 @@ class Intake:
                         raise body_too_large(limit_bytes)
                     self._limits.take_bytes(len(chunk))
                     self._bytes += len(chunk)
-                    chunks.append(chunk)
+                    received.write(chunk)
         except TimeoutError:
             raise Refused(
                 ProblemCode.BODY_TIMEOUT, f"The body did not arrive within {self._timeout_s:g} s."
             ) from None
         except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
             raise Refused(ProblemCode.MALFORMED_BODY, "The body broke off.") from None
-        return b"".join(chunks)
+        return received.getvalue()
 
     async def _continue(self) -> None:
         """Ask for the body of a client that waits to be asked: it is admitted by now."""

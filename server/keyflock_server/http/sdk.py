@@ -45,6 +45,12 @@ class _Spoken(msgspec.Struct):
     protocol: int
 
 
+class _ReceivedReport(Report, frozen=True, kw_only=True):
+    """A report whose delta is a part of the body that it came in: there is no second copy of it."""
+
+    delta: memoryview  # type: ignore[assignment]  # as good as bytes to whoever reads it
+
+
 class SdkEndpoints(Plane[Call, Admission]):
     """Everything in ``protocol.calls.CALLS``.
 
@@ -182,7 +188,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         return MSGPACK.answer(await self._service.offer(admission.claims, wire.decode(body, Offer)))
 
     async def _report(self, admission: Admission, body: bytes) -> Response:
-        report = wire.decode(body, Report)
+        report = wire.decode_bulky(body, _ReceivedReport, "delta")
         receipt = await self._service.report(admission.claims, report)
         self.metrics.reports.labels("duplicate" if receipt.duplicate else "counted").inc()
         if not receipt.duplicate:
