@@ -11,6 +11,7 @@ from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.coordinator.surroundings import calm
 from keyflock_server.data_folder import DataFolder
+from keyflock_server.descriptors import DescriptorWatch, descriptor_limit, phones_connections
 from keyflock_server.heads.checks import HeadChecks
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
@@ -21,6 +22,7 @@ from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
+from keyflock_server.http.connections import Connections
 from keyflock_server.http.embedded import EmbeddedServer
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.lifecycles import Lifecycle, Lifecycles
@@ -101,15 +103,38 @@ def build(
     operators_limits = BodyLimits(
         OPERATORS_BODIES, OPERATORS_BODY_BYTES, settings.body_timeout_s, parts.metrics, "operators"
     )
+    body_limits.held_after_answer = parts.held_after_answer
     meter.in_flight = lambda: body_limits.in_flight
+    connections = Connections(
+        parts.sdk.form,
+        parts.metrics,
+        port=body_limits.whose,
+        max_connections=phones_connections(
+            settings.max_connections, settings.max_operator_connections, descriptor_limit()
+        ),
+        header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+    )
+    operators_connections = Connections(
+        parts.admin.form,
+        parts.metrics,
+        port=operators_limits.whose,
+        max_connections=settings.max_operator_connections,
+        header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+    )
     return Server(
         parts.lifecycle,
         parts.folder,
         sdk_port=Port(
-            application(parts.sdk, body_limits, probes, with_metrics=False), settings.host, settings.port
+            application(parts.sdk, body_limits, probes, with_metrics=False, connections=connections),
+            settings.host,
+            settings.port,
         ),
         admin_port=Port(
-            application(parts.admin, operators_limits, probes, with_metrics=True),
+            application(
+                parts.admin, operators_limits, probes, with_metrics=True, connections=operators_connections
+            ),
             settings.admin_host,
             settings.admin_port,
         ),
@@ -152,6 +177,8 @@ class _Parts:
     admin: AdminEndpoints
     readiness: Readiness
     metrics: Metrics
+    #: Bytes of phones' bodies that are kept after their answers.
+    held_after_answer: Callable[[], int]
 
 
 def _assemble(
@@ -251,8 +278,12 @@ def _assemble(
         metrics=metrics,
     )
     admin = AdminEndpoints(coordinator, admin_token=admin_token, readiness=readiness, metrics=metrics)
+    if not is_embedded:
+        lifecycles.append(DescriptorWatch(metrics))
     lifecycle = Lifecycles(coordinator, lifecycles)
-    return _Parts(folder, admin_token, lifecycle, sdk, admin, readiness, metrics)
+    return _Parts(
+        folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.unattended_bytes
+    )
 
 
 def _tell_unchecked(database: str, within_s: float) -> None:

@@ -68,6 +68,14 @@ class Settings:
     tick_s: Positive = 0.2
     #: A body that takes longer than this to arrive is refused.
     body_timeout_s: Positive = 60.0
+    #: Connections of phones at once; None: what the limit of open files leaves, up to 10,000.
+    max_connections: PositiveCount | None = None
+    #: Connections of operators at once.
+    max_operator_connections: PositiveCount = 64
+    #: Time for a request's head, from the connection or its first byte to its end.
+    header_timeout_s: Positive = 10.0
+    #: Time for an answer to be taken off its connection.
+    answer_timeout_s: Positive = 300.0
     #: Requests being read or answered at once; more are told to come back.
     max_bodies_in_flight: PositiveCount = 2_048
     #: Body bytes held in memory at once; more are told to come back.

@@ -259,6 +259,8 @@ class Door:
     readiness: Readiness
     metrics: Metrics
     keys: SigningKeys
+    endpoints: SdkEndpoints
+    body_limits: BodyLimits
     now: datetime = NOW
     phone: DeviceIdentity = PHONE
     claims: AssignmentClaims = CLAIMS
@@ -345,7 +347,7 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     served = application(endpoints, body_limits, probes, with_metrics=True)
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield Door(listener.url, session, service, readiness, metrics, keys)
+        yield Door(listener.url, session, service, readiness, metrics, keys, endpoints, body_limits)
     await listener.close()
 
 

@@ -119,7 +119,9 @@ async def test_an_unexpected_failure_is_an_incident_that_tells_the_phone_nothing
     incident = answer.problem().detail.split()[1].rstrip(";")
     logged = [json.loads(line) for line in log.getvalue().splitlines() if "request failed" in line]
     assert [(line["incident"], line["call"]) for line in logged] == [(incident, call.name)]
-    assert "secret detail of the machine" in logged[0]["exception"]
+    assert logged[0]["error"] == "RuntimeError"
+    assert "conftest.py" in logged[0]["where"]
+    assert "secret detail" not in log.getvalue()
 
 
 @every

@@ -14,12 +14,20 @@ from aiohttp import web
 
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.http.addresses import Addresses
+from keyflock_server.http.application import Application
+from keyflock_server.http.connections import Connections
+from keyflock_server.http.documents import JSON, MSGPACK
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.listeners import Listener, ListenError
 from keyflock_server.http.probes import Probes
 from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.http.server import BackgroundLoopError, Port, Server
 from keyflock_server.telemetry.metrics import Metrics
+
+
+async def not_found(_request: web.BaseRequest) -> web.StreamResponse:
+    """What most addresses are."""
+    return web.Response(status=404)
 
 
 async def nothing() -> None:
@@ -63,16 +71,15 @@ def room(
     life: Life,
     folder: Path,
     *,
-    answer: Callable[[web.Request], Awaitable[web.Response]] | None = None,
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None,
     port: int = 0,
     grace_s: float = 5.0,
 ) -> Room:
     readiness, metrics = Readiness(), Metrics()
     heartbeat = Heartbeat(life.tick, 0.001, metrics)
-    sdk, admin = web.Application(), web.Application()
-    Probes(readiness, heartbeat, metrics).add_to(sdk, with_metrics=False)
-    if answer is not None:
-        sdk.router.add_get("/work", answer)
+    probes = Probes(readiness, heartbeat, metrics).by_path(with_metrics=False)
+    sdk = Application(answer or not_found, probes, Connections(MSGPACK, metrics, port="phones"))
+    admin = Application(not_found, {}, Connections(JSON, metrics, port="operators"))
     opened = DataFolder.open(folder)
     server = Server(
         life,
@@ -89,7 +96,7 @@ def room(
 async def test_a_server_that_is_told_to_stop_finishes_what_it_began(tmp_path: Path) -> None:
     working, finish = asyncio.Event(), asyncio.Event()
 
-    async def answer(_request: web.Request) -> web.Response:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         working.set()
         await finish.wait()
         return web.Response(text="done")
@@ -166,7 +173,8 @@ async def test_a_pass_is_never_cut_in_the_middle(tmp_path: Path) -> None:
 
 
 async def test_a_port_that_is_taken_is_named_and_the_folder_let_go(tmp_path: Path) -> None:
-    taken = await Listener.open(web.Application(), "127.0.0.1", 0, shutdown_grace_s=1.0)
+    other = Application(not_found, {}, Connections(MSGPACK, Metrics(), port="phones"))
+    taken = await Listener.open(other, "127.0.0.1", 0, shutdown_grace_s=1.0)
     number = int(taken.url.rsplit(":", 1)[1])
     life = Life()
 
@@ -182,8 +190,8 @@ async def test_a_server_whose_loop_hangs_is_neither_ready_nor_healthy() -> None:
     now_s = 0.0
     readiness, metrics = Readiness(), Metrics()
     heartbeat = Heartbeat(nothing, 1.0, metrics, monotonic=lambda: now_s)
-    served = web.Application()
-    Probes(readiness, heartbeat, metrics).add_to(served, with_metrics=True)
+    probes = Probes(readiness, heartbeat, metrics).by_path(with_metrics=True)
+    served = Application(not_found, probes, Connections(JSON, metrics, port="operators"))
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
 
     async def probe() -> list[int]:

@@ -105,13 +105,15 @@ def serve(
     """
     from keyflock_server.bootstrap import build
     from keyflock_server.data_folder import DataFolderError, private_files
+    from keyflock_server.descriptors import raise_descriptor_limit
     from keyflock_server.http.listeners import ListenError
     from keyflock_server.http.server import BackgroundLoopError
     from keyflock_server.identity.keys import KeyFileError
     from keyflock_server.large_blocks import keep_large_blocks_apart
     from keyflock_server.settings import Settings, SettingsError
     from keyflock_server.storage.door import StorageError
-    from keyflock_server.telemetry.logs import configure_logs
+    from keyflock_server.telemetry.logs import configure_logs, logger
+    from keyflock_server.telemetry.process_hooks import log_what_nobody_caught
 
     options = {
         "data_dir": data_dir,
@@ -133,7 +135,9 @@ def serve(
     try:
         settings = Settings.read(options)
         configure_logs(settings.log_format, settings.log_level)
+        log_what_nobody_caught()
         keep_large_blocks_apart()
+        logger("keyflock.server").info("open files", limit=raise_descriptor_limit())
 
         def on_ready(addresses: Addresses) -> None:
             if announce is not None:

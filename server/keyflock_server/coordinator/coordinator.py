@@ -235,6 +235,10 @@ class Coordinator:
         self._early.rest(claims.device, receipt.return_window)
         return receipt
 
+    def unattended_bytes(self) -> int:
+        """Bytes of deltas that wait for their flush though no request is under way for them."""
+        return self._intake.unattended_bytes()
+
     async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
         """Take note that no delta will come."""
         noted = await self._intake.failure(claims, message)

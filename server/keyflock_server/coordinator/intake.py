@@ -57,6 +57,10 @@ _ENDED: Final = MappingProxyType(
 )
 
 
+#: Hashing more would hold up the event loop: 16 MB take 50 ms.
+_HASHED_IN_PLACE_BYTES: Final = 65_536
+
+
 class Intake:
     """Takes reports exactly once."""
 
@@ -123,7 +127,7 @@ class Intake:
                 ``report_pending``, ``quarantined``, or what is wrong with the report. Nothing was counted
                 then.
         """
-        digest = _digest(message)
+        digest = await _digest(message)
         desk, opened = await self._find(claims)
         if desk is None or opened is None:
             return await self._late(claims, digest)
@@ -131,14 +135,20 @@ class Intake:
         if member.state is not AssignmentState.ASSIGNED:
             return _repeated(member, digest, desk)
         pending = opened.batch.get(member.id)
-        if pending is None:
-            if self._is_too_late(opened, claims):
-                # Not by what this process remembers: another may have counted it meanwhile.
-                return await self._late(claims, digest)
-            pending = await self._take_in(desk, opened, claims, message, digest)
-        elif pending.digest != digest:
+        if pending is None and self._is_too_late(opened, claims):
+            # Not by what this process remembers: another may have counted it meanwhile.
+            return await self._late(claims, digest)
+        if pending is not None and pending.digest != digest:
             raise _conflict()
-        return await self._acknowledged(desk, claims, pending)
+        try:
+            pending = pending or await self._take_in(desk, opened, claims, message, digest)
+            return await self._acknowledged(desk, claims, pending)
+        finally:
+            opened.batch.leave_unattended(member.id, len(message.delta))
+
+    def unattended_bytes(self) -> int:
+        """Bytes of the deltas that wait for their flush though no request is under way for them."""
+        return sum(desk.open.batch.unattended_bytes for desk in self._desks.values() if desk.open)
 
     async def _find(self, claims: AssignmentClaims) -> tuple[Desk | None, OpenRound | None]:
         """The task's desk, and the open round that a report of this assignment would count in."""
@@ -302,7 +312,13 @@ def _window(desk: Desk | None) -> ReturnWindow:
     return after_work(desk.spec.eligibility.min_separation_s, desk.spec.pacing, spread_s=desk.spread_s)
 
 
-def _digest(message: Report) -> bytes:
+async def _digest(message: Report) -> bytes:
+    if len(message.delta) > _HASHED_IN_PLACE_BYTES:
+        return await asyncio.to_thread(_digest_now, message)
+    return _digest_now(message)
+
+
+def _digest_now(message: Report) -> bytes:
     hasher = hashlib.sha256(message.delta)
     hasher.update(message.examples.to_bytes(4, "big"))
     return hasher.digest()

@@ -226,6 +226,10 @@ class MicroBatch:
     def __init__(self, pending_sum: PendingSum) -> None:
         self.sum = pending_sum
         self._waiting: dict[AssignmentId, PendingReport] = {}
+        #: Sizes of the deltas whose phones have been answered, or have left, before the flush.
+        self._unattended: dict[AssignmentId, int] = {}
+        #: Bytes of the deltas that are kept though no request is under way for them.
+        self.unattended_bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -252,6 +256,13 @@ class MicroBatch:
     def withdraw(self, assignment: AssignmentId) -> None:
         """The report was refused."""
         self._waiting.pop(assignment, None)
+        self._forget(assignment)
+
+    def leave_unattended(self, assignment: AssignmentId, delta_bytes: int) -> None:
+        """The request is over; if its report still waits, its delta is kept in memory all the same."""
+        if assignment in self._waiting and assignment not in self._unattended:
+            self._unattended[assignment] = delta_bytes
+            self.unattended_bytes += delta_bytes
 
     def named(self, assignments: Collection[AssignmentId]) -> list[PendingReport]:
         """These reports, which still wait."""
@@ -265,9 +276,13 @@ class MicroBatch:
         """These reports wait no more."""
         for assignment in assignments:
             report = self._waiting.pop(assignment)
+            self._forget(assignment)
             if not report.outcome.done():
                 report.outcome.set_result(outcome)
 
     def settle_all(self, outcome: Outcome) -> None:
         """Nobody waits any more."""
         self.settle(tuple(self._waiting), outcome)
+
+    def _forget(self, assignment: AssignmentId) -> None:
+        self.unattended_bytes -= self._unattended.pop(assignment, 0)

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from keyflock_server.identity.keys import KeyFileError
+from keyflock_server.identity.keys import KeyFileError, require_private
 
 KEY_BYTES: Final = 32
-_OTHERS: Final = 0o007
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,11 @@ def read_head_keys(path: Path) -> HeadKeys:
     """The keys of a file.
 
     Raises:
-        KeyFileError: fault of the operator; there is no file, others may read it, or a line is no key.
+        KeyFileError: fault of the operator; there is no file, it is open to others, or a line is no key.
     """
     try:
-        mode, text = path.stat().st_mode, path.read_text(encoding="ascii")
+        require_private(path)
+        text = path.read_text(encoding="ascii")
     except OSError as error:
         raise KeyFileError(
             f"The head keys in {path} cannot be read: {error.strerror}. "
@@ -64,8 +64,6 @@ def read_head_keys(path: Path) -> HeadKeys:
         ) from None
     except UnicodeDecodeError:
         raise KeyFileError(f"{path} is not a text file.") from None
-    if mode & _OTHERS:
-        raise KeyFileError(f"{path} may be read by every user of this machine; run chmod 600 on it.")
     keys = tuple(_key(path, number, line) for number, line in enumerate(text.split(), start=1))
     if not keys:
         raise KeyFileError(f"{path} holds no key. Make one: keyflock heads add-key {path}")

@@ -3,18 +3,20 @@
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, TypeVar
 
 import msgspec
 
 from keyflock_server.http import operator_calls
 from keyflock_server.http.documents import JSON
+from keyflock_server.http.failed_attempts import FailedAttempts
 from keyflock_server.http.operator_calls import OPERATOR_CALLS, OperatorCall
-from keyflock_server.http.plane import Plane, bearer, with_header
+from keyflock_server.http.plane import Plane, ReadBody, bearer, with_header
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routes
 from keyflock_server.http.services import OperatorService
-from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Name
 from keyflock_server.protocol.operator import (
@@ -51,10 +53,17 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         admin_token: What every call must show.
         readiness: Whether to take work now.
         metrics: Where requests are counted.
+        failed_attempts: Slows down who guesses the token; None: with the system's clock.
     """
 
     def __init__(
-        self, service: OperatorService, *, admin_token: str, readiness: Readiness, metrics: Metrics
+        self,
+        service: OperatorService,
+        *,
+        admin_token: str,
+        readiness: Readiness,
+        metrics: Metrics,
+        failed_attempts: FailedAttempts | None = None,
     ) -> None:
         super().__init__(
             Routes(OPERATOR_CALLS),
@@ -65,6 +74,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         )
         self._service = service
         self._admin_token = admin_token.encode()
+        self._failed_attempts = failed_attempts or FailedAttempts(metrics)
         self._handlers: dict[str, Callable[[Mapping[str, str], bytes], Awaitable[Response]]] = {
             operator_calls.POPULATIONS.name: self._populations,
             operator_calls.CREATE_POPULATION.name: self._create_population,
@@ -87,6 +97,16 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             operator_calls.REVOKE_DEVICE.name: self._revoke_device,
         }
 
+    async def _answer(
+        self, call: OperatorCall, parts: Mapping[str, str], head: Request, read_body: ReadBody
+    ) -> Response:
+        try:
+            return await super()._answer(call, parts, head, read_body)
+        except Refused as refused:
+            if refused.status == HTTPStatus.UNAUTHORIZED:
+                await self._failed_attempts.failed()
+            raise
+
     def _admit(
         self,
         call: OperatorCall,
@@ -107,6 +127,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
     async def _act(self, call: OperatorCall, admission: OperatorAdmission, body: bytes) -> Response:
         response = await self._handlers[call.name](admission.parts, body)
         if call.method != "GET":
+            # It succeeded: what the address names was looked up and found, or made under a name that was checked.
             _log.info("operator call", call=call.name, **admission.parts)
         return response
 

@@ -1,10 +1,13 @@
 """Reading bodies from the network within bounds: bytes a call, seconds a body, bodies and bytes at once."""
 
 import asyncio
+import io
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from keyflock_server.http.plane import body_too_large
 from keyflock_server.protocol.messages import ReturnWindow
@@ -17,8 +20,9 @@ class BodyLimits:
 
     Args:
         max_bodies: Bodies being read or answered at once.
-        max_bytes: Body bytes held at once. What has arrived counts, not what a header promises, so that idle
-            connections cannot use the limit up.
+        max_bytes: Bytes of bodies held at once: of those that arrive or are being answered, and what is kept
+            of them after the answer (``held_after_answer``). What has arrived counts, not what a header
+            promises, so that idle connections cannot use the limit up.
         timeout_s: Time for one body to arrive.
         metrics: Where both are shown.
         whose: Under which name.
@@ -30,17 +34,20 @@ class BodyLimits:
         self._max_bodies = max_bodies
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self.whose = whose
         self._in_flight = metrics.bodies_in_flight.labels(whose)
         self._bytes_in_flight = metrics.body_bytes_in_flight.labels(whose)
         self._bodies = 0
         self._bytes = 0
+        #: Bytes of bodies that were answered and are still needed.
+        self.held_after_answer: Callable[[], int] = int
 
     @property
     def in_flight(self) -> int:
         """Requests being read or answered now."""
         return self._bodies
 
-    def intake(self, request: web.Request) -> "Intake":
+    def intake(self, request: web.BaseRequest) -> "Intake":
         """The place that this request's body takes until the request is answered."""
         return Intake(self, request, self._timeout_s)
 
@@ -53,7 +60,7 @@ class BodyLimits:
 
     def take_bytes(self, size_bytes: int) -> None:
         """Count more bytes, or refuse them."""
-        if self._bytes + size_bytes > self._max_bytes:
+        if self._bytes + self.held_after_answer() + size_bytes > self._max_bytes:
             raise _overloaded("the bodies in flight fill the memory set aside for them")
         self._bytes += size_bytes
         self._bytes_in_flight.set(self._bytes)
@@ -69,7 +76,7 @@ class BodyLimits:
 class Intake:
     """One request's body on its way in; as a context manager it gives its place back."""
 
-    def __init__(self, limits: BodyLimits, request: web.Request, timeout_s: float) -> None:
+    def __init__(self, limits: BodyLimits, request: web.BaseRequest, timeout_s: float) -> None:
         self._limits = limits
         self._request = request
         self._timeout_s = timeout_s
@@ -94,7 +101,7 @@ class Intake:
         self._limits.take_body()
         self._bodies = 1
         await self._continue()
-        chunks = []
+        received = io.BytesIO()  # which hands out what it has grown to, without a copy
         try:
             async with asyncio.timeout(self._timeout_s):
                 while chunk := await self._request.content.readany():
@@ -102,14 +109,14 @@ class Intake:
                         raise body_too_large(limit_bytes)
                     self._limits.take_bytes(len(chunk))
                     self._bytes += len(chunk)
-                    chunks.append(chunk)
+                    received.write(chunk)
         except TimeoutError:
             raise Refused(
                 ProblemCode.BODY_TIMEOUT, f"The body did not arrive within {self._timeout_s:g} s."
             ) from None
-        except (web.RequestPayloadError, ConnectionError):
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
             raise Refused(ProblemCode.MALFORMED_BODY, "The body broke off.") from None
-        return b"".join(chunks)
+        return received.getvalue()
 
     async def _continue(self) -> None:
         """Ask for the body of a client that waits to be asked: it is admitted by now."""

@@ -6,8 +6,15 @@ from typing import Final, Self
 
 from aiohttp import web
 
+from keyflock_server.http.application import Application
+from keyflock_server.http.request_handler import HttpServer
+
 #: An idle connection is kept this long; phones rarely have two things to say in a row.
 KEEPALIVE_S: Final = 75.0
+#: Who is refused in the middle of a body is read from for so long, that the answer may reach it.
+LINGERING_S: Final = 2.0
+#: Connections that the system keeps for us while we are at something else; it has a limit of its own, too.
+BACKLOG: Final = 1_024
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
@@ -19,28 +26,29 @@ class ListenError(Exception):
 class Listener:
     """One bound port."""
 
-    runner: web.AppRunner
+    runner: web.ServerRunner
     url: str
 
     @classmethod
-    async def open(
-        cls, application: web.Application, host: str, port: int, *, shutdown_grace_s: float
-    ) -> Self:
+    async def open(cls, application: Application, host: str, port: int, *, shutdown_grace_s: float) -> Self:
         """Serve ``application`` on a port; 0 lets the system choose.
 
         Raises:
             ListenError: the port is taken, or not ours to take, or the host is not this machine's.
         """
-        runner = web.AppRunner(
-            application,
+        server = HttpServer(
+            application.handle,
+            application.connections,
             access_log=None,  # durations and outcomes are metrics; a line a request would tell who spoke when
             auto_decompress=False,  # no Content-Encoding is taken, so nothing is ever inflated
+            debug=False,  # with asyncio's debug mode, aiohttp would answer with tracebacks
             keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=shutdown_grace_s,
+            lingering_time=LINGERING_S,
         )
+        runner = web.ServerRunner(server, shutdown_timeout=shutdown_grace_s)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
         except OSError as error:
             await runner.cleanup()
             raise ListenError(f"Cannot listen on {host} port {port}: {_reason(error)}.") from None

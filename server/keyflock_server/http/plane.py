@@ -76,10 +76,10 @@ class Plane(ABC, Generic[C, A]):
         metrics: Metrics,
     ) -> None:
         self._routes = routes
-        self._form = form
+        self.form = form
         self._media_types = media_types
         self._readiness = readiness
-        self._metrics = metrics
+        self.metrics = metrics
 
     async def send(self, request: Request) -> Response:
         """The answer to a request that is all here: the plane as a ``calls.Exchange``."""
@@ -106,12 +106,13 @@ class Plane(ABC, Generic[C, A]):
         except Refused as refused:
             response = self._refusal(name, refused)
         except (StorageUnavailable, TimeoutError) as error:
-            _log.error("the store does not answer", call=name, error=str(error))
+            why = str(error) if isinstance(error, StorageUnavailable) else type(error).__name__
+            _log.error("the store does not answer", call=name, detail=why)
             response = self._refusal(name, _COME_BACK)
         except Exception as error:  # noqa: BLE001 - the outermost gate: whatever failed, the caller hears so
             response = self._refusal(name, _incident(name, error))
-        self._metrics.request_duration_s.labels(name).observe(time.perf_counter() - started)
-        self._metrics.sent_bytes.labels(name).inc(len(response.body))
+        self.metrics.request_duration_s.labels(name).observe(time.perf_counter() - started)
+        self.metrics.sent_bytes.labels(name).inc(len(response.body))
         return response
 
     @abstractmethod
@@ -133,15 +134,15 @@ class Plane(ABC, Generic[C, A]):
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
             self._readiness.require()  # a slow body may outlive the server's willingness
-            self._metrics.received_bytes.labels(call.name).inc(len(body))
+            self.metrics.received_bytes.labels(call.name).inc(len(body))
         elif _content_length(headers) or head.body:
             raise Refused(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
         return await self._act(call, admission, body)
 
     def _refusal(self, name: str, refused: Refused) -> Response:
-        self._metrics.problems.labels(name, refused.code).inc()
-        _log.debug("refused", call=name, code=refused.code, detail=refused.detail)
-        return self._form.problem(refused)
+        self.metrics.problems.labels(name, refused.code).inc()
+        _log.debug("refused", call=name, code=refused.code)
+        return self.form.problem(refused)
 
 
 def bearer(headers: Mapping[str, str]) -> str | None:

@@ -1,11 +1,14 @@
 """What a load balancer and Prometheus ask, answered truthfully: alive, ready for work, and the figures."""
 
-from aiohttp import web
+from collections.abc import Callable, Mapping
 
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.protocol.calls import Response
 from keyflock_server.telemetry import metrics as exposition
 from keyflock_server.telemetry.metrics import Metrics
+
+Probe = Callable[[], Response]
 
 
 class Probes:
@@ -16,20 +19,18 @@ class Probes:
         self._heartbeat = heartbeat
         self._metrics = metrics
 
-    def add_to(self, application: web.Application, *, with_metrics: bool) -> None:
-        """Serve the probes; the figures only where operators are."""
-        application.router.add_get("/healthz", self.healthz)
-        application.router.add_get("/readyz", self.readyz)
-        if with_metrics:
-            application.router.add_get("/metrics", self.metrics)
+    def by_path(self, *, with_metrics: bool) -> Mapping[str, Probe]:
+        """Return the probes by their paths; the figures only where operators are."""
+        probes: dict[str, Probe] = {"/healthz": self.healthz, "/readyz": self.readyz}
+        return {**probes, "/metrics": self.metrics} if with_metrics else probes
 
-    async def healthz(self, _request: web.Request) -> web.Response:
+    def healthz(self) -> Response:
         """200 while the process is worth keeping; 503 when its loop hangs and it should be replaced."""
         if self._readiness.stage is Stage.READY and self._heartbeat.is_stalled:
             return _plain(503, f"stalled: no pass for {self._heartbeat.age_s:.0f} s")
         return _plain(200, "ok")
 
-    async def readyz(self, _request: web.Request) -> web.Response:
+    def readyz(self) -> Response:
         """200 while phones should be sent here; 503 while starting, stopping or stalled."""
         if self._readiness.stage is not Stage.READY:
             return _plain(503, self._readiness.stage)
@@ -37,12 +38,11 @@ class Probes:
             return _plain(503, "stalled")
         return _plain(200, "ready")
 
-    async def metrics(self, _request: web.Request) -> web.Response:
+    def metrics(self) -> Response:
         """Prometheus' text format."""
-        return web.Response(
-            body=self._metrics.exposition(), headers={"Content-Type": exposition.CONTENT_TYPE}
-        )
+        return Response(200, {"content-type": exposition.CONTENT_TYPE}, self._metrics.exposition())
 
 
-def _plain(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=text + "\n", headers={"Cache-Control": "no-store"})
+def _plain(status: int, text: str) -> Response:
+    headers = {"content-type": "text/plain; charset=utf-8", "cache-control": "no-store"}
+    return Response(status, headers, f"{text}\n".encode())

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
-
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.http.addresses import Addresses
+from keyflock_server.http.application import Application
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.lifecycles import Lifecycle
 from keyflock_server.http.listeners import Listener
@@ -29,7 +28,7 @@ class BackgroundLoopError(Exception):
 class Port:
     """One application and where it listens."""
 
-    application: web.Application
+    application: Application
     host: str
     port: int
 

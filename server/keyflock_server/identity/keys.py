@@ -12,6 +12,8 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ SIGNING_KEY_FILE: Final = "signing_key"
 ADMIN_TOKEN_FILE: Final = "admin_token"  # noqa: S105 - the name of a file, not a secret
 OWNER_KEY_FILE: Final = "owner_key"
 SECRET_BYTES: Final = 32
-_OTHERS: Final = 0o007
+_OTHERS: Final = 0o077
 
 
 class KeyFileError(Exception):
@@ -66,11 +68,25 @@ class SigningKeys:
         return next((key for key in (self.current, *self.retired) if key.id == key_id), None)
 
 
+def require_private(path: Path) -> None:
+    """Return when a secret's file is closed to everybody but its owner: 0600, or stricter.
+
+    Raises:
+        KeyFileError: fault of the operator; the message holds the command that mends it.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _OTHERS:
+        raise KeyFileError(
+            f"{path} is open to others than its owner (mode {mode:04o}), and holds a secret. "
+            f"Close it: chmod 600 {shlex.quote(str(path))}"
+        )
+
+
 def load_or_create_signing_keys(folder: Path) -> SigningKeys:
     """The signing keys of a data folder; the first call makes one.
 
     Raises:
-        KeyFileError: others may read the file, or a line is not base64url of at least 32 bytes.
+        KeyFileError: the file is open to others, or a line is not base64url of at least 32 bytes.
     """
     path = folder / SIGNING_KEY_FILE
     text = _load_or_create(path, _base64url(secrets.token_bytes(SECRET_BYTES)))
@@ -82,7 +98,7 @@ def load_or_create_admin_token(folder: Path) -> str:
     """The operator's bearer token of a data folder; the first call makes one.
 
     Raises:
-        KeyFileError: others may read the file, or it is empty.
+        KeyFileError: the file is open to others, or it is empty.
     """
     return _load_or_create(folder / ADMIN_TOKEN_FILE, secrets.token_urlsafe(SECRET_BYTES)).strip()
 
@@ -91,7 +107,7 @@ def load_or_create_owner_key(folder: Path) -> bytes:
     """The key of the names that stored heads go by; the first call makes one.
 
     Raises:
-        KeyFileError: others may read the file, or it is not base64url of at least 32 bytes.
+        KeyFileError: the file is open to others, or it is not base64url of at least 32 bytes.
     """
     path = folder / OWNER_KEY_FILE
     text = _load_or_create(path, _base64url(secrets.token_bytes(SECRET_BYTES)))
@@ -132,8 +148,7 @@ def _load_or_create(path: Path, fresh: str) -> str:
             pass
         finally:
             Path(name).unlink()
-    if path.stat().st_mode & _OTHERS:
-        raise KeyFileError(f"{path} may be read by every user of this machine; run chmod 600 on it.")
+    require_private(path)
     try:
         text = path.read_text(encoding="ascii")
     except UnicodeDecodeError:

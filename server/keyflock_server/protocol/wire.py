@@ -12,11 +12,16 @@ import math
 import re
 from typing import Final, TypeVar
 
+import msgpack
 import msgspec
 
+from keyflock_server.protocol.calls import SMALL_BODY_BYTES
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
 T = TypeVar("T")
+
+#: How many bytes tell a binary field's length, by its first byte.
+_BINARY_SIZES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 _FIXED_MAP: Final = 0x80
 _MAP_16: Final = 0xDE
@@ -60,6 +65,45 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise Refused(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
     _refuse_non_finite(message, "$")
     return message
+
+
+def decode_bulky(body: bytes, kind: type[T], bulk: str) -> T:
+    """The message in ``body``, whose size is that of one binary field; raises like ``decode``.
+
+    A field of type ``memoryview`` is not copied: it is a part of the body, and keeps it in memory.
+
+    Args:
+        body: Untrusted bytes.
+        kind: The message type.
+        bulk: The name of the field that may be large.
+    Guarantees:
+        All that must be looked at takes ``SMALL_BODY_BYTES`` at most, so decoding takes milliseconds: skipping
+        16 MB of unknown fields would hold up everybody else for a third of a second.
+    """
+    if len(body) - _bulk_bytes(body, bulk) > SMALL_BODY_BYTES:
+        raise Refused(
+            ProblemCode.MALFORMED_BODY,
+            f"Beside the field {bulk} the body takes at most {SMALL_BODY_BYTES} bytes.",
+        )
+    return decode(body, kind)
+
+
+def _bulk_bytes(body: bytes, bulk: str) -> int:
+    """The length of the first binary field of that name, which begins within the first small body; else 0."""
+    if len(body) <= SMALL_BODY_BYTES:
+        return 0
+    head = memoryview(body)[:SMALL_BODY_BYTES]
+    unpacker = msgpack.Unpacker(max_buffer_size=SMALL_BODY_BYTES, max_str_len=SMALL_BODY_BYTES, raw=True)
+    unpacker.feed(head)
+    try:
+        for _ in range(unpacker.read_map_header()):
+            if unpacker.unpack() == bulk.encode():
+                size = _BINARY_SIZES.get(body[unpacker.tell()], 0)
+                return int.from_bytes(body[unpacker.tell() + 1 : unpacker.tell() + 1 + size])
+            unpacker.skip()
+    except (ValueError, TypeError, IndexError, RecursionError, msgpack.UnpackException):
+        pass  # it does not begin there, or this is no map: ``decode`` says what it is
+    return 0
 
 
 def structure(value: object, kind: type[T]) -> T:

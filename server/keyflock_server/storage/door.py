@@ -6,7 +6,7 @@ Every method is one transaction: all of it happened when it returns, none of it 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self, TypedDict
+from typing import ClassVar, Protocol, Self, TypedDict
 
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -42,6 +42,9 @@ from keyflock_server.storage.retention import Doomed, Pruned, UnprovenDevices
 
 class StorageError(Exception):
     """Fault of the operator or the machine: the store cannot be used; the message says why and what to do."""
+
+    #: The message is ours, and quotes no row: a log may hold it.
+    is_loggable: ClassVar[bool] = True
 
 
 class StorageUnavailable(StorageError):

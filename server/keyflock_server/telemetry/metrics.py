@@ -119,6 +119,35 @@ class Metrics:
             buckets=_BODY_BYTES,
             registry=self.registry,
         )
+        self.malformed_requests = Counter(
+            "keyflock_malformed_requests",
+            "Requests that could not be read, by port and by what is wrong with them.",
+            ["port", "kind"],
+            registry=self.registry,
+        )
+        self.open_connections = Gauge(
+            "keyflock_open_connections",
+            "Connections open now, by port.",
+            ["port"],
+            registry=self.registry,
+        )
+        self.connections_closed_early = Counter(
+            "keyflock_connections_closed_early",
+            "Connections beyond a port's cap: turned_away, or an idle one displaced by a new one.",
+            ["port", "cause"],
+            registry=self.registry,
+        )
+        self.admin_authentication_failures = Counter(
+            "keyflock_admin_authentication_failures",
+            "Calls on the operators' port without the admin token: answered late (delayed), or refused at once.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.descriptor_shortages = Counter(
+            "keyflock_descriptor_shortages",
+            "Passes in which no file could be opened: the process is at its limit, and connections are reset.",
+            registry=self.registry,
+        )
         self.bodies_in_flight = Gauge(
             "keyflock_bodies_in_flight",
             "Requests being read or answered now, by who sent them.",

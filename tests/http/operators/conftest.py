@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import pytest
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
+from keyflock_server.http.failed_attempts import FailedAttempts
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.listeners import Listener
 from keyflock_server.http.operator_calls import OperatorCall
@@ -158,6 +160,22 @@ class ScriptedOperations:
 
 
 @dataclass
+class Sleep:
+    """Lets waits pass at once, unless its gate is closed."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def __call__(self, _duration_s: float) -> None:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+
+
+@dataclass
 class Office:
     """The operators' port, and all that stands around it."""
 
@@ -165,6 +183,7 @@ class Office:
     session: aiohttp.ClientSession
     service: ScriptedOperations
     readiness: Readiness
+    sleep: Sleep
     token: str = "the-admin-token"
 
     async def send(self, call: OperatorCall, body: Any = None, **changed: str | None) -> OfficeAnswer:  # noqa: ANN401
@@ -204,12 +223,19 @@ class OfficeAnswer:
 async def office() -> AsyncIterator[Office]:
     service, readiness, metrics = ScriptedOperations(), Readiness(), Metrics()
     readiness.stage = Stage.READY
-    endpoints = AdminEndpoints(service, admin_token=Office.token, readiness=readiness, metrics=metrics)
+    sleep = Sleep()
+    endpoints = AdminEndpoints(
+        service,
+        admin_token=Office.token,
+        readiness=readiness,
+        metrics=metrics,
+        failed_attempts=FailedAttempts(metrics, sleep),
+    )
     probes = Probes(readiness, Heartbeat(_nothing, 1.0, metrics), metrics)
     served = application(endpoints, BodyLimits(10, 10**9, 30.0, metrics), probes, with_metrics=True)
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield Office(listener.url, session, service, readiness)
+        yield Office(listener.url, session, service, readiness, sleep)
     await listener.close()
 
 

@@ -19,12 +19,14 @@ def test_a_new_key_goes_on_top_and_older_ones_still_decrypt(tmp_path: Path) -> N
     assert read_head_keys(tmp_path / "keys") == second
 
 
-def test_only_its_owner_may_read_the_file(tmp_path: Path) -> None:
+@pytest.mark.fault("D6")
+@pytest.mark.parametrize("mode", [0o640, 0o620, 0o604, 0o644], ids=oct)
+def test_only_its_owner_may_read_the_file(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "keys"
     add_head_key(path)
 
     assert path.stat().st_mode & 0o077 == 0
-    path.chmod(0o644)
+    path.chmod(mode)
     with pytest.raises(KeyFileError, match="chmod 600"):
         read_head_keys(path)
 

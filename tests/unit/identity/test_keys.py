@@ -2,6 +2,7 @@
 
 import base64
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from keyflock_server.identity.keys import (
     KeyFileError,
     SigningKeys,
     load_or_create_admin_token,
+    load_or_create_owner_key,
     load_or_create_signing_keys,
 )
 from keyflock_server.protocol.messages import EnrolRequest
@@ -34,12 +36,37 @@ def test_secrets_belong_to_the_servers_user_alone(tmp_path: Path) -> None:
     assert modes == {"signing_key": 0o600, "admin_token": 0o600}
 
 
-def test_a_secret_that_everyone_may_read_is_refused(tmp_path: Path) -> None:
-    load_or_create_signing_keys(tmp_path)
-    (tmp_path / "signing_key").chmod(0o644)
+SECRETS: dict[str, Callable[[Path], object]] = {
+    "signing_key": load_or_create_signing_keys,
+    "admin_token": load_or_create_admin_token,
+    "owner_key": load_or_create_owner_key,
+}
+every_secret = pytest.mark.parametrize(("name", "load"), SECRETS.items(), ids=SECRETS.keys())
 
-    with pytest.raises(KeyFileError, match="chmod 600"):
-        load_or_create_signing_keys(tmp_path)
+
+@pytest.mark.fault("D6")
+@every_secret
+@pytest.mark.parametrize("bit", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001], ids=oct)
+def test_a_secret_that_is_open_to_others_is_refused_with_the_command_that_closes_it(
+    tmp_path: Path, name: str, load: Callable[[Path], object], bit: int
+) -> None:
+    load(tmp_path)
+    (tmp_path / name).chmod(0o600 | bit)
+
+    with pytest.raises(KeyFileError, match=f"chmod 600 {tmp_path / name}$"):
+        load(tmp_path)
+
+
+@pytest.mark.fault("D6")
+@every_secret
+@pytest.mark.parametrize("mode", [0o600, 0o400], ids=oct)
+def test_a_secret_that_is_closed_to_others_is_taken(
+    tmp_path: Path, name: str, load: Callable[[Path], object], mode: int
+) -> None:
+    made = load(tmp_path)
+    (tmp_path / name).chmod(mode)
+
+    assert load(tmp_path) == made
 
 
 def test_a_second_line_is_a_retired_key(tmp_path: Path) -> None:

@@ -132,3 +132,67 @@ def test_a_very_deep_structure_is_refused_also_when_it_is_already_decoded() -> N
         wire.structure({"protocol": value}, CheckIn)
     while isinstance(value, list) and value:
         value = value.pop()  # undone by hand, so that freeing it does not recurse
+
+
+LIMIT = 65_536
+
+
+def bulky(delta_bytes: int, beside: bytes = b"", before: bytes = b"") -> bytes:
+    """A report with a delta so long, and unknown fields before and after it."""
+    head = bytes([0x82 + bool(beside) + bool(before)])
+    delta = b"\xa5delta\xc6" + delta_bytes.to_bytes(4, "big") + bytes(delta_bytes)
+    return head + before + b"\xa8examples\x03" + delta + beside
+
+
+def of_nils(count: int) -> bytes:
+    """An unknown field with so many items, a byte each."""
+    return b"\xa1x\xdd" + count.to_bytes(4, "big") + b"\xc0" * count
+
+
+@pytest.mark.fault("D11")
+@pytest.mark.parametrize("delta_bytes", [0, 3, LIMIT, 16_000_000])
+def test_a_report_may_be_as_large_as_its_delta(delta_bytes: int) -> None:
+    report = wire.decode_bulky(bulky(delta_bytes), Report, "delta")
+
+    assert (len(report.delta), report.examples) == (delta_bytes, 3)
+
+
+@pytest.mark.fault("D11")
+@pytest.mark.parametrize("delta_bytes", [10, 200_000])
+def test_beside_its_delta_a_report_is_as_small_as_any_message(delta_bytes: int) -> None:
+    frame = len(bulky(delta_bytes, of_nils(0))) - delta_bytes
+    fits, beyond = of_nils(LIMIT - frame), of_nils(LIMIT - frame + 1)
+
+    for report in (bulky(delta_bytes, beside=fits), bulky(delta_bytes, before=fits)):
+        if delta_bytes > LIMIT or len(report) <= LIMIT:
+            assert wire.decode_bulky(report, Report, "delta").examples == 3
+    for report in (bulky(200_000, beside=beyond), bulky(200_000, before=beyond)):
+        with pytest.raises(Refused) as caught:
+            wire.decode_bulky(report, Report, "delta")
+        assert caught.value.code is ProblemCode.MALFORMED_BODY
+
+
+@pytest.mark.fault("D11")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x82\xa8examples\x01" + of_nils(1_000_000),
+        b"\x82\xa1y\xbe\xa5delta\xc6\x00\x0f\x00\x00" + b"a" * 20 + of_nils(1_000_000),
+        b"\x81\xa1x" + b"\x91" * 1_000_000 + b"\x00",
+        b"\xdf\x00\x0f\x00\x00" + b"\xa1x\x01" * 0x0F0000,
+        b"\x81\xa5delta" + b"\xdd\x00\x0f\x00\x00" + b"\xc0" * 0x0F0000,
+        b"\x81\xa5delta\xdb\x00\x0f\x00\x00" + b"a" * 0x0F0000,
+        b"\xc0" * 1_000_000,
+        b"\x81\xc1" + bytes(1_000_000),
+    ],
+    ids=["unknown", "a lie in a string", "nested", "keys", "no binary", "a string", "no map", "no msgpack"],
+)
+def test_what_would_take_long_to_skip_is_refused_without_being_looked_at(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "decode", lambda *_: pytest.fail("it was decoded"))
+
+    with pytest.raises(Refused) as caught:
+        wire.decode_bulky(body, Report, "delta")
+
+    assert caught.value.code is ProblemCode.MALFORMED_BODY

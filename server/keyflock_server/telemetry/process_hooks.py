@@ -1,0 +1,54 @@
+"""The ways to standard error beside logging: they go through the log's pipeline, too.
+
+The interpreter prints what nobody caught: with the exception's message, and warnings with a line of source.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from types import TracebackType
+from typing import Final, TextIO
+
+from keyflock_server.telemetry.failure_fields import failure_fields, place
+from keyflock_server.telemetry.logs import logger
+
+_log: Final = logger("keyflock.process")
+
+
+def log_what_nobody_caught() -> None:
+    """Log uncaught exceptions, unraisable ones and warnings of this whole process as types and places.
+
+    Whoever owns the process decides that: a program, never a library.
+    """
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+    warnings.showwarning = _warning
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        _log.critical("the process failed", exc_info=error)
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        _log.error("a thread failed", exc_info=args.exc_value)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    failure = {} if args.exc_value is None else failure_fields(args.exc_value)
+    _log.error("an error could not be raised", **failure)
+
+
+def _warning(
+    _message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    _file: TextIO | None = None,
+    _line: str | None = None,
+) -> None:
+    _log.warning("a library warns", error=category.__name__, where=place(filename, lineno, ""))

@@ -1,0 +1,73 @@
+"""``max_body_bytes_in_flight`` bounds what is held of bodies: as they arrive, while they wait, and afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from keyflock_server.protocol import calls
+from keyflock_server.protocol.messages import Report
+from keyflock_server.protocol.problems import ProblemCode
+
+if TYPE_CHECKING:
+    from tests.http.conftest import Door
+
+pytestmark = pytest.mark.fault("D15")
+
+#: Room for two reports of this size, and not for a third.
+DELTA_BYTES = 1_000_000
+small = pytest.mark.parametrize("limits", [{"max_bytes": 2_500_000}], indirect=True)
+REPORT = msgspec.msgpack.encode(Report(delta=bytes(DELTA_BYTES), examples=3))
+
+
+def held(door: Door) -> float | None:
+    return door.metrics.registry.get_sample_value("keyflock_body_bytes_in_flight", {"port": "phones"})
+
+
+async def waiting(door: Door, reports: int) -> list[asyncio.Task[object]]:
+    """So many reports have arrived and wait for their batch."""
+    door.service.gate.clear()
+    sending: list[asyncio.Task[object]] = []
+    for number in range(reports):
+        sending.append(asyncio.create_task(door.send(calls.REPORT, REPORT)))
+        async with asyncio.timeout(5.0):
+            while len(door.service.calls) <= number:
+                await asyncio.sleep(0)
+    return sending
+
+
+async def test_a_delta_is_a_part_of_its_body_and_no_second_copy(door: Door) -> None:
+    await door.send(calls.REPORT, REPORT)
+
+    ((_, (_, message)),) = door.service.calls
+    assert isinstance(message.delta, memoryview)
+    assert message.delta.obj == REPORT
+    assert message.delta == bytes(DELTA_BYTES)
+
+
+@small
+async def test_a_report_that_waits_for_its_batch_is_held_whole(door: Door) -> None:
+    sending = await waiting(door, 2)
+
+    while_they_wait = held(door)
+    third = await door.send(calls.REPORT, REPORT)
+    door.service.gate.set()
+    await asyncio.gather(*sending)
+
+    assert while_they_wait == 2 * len(REPORT)
+    assert (third.status, third.code()) == (503, ProblemCode.OVERLOADED)
+    assert held(door) == 0.0
+
+
+@small
+async def test_what_is_kept_after_the_answer_takes_its_part_of_the_room(door: Door) -> None:
+    door.body_limits.held_after_answer = lambda: 2 * len(REPORT)
+    refused = await door.send(calls.REPORT, REPORT)
+    door.body_limits.held_after_answer = lambda: 0
+    taken = await door.send(calls.REPORT, REPORT)
+
+    assert (refused.status, refused.code()) == (503, ProblemCode.OVERLOADED)
+    assert taken.status == 200
