@@ -460,6 +460,14 @@ class HeadTable(Protocol):
         """One owner's head."""
         ...
 
+    async def size(self, population: PopulationName, owner: str) -> int:
+        """Bytes of one owner's head, sealed; 0: there is none."""
+        ...
+
+    async def stored_bytes(self) -> int:
+        """Bytes of all heads, sealed."""
+        ...
+
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete; how many there were."""
         ...

@@ -576,6 +576,15 @@ class _Heads:
         """One owner's head."""
         return self._rows.heads.get((population, owner))
 
+    async def size(self, population: PopulationName, owner: str) -> int:
+        """Bytes of one owner's head."""
+        found = self._rows.heads.get((population, owner))
+        return 0 if found is None else len(found.sealed)
+
+    async def stored_bytes(self) -> int:
+        """Bytes of all heads."""
+        return sum(len(record.sealed) for record in self._rows.heads.values())
+
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete; how many there were."""
         return sum(self._rows.heads.pop((population, owner), None) is not None for owner in owners)

@@ -20,7 +20,7 @@ def damage_of(what: str) -> Iterator[None]:
         yield
     except (msgspec.MsgspecError, ValueError, TypeError):
         raise StorageDamaged(
-            f"The database's row of {what} is damaged; restore database and blobs from the backup of one moment."
+            f"The database's row of {what} is damaged; restore database and blobs of one moment's backup."
         ) from None
 
 

@@ -46,3 +46,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("silences", sa.Integer, nullable=False, server_default="0"))
     with op.batch_alter_table("assignments") as table:
         table.add_column(sa.Column("expires_at", _INSTANT))
+    with op.batch_alter_table("heads") as table:
+        table.add_column(sa.Column("size_bytes", sa.Integer, nullable=False, server_default="0"))
+    op.execute("UPDATE heads SET size_bytes = length(sealed)")
+    op.create_index("heads_by_size", "heads", ["size_bytes"])
