@@ -64,6 +64,7 @@ bench-arrivals: $(STAMP)  ## three minutes: when phones arrive, with and without
 fuzz-codec: $(STAMP)  ## hostile containers against the decoder (make fuzz-codec N=2000000, ten minutes)
 	@$(BIN)/python -m tests.fuzz.compression.codec_fuzzer --inputs $(or $(N),100000) $(ARGS)
 	@$(BIN)/python -m tests.fuzz.compression.weights_delta_fuzzer --inputs $(or $(N),100000) $(ARGS)
+	@$(BIN)/python -m tests.fuzz.compression.state_fuzzer --inputs $(or $(N),100000) $(ARGS)
 
 bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous, to the same recall
 	@$(BIN)/python -m tests.benchmarks.modes $(ARGS)

@@ -17,6 +17,7 @@ from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import read_head_keys
 from keyflock_server.heads.maps import HeadMaps
+from keyflock_server.heads.quota import StoredModelQuota
 from keyflock_server.heads.reader import Languages
 from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.http.admin import AdminEndpoints
@@ -242,8 +243,10 @@ def _assemble(
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
         checks = HeadChecks(coordinator, languages, threads)
-        heads = Heads(store, head_keys, owner_key, erasing, checks, clock)
-        lifecycles.append(heads)
+        quota = StoredModelQuota(store, settings.max_stored_model_bytes, clock, metrics)
+        erasing.on_freed = quota.freed
+        heads = Heads(store, head_keys, owner_key, erasing, checks, quota, clock)
+        lifecycles += [quota, heads]
     if settings.suggestions:
         if heads is not None:
             profiles = Profiles(

@@ -107,3 +107,20 @@ async def test_a_users_devices_are_found(store: Store) -> None:
     found = await store.devices.of_user(EN, UserId("ann"))
 
     assert sorted(one.id for one in found) == ["a", "b"]
+
+
+@pytest.mark.fault("D15")
+async def test_what_heads_take_is_known_of_each_and_of_all(store: Store) -> None:
+    before = await store.heads.stored_bytes()
+    await store.heads.put(HEAD, None)
+    await store.heads.put(replace(HEAD, owner="b" * 64, sealed=b"x" * 1_000), None)
+    await store.heads.put(replace(HEAD, tag=b"\x02" * 16, sealed=b"x" * 500), None)
+    sizes = [await store.heads.size(EN, owner * 64) for owner in "abc"]
+    of_two = await store.heads.stored_bytes()
+
+    await store.heads.reseal(replace(HEAD, key_id="k2", sealed=b"x" * 600), b"x" * 500)
+    resealed = await store.heads.stored_bytes()
+    await store.heads.delete(EN, ["b" * 64])
+
+    assert (before, sizes, of_two, resealed) == (0, [500, 1_000, 0], 1_500, 1_600)
+    assert await store.heads.stored_bytes() == 600

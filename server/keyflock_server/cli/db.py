@@ -1,17 +1,24 @@
 """``keyflock db``: the database beneath a server, for whoever keeps it. No server is asked."""
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from keyflock_server.storage.blob_identity import BlobCensus
+    from keyflock_server.storage.door import Blobs
+    from keyflock_server.storage.records import StoredBlob
+    from keyflock_server.storage.sql.store import SqlStore
 
 app = typer.Typer(no_args_is_help=True, help="The database: its schema, and what it keeps.")
 
@@ -35,6 +42,12 @@ DataDir = Annotated[
         envvar="KEYFLOCK_DATA_DIR",
         help="The server's data folder, when the database is in it.",
         show_default=False,
+    ),
+]
+BlobsUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--blobs", envvar="KEYFLOCK_BLOBS", help="URL of the blobs, as for serve.", show_default=False
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -72,7 +85,6 @@ def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json =
     Stop all servers and make a backup first: there is no way back to an older schema but the backup. A
     database that names users in plain text needs --data-dir beside --database, for its file owner_key.
     """
-    from keyflock_server.data_folder import DataFolder
     from keyflock_server.identity.keys import read_owner_key
     from keyflock_server.storage.sql import schema
     from keyflock_server.storage.sql.engine import engine_for
@@ -87,12 +99,8 @@ def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json =
 
     with _failures():
         url = _url(database, data_dir)
-        folder = DataFolder.open(data_dir) if database is None and data_dir is not None else None
-        try:
+        with _locked(data_dir if database is None else None):
             done = asyncio.run(run(url))
-        finally:
-            if folder is not None:
-                folder.release()
     if as_json:
         output.print_json(asdict(done))
     elif done.before == done.after:
@@ -105,12 +113,7 @@ def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json =
 def prune(
     database: Database = None,
     data_dir: DataDir = None,
-    blobs: Annotated[
-        str | None,
-        typer.Option(
-            "--blobs", envvar="KEYFLOCK_BLOBS", help="URL of the blobs, as for serve.", show_default=False
-        ),
-    ] = None,
+    blobs: BlobsUrl = None,
     assignments_days: Annotated[
         int, typer.Option("--assignments-days", min=1, help="Who took part in a round, after its end.")
     ] = 30,
@@ -129,14 +132,10 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Delete what has been kept for long enough. Servers may run meanwhile."""
-    from keyflock_server.data_folder import BLOBS_FOLDER
     from keyflock_server.storage import pruning
-    from keyflock_server.storage.blobs import LocalBlobs, blobs_at
     from keyflock_server.storage.retention import RetentionPolicy
     from keyflock_server.storage.sql.store import SqlStore
 
-    if blobs is None and data_dir is None:
-        raise CommandError("Where are the blobs? Give --blobs or --data-dir.", ExitCode.USAGE)
     policy = RetentionPolicy(
         assignments_kept=timedelta(days=assignments_days),
         versions_kept=versions,
@@ -145,11 +144,12 @@ def prune(
     )
 
     async def run(url: str) -> pruning.PruneResult:
-        place = LocalBlobs((data_dir or Path()) / BLOBS_FOLDER) if blobs is None else blobs_at(blobs)
-        store = SqlStore(url, _APPLICATION_NAME)
+        place, store = _blobs(blobs, data_dir), SqlStore(url, _APPLICATION_NAME)
         try:
-            await store.open()
-            return await pruning.prune(store, place, policy, datetime.now(UTC), is_dry_run=dry_run)
+            await _open(store)
+            return await pruning.prune(
+                store, place, policy, datetime.now(UTC), is_dry_run=dry_run, on_deleted=_tell_deleted
+            )
         finally:
             await store.close()
 
@@ -176,7 +176,7 @@ def forget_keys(database: Database = None, data_dir: DataDir = None) -> None:
     async def run(url: str) -> None:
         store = SqlStore(url, _APPLICATION_NAME)
         try:
-            await store.open()
+            await _open(store)
             await store.cluster.forget([SIGNING_KEY_FILE, OWNER_KEY_FILE])
         finally:
             await store.close()
@@ -184,6 +184,106 @@ def forget_keys(database: Database = None, data_dir: DataDir = None) -> None:
     with _failures():
         asyncio.run(run(_url(database, data_dir)))
     typer.echo("the next server that starts sets the secrets")
+
+
+@app.command("adopt-blobs")
+def adopt_blobs(
+    database: Database = None,
+    data_dir: DataDir = None,
+    blobs: BlobsUrl = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Also where blobs that the database points to are lost."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else only say what it would mean.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the blob store the database's own, after one or both were restored from a backup.
+
+    Stop all servers first. Blobs that the database does not point to are deleted an hour after a server has
+    started: look at the figures, and restore database and blobs of one moment if they surprise you.
+    """
+    from keyflock_server.storage import blob_identity
+    from keyflock_server.storage.sql.store import SqlStore
+
+    async def run(url: str) -> tuple[blob_identity.BlobCensus, bool]:
+        place, store = _blobs(blobs, data_dir), SqlStore(url, _APPLICATION_NAME)
+        try:
+            await _open(store)
+            found = await blob_identity.census(store, place)
+            refusal = _against_adopting(found, allow_missing=allow_missing)
+            if refusal:
+                raise blob_identity.ForeignBlobs(refusal)
+            if yes:
+                await blob_identity.adopt(store, place, lambda: uuid.uuid4().hex)
+            return found, yes
+        finally:
+            await store.close()
+
+    with _failures():
+        url = _url(database, data_dir)
+        with _locked(data_dir if database is None else None):
+            found, is_adopted = asyncio.run(run(url))
+    answer = {**asdict(found), "unused": found.unused, "is_adopted": is_adopted}
+    if as_json:
+        output.print_json(answer)
+        return
+    output.print_fields(answer)
+    if is_adopted:
+        typer.echo("the blob store is this database's from now on")
+    else:
+        typer.echo("nothing was changed; run it again with --yes")
+
+
+def _against_adopting(found: "BlobCensus", *, allow_missing: bool) -> str:
+    """Why the blobs must not be adopted; empty when they may be."""
+    if found.blobs and not found.in_use:
+        return (
+            f"The database points to no blob, and there are {found.blobs}: all would be deleted. Restore the "
+            "database that they belong to, or give this one an empty place."
+        )
+    if found.missing and not allow_missing:
+        return (
+            f"Of {found.in_use} blobs that the database points to, {found.missing} are not there. Restore "
+            "database and blobs of one moment; if they are lost for good: --allow-missing."
+        )
+    return ""
+
+
+@contextmanager
+def _locked(data_dir: Path | None) -> Iterator[None]:
+    """Within it, no server runs over the data folder."""
+    from keyflock_server.data_folder import DataFolder
+
+    folder = DataFolder.open(data_dir) if data_dir is not None and data_dir.is_dir() else None
+    try:
+        yield
+    finally:
+        if folder is not None:
+            folder.release()
+
+
+def _blobs(blobs: str | None, data_dir: Path | None) -> "Blobs":
+    from keyflock_server.data_folder import BLOBS_FOLDER
+    from keyflock_server.storage.blobs import LocalBlobs, blobs_at
+
+    if blobs is not None:
+        return blobs_at(blobs)
+    if data_dir is None:
+        raise CommandError("Where are the blobs? Give --blobs or --data-dir.", ExitCode.USAGE)
+    return LocalBlobs(data_dir / BLOBS_FOLDER)
+
+
+async def _open(store: "SqlStore") -> None:
+    """Open a database that is there: none is made."""
+    if not await store.exists():
+        raise CommandError(f"There is no database ({store.name}).", ExitCode.INPUT)
+    await store.open()
+
+
+def _tell_deleted(blob: "StoredBlob") -> None:
+    written_at = f"{blob.modified_at:%Y-%m-%d %H:%M}"
+    typer.echo(f"deleted blob {blob.key}, {blob.size_bytes} bytes, of {written_at}", err=True)
 
 
 def _url(database: str | None, data_dir: Path | None) -> str:
@@ -205,9 +305,14 @@ def _url(database: str | None, data_dir: Path | None) -> str:
 def _failures() -> Iterator[None]:
     from keyflock_server.data_folder import DataFolderError
     from keyflock_server.identity.keys import KeyFileError
-    from keyflock_server.storage.door import StorageError
+    from keyflock_server.storage.blob_identity import ForeignBlobs
+    from keyflock_server.storage.door import StorageDamaged, StorageError
 
     try:
         yield
+    except StorageDamaged as error:
+        raise CommandError(str(error), ExitCode.DAMAGED) from None
+    except ForeignBlobs as error:
+        raise CommandError(str(error), ExitCode.REFUSED) from None
     except (DataFolderError, KeyFileError, StorageError) as error:
         raise CommandError(str(error), ExitCode.FAILED) from None

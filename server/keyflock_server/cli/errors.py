@@ -21,6 +21,8 @@ class ExitCode(IntEnum):
     CANNOT_START = 6
     #: The server failed while running.
     FAILED = 7
+    #: The database or the blob store is damaged: restore the backup.
+    DAMAGED = 8
     INTERRUPTED = 130
 
 

@@ -111,7 +111,7 @@ def serve(
     from keyflock_server.identity.keys import KeyFileError
     from keyflock_server.large_blocks import keep_large_blocks_apart
     from keyflock_server.settings import Settings, SettingsError
-    from keyflock_server.storage.door import StorageError
+    from keyflock_server.storage.door import StorageDamaged, StorageError
     from keyflock_server.telemetry.logs import configure_logs, logger
     from keyflock_server.telemetry.process_hooks import log_what_nobody_caught
 
@@ -148,6 +148,8 @@ def serve(
             server = build(settings)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(server.run(on_ready))
+    except StorageDamaged as error:
+        raise CommandError(str(error), ExitCode.DAMAGED) from None
     except (SettingsError, DataFolderError, KeyFileError, ListenError, StorageError) as error:
         raise CommandError(str(error), ExitCode.CANNOT_START) from None
     except BackgroundLoopError as error:

@@ -66,7 +66,7 @@ from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.blob_identity import open_store
-from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.door import AlreadyExists, UnreadableRow
 from keyflock_server.storage.orphans import ORPHAN_AGE, orphans
 from keyflock_server.storage.records import TaskRecord
 
@@ -138,6 +138,8 @@ class Coordinator:
             self._world.observer.store_unreachable(error)
             return
         for desk in list(self._desks.values()):
+            if desk.is_unreadable:
+                continue
             try:
                 await self._rounds.drive(desk)
                 desk.trouble = ""
@@ -312,7 +314,7 @@ class Coordinator:
 
     async def tasks(self) -> list[TaskView]:
         """All of them, oldest first."""
-        return [await self.task(record.name) for record in await self._world.store.tasks.all()]
+        return [await self.task(record.name) for record in await self._world.store.tasks.all([])]
 
     async def task(self, name: TaskName) -> TaskView:
         """One task; raises Refused ``task_unknown``."""
@@ -449,12 +451,23 @@ class Coordinator:
         async with self._register:
             store = self._world.store
             # Of several of a task the oldest, as releases that could open two at once have left them.
-            unfinished = {record.round.task: record for record in reversed(await store.rounds.unfinished())}
+            damaged: list[UnreadableRow] = []
+            rounds = await store.rounds.unfinished(damaged)
+            unfinished = {record.round.task: record for record in reversed(rounds)}
             held = sum(record.round.phase is Phase.HELD for record in unfinished.values())
             self._world.observer.rounds_waiting(held)
-            for task in await store.tasks.all():
+            tasks = await store.tasks.all(damaged)
+            errors = {row.task: row.error for row in damaged}
+            for task in tasks:
                 desk = self._desks.setdefault(task.name, Desk(task.spec, task.status))
-                await self._rounds.follow(desk, task.status, unfinished.get(task.name))
+                desk.is_unreadable = task.name in errors
+                if not desk.is_unreadable:
+                    await self._rounds.follow(desk, task.status, unfinished.get(task.name))
+            for name, error in errors.items():
+                if name in self._desks:
+                    self._desks[name].is_unreadable = True
+                    self._desks[name].trouble = trouble(error)
+                self._world.observer.task_stuck(name, error)
 
     async def _collect_orphans(self) -> None:
         """Delete blobs that no row points to: a crash left them between a blob and its transaction."""

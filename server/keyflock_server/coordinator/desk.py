@@ -113,6 +113,8 @@ class Desk:
         self.training = 0
         #: Why its round did not go on at the last pass; empty when it did.
         self.trouble = ""
+        #: Whether a row of it cannot be read: then nothing is done with it until it can.
+        self.is_unreadable = False
         #: Over how long phones that come together are to be spread, as was found at the last check-in.
         self.spread_s = 0.0
         #: Held while a row of the open round is being changed.

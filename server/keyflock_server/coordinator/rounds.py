@@ -69,7 +69,7 @@ class Rounds:
             held = None if opened is None or opened.round.is_over else opened.id
             if (None if record is None else record.round.id) != held:
                 # Since it was read, this process may have closed it and opened another: read in turn.
-                unfinished = await self._world.store.rounds.unfinished()
+                unfinished = await self._world.store.rounds.unfinished([])
                 record = next((one for one in unfinished if one.round.task == desk.task), None)
             if record is None:
                 if opened is not None and not opened.round.is_over:

@@ -29,6 +29,8 @@ class Erasing:
         self._clock = clock
         self._must_scrub = False
         self._tried_at: datetime | None = None
+        #: Told when heads were deleted.
+        self.on_freed: Callable[[], None] = lambda: None
         #: Told of each owner whose head is gone.
         self.on_erased: Callable[[Owner], None] = lambda _owner: None
 
@@ -48,6 +50,8 @@ class Erasing:
     async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
         """These owners' heads are gone."""
         gone = await self._store.heads.delete(population, owners)
+        if gone:
+            self.on_freed()
         for owner in owners:
             self.on_erased(owner)
         is_scrubbed = await self._store.heads.scrub() if gone else True

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.key_ring import HeadKeys
 from keyflock_server.heads.owners import owner_of
+from keyflock_server.heads.quota import StoredModelQuota
 from keyflock_server.heads.sealing import SealBroken, opened, seal
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.owners import Owner
@@ -58,6 +59,7 @@ class Heads:
         owner_key: Of the owners' digests, at most 64 bytes.
         erasing: Takes heads away.
         reader: Checks what is put.
+        quota: Bounds what all of them take.
         clock: Gives now, aware UTC.
     """
 
@@ -68,6 +70,7 @@ class Heads:
         owner_key: bytes,
         erasing: Erasing,
         reader: HeadReader,
+        quota: StoredModelQuota,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -75,6 +78,7 @@ class Heads:
         self._owner_key = owner_key
         self._erasing = erasing
         self._reader = reader
+        self._quota = quota
         self._clock = clock
         #: Told of each owner whose head is another now.
         self.on_change: Callable[[Owner], None] = lambda _owner: None
@@ -95,7 +99,8 @@ class Heads:
             data: The head.
             condition: Tag of the head it replaces; empty: there must be none; None: whatever is there.
         Raises:
-            Refused: ``malformed_head``; ``stale_head``; ``precondition_failed`` when something else is there.
+            Refused: ``malformed_head``; ``stale_head``; ``precondition_failed`` when something else is there;
+                ``quota_exceeded``; ``overloaded``.
         """
         device = await self._device(identity.device)
         owner = owner_of(self._owner_key, device)
@@ -110,11 +115,13 @@ class Heads:
             sealed=sealed,
             updated_at=self._clock(),
         )
+        before_bytes = await self._store.heads.size(identity.population, owner)
         if not device.has_head:
             # First: a phone that never reports must not be deleted from under its head.
             await self._store.devices.set_has_head(device.id)
         try:
-            await self._store.heads.put(record, condition)
+            async with self._quota.room_for(len(sealed), before_bytes):
+                await self._store.heads.put(record, condition)
         except Superseded:
             raise Refused(
                 ProblemCode.PRECONDITION_FAILED,

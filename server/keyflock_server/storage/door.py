@@ -6,7 +6,7 @@ Every method is one transaction: all of it happened when it returns, none of it 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Protocol, Self, TypedDict
+from typing import ClassVar, NamedTuple, Protocol, Self, TypedDict
 
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -59,6 +59,13 @@ class StorageDamaged(StorageUnavailable):
 
     The operator restores the backup.
     """
+
+
+class UnreadableRow(NamedTuple):
+    """A row of a task or of one of its rounds that is damaged: the others can be worked with all the same."""
+
+    task: TaskName
+    error: StorageDamaged
 
 
 class BlobMissing(StorageError):
@@ -189,8 +196,8 @@ class TaskTable(Protocol):
         """One task."""
         ...
 
-    async def all(self) -> list[TaskRecord]:
-        """All, oldest first."""
+    async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:
+        """All, oldest first; rows that are damaged go into ``unreadable``, or raise StorageDamaged."""
         ...
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
@@ -233,8 +240,8 @@ class RoundTable(Protocol):
         """A task's rounds so far, and how many of them came to a result and are closed."""
         ...
 
-    async def unfinished(self) -> list[RoundRecord]:
-        """Rounds that are not in a final phase, oldest first."""
+    async def unfinished(self, unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:
+        """Rounds that are not in a final phase, oldest first; damaged rows as in ``TaskTable.all``."""
         ...
 
     async def advance(self, round_id: RoundId, event: Event, at: datetime, changes: Changes) -> RoundRecord:
@@ -590,6 +597,14 @@ class HeadTable(Protocol):
 
     async def get(self, population: PopulationName, owner: str) -> HeadRecord | None:
         """One owner's head."""
+        ...
+
+    async def size(self, population: PopulationName, owner: str) -> int:
+        """Bytes of one owner's head, sealed; 0: there is none."""
+        ...
+
+    async def stored_bytes(self) -> int:
+        """Bytes of all heads, sealed."""
         ...
 
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:

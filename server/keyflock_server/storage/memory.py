@@ -53,6 +53,7 @@ from keyflock_server.storage.door import (
     Superseded,
     TaskTable,
     TombstoneTable,
+    UnreadableRow,
 )
 from keyflock_server.storage.records import (
     AssignmentRecord,
@@ -234,7 +235,7 @@ class _Tasks:
     async def get(self, name: TaskName) -> TaskRecord | None:
         return self._rows.tasks.get(name)
 
-    async def all(self) -> list[TaskRecord]:
+    async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:  # noqa: ARG002 - no row here is damaged
         return sorted(self._rows.tasks.values(), key=lambda task: (task.created_at, task.name))
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
@@ -275,7 +276,7 @@ class _Rounds:
         mine = [record.round for record in await self.of_task(task)]
         return max((one.sequence for one in mine), default=0), sum(one.phase is Phase.CLOSED for one in mine)
 
-    async def unfinished(self) -> list[RoundRecord]:
+    async def unfinished(self, unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:  # noqa: ARG002 - as above
         mine = [record for record in self._rows.rounds.values() if not record.round.is_over]
         return sorted(mine, key=lambda record: record.round.opened_at)
 
@@ -743,6 +744,15 @@ class _Heads:
     async def get(self, population: PopulationName, owner: str) -> HeadRecord | None:
         """One owner's head."""
         return self._rows.heads.get((population, owner))
+
+    async def size(self, population: PopulationName, owner: str) -> int:
+        """Bytes of one owner's head."""
+        found = self._rows.heads.get((population, owner))
+        return 0 if found is None else len(found.sealed)
+
+    async def stored_bytes(self) -> int:
+        """Bytes of all heads."""
+        return sum(len(record.sealed) for record in self._rows.heads.values())
 
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete; how many there were."""

@@ -1,12 +1,14 @@
 """Applies a retention policy to a store and its blobs, also while servers run over them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from keyflock_server.storage.blob_identity import is_marked
 from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.orphans import orphans
+from keyflock_server.storage.records import StoredBlob
 from keyflock_server.storage.retention import Pruned, RetentionPolicy, doomed
 
 #: Revocations or tombstones in one transaction.
@@ -23,15 +25,30 @@ class PruneResult:
 
 
 async def prune(
-    store: Store, blobs: Blobs, policy: RetentionPolicy, now: datetime, *, is_dry_run: bool
+    store: Store,
+    blobs: Blobs,
+    policy: RetentionPolicy,
+    now: datetime,
+    *,
+    is_dry_run: bool,
+    on_deleted: Callable[[StoredBlob], None] = lambda _blob: None,
 ) -> PruneResult:
     """Delete what the policy dooms: rows first, in one transaction, and then blobs that none points to.
 
+    Args:
+        store: The rows.
+        blobs: The blobs.
+        policy: What is kept.
+        now: Aware UTC.
+        is_dry_run: Only say what would go.
+        on_deleted: Told of each blob that was deleted.
     Guarantees:
         Killed anywhere, it leaves rows that point to their blobs; the next run finishes.
     Raises:
+        ForeignBlobs: fault of the operator; the blobs are not this database's. Nothing was deleted.
         StorageError: fault of the operator or the machine; run it again.
     """
+    await is_marked(store, blobs)
     populations, versions = await store.populations.all(), await store.populations.versions()
     unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
     going = doomed(policy, now, populations, versions, unfinished, tasks)
@@ -51,6 +68,7 @@ async def prune(
             pass  # in transactions of a bounded size
         for blob in old:
             await blobs.delete(blob.key)
+            on_deleted(blob)
         if rows.heads:
             await store.heads.scrub()
     return PruneResult(rows=rows, blobs=len(old), blob_bytes=sum(blob.size_bytes for blob in old))

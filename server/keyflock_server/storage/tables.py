@@ -182,8 +182,11 @@ heads: Final = Table(
     Column("tag", LargeBinary, nullable=False),
     Column("key_id", String(8), nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    #: Of ``sealed``: with the index the sum over all of them reads none of them.
+    Column("size_bytes", Integer, nullable=False, server_default="0"),
     Column("updated_at", Instant, nullable=False),
     Index("heads_by_key", "key_id"),
+    Index("heads_by_size", "size_bytes"),
 )
 
 #: Spelled out, for a database finds an index on a part of the rows only by a condition without parameters.

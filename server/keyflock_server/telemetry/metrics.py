@@ -79,6 +79,11 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.stored_model_bytes = Gauge(
+            "keyflock_stored_model_bytes",
+            "Bytes of all stored personal models, as this process knows of them.",
+            registry=self.registry,
+        )
         self.profile_bytes = Gauge(
             "keyflock_suggestion_profile_bytes",
             "Memory that users' models take for suggestions, about.",

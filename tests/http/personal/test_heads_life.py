@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.http.personal.conftest import ANN, House, code, head_bytes
+from tests.unit.compression.test_state import A_MILLION_LISTS
 
 from keyflock_compression import encode_state
 from keyflock_server.heads.key_ring import add_head_key, read_head_keys
@@ -264,3 +265,35 @@ async def test_what_a_phone_stored_before_it_named_its_user_is_forgotten_too(hou
 
     assert forgotten.heads == 1
     assert sealed_rows(house.folder) == []
+
+
+@pytest.mark.fault("D15")
+async def test_beyond_the_space_set_aside_a_head_is_refused_and_the_one_that_is_stored_stays(
+    house: House,
+) -> None:
+    first, second = await house.phone(ANN), await house.phone("another-long-pseudonym-9")
+    await first.send(calls.PUT_HEAD, HEAD)
+    room_for_one = len(sealed_rows(house.folder)[0]) + 10
+    await house.restart(max_stored_model_bytes=room_for_one)
+    larger = head_bytes("zoo tea xylophone", *(f"team ten yacht{letter}" for letter in "abcdefgh"))
+
+    refused = [await second.send(calls.PUT_HEAD, HEAD), await first.send(calls.PUT_HEAD, larger)]
+    stored = await first.send(calls.GET_HEAD)
+    smaller = await first.send(calls.PUT_HEAD, head_bytes("tea"))
+    await first.send(calls.DELETE_HEAD)
+    after = await second.send(calls.PUT_HEAD, HEAD)
+
+    assert len(larger) > len(HEAD) + 10
+    assert [(one.status, code(one)) for one in refused] == [(507, ProblemCode.QUOTA_EXCEEDED)] * 2
+    assert stored.body == HEAD
+    assert (smaller.status, after.status) == (200, 200)
+
+
+@pytest.mark.fault("D11")
+async def test_a_few_bytes_that_would_become_a_million_lists_are_refused_before_they_do(house: House) -> None:
+    phone = await house.phone(ANN)
+
+    answers = await asyncio.gather(*(phone.send(calls.PUT_HEAD, A_MILLION_LISTS) for _ in range(20)))
+
+    assert len(A_MILLION_LISTS) < 200
+    assert {(one.status, code(one)) for one in answers} == {(422, ProblemCode.MALFORMED_HEAD)}

@@ -36,7 +36,7 @@ def test_a_data_folder_that_a_server_holds_is_not_upgraded(run: Run, tmp_path: P
     assert "in use by another server" in refused.err
 
 
-@pytest.mark.parametrize("command", ["version", "upgrade", "prune"])
+@pytest.mark.parametrize("command", ["version", "upgrade", "prune", "adopt-blobs", "forget-keys"])
 def test_a_database_that_is_not_there_is_not_made(run: Run, tmp_path: Path, command: str) -> None:
     ran = run("db", command, "--data-dir", str(tmp_path))
 
@@ -61,6 +61,8 @@ def test_a_password_is_in_no_message(run: Run, postgres_url: str) -> None:
 
 
 def test_pruning_says_what_would_go(run: Run, postgres_url: str, tmp_path: Path) -> None:
+    run("db", "upgrade", "--database", postgres_url)
+
     ran = run(
         "db", "prune", "--database", postgres_url, "--blobs", f"file://{tmp_path}", "--dry-run", "--json"
     )

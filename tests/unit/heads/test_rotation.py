@@ -13,8 +13,10 @@ from tests.contract.test_store_contract import EN, POPULATION, VERSION
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import HeadKey, HeadKeys
+from keyflock_server.heads.quota import StoredModelQuota
 from keyflock_server.heads.sealing import opened, seal
 from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     import pytest
@@ -39,7 +41,8 @@ async def store_of(heads: dict[str, HeadKey]) -> MemoryStore:
 
 def heads_in(store: MemoryStore) -> Heads:
     erasing = Erasing(store, b"owner key", clock)
-    return Heads(store, HeadKeys(NEW, (OLD,)), b"owner key", erasing, None, clock)  # type: ignore[arg-type]
+    quota = StoredModelQuota(store, 1_000_000, clock, Metrics())
+    return Heads(store, HeadKeys(NEW, (OLD,)), b"owner key", erasing, None, quota, clock)  # type: ignore[arg-type]
 
 
 async def test_heads_behind_a_page_of_unreadable_ones_are_moved_too(caplog: pytest.LogCaptureFixture) -> None:

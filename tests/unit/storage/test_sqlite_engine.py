@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.sql import engine as engine_module
 from keyflock_server.storage.sql.engine import _use_write_ahead_log
 from keyflock_server.storage.sql.store import SqlStore
 
@@ -67,3 +68,21 @@ def test_a_file_that_another_process_is_changing_to_wal_is_asked_again() -> None
 def test_a_file_that_cannot_become_wal_is_an_error(file: BusyFile) -> None:
     with pytest.raises(sqlite3.OperationalError):
         _use_write_ahead_log(file, file)
+
+
+@pytest.mark.fault("D11")
+async def test_a_connection_that_cannot_be_had_in_time_is_a_store_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "POOL_SIZE", 1)
+    monkeypatch.setattr(engine_module, "POOL_OVERFLOW", 0)
+    monkeypatch.setattr(engine_module, "POOL_TIMEOUT_S", 0.01)
+    store = SqlStore(url(tmp_path))
+    await store.open()
+
+    async with store._engine.connect():
+        with pytest.raises(StorageUnavailable, match="all connections of this server are busy"):
+            await store.tasks.all()
+
+    assert await store.tasks.all() == []
+    await store.close()

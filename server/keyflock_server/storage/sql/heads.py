@@ -1,10 +1,10 @@
 """Encrypted heads in SQL."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Final
 
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,6 +14,7 @@ from keyflock_server.storage.records import HeadRecord
 from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS, bare, reader_of
 from keyflock_server.storage.tables import heads
 
+_COLUMNS: Final = tuple(heads.c[field.name] for field in fields(HeadRecord))
 #: How long emptying SQLite's log waits for those who read it: nobody can write meanwhile.
 _SCRUB_WAIT_MS: Final = 250
 #: Whether another transaction in this database holds a snapshot, and with it rows that were deleted since.
@@ -48,14 +49,26 @@ class SqlHeads:
             if replaces is not None and (there or b"") != replaces:
                 raise Superseded
             change = insert(heads) if there is None else update(heads).where(row)
-            await connection.execute(change.values(asdict(record)))
+            await connection.execute(change.values({**asdict(record), "size_bytes": len(record.sealed)}))
 
     async def get(self, population: PopulationName, owner: str) -> HeadRecord | None:
         """One owner's head."""
-        query = select(heads).where(heads.c.population == population, heads.c.owner == owner)
+        query = select(*_COLUMNS).where(heads.c.population == population, heads.c.owner == owner)
         async with self._reader.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else HeadRecord(**row._mapping)  # noqa: SLF001 - the documented name
+
+    async def size(self, population: PopulationName, owner: str) -> int:
+        """Bytes of one owner's head, sealed; 0: there is none."""
+        query = select(heads.c.size_bytes).where(heads.c.population == population, heads.c.owner == owner)
+        async with self._reader.connect() as connection:
+            return (await connection.execute(query)).scalar_one_or_none() or 0
+
+    async def stored_bytes(self) -> int:
+        """Bytes of all heads, sealed."""
+        query = select(func.coalesce(func.sum(heads.c.size_bytes), 0))
+        async with self._reader.connect() as connection:
+            return int((await connection.execute(query)).scalar_one())
 
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete; how many there were."""
@@ -85,7 +98,7 @@ class SqlHeads:
     async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[HeadRecord]:
         """The next heads that are not under this key, by owner."""
         others = (heads.c.key_id != key_id) & (heads.c.owner > after)
-        query = select(heads).where(others).order_by(heads.c.owner).limit(limit)
+        query = select(*_COLUMNS).where(others).order_by(heads.c.owner).limit(limit)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query)).all()
         return [HeadRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
@@ -95,4 +108,6 @@ class SqlHeads:
         row = (heads.c.population == record.population) & (heads.c.owner == record.owner)
         change = update(heads).where(row, heads.c.sealed == before)
         async with self._engine.begin() as connection:
-            await connection.execute(change.values(key_id=record.key_id, sealed=record.sealed))
+            await connection.execute(
+                change.values(key_id=record.key_id, sealed=record.sealed, size_bytes=len(record.sealed))
+            )

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import struct
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from urllib.parse import quote
 from keyflock_server.storage.door import StorageDamaged
 from keyflock_server.storage.sql.failures import damaged, is_damage, unavailable
 
+#: Before what is wrong.
+_HEADING: Final = "*** in database main ***\n"
 #: Longest check; a gigabyte takes about a second. A start is not put off for longer.
 MAX_CHECK_S: Final = 20.0
 #: Steps of SQLite's virtual machine between two looks at the clock.
@@ -62,14 +65,24 @@ def check_sqlite(
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
             connection.set_progress_handler(lambda: monotonic() > until, _STEPS)
-            found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+            # The walk over the pages themselves is one step of the machine, and hears of this alone.
+            late = threading.Timer(max_check_s, connection.interrupt)
+            late.daemon = True
+            late.start()
+            try:
+                found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+            finally:
+                late.cancel()
+                late.join()
             _check_log(file, log, name, before)
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_INTERRUPT:
             return False
         raise (damaged if is_damage(error) else unavailable)(name, error) from None
+    if monotonic() > until:
+        return False  # what a check that was cut off says may be for that alone
     if found != ["ok"]:
-        raise damaged(name, ValueError(found[0] if found else "the check says nothing"))
+        raise damaged(name, ValueError(" ".join(found).replace(_HEADING, "")))
     return True
 
 

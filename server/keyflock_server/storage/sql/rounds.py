@@ -28,7 +28,14 @@ from keyflock_server.rounds.round import (
     advance,
 )
 from keyflock_server.rounds.task import stored_task
-from keyflock_server.storage.door import AlreadyExists, Changes, NotOpen, PartialMoved, Superseded
+from keyflock_server.storage.door import (
+    AlreadyExists,
+    Changes,
+    NotOpen,
+    PartialMoved,
+    Superseded,
+    UnreadableRow,
+)
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -39,6 +46,7 @@ from keyflock_server.storage.records import (
 from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
+from keyflock_server.storage.sql.rows import damage_of, readable
 from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
 from keyflock_server.storage.tables import (
     assignments,
@@ -103,13 +111,13 @@ class SqlRounds(AssignmentReads):
             opened, closed = (await connection.execute(query)).one()
         return opened, closed
 
-    async def unfinished(self) -> list[RoundRecord]:
+    async def unfinished(self, unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:
         """Rounds that are not in a final phase, oldest first."""
         # Asked at every pass: by the phases that there are few of, for which there is an index.
         query = select(rounds).where(rounds.c.phase.in_(LIVE_PHASES)).order_by(rounds.c.opened_at)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
-        return [_record(row) for row in rows]
+        return list(readable(rows, _record, lambda row: TaskName(row.task), unreadable))
 
     async def advance(self, round_id: RoundId, event: Event, at: datetime, changes: Changes) -> RoundRecord:
         """The round after the event, its other columns changed too."""
@@ -421,6 +429,6 @@ def _columns(record: RoundRecord) -> dict[str, object]:
 def _record(row: Row[Any]) -> RoundRecord:
     columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
     own = {name: columns.pop(name) for name in _OWN_COLUMNS}
-    spec = stored_task(columns.pop("spec_json"))
-    phase = Phase(columns.pop("phase"))
+    with damage_of(f"round {row.id}"):
+        spec, phase = stored_task(columns.pop("spec_json")), Phase(columns.pop("phase"))
     return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)

@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.task import TaskStatus, stored_task
-from keyflock_server.storage.door import AlreadyExists
+from keyflock_server.storage.door import AlreadyExists, UnreadableRow
 from keyflock_server.storage.records import TaskRecord
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.rows import damage_of, readable
 from keyflock_server.storage.tables import tasks
 
 
@@ -44,11 +45,11 @@ class SqlTasks:
             row = (await connection.execute(select(tasks).where(tasks.c.name == name))).one_or_none()
         return None if row is None else _task(row)
 
-    async def all(self) -> list[TaskRecord]:
+    async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:
         """All, oldest first."""
         async with self._reader.connect() as connection:
             rows = await connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.name))
-        return [_task(row) for row in rows]
+        return list(readable(rows, _task, lambda row: TaskName(row.name), unreadable))
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
         """Where the task stands now."""
@@ -68,9 +69,11 @@ class SqlTasks:
 
 
 def _task(row: Row[Any]) -> TaskRecord:
+    with damage_of(f"task {row.name}"):
+        spec, status = stored_task(row.spec_json), TaskStatus(row.status)
     return TaskRecord(
-        spec=stored_task(row.spec_json),
-        status=TaskStatus(row.status),
+        spec=spec,
+        status=status,
         created_at=row.created_at,
         optimizer_state_key=row.optimizer_state_key,
         norm_scales_json=row.norm_scales_json,

@@ -1,10 +1,13 @@
 """Batched answers against the one-user reference, on a small network with weights at random."""
 
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from keyflock_compression import decode_state, encode_state
 from keyflock_models.arrays import F32
 from keyflock_models.config import ModelConfig
 from keyflock_models.layout import ParamLayout
@@ -265,3 +268,44 @@ def test_a_long_context_is_read_from_its_end(index: VocabularyIndex, trunk: Trun
     long, longer = answers([Question(f"{WORDS[30]} {tail}"), Question(f"{WORDS[31]} {tail}")], trunk, index)
 
     assert long.words == longer.words
+
+
+@pytest.mark.fault("D15")
+@pytest.mark.parametrize(("seeds", "has_head"), [((), False), ((1,), False), ((1, 2, 3), True)])
+def test_a_profile_says_about_what_it_takes_of_memory(
+    words: Vocabulary, weights: F32, index: VocabularyIndex, seeds: tuple[int, ...], *, has_head: bool
+) -> None:
+    model = user(words, weights, 1, has_head=has_head)
+    for seed in seeds:
+        for message in sentences(seed, 400):
+            model.learn(message + f" q{message[:4]}w"[:20], None)
+    data = encode_state(model.to_state())
+
+    def made() -> ServingProfile:
+        return ServingProfile.of(PersonalModel.from_state(decode_state(data), words, width=16), index)
+
+    made()
+    gc.collect()
+    tracemalloc.start()
+    profiles = [made() for _ in range(40)]
+    gc.collect()
+    held_bytes = tracemalloc.get_traced_memory()[0] / len(profiles)
+    tracemalloc.stop()
+
+    said_bytes = profiles[0].size_bytes
+    assert 0.7 * held_bytes - 3_000 < said_bytes < 1.4 * held_bytes + 3_000
+
+
+@pytest.mark.fault("D15")
+def test_a_profile_holds_nothing_that_only_learning_needs(
+    words: Vocabulary, weights: F32, index: VocabularyIndex
+) -> None:
+    model = user(words, weights, 1, has_head=False)
+    before = ServingProfile.of(model, index).size_bytes
+    for number in range(500):
+        model.words.learn(
+            words,
+            f"seen{'abcdefghij'[number % 10]}once{'klmnopqrst'[number // 10 % 10]}{'uvwxy'[number // 100]}",
+        )
+
+    assert ServingProfile.of(model, index).size_bytes == before

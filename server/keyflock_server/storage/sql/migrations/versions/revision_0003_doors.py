@@ -59,12 +59,18 @@ def upgrade() -> None:
         table.add_column(sa.Column("user_digest", sa.String(64)))
         table.create_index("devices_by_subject", ["subject_digest"])
         table.add_column(sa.Column("has_head", sa.Boolean, nullable=False, server_default=sa.false()))
+    # Whose the stored heads are no row tells: of the devices that are there, any may have one.
+    op.execute("UPDATE devices SET has_head = EXISTS (SELECT 1 FROM heads)")
     unproven = sa.text("last_contributed_at IS NULL")
     op.create_index(
         "devices_unproven", "devices", ["last_seen_at"], sqlite_where=unproven, postgresql_where=unproven
     )
     with op.batch_alter_table("assignments") as table:
         table.add_column(sa.Column("expires_at", _INSTANT))
+    with op.batch_alter_table("heads") as table:
+        table.add_column(sa.Column("size_bytes", sa.Integer, nullable=False, server_default="0"))
+    op.execute("UPDATE heads SET size_bytes = length(sealed)")
+    op.create_index("heads_by_size", "heads", ["size_bytes"])
     _digest_users()
     with op.batch_alter_table("devices") as table:
         table.drop_index("devices_by_user")
