@@ -38,7 +38,7 @@ async def store_of(heads: dict[str, HeadKey]) -> MemoryStore:
 
 
 def heads_in(store: MemoryStore) -> Heads:
-    erasing = Erasing(store, b"owner key", clock)
+    erasing = Erasing(store, clock)
     return Heads(store, HeadKeys(NEW, (OLD,)), b"owner key", erasing, None, clock)  # type: ignore[arg-type]
 
 
