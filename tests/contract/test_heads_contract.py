@@ -8,7 +8,7 @@ import pytest
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import EN, NOW, POPULATION, VERSION, device
 
-from keyflock_server.protocol.identifiers import PopulationName, UserId
+from keyflock_server.protocol.identifiers import PopulationName, UserDigest
 from keyflock_server.storage.door import Store, Superseded
 from keyflock_server.storage.records import HeadRecord
 
@@ -104,9 +104,10 @@ async def test_a_users_devices_are_found(store: Store) -> None:
     for name, user in (("a", "ann"), ("b", "ann"), ("c", "bob"), ("d", None)):
         await store.devices.add(device(name, user))
 
-    found = await store.devices.of_user(EN, UserId("ann"))
+    found = await store.devices.of_users([UserDigest("ann"), UserDigest("nobody")])
 
-    assert sorted(one.id for one in found) == ["a", "b"]
+    assert [one.id for one in found] == ["a", "b"]
+    assert await store.devices.of_users([]) == []
 
 
 @pytest.mark.fault("D15")

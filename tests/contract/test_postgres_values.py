@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from tests.contract.test_store_contract import POPULATION, VERSION, device
 
-from keyflock_server.protocol.identifiers import UserId
 from keyflock_server.storage.door import StorageError, StorageUnavailable
 from keyflock_server.storage.records import DeviceRecord
 from keyflock_server.storage.sql.store import SqlStore
@@ -14,9 +13,9 @@ from keyflock_server.storage.sql.store import SqlStore
 @pytest.mark.parametrize(
     "odd",
     [
-        replace(device("x"), user=UserId("secret\x00pseudonym")),
+        replace(device("x"), locale="secret\x00locale"),
         replace(device("x"), app_build=777_777_777_777),
-        replace(device("x"), user=UserId("secret" * 40)),
+        replace(device("x"), locale="secret" * 40),
     ],
     ids=["nul", "big", "long"],
 )

@@ -110,11 +110,12 @@ async def test_an_upgrade_leaves_a_digest_of_a_users_secret_and_nothing_of_a_nam
 
 
 @pytest.mark.fault("D2")
-async def test_after_an_upgrade_a_users_name_is_in_no_file(tmp_path: Path) -> None:
-    await released(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}", "0002")
+def test_after_an_upgrade_a_users_name_is_in_no_file(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"
+    asyncio.run(released(url, "0002"))
     before = b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
-    await upgraded(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+    asyncio.run(upgraded(url))
 
     assert USER.encode() in before
     assert all(USER.encode() not in path.read_bytes() for path in tmp_path.iterdir())

@@ -19,7 +19,6 @@ import msgspec
 import pytest
 
 from keyflock_server.heads.heads import StoredHead
-from keyflock_server.heads.owners import Owner
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.heartbeat import Heartbeat
@@ -33,6 +32,8 @@ from keyflock_server.identity.attestation import AcceptAll
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.keys import SigningKeys
+from keyflock_server.identity.owners import Owner
+from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol.calls import Call, Credential
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
@@ -94,7 +95,14 @@ CLAIMS = AssignmentClaims(
 class Enrolled:
     device: DeviceId
     population: PopulationName
+    generation: int = 0
     return_window: ReturnWindow = WINDOW
+
+
+@dataclass
+class Scope:
+    devices: list[DeviceId]
+    owners: dict[PopulationName, list[Owner]]
 
 
 @dataclass
@@ -129,12 +137,26 @@ class ScriptedService:
         if self.failure_of_all is not None:
             raise self.failure_of_all
 
-    async def enrol(self, request: EnrolRequest, device: DeviceId | None) -> Enrolled:
-        self.note("enrol", device)
-        return Enrolled(device or DeviceId("phone-new"), PopulationName(request.population))
+    async def enrol(
+        self,
+        request: EnrolRequest,
+        shown: DeviceIdentity | None,
+        *,
+        user_proof: str | None = None,
+        subject: str | None = None,
+    ) -> Enrolled:
+        self.note("enrol", (shown, user_proof, subject))
+        device = DeviceId("phone-new") if shown is None else shown.device
+        return Enrolled(device, PopulationName(request.population), 0 if shown is None else 1)
 
-    async def forget(self, device: DeviceId) -> Forgotten:
-        self.note("forget", device)
+    async def erasure_scope(
+        self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
+    ) -> Scope:
+        self.note("erasure_scope", (identity, user, is_whole_user))
+        return Scope([identity.device], {identity.population: [Owner(f"owner of {identity.device}")]})
+
+    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
+        self.note("forget", devices)
         return Forgotten(devices=1)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
@@ -197,9 +219,6 @@ class ScriptedService:
         self.note("delete_head", identity)
         return HeadErased(heads=1)
 
-    async def owners(self, device: DeviceId) -> list[Owner]:
-        return [Owner(f"owner of {device}")]
-
     async def erase(self, population: PopulationName, owners: Sequence[Owner]) -> HeadErased:
         self.note("erase", (population, owners))
         return HeadErased(heads=1, is_scrubbed=False)
@@ -261,6 +280,7 @@ class Door:
     keys: SigningKeys
     endpoints: SdkEndpoints
     body_limits: BodyLimits
+    revocations: Revocations
     now: datetime = NOW
     phone: DeviceIdentity = PHONE
     claims: AssignmentClaims = CLAIMS
@@ -331,11 +351,12 @@ def limits(request: pytest.FixtureRequest) -> Limits:
 async def door(limits: Limits) -> AsyncIterator[Door]:
     service, readiness, metrics = ScriptedService(), Readiness(), Metrics()
     readiness.stage = Stage.READY
-    keys = SigningKeys.of(bytes(range(32)))
+    keys, revocations = SigningKeys.of(bytes(range(32))), Revocations(b"owner key")
     endpoints = SdkEndpoints(
         service,
         PersonalCalls(service, service, service, service),
         device_tokens=DeviceTokens(keys, ttl_s=3600.0),
+        revocations=revocations,
         assignment_tokens=AssignmentTokens(keys),
         attestation=AcceptAll(),
         clock=lambda: NOW,
@@ -347,7 +368,9 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     served = application(endpoints, body_limits, probes, with_metrics=True)
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield Door(listener.url, session, service, readiness, metrics, keys, endpoints, body_limits)
+        yield Door(
+            listener.url, session, service, readiness, metrics, keys, endpoints, body_limits, revocations
+        )
     await listener.close()
 
 

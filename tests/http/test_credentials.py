@@ -166,7 +166,7 @@ async def test_a_phone_that_shows_its_expired_token_keeps_its_id(door: Door) -> 
     enrolment = msgspec.msgpack.decode(answer.body, type=Enrolment)
 
     assert enrolment.device == "phone-1"
-    assert door.service.calls == [("enrol", "phone-1")]
+    assert door.service.calls == [("enrol", (door.phone, None, None))]
     again = await door.send(calls.CHECK_IN, Authorization=f"Bearer {enrolment.token}")
     assert again.status == 200
 

@@ -94,7 +94,7 @@ async def test_a_head_beyond_the_limit_is_refused(door: Door) -> None:
 async def test_forget_me_erases_the_heads_first_and_tells_of_them(door: Door) -> None:
     answer = await door.send(calls.FORGET)
 
-    assert [name for name, _ in door.service.calls] == ["erase", "forget", "erase"]
+    assert [name for name, _ in door.service.calls] == ["erasure_scope", "erase", "forget", "erase"]
     assert msgspec.msgpack.decode(answer.body, type=Forgotten) == Forgotten(
         devices=1, heads=2, is_scrubbed=False
     )

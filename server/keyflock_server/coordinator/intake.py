@@ -133,6 +133,8 @@ class Intake:
             return await self._late(claims, digest)
         member = await self._member(opened, claims)
         if member.state is not AssignmentState.ASSIGNED:
+            if member.state is not AssignmentState.COUNTED:
+                await self._refuse_forgotten(claims)
             return _repeated(member, digest, desk)
         pending = opened.batch.get(member.id)
         if pending is None and self._is_too_late(opened, claims):
@@ -276,10 +278,14 @@ class Intake:
         """Nothing new is taken: a report that was counted is acknowledged again, another is too late."""
         member = await self._world.store.rounds.assignment(claims.round, claims.device)
         if member is None or member.state is not AssignmentState.COUNTED:
-            if await self._world.store.devices.get(claims.device) is None:
-                raise void_token()  # forgotten, perhaps by another process while its report waited here
+            await self._refuse_forgotten(claims)
             raise _gone()
         return _repeated(member, digest, self._desks.get(claims.task))
+
+    async def _refuse_forgotten(self, claims: AssignmentClaims) -> None:
+        """Another process may have forgotten the device, also while its report waited here."""
+        if await self._world.store.devices.get(claims.device) is None:
+            raise void_token()
 
 
 def _open(desk: Desk | None, claims: AssignmentClaims) -> OpenRound | None:

@@ -152,6 +152,10 @@ class ScriptedOperations:
         self.note("release_device", device)
         return DEVICE
 
+    async def revoke_device(self, device: DeviceId) -> DeviceView:
+        self.note("revoke_device", device)
+        return DEVICE
+
     def _known(self, name: str, task: TaskName) -> TaskView:
         self.note(name, task)
         if task != TASK.name:

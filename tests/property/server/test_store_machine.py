@@ -23,10 +23,11 @@ from tests.contract.test_store_contract import (
     assignment,
     counted,
     device,
+    forgotten,
     partial,
 )
 
-from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.rounds.round import (
     Abandoned,
     Cancelled,
@@ -138,7 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(DEVICES))
     def a_device_is_forgotten(self, name: str) -> None:
-        self.both(lambda store: store.devices.forget(DeviceId(name)))
+        self.both(lambda store: forgotten(store, name))
 
     @invariant()
     def both_hold_the_same_rows(self) -> None:

@@ -10,7 +10,7 @@ from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant, repo
 
 from keyflock_compression import CodecSpec
 from keyflock_server.coordinator import Coordinator
-from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Failure, FailureCause, Offer, OfferAction, Receipt, Refusal
 from keyflock_server.protocol.messages import RefusalReason as Reason
@@ -349,14 +349,17 @@ async def test_a_forgotten_device_leaves_nothing_behind_and_its_sum_stays(town: 
     claims = await cohort(town, 4)
     await send_all(town, claims, 1, 1, 1, 1)
 
-    forgotten = await town.coordinator.forget(claims[0].device)
+    identity = DeviceIdentity(claims[0].device, POPULATION)
+    gone = await town.forget(identity)
     await town.coordinator.tick()
 
-    assert forgotten.devices == 1
+    assert gone == 1
     rows = await town.store.rounds.assignments(claims[0].round)
     assert claims[0].device not in {row.device for row in rows}
     np.testing.assert_array_equal(await town.model(1), constant(-1.0))
-    assert (await town.coordinator.forget(claims[0].device)).devices == 0
+    with pytest.raises(Refused) as again:
+        await town.forget(identity)
+    assert again.value.code is ProblemCode.TOKEN_INVALID
 
 
 async def test_whoever_waits_while_the_server_stops_is_told_to_send_again() -> None:

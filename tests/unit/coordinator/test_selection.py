@@ -52,7 +52,7 @@ async def test_a_refresh_changes_what_a_device_is_like(town: Town) -> None:
     identity = await town.enrol(tier=1)
     before = await town.check_in(identity)
     request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US", tier=3)
-    await town.coordinator.enrol(request, identity.device)
+    await town.coordinator.enrol(request, identity)
 
     after = await town.check_in(identity)
 
@@ -166,7 +166,7 @@ async def test_a_server_beyond_its_capacity_enrols_nobody_new_and_keeps_whom_it_
     with pytest.raises(Refused) as refused:
         await town.enrol()
     request = EnrolRequest(protocol=1, population=POPULATION, app_build=6, locale="en-US")
-    refreshed = await town.coordinator.enrol(request, identity.device)
+    refreshed = await town.coordinator.enrol(request, identity)
 
     assert refused.value.code is ProblemCode.OVERLOADED
     assert refused.value.retry is not None

@@ -349,7 +349,7 @@ async def test_forget_me_takes_what_was_held_against_a_device_with_it(town: Town
     phone = await town.enrol()
     await misbehave(town, phone, 3)
 
-    await town.coordinator.forget(phone.device)
+    await town.forget(phone)
 
     assert await town.store.devices.get(phone.device) is None
     assert await town.store.devices.quarantined(town.now) == {}

@@ -19,6 +19,8 @@ from keyflock_server.coordinator.events import Observer
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.keys import SigningKeys
+from keyflock_server.identity.revocations import Revocations
+from keyflock_server.identity.users import Users
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Assignment, Capabilities, CheckIn, EnrolRequest, Refusal, Report
 from keyflock_server.rounds.task import TaskSpec, parse_task
@@ -29,6 +31,7 @@ POPULATION = PopulationName("en")
 CONFIG = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
 LAYOUT = ParamLayout.of(CONFIG)
 KEYS = SigningKeys.of(b"k" * 32)
+OWNER_KEY = b"o" * 32
 
 
 @dataclass
@@ -57,6 +60,9 @@ class Town:
             blobs=self.blobs,
             clock=lambda: self.now,
             tokens=self.tokens,
+            owner_key=OWNER_KEY,
+            users=Users(OWNER_KEY),
+            revocations=Revocations(OWNER_KEY),
             sampling_key=b"s" * 32,
             new_id=lambda: f"{next(self.numbers):032x}",
             observer=self.observer,
@@ -95,6 +101,11 @@ class Town:
         )
         enrolled = await self.coordinator.enrol(request, None)
         return DeviceIdentity(enrolled.device, POPULATION)
+
+    async def forget(self, identity: DeviceIdentity) -> int:
+        """How many devices are gone when this one asks to be forgotten."""
+        scope = await self.coordinator.erasure_scope(identity)
+        return (await self.coordinator.forget(scope.devices)).devices
 
     async def check_in(self, identity: DeviceIdentity, examples: int = 10) -> Assignment | Refusal:
         can = Capabilities(codecs=get_args(CodecName))

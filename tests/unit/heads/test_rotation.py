@@ -40,7 +40,7 @@ async def store_of(heads: dict[str, HeadKey]) -> MemoryStore:
 
 
 def heads_in(store: MemoryStore) -> Heads:
-    erasing = Erasing(store, b"owner key", clock)
+    erasing = Erasing(store, clock)
     quota = StoredModelQuota(store, 1_000_000, clock, Metrics())
     return Heads(store, HeadKeys(NEW, (OLD,)), b"owner key", erasing, None, quota, clock)  # type: ignore[arg-type]
 

@@ -11,10 +11,10 @@ from tests.http.personal.conftest import head_bytes
 from tests.unit.suggestions.test_released import EN, Versions, released_from
 
 from keyflock_server.heads.heads import StoredHead
-from keyflock_server.heads.owners import Owner
 from keyflock_server.heads.reader import Languages
 from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.identity.owners import Owner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.suggestions.profiles import Profiles

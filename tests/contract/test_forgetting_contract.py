@@ -1,0 +1,308 @@
+"""Forgetting a device, voiding its tokens, and what outlives it: one suite, every store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.contract.stores import STORES, new_store
+from tests.contract.test_store_contract import (
+    ASYNC,
+    NOW,
+    POPULATION,
+    ROUND,
+    T1,
+    TASK,
+    VERSION,
+    advanced,
+    assigned,
+    assignment,
+    counted,
+    device,
+    forgotten,
+    partial,
+)
+
+from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName, UserDigest
+from keyflock_server.rounds.round import CloseRequested, Phase
+from keyflock_server.storage.door import NotOpen, Store, Superseded
+from keyflock_server.storage.records import (
+    AssignmentState,
+    DeviceRecord,
+    RevocationRecord,
+    RoundRecord,
+    TombstoneRecord,
+)
+
+A, B, T = DeviceId("a"), DeviceId("b"), TaskName("t")
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """A store with a population, a task and a round."""
+    opened = new_store(request, tmp_path)
+    await opened.open()
+    await opened.populations.add(POPULATION, VERSION)
+    await opened.tasks.add(TASK)
+    await opened.rounds.add(ROUND)
+    yield opened
+    await opened.close()
+
+
+def revocation(
+    of: str, generation: int = 0, until_days: float = 1.0, written_s: float = 0.0
+) -> RevocationRecord:
+    return RevocationRecord(
+        device_digest=of * 64,
+        generation=generation,
+        effective_at=NOW,
+        until=NOW + until_days * DAY,
+        written_at=NOW + timedelta(seconds=written_s),
+    )
+
+
+def tombstone(of: str = "d", **held: object) -> TombstoneRecord:
+    return replace(TombstoneRecord(digest=of * 64, until=NOW + DAY), **held)  # type: ignore[arg-type]  # its own fields
+
+
+def leaving(
+    *tombstones: TombstoneRecord,
+) -> Callable[[DeviceRecord, Mapping[TaskName, int]], Sequence[TombstoneRecord]]:
+    """A rule by which every device leaves these."""
+    return lambda _row, _counts: tombstones
+
+
+@pytest.mark.fault("D5")
+async def test_a_forgotten_devices_slot_is_free_again(store: Store) -> None:
+    await assigned(store, "a", "b")
+
+    gone = await forgotten(store, "a")
+
+    record = await store.rounds.get(T1)
+    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    assert gone == 1
+    assert record is not None
+    assert (record.round.assigned, record.round.failed, record.round.occupied) == (2, 1, 1)
+    assert rows == {A: AssignmentState.FAILED, B: AssignmentState.ASSIGNED}
+
+
+@pytest.mark.fault("D5")
+async def test_a_flush_counts_nothing_of_a_forgotten_device(store: Store) -> None:
+    await assigned(store, "a", "b")
+    await forgotten(store, "a")
+
+    with pytest.raises(NotOpen) as refused:
+        await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
+    after = await store.rounds.commit_flush(partial(1, 1.0), [counted("b")], NOW)
+
+    assert refused.value.missing == {"assignment-of-a"}
+    assert after.round.counted == 1
+
+
+@pytest.mark.fault("D5")
+async def test_a_flush_and_a_forget_at_once_agree_on_who_was_first(store: Store) -> None:
+    names = ("a", "b", "c", "d")
+    await assigned(store, *names)
+
+    async def flush(name: str) -> bool:
+        try:
+            await store.rounds.commit_flush(partial(1, 1.0, f"p-{name}", name), [counted(name)], NOW)
+        except NotOpen:
+            return False
+        return True
+
+    said = await asyncio.gather(*(flush(name) for name in names), *(forgotten(store, name) for name in names))
+
+    record = await store.rounds.get(T1)
+    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    assert said[4:] == [1, 1, 1, 1]
+    assert record is not None
+    assert record.round.counted == sum(said[:4]) == len(await store.rounds.partials(T1))
+    assert record.round.failed == 4 - sum(said[:4])
+    for name, was_counted in zip(names, said, strict=False):
+        expected = AssignmentState.COUNTED if was_counted else AssignmentState.FAILED
+        assert rows[DeviceId(name)] is expected
+
+
+@pytest.mark.fault("D5")
+async def test_an_assignment_and_a_forget_at_once_leave_no_slot_taken(store: Store) -> None:
+    await store.devices.add(device("a"))
+
+    async def assign() -> None:
+        try:
+            await store.rounds.assign(assignment("a"))
+        except Superseded:
+            return
+
+    await asyncio.gather(assign(), forgotten(store, "a"))
+
+    record = await store.rounds.get(T1)
+    assert record is not None
+    assert record.round.occupied == 0
+
+
+@pytest.mark.fault("D5")
+async def test_a_device_that_is_not_enrolled_is_given_no_slot(store: Store) -> None:
+    with pytest.raises(Superseded):
+        await store.rounds.assign(assignment("nobody"))
+
+    assert await store.rounds.get(T1) == ROUND
+    assert await store.rounds.assignments(T1) == []
+
+
+@pytest.mark.fault("D5")
+async def test_in_a_round_that_is_closing_an_assignment_is_given_back_and_the_round_stays(
+    store: Store,
+) -> None:
+    await assigned(store, "a", "b")
+    await store.rounds.commit_flush(partial(1, 1.0), [counted("b")], NOW)
+    before = await advanced(store, CloseRequested())
+
+    await forgotten(store, "a", "b")
+
+    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    assert await store.rounds.get(T1) == before
+    assert before.round.phase is Phase.CLOSING
+    assert rows == {A: AssignmentState.FAILED, B: AssignmentState.COUNTED}
+
+
+@pytest.mark.fault("D5")
+async def test_of_several_rounds_each_gives_the_device_back(store: Store) -> None:
+    await store.tasks.add(replace(TASK, spec=ASYNC))
+    other = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
+    await store.rounds.add(RoundRecord(round=other))
+    await assigned(store, "a", "b")
+    await store.rounds.assign(replace(assignment("a", "u-1"), id=assignment("x").id))
+
+    gone = await forgotten(store, "a", "b", "nobody")
+
+    found = [await store.rounds.get(round_id) for round_id in (T1, other.id)]
+    assert gone == 2
+    assert [one.round.failed for one in found if one is not None] == [2, 1]
+    assert await store.rounds.outstanding(TaskName("u"), NOW - DAY, NOW) == 0
+
+
+@pytest.mark.fault("D5")
+async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store: Store) -> None:
+    await assigned(store, "a")
+    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    asked: list[tuple[DeviceRecord, Mapping[TaskName, int]]] = []
+
+    def remains(row: DeviceRecord, counts: Mapping[TaskName, int]) -> Sequence[TombstoneRecord]:
+        asked.append((row, counts))
+        return [tombstone()]
+
+    await store.devices.forget([A], [revocation("a")], remains, NOW)
+
+    assert asked == [(replace(device("a"), last_contributed_at=NOW), {T: 1})]
+    assert await store.revocations.get("a" * 64) == revocation("a")
+    assert await store.tombstones.among(["d" * 64, "e" * 64], NOW) == [tombstone()]
+    assert await store.tombstones.among(["d" * 64], NOW + DAY) == []
+    assert await store.tombstones.among([], NOW) == []
+
+
+@pytest.mark.fault("D5")
+async def test_what_outlives_two_devices_is_the_more_of_both(store: Store) -> None:
+    for name in ("a", "b"):
+        await store.devices.add(device(name))
+    first = tombstone(until=NOW + DAY, quarantined_until=NOW + DAY, participations_json=b'{"t": 3, "v": 1}')
+    second = tombstone(until=NOW + 2 * DAY, last_contributed_at=NOW, participations_json=b'{"t": 2, "u": 5}')
+
+    await store.devices.forget([A], [], leaving(first), NOW)
+    await store.devices.forget([B], [], leaving(second), NOW)
+
+    assert await store.tombstones.among(["d" * 64], NOW) == [
+        tombstone(
+            until=NOW + 2 * DAY,
+            quarantined_until=NOW + DAY,
+            last_contributed_at=NOW,
+            participations_json=b'{"t": 3, "u": 5, "v": 1}',
+        )
+    ]
+
+
+@pytest.mark.fault("D5")
+async def test_devices_of_one_user_that_are_forgotten_at_once_leave_one_tombstone(store: Store) -> None:
+    for name in ("a", "b"):
+        await store.devices.add(device(name))
+
+    gone = await asyncio.gather(
+        *(store.devices.forget([one], [], leaving(tombstone(), tombstone("e")), NOW) for one in (A, B))
+    )
+
+    assert gone == [1, 1]
+    assert await store.tombstones.among(["d" * 64, "e" * 64], NOW) == [tombstone(), tombstone("e")]
+
+
+@pytest.mark.fault("D6")
+async def test_of_two_refreshes_at_once_one_changes_the_device(store: Store) -> None:
+    await store.devices.add(device("a"))
+    changes = [
+        replace(
+            device("a"), token_generation=1, locale=locale, user_digest=UserDigest("u"), subject_digest="s"
+        )
+        for locale in ("de", "fr")
+    ]
+
+    written = await asyncio.gather(
+        *(store.devices.renew(device("a"), after, revocation("a")) for after in changes)
+    )
+
+    assert sorted(written) == [False, True]
+    assert await store.devices.get(A) == changes[written.index(True)]
+    assert await store.revocations.get("a" * 64) == revocation("a")
+    assert await store.devices.of_subject("s") == [changes[written.index(True)]]
+
+
+@pytest.mark.fault("D6")
+async def test_a_device_that_is_gone_is_not_renewed_and_nothing_of_it_is_voided(store: Store) -> None:
+    after = replace(device("a"), token_generation=1)
+
+    assert not await store.devices.renew(device("a"), after, revocation("a"))
+    assert await store.revocations.get("a" * 64) is None
+
+
+@pytest.mark.fault("D6")
+async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: Store) -> None:
+    await store.devices.add(device("a"))
+    await store.devices.set_standing(A, None, b"one", NOW)
+
+    await store.devices.renew(device("a"), replace(device("a"), token_generation=1), None)
+
+    assert await store.devices.get(A) == replace(
+        device("a"), token_generation=1, standing_json=b"one", quarantined_until=NOW
+    )
+
+
+@pytest.mark.fault("D6")
+async def test_replicas_read_what_was_written_since_and_the_newest_of_each_device(store: Store) -> None:
+    await store.devices.add(device("a"))
+    for generation in range(3):
+        before = replace(device("a"), token_generation=generation)
+        after = replace(before, token_generation=generation + 1)
+        await store.devices.renew(before, after, revocation("a", generation, written_s=generation))
+
+    newest = revocation("a", 2, written_s=2)
+    assert await store.revocations.since(None) == [newest]
+    assert await store.revocations.since(NOW + timedelta(seconds=2)) == [newest]
+    assert await store.revocations.since(NOW + timedelta(seconds=3)) == []
+
+
+@pytest.mark.fault("D6")
+async def test_what_says_nothing_any_more_goes_so_many_at_a_time(store: Store) -> None:
+    names = ("a", "b", "c")
+    for number, name in enumerate(names):
+        await store.devices.add(device(name))
+        left = tombstone(name, until=NOW + (number + 1) * DAY)
+        await store.devices.forget(
+            [DeviceId(name)], [revocation(name, until_days=number + 1)], leaving(left), NOW
+        )
+    at = NOW + 2 * DAY
+
+    tables = (store.revocations, store.tombstones)
+    assert [[await table.prune(at, 1) for _ in range(3)] for table in tables] == [[1, 1, 0]] * 2
+    assert [one.device_digest[0] for one in await store.revocations.since(None)] == ["c"]
+    assert [one.digest[0] for one in await store.tombstones.among([n * 64 for n in names], NOW)] == ["c"]
