@@ -10,7 +10,7 @@ import msgspec
 from keyflock_models.config import ModelConfig
 from keyflock_server.aggregation.population_personalisation import stored_personalisation
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
-from keyflock_server.rounds.round import COMMITTED_PHASES, Phase
+from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
 from keyflock_server.rounds.standing import stored_standing
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
@@ -69,7 +69,7 @@ def round_view(record: RoundRecord, verdicts: Mapping[str, int], trouble: str = 
         counted=current.counted,
         carried=current.carried,
         failed=current.failed,
-        expired=current.expired,
+        expired=_expired(current),
         weight=current.weight,
         opened_at=current.opened_at,
         deadline_at=current.deadline_at,
@@ -79,6 +79,12 @@ def round_view(record: RoundRecord, verdicts: Mapping[str, int], trouble: str = 
         figures=json.loads(current.figures_json) if current.figures_json else None,
         verdicts=dict(verdicts),
     )
+
+
+def _expired(current: Round) -> int:
+    """Those that ran out within the round, and those that ended with it at its deadline."""
+    is_at_deadline = current.closed_at is not None and current.closed_at >= current.deadline_at
+    return current.expired + (current.outstanding if is_at_deadline and not current.is_async else 0)
 
 
 def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
