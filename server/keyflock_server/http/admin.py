@@ -14,7 +14,7 @@ from keyflock_server.http.plane import Plane, bearer, with_header
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routes
 from keyflock_server.http.services import OperatorService
-from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Name
 from keyflock_server.protocol.operator import (
@@ -80,7 +80,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         }
 
     def _admit(
-        self, call: OperatorCall, parts: Mapping[str, str], headers: Mapping[str, str]
+        self, call: OperatorCall, parts: Mapping[str, str], headers: Mapping[str, str], _head: Request
     ) -> OperatorAdmission:
         token = bearer(headers)
         if token is None:

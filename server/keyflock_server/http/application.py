@@ -30,7 +30,7 @@ def application(
 
 
 async def _handle(request: web.Request) -> web.Response:
-    head = Request(request.method, request.raw_path, request.headers)
+    head = Request(request.method, request.raw_path, request.headers, peer=request.remote or "")
     with request.app[BODY_LIMITS].intake(request) as intake:
         answer = await request.app[PLANE].serve(head, intake.read)
     response = _web_response(answer)
