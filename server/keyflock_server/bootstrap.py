@@ -25,6 +25,7 @@ from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections
 from keyflock_server.http.embedded import EmbeddedServer
+from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.heartbeat import Heartbeat
 from keyflock_server.http.lifecycles import Lifecycle, Lifecycles
 from keyflock_server.http.load import LoadMeter
@@ -279,6 +280,11 @@ def _assemble(
         clock=clock,
         readiness=readiness,
         metrics=metrics,
+        enrolment_limits=EnrolmentLimits(
+            settings.max_enrolments_per_minute,
+            settings.max_enrolments_per_block_per_hour,
+            settings.trusted_proxies,
+        ),
     )
     admin = AdminEndpoints(coordinator, admin_token=admin_token, readiness=readiness, metrics=metrics)
     if not is_embedded:

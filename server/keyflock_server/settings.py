@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -16,6 +17,7 @@ ENVIRONMENT_PREFIX: Final = "KEYFLOCK_"
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[float, Meta(gt=0.0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
+Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 class SettingsError(ValueError):
@@ -80,6 +82,12 @@ class Settings:
     max_bodies_in_flight: PositiveCount = 2_048
     #: Body bytes held in memory at once; more are told to come back.
     max_body_bytes_in_flight: PositiveCount = 268_435_456
+    #: Phones that may enrol in a minute, of all; each process allows as many.
+    max_enrolments_per_minute: PositiveCount = 6_000
+    #: And in an hour from one network, an IPv4 /24 or an IPv6 /48; carriers put many phones behind one.
+    max_enrolments_per_block_per_hour: PositiveCount = 600
+    #: Networks of proxies whose ``Forwarded`` or ``X-Forwarded-For`` says where a phone is; commas between.
+    trusted_proxies: Networks = ()
     #: How long a stopping server waits for each thing that it finishes: a pass, a flush, answers in flight.
     shutdown_grace_s: Positive = 5.0
 
@@ -111,7 +119,16 @@ class Settings:
 def _converted(value: object, kind: Any, source: str) -> Any:  # noqa: ANN401 - a field's type and its value
     if kind in (Path, Path | None):
         return Path(str(value)).expanduser()
+    if kind == Networks:
+        return _networks(str(value), source)
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{source}: {error}.") from None
+
+
+def _networks(text: str, source: str) -> Networks:
+    try:
+        return tuple(ip_network(one.strip(), strict=False) for one in text.split(",") if one.strip())
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}; give networks such as 10.0.0.0/8,fd00::/8.") from None

@@ -59,6 +59,8 @@ class OpenRound:
         self.is_committed_known = True
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
+        #: Those whose reports came here, taken or not: their devices were not silent.
+        self.heard: set[AssignmentId] = set()
         self.batch = batch or MicroBatch(PendingSum(layout, judge))
         self.batch.sum.judge = judge
         #: A flush whose transaction may have been committed, or not.

@@ -1,7 +1,7 @@
 """Devices that come before their window: answered from memory, with what they were told, and without a slot.
 
-Only this process's own words count. One that shares its store with others asks the store whether such a device
-has an assignment, for that is always repeated; alone, it asks nothing.
+Only this process's own words count. One that shares its store with others asks the store whether such a
+device has an assignment, for that is always repeated; alone, it asks nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ class EarlyCheckIns:
 
     Args:
         world: The clock and the store.
-        desks: All tasks. When one comes or changes its status, everybody may come again: a phone that was told
-            to wait for hours must not do so for a task that is there now.
+        desks: All tasks. When one comes or changes its status, everybody may come again: a phone that was
+            told to wait for hours must not do so for a task that is there now.
     """
 
     def __init__(self, world: Surroundings, desks: Mapping[TaskName, Desk]) -> None:

@@ -12,10 +12,11 @@ from typing import Final
 from keyflock_server.coordinator.desk import Desk, OpenRound
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.records import AssignmentState
 
 #: Between two questions to the store about one task.
-_PAUSE: Final = timedelta(seconds=1)
+_PAUSE: Final = timedelta(seconds=5)
 
 
 class Expiry:
@@ -35,20 +36,28 @@ class Expiry:
         """
         now = self._world.clock()
         asked_at = self._asked_at.get(desk.task)
-        if asked_at is not None and timedelta(0) <= now - asked_at < _PAUSE:
+        is_idle = opened.round.outstanding == 0 and not opened.round.is_async
+        if is_idle or (asked_at is not None and timedelta(0) <= now - asked_at < _PAUSE):
             return
         self._asked_at[desk.task] = now
         patience_s = self._world.tokens.leeway_s + (self._world.ack_wait_s if has_peers else 0.0)
         await self._expire(desk, opened, now - timedelta(seconds=patience_s))
 
-    async def expire_all(self, desk: Desk, opened: OpenRound) -> None:
-        """End the assignments that have run out by now: their round is about to end, and takes no report."""
-        await self._expire(desk, opened, self._world.clock())
+    async def end(self, desk: Desk, opened: OpenRound) -> None:
+        """End what has run out by now of a synchronous round that takes no reports any more.
+
+        After the round's last event, and not before: until then another process may count what waits there. A
+        process that dies in between has held nothing against the devices of this round.
+        """
+        if not opened.round.is_async:
+            await self._expire(desk, opened, self._world.clock())
 
     async def _expire(self, desk: Desk, opened: OpenRound, before: datetime) -> None:
         async with desk.lock:
             # What waits to be counted has come in time.
-            known = await self._world.store.rounds.expire(opened.id, before, opened.batch.ids)
+            known = await self._world.store.rounds.expire(
+                opened.id, before, spared=opened.batch.ids, heard=opened.heard
+            )
             if known is None:
                 return
             record, expired = known
@@ -57,10 +66,11 @@ class Expiry:
                 if (member := opened.members.get(id_)) is not None:
                     opened.members[id_] = replace(member, state=AssignmentState.EXPIRED)
             opened.learn(record)
-        half = desk.spec.round.slots / 2
+        is_collecting = record.round.phase is Phase.COLLECTING
+        total = record.round.expired if is_collecting else was_expired + len(expired)
         self._world.observer.assignments_expired(
             desk.task,
             record.round.sequence,
             len(expired),
-            is_mostly=was_expired < half <= record.round.expired,
+            is_mostly=was_expired < desk.spec.round.slots / 2 <= total,
         )

@@ -254,18 +254,16 @@ class Rounds:
             case Due.REDATE:
                 await self._advance(desk, opened, Redated())
             case Due.ABANDON:
-                await self._expiry.expire_all(desk, opened)
                 await self._end_without_version(desk, opened, _given_up(opened.round))
             case Due.CARRY:
                 await self._flush_rest(desk, opened)
-                await self._expiry.expire_all(desk, opened)
                 await self._carry(desk, opened)
             case Due.CLOSE:
                 await self._flush_rest(desk, opened)
                 # The flush may have failed: ask again.
                 if opened.round.reports >= opened.round.spec.round.minimum_reports:
-                    await self._expiry.expire_all(desk, opened)
                     await self._advance(desk, opened, CloseRequested())
+                    await self._expiry.end(desk, opened)
                     if not opened.round.is_async:
                         opened.batch.settle_all(Outcome.ROUND_GONE)
                     await self._close(desk, opened)
@@ -278,6 +276,7 @@ class Rounds:
             await self._end_without_version(desk, opened, _given_up(current))
             return
         carried = await self._world.store.rounds.carry(opened.id, Carried(_missed(current)), following)
+        await self._expiry.end(desk, opened)
         await self._world.store.rounds.clear_up(opened.id)
         self._told(desk, current, Phase.CARRIED)
         await self._take_up(desk, carried)
@@ -291,6 +290,8 @@ class Rounds:
 
     async def _end_without_version(self, desk: Desk, opened: OpenRound, event: Abandoned | Cancelled) -> None:
         await self._advance(desk, opened, event)
+        if isinstance(event, Abandoned):
+            await self._expiry.end(desk, opened)
         opened.batch.settle_all(Outcome.ROUND_GONE)
         await self.clear_up(opened.record)
         self._over(desk, opened)

@@ -1,4 +1,4 @@
-"""Devices that never reported and do not come back are deleted by the server; no operator has to prune them."""
+"""Devices that never reported and do not come back are deleted: no operator has to prune them."""
 
 from datetime import datetime, timedelta
 from typing import Final

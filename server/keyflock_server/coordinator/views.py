@@ -13,7 +13,7 @@ from keyflock_server.aggregation.population_personalisation import stored_person
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
-from keyflock_server.rounds.round import COMMITTED_PHASES, Phase
+from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
 from keyflock_server.rounds.standing import stored_standing
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
@@ -95,7 +95,7 @@ def round_view(
         counted=current.counted,
         carried=current.carried,
         failed=current.failed,
-        expired=current.expired,
+        expired=_expired(current),
         weight=current.weight,
         opened_at=current.opened_at,
         deadline_at=current.deadline_at,
@@ -108,6 +108,12 @@ def round_view(
         is_unsafe_flush=current.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
     )
+
+
+def _expired(current: Round) -> int:
+    """Those that ran out within the round, and those that ended with it at its deadline."""
+    is_at_deadline = current.closed_at is not None and current.closed_at >= current.deadline_at
+    return current.expired + (current.outstanding if is_at_deadline and not current.is_async else 0)
 
 
 def device_view(record: DeviceRecord, now: datetime) -> DeviceView:

@@ -108,11 +108,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             raise
 
     def _admit(
-        self,
-        call: OperatorCall,
-        parts: Mapping[str, str],
-        headers: Mapping[str, str],
-        query: str,  # noqa: ARG002 - no operator's call has one
+        self, call: OperatorCall, parts: Mapping[str, str], headers: Mapping[str, str], _head: Request
     ) -> OperatorAdmission:
         token = bearer(headers)
         if token is None:

@@ -76,7 +76,7 @@ def application(
         connections = Connections(plane.form, plane.metrics, port=body_limits.whose)
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        head = Request(request.method, request.raw_path, request.headers)
+        head = Request(request.method, request.raw_path, request.headers, peer=request.remote or "")
         with body_limits.intake(request) as intake:
             answered: Response = await plane.serve(head, intake.read)
         return web_response(answered)

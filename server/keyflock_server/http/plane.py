@@ -116,7 +116,7 @@ class Plane(ABC, Generic[C, A]):
         return response
 
     @abstractmethod
-    def _admit(self, call: C, parts: Mapping[str, str], headers: Mapping[str, str], query: str) -> A:
+    def _admit(self, call: C, parts: Mapping[str, str], headers: Mapping[str, str], head: Request) -> A:
         """What the endpoint needs of the head; raises Refused when the credentials do not open the call."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class Plane(ABC, Generic[C, A]):
     ) -> Response:
         self._readiness.require()
         headers = {name.lower(): value for name, value in head.headers.items()}
-        admission = self._admit(call, parts, headers, head.path.partition("?")[2])
+        admission = self._admit(call, parts, headers, head)
         body = b""
         if call.max_body_bytes:
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)

@@ -9,6 +9,7 @@ import msgspec
 from keyflock_server.http import caching
 from keyflock_server.http.admission import Admission, missing
 from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.model_downloads import ModelDownloads
 from keyflock_server.http.personal import PersonalCalls
 from keyflock_server.http.plane import Clock, Plane, bearer
@@ -22,7 +23,7 @@ from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol import calls, wire
-from keyflock_server.protocol.calls import Call, Credential, Response
+from keyflock_server.protocol.calls import Call, Credential, Request, Response
 from keyflock_server.protocol.messages import (
     PROTOCOL,
     Assignment,
@@ -65,6 +66,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         clock: Gives now, aware UTC.
         readiness: Whether to take work now.
         metrics: Where outcomes are counted.
+        enrolment_limits: How many phones may enrol; None: any number. A refresh is no enrolment.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         clock: Clock,
         readiness: Readiness,
         metrics: Metrics,
+        enrolment_limits: EnrolmentLimits | None = None,
     ) -> None:
         super().__init__(
             Routes(calls.CALLS),
@@ -94,6 +97,7 @@ class SdkEndpoints(Plane[Call, Admission]):
         self._assignment_tokens = assignment_tokens
         self._attestation = attestation
         self._clock = clock
+        self._enrolment_limits = enrolment_limits
         downloads = ModelDownloads(service, metrics)
         self._handlers: dict[str, Callable[[Admission, bytes], Awaitable[Response]]] = {
             calls.ENROL.name: self._enrol,
@@ -114,20 +118,22 @@ class SdkEndpoints(Plane[Call, Admission]):
         }
 
     def _admit(
-        self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], query: str
+        self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], head: Request
     ) -> Admission:
         now = self._clock()
         token = bearer(headers)
         if call.credential is Credential.NONE:
             device = None if token is None else self._device_tokens.read_for_refresh(token, now)
             self._refuse_void(device)
+            if device is None and self._enrolment_limits is not None:
+                self._enrolment_limits.admit(head, now.timestamp())
             return Admission(parts, headers, device)
         if token is None:
             raise missing("Authorization: Bearer <token>")
         device = self._device_tokens.read(token, now)
         self._refuse_void(device)
         if call.credential is Credential.DEVICE:
-            return Admission(parts, headers, device, query=query)
+            return Admission(parts, headers, device, query=head.path.partition("?")[2])
         return Admission(parts, headers, device, self._claims(call, parts, headers, device))
 
     def _refuse_void(self, device: DeviceIdentity | None) -> None:

@@ -163,6 +163,8 @@ class Request:
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    #: Address of the connection's other end; empty without sockets. Never logged or stored.
+    peer: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,12 @@ class RoundTable(Protocol):
         ...
 
     async def expire(
-        self, round_id: RoundId, before: datetime, spared: Collection[AssignmentId] = ()
+        self,
+        round_id: RoundId,
+        before: datetime,
+        *,
+        spared: Collection[AssignmentId] = (),
+        heard: Collection[AssignmentId] = (),
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
         """Mark the assignments that ran out of time before then, and count a silence against their devices.
 
@@ -278,12 +283,12 @@ class RoundTable(Protocol):
         ``records.is_silence``. Of an asynchronous task the assignments of earlier buffers are marked too.
 
         Args:
-            round_id: The open round.
+            round_id: The round; one that takes nobody any more stays as it is, and its assignments end.
             before: Assignments that ran out at this instant or earlier.
             spared: Assignments whose reports wait to be counted.
+            heard: Assignments whose reports came and were not taken: they run out, and nobody was silent.
         Returns:
-            The round with their slots free again, and which they were; None when there are none, or the
-            round takes nobody any more.
+            The round with their slots free again, and which they were; None when there are none.
         """
         ...
 

@@ -309,28 +309,33 @@ class _Rounds:
         return after
 
     async def expire(
-        self, round_id: RoundId, before: datetime, spared: Collection[AssignmentId] = ()
+        self,
+        round_id: RoundId,
+        before: datetime,
+        *,
+        spared: Collection[AssignmentId] = (),
+        heard: Collection[AssignmentId] = (),
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
         current = self._rows.rounds[round_id].round
         its_task = {one.round.id for one in self._rows.rounds.values() if one.round.task == current.task}
         due = [
             row
             for row in self._rows.assignments.values()
-            if row.state is AssignmentState.ASSIGNED
-            and (row.round_id == round_id or (current.is_async and row.round_id in its_task))
+            if (row.round_id == round_id or (current.is_async and row.round_id in its_task))
+            and row.state is AssignmentState.ASSIGNED
             and row.runs_out_at(current) <= before
             and row.id not in spared
         ]
-        if not due or current.phase is not Phase.COLLECTING:
+        if not due:
             return None
-        after = self._rows.rounds[round_id]
-        if own := sum(row.round_id == round_id for row in due):
+        after, own = self._rows.rounds[round_id], sum(row.round_id == round_id for row in due)
+        if own and current.phase is Phase.COLLECTING:
             after = self._advanced(round_id, Expired(own), before)
         for row in due:
             key = row.round_id, row.device
             self._rows.assignments[key] = replace(row, state=AssignmentState.EXPIRED)
             device = self._rows.devices.get(row.device)
-            if device is not None and is_silence(row, current):
+            if device is not None and row.id not in heard and is_silence(row, current):
                 self._rows.devices[device.id] = replace(device, silences=device.silences + 1)
         self._rows.rounds[round_id] = after
         return after, tuple(sorted(row.id for row in due))

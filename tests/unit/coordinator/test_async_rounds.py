@@ -118,6 +118,7 @@ async def test_no_more_devices_train_at_once_than_the_task_wants(town: Town) -> 
 
     refused = await town.check_in(identity)
     await town.coordinator.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
+    town.pass_time(75.0)
     taken = await town.assigned(identity)
 
     assert isinstance(refused, Refusal)

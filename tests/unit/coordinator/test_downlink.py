@@ -39,7 +39,7 @@ async def town_with(versions: int, town: Town | None = None, **tables: str) -> T
         delta[number % LAYOUT.size] = 0.01
         await asyncio.gather(*(town.coordinator.report(claim, report(delta, of=claim)) for claim in claims))
         await town.coordinator.tick()
-        town.pass_time(1.0)
+        town.pass_time(61.0)  # when their windows begin
         await town.coordinator.tick()
     return town
 

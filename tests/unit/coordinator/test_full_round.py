@@ -431,7 +431,7 @@ async def test_reports_that_come_in_while_a_flush_is_decided_do_not_strand_the_r
 
 
 async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_ends(town: Town) -> None:
-    await town.task(round="goal = 5\nminimum = 4\nover_selection = 0.0")
+    await town.task(round="goal = 5\nminimum = 4\nover_selection = 0.0\ndeadline_s = 600.0")
     claims = await cohort(town, 5)
     is_writing, may_write, write = asyncio.Event(), asyncio.Event(), town.store.rounds.fail
 
@@ -449,6 +449,7 @@ async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_e
     may_write.set()
     await failing
     await send_all(town, claims[1:], 1.0, 1.0, 1.0, 1.0)
+    town.pass_time(600.0)  # the slot that was given back is nobody's
     await town.coordinator.tick()
 
     assert answer is ProblemCode.ROUND_GONE

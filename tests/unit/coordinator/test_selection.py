@@ -32,6 +32,7 @@ async def serve_round(town: Town, devices: list[DeviceIdentity]) -> list[Assignm
                 await town.coordinator.report(
                     town.claims(answer), report(constant(1.0), of=town.claims(answer))
                 )
+    town.pass_time(60.0)  # when their windows begin
     await town.coordinator.tick()
     return answers
 
@@ -53,6 +54,7 @@ async def test_a_refresh_changes_what_a_device_is_like(town: Town) -> None:
     before = await town.check_in(identity)
     request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US", tier=3)
     await town.coordinator.enrol(request, identity)
+    town.pass_time(75.0)
 
     after = await town.check_in(identity)
 
@@ -173,20 +175,22 @@ async def test_a_server_beyond_its_capacity_enrols_nobody_new_and_keeps_whom_it_
     assert refreshed.device == identity.device
 
 
-async def test_a_preview_counts_who_is_enrolled_and_who_was_seen_today(town: Town) -> None:
+async def test_a_preview_counts_who_is_enrolled_and_who_checked_in_today(town: Town) -> None:
+    await town.task()
     for number in range(3):
-        await town.enrol(tier=number)
+        await town.check_in(await town.enrol(tier=number))
     town.pass_time(2 * 86_400.0)
     for number in range(4):
-        await town.enrol(tier=number)
+        await town.check_in(await town.enrol(tier=number))
+        await town.enrol(tier=number)  # and is never seen again
 
     preview = await town.coordinator.preview_cohort(POPULATION, "tier>=2")
 
     assert msgspec.to_builtins(preview) == {
         "population": "en",
         "cohort": "tier >= 2",
-        "enrolled": 7,
-        "matching": 3,
+        "enrolled": 11,
+        "matching": 5,
         "active": 4,
         "active_matching": 2,
     }

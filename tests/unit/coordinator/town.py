@@ -21,11 +21,12 @@ from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.identity.users import Users
-from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import Assignment, Capabilities, CheckIn, EnrolRequest, Refusal, Report
 from keyflock_server.rounds.task import TaskSpec, parse_task
 from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.memory import MemoryBlobs, MemoryStore
+from keyflock_server.storage.records import DeviceRecord
 
 POPULATION = PopulationName("en")
 CONFIG = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
@@ -106,6 +107,22 @@ class Town:
         """How many devices are gone when this one asks to be forgotten."""
         scope = await self.coordinator.erasure_scope(identity)
         return (await self.coordinator.forget(scope.devices)).devices
+
+    async def enrol_proven(self) -> DeviceIdentity:
+        """A device that has reported before, was seen just now, and may contribute again."""
+        device = DeviceId(f"{next(self.numbers):032x}")
+        await self.store.devices.add(
+            DeviceRecord(
+                id=device,
+                population=POPULATION,
+                app_build=5,
+                locale="en-US",
+                enrolled_at=self.now - timedelta(days=30),
+                last_seen_at=self.now,
+                last_contributed_at=self.now - timedelta(days=1),
+            )
+        )
+        return DeviceIdentity(device, POPULATION)
 
     async def check_in(self, identity: DeviceIdentity, examples: int = 10) -> Assignment | Refusal:
         can = Capabilities(codecs=get_args(CodecName))

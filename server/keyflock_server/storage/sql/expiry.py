@@ -40,8 +40,13 @@ async def due_assignments(
     return [row for row in rows if row.runs_out_at(current) <= before and row.id not in spared]
 
 
-async def mark_expired(connection: AsyncConnection, current: Round, due: Sequence[AssignmentRecord]) -> None:
-    """Write that these assignments have run out, and count the silences of their devices."""
+async def mark_expired(
+    connection: AsyncConnection,
+    current: Round,
+    due: Sequence[AssignmentRecord],
+    heard: Collection[AssignmentId],
+) -> None:
+    """Write that these assignments have run out, and count the silences of devices that were not heard."""
     expired = (
         update(assignments)
         .where(
@@ -51,7 +56,7 @@ async def mark_expired(connection: AsyncConnection, current: Round, due: Sequenc
     )
     rows = [{"of_round": row.round_id, "of_device": row.device} for row in due]
     await connection.execute(expired, rows)
-    silent = sorted(row.device for row in due if is_silence(row, current))
+    silent = sorted(row.device for row in due if row.id not in heard and is_silence(row, current))
     if silent:
         more = update(devices).where(devices.c.id == bindparam("of_device"))
         more = more.values(silences=devices.c.silences + 1)

@@ -160,7 +160,12 @@ class SqlRounds(AssignmentReads):
             return await _moved(connection, before, Failed(), at)
 
     async def expire(
-        self, round_id: RoundId, before: datetime, spared: Collection[AssignmentId] = ()
+        self,
+        round_id: RoundId,
+        before: datetime,
+        *,
+        spared: Collection[AssignmentId] = (),
+        heard: Collection[AssignmentId] = (),
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
         """Mark the assignments that ran out of time before then, and count their devices' silences."""
         async with self._reader.connect() as connection:
@@ -169,14 +174,13 @@ class SqlRounds(AssignmentReads):
                 return None
         async with self._engine.begin() as connection:
             current = await _locked(connection, round_id)
-            if current.round.phase is not Phase.COLLECTING:
-                return None
             due = await due_assignments(connection, current.round, before, spared, lock=True)
             if not due:
                 return None
-            if own := sum(row.round_id == round_id for row in due):
+            own = sum(row.round_id == round_id for row in due)
+            if own and current.round.phase is Phase.COLLECTING:
                 current = await _moved(connection, current, Expired(own), before)
-            await mark_expired(connection, current.round, due)
+            await mark_expired(connection, current.round, due, heard)
             return current, tuple(sorted(row.id for row in due))
 
     async def commit_flush(
