@@ -33,7 +33,7 @@ from keyflock_server.storage.records import RoundRecord
 pytestmark = pytest.mark.fault("D9")
 
 LATER = NOW + timedelta(hours=1)
-FOUR_REPORTS = (*(Assigned() for _ in range(4)), Counted(4, 4.0))
+FOUR_REPORTS: tuple[Event, ...] = (*(Assigned() for _ in range(4)), Counted(4, 4.0))
 
 
 def version(number: int, parent: int, *, loss: float | None = None) -> VersionRecord:
