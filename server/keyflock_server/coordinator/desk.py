@@ -140,7 +140,7 @@ class Desk:
 
 
 def _progress(record: RoundRecord) -> tuple[bool, int, int]:
-    """Grows with every event of a round but a rebase; once accepted, a round goes on from before it was held."""
+    """Grows with every event but a rebase; an accepted round goes on from before it was held."""
     current = record.round
     counts = current.assigned + current.counted + current.failed + current.expired
     return current.is_accepted, _PHASES.index(current.phase), counts

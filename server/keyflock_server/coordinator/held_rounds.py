@@ -26,7 +26,8 @@ class HeldRounds:
         """Publish what the round made, with the next pass; again is no error.
 
         Raises:
-            Refused: ``not_found``; ``conflict`` for a round that is not held, or whose version cannot be served.
+            Refused: ``not_found``; ``conflict`` for a round that is not held, or that made no version that
+                could be served.
         """
         current = await self._round(round_id)
         if current.is_accepted:

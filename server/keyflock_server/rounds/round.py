@@ -395,6 +395,8 @@ def _applied(current: Round, event: Event) -> Round:  # noqa: C901, PLR0911, PLR
             if reports != current.reports:
                 raise IllegalEvent(f"{reports} reports would be given up, and {current.reports} are there")
             return replace(current, detail=detail)
+        case Held() if current.is_accepted:
+            raise IllegalEvent("an operator has accepted what would be held")
         case Carried(detail) | Cancelled(detail) | Held(detail) | Discarded(detail):
             return replace(current, detail=detail)
         case Accepted(detail):

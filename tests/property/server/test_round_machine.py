@@ -1,5 +1,6 @@
 """The round's table under every sequence of events: illegal ones change nothing, the counts always add up."""
 
+import itertools
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,17 @@ from keyflock_server.rounds.round import (
     FINAL_PHASES,
     TRANSITIONS,
     Abandoned,
+    Accepted,
     Assigned,
     Cancelled,
     Carried,
     CloseRequested,
     Counted,
+    Discarded,
     Event,
+    Expired,
     Failed,
+    Held,
     IllegalEvent,
     Merged,
     PartialsDeleted,
@@ -48,10 +53,14 @@ OF_TYPE: dict[type[Event], st.SearchStrategy[Event]] = {
         Counted, st.integers(-1, 8), st.sampled_from([-1.0, 0.0, 0.5, 8.0, math.inf, math.nan])
     ),
     Failed: st.builds(Failed),
+    Expired: st.builds(Expired, st.integers(-1, 3)),
     Redated: st.builds(Redated),
     CloseRequested: st.builds(CloseRequested),
     Merged: st.builds(Merged),
-    Stepped: st.builds(Stepped),
+    Stepped: st.builds(Stepped, st.sampled_from(["", '{"step_norm":1.0}'])),
+    Held: st.builds(Held, st.just("too long")),
+    Accepted: st.builds(Accepted, st.just("it is fine")),
+    Discarded: st.builds(Discarded, st.just("it is not")),
     Rebased: st.builds(Rebased),
     Published: st.builds(Published, st.just(ModelVersion(1))),
     Summarised: st.builds(Summarised, st.just("{}")),
@@ -62,7 +71,17 @@ OF_TYPE: dict[type[Event], st.SearchStrategy[Event]] = {
 }
 EVENTS = st.one_of(*OF_TYPE.values())
 #: Long lives are rare among events drawn at random: these are made to go on.
-ONWARDS = (Assigned(), Counted(1, 1.0), CloseRequested(), Merged(), Stepped(), Published(ModelVersion(1)))
+ONWARDS = (
+    *(
+        Assigned(),
+        Counted(1, 1.0),
+        CloseRequested(),
+        Merged(),
+        Stepped('{"step_norm":1.0}'),
+        Held("too long"),
+    ),
+    *(Accepted("it is fine"), Published(ModelVersion(1))),
+)
 
 
 def opened(kind: str) -> Round:
@@ -118,16 +137,21 @@ class RoundMachine(RuleBasedStateMachine):
     @invariant()
     def the_counts_sum_to_the_cohort(self) -> None:
         current = self.round
-        assert current.assigned == current.counted + current.failed + current.outstanding
-        assert min(current.assigned, current.counted, current.failed) >= 0
+        spoken_for = current.counted + current.failed + current.expired
+        assert current.assigned == spoken_for + current.outstanding
+        assert min(current.assigned, current.counted, current.failed, current.expired) >= 0
         if self.kind != "buffer":  # it counts what was assigned before it was there
-            assert 0 <= current.outstanding <= current.assigned <= current.spec.round.slots
+            assert 0 <= current.outstanding <= current.assigned
+            assert current.occupied <= current.spec.round.slots
 
     @invariant()
     def the_counts_are_what_happened(self) -> None:
         happened = [event for event, _ in self.story]
         assert self.round.assigned == sum(isinstance(event, Assigned) for event in happened)
         assert self.round.failed == sum(isinstance(event, Failed) for event in happened)
+        assert self.round.expired == sum(
+            event.assignments for event in happened if isinstance(event, Expired)
+        )
         assert self.round.counted == sum(event.reports for event in happened if isinstance(event, Counted))
 
     @invariant()
@@ -150,6 +174,19 @@ class RoundMachine(RuleBasedStateMachine):
     @invariant()
     def its_time_is_as_long_as_ever(self) -> None:
         assert self.round.deadline_at - self.round.opened_at == timedelta(seconds=600)
+
+    @invariant()
+    def what_was_held_is_published_only_when_it_was_accepted(self) -> None:
+        deciding = (Stepped, Held, Accepted, Rebased, Published)
+        fate = [type(event) for event, _ in self.story if isinstance(event, deciding)]
+        assert all(after is Accepted for before, after in itertools.pairwise(fate) if before is Held)
+        assert all(before is Held for before, after in itertools.pairwise(fate) if after is Accepted)
+        assert self.round.is_accepted == (fate[-1:] == [Accepted] or fate[-2:] == [Accepted, Published])
+
+    @invariant()
+    def a_round_that_waits_or_was_given_up_says_why(self) -> None:
+        if self.round.phase in {Phase.HELD, Phase.DISCARDED}:
+            assert self.round.detail
 
     @invariant()
     def it_ends_as_its_kind_does(self) -> None:
@@ -179,7 +216,7 @@ def test_every_row_of_the_table_is_reachable() -> None:
     events: list[Event] = [
         *(Assigned(), Counted(1, 1.0), Failed(), Redated(), CloseRequested(), Merged(), Stepped(), Rebased()),
         *(Published(ModelVersion(1)), Summarised("{}"), PartialsDeleted(), Carried(""), Abandoned("", 0)),
-        Cancelled(""),
+        *(Cancelled(""), Expired(1), Held("too long"), Accepted("it is fine"), Discarded("it is not")),
     ]
     reached: set[tuple[Phase, type[Event]]] = set()
     for kind in SPECS:
@@ -192,7 +229,7 @@ def test_every_row_of_the_table_is_reachable() -> None:
                 except IllegalEvent:
                     continue
                 reached.add((current.phase, type(event)))
-                counts = (after.assigned, after.counted, after.failed)
+                counts = (after.assigned, after.counted, after.failed, after.expired)
                 if max(counts) <= 2 and (after.phase, *counts) not in seen:
                     seen.add((after.phase, *counts))
                     waiting.append(after)

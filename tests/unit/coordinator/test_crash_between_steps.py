@@ -36,6 +36,10 @@ class Dying:
             "count_active",
             "quarantined",
             "verdicts",
+            "withdrawn",
+            "partials",
+            "phases",
+            "tally",
         }
     )
 

@@ -76,12 +76,15 @@ class Town:
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    async def found(self, weights: NDArray[np.float32] | None = None) -> None:
-        """The population, with these weights as version 0."""
+    async def found(
+        self, weights: NDArray[np.float32] | None = None, anchor: NDArray[np.int32] | None = None
+    ) -> None:
+        """The population, with these weights as version 0 and this anchor text."""
         words = [f"word{number}" for number in range(8)]
         vocabulary = vocabulary_of(words, [0.125] * 8, oov=0.1, eos=0.1)
         start = np.zeros(LAYOUT.size, np.float32) if weights is None else weights
-        await self.coordinator.create_population(POPULATION, Checkpoint(CONFIG, vocabulary, start).to_bytes())
+        checkpoint = Checkpoint(CONFIG, vocabulary, start, anchor=anchor)
+        await self.coordinator.create_population(POPULATION, checkpoint.to_bytes())
 
     async def found_another(self, name: PopulationName) -> None:
         """A second population with weights of its own."""
