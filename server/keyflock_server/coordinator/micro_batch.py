@@ -117,7 +117,7 @@ class PendingSum:
 
     def __init__(self, layout: Layout, judge: Judge) -> None:
         self._layout = layout
-        #: Of the open round; the next buffer of an asynchronous task, which takes the batch over, has its own.
+        #: The open round's; the next buffer of an asynchronous task takes the batch over with its own.
         self.judge = judge
         self._sum = PartialAggregate(layout.size)
         self._entries: dict[AssignmentId, Entry] = {}
@@ -222,7 +222,7 @@ class MicroBatch:
 
     @property
     def size(self) -> Pending:
-        """How many reports wait; those that are not decoded yet, or on their way to the store, are distinct."""
+        """How many reports wait; those that are being decoded, or committed, pass for distinct."""
         reports, distinct = self.sum.size
         return Pending(len(self._waiting), max(0, len(self._waiting) - reports + distinct))
 
