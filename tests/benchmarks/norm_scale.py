@@ -130,9 +130,8 @@ def study(start: Checkpoint, fleet: Fleet, plan: str) -> None:
         print(f"  {name}: median / reference {ratios}")
     for text, found in judged.items():
         print(f"  {text}: scale / reference in the end {found.scale.scale / found.scale.reference:.2f}")
-        print(
-            f"    of {found.reports} reports clipped {found.clipped}, refused {found.refused}, thin {found.thin}"
-        )
+        fates = f"clipped {found.clipped}, refused {found.refused}, thin {found.thin}"
+        print(f"    of {found.reports} reports {fates}")
     sys.stdout.flush()
 
 

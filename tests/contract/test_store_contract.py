@@ -26,6 +26,7 @@ from keyflock_server.rounds.round import (
     CloseRequested,
     Event,
     Merged,
+    PartialsDeleted,
     Phase,
     Round,
     Stepped,
