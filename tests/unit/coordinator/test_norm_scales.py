@@ -177,7 +177,7 @@ async def test_a_version_whose_publication_lost_its_answer_has_moved_the_scale_o
         await publish(*arguments)
         raise StorageError("The connection was lost after the commit.")
 
-    rounds.publish = publish_and_lose  # type: ignore[method-assign]  # the answer gets lost
+    rounds.publish = publish_and_lose  # type: ignore[assignment, method-assign]  # the answer gets lost
     for _ in range(8):
         await send(town, await town.enrol(), 2 * HONEST)
     for _ in range(3):
