@@ -58,7 +58,7 @@ class OpenRound:
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, judge))
-        self.batch.sum.judge = judge
+        self.batch.sum.begin_round(judge)
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
 

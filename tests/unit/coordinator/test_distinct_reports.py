@@ -133,7 +133,7 @@ async def test_a_report_that_another_process_has_counted_leaves_a_batch_as_large
 ) -> None:
     await town.task(round="goal = 12")
     claims = await cohort(town, 8)
-    # Two copies and three others: with the first four of five the batch is large enough.
+    # Two that are alike and two others: one more, and the batch is large enough.
     batch = [report(VICTIM), report(VICTIM), *(report(VICTIM, of=one) for one in claims[2:4])]
     for one, message in zip(claims, batch, strict=False):
         await send(town, one, message)

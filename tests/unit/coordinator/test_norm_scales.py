@@ -193,7 +193,7 @@ async def test_every_replica_judges_a_round_by_the_scale_that_it_opened_with(tow
     await town.store.tasks.claim_norm_scales(T, b"{}")
 
     judges: list[Any] = [
-        one._desks[T].open.batch.sum.judge  # type: ignore[union-attr]  # it is open
+        one._desks[T].open.batch.sum._judge  # type: ignore[union-attr]  # it is open
         for one in (town.coordinator, other)
     ]
 
