@@ -1,7 +1,9 @@
 """What phones carry: a checkpoint to start from, and valid deltas, each encoded once and sent by many.
 
-Reports that repeat another's numbers make no flush larger, so there are some hundred deltas that differ by a
-few thousandths of their length. A delta is synthetic but shaped like a real one, where about a hundredth of the vocabulary's rows hold most
+Reports that repeat another's numbers make no flush larger, so there are some hundred deltas that differ a
+little in length.
+
+A delta is synthetic but shaped like a real one, where about a hundredth of the vocabulary's rows hold most
 of the energy, so that its size and the cost of decoding it are those of real reports.
 """
 

@@ -26,6 +26,7 @@ from keyflock_server.rounds.round import (
     CloseRequested,
     Event,
     Merged,
+    PartialsDeleted,
     Phase,
     Round,
     Stepped,
@@ -486,6 +487,37 @@ async def test_publishing_moves_population_task_and_round_together_and_once(stor
     assert await store.populations.versions() == [VERSION, version]
     assert (published.round.phase, published.round.result_version) == (Phase.PUBLISHED, 1)
     assert await store.rounds.unfinished() == [published]
+
+
+@pytest.mark.fault("D10")
+async def test_a_tasks_norm_scales_are_those_of_whoever_stored_some_first(store: Store) -> None:
+    first = await store.tasks.claim_norm_scales(TaskName("t"), b'{"codec":1}')
+    second = await store.tasks.claim_norm_scales(TaskName("t"), b'{"codec":2}')
+
+    task = await store.tasks.get(TaskName("t"))
+    assert task is not None
+    assert first == second == task.norm_scales_json == b'{"codec":1}'
+
+
+@pytest.mark.fault("D10")
+async def test_publishing_moves_the_tasks_norm_scales_and_a_round_keeps_its_own(store: Store) -> None:
+    await store.tasks.claim_norm_scales(TaskName("t"), b"before")
+    await advanced(store, CloseRequested(), Merged(), Stepped())
+    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0), round_id=T1)
+    following = replace(
+        ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2), norm_scales_json=b"after"
+    )
+
+    await store.rounds.publish(T1, version, "state", NOW, b"after")
+    await store.rounds.advance(T1, PartialsDeleted(), NOW, {})
+    with pytest.raises(Superseded):
+        await store.rounds.publish(T1, version, "state", NOW, b"again")
+    await store.rounds.add(following)
+
+    task = await store.tasks.get(TaskName("t"))
+    assert task is not None
+    assert task.norm_scales_json == b"after"
+    assert [one.norm_scales_json for one in await store.rounds.of_task(TaskName("t"))] == [None, b"after"]
 
 
 async def test_a_version_whose_parent_is_not_the_newest_is_not_published(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""No single phone's update is ever on a disk: not its bytes, not its numbers, in no encoding of ours."""
+"""No phone's update is on a disk by itself: not its bytes, not its numbers, in no encoding of ours."""
 
 import contextlib
 from collections.abc import Callable

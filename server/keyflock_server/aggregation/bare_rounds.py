@@ -30,8 +30,8 @@ class BareRounds:
         task: As TOML, of kind ``train``.
         weights: The master weights of version 0, shape (P,), float32; not written to.
         layout: Of the weights and of every report.
-        reference: The server's own delta (``reference_delta``), shape (P,), float32, that lengths are measured
-            by; left out, they are not judged.
+        reference: The server's own delta (``reference_delta``), shape (P,), float32, by which lengths are
+            measured; left out, they are not judged.
     Guarantees:
         The same reports in the same order give the same versions, bit for bit.
     Raises:

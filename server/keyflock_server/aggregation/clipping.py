@@ -1,8 +1,8 @@
 """Shortening what is long: whole deltas, and single rows of the embedding. It scales before it refuses.
 
-A whole delta is clipped to a multiple of the task's norm scale, so that one phone moves the mean at most so many
-times as far as the typical one. A row of the embedding is clipped on its own: a phone that types one rare word
-all day is alone with that row, and its delta may be of ordinary length.
+A whole delta is clipped to a multiple of the task's norm scale, so that one phone moves the mean at most so
+many times as far as the typical one. A row of the embedding is clipped on its own: a phone that types one
+rare word all day is alone with that row, and its delta may be of ordinary length.
 
 Both bounds are known before the first report comes: a row's from the delta itself (and a constant), the whole
 delta's from the scale as it was when the round opened. So the clips are the same on every replica, in every
@@ -103,11 +103,11 @@ class DeltaJudge:
 
     Args:
         rules: The task's.
-        scales: The task's norm scales as the round opened, by codec table. Deltas of a table without one are
-            judged by ``MAX_NORM`` alone.
+        scales: The task's norm scales as the round opened, by codec table. Deltas of a table without one
+            are judged by ``MAX_NORM`` alone.
     Guarantees:
-        What is admitted, scaled, has at most ``clip_norm_ratio`` times the scale as its norm. The verdict on a
-        delta depends on nothing but the arguments.
+        The norm of what is admitted, scaled, is at most ``clip_norm_ratio`` times the scale. The verdict on
+        a delta depends on nothing but the arguments.
     """
 
     def __init__(self, rules: Aggregation, scales: NormScales) -> None:

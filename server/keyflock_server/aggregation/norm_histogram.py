@@ -21,7 +21,7 @@ Counts = NDArray[np.int64]
 
 
 class NormHistogram:
-    """Counts of norms, by the codec table that a report was encoded with (``TaskSpec.codecs`` has the names)."""
+    """Counts of norms, by the codec table of their reports (``TaskSpec.codecs`` has the names)."""
 
     def __init__(self, counts: Mapping[str, Counts] | None = None) -> None:
         self.counts: dict[str, Counts] = dict(counts or {})

@@ -1,11 +1,12 @@
 """How long a task's deltas usually are: the unit in which lengths are judged. It persists and moves slowly.
 
-A scale begins with the server's own reference (``reference_delta``) and follows the median norm of what rounds
-accept: by a bounded factor a round, never further than a bounded factor from the reference. So whoever reports
-first, or most, cannot make honest deltas look long within a round, nor ever make them look too long to count.
+A scale begins with the server's own reference (``reference_delta``) and follows the median norm of what
+rounds accept: by a bounded factor a round, never further than a bounded factor from the reference. So whoever
+reports first, or most, cannot make honest deltas look long within a round, nor ever make them look too long
+to count.
 
-A scale belongs to one table of codecs, because codecs shorten and lengthen deltas: ``topk`` leaves values out,
-``randmask`` multiplies those that it sends.
+A scale belongs to one table of codecs, because codecs shorten and lengthen deltas: ``topk`` leaves values
+out, ``randmask`` multiplies those that it sends.
 
 Source: the median is that of adaptive clipping (Andrew et al. 2021, arXiv:1905.03871), without its privacy;
 the bounds are ours: docs/decisions/0040.

@@ -1,8 +1,8 @@
-"""The delta that the server itself makes with a task's training plan: what the length of phones' is measured by.
+"""The delta that the server itself makes with a task's training plan: the measure of phones' deltas.
 
 Whoever reports first must not decide what is long. So the measure is the server's own: it trains the
-population's model once as the task tells phones to, on the population's anchor text, or where there is none on
-words that are drawn by their public frequencies.
+population's model once as the task tells phones to, on the population's anchor text, or where there is none
+on words that are drawn by their public frequencies.
 """
 
 from typing import Final
@@ -27,7 +27,7 @@ def reference_delta(checkpoint: Checkpoint, plan: TrainingPlan) -> F32:
     """The delta of one phone that has the anchor text, or drawn words, shape (P,), float32; seconds of work.
 
     Guarantees:
-        A function of its arguments: every replica finds the same, up to what its processor rounds differently.
+        A function of its arguments: every replica finds the same, up to what processors round differently.
         The result is finite.
     Edge cases:
         the plan's training diverges on that text -> the delta of its first step alone; that diverges too ->

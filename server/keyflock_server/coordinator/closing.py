@@ -281,11 +281,12 @@ class Closing:
         return after
 
     async def _scales_after(self, record: RoundRecord) -> bytes | None:
-        """The task's norm scales, moved by the reports of this round."""
-        if record.aggregate_key is None:
-            raise StorageError(f"Round {record.round.id} has lost its aggregate; restore the database.")
+        """The task's norm scales, moved by the reports of this round; None where their sum is lost by now."""
         layout = await self._trunk.report_layout(record.round.spec)
-        aggregate = await self._aggregate(record.aggregate_key, layout.size)
+        try:
+            aggregate = await self._aggregate(record.aggregate_key or "", layout.size)
+        except StorageError:
+            return None  # the version is made, and the scales may as well stay
         return await self._scales.after_round(record, aggregate.norms)
 
     async def _hold(self, record: RoundRecord, problem: str) -> RoundRecord:

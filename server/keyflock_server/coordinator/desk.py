@@ -62,7 +62,7 @@ class OpenRound:
         #: Those whose reports came here, taken or not: their devices were not silent.
         self.heard: set[AssignmentId] = set()
         self.batch = batch or MicroBatch(PendingSum(layout, judge))
-        self.batch.sum.judge = judge
+        self.batch.sum.begin_round(judge)
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
         #: Of an asynchronous task: versions that were taken back, whose reports count nowhere.

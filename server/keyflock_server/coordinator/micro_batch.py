@@ -7,8 +7,8 @@ is exactly the sum of the reports it names.
 The encoded deltas stay in memory until their batch is committed: a phone may have sent its report to another
 replica too, and a sum from which a report must be left out is made anew.
 
-A flush is only as large as the reports in it are distinct: what repeats another report, of this batch or one
-of the last, or says nearly nothing is summed and counted with the others, but does not make them enough.
+A flush is only as large as the reports in it are distinct: what repeats another report of the round,
+or says nearly nothing is summed and counted with the others, but does not make them enough.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from keyflock_server.aggregation.verdicts import Admitted, Judge, Rejected, Verd
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 from keyflock_server.rounds.decisions import Pending
 
-#: Digests of committed reports that are remembered, so that sending them again makes no other flush larger.
+#: Digests of a round's reports that are remembered, so that sending them again makes no later flush larger.
 _KEPT_DIGESTS: Final = 8_192
 
 
@@ -119,14 +119,18 @@ class PendingSum:
 
     def __init__(self, layout: Layout, judge: Judge) -> None:
         self._layout = layout
-        #: Of the open round; the next buffer of an asynchronous task, which takes the batch over, has its own.
-        self.judge = judge
+        self._judge = judge
         self._sum = PartialAggregate(layout.size)
         self._entries: dict[AssignmentId, Entry] = {}
         #: Of ``_entries``.
         self._digests: set[bytes] = set()
-        #: Of reports that were taken before, the oldest first.
+        #: Of the round's reports that were taken before, the oldest first.
         self._taken: OrderedDict[bytes, None] = OrderedDict()
+
+    def begin_round(self, judge: Judge) -> None:
+        """Go on for the next buffer of an asynchronous task, which judges by other norm scales."""
+        self._judge = judge
+        self._taken = OrderedDict()
 
     @property
     def size(self) -> Pending:
@@ -149,7 +153,7 @@ class PendingSum:
             update = self._decoded(delta, codec)
         except CodecError as error:
             raise Refusal(verdict_on(error), str(error)) from None
-        said = self.judge.judge(update, self._layout, codec.table)
+        said = self._judge.judge(update, self._layout, codec.table)
         if isinstance(said, Rejected):
             raise Refusal(said.verdict, said.detail)
         digest = None if said.is_thin else content_digest(update)
@@ -189,7 +193,7 @@ class PendingSum:
         rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
         total = PartialAggregate(self._layout.size)
         for entry in rest.values():
-            update = self.judge.shortened(self._decoded(entry.delta, entry.codec), self._layout)
+            update = self._judge.shortened(self._decoded(entry.delta, entry.codec), self._layout)
             _sum_up(total, update, entry)
         return Taken(total, rest)
 
@@ -241,7 +245,7 @@ class MicroBatch:
 
     @property
     def size(self) -> Pending:
-        """How many reports wait; those that are not decoded yet, or on their way to the store, are distinct."""
+        """How many reports wait; those that are being decoded, or committed, pass for distinct."""
         reports, distinct = self.sum.size
         return Pending(len(self._waiting), max(0, len(self._waiting) - reports + distinct))
 

@@ -67,10 +67,10 @@ def is_enough(current: Round, pending: Pending) -> bool:
 def may_flush(current: Round, pending: Pending) -> bool:
     """Whether the pending reports may be committed now, leaving neither too few behind nor too few to come.
 
-    A flush of fewer than ``min_flush_clients`` distinct reports would let whoever compares two stored sums see
-    so few phones' part; so the last flush of a round must not be left with less either. With several replicas
-    each sees only what waits with itself: what is left over then waits for phones that come again, or for the
-    deadline. What is still to come may turn out not to be distinct: then it waits likewise.
+    A flush of fewer than ``min_flush_clients`` distinct reports would let whoever compares two stored sums
+    see so few phones' part; so the last flush of a round must not be left with less either. With several
+    replicas each sees only what waits with itself: what is left over then waits for phones that come again,
+    or for the deadline. What is still to come may turn out not to be distinct: then it waits likewise.
 
     Source: docs/decisions/0004.
     """

@@ -2,8 +2,8 @@
 
 A refused report is a strike, at most one a round: a phone that sends the same bad bytes five times has erred
 once. So many strikes within so long (the task's ``[quarantine]``) keep the device out, each time for longer.
-What is the server's trouble is never a strike, nor is a delta's length alone (``aggregation.verdicts.STRIKES``),
-and what befalls most of a round is not the devices' either.
+What is the server's trouble is never a strike, nor is a delta's length alone, and what befalls most of a
+round is not the devices' either.
 
 Pure: the instant is an argument, and whoever calls writes the result down.
 """

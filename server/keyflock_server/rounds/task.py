@@ -60,7 +60,7 @@ OptimizerName = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi",
 ScheduleName = Literal["constant", "cosine", "exponential"]
 Rounds = Annotated[int, Meta(ge=1, le=10_000_000)]
 
-#: Fewer distinct reports than this in a flush need ``unsafe_single_flush``: two sums may tell one phone's update.
+#: Fewer distinct reports than this in a flush, and two stored sums may tell one phone's update.
 MIN_FLUSH_CLIENTS: Final = 4
 
 
@@ -129,8 +129,8 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     on_miss: MissPolicy = "carry"
     #: The task ends after so many closed rounds; left out, never.
     max_rounds: Annotated[int, Meta(ge=1)] | None = None
-    #: Distinct reports that are summed before anything is written; those that repeat another's numbers, or say
-    #: nearly nothing, do not count towards it. Below 4 only with ``unsafe_single_flush``.
+    #: Distinct reports that are summed before anything is written; those that repeat another's numbers, or
+    #: say nearly nothing, do not count towards it. Below 4 only with ``unsafe_single_flush``.
     min_flush_clients: Annotated[int, Meta(ge=1, le=1024)] = MIN_FLUSH_CLIENTS
     #: Whether a stored sum may hold the update of so few phones that it can be told: at 1, of one alone.
     unsafe_single_flush: bool = False
@@ -451,9 +451,9 @@ def checked(spec: TaskSpec) -> TaskSpec:
         )
     if rounds.is_unsafe_flush and not rounds.unsafe_single_flush:
         raise TaskError(
-            f"round.min_flush_clients {rounds.min_flush_clients} is below {MIN_FLUSH_CLIENTS}: the store would "
-            "hold sums of so few phones that one phone's update can be read out of them. Leave it out, or set "
-            "round.unsafe_single_flush = true if no person's text is at stake."
+            f"round.min_flush_clients {rounds.min_flush_clients} is below {MIN_FLUSH_CLIENTS}: stored sums "
+            "would be of so few phones that one phone's update can be read out of them. Leave it out, or "
+            "say round.unsafe_single_flush = true if no person's text is at stake."
         )
     if rounds.min_flush_clients > rounds.goal:
         raise TaskError(

@@ -16,7 +16,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def round_of(goal: int, least: int) -> Round:
     spec = parse_task(
-        f'[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = {goal}\nmin_flush_clients = {least}\nunsafe_single_flush = true\n'
+        f'[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = {goal}\nmin_flush_clients = {least}\n'
+        "unsafe_single_flush = true\n"
         f"minimum = {goal}\n"
     )
     current = Round(

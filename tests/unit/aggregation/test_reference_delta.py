@@ -1,4 +1,4 @@
-"""The server's own delta: honest training, on the anchor text or on drawn words, the same on every replica."""
+"""The server's own delta: honest training, on the anchor text or on drawn words."""
 
 from dataclasses import dataclass
 

@@ -13,7 +13,7 @@ OUT = {
     "population": "en-US",
     "is_quarantined": True,
     "quarantined_until": "2026-03-04T12:00:00Z",
-    "reason": "Refused reports in 3 of its rounds within 7 days: too_long, too_long, malformed.",
+    "reason": "Refused reports in 3 of its rounds within 7 days: malformed, malformed, non_finite.",
     "app_build": 5,
     "locale": "en-US",
     "last_seen_at": "2026-03-01T12:00:00Z",

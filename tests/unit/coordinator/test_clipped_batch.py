@@ -30,7 +30,7 @@ def test_a_report_left_out_leaves_the_others_clipped_as_they_were_judged() -> No
     taken = pending.take(lambda _size: True)
     assert taken is not None
     # The next buffer, with another scale, takes the batch over before the sum is made again.
-    pending.judge = DeltaJudge(RULES, {"codec": NormScale.beginning(1.0)})
+    pending.begin_round(DeltaJudge(RULES, {"codec": NormScale.beginning(1.0)}))
 
     rest = pending.without(taken, [AssignmentId("a0")])
 

@@ -235,8 +235,8 @@ async def test_a_delta_far_beyond_the_norm_scale_is_refused_also_if_it_comes_fir
     await town.task(round="goal = 20", aggregation="max_norm_ratio = 100.0")
     claims = await cohort(town, 2)
 
-    # The scale is the norm of the server's own delta, 0.39; of the constant it is 9.3 times the value.
-    monster, ordinary = await send_all(town, claims, 100.0, 1.0)
+    # The scale is the norm of the server's own delta, 0.21; a constant's is 9.3 times the value.
+    monster, ordinary = await send_all(town, claims, 3.0, 1.0)
 
     assert monster == ProblemCode.DELTA_TOO_LARGE
     assert ordinary == ProblemCode.REPORT_PENDING

@@ -62,17 +62,17 @@ async def test_reports_that_came_to_three_replicas_are_one_aggregate(
     await create(replicas, "goal = 12\nover_selection = 0.0")
     claims = [await assigned(town, replicas[n % 3], await town.enrol()) for n in range(12)]
 
-    for value, one in enumerate(claims):
+    for value, one in enumerate(claims, start=1):
         # Nobody reports to the replica that gave the work.
-        await send(replicas[(value + 1) % 3], one, float(value))
+        await send(replicas[value % 3], one, float(value))
     partials = await town.store.rounds.partials(RoundId("t-1"))
     await tick(replicas)
 
     assert [(row.replica, row.count) for row in partials] == [("a.1", 4), ("b.1", 4), ("c.1", 4)]
     (closed, _) = await replicas[1].rounds(T)
     assert (closed.phase, closed.counted, closed.result_version) == ("closed", 12, 1)
-    # 0 + 1 + … + 11 = 66, and delta is before minus after.
-    np.testing.assert_array_equal(await town.model(1), constant(-5.5))
+    # 1 + 2 + … + 12 = 78, and delta is before minus after.
+    np.testing.assert_array_equal(await town.model(1), constant(-6.5))
 
 
 async def test_a_report_that_waits_at_two_replicas_is_counted_once_and_acknowledged_by_both(
@@ -85,9 +85,9 @@ async def test_a_report_that_waits_at_two_replicas_is_counted_once_and_acknowled
     second = await send(replicas[1], twice, 100.0)
 
     for one in claims[1:4]:
-        await send(replicas[0], one, 0.0)
+        await send(replicas[0], one, 4.0)
     for one in claims[4:8]:
-        await send(replicas[1], one, 0.0)
+        await send(replicas[1], one, 4.0)
     again = await send(replicas[1], twice, 100.0)
     await tick(replicas)
 
@@ -96,7 +96,7 @@ async def test_a_report_that_waits_at_two_replicas_is_counted_once_and_acknowled
     assert (again.counted, again.duplicate) == (True, True)
     (closed, _) = await replicas[0].rounds(T)
     assert (closed.phase, closed.counted) == ("closed", 8)
-    np.testing.assert_array_equal(await town.model(1), constant(-12.5))
+    np.testing.assert_array_equal(await town.model(1), constant(-16.0))
 
 
 async def test_a_report_that_waits_at_one_replica_when_another_has_counted_it_and_closed_is_acknowledged(
@@ -110,7 +110,7 @@ async def test_a_report_that_waits_at_one_replica_when_another_has_counted_it_an
     claims = [await assigned(town, here, await town.enrol()) for _ in range(4)]
 
     waiting = asyncio.create_task(send(there, claims[0], 1.0))
-    while (held := there._desks[T].open) is None or not held.batch.sum.count:  # noqa: ASYNC110 - no event is
+    while (held := there._desks[T].open) is None or not held.batch.sum.size.reports:  # noqa: ASYNC110 - no event is
         await asyncio.sleep(0)
     counted = await asyncio.gather(*(send(here, one, 1.0) for one in claims))
     await here.tick()

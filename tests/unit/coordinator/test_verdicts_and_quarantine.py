@@ -119,7 +119,9 @@ async def test_a_phone_may_claim_as_many_examples_as_its_assignment_allows_and_w
     town: Town,
 ) -> None:
     await town.task(
-        round="goal = 4", training="learning_rate = 0.1\nmax_examples = 500", aggregation="example_cap = 10"
+        round="goal = 4",
+        training="learning_rate = 0.1\nmax_examples = 500",
+        aggregation="example_cap = 10\nmax_norm_ratio = 0.0",
     )
     claims = [await town.assigned(await town.enrol()) for _ in range(4)]
 

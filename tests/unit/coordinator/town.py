@@ -167,7 +167,8 @@ def report(
     """A report of this delta; with ``of``, as this device would send it.
 
     Two honest phones never send the same numbers, and what repeats another's makes no flush larger. So a
-    device's first value other than zero is shorter by a few parts in four million, which a download of the model does not show.
+    device's first value other than zero is shorter by a few parts in four million, which no download of the
+    model shows.
     """
     if of is not None:
         delta = delta.copy()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
-from keyflock_server.rounds.decisions import Due, due, is_goal_met, may_flush
+from keyflock_server.rounds.decisions import Due, Pending, due, is_goal_met, may_flush
 from keyflock_server.rounds.round import Assigned, Counted, Event, Failed, Round, advance
 from keyflock_server.rounds.task import parse_task
 
@@ -52,13 +52,33 @@ ALL = [Assigned()] * 12
     ],
 )
 def test_what_is_due(current: Round, pending: int, now: datetime, is_due: Due) -> None:
-    assert due(current, pending, now) is is_due
+    assert due(current, Pending(pending, pending), now) is is_due
 
 
 def test_a_flush_leaves_neither_too_few_behind_nor_too_few_to_come() -> None:
-    assert [count for count in range(13) if may_flush(after(*ALL), count)] == [4, 5, 6, 10, 11, 12]
+    counts = [count for count in range(13) if may_flush(after(*ALL), Pending(count, count))]
+
+    assert counts == [4, 5, 6, 10, 11, 12]
+
+
+@pytest.mark.fault("D3")
+def test_a_flush_is_as_large_as_its_distinct_reports() -> None:
+    assert not may_flush(after(*ALL), Pending(6, 3))
+    assert may_flush(after(*ALL), Pending(6, 4))
+
+
+@pytest.mark.fault("D3")
+@pytest.mark.parametrize(("distinct", "is_due"), [(3, Due.ABANDON), (4, Due.CLOSE)])
+def test_at_the_deadline_a_round_closes_only_with_what_may_be_flushed(distinct: int, is_due: Due) -> None:
+    assert due(after(*ALL), Pending(10, distinct), LATE) is is_due
+
+
+@pytest.mark.fault("D3")
+def test_reports_that_are_not_distinct_do_not_keep_others_out() -> None:
+    assert not is_goal_met(after(*ALL), Pending(11, 3))
+    assert is_goal_met(after(*ALL), Pending(11, 4))
 
 
 def test_the_goal_counts_what_is_pending() -> None:
-    assert is_goal_met(after(*ALL, Counted(6, 6.0)), 4)
-    assert not is_goal_met(after(*ALL, Counted(6, 6.0)), 3)
+    assert is_goal_met(after(*ALL, Counted(6, 6.0)), Pending(4, 4))
+    assert not is_goal_met(after(*ALL, Counted(6, 6.0)), Pending(3, 3))

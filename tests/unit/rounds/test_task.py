@@ -49,7 +49,7 @@ def test_a_task_is_stored_and_read_back_unchanged() -> None:
         (HEAD, "missing required field `round`"),
         ('[task]\nname = "a b"\npopulation = "en"\n[round]\ngoal = 4\n', "task.name"),
         (HEAD + "[round]\ngoal = 3\n", "round.goal 3 is below round.min_flush_clients 4"),
-        (HEAD + "[round]\ngoal = 10\nmin_flush_clients = 3\n", "set round.unsafe_single_flush = true"),
+        (HEAD + "[round]\ngoal = 10\nmin_flush_clients = 3\n", "say round.unsafe_single_flush = true"),
         (HEAD + "[round]\ngoal = 10\nmin_flush_clients = 3\n", "one phone's update can be read out of them"),
         (HEAD + "[round]\ngoal = 10\nminimum = 11\n", "round.minimum is 11, more than round.goal 10"),
         (HEAD + "[round]\ngoal = 10\nminimum = 3\n", "a round could never end with so few"),
