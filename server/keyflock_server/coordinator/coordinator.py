@@ -256,7 +256,7 @@ class Coordinator:
         """One task; raises Refused ``task_unknown``."""
         record = await self._world.store.tasks.get(name)
         if record is None:
-            raise _unknown(name)
+            raise _unknown()
         return task_view(record, await self._world.store.rounds.phases(name))
 
     async def pause_task(self, name: TaskName) -> TaskView:
@@ -286,7 +286,7 @@ class Coordinator:
         """One round; raises Refused ``not_found``."""
         record = await self._world.store.rounds.get(round_id)
         if record is None:
-            raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
+            raise Refused(ProblemCode.NOT_FOUND, "There is no such round here.")
         said = await self._world.store.rounds.verdicts(record.round.task, round_id)
         return round_view(record, said.get(round_id, {}), self._desk(record.round.task).trouble)
 
@@ -319,7 +319,7 @@ class Coordinator:
     def _desk(self, name: TaskName) -> Desk:
         desk = self._desks.get(name)
         if desk is None:
-            raise _unknown(name)
+            raise _unknown()
         return desk
 
     async def _set_status(self, name: TaskName, status: TaskStatus) -> TaskView:
@@ -374,8 +374,8 @@ class Coordinator:
             await world.blobs.delete(blob.key)
 
 
-def _unknown(name: TaskName) -> Refused:
-    return Refused(ProblemCode.TASK_UNKNOWN, f"There is no task {name!r} here.")
+def _unknown() -> Refused:
+    return Refused(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
 
 
 def _name_taken(name: TaskName) -> Refused:

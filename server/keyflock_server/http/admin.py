@@ -16,6 +16,7 @@ from keyflock_server.http.plane import Plane, ReadBody, bearer, with_header
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routes
 from keyflock_server.http.services import OperatorService
+from keyflock_server.protocol import wire
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Name
@@ -131,7 +132,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         try:
             question = msgspec.json.decode(body, type=CohortQuestion)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(ProblemCode.MALFORMED_BODY, f"{str(error).rstrip('.')}.") from None
+            raise Refused(ProblemCode.MALFORMED_BODY, f"{wire.without_values(str(error)).rstrip('.')}.") from None
         return JSON.answer(await self._service.preview_cohort(name, question.cohort))
 
     async def _tasks(self, _parts: Mapping[str, str], _body: bytes) -> Response:
@@ -177,7 +178,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         try:
             order = msgspec.json.decode(body, type=QuarantineOrder)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {error}.") from None
+            raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {wire.without_values(str(error))}.") from None
         return JSON.answer(await self._service.quarantine_device(DeviceId(parts["device"]), order))
 
     async def _release_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
