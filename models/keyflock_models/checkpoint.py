@@ -103,12 +103,12 @@ class Checkpoint:
         try:
             tensors = load(document)
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise CheckpointError("not_safetensors", f"not a safetensors document: {error}") from error
+            raise CheckpointError("not_safetensors", "not a safetensors document") from error
         config, lineage, digest = _read_metadata(document)
         try:
             vocabulary = Vocabulary.from_tensors(tensors)
         except VocabularyError as error:
-            raise CheckpointError("vocabulary", f"no vocabulary in the checkpoint: {error}") from error
+            raise CheckpointError("vocabulary", "no vocabulary in the checkpoint") from error
         if vocabulary.digest != digest:
             raise CheckpointError("vocabulary", "the words are not those whose digest the metadata holds")
         params = {
@@ -119,7 +119,7 @@ class Checkpoint:
         try:
             weights = ParamLayout.of(config).flatten(params)
         except ValueError as error:
-            raise CheckpointError("weights", f"the weights do not fit the configuration: {error}") from error
+            raise CheckpointError("weights", "the weights do not fit the configuration") from error
         return cls(config, vocabulary, weights, lineage, tensors.get(_ANCHOR))
 
 
@@ -131,10 +131,10 @@ def _read_metadata(document: bytes) -> tuple[ModelConfig, dict[str, str], str]:
         written, config, digest = about["format"], about["config"], about["vocabulary_digest"]
         lineage = {str(key): str(value) for key, value in about["lineage"].items()}
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise CheckpointError("metadata", f"the metadata is not ours: {error!r}") from error
+        raise CheckpointError("metadata", "the metadata is not ours") from error
     if written != _FORMAT:
-        raise CheckpointError("metadata", f"format {written!r} of checkpoint; this release reads {_FORMAT}")
+        raise CheckpointError("metadata", f"another format of checkpoint; this release reads {_FORMAT}")
     try:
         return ModelConfig.from_dict(config), lineage, str(digest)
     except (TypeError, ValueError) as error:
-        raise CheckpointError("config", str(error)) from error
+        raise CheckpointError("config", "the configuration is none of this release's networks") from error

@@ -320,7 +320,7 @@ class Coordinator:
         """One task; raises Refused ``task_unknown``."""
         record = await self._world.store.tasks.get(name)
         if record is None:
-            raise _unknown(name)
+            raise _unknown()
         phases = await self._world.store.rounds.phases(name)
         newest = await self._world.store.rounds.of_task(name, last=1) if Phase.HELD in phases else []
         held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
@@ -354,7 +354,7 @@ class Coordinator:
         """One round; raises Refused ``not_found``."""
         record = await self._world.store.rounds.get(round_id)
         if record is None:
-            raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
+            raise Refused(ProblemCode.NOT_FOUND, "There is no such round here.")
         said = await self._world.store.rounds.verdicts(record.round.task, round_id)
         population = await self._trunk.population(record.round.population)
         trouble = self._desk(record.round.task).trouble
@@ -409,7 +409,7 @@ class Coordinator:
     def _desk(self, name: TaskName) -> Desk:
         desk = self._desks.get(name)
         if desk is None:
-            raise _unknown(name)
+            raise _unknown()
         return desk
 
     async def _set_status(self, name: TaskName, status: TaskStatus) -> TaskView:
@@ -478,8 +478,8 @@ class Coordinator:
             world.observer.orphan_deleted(blob.key, blob.size_bytes, (now - blob.modified_at).total_seconds())
 
 
-def _unknown(name: TaskName) -> Refused:
-    return Refused(ProblemCode.TASK_UNKNOWN, f"There is no task {name!r} here.")
+def _unknown() -> Refused:
+    return Refused(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
 
 
 def _name_taken(name: TaskName) -> Refused:

@@ -100,7 +100,7 @@ class Standings:
         """Devices of a population, those ever quarantined first; raises Refused ``population_unknown``."""
         store = self._world.store
         if await store.populations.get(population) is None:
-            raise Refused(ProblemCode.POPULATION_UNKNOWN, f"There is no population {population!r} here.")
+            raise Refused(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
         now = self._world.clock()
         rows = await store.devices.some(population, MAX_LISTED)
         total = await store.devices.count(population)
@@ -128,7 +128,7 @@ class Standings:
     async def _row(self, device: DeviceId) -> DeviceRecord:
         row = await self._world.store.devices.get(device)
         if row is None:
-            raise Refused(ProblemCode.NOT_FOUND, f"There is no device {device!r} here.")
+            raise Refused(ProblemCode.NOT_FOUND, "There is no such device here.")
         return row
 
     async def _write(self, row: DeviceRecord, after: Standing | None) -> bool:

@@ -121,7 +121,7 @@ class Trunk:
         """One population; raises Refused ``population_unknown``."""
         record = await self._world.store.populations.get(name)
         if record is None:
-            raise Refused(ProblemCode.POPULATION_UNKNOWN, f"There is no population {name!r} here.")
+            raise Refused(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
         return record
 
     async def layout(self, name: PopulationName) -> ParamLayout:

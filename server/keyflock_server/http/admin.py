@@ -16,6 +16,7 @@ from keyflock_server.http.plane import Plane, ReadBody, bearer, with_header
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.routes import Routes
 from keyflock_server.http.services import OperatorService
+from keyflock_server.protocol import wire
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Name
@@ -139,7 +140,9 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         try:
             question = msgspec.json.decode(body, type=CohortQuestion)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(ProblemCode.MALFORMED_BODY, f"{str(error).rstrip('.')}.") from None
+            raise Refused(
+                ProblemCode.MALFORMED_BODY, f"{wire.without_values(str(error)).rstrip('.')}."
+            ) from None
         return JSON.answer(await self._service.preview_cohort(name, question.cohort))
 
     async def _roll_back(self, parts: Mapping[str, str], body: bytes) -> Response:
@@ -208,7 +211,8 @@ def _order(body: bytes, kind: type[Order]) -> Order:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {error}.") from None
+        detail = f"The order cannot be read: {wire.without_values(str(error))}."
+        raise Refused(ProblemCode.MALFORMED_BODY, detail) from None
 
 
 def _name(text: str, noun: str) -> str:

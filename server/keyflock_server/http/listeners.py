@@ -12,7 +12,7 @@ from keyflock_server.http.request_handler import HttpServer
 #: An idle connection is kept this long; phones rarely have two things to say in a row.
 KEEPALIVE_S: Final = 75.0
 #: Who is refused in the middle of a body is read from for so long, that the answer may reach it.
-LINGERING_S: Final = 2.0
+LINGERING_S: Final = 4.0
 #: Connections that the system keeps for us while we are at something else; it has a limit of its own, too.
 BACKLOG: Final = 1_024
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to

@@ -26,8 +26,9 @@ _BINARY_SIZES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _FIXED_MAP: Final = 0x80
 _MAP_16: Final = 0xDE
 _MAP_16_LEAST: Final = 16
-#: The one message of the decoder that quotes.
-_QUOTED: Final = re.compile(r"Invalid enum value .*(?= - at `)", re.DOTALL)
+#: The messages of the decoder that quote.
+_QUOTED_VALUE: Final = re.compile(r"Invalid (?:enum )?value .*?(?= - at `|\Z)", re.DOTALL)
+_QUOTED_FIELD: Final = re.compile(r"Object contains unknown field `.*?`(?= - at `|\Z)", re.DOTALL)
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -56,7 +57,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         message = msgspec.msgpack.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"{_without_value(error)}.") from None
+        raise Refused(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
     except UnicodeDecodeError:
         raise Refused(ProblemCode.MALFORMED_BODY, "A string in the body is not UTF-8.") from None
     except msgspec.DecodeError as error:
@@ -111,16 +112,17 @@ def structure(value: object, kind: type[T]) -> T:
     try:
         message = msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"{error}.") from None
+        raise Refused(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
     except RecursionError:
         raise Refused(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
     _refuse_non_finite(message, "$")
     return message
 
 
-def _without_value(error: msgspec.ValidationError) -> str:
-    """What was wrong and where, without what stood there: it may be what somebody typed."""
-    return _QUOTED.sub("Not one of the values that are taken", str(error))
+def without_values(message: str) -> str:
+    """Return what msgspec finds wrong and where, without what stood there: it may be what somebody typed."""
+    message = _QUOTED_VALUE.sub("Not one of the values that are taken", message)
+    return _QUOTED_FIELD.sub("There is a field that is not known", message)
 
 
 def _refuse_non_finite(value: object, path: str) -> None:

@@ -21,6 +21,7 @@ Ports and paths are Settings; what costs a privacy guarantee is named ``unsafe_s
 """
 
 import math
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -40,6 +41,7 @@ from keyflock_server.protocol.messages import (
     TaskKind,
     TrainingPlan,
 )
+from keyflock_server.protocol.wire import without_values
 from keyflock_server.rounds.checks_policy import ChecksPolicy
 from keyflock_server.rounds.cohort import MAX_LENGTH, CohortError, parse_cohort
 
@@ -69,6 +71,10 @@ _STALENESS_LIMIT: Final = 10
 
 #: A phone's evidence: exact, for it is small, and of the same size whatever it says.
 _EVIDENCE_CODEC: Final = CodecSpec(codec="float32", entropy="none")
+
+
+#: Where tomllib stopped.
+_PLACE_IN_TOML: Final = re.compile(r"\((at line \d+, column \d+|at end of document)\)")
 
 
 class TaskError(ValueError):
@@ -409,9 +415,11 @@ def parse_task(toml_text: str) -> TaskSpec:
     try:
         spec = msgspec.toml.decode(toml_text, type=TaskSpec)
     except msgspec.ValidationError as error:
-        raise TaskError(f"{_in_operators_words(str(error))}.") from None
+        raise TaskError(f"{_in_operators_words(without_values(str(error)))}.") from None
     except msgspec.DecodeError as error:
-        raise TaskError(f"The task is not TOML: {str(error).rstrip('.')}.") from None
+        # The parser's own words quote keys.
+        place = _PLACE_IN_TOML.search(str(error))
+        raise TaskError(f"The task is not TOML{f', {place[1]}' if place else ''}.") from None
     except RecursionError:
         raise TaskError("The task is not TOML that anyone wrote: it is nested too deeply.") from None
     _check_tables(spec.kind, msgspec.toml.decode(toml_text))

@@ -201,4 +201,4 @@ async def test_a_preview_of_no_expression_says_where_it_is_wrong(town: Town) -> 
         await town.coordinator.preview_cohort(POPULATION, "tier >= two")
 
     assert refused.value.code is ProblemCode.INVALID_COHORT
-    assert refused.value.detail == "At position 9: expected a number, found 'two'."
+    assert refused.value.detail == "At position 9: expected a number, found a word."

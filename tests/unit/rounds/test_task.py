@@ -45,7 +45,7 @@ def test_a_task_is_stored_and_read_back_unchanged() -> None:
     [
         ("nonsense", "not TOML"),
         (HEAD + '[round]\ngoal = "10"\n', "round.goal: Expected `int`, got `str`"),
-        (HEAD + "[round]\ngoal = 10\ngaol = 3\n", "unknown field `gaol`"),
+        (HEAD + "[round]\ngoal = 10\ngaol = 3\n", "round: There is a field that is not known"),
         (HEAD, "missing required field `round`"),
         ('[task]\nname = "a b"\npopulation = "en"\n[round]\ngoal = 4\n', "task.name"),
         (HEAD + "[round]\ngoal = 3\n", "round.goal 3 is below round.min_flush_clients 4"),
@@ -104,7 +104,7 @@ def test_a_task_that_cannot_be_run_is_refused_with_its_field(toml: str, says: st
             '[optimizer.schedule]\nname = "exponential"\ndecay_rounds = 5',
             "The schedule exponential needs optimizer.schedule.decay_ratio.",
         ),
-        ('[optimizer]\nname = "lion"', "optimizer.name: Invalid enum value 'lion'"),
+        ('[optimizer]\nname = "lion"', "optimizer.name: Not one of the values that are taken"),
         ("[release]\nema_decay = 1.0", "release.ema_decay: Expected `float` <= 0.9999"),
         (
             "[quarantine]\nduration_s = 60.0\nmax_duration_s = 30.0",
