@@ -38,7 +38,7 @@ async def cohort(town: Town, size: int = 4) -> list[AssignmentClaims]:
 
 async def send(town: Town, claims: AssignmentClaims, value: float = 1.0) -> Receipt | ProblemCode:
     try:
-        return await town.coordinator.report(claims, report(constant(value)))
+        return await town.coordinator.report(claims, report(constant(value), of=claims))
     except Refused as refused:
         return refused.code
 
