@@ -19,6 +19,7 @@ from keyflock_server.rounds.round import (
     CloseRequested,
     Counted,
     Event,
+    Expired,
     Failed,
     IllegalEvent,
     Merged,
@@ -48,6 +49,7 @@ OF_TYPE: dict[type[Event], st.SearchStrategy[Event]] = {
         Counted, st.integers(-1, 8), st.sampled_from([-1.0, 0.0, 0.5, 8.0, math.inf, math.nan])
     ),
     Failed: st.builds(Failed),
+    Expired: st.builds(Expired, st.integers(-1, 8)),
     Redated: st.builds(Redated),
     CloseRequested: st.builds(CloseRequested),
     Merged: st.builds(Merged),
@@ -118,16 +120,20 @@ class RoundMachine(RuleBasedStateMachine):
     @invariant()
     def the_counts_sum_to_the_cohort(self) -> None:
         current = self.round
-        assert current.assigned == current.counted + current.failed + current.outstanding
-        assert min(current.assigned, current.counted, current.failed) >= 0
+        ended = current.counted + current.failed + current.expired
+        assert current.assigned == ended + current.outstanding
+        assert min(current.assigned, current.counted, current.failed, current.expired) >= 0
         if self.kind != "buffer":  # it counts what was assigned before it was there
-            assert 0 <= current.outstanding <= current.assigned <= current.spec.round.slots
+            assert 0 <= current.outstanding <= current.assigned
+            assert current.occupied <= current.spec.round.slots
 
     @invariant()
     def the_counts_are_what_happened(self) -> None:
         happened = [event for event, _ in self.story]
         assert self.round.assigned == sum(isinstance(event, Assigned) for event in happened)
         assert self.round.failed == sum(isinstance(event, Failed) for event in happened)
+        expired = [event.assignments for event in happened if isinstance(event, Expired)]
+        assert self.round.expired == sum(expired)
         assert self.round.counted == sum(event.reports for event in happened if isinstance(event, Counted))
 
     @invariant()
@@ -177,7 +183,17 @@ def test_every_event_of_the_table_is_tried() -> None:
 
 def test_every_row_of_the_table_is_reachable() -> None:
     events: list[Event] = [
-        *(Assigned(), Counted(1, 1.0), Failed(), Redated(), CloseRequested(), Merged(), Stepped(), Rebased()),
+        *(
+            Assigned(),
+            Counted(1, 1.0),
+            Failed(),
+            Expired(1),
+            Redated(),
+            CloseRequested(),
+            Merged(),
+            Stepped(),
+            Rebased(),
+        ),
         *(Published(ModelVersion(1)), Summarised("{}"), PartialsDeleted(), Carried(""), Abandoned("", 0)),
         Cancelled(""),
     ]
@@ -192,7 +208,7 @@ def test_every_row_of_the_table_is_reachable() -> None:
                 except IllegalEvent:
                     continue
                 reached.add((current.phase, type(event)))
-                counts = (after.assigned, after.counted, after.failed)
+                counts = (after.assigned, after.counted, after.failed, after.expired)
                 if max(counts) <= 2 and (after.phase, *counts) not in seen:
                     seen.add((after.phase, *counts))
                     waiting.append(after)

@@ -21,7 +21,7 @@ TASK = TaskName("t")
 
 
 async def enrolled(town: Town, count: int) -> list[DeviceIdentity]:
-    return [await town.enrol() for _ in range(count)]
+    return [await town.enrol_proven() for _ in range(count)]
 
 
 async def served(town: Town, devices: list[DeviceIdentity], seconds: float) -> None:
