@@ -11,6 +11,7 @@ replica too, and a sum from which a report must be left out is made anew.
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, auto
 
 from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
@@ -50,6 +51,7 @@ class PendingReport:
     digest: bytes
     weight: float
     session_shape: str
+    received_at: datetime
     outcome: asyncio.Future[Outcome]
 
 

@@ -293,7 +293,7 @@ class _Rounds:
                 weight=report.weight,
                 session_shape=report.session_shape,
                 counted_in=partial.round_id,
-                counted_at=at,
+                counted_at=report.received_at or at,
             )
             if report.device in self._rows.devices:
                 device = self._rows.devices[report.device]

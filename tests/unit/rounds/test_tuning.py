@@ -130,12 +130,14 @@ def lost(after_s: float) -> Outcome:
     [
         ((), 2, None),
         ((reported(100.0),) * 29, 2, None),
-        ((reported(100.0),) * 200, 2, pytest.approx(1.5 * 100.0 * math.exp(1.645 * 0.05))),
-        ((reported(100.0),) * 200, 3, pytest.approx(1.5 * 100.0 * math.exp(1.645 * 0.05))),
+        ((reported(100.0),) * 200, 2, pytest.approx(150.0)),
+        ((reported(100.0),) * 200, 3, pytest.approx(150.0)),
+        # What the fit expects of phones that were silent is no reason to wait for ever.
+        ((reported(30.0), reported(500.0)) * 8 + (lost(600.0),) * 58, 3, pytest.approx(750.0)),
         ((reported(0.1),) * 200, 2, 60.0),
         # Nobody ever reports: every other round takes turns.
         ((lost(600.0),) * 129, 2, None),
-        ((lost(600.0),) * 130, 2, 150.0),
+        ((lost(600.0),) * 130, 2, 60.0),
         ((lost(600.0),) * 130, 3, None),
         (((reported(9.0),) + (lost(600.0),) * 28), 2, None),
     ],
