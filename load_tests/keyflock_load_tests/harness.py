@@ -145,6 +145,7 @@ min_flush_clients = {plan.min_flush_clients}
 
 [pacing]
 min_s = 1.0
+max_s = 1.0
 
 [training]
 learning_rate = 0.3

@@ -25,12 +25,13 @@ from keyflock_server.rounds.task import TaskStatus, parse_task
 from keyflock_server.storage.door import Store
 from keyflock_server.storage.memory import MemoryBlobs
 from keyflock_server.storage.pruning import PruneResult, prune
-from keyflock_server.storage.retention import Pruned, RetentionPolicy, doomed
+from keyflock_server.storage.retention import Pruned, RetentionPolicy, UnprovenDevices, doomed
 
 POLICY = RetentionPolicy(
     assignments_kept=timedelta(days=30),
     versions_kept=2,
     devices_kept=timedelta(days=400),
+    unproven_kept=timedelta(days=60),
     orphans_kept=timedelta(days=1),
 )
 
@@ -171,3 +172,40 @@ async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
 
     assert (while_live.rows.assignments, afterwards.rows.assignments) == (1, 1)
     assert await store.rounds.assignments(opening.id) == []
+
+
+@pytest.mark.fault("D12")
+async def test_devices_that_never_reported_and_do_not_come_back_go_in_days(
+    store: Store, blobs: MemoryBlobs
+) -> None:
+    for name in ("reported", "with-a-head", "kept-out", "seen"):
+        await store.devices.add(device(name))
+    await store.devices.add(replace(device("reported-too"), last_contributed_at=NOW))
+    await store.devices.set_has_head(DeviceId("with-a-head"))
+    await store.devices.set_standing(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90))
+    await store.devices.seen(DeviceId("seen"), 1, "en", NOW + timedelta(days=8))
+    await store.devices.forget(DeviceId("reported"))
+    at = NOW + timedelta(days=7, seconds=1)
+    policy = replace(POLICY, unproven_kept=timedelta(days=7))
+
+    told = await prune(store, blobs, policy, at, is_dry_run=True)
+    result = await prune(store, blobs, policy, at, is_dry_run=False)
+
+    # "a" alone: "b" is in a round that is under way.
+    assert told.rows.devices == result.rows.devices == 1
+    left = [one.id for one in await store.devices.page(EN, None, 10)]
+    assert left == ["b", "kept-out", "reported-too", "seen", "with-a-head"]
+
+
+@pytest.mark.fault("D12")
+async def test_unproven_devices_go_in_batches_the_longest_unseen_first(store: Store) -> None:
+    for number in range(5):
+        await store.devices.add(device(f"ghost-{number}", seen_at=NOW - timedelta(hours=number)))
+    unproven = UnprovenDevices(seen_before=NOW, now=NOW)
+
+    first = await store.retention.delete_unproven(unproven, 3)
+    left = [one.id for one in await store.devices.page(EN, None, 10)]
+    second = await store.retention.delete_unproven(unproven, 3)
+
+    assert (first, second) == (3, 1)
+    assert left == ["a", "b", "ghost-0", "ghost-1"]

@@ -19,8 +19,9 @@ from keyflock_server.protocol.identifiers import (
     UserDigest,
 )
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.rounds.availability import ActiveDevices, ArrivalCount
 from keyflock_server.rounds.round import (
+    Abandoned,
     Cancelled,
     Carried,
     CloseRequested,
@@ -611,7 +612,6 @@ async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
     await store.devices.seen(DeviceId("a"), 7, "de", NOW + timedelta(hours=2))
 
     assert await store.devices.count(EN) == 4
-    assert await store.devices.count_active(EN, NOW - timedelta(days=1)) == 3
     seen = await store.devices.get(DeviceId("a"))
     assert seen is not None
     assert (seen.app_build, seen.locale, seen.last_seen_at) == (7, "de", NOW + timedelta(hours=2))
@@ -843,3 +843,143 @@ async def test_a_version_keeps_its_release_and_the_population_its_average(store:
     assert stored == version
     assert population is not None
     assert population.average_key == "average"
+
+
+@pytest.mark.fault("D12")
+async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart(store: Store) -> None:
+    later = NOW + timedelta(microseconds=1)
+    await store.devices.seen(DeviceId("a"), 1, "en", later)
+    await store.devices.seen(DeviceId("b"), 1, "en", later)
+    await store.devices.add(replace(device("old", seen_at=NOW), enrolled_at=NOW - timedelta(days=2)))
+    await store.devices.add(replace(device("elsewhere", seen_at=later), last_contributed_at=NOW))
+    await assigned(store, "a")
+    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+
+    # "c" has only enrolled.
+    assert await store.devices.count_active(EN, NOW - timedelta(days=1)) == ActiveDevices(2, 2)
+    assert await store.devices.count_active(EN, later) == ActiveDevices(2, 1)
+    assert await store.devices.count_active(PopulationName("de"), NOW) == ActiveDevices(0, 0)
+
+
+async def silences(store: Store, *names: str) -> list[int]:
+    rows = [await store.devices.get(DeviceId(name)) for name in names]
+    return [row.silences for row in rows if row is not None]
+
+
+def for_a_minute(of: str, round_id: str = "t-1") -> AssignmentRecord:
+    return replace(assignment(of, round_id), expires_at=NOW + timedelta(seconds=60))
+
+
+@pytest.mark.fault("D13")
+async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: Store) -> None:
+    at = NOW + timedelta(seconds=60)
+    for name in ("a", "b"):
+        await store.rounds.assign(for_a_minute(name))
+    await store.rounds.assign(assignment("c"))
+
+    early = await store.rounds.expire(T1, at - timedelta(seconds=1))
+    ended = await store.rounds.expire(T1, at)
+    again = await store.rounds.expire(T1, at)
+
+    assert (early, again) == (None, None)
+    assert ended is not None
+    record, ids = ended
+    assert ids == ("assignment-of-a", "assignment-of-b")
+    assert (record.round.assigned, record.round.expired, record.round.outstanding) == (3, 2, 1)
+    assert await store.rounds.get(T1) == record
+    states = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    assert states == {"a": "expired", "b": "expired", "c": "assigned"}
+    assert await silences(store, "a", "b", "c") == [1, 1, 0]
+    assert await store.rounds.last_silence(DeviceId("a")) == at
+    assert await store.rounds.last_silence(DeviceId("c")) is None
+
+
+@pytest.mark.fault("D13")
+async def test_a_report_for_what_ran_out_is_not_counted(store: Store) -> None:
+    await store.rounds.assign(for_a_minute("a"))
+    await store.rounds.expire(T1, NOW + timedelta(seconds=60))
+
+    with pytest.raises(NotOpen) as not_open:
+        await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    with pytest.raises(Superseded):
+        await store.rounds.fail(assignment("a"), "", NOW)
+
+    assert [row.state for row in not_open.value.rows] == [AssignmentState.EXPIRED]
+    with pytest.raises(AlreadyExists):
+        await store.rounds.assign(assignment("a"))
+
+
+@pytest.mark.fault("D13")
+async def test_what_waits_is_spared_and_who_was_heard_was_not_silent(store: Store) -> None:
+    for name in ("a", "b", "c"):
+        await store.rounds.assign(for_a_minute(name))
+    waits, heard = AssignmentId("assignment-of-a"), AssignmentId("assignment-of-b")
+
+    ended = await store.rounds.expire(T1, NOW + timedelta(seconds=60), spared=[waits], heard=[heard])
+
+    assert ended is not None
+    assert ended[1] == ("assignment-of-b", "assignment-of-c")
+    assert await silences(store, "a", "b", "c") == [0, 0, 1]
+
+
+@pytest.mark.fault("D13")
+async def test_a_counted_report_gives_the_whole_claim_back(store: Store) -> None:
+    await store.rounds.assign(for_a_minute("a"))
+    await store.rounds.expire(T1, NOW + timedelta(seconds=60))
+    await advanced(store, Cancelled("why"))
+    await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2)))
+    await store.rounds.assign(assignment("a", "t-2"))
+    before = await silences(store, "a")
+
+    report = replace(counted("a"), round_id=RoundId("t-2"))
+    await store.rounds.commit_flush(replace(partial(1, 1.0), round_id=RoundId("t-2")), [report], NOW)
+
+    assert (before, await silences(store, "a")) == ([1], [0])
+
+
+@pytest.mark.fault("D13")
+async def test_when_a_round_has_ended_what_had_time_left_is_held_against_nobody(store: Store) -> None:
+    await store.rounds.assign(for_a_minute("a"))
+    await store.rounds.assign(assignment("b"))  # until the deadline, in 600 s
+    late = replace(assignment("c"), assigned_at=NOW + timedelta(seconds=590))
+    await store.rounds.assign(late)
+    closed = await advanced(store, CloseRequested())
+
+    at_goal = await store.rounds.expire(T1, NOW + timedelta(seconds=100))
+    of_goal = await silences(store, "a", "b", "c")
+    await store.rounds.expire(T1, NOW + timedelta(seconds=600))
+
+    assert at_goal == (closed, ("assignment-of-a",))
+    assert of_goal == [1, 0, 0]
+    # "c" was called ten seconds before the end.
+    assert await silences(store, "a", "b", "c") == [1, 1, 0]
+
+
+@pytest.mark.fault("D13")
+async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: Store) -> None:
+    await store.tasks.add(replace(TASK, spec=ASYNC))
+    first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
+    await store.rounds.add(RoundRecord(round=first))
+    expires_at = NOW + timedelta(seconds=600)
+    await store.rounds.assign(replace(assignment("a", "u-1"), expires_at=expires_at))
+    for event in (CloseRequested(), Cancelled("why")):
+        await store.rounds.advance(first.id, event, NOW, {})
+    await store.rounds.add(RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2)))
+    await store.rounds.assign(replace(assignment("b", "u-2"), expires_at=expires_at))
+
+    ended = await store.rounds.expire(RoundId("u-2"), expires_at)
+
+    assert ended is not None
+    assert (ended[0].round.expired, ended[1]) == (1, ("assignment-of-a", "assignment-of-b"))
+    assert await silences(store, "a", "b") == [1, 1]
+
+
+@pytest.mark.fault("D13")
+async def test_history_knows_of_what_ran_out_until_it_did(store: Store) -> None:
+    await store.rounds.assign(for_a_minute("a"))
+    await store.rounds.expire(T1, NOW + timedelta(seconds=60))
+    await store.rounds.advance(T1, Abandoned("few", 0), NOW + timedelta(seconds=600), {})
+
+    history = await store.rounds.history(TaskName("t"), 8, 100)
+
+    assert history.outcomes == (Outcome(Fate.CENSORED, 0.0, 60.0),)

@@ -191,4 +191,5 @@ def _row(report: PendingReport) -> CountedReport:
         report_digest=report.digest,
         weight=report.weight,
         session_shape=f"{report.session_shape}^"[-32:],
+        received_at=report.received_at,
     )

@@ -214,6 +214,7 @@ class Intake:
             digest,
             weight_of(message.examples, opened.round.spec.aggregation) * staleness_factor(staleness),
             message.session_shape,
+            self._world.clock(),
             asyncio.get_running_loop().create_future(),
         )
         opened.batch.reserve(pending)

@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum, auto
 from typing import Final
 
@@ -62,6 +63,7 @@ class PendingReport:
     digest: bytes
     weight: float
     session_shape: str
+    received_at: datetime
     outcome: asyncio.Future[Outcome]
 
 

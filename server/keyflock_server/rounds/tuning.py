@@ -37,8 +37,8 @@ _P95: Final = 0.95
 #: No assignment runs out sooner, however fast the phones were that reported: those that are as fast as can be
 #: must not shut out all others.
 _SHORTEST_LIMIT_S: Final = 60.0
-#: A round in which nobody ever reports gives its slots to so many phones in turn.
-_TURNS_WITHOUT_REPORTS: Final = 4
+#: Where nobody ever reports, every other round gives its slots to so many phones in turn.
+_TURNS_WITHOUT_REPORTS: Final = 10
 #: Standard deviations from the median of a normal to its 95th percentile.
 _TO_P95: Final = 1.645
 _PASSES: Final = 300
@@ -130,9 +130,10 @@ def tuned(spec: TaskSpec, history: RoundHistory) -> TaskSpec:
 def assignment_limit_s(policy: RoundPolicy, history: RoundHistory, sequence: int) -> float | None:
     """How long one assignment of a synchronous round may take; None: as long as the round.
 
-    What nineteen of twenty reports needed, and half as much again. Where the last rounds had no report at
-    all, whoever held their slots may do nothing else: every other round gives a quarter of its time to each
-    assignment, so that its slots come to others. The rounds between leave all of it to phones that are slow.
+    What nineteen of twenty reports needed, and half as much again; of what the fit expects, no more than the
+    slowest report has needed. Where the last rounds had no report at all, whoever held their slots may do
+    nothing else: every other round gives a tenth of its time to each assignment, so that its slots come to
+    others. The rounds between leave all of it to phones that are slow.
 
     Args:
         policy: The round's.
@@ -142,10 +143,10 @@ def assignment_limit_s(policy: RoundPolicy, history: RoundHistory, sequence: int
         fewer than 30 assignments, some of them reported -> None: too few to go by
     """
     seen = completion(history.outcomes)
+    reported_s = [one.after_s for one in history.outcomes if one.fate is Fate.REPORTED]
     if seen is not None:
-        return max(_PATIENCE * seen.report_p95_s, _SHORTEST_LIMIT_S)
-    nobody_reports = not any(one.fate is Fate.REPORTED for one in history.outcomes)
-    if nobody_reports and len(history.outcomes) >= policy.slots and sequence % 2 == 0:
+        return max(_PATIENCE * min(seen.report_p95_s, max(reported_s)), _SHORTEST_LIMIT_S)
+    if not reported_s and len(history.outcomes) >= policy.slots and sequence % 2 == 0:
         return max(policy.deadline_s / _TURNS_WITHOUT_REPORTS, _SHORTEST_LIMIT_S)
     return None
 

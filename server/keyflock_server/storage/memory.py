@@ -364,7 +364,7 @@ class _Rounds:
                 weight=report.weight,
                 session_shape=report.session_shape,
                 counted_in=partial.round_id,
-                counted_at=at,
+                counted_at=report.received_at or at,
             )
             device = self._rows.devices[report.device]
             self._rows.devices[report.device] = replace(device, last_contributed_at=at, silences=0)

@@ -247,7 +247,7 @@ class AssignmentRecord:
     session_shape: str = ""
     #: The round whose aggregate it is in; None before. Of a synchronous task, its own.
     counted_in: RoundId | None = None
-    #: When its report was committed; None before.
+    #: When the report that was counted had come; None before.
     counted_at: datetime | None = None
     #: When it runs out of time; None: with its round.
     expires_at: datetime | None = None
@@ -282,6 +282,8 @@ class CountedReport:
     report_digest: bytes
     weight: float
     session_shape: str
+    #: When it came; None: as it is counted.
+    received_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

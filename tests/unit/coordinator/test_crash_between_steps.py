@@ -34,6 +34,7 @@ class Dying:
             "assignment",
             "count",
             "count_active",
+            "last_silence",
             "quarantined",
             "verdicts",
             "withdrawn",
@@ -53,14 +54,14 @@ class Dying:
         if name in self.READS or name == "list_blobs":
             return method
 
-        async def write(*arguments: Any) -> Any:  # noqa: ANN401 - whatever the table takes
+        async def write(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the table takes
             self._budget[0] -= 1
             if self._budget[0] < 0:
                 raise ProcessKilled
             if self._budget[0] == 0 and self._after_write:
-                await method(*arguments)
+                await method(*arguments, **named)
                 raise ProcessKilled
-            return await method(*arguments)
+            return await method(*arguments, **named)
 
         return write
 

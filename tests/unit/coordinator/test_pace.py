@@ -21,17 +21,18 @@ TASK = TaskName("t")
 
 
 async def enrolled(town: Town, count: int) -> list[DeviceIdentity]:
-    return [await town.enrol() for _ in range(count)]
+    return [await town.enrol_proven() for _ in range(count)]
 
 
-async def served(town: Town, devices: list[DeviceIdentity], seconds: float) -> None:
-    """A round that lasts so long: all get work, and report together."""
+async def served(town: Town, devices: list[DeviceIdentity], seconds: float, *, rest_s: float = 0.0) -> None:
+    """A round: all get work, report together after so long, and rest before it ends."""
     answers = [await town.check_in(device) for device in devices]
     town.pass_time(seconds)
     for answer in answers:
         assert isinstance(answer, Assignment)
         with contextlib.suppress(Refused):  # the first wait for their micro-batch, the last come too late
             await town.coordinator.report(town.claims(answer), report(constant(1.0), of=town.claims(answer)))
+    town.pass_time(rest_s)
     await town.coordinator.tick()
 
 
@@ -42,7 +43,7 @@ async def test_check_ins_are_counted_by_the_hour_and_not_by_the_phone(town: Town
         await town.check_in(device)
     for device in devices[3:]:
         await town.check_in(device, examples=1)
-    town.pass_time(61.0)
+    town.pass_time(91.0)
 
     await town.check_in(devices[4], examples=1)
 
@@ -98,7 +99,7 @@ async def test_phones_are_called_to_when_rounds_usually_end(town: Town) -> None:
     await town.task(round="goal = 4\nover_selection = 0.0", pacing="min_s = 10.0\nmax_s = 86400.0")
     devices = await enrolled(town, 4)
     for _ in range(3):
-        await served(town, devices, 200.0)
+        await served(town, devices, 190.0, rest_s=10.0)
     for device in devices:
         await town.check_in(device)
     town.pass_time(50.0)

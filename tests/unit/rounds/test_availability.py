@@ -5,8 +5,10 @@ import pytest
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.availability import (
     EVEN,
+    ActiveDevices,
     ArrivalCount,
     arrivals_per_s,
+    counted_devices,
     eligible_share,
     hours_of_day,
 )
@@ -52,3 +54,22 @@ def test_an_hour_without_a_row_is_an_hour_without_a_check_in() -> None:
     hours = hours_of_day([count(0, 100), count(2, 100)], 3 * 3_600.0)
 
     assert hours[:3] == pytest.approx(((1.5 + 1) / 2, (0 + 1) / 2, (1.5 + 1) / 2))
+
+
+@pytest.mark.fault("D12")
+@pytest.mark.parametrize(
+    ("proven", "unproven", "counted"),
+    [
+        (0, 0, 0),
+        (0, 20, 20),
+        (0, 2_000, 26),
+        (30, 0, 30),
+        (30, 5, 35),
+        (30, 2_000, 60),
+        (10**6, 10**5, 11 * 10**5),
+    ],
+)
+def test_ghosts_count_up_to_a_cap_and_proven_devices_in_full(
+    proven: int, unproven: int, counted: int
+) -> None:
+    assert counted_devices(ActiveDevices(proven, unproven), slots=13) == counted

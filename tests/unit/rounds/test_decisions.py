@@ -6,7 +6,7 @@ import pytest
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.decisions import Due, Pending, due, is_goal_met, may_flush
-from keyflock_server.rounds.round import Assigned, Counted, Event, Failed, Round, advance
+from keyflock_server.rounds.round import Assigned, Counted, Event, Expired, Failed, Round, advance
 from keyflock_server.rounds.task import parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,9 +46,15 @@ ALL = [Assigned()] * 12
         (after(*ALL, Counted(6, 6.0)), 3, LATE, Due.CARRY),
         (after(*ALL), 4, LATE, Due.CARRY),
         (after(*ALL), 3, LATE, Due.ABANDON),
-        (after(*ALL, Counted(8, 8.0), *[Failed()] * 4), 0, NOW, Due.CLOSE),
-        (after(*ALL, *[Failed()] * 12), 0, NOW, Due.ABANDON),
-        (after(*ALL, Counted(4, 4.0), *[Failed()] * 4), 4, NOW, Due.CLOSE),
+        # What was given back, or ran out of time, is free for others: there is hope until the deadline.
+        (after(*ALL, Counted(8, 8.0), *[Failed()] * 4), 0, NOW, Due.NOTHING),
+        (after(*ALL, *[Failed()] * 12), 0, NOW, Due.NOTHING),
+        (after(*ALL, Expired(12)), 0, NOW, Due.NOTHING),
+        (after(*ALL, Expired(12)), 0, LATE, Due.ABANDON),
+        (after(*ALL, Counted(8, 8.0), Expired(4)), 0, LATE, Due.CLOSE),
+        # All slots are taken and everybody has reported, too few for a last flush: nobody else can come.
+        (after(*ALL, Counted(9, 9.0)), 3, NOW, Due.CLOSE),
+        (after(*ALL, Counted(9, 9.0), Expired(1), Assigned()), 3, NOW, Due.CLOSE),
     ],
 )
 def test_what_is_due(current: Round, pending: int, now: datetime, is_due: Due) -> None:

@@ -103,3 +103,16 @@ def test_load_counts_from_half_the_places_and_half_a_second_of_lag_on() -> None:
     assert overload(100, 100, 0.0) == 1.0
     assert overload(0, 100, 1.0) == 1.0
     assert overload(0, 100, 60.0) == 9.0
+
+
+@pytest.mark.fault("D12")
+def test_ghosts_leave_windows_alone_and_a_crowd_is_spread_however_few_count() -> None:
+    alone = return_window(POLICY, PACING, 50, 0.0, seen_devices=50)
+    among_ghosts = return_window(POLICY, PACING, 50, 0.0, seen_devices=2_050)
+    in_a_crowd = return_window(POLICY, PACING, 50, 0.0, seen_devices=1_000_000)
+
+    assert among_ghosts == alone
+    # No more than 100 a second: a million come every 10,000 s.
+    assert (in_a_crowd.min_s, in_a_crowd.max_s) == (5_000.0, 15_000.0)
+    assert spread_s(POLICY, PACING, 50, 2_050) == 0.0
+    assert spread_s(POLICY, PACING, 50, 1_000_000) == 10_000.0

@@ -10,6 +10,7 @@ from keyflock_server.rounds import selection
 from keyflock_server.rounds.selection import (
     assignment_id,
     assignment_seed,
+    claim_ratio,
     hash_ratio,
     is_sampled,
     sample_size,
@@ -90,3 +91,10 @@ def test_ids_and_seeds_differ_by_round_and_device_and_repeat_for_the_same() -> N
     assert assignment_id(KEY, ROUND, DEVICES[0]) == assignment_id(KEY, ROUND, DEVICES[0])
     assert 0 <= assignment_seed(KEY, ROUND, DEVICES[0]) < 2**32
     assert assignment_seed(KEY, ROUND, DEVICES[0]) != assignment_seed(KEY, ROUND, DEVICES[1])
+
+
+@pytest.mark.fault("D13")
+def test_each_silence_beyond_the_first_halves_a_claim_and_never_takes_it() -> None:
+    ratios = [claim_ratio(silences) for silences in (0, 1, 2, 3, 7, 8, 1_000)]
+
+    assert ratios == [1.0, 1.0, 1 / 2, 1 / 4, 1 / 64, 1 / 64, 1 / 64]

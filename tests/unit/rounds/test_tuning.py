@@ -6,7 +6,15 @@ import random
 import pytest
 
 from keyflock_server.rounds.task import TaskError, TaskSpec, parse_task
-from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory, completion, slots_for, tuned
+from keyflock_server.rounds.tuning import (
+    Fate,
+    Outcome,
+    RoundHistory,
+    assignment_limit_s,
+    completion,
+    slots_for,
+    tuned,
+)
 
 TASK = """
 [task]
@@ -110,3 +118,33 @@ def test_limits_that_leave_out_the_start_are_refused() -> None:
         "round.auto.over_selection is [0.5, 1] and round.over_selection, where it begins, is 0.3: "
         "give [least, most] around it."
     )
+
+
+def lost(after_s: float) -> Outcome:
+    return Outcome(Fate.CENSORED, 0.0, after_s)
+
+
+@pytest.mark.fault("D13")
+@pytest.mark.parametrize(
+    ("outcomes", "sequence", "limit_s"),
+    [
+        ((), 2, None),
+        ((reported(100.0),) * 29, 2, None),
+        ((reported(100.0),) * 200, 2, pytest.approx(150.0)),
+        ((reported(100.0),) * 200, 3, pytest.approx(150.0)),
+        # What the fit expects of phones that were silent is no reason to wait for ever.
+        ((reported(30.0), reported(500.0)) * 8 + (lost(600.0),) * 58, 3, pytest.approx(750.0)),
+        ((reported(0.1),) * 200, 2, 60.0),
+        # Nobody ever reports: every other round takes turns.
+        ((lost(600.0),) * 129, 2, None),
+        ((lost(600.0),) * 130, 2, 60.0),
+        ((lost(600.0),) * 130, 3, None),
+        (((reported(9.0),) + (lost(600.0),) * 28), 2, None),
+    ],
+)
+def test_an_assignment_may_take_half_as_long_again_as_nineteen_of_twenty_reports(
+    outcomes: tuple[Outcome, ...], sequence: int, limit_s: float | None
+) -> None:
+    policy = spec().round
+
+    assert assignment_limit_s(policy, RoundHistory((), outcomes), sequence) == limit_s

@@ -26,6 +26,7 @@ HOT: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "whether it trains now": lambda store: store.rounds.outstanding_of(TASK, DEVICE, NOW),
     "how often it took part": lambda store: store.rounds.participations(TASK, DEVICE),
     "a device": lambda store: store.devices.get(DEVICE),
+    "whether it was silent": lambda store: store.rounds.last_silence(DEVICE),
     "who was seen": lambda store: store.devices.count_active(PopulationName("p"), NOW),
     "who is kept out": lambda store: store.devices.quarantined(NOW),
 }

@@ -197,7 +197,7 @@ class SqlRounds(AssignmentReads):
             before = await _locked(connection, partial.round_id)
             await _check_open(connection, reports)
             after = await _moved(connection, before, counted, at)
-            await connection.execute(_count(partial.round_id, at), [_counted(report) for report in reports])
+            await connection.execute(_count(partial.round_id), [_counted(report, at) for report in reports])
             its_devices = devices.c.id.in_([report.device for report in reports])
             await connection.execute(
                 update(devices).where(its_devices).values(last_contributed_at=at, silences=0)
@@ -395,7 +395,7 @@ async def _check_open(connection: AsyncConnection, reports: Sequence[CountedRepo
         raise not_open
 
 
-def _count(counted_in: RoundId, at: datetime) -> Any:  # noqa: ANN401 - SQLAlchemy's update of many
+def _count(counted_in: RoundId) -> Any:  # noqa: ANN401 - SQLAlchemy's update of many
     return (
         update(assignments)
         .where(
@@ -407,18 +407,19 @@ def _count(counted_in: RoundId, at: datetime) -> Any:  # noqa: ANN401 - SQLAlche
             weight=bindparam("its_weight"),
             session_shape=bindparam("shape"),
             counted_in=counted_in,
-            counted_at=at,
+            counted_at=bindparam("received_at"),
         )
     )
 
 
-def _counted(report: CountedReport) -> dict[str, object]:
+def _counted(report: CountedReport, at: datetime) -> dict[str, object]:
     return {
         "of_round": report.round_id,
         "of_device": report.device,
         "digest": report.report_digest,
         "its_weight": report.weight,
         "shape": report.session_shape,
+        "received_at": report.received_at or at,
     }
 
 
