@@ -24,10 +24,12 @@ from keyflock_server.http.readiness import Readiness, Stage
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator import (
     CohortPreview,
+    DecisionOrder,
     Devices,
     DeviceView,
     PopulationView,
     QuarantineOrder,
+    RollbackOrder,
     RoundView,
     TaskView,
 )
@@ -100,6 +102,10 @@ class ScriptedOperations:
         self.note("populations", None)
         return [POPULATION]
 
+    async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
+        self.note("roll_back", (name, order))
+        return POPULATION
+
     async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
         self.note("preview_cohort", (population, expression))
         return PREVIEW
@@ -132,6 +138,14 @@ class ScriptedOperations:
         self.note("round", round_id)
         if round_id != ROUND.id:
             raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id}.")
+        return ROUND
+
+    async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        self.note("accept_round", (round_id, order))
+        return ROUND
+
+    async def discard_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        self.note("discard_round", (round_id, order))
         return ROUND
 
     async def devices(self, population: PopulationName) -> Devices:
