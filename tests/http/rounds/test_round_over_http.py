@@ -293,7 +293,7 @@ async def test_no_token_and_no_delta_is_in_anything_that_the_server_keeps(
     site: Site, capfd: pytest.CaptureFixture[str]
 ) -> None:
     phones = await cohort(site)
-    deltas = [site.delta(work, 0.1 + i) for i, (_, work) in enumerate(phones)]
+    deltas = [site.delta(work, 0.1 + i / 10) for i, (_, work) in enumerate(phones)]
     await asyncio.gather(
         *(phone.report(work, delta) for (phone, work), delta in zip(phones, deltas, strict=True))
     )

@@ -104,7 +104,12 @@ def text() -> DemoText:
     vocabulary = vocabulary_of(words, [1 / len(words)] * len(words), oov=0.1, eos=0.1)
     rows = encode_messages(vocabulary, ["w7 w7 w7 w7 w7"] * 12, 20)
     held_out = HeldOutText({"one": rows[:4], "two": rows[:4]}, {}, rows)
-    return DemoText({f"phone-{number}": rows for number in range(24)}, held_out, 2)
+    # No two people type the same: reports of the same numbers would make no flush.
+    phones = {
+        f"phone-{number}": encode_messages(vocabulary, ["w7 w7 w7 w7 w7"] * 12 + [f"w{number}"], 20)
+        for number in range(24)
+    }
+    return DemoText(phones, held_out, 2)
 
 
 @pytest.fixture(scope="module")
