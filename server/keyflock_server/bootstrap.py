@@ -267,4 +267,6 @@ def _assemble(
     if not is_embedded:
         lifecycles.append(DescriptorWatch(metrics))
     lifecycle = Lifecycles(coordinator, lifecycles)
-    return _Parts(folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.unattended_bytes)
+    return _Parts(
+        folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.unattended_bytes
+    )

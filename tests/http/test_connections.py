@@ -84,7 +84,7 @@ class Port:
     async def settled(self, connections: int) -> None:
         """The server has seen so many connections."""
         async with asyncio.timeout(5.0):
-            while self.figure("keyflock_open_connections", port="phones") != connections:
+            while self.figure("keyflock_open_connections", port="phones") != connections:  # noqa: ASYNC110 - the other side runs in this loop
                 await asyncio.sleep(0)
 
     def figure(self, name: str, **labels: str) -> float | None:
@@ -198,7 +198,7 @@ async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come
     for caller in busy:
         await caller.send(request)
     async with asyncio.timeout(5.0):
-        while len(port.door.service.calls) < 3:
+        while len(port.door.service.calls) < 3:  # noqa: ASYNC110 - the other side runs in this loop
             await asyncio.sleep(0)
 
     newcomer = await port.call()
@@ -209,7 +209,9 @@ async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"retry-after: 5\r\n" in answer
     assert b"connection: close\r\n" in answer
-    assert msgspec.msgpack.decode(answer.partition(b"\r\n\r\n")[2], type=Problem).code is ProblemCode.OVERLOADED
+    assert (
+        msgspec.msgpack.decode(answer.partition(b"\r\n\r\n")[2], type=Problem).code is ProblemCode.OVERLOADED
+    )
     assert port.closed_early("turned_away") == 1.0
     for caller in busy:
         assert (await caller.answer()).startswith(b"HTTP/1.1 200 OK")
@@ -248,7 +250,11 @@ def test_a_limit_that_is_too_low_for_the_settings_is_told(caplog: pytest.LogCapt
     phones_connections(769, 64, 1024)
 
     (record,) = caplog.records
-    assert (record.levelname, vars(record)["wanted"], vars(record)["max_connections"]) == ("WARNING", 769, 768)
+    assert (record.levelname, vars(record)["wanted"], vars(record)["max_connections"]) == (
+        "WARNING",
+        769,
+        768,
+    )
 
 
 async def test_a_process_without_a_free_descriptor_says_so(

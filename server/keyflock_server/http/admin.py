@@ -116,7 +116,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
     async def _act(self, call: OperatorCall, admission: OperatorAdmission, body: bytes) -> Response:
         response = await self._handlers[call.name](admission.parts, body)
         if call.method != "GET":
-            # It succeeded: what the address names was looked up and found, or made under a name that was checked.
+            # It succeeded: what the address names was looked up and found, or made under a checked name.
             _log.info("operator call", call=call.name, **admission.parts)
         return response
 
@@ -132,7 +132,9 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         try:
             question = msgspec.json.decode(body, type=CohortQuestion)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(ProblemCode.MALFORMED_BODY, f"{wire.without_values(str(error)).rstrip('.')}.") from None
+            raise Refused(
+                ProblemCode.MALFORMED_BODY, f"{wire.without_values(str(error)).rstrip('.')}."
+            ) from None
         return JSON.answer(await self._service.preview_cohort(name, question.cohort))
 
     async def _tasks(self, _parts: Mapping[str, str], _body: bytes) -> Response:
@@ -178,7 +180,9 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         try:
             order = msgspec.json.decode(body, type=QuarantineOrder)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise Refused(ProblemCode.MALFORMED_BODY, f"The order cannot be read: {wire.without_values(str(error))}.") from None
+            raise Refused(
+                ProblemCode.MALFORMED_BODY, f"The order cannot be read: {wire.without_values(str(error))}."
+            ) from None
         return JSON.answer(await self._service.quarantine_device(DeviceId(parts["device"]), order))
 
     async def _release_device(self, parts: Mapping[str, str], _body: bytes) -> Response:

@@ -290,7 +290,9 @@ class _Parser:
     def _unexpected(self, wanted: str) -> CohortError:
         token = self._token
         # By its kind: what stands there may be anything, and the position says where it is.
-        found = {"end": "the end", "stray": "a character that means nothing"}.get(token.kind, f"a {token.kind}")
+        found = {"end": "the end", "stray": "a character that means nothing"}.get(
+            token.kind, f"a {token.kind}"
+        )
         return CohortError(f"At position {token.position}: expected {wanted}, found {found}.")
 
 

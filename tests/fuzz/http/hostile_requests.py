@@ -1,4 +1,4 @@
-"""Requests with a secret in them: each kind that aiohttp, TLS and HTTP/2 tell apart, and good ones gone wrong.
+"""Requests with a secret: each kind that aiohttp, TLS and HTTP/2 tell apart, and good ones gone wrong.
 
 A request is a function of its number and the run's seed. Where it is not HTTP, or its secret is in a place
 that ends the connection, it says so: then nothing else is sent over that connection.
@@ -42,9 +42,7 @@ class Sent:
 Draw = Callable[[Site, str, random.Random], Sent]
 
 
-def head(
-    method: str, target: str, headers: dict[str, str] | None = None, version: str = "HTTP/1.1"
-) -> bytes:
+def head(method: str, target: str, headers: dict[str, str] | None = None, version: str = "HTTP/1.1") -> bytes:
     """A request's head, as latin-1."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "x", **(headers or {})}.items())
     return f"{method} {target} {version}\r\n{lines}\r\n".encode("latin-1")
@@ -159,7 +157,11 @@ def _bad_framing(site: Site, secret: str, rng: random.Random) -> Sent:
     method, target, headers = rng.choice(
         (
             ("POST", "/v1/suggestions", phone(site)),
-            ("PUT", f"/v1/assignments/{site.assignment}/report", phone(site, Keyflock_Assignment=site.assignment_token)),
+            (
+                "PUT",
+                f"/v1/assignments/{site.assignment}/report",
+                phone(site, Keyflock_Assignment=site.assignment_token),
+            ),
             ("PUT", "/v1/heads/en-US", {**phone(site), "Content-Type": "application/vnd.keyflock.head"}),
             ("POST", "/admin/v1/tasks", operator(site, "application/toml")),
         )
@@ -234,7 +236,12 @@ def _odd_headers(site: Site, secret: str, rng: random.Random) -> Sent:
             {"A-IM": f"keyflock-delta, {secret}", "If-None-Match": f'"{secret}"'},
             {"If-Match": f'"{secret}"'},
             {"Cookie": f"session={secret}; {secret}"},
-            {"User-Agent": secret, "Referer": secret, "X-Forwarded-For": secret, "Forwarded": f"for={secret}"},
+            {
+                "User-Agent": secret,
+                "Referer": secret,
+                "X-Forwarded-For": secret,
+                "Forwarded": f"for={secret}",
+            },
             {"Accept": f"text/html, {secret}", "Accept-Language": secret, "Accept-Encoding": secret},
             {"Expect": secret},
             {secret: secret},
@@ -251,8 +258,14 @@ def _upgrade(_site: Site, secret: str, rng: random.Random) -> Sent:
     said = secret.encode()
     data = rng.choice(
         (
-            head("GET", f"/{secret}", {"Connection": "upgrade", "Upgrade": "websocket"}) + said + b" x\r\n\r\n",
-            head("GET", "/healthz", {"Connection": "upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": secret}),
+            head("GET", f"/{secret}", {"Connection": "upgrade", "Upgrade": "websocket"})
+            + said
+            + b" x\r\n\r\n",
+            head(
+                "GET",
+                "/healthz",
+                {"Connection": "upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": secret},
+            ),
             head("CONNECT", f"{secret}:443") + said + b"\r\n\r\n",
             head("OPTIONS", "*", {"X": secret}),
         )
@@ -294,15 +307,33 @@ def _phones_body(site: Site, secret: str, rng: random.Random) -> Sent:
             ("suggestions", "POST", "/v1/suggestions", phone(site), {"context": f"{secret} my {secret}"}),
             ("suggestions", "POST", "/v1/suggestions", phone(site), {"context": [secret]}),
             ("check-in", "POST", "/v1/check-ins", phone(site), check_in),
-            ("check-in", "POST", "/v1/check-ins", phone(site), {**check_in, "conditions": {"network": secret}}),
+            (
+                "check-in",
+                "POST",
+                "/v1/check-ins",
+                phone(site),
+                {**check_in, "conditions": {"network": secret}},
+            ),
             ("check-in", "POST", "/v1/check-ins", phone(site), {**check_in, "protocol": secret}),
             ("enrolment", "POST", "/v1/devices", phone(site), enrolment),
-            ("enrolment", "POST", "/v1/devices", {"Content-Type": "application/msgpack"}, {**enrolment, "user": secret}),
+            (
+                "enrolment",
+                "POST",
+                "/v1/devices",
+                {"Content-Type": "application/msgpack"},
+                {**enrolment, "user": secret},
+            ),
             ("enrolment", "POST", "/v1/devices", {"Content-Type": secret}, enrolment),
             ("offer", "POST", f"{at}/offer", assigned, {"size_bytes": secret, "model_version": 0}),
             ("failure", "POST", f"{at}/failure", assigned, {"cause": secret}),
             ("report", "PUT", f"{at}/report", assigned, {"delta": secret.encode(), "examples": 3}),
-            ("report", "PUT", f"{at}/report", assigned, {"delta": b"x", "examples": 3, "session_shape": secret}),
+            (
+                "report",
+                "PUT",
+                f"{at}/report",
+                assigned,
+                {"delta": b"x", "examples": 3, "session_shape": secret},
+            ),
             ("report", "PUT", f"{at}/report", assigned, {"delta": _container(secret), "examples": 3}),
             (
                 "assignment",
@@ -311,7 +342,13 @@ def _phones_body(site: Site, secret: str, rng: random.Random) -> Sent:
                 phone(site, Keyflock_Assignment=secret),
                 {"delta": secret.encode(), "examples": 3},
             ),
-            ("assignment", "POST", f"/v1/assignments/{secret}/offer", assigned, {"size_bytes": 1, "model_version": 0}),
+            (
+                "assignment",
+                "POST",
+                f"/v1/assignments/{secret}/offer",
+                assigned,
+                {"size_bytes": 1, "model_version": 0},
+            ),
         )
     )
     return Sent(kind, with_body(method, target, headers, _mutated(rng, msgpack.packb(message))))
@@ -346,7 +383,12 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
             ("POST", "/admin/v1/tasks", "application/toml", f'[task]\nname = "{secret}\n'.encode()),
             ("POST", "/admin/v1/tasks", "application/toml", f'[task]\nname = "x"\n{secret} = 1\n'.encode()),
             ("POST", "/admin/v1/tasks", "application/toml", f'[{secret}]\na = "{secret}"\n'.encode()),
-            ("POST", "/admin/v1/tasks", "application/toml", f'[task]\nname = "a"\npopulation = "{secret}"\n'.encode()),
+            (
+                "POST",
+                "/admin/v1/tasks",
+                "application/toml",
+                f'[task]\nname = "a"\npopulation = "{secret}"\n'.encode(),
+            ),
             ("POST", "/admin/v1/tasks", "application/toml", secret.encode() + b"\xff\xfe"),
             (
                 "POST",
@@ -358,7 +400,7 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
                 "POST",
                 "/admin/v1/tasks",
                 "application/toml",
-                f'[task]\nname = "a"\npopulation = "en-US"\n[eligibility]\ncohort = "tag({secret})"\n'.encode(),
+                f'[task]\nname = "a"\npopulation = "en-US"\n[eligibility]\ncohort = "{secret}"\n'.encode(),
             ),
             ("POST", "/admin/v1/tasks", secret, b"x"),
             ("PUT", "/admin/v1/populations/xx-YY", "application/octet-stream", safetensors),
@@ -380,7 +422,12 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
                 "application/json",
                 json.dumps({"cohort": [secret]}).encode(),
             ),
-            ("POST", f"/admin/v1/devices/{secret}/quarantine", "application/json", b'{"reason": "x", "hours": 1}'),
+            (
+                "POST",
+                f"/admin/v1/devices/{secret}/quarantine",
+                "application/json",
+                b'{"reason": "x", "hours": 1}',
+            ),
             (
                 "POST",
                 f"/admin/v1/devices/{secret}/quarantine",
@@ -394,7 +441,9 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
 
 
 def _cut(site: Site, secret: str, rng: random.Random) -> Sent:
-    whole = rng.choice((_phones_body, _head_body, _operators_body, _odd_headers, _wrong_address))(site, secret, rng)
+    whole = rng.choice((_phones_body, _head_body, _operators_body, _odd_headers, _wrong_address))(
+        site, secret, rng
+    )
     length = int(len(whole.data) * rng.choice(_CUTS))
     return Sent("cut", whole.data[:length], whole.is_for_operators, is_cut=True)
 
