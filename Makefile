@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec load clean
+.PHONY: help setup demo test faults kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -65,6 +65,9 @@ fuzz-codec: $(STAMP)  ## hostile containers against the decoder (make fuzz-codec
 	@$(BIN)/python -m tests.fuzz.compression.codec_fuzzer --inputs $(or $(N),100000) $(ARGS)
 	@$(BIN)/python -m tests.fuzz.compression.weights_delta_fuzzer --inputs $(or $(N),100000) $(ARGS)
 	@$(BIN)/python -m tests.fuzz.compression.state_fuzzer --inputs $(or $(N),100000) $(ARGS)
+
+fuzz-http: $(STAMP)  ## secrets in hostile requests on both ports of a real server (make fuzz-http N=200000, ten minutes)
+	@$(BIN)/python -m tests.fuzz.http.http_fuzzer --requests $(N) $(ARGS)
 
 bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous, to the same recall
 	@$(BIN)/python -m tests.benchmarks.modes $(ARGS)

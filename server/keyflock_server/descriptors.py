@@ -1,10 +1,11 @@
 """The process's file descriptors: every connection, database file and blob holds one, and there is a limit.
 
 A process at its limit cannot accept, and the system resets those who come: nobody is told why. So the soft
-limit is raised to the hard one at the start, phones' connections get what is left after a reserve, and a probe
-at every pass says so when there is none left after all.
+limit is raised to the hard one at the start, phones' connections get what is left after a reserve, and a
+probe at every pass says so when there is none left after all.
 """
 
+import contextlib
 import os
 import resource
 from typing import Final
@@ -32,10 +33,8 @@ def raise_descriptor_limit() -> int:
     wanted = _MAX_LIMIT if hard == resource.RLIM_INFINITY else hard
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return descriptor_limit()
-    try:
+    with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit for all processes
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (ValueError, OSError):  # some systems have a lower limit for all processes
-        pass
     return descriptor_limit()
 
 

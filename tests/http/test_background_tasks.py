@@ -24,7 +24,7 @@ SERVER = Path(__file__).parents[2] / "server" / "keyflock_server"
 STARTED_IN = {
     "coordinator/intake.py": "a flush: whoever asked for it, or the log, hears of its error",
     "coordinator/shared_work.py": "a delta: whoever waits hears of its error (test_shared_work.py)",
-    "http/request_handler.py": "timers of a connection: of its head, and of a last answer (test_connections.py)",
+    "http/request_handler.py": "a connection's timers (test_connections.py)",
     "http/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
     "suggestions/batching.py": "the worker tells each caller, and is started again",
     "suggestions/profiles.py": "a load: whoever asked for it hears of its error",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.fault("D1")
 
-SECRET = "hunter2-alice-typed-this"  # noqa: S105 - what must not be found
+SECRET = "hunter2-alice-typed-this"
 SAID = SECRET.encode()
 HEAD = b"Host: x\r\nAuthorization: Bearer " + SAID + b"\r\n"
 CHUNKED = b"POST /v1/suggestions HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -124,7 +124,7 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
     async def _act(self, call: OperatorCall, admission: OperatorAdmission, body: bytes) -> Response:
         response = await self._handlers[call.name](admission.parts, body)
         if call.method != "GET":
-            # It succeeded: what the address names was looked up and found, or made under a name that was checked.
+            # It succeeded: what the address names was looked up and found, or made under a checked name.
             _log.info("operator call", call=call.name, **admission.parts)
         return response
 

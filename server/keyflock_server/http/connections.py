@@ -135,7 +135,7 @@ class Connections:
         self._open_gauge.set(len(self._open))
 
     def may_linger(self) -> bool:
-        """Whether one more that is turned away may be kept until it has read why; then ``lingered`` ends it."""
+        """Keep one more that is turned away until it has read why, or say False; ``lingered`` ends it."""
         if self._lingering >= MAX_LINGERING:
             return False
         self._lingering += 1

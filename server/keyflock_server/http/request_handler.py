@@ -11,7 +11,7 @@ answer, to the head's end.
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -248,7 +248,7 @@ class RequestHandler(web.RequestHandler):
         self.force_close()
 
     def _turn_away(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)
         self._force_close = True
         transport.write(serialized(self._connections.turning_away()))
         if not self._connections.may_linger():
@@ -283,5 +283,5 @@ def serialized(answer: Response) -> bytes:
 
 
 def _unreadable(error: Exception) -> _ErrInfo:
-    """aiohttp's own note of a request that cannot be read."""
+    """Aiohttp's own note of a request that cannot be read."""
     return _ErrInfo(status=400, exc=error, message="")

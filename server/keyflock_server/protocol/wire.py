@@ -78,8 +78,8 @@ def decode_bulky(body: bytes, kind: type[T], bulk: str) -> T:
         kind: The message type.
         bulk: The name of the field that may be large.
     Guarantees:
-        All that must be looked at takes ``SMALL_BODY_BYTES`` at most, so decoding takes milliseconds: skipping
-        16 MB of unknown fields would hold up everybody else for a third of a second.
+        All that must be looked at takes ``SMALL_BODY_BYTES`` at most, so decoding takes milliseconds:
+        skipping 16 MB of unknown fields would hold up everybody else for a third of a second.
     """
     if len(body) - _bulk_bytes(body, bulk) > SMALL_BODY_BYTES:
         raise Refused(

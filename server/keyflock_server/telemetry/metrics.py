@@ -144,13 +144,13 @@ class Metrics:
         )
         self.admin_authentication_failures = Counter(
             "keyflock_admin_authentication_failures",
-            "Calls on the operators' port without the admin token: answered late (delayed), or refused at once.",
+            "Calls without the admin token on the operators' port: delayed, or refused at once.",
             ["outcome"],
             registry=self.registry,
         )
         self.descriptor_shortages = Counter(
             "keyflock_descriptor_shortages",
-            "Passes in which no file could be opened: the process is at its limit, and connections are reset.",
+            "Passes in which no file could be opened: the process is at its limit; connections are reset.",
             registry=self.registry,
         )
         self.bodies_in_flight = Gauge(

@@ -44,11 +44,11 @@ def _unraisable(args: sys.UnraisableHookArgs) -> None:
 
 
 def _warning(
-    _message: Warning | str,
+    message: Warning | str,  # noqa: ARG001 - it may quote anything
     category: type[Warning],
     filename: str,
     lineno: int,
-    _file: TextIO | None = None,
-    _line: str | None = None,
+    file: TextIO | None = None,  # noqa: ARG001 - it goes to the log
+    line: str | None = None,  # noqa: ARG001 - no source is shown
 ) -> None:
     _log.warning("a library warns", error=category.__name__, where=place(filename, lineno, ""))

@@ -1,4 +1,4 @@
-"""Requests with a secret in them: each kind that aiohttp, TLS and HTTP/2 tell apart, and good ones gone wrong.
+"""Requests with a secret: each kind that aiohttp, TLS and HTTP/2 tell apart, and good ones gone wrong.
 
 A request is a function of its number and the run's seed. Where it is not HTTP, or its secret is in a place
 that ends the connection, it says so: then nothing else is sent over that connection.
@@ -400,7 +400,7 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
                 "POST",
                 "/admin/v1/tasks",
                 "application/toml",
-                f'[task]\nname = "a"\npopulation = "en-US"\n[eligibility]\ncohort = "tag({secret})"\n'.encode(),
+                f'[task]\nname = "a"\npopulation = "en-US"\n[eligibility]\ncohort = "{secret}"\n'.encode(),
             ),
             ("POST", "/admin/v1/tasks", secret, b"x"),
             ("PUT", "/admin/v1/populations/xx-YY", "application/octet-stream", safetensors),
