@@ -91,8 +91,7 @@ def _tried(data: bytes, decoder: Decode, *, watches_memory: bool) -> tuple[bool,
     began_s, problem = time.process_time(), ""
     try:
         state, outcome = decoder(data), "state"
-        if not isinstance(state, dict):
-            problem = "no map"
+        problem = "" if type(state) is dict else "no map"
     except CodecError as error:
         outcome = error.code
     except Exception as error:  # noqa: BLE001 - that is what is looked for
