@@ -82,7 +82,7 @@ class ServingProfile:
         Guarantees:
             Within a quarter of what the interpreter holds for it, and some kilobytes.
         """
-        arrays = [self.public_ids, self.own_places, self.hidden_places]
+        arrays: list[np.ndarray] = [self.public_ids, self.own_places, self.hidden_places]
         arrays += [self._learned, self.weights, self.between_words]
         if self.head is not None:
             arrays += [self.head.down, self.head.up, self.head.bias_ids, self.head.bias]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -23,6 +22,7 @@ from keyflock_server.coordinator.intake import Intake
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import Outcome
 from keyflock_server.coordinator.norm_scales import TaskScales
+from keyflock_server.coordinator.orphan_collection import OrphanCollection
 from keyflock_server.coordinator.rollback import Rollbacks
 from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
@@ -67,7 +67,6 @@ from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.blob_identity import open_store
 from keyflock_server.storage.door import AlreadyExists, UnreadableRow
-from keyflock_server.storage.orphans import ORPHAN_AGE, orphans
 from keyflock_server.storage.records import TaskRecord
 
 #: Of a task that runs for years, an operator's list has the newest.
@@ -104,7 +103,7 @@ class Coordinator:
         self._enrolments = Enrolments(world, self._trunk, self._desks, self._revocations)
         self._forgetting = Forgetting(world, self._revocations, self._desks)
         self._unproven = UnprovenDeletion(world)
-        self._orphans_due_at = datetime.max.replace(tzinfo=UTC)
+        self._orphans = OrphanCollection(world)
         #: Held while the set of desks changes.
         self._register = asyncio.Lock()
 
@@ -120,7 +119,6 @@ class Coordinator:
             self._world.observer.blobs_marked()
         await self._leadership.renew()
         await self._catch_up()
-        self._orphans_due_at = self._world.clock()
         await self._standings.refresh()
         await self._revocations.follow()
 
@@ -148,11 +146,8 @@ class Coordinator:
                 desk.trouble = trouble(error)
                 self._world.observer.task_stuck(desk.task, error)
         await self._keep_books()
-        if self._leadership.is_leader and self._world.clock() >= self._orphans_due_at:
-            try:
-                await self._collect_orphans()
-            except Exception as error:  # noqa: BLE001 - they wait for the next time, and nothing else does
-                self._world.observer.store_unreachable(error)
+        if self._leadership.is_leader:
+            await self._orphans.collect_if_due()
 
     async def stop(self) -> None:
         """Commit what may be committed, and let go of the store. What was not acknowledged is sent again."""
@@ -468,14 +463,6 @@ class Coordinator:
                     self._desks[name].is_unreadable = True
                     self._desks[name].trouble = trouble(error)
                 self._world.observer.task_stuck(name, error)
-
-    async def _collect_orphans(self) -> None:
-        """Delete blobs that no row points to: a crash left them between a blob and its transaction."""
-        world, now = self._world, self._world.clock()
-        self._orphans_due_at = now + ORPHAN_AGE
-        for blob in await orphans(world.store, world.blobs, written_before=now - ORPHAN_AGE):
-            await world.blobs.delete(blob.key)
-            world.observer.orphan_deleted(blob.key, blob.size_bytes, (now - blob.modified_at).total_seconds())
 
 
 def _unknown() -> Refused:

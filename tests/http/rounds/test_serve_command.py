@@ -141,7 +141,7 @@ def test_a_database_that_is_none_is_named_in_one_line(tmp_path: Path) -> None:
 
     ran = run("serve", "--data-dir", str(tmp_path), "--port", "0", "--admin-port", "0")
 
-    assert ran.returncode == 6
+    assert ran.returncode == 8
     assert ran.stderr.splitlines()[-1].startswith("keyflock: ")
     assert "Traceback" not in ran.stderr
 

@@ -238,10 +238,10 @@ def test_a_state_may_hold_what_the_largest_personal_model_holds_on_either_side_o
         lists = [list(range(4_096)) for _ in range(values // 4_096)] + [list(range(values % 4_096))]
         return container({"a": lists})
 
-    # A map, its key, and the list of three lists are six more values.
-    assert decode_state(of(8_192 - 6))
+    # A map, its key, and a list of two lists are five more values.
+    assert decode_state(of(8_192 - 5))
     with pytest.raises(MalformedContainer, match="at most 8192 values"):
-        decode_state(of(8_192 - 5))
+        decode_state(of(8_192 - 4))
 
 
 @pytest.mark.fault("D11")

@@ -84,7 +84,7 @@ async def test_while_a_row_is_damaged_no_blob_is_taken_for_an_orphan(town: Town)
 
     await town.coordinator.tick()
     with pytest.raises(StorageDamaged):
-        await town.coordinator._collect_orphans()
+        await town.coordinator._orphans.collect()
 
     assert await town.blobs.get("partials/ill-1/lost/1")
 

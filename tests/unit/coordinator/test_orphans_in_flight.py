@@ -49,7 +49,7 @@ async def test_a_sum_whose_transaction_is_under_way_is_not_collected(jump_s: flo
     async def slowly(*what: object) -> RoundRecord:
         """The blob is written; before its row is, a whole pass goes by."""
         town.pass_time(jump_s)
-        await town.coordinator._collect_orphans()
+        await town.coordinator._orphans.collect()
         return await commit(*what)  # type: ignore[arg-type]  # handed on as they came
 
     town.store.rounds.commit_flush = slowly  # type: ignore[assignment, method-assign]  # the disk is slow
@@ -70,7 +70,7 @@ async def test_a_version_that_is_about_to_be_published_is_not_collected(jump_s: 
     async def slowly(*what: object) -> RoundRecord:
         """Before each of the round's steps is written down, a whole pass goes by."""
         town.pass_time(jump_s)
-        await town.coordinator._collect_orphans()
+        await town.coordinator._orphans.collect()
         return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
 
     town.store.rounds.advance = slowly  # type: ignore[assignment, method-assign]  # the disk is slow

@@ -13,7 +13,7 @@ from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Assignment, CheckIn, Receipt
 from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.door import StorageError, UnreadableRow
 from keyflock_server.storage.records import RoundRecord, TaskRecord
 
 T = TaskName("t")
@@ -207,9 +207,9 @@ async def test_a_leader_whose_pass_takes_longer_than_its_lease_leads_all_the_sam
         await send(replicas[1], await assigned(town, replicas[2], await town.enrol()), 1.0)
     tasks, all_of_them = town.store.tasks, town.store.tasks.all
 
-    async def slowly() -> list[TaskRecord]:
+    async def slowly(unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:
         town.pass_time(12.0)
-        return await all_of_them()
+        return await all_of_them(unreadable)
 
     tasks.all = slowly  # type: ignore[method-assign]  # the database, or this machine, is overloaded
     await tick(replicas)
@@ -476,9 +476,9 @@ async def test_rows_that_were_read_before_the_process_itself_went_on_do_not_take
     for one in claims[:8]:
         await send(leader, one, 1.0)
 
-    async def read_and_dawdle() -> list[RoundRecord]:
+    async def read_and_dawdle(unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:
         """Between the reading of the rows and what follows from them, the leader closes and opens."""
-        rows = await unfinished()
+        rows = await unfinished(unreadable)
         town.store.rounds.unfinished = unfinished  # type: ignore[method-assign]  # once is enough
         await leader._rounds.drive(leader._desks[T])
         for one in claims[8:12]:

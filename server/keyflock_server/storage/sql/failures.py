@@ -57,6 +57,9 @@ def _is_bad_value(error: BaseException) -> bool:
 class PatientPool(AsyncAdaptedQueuePool):
     """Says ``StorageUnavailable`` when no connection can be had, for whatever reason."""
 
+    #: SQLAlchemy names a pool's logger after its module: as one of its own it is as quiet as they are.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.PatientPool"
+
     def connect(self) -> PoolProxiedConnection:
         """A connection that works."""
         try:

@@ -303,9 +303,7 @@ def test_a_profile_holds_nothing_that_only_learning_needs(
     model = user(words, weights, 1, has_head=False)
     before = ServingProfile.of(model, index).size_bytes
     for number in range(500):
-        model.words.learn(
-            words,
-            f"seen{'abcdefghij'[number % 10]}once{'klmnopqrst'[number // 10 % 10]}{'uvwxy'[number // 100]}",
-        )
+        letters = f"{number:03}".translate(str.maketrans("0123456789", "abcdefghij"))
+        model.words.learn(words, f"seenonce{letters}")
 
     assert ServingProfile.of(model, index).size_bytes == before
