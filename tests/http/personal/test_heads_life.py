@@ -82,7 +82,7 @@ async def test_without_its_key_a_head_is_unreadable_and_says_which_key_is_missin
 
 async def test_phones_of_one_user_share_a_head_and_nobody_else_sees_it(house: House) -> None:
     first, second = await house.phone(ANN), await house.phone(ANN)
-    stranger, unnamed = await house.phone("another-long-pseudonym-9"), await house.phone()
+    stranger, unnamed = await house.phone(ANN[::-1]), await house.phone()
 
     await first.send(calls.PUT_HEAD, HEAD)
 
