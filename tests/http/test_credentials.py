@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.http.conftest import BODIES
 
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
@@ -20,7 +21,11 @@ from keyflock_server.protocol.messages import Enrolment
 from keyflock_server.protocol.problems import ProblemCode
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.http.conftest import Door
+
+msgpack = msgspec.msgpack.encode
 
 GUARDED = [call for call in CALLS if call.credential is not Credential.NONE]
 ASSIGNED = [call for call in CALLS if call.credential is Credential.ASSIGNMENT]
@@ -86,6 +91,66 @@ async def test_a_call_with_an_expired_token_is_told_to_refresh_it(door: Door, ca
     answer = await door.send(call, Authorization=f"Bearer {door.device_token(age_s=3606.0)}")
 
     assert (answer.status, answer.code()) == (401, ProblemCode.TOKEN_EXPIRED)
+    assert door.service.calls == []
+
+
+@pytest.mark.fault("D5")
+@every
+async def test_a_call_with_a_void_token_is_refused_and_another_phones_is_not(door: Door, call: Call) -> None:
+    digest = door.revocations.digest(door.phone.device)
+    door.revocations.learn(digest, 3, door.now, door.now + timedelta(days=1))
+    new, other = replace(door.phone, generation=4), DeviceIdentity(DeviceId("b"), door.phone.population)
+
+    refused = await door.send(call, Authorization=f"Bearer {door.device_token()}")
+    was_asked = list(door.service.calls)
+    passed = await door.send(call, Authorization=f"Bearer {door.device_token(new)}")
+    if call.credential is not Credential.ASSIGNMENT:
+        assert (await door.send(call, Authorization=f"Bearer {door.device_token(other)}")).status == 200
+
+    assert (refused.status, refused.code()) == (401, ProblemCode.TOKEN_INVALID)
+    assert was_asked == []
+    assert passed.status == 200
+
+
+@pytest.mark.fault("D5")
+async def test_a_token_that_becomes_void_while_the_body_comes_opens_nothing(door: Door) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield msgpack(BODIES["check_in"])[:5]
+        digest = door.revocations.digest(door.phone.device)
+        door.revocations.learn(digest, 3, door.now, door.now + timedelta(days=1))
+        yield msgpack(BODIES["check_in"])[5:]
+
+    answer = await door.send(calls.CHECK_IN, slowly())
+
+    assert (answer.status, answer.code()) == (401, ProblemCode.TOKEN_INVALID)
+    assert door.service.calls == []
+
+
+@pytest.mark.fault("D4")
+@pytest.mark.parametrize(
+    ("query", "is_whole_user"),
+    [("", False), ("?scope=device", False), ("?scope=user", True), ("?other=1&scope=user", True)],
+)
+async def test_forget_me_takes_the_device_unless_its_user_is_asked_for(
+    door: Door, query: str, is_whole_user: bool
+) -> None:
+    headers = {**door.headers(calls.FORGET), "Keyflock-User": "who"}
+
+    answer = await door.request("DELETE", f"/v1/devices/me{query}", headers=headers)
+
+    assert answer.status == 200
+    assert door.service.calls[0] == ("erasure_scope", (door.phone, "who", is_whole_user))
+
+
+@pytest.mark.fault("D4")
+@pytest.mark.parametrize(
+    "query",
+    ["?scope=", "?scope", "?scope=all", "?scope=User", "?scope=user&scope=user", "?scope=device&scope=user"],
+)
+async def test_forget_me_of_another_scope_takes_nothing(door: Door, query: str) -> None:
+    answer = await door.request("DELETE", f"/v1/devices/me{query}", headers=door.headers(calls.FORGET))
+
+    assert (answer.status, answer.code()) == (422, ProblemCode.MALFORMED_BODY)
     assert door.service.calls == []
 
 

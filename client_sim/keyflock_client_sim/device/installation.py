@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from keyflock_compression.spec import CodecName
-from keyflock_server.protocol.identifiers import PopulationName, UserId
+from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Capabilities, Conditions
 
 #: All there are.
@@ -21,8 +21,8 @@ class Installation:
     capabilities: Capabilities = field(default_factory=Capabilities)
     #: The platform's attestation evidence.
     attestation: bytes = b""
-    #: A pseudonym of the person, when the app has one.
-    user: UserId | None = None
+    #: Names the person, when the app can: a secret that it holds, or a statement of its backend.
+    user: str | None = None
     #: How strong the phone is: 0 unknown, 1 low, 2 mid, 3 high.
     tier: int = 0
     #: Groups that the app put it in.

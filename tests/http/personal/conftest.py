@@ -93,6 +93,13 @@ class Phone:
         path = call.path.format(population="en-US", version=version)
         return await self.house.server.send(Request(call.method, path, sent, body))
 
+    async def forget_user(self, user: str | None) -> Response:
+        """Ask for all that is the user's to be forgotten, with what proves it."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        if user is not None:
+            headers[calls.USER_HEADER] = user
+        return await self.house.server.send(Request("DELETE", "/v1/devices/me?scope=user", headers, b""))
+
     async def refresh(self, user: str) -> None:
         """Enrol anew with the old token, naming a user."""
         request = EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US", user=user)

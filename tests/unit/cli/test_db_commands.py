@@ -1,14 +1,18 @@
 """``keyflock db``: schema and retention, from the command line."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.contract.test_schema_upgrades import released
 from tests.services.postgres import PASSWORD
 from tests.unit.cli.test_command_line import Ran, run
 
 from keyflock_server.data_folder import DataFolder
+from keyflock_server.identity.keys import load_or_create_owner_key
+from keyflock_server.storage.sql.engine import engine_for
 
 __all__ = ["run"]  # the fixture
 Run = Callable[..., Ran]
@@ -76,3 +80,28 @@ def test_pruning_says_what_would_go(run: Run, postgres_url: str, tmp_path: Path)
         "blob_bytes": 0,
         "is_dry_run": True,
     }
+
+
+@pytest.mark.fault("D2")
+def test_users_names_become_digests_with_the_key_of_the_data_folder(
+    run: Run, postgres_url: str, tmp_path: Path
+) -> None:
+    asyncio.run(released(postgres_url, "0002"))
+    asyncio.run(run_sql(postgres_url, "UPDATE devices SET \"user\" = 'somebody''s own long name'"))
+    load_or_create_owner_key(tmp_path)
+
+    refused = run("db", "upgrade", "--database", postgres_url)
+    empty = run("db", "upgrade", "--database", postgres_url, "--data-dir", str(tmp_path / "empty"))
+    done = run("db", "upgrade", "--database", postgres_url, "--data-dir", str(tmp_path), "--json")
+
+    assert (refused.code, empty.code, done.code) == (7, 7, 0)
+    assert "Give --data-dir too" in refused.err
+    assert "somebody" not in refused.err + empty.err
+    assert json.loads(done.out)["before"] == "0002"
+
+
+async def run_sql(url: str, statement: str) -> None:
+    engine = engine_for(url)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(statement)
+    await engine.dispose()

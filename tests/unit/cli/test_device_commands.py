@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.unit.cli.test_command_line import Desk, Ran, desk, run, token_file
 
 __all__ = ["desk", "run", "token_file"]  # fixtures
@@ -89,3 +90,13 @@ def test_a_release_is_one_call(run: Callable[..., Ran], desk: Desk, token_file: 
     run("device", "release", "phone-2", "--url", desk.url, "--token-file", token_file)
 
     assert desk.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/release")
+
+
+@pytest.mark.fault("D6")
+def test_a_revocation_is_one_call(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
+    desk.answer = json.dumps(IN).encode()
+
+    ran = run("device", "revoke", "phone-2", "--url", desk.url, "--token-file", token_file)
+
+    assert desk.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/revoke")
+    assert "phone-2" in ran.out

@@ -89,6 +89,24 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             user="u-5f2c",
         ),
     ),
+    "enrol_request_user_secret": (
+        "A phone that names its user by a secret that the app holds: 128 random bits in base64url.",
+        EnrolRequest(
+            protocol=1, population="en-US", app_build=4300, locale="en-US", user="vT0hJ3qkX2m9sY8bQw5Zrg"
+        ),
+    ),
+    "enrol_request_user_statement": (
+        "A phone that names its user by a signed statement of the app's backend.",
+        EnrolRequest(
+            protocol=1,
+            population="en-US",
+            app_build=4300,
+            locale="en-US",
+            # The header and claims are real; the signature is left short, for no reader of bytes checks it.
+            user="eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9."
+            "eyJzdWIiOiJhbm4iLCJhdWQiOiJrZXlmbG9jazp1c2VyIiwiZXhwIjoxNzcyMzY2NzAwfQ.c2lnbmF0dXJl",
+        ),
+    ),
     "enrol_request_attributes": (
         "A new phone that says what it is like, for cohort expressions.",
         EnrolRequest(
@@ -413,6 +431,15 @@ MEANINGS: dict[str, tuple[str, Message]] = {
         Suggestions(suggestions=(), model_version=ModelVersion(7), blend=Blend.GLOBAL),
     ),
     "forgotten": ("The device and its user's other one are gone.", Forgotten(devices=2)),
+    "forgotten_one": ("The device alone is gone.", Forgotten(devices=1)),
+    "problem_user_not_proven": (
+        "The user was named by what is no secret; the document repeats nothing of it.",
+        Refused(ProblemCode.USER_NOT_PROVEN, "A user is named by a secret that nobody can guess.").document(),
+    ),
+    "problem_token_void": (
+        "A token that was good once: its device was forgotten.",
+        Refused(ProblemCode.TOKEN_INVALID, "This token is void.").document(),
+    ),
     "problem_token_expired": (
         "A problem document without a retry window.",
         Refused(ProblemCode.TOKEN_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z.").document(),

@@ -1,0 +1,217 @@
+"""The whole server: what a forgotten, refreshed or revoked token opens, and whose models a name opens."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.http.personal.conftest import ANN, TASK, House, Phone, code, head_bytes
+
+from keyflock_server.protocol import calls, wire
+from keyflock_server.protocol.calls import CALLS, Call, Credential, Request
+from keyflock_server.protocol.messages import (
+    Assignment,
+    CheckIn,
+    Enrolment,
+    EnrolRequest,
+    Failure,
+    FailureCause,
+    Forgotten,
+    Message,
+    Offer,
+    Report,
+    SuggestionRequest,
+)
+from keyflock_server.protocol.problems import ProblemCode
+
+if TYPE_CHECKING:
+    from keyflock_server.protocol.calls import Response
+
+HEAD = head_bytes("zoo tea", "tea ten")
+CHECK_IN = CheckIn(protocol=1, app_build=1, locale="en-US", examples=10)
+#: Of every call of the protocol; enrolment shows the token to refresh it.
+REFUSED = dict.fromkeys((call.name for call in CALLS), (401, ProblemCode.TOKEN_INVALID))
+
+
+@dataclass
+class Assigned:
+    """A phone with work to do, and a good request of each call."""
+
+    phone: Phone
+    assignment: Assignment
+
+    async def send_each(self) -> dict[str, tuple[int, str]]:
+        """How each call is answered."""
+        answers = {call.name: await self.send(call) for call in CALLS}
+        return {name: (answer.status, code(answer)) for name, answer in answers.items()}
+
+    async def send(self, call: Call) -> Response:
+        """As a phone would call it."""
+        assignment = self.assignment
+        bodies: dict[str, Message] = {
+            "enrol": EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US"),
+            "check_in": CHECK_IN,
+            "offer": Offer(size_bytes=10, model_version=assignment.model_version),
+            "report": Report(delta=b"delta", examples=3),
+            "failure": Failure(cause=FailureCause.INTERRUPTED),
+            "suggest": SuggestionRequest(context="the"),
+        }
+        body = HEAD if call is calls.PUT_HEAD else b""
+        if call.name in bodies:
+            body = wire.encode(bodies[call.name])
+        headers = {"authorization": f"Bearer {self.phone.token}"}
+        if call.max_body_bytes:
+            headers["content-type"] = call.media_type
+        if call.credential is Credential.ASSIGNMENT:
+            headers[calls.ASSIGNMENT_HEADER] = assignment.token
+        path = call.path.format(population="en-US", version=0, assignment=assignment.id)
+        return await self.phone.house.server.send(Request(call.method, path, headers, body))
+
+
+@pytest.fixture
+async def assigned(house: House) -> Assigned:
+    headers = {"authorization": f"Bearer {house.server.admin_token}", "content-type": "application/toml"}
+    await house.server.send(Request("POST", "/admin/v1/tasks", headers, TASK.encode()))
+    await house.pass_time()
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    await phone.words("the")  # what its user's model is, is in memory now
+    answer = await phone.send(calls.CHECK_IN, wire.encode(CHECK_IN))
+    return Assigned(phone, wire.decode(answer.body, Assignment))
+
+
+@pytest.mark.fault("D5")
+async def test_a_forgotten_phone_is_refused_by_every_call(assigned: Assigned) -> None:
+    forgotten = await assigned.phone.send(calls.FORGET)
+
+    assert forgotten.status == 200
+    assert await assigned.send_each() == REFUSED
+
+
+@pytest.mark.fault("D6")
+async def test_a_revoked_phone_is_refused_by_every_call(assigned: Assigned) -> None:
+    house = assigned.phone.house
+    headers = {"authorization": f"Bearer {house.server.admin_token}"}
+    (device,) = rows(house, "SELECT device FROM assignments")[0]
+
+    revoked = await house.server.send(Request("POST", f"/admin/v1/devices/{device}/revoke", headers))
+
+    assert revoked.status == 200
+    assert await assigned.send_each() == REFUSED
+    assert len(rows(house, "SELECT id FROM devices")) == 1
+
+
+@pytest.mark.fault("D6")
+async def test_a_refreshed_token_is_refused_by_every_call_after_its_grace(assigned: Assigned) -> None:
+    renewed = wire.decode((await assigned.send(calls.ENROL)).body, Enrolment)
+    house = assigned.phone.house
+    for _ in range(30):
+        await house.pass_time()
+
+    refused = await assigned.send_each()
+    assigned.phone.token = renewed.token
+    taken = await assigned.send(calls.RELEASE)
+
+    assert refused == REFUSED
+    assert taken.status == 200
+
+
+@pytest.mark.fault("D4")
+async def test_a_phone_that_is_forgotten_leaves_its_users_model_to_the_others(house: House) -> None:
+    phone, sibling = await house.phone(ANN), await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+
+    forgotten = wire.decode((await phone.send(calls.FORGET)).body, Forgotten)
+
+    assert (forgotten.devices, forgotten.heads) == (1, 0)
+    assert (await sibling.send(calls.GET_HEAD)).body == HEAD
+
+
+@pytest.mark.fault("D4")
+async def test_a_phone_that_is_forgotten_takes_what_it_stored_before_it_named_a_user(house: House) -> None:
+    phone = await house.phone()
+    await phone.send(calls.PUT_HEAD, HEAD)
+    await phone.refresh(ANN)
+
+    forgotten = wire.decode((await phone.send(calls.FORGET)).body, Forgotten)
+
+    assert forgotten.heads == 1
+    assert rows(house, "SELECT owner FROM heads") == []
+
+
+@pytest.mark.fault("D4")
+async def test_who_proves_the_user_takes_its_phones_and_its_model(house: House) -> None:
+    phone, sibling, other = await house.phone(ANN), await house.phone(ANN), await house.phone(ANN[::-1])
+    for one in (phone, other):
+        await one.send(calls.PUT_HEAD, HEAD)
+
+    forgotten = wire.decode((await sibling.forget_user(ANN)).body, Forgotten)
+    after = await phone.send(calls.GET_HEAD)
+
+    assert (forgotten.devices, forgotten.heads, forgotten.is_scrubbed) == (2, 1, True)
+    assert code(after) == ProblemCode.TOKEN_INVALID
+    assert (await other.send(calls.GET_HEAD)).body == HEAD
+
+
+@pytest.mark.fault("D4")
+@pytest.mark.parametrize("proof", [None, "alice@example.com", ANN[::-1]])
+async def test_who_does_not_prove_the_user_takes_nothing(house: House, proof: str | None) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+
+    refused = await phone.forget_user(proof)
+
+    assert code(refused) in (ProblemCode.USER_NOT_PROVEN, ProblemCode.FORBIDDEN)
+    assert proof is None or proof.encode() not in refused.body
+    assert (await phone.send(calls.GET_HEAD)).body == HEAD
+
+
+@pytest.mark.fault("D4")
+async def test_anyone_who_names_somebody_by_an_address_is_refused_and_deletes_nothing(house: House) -> None:
+    request = EnrolRequest(
+        protocol=1, population="en-US", app_build=1, locale="en-US", user="alice@example.com"
+    )
+    headers = {"content-type": calls.MEDIA_TYPE}
+
+    refused = await house.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+
+    assert (refused.status, code(refused)) == (422, ProblemCode.USER_NOT_PROVEN)
+    assert b"alice" not in refused.body
+    assert rows(house, "SELECT id FROM devices") == []
+
+
+@pytest.mark.fault("D2")
+async def test_a_copy_of_the_database_opens_no_users_model(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    found = rows(house, "SELECT * FROM devices") + rows(house, "SELECT * FROM heads")
+    stolen = {value for row in found for value in row if isinstance(value, str) and value}
+
+    for value in stolen:
+        request = EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US", user=value)
+        headers = {"content-type": calls.MEDIA_TYPE}
+        answer = await house.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+        if answer.status == 200:
+            thief = Phone(house, wire.decode(answer.body, Enrolment).token)
+            assert code(await thief.send(calls.GET_HEAD)) == ProblemCode.HEAD_UNKNOWN
+            assert code(await thief.forget_user(ANN)) == ProblemCode.FORBIDDEN
+
+    assert len(stolen) >= 3
+    assert (await phone.send(calls.GET_HEAD)).body == HEAD
+
+
+@pytest.mark.fault("D2")
+async def test_a_users_secret_is_in_no_file(house: House) -> None:
+    phone = await house.phone(ANN)
+    await phone.send(calls.PUT_HEAD, HEAD)
+    await phone.send(calls.FORGET)
+
+    assert ANN.encode() not in house.everything_on_disk()
+
+
+def rows(house: House, query: str) -> list[tuple[object, ...]]:
+    """What the database says."""
+    with sqlite3.connect(house.folder / "data" / "keyflock.sqlite3") as connection:
+        return connection.execute(query).fetchall()
