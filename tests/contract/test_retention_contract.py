@@ -209,3 +209,25 @@ async def test_unproven_devices_go_in_batches_the_longest_unseen_first(store: St
 
     assert (first, second) == (3, 1)
     assert left == ["a", "b", "ghost-0", "ghost-1"]
+
+
+@pytest.mark.fault("D9")
+async def test_what_was_rolled_back_to_stays_with_the_version_that_is_released(
+    store: Store, blobs: MemoryBlobs
+) -> None:
+    copied = replace(
+        VERSION,
+        version=ModelVersion(5),
+        parent=ModelVersion(1),
+        created_at=NOW,
+        download_key="download/5",
+        checkpoint_key="checkpoint/5",
+    )
+    await store.populations.roll_back(copied, ModelVersion(4), "worse")
+    for key in copied.blob_keys:
+        await blobs.put(key, b"7")
+
+    await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
+
+    assert [one.version for one in await store.populations.versions()] == [1, 4, 5]
+    assert await keys(blobs) >= {"download/1", "checkpoint/1", "download/5", "checkpoint/5"}

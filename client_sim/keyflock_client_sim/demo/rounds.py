@@ -77,7 +77,7 @@ class Rounds:
             When it returns, no phone has a report under way whose fate it does not know, and every committed
             round has its row.
         Raises:
-            DemoError: the rounds stand still.
+            DemoError: the rounds stand still, or one did not pass the server's checks.
         """
         committed: asyncio.Queue[RoundRow | None] = asyncio.Queue()
         try:
@@ -105,6 +105,8 @@ class Rounds:
             for view in finished[seen:]:
                 committed.put_nowait(self.ledger.row(view))
             seen = len(finished)
+            if views and views[-1].phase == "held":
+                raise DemoError(f"Round {views[-1].id} is held: {views[-1].detail}")
             self.display.show_round(views[-1] if views else None, seen, wanted, self.fleet.books)
             if self.fleet.books.reports_acked > reports:
                 last_sign_s, reports = self.clock(), self.fleet.books.reports_acked

@@ -82,7 +82,8 @@ async def federated(
         "federated_rounds": str(order.rounds),
         "federated_phones": str(len(_phones(users, order))),
     }
-    trunk = Checkpoint(start.config, start.vocabulary, decode_weights(body, layout), lineage)
+    weights = decode_weights(body, layout)
+    trunk = Checkpoint(start.config, start.vocabulary, weights, lineage, start.anchor)
     write_whole(trunk.to_bytes(), kept)
     return trunk
 

@@ -27,6 +27,7 @@ from keyflock_server.coordinator.rollback import Rollbacks
 from keyflock_server.coordinator.rounds import Rounds, trouble
 from keyflock_server.coordinator.standings import Standings
 from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.task_conflicts import check_conflicts
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.unproven_deletion import UnprovenDeletion
@@ -48,7 +49,6 @@ from keyflock_server.protocol.messages import (
     Refusal,
     Release,
     Report,
-    TaskKind,
 )
 from keyflock_server.protocol.operator import (
     CohortPreview,
@@ -290,8 +290,7 @@ class Coordinator:
                 raise Refused(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
         scales = await self._scales.beginning(spec)
         async with self._register:
-            self._check_rivals(spec)
-            self._check_averages(spec)
+            check_conflicts(spec, self._desks.values())
             record = TaskRecord(
                 spec=spec,
                 status=TaskStatus.ACTIVE,
@@ -416,30 +415,6 @@ class Coordinator:
             await self._world.store.tasks.set_status(name, status)
             desk.status = status
         return await self.task(name)
-
-    def _check_rivals(self, spec: TaskSpec) -> None:
-        for desk in self._desks.values():
-            is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
-            is_same = (desk.spec.population, desk.spec.kind) == (spec.population, spec.kind)
-            if is_live and is_same and spec.kind is TaskKind.PERSONALIZE and desk.task != spec.name:
-                detail = (
-                    f"Population {spec.population!r} has the task {desk.task!r} of this kind, which is "
-                    f"{desk.status}; "
-                )
-                raise Refused(ProblemCode.CONFLICT, detail + "cancel it first, or wait for its last round.")
-
-    def _check_averages(self, spec: TaskSpec) -> None:
-        """Several tasks step one model: they must agree on what keyboards serve of it."""
-        decay = spec.release.ema_decay
-        for desk in self._desks.values():
-            is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
-            is_same = (desk.spec.population, desk.spec.kind) == (spec.population, TaskKind.TRAIN)
-            if is_live and is_same and desk.task != spec.name and desk.spec.release.ema_decay != decay:
-                detail = (
-                    f"Task {desk.task!r} of population {spec.population!r} has release.ema_decay "
-                    f"{desk.spec.release.ema_decay:g}, this one {decay:g}: keyboards serve one of them. "
-                )
-                raise Refused(ProblemCode.CONFLICT, detail + "Give both the same, or cancel the other first.")
 
     async def _catch_up(self) -> None:
         """Every task as the store has it, whoever made or changed it."""

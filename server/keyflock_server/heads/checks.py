@@ -71,8 +71,10 @@ class HeadChecks:
                     continue
                 try:
                     body = await self._releases.released_model(population, version)
-                except Refused:  # pruned, and so are those before
-                    break
+                except Refused as refused:
+                    if refused.code is ProblemCode.MODEL_WITHDRAWN:
+                        continue
+                    break  # pruned, and so are those before
                 known[version] = await asyncio.to_thread(_space_of, body, language)
                 if known[version] == space:
                     return True

@@ -34,7 +34,11 @@ class Versions(Protocol):
     """Where versions come from: the coordinator."""
 
     async def released_model(self, population: PopulationName, version: int) -> ModelBody:
-        """The bytes that keyboards serve of a version; raises Refused ``model_unknown``."""
+        """The bytes that keyboards serve of a version.
+
+        Raises:
+            Refused: ``model_unknown`` or ``model_withdrawn``.
+        """
         ...
 
 
@@ -67,16 +71,17 @@ class HeadMaps:
         """The map from the version before to this one.
 
         Raises:
-            Refused: ``model_unknown``; there is no such version, or none before it.
+            Refused: ``model_unknown``: there is no such version, or none before it; ``model_withdrawn``.
         """
         if version < 1:
             raise Refused(ProblemCode.MODEL_UNKNOWN, "Version 0 has none before it to map a head from.")
         key = population, version
+        # Asked every time: a version may have been withdrawn since its map was made.
+        new = await self._versions.released_model(population, version)
         async with self._making:
             if key not in self._kept:
                 language = await self._languages.of(population)
                 old = await self._versions.released_model(population, version - 1)
-                new = await self._versions.released_model(population, version)
                 self._kept[key] = await asyncio.to_thread(_made, language, old.body, new.body)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)

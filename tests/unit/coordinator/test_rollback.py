@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -340,3 +341,29 @@ async def _opened_on_a_withdrawn_version(town: Town) -> Round:
     await town.coordinator.resume_task(T)
     await town.coordinator.tick()
     return stale
+
+
+async def test_a_version_that_is_about_to_be_published_when_another_process_rolls_back_is_not(
+    town: Town,
+) -> None:
+    await town.task(optimizer=MOMENTUM)
+    await play(town)
+    claims = await cohort(town)
+    other, publish = town.another_coordinator(), town.store.rounds.publish
+
+    async def late(*arguments: Any) -> RoundRecord:  # noqa: ANN401 - whatever publish takes
+        town.store.rounds.publish = publish  # type: ignore[method-assign]
+        await other.roll_back(POPULATION, back_to(0))
+        return await publish(*arguments)
+
+    town.store.rounds.publish = late  # type: ignore[method-assign]
+    for one in claims:
+        await send(town, one)
+    await town.coordinator.tick()
+    await town.coordinator.tick()
+
+    phases = [one.phase for one in await town.coordinator.rounds(T)]
+    assert phases == ["closed", "discarded", "collecting"]
+    assert (await town.coordinator.release(POPULATION)).model_version == 2
+    np.testing.assert_array_equal(await town.model(2), constant(0.0))
+    assert [one.optimizer_state_key for one in await town.store.tasks.all()] == [None]

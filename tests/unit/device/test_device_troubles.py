@@ -237,3 +237,19 @@ async def test_an_answer_that_cannot_be_read_is_as_good_as_none(walk: MakeWalk, 
     await day.until(State.RESTING)
 
     assert day.device.tally.reports_acked == 1
+
+
+@pytest.mark.fault("D9")
+@pytest.mark.parametrize("code", [ProblemCode.MODEL_UNKNOWN, ProblemCode.MODEL_WITHDRAWN])
+async def test_a_model_that_is_not_served_any_more_is_given_back_and_the_next_work_is_done(
+    walk: MakeWalk, code: ProblemCode
+) -> None:
+    day = walk()
+    await day.until(State.DOWNLOADING)
+    day.server.script("model", problem(code))
+
+    await day.until(State.RESTING)
+    given_up = [notice for notice in day.device.take_notices() if isinstance(notice, Ended)]
+    await day.until(State.UPLOADING)
+
+    assert [one.ending for one in given_up] == [Ending.RETURNED]

@@ -34,6 +34,8 @@ from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Enrolment, EnrolRequest, Release
 
+pytestmark = pytest.mark.slow  # forty minutes of a fleet, five times
+
 CONFIG = ModelConfig(vocabulary_size=120, embedding_size=12, hidden_size=16)
 LAYOUT = ParamLayout.of(CONFIG)
 VOCABULARY = vocabulary_of(

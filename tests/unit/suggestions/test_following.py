@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.unit.suggestions.test_released import EN, Body, Versions, released_from
 
+from keyflock_server.heads.maps import HeadMaps
+from keyflock_server.heads.reader import Languages
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.operator import PopulationView
 from keyflock_server.protocol.problems import ProblemCode, Refused
@@ -182,3 +184,52 @@ async def test_a_version_that_was_pruned_ends_the_chain_and_not_the_service() ->
     now = released.of(EN)
     assert now.version == 3
     assert [one.steps for one in now.maps.values()] == [1]
+
+
+@dataclass
+class RolledBack(Versions):
+    """Versions of which some were withdrawn."""
+
+    withdrawn: set[int] = field(default_factory=set)
+
+    async def released_model(self, population: PopulationName, version: int) -> Body:
+        if version in self.withdrawn:
+            raise Refused(ProblemCode.MODEL_WITHDRAWN, "It was withdrawn.")
+        return await super().released_model(population, version)
+
+
+@pytest.mark.fault("D9")
+async def test_after_a_rollback_the_restored_weights_answer_and_their_heads_fit_at_once() -> None:
+    versions = RolledBack()
+    released = released_from(versions)
+    await released.follow()
+    restored = released.of(EN)
+    versions.step()
+    await released.follow()
+
+    versions.published.append(versions.published[0])
+    versions.withdrawn = {1}
+    await released.follow()
+    await released.follow()
+    now = released.of(EN)
+    versions.step()
+    await released.follow()
+
+    assert now.version == 2
+    assert now.trunk.space == restored.trunk.space
+    assert released.of(EN).version == 3
+    assert restored.trunk.space in released.of(EN).maps
+
+
+@pytest.mark.fault("D9")
+async def test_no_map_leads_to_a_version_that_was_withdrawn_also_when_it_was_made_before() -> None:
+    versions = RolledBack()
+    versions.step()
+    maps = HeadMaps(versions, Languages(versions))
+    await maps.to(EN, 1)
+
+    versions.withdrawn = {1}
+
+    with pytest.raises(Refused) as refused:
+        await maps.to(EN, 1)
+    assert refused.value.code is ProblemCode.MODEL_WITHDRAWN
