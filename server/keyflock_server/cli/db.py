@@ -124,6 +124,14 @@ def prune(
         int,
         typer.Option("--devices-days", min=1, help="Devices not seen for so long, heads not written."),
     ] = 400,
+    unproven_days: Annotated[
+        int,
+        typer.Option(
+            "--unproven-days",
+            min=1,
+            help="Devices that never reported and stored no head, not seen for so long.",
+        ),
+    ] = 7,
     orphans_days: Annotated[
         int,
         typer.Option("--orphans-days", min=1, help="Blobs that no row points to, after they were written."),
@@ -140,6 +148,7 @@ def prune(
         assignments_kept=timedelta(days=assignments_days),
         versions_kept=versions,
         devices_kept=timedelta(days=devices_days),
+        unproven_kept=timedelta(days=unproven_days),
         orphans_kept=timedelta(days=orphans_days),
     )
 

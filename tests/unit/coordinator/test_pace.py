@@ -13,7 +13,7 @@ from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import Assignment, EnrolRequest, Refusal
 from keyflock_server.protocol.problems import Refused
-from keyflock_server.rounds.availability import ArrivalCount, hour_of
+from keyflock_server.rounds.availability import ActiveDevices, ArrivalCount, hour_of
 from keyflock_server.rounds.selection import is_sampled, round_id
 from keyflock_server.storage.door import StorageUnavailable
 
@@ -161,7 +161,7 @@ async def test_a_crowd_that_checks_in_at_once_costs_one_reading_of_the_rows(town
     devices, asked = town.store.devices, 0
     count = devices.count_active
 
-    async def counted(population: PopulationName, since: datetime) -> int:
+    async def counted(population: PopulationName, since: datetime) -> ActiveDevices:
         nonlocal asked
         asked += 1
         await asyncio.sleep(0)

@@ -129,7 +129,7 @@ async def test_an_assignment_has_a_time_of_its_own_and_its_slot_is_given_to_anot
     assert instead.round == first.round
     assert isinstance(late, Refusal)
     assert late.reason == "too_soon"
-    assert (await town.coordinator.round(first.round)).expired == 4  # type: ignore[arg-type]  # plain text
+    assert (await town.coordinator.round(first.round)).expired == 4
 
 
 async def learn_that_reports_take(town: Town, seconds: float) -> None:
