@@ -133,7 +133,7 @@ async def test_a_server_that_sums_wrongly_is_found_out(
         claims = await town.assigned(identity)
         delta = np.zeros(LAYOUT.size, np.float32)
         delta[phone] = -1.0
-        assert (await town.coordinator.report(claims, report(delta, of=claims))).counted
+        assert (await town.coordinator.report(claims, report(delta))).counted
         acked.add((phone, claims.round))
         await town.coordinator.tick()
     books = await read_books(town.store, town.blobs, phones)

@@ -46,7 +46,7 @@ async def test_a_phone_that_uploads_the_same_ten_times_at_once_over_two_replicas
 
     first = await asyncio.gather(*(sent(replicas[number % 2], hasty, 8.0) for number in range(10)))
     for number, one in enumerate(others):
-        await sent(replicas[number >= 3], one, 0.0)
+        await sent(replicas[number >= 3], one, 24.0)
     again = [await sent(replicas[number % 2], hasty, 8.0) for number in range(10)]
     for replica in replicas:
         await replica.tick()
@@ -55,7 +55,7 @@ async def test_a_phone_that_uploads_the_same_ten_times_at_once_over_two_replicas
     assert first == [ProblemCode.REPORT_PENDING] * 10
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 10
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 8, 8.0)
-    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    np.testing.assert_array_equal(await town.model(1), constant(-22.0))
     for replica in replicas:
         await replica.stop()
 
@@ -68,21 +68,23 @@ async def test_of_ten_different_uploads_for_one_assignment_one_is_counted_and_ni
 
     first = await asyncio.gather(*(sent(town.coordinator, fickle, float(value)) for value in range(1, 11)))
     for one in others:
-        await sent(town.coordinator, one, 0.0)
+        await sent(town.coordinator, one, 10.0)
     await town.coordinator.tick()
     afterwards = [await sent(town.coordinator, fickle, float(value)) for value in range(1, 11)]
 
     assert first.count(ProblemCode.REPORT_CONFLICT) == 9
     (taken,) = [value for value, one in enumerate(afterwards, 1) if isinstance(one, Receipt)]
     assert first[taken - 1] is ProblemCode.REPORT_PENDING
-    np.testing.assert_array_equal(await town.model(1), constant(-taken / 4))
+    np.testing.assert_array_equal(await town.model(1), constant(-(30 + taken) / 4))
 
 
 @pytest.mark.parametrize("claimed", [1, 256, 257, 100_000, 2**31 - 1])
 async def test_a_phone_that_lies_about_its_examples_weighs_no_more_than_the_cap(
     town: Town, claimed: int
 ) -> None:
-    await town.task(round="goal = 4\nover_selection = 0.0", aggregation="example_cap = 16")
+    await town.task(
+        round="goal = 4\nover_selection = 0.0", aggregation="example_cap = 16\nclip_norm_ratio = 0.0"
+    )
     liar, *honest = [await town.assigned(await town.enrol()) for _ in range(4)]
 
     refused = None
@@ -95,11 +97,11 @@ async def test_a_phone_that_lies_about_its_examples_weighs_no_more_than_the_cap(
             await town.coordinator.report(liar, report(constant(1.0), examples=256, of=liar))
     for one in honest:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(0.0), examples=16, of=one))
+            await town.coordinator.report(one, report(constant(2.0), examples=16, of=one))
     await town.coordinator.tick()
 
     weight = 1 if claimed == 1 else 16
     closed = (await town.coordinator.rounds(T))[0]
     assert (refused is ProblemCode.TOO_MANY_EXAMPLES) == (claimed > 256)
     assert (closed.phase, closed.weight) == ("closed", 48.0 + weight)
-    np.testing.assert_allclose(await town.model(1), constant(-weight / (48 + weight)), rtol=2e-2)
+    np.testing.assert_allclose(await town.model(1), constant(-(96 + weight) / (48 + weight)), rtol=2e-2)
