@@ -201,7 +201,10 @@ def test_what_personalize_phones_send_needs_no_budget() -> None:
             RARE + RARE.replace("codec]", "codec_by_network.slow]").replace("0.1", "0.01"),
             "codec_by_network.slow: deltas of randmask are longer the fewer values they have",
         ),
-        ('[codec_by_network.wifi]\ncodec = "dense"\n', "unknown field `wifi`"),
+        (
+            '[codec_by_network.wifi]\ncodec = "dense"\n',
+            "codec_by_network: There is a field that is not known",
+        ),
         ('[codec]\ncodec = "dense"\nbudget_bytes = 9000\n', "codec: target_nmse, step_rms and budget_bytes"),
         (
             '[codec]\ncodec = "deadzone"\ntarget_nmse = 0.1\nstep_rms = 1.0\n',
