@@ -545,7 +545,7 @@ def _check_fields(path: str, table: dict[str, Any], kind: type[Struct]) -> None:
     unknown = sorted(set(table) - set(kind.__struct_fields__))
     if unknown:
         raise TaskError(
-            f"{path}: unknown field `{unknown[0][:40]}`; there are {', '.join(kind.__struct_fields__)}."
+            f"{path}: there is a field that is not known; there are {', '.join(kind.__struct_fields__)}."
         )
 
 
