@@ -184,7 +184,7 @@ async def test_devices_that_never_reported_and_do_not_come_back_go_in_days(
     await store.devices.set_has_head(DeviceId("with-a-head"))
     await store.devices.set_standing(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90))
     await store.devices.seen(DeviceId("seen"), 1, "en", NOW + timedelta(days=8))
-    await store.devices.forget(DeviceId("reported"))
+    await store.devices.forget([DeviceId("reported")], [], lambda _row, _counts: (), NOW)
     at = NOW + timedelta(days=7, seconds=1)
     policy = replace(POLICY, unproven_kept=timedelta(days=7))
 

@@ -30,7 +30,7 @@ async def enrolled(
 
 async def send(coordinator: Coordinator, claims: AssignmentClaims) -> Receipt | ProblemCode:
     try:
-        return await coordinator.report(claims, report(constant(1.0)))
+        return await coordinator.report(claims, report(constant(1.0), of=claims))
     except Refused as refused:
         return refused.code
 
@@ -328,5 +328,5 @@ async def test_a_tombstone_says_nothing_of_the_phone_and_goes_when_it_holds_no_l
 
 async def until_summed(coordinator: Coordinator, reports: int) -> None:
     """Until so many reports wait in the open round's batch."""
-    while (opened := coordinator._desks[T].open) is None or opened.batch.sum.count < reports:  # noqa: ASYNC110 - no event is
+    while (opened := coordinator._desks[T].open) is None or opened.batch.sum.size.reports < reports:  # noqa: ASYNC110 - no event is
         await asyncio.sleep(0)

@@ -127,7 +127,8 @@ async def test_a_phone_that_refreshes_its_token_is_not_deleted_though_it_never_t
 
     for _ in range(10):
         town.pass_time(86_400.0)
-        await town.coordinator.enrol(request, device.device)
+        renewed = await town.coordinator.enrol(request, device)
+        device = DeviceIdentity(renewed.device, renewed.population, renewed.generation)
         await town.coordinator.tick()
 
     assert await town.store.devices.get(device.device) is not None

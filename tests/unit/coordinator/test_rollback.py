@@ -144,7 +144,7 @@ async def test_nothing_is_left_behind_and_no_two_versions_share_a_blob(town: Tow
 
 @pytest.mark.parametrize("reports", [0, 3])
 async def test_a_round_that_collects_is_given_up_on_the_record(town: Town, reports: int) -> None:
-    await town.task(round="goal = 8\nmin_flush_clients = 1")
+    await town.task(round="goal = 8\nmin_flush_clients = 1\nunsafe_single_flush = true")
     first_cohort = await cohort(town, 8)
     for one in first_cohort:
         await send(town, one)
@@ -356,7 +356,7 @@ async def test_a_version_that_is_about_to_be_published_when_another_process_roll
         await other.roll_back(POPULATION, back_to(0))
         return await publish(*arguments)
 
-    town.store.rounds.publish = late  # type: ignore[method-assign]
+    town.store.rounds.publish = late  # type: ignore[method-assign, assignment]
     for one in claims:
         await send(town, one)
     await town.coordinator.tick()

@@ -118,6 +118,7 @@ class Town:
             DeviceRecord(
                 id=device,
                 population=POPULATION,
+                user_digest=None,
                 app_build=5,
                 locale="en-US",
                 enrolled_at=self.now - timedelta(days=30),
