@@ -142,7 +142,8 @@ class Enrolments:
                 raise Refused(ProblemCode.CONFLICT, detail)
             self._check_rename(known, said.user_digest, user_proof)
             revocation = None
-            if shown.generation == known.token_generation:
+            # A database that was restored from a backup has a lower one than the phone.
+            if shown.generation >= known.token_generation:
                 revocation = self._revocations.of_refreshed(shown)
             elif shown.generation + 1 != known.token_generation or not (
                 await self._revocations.is_in_grace(shown)

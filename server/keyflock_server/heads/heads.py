@@ -97,7 +97,8 @@ class Heads:
         Raises:
             Refused: ``malformed_head``; ``stale_head``; ``precondition_failed`` when something else is there.
         """
-        owner = await self.owner(identity)
+        device = await self._device(identity.device)
+        owner = owner_of(self._owner_key, device)
         await self._reader.check(identity.population, data)
         place = _place(identity.population, owner)
         sealed = await asyncio.to_thread(seal, self._keys.current, place, data)
@@ -118,8 +119,10 @@ class Heads:
             ) from None
         self.on_change(owner)
         if await self._store.devices.get(identity.device) is None:
-            # Forgotten meanwhile: what forget-me has not seen must go as well.
-            await self._erasing.erase(identity.population, [owner])
+            # Forgotten meanwhile: what forget-me has not seen must go as well, unless it is others' too.
+            user = device.user_digest
+            if user is None or not await self._store.devices.of_users([user]):
+                await self._erasing.erase(identity.population, [owner])
             raise void_token()
         return HeadStored(tag=record.tag, size_bytes=len(data))
 
