@@ -225,6 +225,16 @@ async def test_what_outlives_two_devices_is_the_more_of_both(store: Store) -> No
 
 
 @pytest.mark.fault("D5")
+async def test_tombstones_that_are_added_are_merged_with_those_there(store: Store) -> None:
+    await store.tombstones.add([tombstone(), tombstone("e")])
+
+    await store.tombstones.add([tombstone(quarantined_until=NOW + DAY)])
+
+    found = await store.tombstones.among(["d" * 64, "e" * 64], NOW)
+    assert found == [tombstone(quarantined_until=NOW + DAY), tombstone("e")]
+
+
+@pytest.mark.fault("D5")
 async def test_devices_of_one_user_that_are_forgotten_at_once_leave_one_tombstone(store: Store) -> None:
     for name in ("a", "b"):
         await store.devices.add(device(name))

@@ -17,6 +17,7 @@ from keyflock_server.protocol.messages import EnrolRequest, ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.rounds.pacing import SHED_LOAD, first_visit
 from keyflock_server.rounds.standing import inherited_standing
+from keyflock_server.storage.door import Remains
 from keyflock_server.storage.records import DeviceRecord, TombstoneRecord
 
 
@@ -102,19 +103,33 @@ class Enrolments:
         )
 
     async def _add(self, said: DeviceRecord) -> DeviceRecord:
-        inherited = await self._inherited(said)
-        if inherited is not None:
-            now, until = self._world.clock(), inherited.quarantined_until
-            is_kept_out = until is not None and until > now
-            said = replace(
-                said,
-                last_contributed_at=inherited.last_contributed_at,
-                past_participations_json=inherited.participations_json,
-                quarantined_until=until if is_kept_out else None,
-                standing_json=inherited_standing(until, now).to_json() if until and is_kept_out else None,
-            )
-        await self._world.store.devices.add(said)
-        return said
+        device = self._burdened(said, await self._inherited(said))
+        await self._world.store.devices.add(device)
+        return device
+
+    def _burdened(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:
+        """The device with what must hold of it although it has enrolled anew, or named its user late."""
+        if inherited is None:
+            return device
+        now = self._world.clock()
+        own = TombstoneRecord(
+            digest=inherited.digest,
+            until=now,
+            quarantined_until=device.quarantined_until,
+            last_contributed_at=device.last_contributed_at,
+            participations_json=device.past_participations_json,
+        )
+        both = own.merged(inherited)
+        device = replace(
+            device,
+            last_contributed_at=both.last_contributed_at,
+            past_participations_json=both.participations_json,
+        )
+        until = both.quarantined_until
+        if until is None or until <= now or until == device.quarantined_until:
+            return device
+        standing_json = inherited_standing(until, now).to_json()
+        return replace(device, quarantined_until=until, standing_json=standing_json)
 
     async def _inherited(self, said: DeviceRecord) -> TombstoneRecord | None:
         """What must hold of a device that was forgotten, or of the same installation's earlier devices."""
@@ -123,7 +138,7 @@ class Enrolments:
         digests = [tombstone_digest(world.owner_key, one) for one in proofs]
         found = await world.store.tombstones.among(digests, now) if digests else []
         if said.subject_digest is not None:
-            rule = remains(world.owner_key, await world.store.tasks.all(), now)
+            rule = await self._rule()
             for earlier in await world.store.devices.of_subject(said.subject_digest):
                 found += rule(earlier, await world.store.rounds.participations_by_task(earlier.id))
         return reduce(TombstoneRecord.merged, found) if found else None
@@ -142,7 +157,8 @@ class Enrolments:
                 raise Refused(ProblemCode.CONFLICT, detail)
             self._check_rename(known, said.user_digest, user_proof)
             revocation = None
-            if shown.generation == known.token_generation:
+            # A database that was restored from a backup has a lower one than the phone.
+            if shown.generation >= known.token_generation:
                 revocation = self._revocations.of_refreshed(shown)
             elif shown.generation + 1 != known.token_generation or not (
                 await self._revocations.is_in_grace(shown)
@@ -159,10 +175,23 @@ class Enrolments:
                 subject_digest=known.subject_digest or said.subject_digest,
                 token_generation=shown.generation + 1,
             )
+            if after.user_digest != known.user_digest:
+                after = await self._renamed(known, after)
             if await devices.renew(known, after, revocation):
                 if revocation is not None:
                     self._revocations.learn(revocation)
                 return after
+
+    async def _renamed(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:
+        """The device under another user: what must hold goes with it, and stays with the user that it had."""
+        store = self._world.store
+        left = (await self._rule())(known, await store.rounds.participations_by_task(known.id))
+        await store.tombstones.add(left)
+        return self._burdened(after, await self._inherited(replace(after, subject_digest=None)))
+
+    async def _rule(self) -> Remains:
+        world = self._world
+        return remains(world.owner_key, await world.store.tasks.all(), world.clock())
 
     def _check_rename(self, known: DeviceRecord, user: UserDigest | None, user_proof: str | None) -> None:
         """Whoever holds a device's token may name its first user; another one takes what proves the first."""

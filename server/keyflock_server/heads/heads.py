@@ -129,8 +129,10 @@ class Heads:
             ) from None
         self.on_change(owner)
         if await self._store.devices.get(identity.device) is None:
-            # Forgotten meanwhile: what forget-me has not seen must go as well.
-            await self._erasing.erase(identity.population, [owner])
+            # Forgotten meanwhile: what forget-me has not seen must go as well, unless it is others' too.
+            user = device.user_digest
+            if user is None or not await self._store.devices.of_users([user]):
+                await self._erasing.erase(identity.population, [owner])
             raise void_token()
         return HeadStored(tag=record.tag, size_bytes=len(data))
 

@@ -577,6 +577,10 @@ class RevocationTable(Protocol):
 class TombstoneTable(Protocol):
     """What outlives forgotten devices."""
 
+    async def add(self, records: Collection[TombstoneRecord]) -> None:
+        """Write tombstones, merged with those of the same digests."""
+        ...
+
     async def among(self, digests: Collection[str], now: datetime) -> list[TombstoneRecord]:
         """Return the tombstones of these digests that still hold, by digest."""
         ...

@@ -680,9 +680,7 @@ class _Devices:
         gone = sorted(set(forgotten) & rows.devices.keys())
         for device in gone:
             counts = await _Rounds(rows).participations_by_task(device)
-            for left in remains(rows.devices[device], counts):
-                known = rows.tombstones.get(left.digest)
-                rows.tombstones[left.digest] = left if known is None else known.merged(left)
+            await _Tombstones(rows).add(remains(rows.devices[device], counts))
         for key, row in list(rows.assignments.items()):
             record = rows.rounds[row.round_id]
             if row.device not in forgotten:
@@ -722,6 +720,11 @@ class _Revocations:
 class _Tombstones:
     def __init__(self, rows: _Rows) -> None:
         self._rows = rows
+
+    async def add(self, records: Collection[TombstoneRecord]) -> None:
+        for record in records:
+            known = self._rows.tombstones.get(record.digest)
+            self._rows.tombstones[record.digest] = record if known is None else known.merged(record)
 
     async def among(self, digests: Collection[str], now: datetime) -> list[TombstoneRecord]:
         known = (self._rows.tombstones.get(digest) for digest in sorted(set(digests)))

@@ -179,13 +179,15 @@ class House:
             "PUT", calls.REPORT.path.format(assignment=assignment.id), headers, wire.encode(report)
         )
 
-    async def phone(self, user: str | None = None) -> Phone:
+    async def enrol(self, user: str | None = None) -> Response:
         request: Message = EnrolRequest(
             protocol=1, population="en-US", app_build=1, locale="en-US", user=user
         )
         headers = {"content-type": calls.MEDIA_TYPE}
-        response = await self.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
-        return Phone(self, wire.decode(response.body, Enrolment).token)
+        return await self.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+
+    async def phone(self, user: str | None = None) -> Phone:
+        return Phone(self, wire.decode((await self.enrol(user)).body, Enrolment).token)
 
     def everything_on_disk(self) -> bytes:
         files = [path for path in (self.folder / "data").rglob("*") if path.is_file()]

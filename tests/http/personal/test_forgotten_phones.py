@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.http.personal.conftest import ANN, TASK, House, Phone, code, head_bytes
 
 from keyflock_server.protocol import calls, wire
@@ -27,6 +32,8 @@ from keyflock_server.protocol.messages import (
 from keyflock_server.protocol.problems import ProblemCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from keyflock_server.protocol.calls import Response
 
 HEAD = head_bytes("zoo tea", "tea ten")
@@ -170,16 +177,33 @@ async def test_who_does_not_prove_the_user_takes_nothing(house: House, proof: st
 
 @pytest.mark.fault("D4")
 async def test_anyone_who_names_somebody_by_an_address_is_refused_and_deletes_nothing(house: House) -> None:
-    request = EnrolRequest(
-        protocol=1, population="en-US", app_build=1, locale="en-US", user="alice@example.com"
-    )
-    headers = {"content-type": calls.MEDIA_TYPE}
-
-    refused = await house.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+    refused = await house.enrol("alice@example.com")
 
     assert (refused.status, code(refused)) == (422, ProblemCode.USER_NOT_PROVEN)
     assert b"alice" not in refused.body
     assert rows(house, "SELECT id FROM devices") == []
+
+
+@pytest.mark.fault("D4")
+async def test_with_the_backends_keys_its_statements_name_users_and_secrets_do_not(
+    house: House, tmp_path: Path
+) -> None:
+    backend = Ed25519PrivateKey.generate()
+    public = backend.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    await asyncio.to_thread((tmp_path / "user_keys.pem").write_bytes, public)
+    await house.restart(user_keys=tmp_path / "user_keys.pem")
+    said = {"sub": "ann", "aud": "keyflock:user", "exp": house.now + timedelta(minutes=5)}
+    statement = jwt.encode(said, backend, algorithm="EdDSA")
+    first, second = await house.phone(statement), await house.phone(statement)
+
+    await first.send(calls.PUT_HEAD, HEAD)
+    shared = await second.send(calls.GET_HEAD)
+    refused = await house.enrol(ANN)
+    forgotten = wire.decode((await second.forget_user(statement)).body, Forgotten)
+
+    assert shared.body == HEAD
+    assert (refused.status, code(refused)) == (422, ProblemCode.USER_NOT_PROVEN)
+    assert (forgotten.devices, forgotten.heads) == (2, 1)
 
 
 @pytest.mark.fault("D2")
@@ -190,9 +214,7 @@ async def test_a_copy_of_the_database_opens_no_users_model(house: House) -> None
     stolen = {value for row in found for value in row if isinstance(value, str) and value}
 
     for value in stolen:
-        request = EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US", user=value)
-        headers = {"content-type": calls.MEDIA_TYPE}
-        answer = await house.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+        answer = await house.enrol(value)
         if answer.status == 200:
             thief = Phone(house, wire.decode(answer.body, Enrolment).token)
             assert code(await thief.send(calls.GET_HEAD)) == ProblemCode.HEAD_UNKNOWN

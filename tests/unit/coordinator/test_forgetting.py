@@ -241,6 +241,40 @@ async def test_a_quarantine_outlives_the_device(town: Town, user: str | None, su
     assert not released.is_quarantined
 
 
+async def named(town: Town, device: DeviceIdentity, user: str, proof: str | None = None) -> DeviceIdentity:
+    """The device after a refresh that names a user."""
+    request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US", user=user)
+    after = await town.coordinator.enrol(request, device, user_proof=proof)
+    return DeviceIdentity(after.device, after.population, after.generation)
+
+
+@pytest.mark.fault("D5")
+async def test_to_name_the_user_only_after_enrolling_is_no_way_round_a_quarantine(town: Town) -> None:
+    await town.task()
+    phone = await enrolled(town, ANN)
+    await town.coordinator.quarantine_device(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await town.forget(phone)
+
+    again = await named(town, await enrolled(town), ANN)
+    answer = await town.check_in(again)
+
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "quarantined"
+
+
+@pytest.mark.fault("D5")
+async def test_to_leave_the_user_before_being_forgotten_is_no_way_round_a_quarantine(town: Town) -> None:
+    await town.task()
+    phone = await enrolled(town, ANN)
+    await town.coordinator.quarantine_device(phone.device, QuarantineOrder(reason="A test.", days=10))
+
+    renamed = await named(town, phone, BOB, ANN)
+    await town.forget(renamed)
+    answers = [await town.check_in(await enrolled(town, user)) for user in (ANN, BOB)]
+
+    assert [getattr(answer, "reason", "") for answer in answers] == ["quarantined", "quarantined"]
+
+
 @pytest.mark.fault("D5")
 async def test_an_installation_that_enrols_anew_without_being_forgotten_is_kept_out_too(town: Town) -> None:
     await town.task()

@@ -157,6 +157,19 @@ async def test_what_is_void_is_forgotten_when_it_has_expired_anyway(town: Town) 
     assert (await refreshed(town, new)).generation == 2
 
 
+async def test_a_phone_goes_on_over_a_database_that_was_restored_from_a_backup(town: Town) -> None:
+    old = await town.enrol()
+    backup = await town.store.devices.get(old.device)
+    assert backup is not None
+    newest = await refreshed(town, await refreshed(town, old))
+
+    town.store.devices._rows.devices[old.device] = backup  # type: ignore[attr-defined]  # the fake's own
+    after = await refreshed(town, newest)
+
+    assert after.generation == 3
+    assert await refusal(town, old) is ProblemCode.TOKEN_INVALID
+
+
 async def test_a_revoked_device_can_neither_call_nor_refresh_and_stays_in_the_list(town: Town) -> None:
     oldest = await town.enrol()
     old = await refreshed(town, oldest)

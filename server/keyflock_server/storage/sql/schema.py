@@ -126,8 +126,15 @@ async def _scrub(engine: AsyncEngine) -> None:
                     "The upgrade is done, but another program reads the database, and its log still holds "
                     "what was deleted: end that program, then start the server once and stop it."
                 )
-        else:
+            return
+        try:
+            await connection.execute(text("SET statement_timeout = 0"))
             await connection.execute(text(f"VACUUM (FULL, ANALYZE) {devices.name}"))
+        except (SQLAlchemyError, StorageError) as error:
+            raise StorageError(
+                f"The upgrade is done, but the table {devices.name} still holds what was deleted "
+                f"({reason(error)}): run VACUUM FULL {devices.name} by hand, then start the servers."
+            ) from None
 
 
 def _upgrade(owner_key: bytes | None, connection: Connection) -> Upgraded:

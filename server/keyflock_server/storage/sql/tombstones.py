@@ -20,6 +20,11 @@ class SqlTombstones:
         self._engine = engine
         self._reader = reader_of(engine)
 
+    async def add(self, records: Collection[TombstoneRecord]) -> None:
+        """Write tombstones, merged with those of the same digests."""
+        async with self._engine.begin() as connection:
+            await write_tombstones(connection, records)
+
     async def among(self, digests: Collection[str], now: datetime) -> list[TombstoneRecord]:
         """Return the tombstones of these digests that still hold, by digest."""
         query = select(tombstones).where(tombstones.c.digest.in_(digests), tombstones.c.until > now)

@@ -92,12 +92,18 @@ def _digest_users() -> None:
             "place: that needs the file owner_key in the server's data folder. Give --data-dir too."
         )
     _check_key(connection, key)
-    for row in rows:
-        if len(row.user) >= _MIN_NAME_CHARS:
-            text = f"{row.population}\nuser\n{row.user}"
-            digest = hmac.digest(key, text.encode(), "sha256").hex()
-            change = sa.update(_DEVICES).where(_DEVICES.c.id == row.id)
-            connection.execute(change.values(user_digest=digest))
+    digests = [
+        {"of": row.id, "digest": _digest(key, f"{row.population}\nuser\n{row.user}")}
+        for row in rows
+        if len(row.user) >= _MIN_NAME_CHARS
+    ]
+    if digests:
+        change = sa.update(_DEVICES).where(_DEVICES.c.id == sa.bindparam("of"))
+        connection.execute(change.values(user_digest=sa.bindparam("digest")), digests)
+
+
+def _digest(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), "sha256").hex()
 
 
 def _check_key(connection: sa.Connection, key: bytes) -> None:

@@ -1,0 +1,50 @@
+"""A head that is on its way in while its phone is forgotten: it goes too, unless it is others' as well."""
+
+from datetime import UTC, datetime
+
+import pytest
+from tests.contract.test_store_contract import EN, POPULATION, VERSION, device, forgotten
+
+from keyflock_server.heads.erasing import Erasing
+from keyflock_server.heads.heads import Heads
+from keyflock_server.heads.key_ring import HeadKey, HeadKeys
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.protocol.identifiers import DeviceId
+from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.storage.records import HeadRecord
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class AnyHead:
+    """Takes whatever is put."""
+
+    async def check(self, population: str, data: bytes) -> None:
+        """Take it."""
+
+
+@pytest.mark.fault("D4")
+@pytest.mark.parametrize(("sibling_user", "heads_left"), [("ann", 1), ("bob", 0)])
+async def test_a_users_head_stays_while_others_of_its_phones_are_there(
+    sibling_user: str, heads_left: int
+) -> None:
+    store = MemoryStore()
+    await store.populations.add(POPULATION, VERSION)
+    await store.devices.add(device("a", "ann"))
+    await store.devices.add(device("b", sibling_user))
+    put = store.heads.put
+
+    async def put_and_forget(record: HeadRecord, replaces: bytes | None) -> None:
+        await put(record, replaces)
+        await forgotten(store, "a")
+
+    store.heads.put = put_and_forget  # type: ignore[method-assign]  # forget-me comes in between
+    keys = HeadKeys(HeadKey.of(b"k" * 32))
+    heads = Heads(store, keys, b"owner key", Erasing(store, lambda: NOW), AnyHead(), lambda: NOW)
+
+    with pytest.raises(Refused) as refused:
+        await heads.put(DeviceIdentity(DeviceId("a"), EN), b"head", None)
+
+    assert refused.value.code is ProblemCode.TOKEN_INVALID
+    assert len(await store.heads.under_other_keys("", 10, "")) == heads_left
