@@ -27,7 +27,7 @@ async def preview_cohort(
         population: Whose devices.
         expression: Which of them.
         slots: Devices that the population's tasks assign together: of devices that never reported, no more
-            are counted as active than pacing would count.
+            are counted as active than pacing would count. 0, where there is no task yet: all are.
     Raises:
         Refused: ``invalid_cohort``; the detail says where the expression is wrong.
     """
@@ -65,4 +65,6 @@ async def preview_cohort(
 
 def _counted(active: Counter[bool], slots: int) -> int:
     """As pacing counts them; by whether they are proven."""
+    if slots == 0:
+        return active.total()
     return counted_devices(ActiveDevices(proven=active[True], unproven=active[False]), slots)

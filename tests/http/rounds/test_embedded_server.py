@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -133,8 +133,37 @@ async def test_a_cohort_is_previewed_before_a_task_is_created_with_it(virtual: V
     nowhere = await virtual.operate("POST", "populations/de/cohort-preview", b'{"cohort": "tier == 1"}', kind)
 
     counts = msgspec.json.decode(preview.body)
-    assert (preview.status, counts["enrolled"], counts["matching"], counts["active"]) == (200, 3, 2, 3)
+    assert (preview.status, counts["enrolled"], counts["matching"], counts["active"]) == (200, 3, 2, 0)
     problem = msgspec.json.decode(bad.body, type=Problem)
     assert (bad.status, problem.code, problem.fault) == (422, "invalid_cohort", "operator")
     assert problem.detail == "At position 9: expected a number, found the end."
     assert (nowhere.status, msgspec.json.decode(nowhere.body)["code"]) == (404, "population_unknown")
+
+
+@pytest.mark.fault("D12")
+async def test_a_network_that_enrols_too_many_is_told_when_to_come_and_its_phones_go_on_refreshing(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    settings: dict[str, Any] = {"max_enrolments_per_block_per_hour": 3, "trusted_proxies": "10.0.0.0/8"}
+    world: Virtual
+    exchange = embedded_exchange(tmp_path, lambda: world.now, **settings)
+    world = Virtual(exchange, recipe)
+    await world.operate("PUT", "populations/en-US", recipe.checkpoint, "application/octet-stream")
+    message = wire.encode(EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US"))
+
+    async def enrol(phone: str, token: str = "") -> Response:
+        headers = {"Content-Type": "application/msgpack", "X-Forwarded-For": f"198.51.100.1, {phone}"}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        return await exchange.send(Request("POST", "/v1/devices", headers, message, peer="10.0.0.1"))
+
+    first = [await enrol(f"203.0.113.{number}") for number in range(5)]
+    other = await enrol("203.0.114.1")
+    refreshed = await enrol("203.0.113.1", wire.decode(first[0].body, Enrolment).token)
+    world.now += timedelta(hours=1)
+    later = await enrol("203.0.113.9")
+    await exchange.close()
+
+    assert [one.status for one in first] == [200, 200, 200, 429, 429]
+    assert wire.decode(first[3].body, Problem).code == "too_many_requests"
+    assert first[3].headers["retry-after"] == "1200"
+    assert (other.status, refreshed.status, later.status) == (200, 200, 200)

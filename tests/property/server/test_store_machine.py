@@ -123,6 +123,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert knows
             self.sums[replica] = (row.key, row.count, row.weight)
 
+    @rule(spared=st.sets(st.sampled_from(DEVICES), max_size=2))
+    def the_leader_ends_what_ran_out(self, spared: set[str]) -> None:
+        ids = [assignment(name).id for name in sorted(spared)]
+        at = NOW + timedelta(days=1)
+        self.both(lambda store: store.rounds.expire(T1, at, spared=ids))
+
     @rule(event=EVENTS)
     def a_process_says_what_happened(self, event: Event) -> None:
         self.now += timedelta(seconds=1)
@@ -150,6 +156,7 @@ class StoreMachine(RuleBasedStateMachine):
                 sorted(held, key=lambda row: row.device),
                 await store.rounds.partials(T1),
                 await store.rounds.outstanding(TaskName("t"), NOW - timedelta(days=1), NOW),
+                [one.silences for one in await store.devices.page(POPULATION.name, None, 10)],
             )
 
         self.both(rows)
@@ -170,6 +177,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert current.failed <= states.count(AssignmentState.FAILED) + forgotten
             is_open = current.phase is Phase.COLLECTING
             assert not is_open or current.failed == states.count(AssignmentState.FAILED)
+            # At the end of a round some run out that it does not count.
+            assert current.expired <= states.count(AssignmentState.EXPIRED) + forgotten
+            assert not is_open or current.expired == states.count(AssignmentState.EXPIRED)
             assert current.is_over or forgotten == 0
 
         self.loop.run(check(self.stores[1]))

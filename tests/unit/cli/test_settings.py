@@ -67,3 +67,14 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataFolderError, match="file"):
         DataFolder.open(tmp_path / "file" / "d")
+
+
+@pytest.mark.fault("D12")
+def test_trusted_proxies_are_networks_with_commas_between() -> None:
+    settings = Settings.read(
+        {"data_dir": Path("d")}, {"KEYFLOCK_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,fd00::/8"}
+    )
+
+    assert [str(one) for one in settings.trusted_proxies] == ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
+    with pytest.raises(SettingsError, match="KEYFLOCK_TRUSTED_PROXIES"):
+        Settings.read({"data_dir": Path("d")}, {"KEYFLOCK_TRUSTED_PROXIES": "the proxy"})

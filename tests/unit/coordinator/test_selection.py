@@ -196,6 +196,19 @@ async def test_a_preview_counts_who_is_enrolled_and_who_checked_in_today(town: T
     }
 
 
+@pytest.mark.fault("D12")
+async def test_a_preview_counts_ghosts_no_further_than_pacing_does(town: Town) -> None:
+    for _ in range(40):
+        await town.check_in(await town.enrol())
+    before_a_task = await town.coordinator.preview_cohort(POPULATION, "tier == 0")
+    await town.task(round="goal = 4\nover_selection = 0.0")
+
+    preview = await town.coordinator.preview_cohort(POPULATION, "tier == 0")
+
+    assert (before_a_task.active, before_a_task.active_matching) == (40, 40)
+    assert (preview.enrolled, preview.active, preview.active_matching) == (40, 8, 8)
+
+
 async def test_a_preview_of_no_expression_says_where_it_is_wrong(town: Town) -> None:
     with pytest.raises(Refused) as refused:
         await town.coordinator.preview_cohort(POPULATION, "tier >= two")
