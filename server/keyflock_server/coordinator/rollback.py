@@ -6,6 +6,7 @@ orphans, which are collected in time.
 """
 
 from dataclasses import replace
+from datetime import datetime
 
 from keyflock_models.checkpoint import Checkpoint, CheckpointError
 from keyflock_server.coordinator.rounds import Rounds
@@ -14,6 +15,7 @@ from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.releases.model_version import VersionRecord, download_digest
+from keyflock_server.rounds.round import Round
 from keyflock_server.storage.door import StorageError, StorageUnavailable, Superseded
 
 
@@ -45,9 +47,14 @@ class Rollbacks:
                 continue
             self._world.observer.rolled_back(name, copy.version, restored.version)
             for record in left.rounds:
+                self._tell(record.round, copy.created_at)
                 await self._rounds.clear_up(record)
             await self._rounds.delete_blobs(left.keys)
             return
+
+    def _tell(self, ended: Round, at: datetime) -> None:
+        duration_s = (at - ended.opened_at).total_seconds()
+        self._world.observer.round_ended(ended.task, ended.sequence, ended.phase, ended.reports, duration_s)
 
     async def _restored(self, name: PopulationName, to: int, latest: ModelVersion) -> VersionRecord:
         record = await self._trunk.any_version(name, to)

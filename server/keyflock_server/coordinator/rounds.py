@@ -20,7 +20,11 @@ from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due, is_enough
-from keyflock_server.rounds.discarding import cancelled_while_held
+from keyflock_server.rounds.discarding import (
+    cancelled_while_collecting,
+    cancelled_while_held,
+    cancelled_while_stuck,
+)
 from keyflock_server.rounds.round import (
     Abandoned,
     Accepted,
@@ -114,7 +118,7 @@ class Rounds:
     async def _cancel(self, desk: Desk) -> None:
         opened = desk.open
         if opened is not None and opened.round.phase is Phase.COLLECTING:
-            await self._end_without_version(desk, opened, Cancelled("The task was cancelled."))
+            await self._end_without_version(desk, opened, cancelled_while_collecting(opened.round))
         elif opened is not None and not opened.round.is_over:
             try:
                 await self._close(desk, opened)
@@ -123,7 +127,7 @@ class Rounds:
             except StorageUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever keeps it from closing, it must end
-                lost = Cancelled(f"The task was cancelled. The round could not close: {trouble(error)}")
+                lost = cancelled_while_stuck(opened.round, trouble(error))
                 await self._end_without_version(desk, opened, lost)
         if desk.open is not None:
             self._gone(desk, desk.open)

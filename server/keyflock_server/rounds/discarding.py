@@ -24,9 +24,24 @@ def discarded_without_version(current: Round) -> Discarded:
     )
 
 
+def cancelled_while_collecting(current: Round) -> Cancelled:
+    """Return how a round that still takes reports ends when its task is cancelled.
+
+    It names no number: another process may be counting at this moment.
+    """
+    given_up = " What the round had counted was discarded." if current.reports else ""
+    return Cancelled(f"The task was cancelled by an operator.{given_up}")
+
+
 def cancelled_while_held(current: Round) -> Cancelled:
     """Return how a held round ends when its task is cancelled."""
     return Cancelled(f"{current.detail} The task was cancelled by an operator. {_sum_given_up(current)}")
+
+
+def cancelled_while_stuck(current: Round, trouble: str) -> Cancelled:
+    """Return how a round that cannot close ends when its task is cancelled."""
+    why = f"The task was cancelled by an operator. The round could not close: {trouble}"
+    return Cancelled(f"{why} {_sum_given_up(current)}")
 
 
 def _sum_given_up(current: Round) -> str:

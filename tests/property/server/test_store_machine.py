@@ -27,12 +27,15 @@ from tests.contract.test_store_contract import (
     partial,
 )
 
-from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.rounds.round import (
     Abandoned,
+    Accepted,
     Cancelled,
     CloseRequested,
+    Discarded,
     Event,
+    Held,
     Merged,
     Phase,
     Rebased,
@@ -49,6 +52,7 @@ DEVICES = ("a", "b", "c", "d", "e", "f", "g")
 REFUSALS = (AlreadyExists, NotOpen, PartialMoved, Superseded)
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.sampled_from([CloseRequested(), Merged(), Stepped(), Rebased(), Redated(), Cancelled("asked")]),
+    st.sampled_from([Held("too long"), Accepted("it is fine"), Discarded("it is not")]),
     st.builds(Abandoned, st.just("few"), st.integers(0, 3)),
 )
 
@@ -143,6 +147,18 @@ class StoreMachine(RuleBasedStateMachine):
 
         assert said is AlreadyExists or before == []
 
+    @rule(to=st.integers(0, 3), latest=st.integers(0, 3))
+    def the_population_is_rolled_back(self, to: int, latest: int) -> None:
+        self.now += timedelta(seconds=1)
+        copy = replace(
+            VERSION,
+            version=ModelVersion(latest + 1),
+            parent=ModelVersion(to),
+            created_at=self.now,
+            anchor_loss=float(to),
+        )
+        self.both(lambda store: store.populations.roll_back(copy, ModelVersion(latest), "worse"))
+
     @rule(name=st.sampled_from(DEVICES))
     def a_device_is_forgotten(self, name: str) -> None:
         self.both(lambda store: forgotten(store, name))
@@ -157,6 +173,9 @@ class StoreMachine(RuleBasedStateMachine):
                 await store.rounds.partials(T1),
                 await store.rounds.outstanding(TaskName("t"), NOW - timedelta(days=1), NOW),
                 [one.silences for one in await store.devices.page(POPULATION.name, None, 10)],
+                await store.populations.all(),
+                await store.populations.versions(),
+                await store.populations.withdrawn(POPULATION.name),
             )
 
         self.both(rows)

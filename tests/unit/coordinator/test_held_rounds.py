@@ -342,3 +342,23 @@ async def test_a_step_of_a_release_that_measured_nothing_is_made_again_and_check
     view = await town.coordinator.round(FIRST)
     assert (view.phase, await released(town)) == ("held", 0)
     assert view.figures is not None
+
+
+@pytest.mark.parametrize(
+    ("reports", "detail"),
+    [
+        (0, "The task was cancelled by an operator."),
+        (4, "The task was cancelled by an operator. What the round had counted was discarded."),
+    ],
+)
+async def test_a_task_that_is_cancelled_while_it_collects_says_what_it_gives_up(
+    town: Town, reports: int, detail: str
+) -> None:
+    await town.task(round="goal = 8")
+    for one in (await cohort(town, 4))[:reports]:
+        await send(town, one)
+
+    await town.coordinator.cancel_task(T)
+
+    view = await town.coordinator.round(FIRST)
+    assert (view.phase, view.counted, view.detail) == ("cancelled", reports, detail)

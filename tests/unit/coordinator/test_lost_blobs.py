@@ -97,7 +97,10 @@ async def test_a_round_that_cannot_close_for_good_ends_with_its_task_and_says_wh
     assert Phase(stuck.phase) in {Phase.CLOSING, Phase.MERGED}
     assert stuck.detail != ""
     assert ended.phase == "cancelled"
-    assert ended.detail == f"The task was cancelled. The round could not close: {stuck.detail}"
+    assert ended.detail == (
+        f"The task was cancelled by an operator. The round could not close: {stuck.detail} "
+        f"The sum of {ended.counted} reports was discarded."
+    )
     # A report that was acknowledged is acknowledged still: losing it was the disk's doing.
     assert [one.duplicate for one in await send_all(town, claims)] == [True] * 4
     assert [blob.key async for blob in town.blobs.list_blobs() if blob.key.startswith("partials/")] == []

@@ -356,7 +356,7 @@ async def test_a_version_that_is_about_to_be_published_when_another_process_roll
         await other.roll_back(POPULATION, back_to(0))
         return await publish(*arguments)
 
-    town.store.rounds.publish = late  # type: ignore[method-assign, assignment]
+    town.store.rounds.publish = late  # type: ignore[assignment, method-assign]
     for one in claims:
         await send(town, one)
     await town.coordinator.tick()

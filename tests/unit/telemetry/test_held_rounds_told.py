@@ -1,0 +1,73 @@
+"""What an operator hears of held rounds and rollbacks: one warning each, a counter, and a gauge."""
+
+import logging
+
+import pytest
+from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, play
+from tests.unit.coordinator.town import POPULATION, Town
+
+from keyflock_server.protocol.operator import RollbackOrder
+from keyflock_server.telemetry.metrics import Metrics
+from keyflock_server.telemetry.observation import Observation
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """The warnings, by what they say; without what the logger itself adds to every record."""
+    own = {"task", "round", "reason", "population", "version", "to"}
+    return [
+        {"event": record.getMessage()} | {key: value for key, value in vars(record).items() if key in own}
+        for record in caplog.records
+        if record.levelno == logging.WARNING
+    ]
+
+
+@pytest.mark.fault("D8")
+async def test_a_held_round_is_a_warning_with_its_reason_and_a_gauge_until_it_is_decided(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    town = Town(observer=Observation(metrics))
+    await town.coordinator.start()
+    await town.found()
+    await town.task(optimizer=ABSURD)
+
+    await play(town)
+    await town.coordinator.tick()
+    waiting = metrics.exposition()
+    view = await town.coordinator.round(FIRST)
+    await town.coordinator.discard_round(FIRST, BECAUSE)
+    await town.coordinator.tick()
+
+    assert warnings_in(caplog) == [
+        {"event": "round held", "task": "t", "round": 1, "reason": view.detail},
+    ]
+    assert b"keyflock_rounds_held_total 1.0" in waiting
+    assert b"keyflock_held_rounds 1.0" in waiting
+    assert b"keyflock_held_rounds 0.0" in metrics.exposition()
+    assert b'keyflock_rounds_total{phase="discarded"} 1.0' in metrics.exposition()
+    assert BECAUSE.reason not in caplog.text
+    await town.coordinator.stop()
+
+
+@pytest.mark.fault("D9")
+async def test_a_rollback_is_a_warning_and_the_newest_version_is_the_restored_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    town = Town(observer=Observation(metrics))
+    await town.coordinator.start()
+    await town.found()
+    await town.task()
+    await play(town)
+    await town.coordinator.tick()
+
+    await town.coordinator.roll_back(POPULATION, RollbackOrder(to=0, reason="words that nobody should log"))
+
+    assert warnings_in(caplog) == [
+        {"event": "population rolled back", "population": "en", "version": 2, "to": 0},
+    ]
+    assert b"keyflock_rollbacks_total 1.0" in metrics.exposition()
+    assert b'keyflock_rounds_total{phase="discarded"} 1.0' in metrics.exposition()
+    assert b'keyflock_model_version{population="en"} 2.0' in metrics.exposition()
+    assert "nobody should log" not in caplog.text
+    await town.coordinator.stop()
