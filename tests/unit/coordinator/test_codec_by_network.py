@@ -6,6 +6,7 @@ from tests.unit.coordinator.town import Town, constant, report
 
 from keyflock_compression import CodecSpec
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
+from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Assignment, CheckIn, Conditions, Refusal, RefusalReason
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
@@ -104,3 +105,20 @@ async def test_a_batch_that_is_summed_anew_knows_each_reports_codec(town: Town) 
 
     assert rest.ids == (claims[1].assignment,)
     np.testing.assert_allclose(rest.sum.sum, constant(1.0) * rest.sum.weight, rtol=1e-6)
+
+
+@pytest.mark.fault("D10")
+async def test_long_reports_on_one_network_move_the_scale_of_its_codec_alone(town: Town) -> None:
+    aggregation = {"aggregation": 'weighting = "uniform"'}
+    await town.task(round="goal = 8\nover_selection = 0.0", **CODECS, **aggregation)
+    before = (await town.coordinator.task(TaskName("t"))).norm_scales
+
+    for number in range(8):
+        given = await assigned(town, await town.enrol(), METERED)
+        await send(town, town.claims(given), 0.05 + number / 1e3, CodecSpec.from_wire(given.codec))
+    await town.coordinator.tick()
+
+    after = (await town.coordinator.task(TaskName("t"))).norm_scales
+    moved = {name for name, scale in after.items() if scale != before[name]}
+    assert moved == {"codec_by_network.metered"}
+    assert after["codec_by_network.metered"] == pytest.approx(1.25 * before["codec_by_network.metered"])
