@@ -11,7 +11,12 @@ from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
 from keyflock_server.coordinator.surroundings import calm
 from keyflock_server.data_folder import DataFolder
-from keyflock_server.descriptors import DescriptorWatch, descriptor_limit, phones_connections
+from keyflock_server.descriptors import (
+    DescriptorWatch,
+    descriptor_limit,
+    operators_connections,
+    phones_connections,
+)
 from keyflock_server.heads.checks import HeadChecks
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
@@ -107,21 +112,20 @@ def build(
     )
     body_limits.held_after_answer = parts.held_after_answer
     meter.in_flight = lambda: body_limits.in_flight
+    max_operators = operators_connections(settings.max_operator_connections, descriptor_limit())
     connections = Connections(
         parts.sdk.form,
         parts.metrics,
         port=body_limits.whose,
-        max_connections=phones_connections(
-            settings.max_connections, settings.max_operator_connections, descriptor_limit()
-        ),
+        max_connections=phones_connections(settings.max_connections, max_operators, descriptor_limit()),
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
     )
-    operators_connections = Connections(
+    admin_connections = Connections(
         parts.admin.form,
         parts.metrics,
         port=operators_limits.whose,
-        max_connections=settings.max_operator_connections,
+        max_connections=max_operators,
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
     )
@@ -135,7 +139,7 @@ def build(
         ),
         admin_port=Port(
             application(
-                parts.admin, operators_limits, probes, with_metrics=True, connections=operators_connections
+                parts.admin, operators_limits, probes, with_metrics=True, connections=admin_connections
             ),
             settings.admin_host,
             settings.admin_port,

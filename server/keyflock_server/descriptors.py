@@ -44,6 +44,11 @@ def descriptor_limit() -> int:
     return _MAX_LIMIT if soft == resource.RLIM_INFINITY else soft
 
 
+def operators_connections(wanted: int, limit: int) -> int:
+    """Return how many connections operators may have open at once: a quarter of the limit at most."""
+    return max(1, min(wanted, limit // 4))
+
+
 def phones_connections(wanted: int | None, operators: int, limit: int) -> int:
     """Return how many connections phones may have open at once.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from keyflock_server.descriptors import RESERVE, DescriptorWatch, phones_connections
-from keyflock_server.http.application import application
+from keyflock_server.http.application import Application, application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import MAX_LINGERING, Connections
 from keyflock_server.http.documents import MSGPACK
@@ -271,3 +273,27 @@ async def test_a_process_without_a_free_descriptor_says_so(
 
     assert metrics.registry.get_sample_value("keyflock_descriptor_shortages_total") == 3.0
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_a_client_that_does_not_take_its_answer_is_let_go() -> None:
+    metrics, answered = Metrics(), asyncio.Event()
+
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        answered.set()
+        return web.Response(body=io.BytesIO(bytes(50_000_000)))  # more than sockets' buffers hold
+
+    connections = Connections(MSGPACK, metrics, port="phones", answer_timeout_s=0.05)
+    served = Application(answer, {}, connections)
+    listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
+    host, number = listener.url.removeprefix("http://").split(":")
+    caller = Caller(*await asyncio.open_connection(host, int(number), limit=1))
+
+    await caller.send(HEALTHZ)
+    await answered.wait()
+    gauge = ("keyflock_open_connections", {"port": "phones"})
+    async with asyncio.timeout(5.0):
+        while metrics.registry.get_sample_value(*gauge) != 0.0:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+
+    await caller.close()
+    await listener.close()

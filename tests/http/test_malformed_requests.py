@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from aiohttp import http_parser, web_protocol
+from aiohttp import http_parser, web, web_protocol
 
+from keyflock_server.http.application import Application
+from keyflock_server.http.connections import Connections
+from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.listeners import Listener
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.problems import Problem, ProblemCode
 from keyflock_server.telemetry.logs import configure_logs
+from keyflock_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,3 +215,24 @@ async def test_a_flood_of_them_is_told_once_and_counted_each(door: Door, log: io
     told = [json.loads(line) for line in log.getvalue().splitlines() if "cannot be read" in line]
     assert [(line["port"], line["kind"], line["repeated"]) for line in told] == [("phones", "tls", 0)]
     assert counted(door) == {"tls": 5.0}
+
+
+async def test_an_answer_that_fails_is_a_problem_too_and_its_error_is_not_quoted(log: io.StringIO) -> None:
+    async def fail(_request: web.BaseRequest) -> web.StreamResponse:
+        raise ValueError(SECRET)
+
+    connections = Connections(MSGPACK, Metrics(), port="phones")
+    listener = await Listener.open(Application(fail, {}, connections), "127.0.0.1", 0, shutdown_grace_s=1.0)
+    reader, writer = await asyncio.open_connection(*listener.url.removeprefix("http://").split(":"))
+    writer.write(b"GET /" + SAID + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    await listener.close()
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert problem_in(answer).code is ProblemCode.INTERNAL
+    assert SAID not in answer
+    assert SECRET not in log.getvalue()
+    (told,) = (json.loads(line) for line in log.getvalue().splitlines() if "keyflock" in line)
+    assert (told["event"], told["error"]) == ("a connection failed", "ValueError")

@@ -13,6 +13,8 @@ from keyflock_server.http.request_handler import HttpServer
 KEEPALIVE_S: Final = 75.0
 #: Who is refused in the middle of a body is read from for so long, that the answer may reach it.
 LINGERING_S: Final = 4.0
+#: Of each connection; aiohttp lets twice as much lie there before it stops reading, and nobody counts that.
+READ_BUFFER_BYTES: Final = 32_768
 #: Connections that the system keeps for us while we are at something else; it has a limit of its own, too.
 BACKLOG: Final = 1_024
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
@@ -44,6 +46,7 @@ class Listener:
             debug=False,  # with asyncio's debug mode, aiohttp would answer with tracebacks
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGERING_S,
+            read_bufsize=READ_BUFFER_BYTES,
         )
         runner = web.ServerRunner(server, shutdown_timeout=shutdown_grace_s)
         await runner.setup()

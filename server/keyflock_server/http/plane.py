@@ -21,6 +21,7 @@ from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.door import StorageUnavailable
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
+from keyflock_server.telemetry.repeats import Repeats
 
 #: Brings a body of at most so many bytes, or raises Refused.
 ReadBody = Callable[[int], Awaitable[bytes]]
@@ -80,6 +81,7 @@ class Plane(ABC, Generic[C, A]):
         self._media_types = media_types
         self._readiness = readiness
         self.metrics = metrics
+        self._repeats = Repeats()
 
     async def send(self, request: Request) -> Response:
         """The answer to a request that is all here: the plane as a ``calls.Exchange``."""
@@ -106,8 +108,8 @@ class Plane(ABC, Generic[C, A]):
         except Refused as refused:
             response = self._refusal(name, refused)
         except (StorageUnavailable, TimeoutError) as error:
-            why = str(error) if isinstance(error, StorageUnavailable) else type(error).__name__
-            _log.error("the store does not answer", call=name, detail=why)
+            if (untold := self._repeats.untold("store", error, name)) is not None:
+                _log.error("the store does not answer", call=name, repeated=untold, exc_info=error)
             response = self._refusal(name, _COME_BACK)
         except Exception as error:  # noqa: BLE001 - the outermost gate: whatever failed, the caller hears so
             response = self._refusal(name, _incident(name, error))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import subprocess
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMIT = 400
 #: More than the process may have open, for each of the ports.
@@ -53,6 +51,32 @@ def test_more_half_open_requests_than_open_files_leave_both_ports_working(tmp_pa
     gave_way = [event["port"] for event in told if event["event"].startswith("idle connections give way")]
     assert gave_way == ["phones", "operators"]
     assert [event for event in told if event["level"] in {"error", "critical"}] == []
+
+
+@pytest.mark.fault("D14")
+def test_a_server_without_a_free_descriptor_says_so_and_goes_on_when_there_is_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, "serve", "--data-dir", str(tmp_path / "data"), "--json"]
+    command += ["--port", "0", "--admin-port", "0", "--log-format", "json"]
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    try:
+        ready = json.loads(process.stdout.readline())
+        in_use = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (in_use - 2, LIMIT))
+        while "no file can be opened" not in log.read_text() and process.poll() is None:
+            pass
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
+        with urlopen(ready["sdk_url"] + "/healthz", timeout=20) as answer:  # noqa: S310 - our own server
+            status = answer.status
+    finally:
+        process.kill()
+        process.communicate()
+
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert status == 200
+    assert [event["errno"] for event in told if event["level"] == "error"] == ["24 Too many open files"]
 
 
 def _statuses_beside_half_open(attacked: str, sdk_url: str, admin_url: str) -> list[int]:
