@@ -47,6 +47,8 @@ from keyflock_server.protocol.problems import ProblemCode
 
 #: Models kept: the round's, and the one before for an assignment that comes again.
 KEPT_MODELS: Final = 2
+#: How long the answer to a report is asked for that the server has already.
+PENDING_PATIENCE_S: Final = 3_600.0
 #: Assignments remembered as done, so that none is done twice.
 REMEMBERED_ASSIGNMENTS: Final = 16
 
@@ -63,7 +65,8 @@ class Device:
         starts_at_s: When it wakes up first.
     Guarantees:
         It makes at most one report for an assignment, sends the same bytes every time, and does no assignment
-        again that has ended. It always wants something, and an assignment ends at the latest when it expires.
+        again that has ended. It always wants something, and an assignment ends at the latest when it expires,
+        or an hour after the server has last said that the report waits there for others.
         An illegal event raises ``IllegalEvent`` and changes nothing.
     """
 
@@ -208,6 +211,9 @@ class Device:
             return self._refresh(self._state, what)
         if trouble.code in _NEEDS_NEW_IDENTITY:
             return self._disown(now_s)
+        if trouble.code is ProblemCode.REPORT_PENDING and self._session:
+            # The server has the report, whatever time the assignment had: the answer is worth waiting for.
+            self._session.expires_at_s = max(self._session.expires_at_s, now_s + PENDING_PATIENCE_S)
         if trouble.may_retry or trouble.code is ProblemCode.TOKEN_EXPIRED:
             return self._pause(now_s, trouble.retry)
         if self._session is None:

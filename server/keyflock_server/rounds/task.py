@@ -75,6 +75,8 @@ _EVIDENCE_CODEC: Final = CodecSpec(codec="float32", entropy="none")
 
 #: Where tomllib stopped.
 _PLACE_IN_TOML: Final = re.compile(r"\((at line \d+, column \d+|at end of document)\)")
+#: What an operator may have misspelt: a short word of small letters, which no secret is.
+_MISSPELT: Final = re.compile(r"Object contains unknown field `([a-z_]{1,24})`")
 
 
 class TaskError(ValueError):
@@ -415,7 +417,8 @@ def parse_task(toml_text: str) -> TaskSpec:
     try:
         spec = msgspec.toml.decode(toml_text, type=TaskSpec)
     except msgspec.ValidationError as error:
-        raise TaskError(f"{_in_operators_words(without_values(str(error)))}.") from None
+        what = _MISSPELT.sub(r"unknown field `\1`", str(error))
+        raise TaskError(f"{_in_operators_words(without_values(what))}.") from None
     except msgspec.DecodeError as error:
         # The parser's own words quote keys.
         place = _PLACE_IN_TOML.search(str(error))

@@ -16,13 +16,32 @@ MAX_ITEMS: Final = 20
 #: The program's own state.
 _PROCESS: Final = ("database", "blobs", "replica", "part", "port", "holder", "lease_s", "grace_s")
 #: Limits that a process starts with.
-_LIMITS: Final = ("limit", "wanted", "reserved", "max_connections", "max_operator_connections")
+_LIMITS: Final = (
+    "limit",
+    "wanted",
+    "reserved",
+    "max_connections",
+    "max_operator_connections",
+    "max_bytes",
+    "min_flush_clients",
+)
 #: What was looked up and found.
-_FOUND: Final = ("population", "task", "round", "version", "base_version", "device", "head", "blob")
+_FOUND: Final = ("population", "task", "round", "version", "base_version", "to", "device", "head", "blob")
 #: Out of closed lists.
 _CLOSED: Final = ("call", "code", "phase", "verdict", "kind", "outcome", "codec", "network", "keys", "key")
 _COUNTS: Final = ("reports", "count", "devices", "phones", "heads", "repeated", "attempts", "connections")
-_MEASURES: Final = ("duration_s", "age_s", "size_bytes", "loss", "bound", "norm", "scale", "median")
+_MEASURES: Final = (
+    "duration_s",
+    "age_s",
+    "within_s",
+    "size_bytes",
+    "stored_bytes",
+    "loss",
+    "bound",
+    "norm",
+    "scale",
+    "median",
+)
 #: What failed: types, places, numbers of the system, and our own exceptions' sentences.
 FAILURE_FIELDS: Final = ("error", "errno", "where", "sqlstate", "sqlite_error", "detail", "incident")
 #: Added by the pipeline itself.

@@ -106,7 +106,7 @@ class Observation:
     def round_held(self, task: TaskName, sequence: int, reason: str) -> None:
         """What a round made did not pass the checks; the reason has numbers of the server's alone."""
         self._metrics.rounds_held.inc()
-        _log.warning("round held", task=task, round=sequence, reason=reason)
+        _log.warning("round held", task=task, round=sequence, detail=reason)
 
     def rounds_waiting(self, held: int) -> None:
         """So many rounds are held now, of all tasks."""

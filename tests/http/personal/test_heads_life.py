@@ -262,7 +262,7 @@ async def test_what_a_phone_stored_before_it_named_its_user_is_forgotten_too(hou
 async def test_beyond_the_space_set_aside_a_head_is_refused_and_the_one_that_is_stored_stays(
     house: House,
 ) -> None:
-    first, second = await house.phone(ANN), await house.phone("another-long-pseudonym-9")
+    first, second = await house.phone(ANN), await house.phone("bU1iKrlY3n0tZc9aRx6TWh")
     await first.send(calls.PUT_HEAD, HEAD)
     room_for_one = len(sealed_rows(house.folder)[0]) + 10
     await house.restart(max_stored_model_bytes=room_for_one)

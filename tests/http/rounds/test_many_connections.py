@@ -76,7 +76,8 @@ def test_a_server_without_a_free_descriptor_says_so_and_goes_on_when_there_is_on
 
     told = [json.loads(line) for line in log.read_text().splitlines()]
     assert status == 200
-    assert [event["errno"] for event in told if event["level"] == "error"] == ["24 Too many open files"]
+    shortages = [event["errno"] for event in told if event["event"] == "no file can be opened"]
+    assert shortages == ["24 Too many open files"]
 
 
 def _statuses_beside_half_open(attacked: str, sdk_url: str, admin_url: str) -> list[int]:

@@ -43,7 +43,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Day, DayFigures]:
     vocabulary = vocabulary_of(words, [1 / len(words)] * len(words), oov=0.1, eos=0.1)
     rng = np.random.default_rng(0)
     weights = rng.normal(0.0, 0.1, LAYOUT.size).astype(np.float32)
-    delta = encode(rng.normal(0.0, 1e-3, LAYOUT.size).astype(np.float32), LAYOUT, DEFAULT_SPEC, seed=0)
+    # No two phones say the same: a copy of another's numbers makes no flush.
+    numbers = rng.normal(0.0, 1e-3, (PHONES * 8, LAYOUT.size)).astype(np.float32)
+    deltas = [encode(one, LAYOUT, DEFAULT_SPEC, seed=0) for one in numbers]
     place: Path = tmp_path_factory.mktemp("day") / "server"
     running = live(
         place,
@@ -52,11 +54,11 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Day, DayFigures]:
         profile=PROFILES["ideal"],
         checkpoint=Checkpoint(CONFIG, vocabulary, weights).to_bytes(),
         task=TASK_TOML,
-        deltas=[delta],
+        deltas=deltas,
         tick_s=30.0,
     )
     day = asyncio.run(running)
-    return day, figures(day, stored(place), phones=PHONES, hours=HOURS, delta_bytes=len(delta))
+    return day, figures(day, stored(place), phones=PHONES, hours=HOURS, delta_bytes=len(deltas[0]))
 
 
 def test_every_call_and_every_pass_is_in_the_account(lived: tuple[Day, DayFigures]) -> None:

@@ -173,6 +173,22 @@ async def test_a_report_refused_for_good_is_given_up_and_not_made_again(
     assert day.device.tally.assignments == 1
 
 
+async def test_a_report_that_waits_at_the_server_is_asked_for_beyond_its_assignments_time(
+    walk: MakeWalk,
+) -> None:
+    day = walk(expires_in_s=100.0)
+    await day.until(State.UPLOADING)
+    window = ReturnWindow(min_s=90.0, max_s=90.0)
+    day.server.script("report", *[problem(ProblemCode.REPORT_PENDING, window)] * 3)
+    began_s = day.now_s
+
+    await day.until(State.RESTING)
+
+    *_, acked = day.device.take_notices()
+    assert isinstance(acked, Acked)
+    assert day.now_s - began_s >= 270.0
+
+
 async def test_an_upload_that_never_gets_through_ends_when_the_assignment_expires(walk: MakeWalk) -> None:
     day = walk(expires_in_s=100.0)
     await day.until(State.UPLOADING)

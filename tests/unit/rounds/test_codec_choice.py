@@ -195,7 +195,7 @@ def test_what_personalize_phones_send_needs_no_budget() -> None:
         ('[codec_by_network.slow]\ncodec = "topk"\n', "codec_by_network.slow: topk needs keep_ratio"),
         (
             '[codec_by_network.wifi]\ncodec = "dense"\n',
-            "codec_by_network: There is a field that is not",
+            "codec_by_network: unknown field `wifi`",
         ),
         ('[codec]\ncodec = "dense"\nbudget_bytes = 9000\n', "codec: target_nmse, step_rms and budget_bytes"),
         (

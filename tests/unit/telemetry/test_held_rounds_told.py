@@ -13,7 +13,7 @@ from keyflock_server.telemetry.observation import Observation
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     """The warnings, by what they say; without what the logger itself adds to every record."""
-    own = {"task", "round", "reason", "population", "version", "to"}
+    own = {"task", "round", "detail", "population", "version", "to"}
     return [
         {"event": record.getMessage()} | {key: value for key, value in vars(record).items() if key in own}
         for record in caplog.records
@@ -39,7 +39,7 @@ async def test_a_held_round_is_a_warning_with_its_reason_and_a_gauge_until_it_is
     await town.coordinator.tick()
 
     assert warnings_in(caplog) == [
-        {"event": "round held", "task": "t", "round": 1, "reason": view.detail},
+        {"event": "round held", "task": "t", "round": 1, "detail": view.detail},
     ]
     assert b"keyflock_rounds_held_total 1.0" in waiting
     assert b"keyflock_held_rounds 1.0" in waiting
