@@ -22,6 +22,7 @@ HASTE: Final = {
     "KEYFLOCK_TICK_S": "0.1",
     "KEYFLOCK_ACK_WAIT_S": "0.5",
     "KEYFLOCK_LOG_FORMAT": "json",
+    "KEYFLOCK_TOKEN_GRACE_S": "0.3",
 }
 
 
