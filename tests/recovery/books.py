@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ from keyflock_server.storage.door import Blobs, Store
 from keyflock_server.storage.records import AssignmentState, RoundRecord
 
 Marks = NDArray[np.float64]
+#: How far a sum that was rounded may be from the rows' weights. A report of an asynchronous task weighs at
+#: least 0.3 (1/sqrt(1 + 10)), and so do two of them against one; float32 errs by a thousandth at worst.
+ROUNDING: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +57,37 @@ class Books:
     aggregates: Mapping[RoundId, Aggregate]
     #: How often rounds ended in each phase, or stand in it.
     phases: Mapping[Phase, int]
+    #: Where what a carried round had summed is in the end.
+    carried: Mapping[RoundId, RoundId] = field(default_factory=dict)
+
+    def aggregate_of(self, round_id: RoundId) -> RoundId:
+        """The round in whose aggregate a round's reports are."""
+        return self.carried.get(round_id, round_id)
+
+    def without(self, coordinates: Sequence[int]) -> "Books":
+        """The same books with nothing at these coordinates: they are judged apart."""
+        aggregates = {}
+        for round_id, one in self.aggregates.items():
+            marks = one.marks.copy()
+            marks[list(coordinates)] = 0.0
+            aggregates[round_id] = replace(one, marks=marks)
+        return replace(self, aggregates=aggregates)
 
 
-async def read_books(store: Store, blobs: Blobs, phones: Mapping[DeviceId, int]) -> Books:
-    """The books of servers that have stopped."""
+async def read_books(
+    store: Store,
+    blobs: Blobs,
+    phones: Mapping[DeviceId, int],
+    apart: AbstractSet[DeviceId] = frozenset(),
+) -> Books:
+    """The books of servers that have stopped; without the rows of devices that are judged apart."""
     rounds = [record for task in await store.tasks.all() for record in await store.rounds.of_task(task.name)]
     by_id = {record.round.id: record for record in rounds}
     rows = []
     for record in rounds:
         for one in await store.rounds.assignments(record.round.id):
-            if one.state is AssignmentState.COUNTED and one.counted_in is not None:
+            is_counted = one.state is AssignmentState.COUNTED and one.device not in apart
+            if is_counted and one.counted_in is not None:
                 aggregate = _last(by_id, one.counted_in)
                 rows.append(Row(phones[one.device], one.round_id, aggregate, one.weight))
     aggregates = await _published(blobs, await store.populations.versions(), by_id)
@@ -71,7 +97,8 @@ async def read_books(store: Store, blobs: Blobs, phones: Mapping[DeviceId, int])
     phases: dict[Phase, int] = defaultdict(int)
     for record in rounds:
         phases[record.round.phase] += 1
-    return Books(tuple(rows), aggregates, dict(phases))
+    carried = {one: _last(by_id, one) for one, record in by_id.items() if record.round.phase is Phase.CARRIED}
+    return Books(tuple(rows), aggregates, dict(phases), carried)
 
 
 def _last(rounds: Mapping[RoundId, RoundRecord], counted_in: RoundId) -> RoundId:

@@ -24,6 +24,7 @@ HASTE: Final = {
     "KEYFLOCK_LOG_FORMAT": "json",
     # All phones are on this machine.
     "KEYFLOCK_MAX_ENROLMENTS_PER_BLOCK_PER_HOUR": "1000000",
+    "KEYFLOCK_TOKEN_GRACE_S": "0.3",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.benchmarks.page import Section, table
 from tests.recovery.judge import Verdict, judge
+from tests.recovery.leavers import COORDINATES, wrongly_counted
 from tests.recovery.story import Ending
 
 from keyflock_server.rounds.round import Phase
@@ -29,12 +30,14 @@ class Findings:
     def __init__(self, ending: Ending, store: str) -> None:
         self.ending = ending
         self.store = store
-        self.verdict: Verdict = judge(ending.ledger.acked, ending.books)
+        self.verdict: Verdict = judge(ending.ledger.acked, ending.books.without(COORDINATES))
+        #: What is wrong with reports of phones that left in the middle of a round.
+        self.wrongly_counted = wrongly_counted(ending.lives, ending.books)
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was lost, and nothing counted twice."""
-        return self.verdict.lost == 0 and self.verdict.double == 0
+        """Whether nothing was lost, nothing counted twice, and nothing of a phone that had left."""
+        return self.verdict.lost == 0 and self.verdict.double == 0 and not self.wrongly_counted
 
     def line(self) -> str:
         """One JSON object."""
@@ -46,6 +49,8 @@ class Findings:
                 "counted": said.counted,
                 "lost": said.lost,
                 "double": said.double,
+                "left": len(self.ending.lives),
+                "wrongly_counted": len(self.wrongly_counted),
             }
         )
 
@@ -71,6 +76,11 @@ class Findings:
             ("of these without a receipt, by task", _by_name(said.unacked)),
             ("**lost**", f"**{said.lost}**"),
             ("**counted twice**", f"**{said.double}**"),
+            (
+                "phones that left in the middle of a round",
+                _by_name(Counter(life.departure.value for life in self.ending.lives)),
+            ),
+            ("**counted of phones that had left**", f"**{len(self.wrongly_counted)}**"),
             ("times that a log says `task stuck`", f"{tally.stuck}"),
             ("compared", of_rows),
             ("largest rounding of the other sums, in reports", f"{said.largest_rounding:.1e}"),

@@ -11,16 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
-from tests.recovery.books import Aggregate, Books, Row
+from tests.recovery.books import ROUNDING, Aggregate, Books, Row
 
 from keyflock_server.protocol.identifiers import RoundId
-
-#: How far a sum that was rounded may be from the rows' weights. A report of an asynchronous task weighs at
-#: least 0.3 (1/sqrt(1 + 10)), and so do two of them against one; float32 errs by a thousandth at worst.
-_ROUNDING: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ def judge(acked: AbstractSet[tuple[int, RoundId]], books: Books) -> Verdict:
     for round_id in sorted({*expected, *books.aggregates}):
         aggregate = books.aggregates.get(round_id, nothing)
         for phone, off, unit in _differences(aggregate, expected[round_id]):
-            if abs(off) <= (0.0 if aggregate.is_exact else _ROUNDING):
+            if abs(off) <= (0.0 if aggregate.is_exact else ROUNDING):
                 largest = max(largest, abs(off))
                 continue
             reports = max(1, round(abs(off) / unit))

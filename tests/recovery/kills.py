@@ -1,6 +1,7 @@
 """``make kills``: kill servers at random moments, and prove that what was acknowledged is counted once.
 
-The last line on stdout is one JSON object: kills, acked, counted, lost, double. Everything else is on stderr.
+The last line on stdout is one JSON object: kills, acked, counted, lost, double, left (phones that were
+forgotten, revoked or refreshed in the middle of a round) and wrongly_counted. Everything else is on stderr.
 Ctrl-C ends the killing early, and what was done until then is judged.
 Exit status: 0 nothing was lost or counted twice; 1 something was; 2 the servers did not go on by themselves.
 """
@@ -51,7 +52,7 @@ def main() -> int:
         return 2
     findings = Findings(ending, options.store)
     _show(findings, console)
-    for fault in findings.verdict.faults[:_FAULTS_SHOWN]:
+    for fault in (*findings.wrongly_counted, *findings.verdict.faults)[:_FAULTS_SHOWN]:
         console.print(fault)
     if options.page:
         page.write(findings.section())

@@ -6,6 +6,7 @@ stale-1, stale-2   asynchronous, of one population: late reports count, and step
                    because the other task has published
 """
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Final
 from tests.recovery.any_server import AnyServer
 from tests.recovery.cast import HASTE, Cast, Replica
 from tests.recovery.glimpse import Peephole
+from tests.recovery.leavers import Departure, Leavers
 from tests.recovery.marks import found, marking_phones, task
 from tests.recovery.nursery import Nursery
 
@@ -29,6 +31,8 @@ from keyflock_server.storage.sql.store import SqlStore
 #: Of the leader's lease and the replicas' slots.
 LEASE_S: Final = 1.0
 REPLICAS: Final = 3
+#: How long another replica may take to hear that a token is void, as docs/operations.md says.
+REPLICAS_HEAR_WITHIN_S: Final = 5.0
 _EIGHTS: Final = PopulationName("en")
 _CARRIED: Final = PopulationName("de")
 _STALE: Final = PopulationName("fr")
@@ -68,6 +72,21 @@ class Stage:
         """Partial aggregates of one process that no row points to, among those that rows do point to."""
         written = (self.blobs_folder / "partials").glob(f"*/{replica}/*")
         return sum(path.relative_to(self.blobs_folder).as_posix() not in partials for path in written)
+
+    def leavers(self, seed: int) -> Leavers:
+        """Phones that come and leave in the middle of a round."""
+        # A revoked phone cannot give its slot back: its round must have a deadline.
+        populations = dict.fromkeys(Departure, _EIGHTS) | {Departure.REVOKED: _CARRIED}
+        bound_s = 0.0 if self.lease_s is None else REPLICAS_HEAR_WITHIN_S
+        return Leavers(self.servers, self._operator, populations, bound_s, seed)
+
+    async def _operator(self) -> tuple[str, str]:
+        """An admin port that answers now, and its token."""
+        waiting = {asyncio.create_task(one.is_ready.wait()): one for one in self.cast.replicas}
+        done, late = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for one in late:
+            one.cancel()
+        return waiting[next(iter(done))].admin_url, self.cast.admin_token
 
     async def found(self) -> None:
         """Populations and tasks."""

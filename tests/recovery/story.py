@@ -12,6 +12,7 @@ from tests.recovery.books import Books as ServersBooks
 from tests.recovery.books import read_books
 from tests.recovery.cast import Replica
 from tests.recovery.glimpse import Glimpse
+from tests.recovery.leavers import Leavers, Life
 from tests.recovery.marks import Ledger, MarkingTrainer
 from tests.recovery.plan import Blow, KillingPlan, Target
 from tests.recovery.stage import TASKS, Stage, phones_of_all
@@ -40,6 +41,8 @@ class Ending:
     tally: Tally
     ledger: Ledger
     books: ServersBooks
+    #: Phones that left in the middle of a round.
+    lives: tuple[Life, ...] = ()
 
 
 class Story:
@@ -80,7 +83,8 @@ class Story:
         """
         stage, began_s = self._stage, time.monotonic()
         await stage.found()
-        async with self._fleet():
+        leavers = stage.leavers(self._seed)
+        async with self._fleet(), _alive(leavers):
             while self.tally.kills < kills and not self._is_enough:
                 await self._strike(self._plan.next(), kills - self.tally.kills)
                 self._on_blow(self.tally)
@@ -88,13 +92,13 @@ class Story:
         await self._until(self._is_settled, "the rounds that close to be closed")
         await stage.servers.close()
         await stage.cast.close()
-        books = await read_books(stage.store, stage.blobs, self.ledger.phones)
+        books = await read_books(stage.store, stage.blobs, self.ledger.phones, leavers.devices)
         await stage.store.close()
         await stage.peephole.close()
         self.tally.starts_s = [start_s for one in stage.cast.replicas for start_s in one.starts_s]
         self.tally.stuck = sum(one.said("task stuck") for one in stage.cast.replicas)
         self.tally.seconds = time.monotonic() - began_s
-        return Ending(self.tally, self.ledger, books)
+        return Ending(self.tally, self.ledger, books, tuple(leavers.lives))
 
     def finish(self) -> None:
         """No more blows: go on to the end of the story with what was done."""
@@ -219,3 +223,14 @@ class Story:
                     + await self._situation()
                 )
             await asyncio.sleep(_POLL_S)
+
+
+@asynccontextmanager
+async def _alive(leavers: Leavers) -> AsyncIterator[None]:
+    """Phones come and leave meanwhile; the last one lives to its end."""
+    living = asyncio.create_task(leavers.run())
+    try:
+        yield
+    finally:
+        leavers.finish()
+        await living

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.recovery.books import Aggregate, Books, Row, read_books
 from tests.recovery.judge import Verdict, judge
+from tests.recovery.leavers import COORDINATES, Departure, Life, wrongly_counted
 from tests.recovery.marks import LAYOUT, ROUND_GOAL
 from tests.unit.coordinator.town import Town, report
 
@@ -100,6 +101,35 @@ def test_an_exact_sum_may_not_be_off_by_a_bit_and_a_rounded_one_by_no_report() -
     for marks, off in (((0.3015, 1.0), (0, 0)), ((0.0, 1.0), (1, 0)), ((0.603, 1.0), (0, 1))):
         said = said_of(rows=stale, acked=acked, sums={ONE: marks}, is_exact=False)
         assert (said.lost, said.double) == off
+
+
+def books_with(mark: float) -> Books:
+    marks = np.zeros(LAYOUT.size)
+    marks[COORDINATES[0]] = mark
+    return Books((), {TWO: Aggregate(marks, is_exact=True, is_published=True)}, {}, carried={ONE: TWO})
+
+
+@pytest.mark.parametrize(
+    ("is_late", "is_acked", "mark", "faults"),
+    [
+        (True, False, 0.0, 0),
+        (True, False, 1.0, 1),
+        (True, True, 1.0, 2),
+        (False, False, 0.0, 0),
+        (False, False, 1.0, 0),
+        (False, True, 1.0, 0),
+        (False, True, 0.0, 1),
+        (False, True, 2.0, 1),
+    ],
+)
+def test_of_a_phone_that_left_only_a_report_that_raced_with_the_answer_may_be_in_a_sum(
+    is_late: bool, is_acked: bool, mark: float, faults: int
+) -> None:
+    life = Life(COORDINATES[0], ONE, Departure.FORGOTTEN, is_acked, is_late)
+
+    found = wrongly_counted([life], books_with(mark))
+
+    assert len(found) == faults
 
 
 @pytest.mark.parametrize(("factor", "lost", "double"), [(1.0, 0, 0), (0.0, 1, 0), (2.0, 0, 1)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.recovery.findings import Findings
+from tests.recovery.leavers import Departure
 from tests.recovery.nursery import Nursery
 from tests.recovery.plan import Target
 from tests.recovery.stage import Stage, over_postgres, over_sqlite
@@ -51,8 +52,16 @@ async def played(stage: Stage) -> Ending:
 def check(ending: Ending) -> None:
     findings = Findings(ending, "sqlite")
     said = findings.verdict
-    line = {"kills": KILLS, "acked": said.acked, "counted": said.counted, "lost": 0, "double": 0}
-    assert json.loads(findings.line()) == line
+    assert json.loads(findings.line()) == {
+        "kills": KILLS,
+        "acked": said.acked,
+        "counted": said.counted,
+        "lost": 0,
+        "double": 0,
+        "left": len(ending.lives),
+        "wrongly_counted": 0,
+    }
+    assert findings.wrongly_counted == []
     assert "| **lost** | **0** |" in findings.section().body
     assert said.faults == ()
     assert (said.lost, said.double) == (0, 0)
@@ -62,3 +71,4 @@ def check(ending: Ending) -> None:
     assert ending.ledger.acked_again == 0
     assert ending.books.phases[Phase.CLOSED] >= 4
     assert said.exact_aggregates >= 2
+    assert {life.departure for life in ending.lives} == set(Departure)
