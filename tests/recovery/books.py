@@ -64,6 +64,10 @@ class Books:
         """The round in whose aggregate a round's reports are."""
         return self.carried.get(round_id, round_id)
 
+    def with_discarded(self, discarded: Mapping[RoundId, Aggregate]) -> "Books":
+        """The same books with the sums of discarded rounds, as they were read while the rounds were held."""
+        return replace(self, aggregates={**self.aggregates, **discarded})
+
     def without(self, coordinates: Sequence[int]) -> "Books":
         """The same books with nothing at these coordinates: they are judged apart."""
         aggregates = {}

@@ -14,8 +14,10 @@ from tests.recovery.story import Ending
 from keyflock_server.rounds.round import Phase
 
 _TASKS: Final = """\
-Four tasks: synchronous, carried over missed deadlines, two asynchronous ones over one model. Every phone adds
-1 at a coordinate of its own, so each model version says whose reports it was made of (`tests/recovery/`)."""
+Five tasks: synchronous, carried over missed deadlines, held until an operator decides, two asynchronous ones
+over one model. Every phone adds 1 at a coordinate of its own, so each model version says whose reports it was
+made of (`tests/recovery/`)."""
+_ENDS: Final = (Phase.CLOSED, Phase.CARRIED, Phase.DISCARDED)
 STORES: Final = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 
@@ -51,13 +53,15 @@ class Findings:
                 "double": said.double,
                 "left": len(self.ending.lives),
                 "wrongly_counted": len(self.wrongly_counted),
+                "accepted": self.ending.accepted,
+                "discarded": self.ending.books.phases.get(Phase.DISCARDED, 0),
             }
         )
 
     def rows(self) -> list[tuple[str, ...]]:
         """What was done, what came of it."""
         tally, said, books = self.ending.tally, self.verdict, self.ending.books
-        ended = ", ".join(f"{phase} {books.phases.get(phase, 0)}" for phase in (Phase.CLOSED, Phase.CARRIED))
+        ended = ", ".join(f"{phase} {books.phases.get(phase, 0)}" for phase in _ENDS)
         of_rows = f"{said.aggregates} sums, {said.exact_aggregates} of them compared to the last bit"
         return [
             ("processes killed (SIGKILL)", f"{tally.kills}, at {tally.blows} moments"),
@@ -71,6 +75,7 @@ class Findings:
                 _hangs(tally.hangs, tally.handed_over),
             ),
             ("rounds", f"{ended}; {tally.versions} model versions"),
+            ("rounds that were held and then accepted", f"{self.ending.accepted}"),
             ("reports acknowledged", f"{said.acked:,}"),
             ("reports in the sums", f"{said.counted:,}"),
             ("of these without a receipt, by task", _by_name(said.unacked)),

@@ -1,7 +1,8 @@
 """``make kills``: kill servers at random moments, and prove that what was acknowledged is counted once.
 
 The last line on stdout is one JSON object: kills, acked, counted, lost, double, left (phones that were
-forgotten, revoked or refreshed in the middle of a round) and wrongly_counted. Everything else is on stderr.
+forgotten, revoked or refreshed in the middle of a round), wrongly_counted, and the held rounds that were
+accepted and discarded. Everything else is on stderr.
 Ctrl-C ends the killing early, and what was done until then is judged.
 Exit status: 0 nothing was lost or counted twice; 1 something was; 2 the servers did not go on by themselves.
 """

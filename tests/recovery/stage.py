@@ -1,7 +1,8 @@
-"""What is played: two stores, three populations, and the tasks that make rounds of every kind.
+"""What is played: two stores, four populations, and the tasks that make rounds of every kind.
 
 eights   synchronous, no deadline that matters: every round closes with its goal
 carried  synchronous, with a deadline shorter than many an outage: rounds are carried into the next
+held     synchronous, with checks that no step passes: an operator accepts or discards every round
 stale-1, stale-2   asynchronous, of one population: late reports count, and steps are made again
                    because the other task has published
 """
@@ -16,6 +17,7 @@ from typing import Final
 
 from tests.recovery.any_server import AnyServer
 from tests.recovery.cast import HASTE, Cast, Replica
+from tests.recovery.decider import Decider
 from tests.recovery.glimpse import Peephole
 from tests.recovery.leavers import Departure, Leavers
 from tests.recovery.marks import found, marking_phones, task
@@ -36,10 +38,11 @@ REPLICAS_HEAR_WITHIN_S: Final = 5.0
 _EIGHTS: Final = PopulationName("en")
 _CARRIED: Final = PopulationName("de")
 _STALE: Final = PopulationName("fr")
+_HELD: Final = PopulationName("es")
 _STALE_TASKS: Final = ("stale-1", "stale-2")
-TASKS: Final = ("eights", "carried", *_STALE_TASKS)
+TASKS: Final = ("eights", "carried", "held", *_STALE_TASKS)
 #: Coordinates of each population's phones.
-_PHONES: Final = {_EIGHTS: range(10), _CARRIED: range(10, 19), _STALE: range(19, 31)}
+_PHONES: Final = {_EIGHTS: range(10), _CARRIED: range(10, 19), _STALE: range(19, 31), _HELD: range(31, 40)}
 _SYNC: Final = """
 minimum = 8
 over_selection = 0.0
@@ -80,6 +83,10 @@ class Stage:
         bound_s = 0.0 if self.lease_s is None else REPLICAS_HEAR_WITHIN_S
         return Leavers(self.servers, self._operator, populations, bound_s, seed)
 
+    def decider(self, seed: int) -> Decider:
+        """An operator who decides about held rounds."""
+        return Decider(self.store, self.blobs, self._operator, seed)
+
     async def _operator(self) -> tuple[str, str]:
         """An admin port that answers now, and its token."""
         waiting = {asyncio.create_task(one.is_ready.wait()): one for one in self.cast.replicas}
@@ -97,6 +104,7 @@ class Stage:
         async with AdminClient(self.cast.replicas[0].admin_url, self.cast.admin_token) as admin:
             await found(admin, _EIGHTS, task("eights", _EIGHTS, eights))
             await found(admin, _CARRIED, task("carried", _CARRIED, carried))
+            await found(admin, _HELD, task("held", _HELD, f"{eights}\n[checks]\nmax_step_ratio = 0.5"))
             await found(admin, _STALE, *(task(name, _STALE, _ASYNC) for name in _STALE_TASKS))
 
 

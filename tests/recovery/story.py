@@ -11,6 +11,7 @@ from typing import Final
 from tests.recovery.books import Books as ServersBooks
 from tests.recovery.books import read_books
 from tests.recovery.cast import Replica
+from tests.recovery.decider import Decider
 from tests.recovery.glimpse import Glimpse
 from tests.recovery.leavers import Leavers, Life
 from tests.recovery.marks import Ledger, MarkingTrainer
@@ -43,6 +44,8 @@ class Ending:
     books: ServersBooks
     #: Phones that left in the middle of a round.
     lives: tuple[Life, ...] = ()
+    #: Held rounds that an operator accepted; those that were discarded are a phase.
+    accepted: int = 0
 
 
 class Story:
@@ -83,8 +86,8 @@ class Story:
         """
         stage, began_s = self._stage, time.monotonic()
         await stage.found()
-        leavers = stage.leavers(self._seed)
-        async with self._fleet(), _alive(leavers):
+        leavers, decider = stage.leavers(self._seed), stage.decider(self._seed)
+        async with self._fleet(), _alive(leavers), _alive(decider):
             while self.tally.kills < kills and not self._is_enough:
                 await self._strike(self._plan.next(), kills - self.tally.kills)
                 self._on_blow(self.tally)
@@ -93,12 +96,13 @@ class Story:
         await stage.servers.close()
         await stage.cast.close()
         books = await read_books(stage.store, stage.blobs, self.ledger.phones, leavers.devices)
+        books = books.with_discarded(decider.discarded)
         await stage.store.close()
         await stage.peephole.close()
         self.tally.starts_s = [start_s for one in stage.cast.replicas for start_s in one.starts_s]
         self.tally.stuck = sum(one.said("task stuck") for one in stage.cast.replicas)
         self.tally.seconds = time.monotonic() - began_s
-        return Ending(self.tally, self.ledger, books, tuple(leavers.lives))
+        return Ending(self.tally, self.ledger, books, tuple(leavers.lives), len(decider.accepted))
 
     def finish(self) -> None:
         """No more blows: go on to the end of the story with what was done."""
@@ -202,7 +206,7 @@ class Story:
         return {task.name: (await store.rounds.tally(task.name))[1] for task in await store.tasks.all()}
 
     async def _is_settled(self) -> bool:
-        return set((await self._look()).phases.values()) <= {Phase.COLLECTING}
+        return set((await self._look()).phases.values()) <= {Phase.COLLECTING, Phase.HELD}
 
     async def _situation(self) -> str:
         """What a person would ask first."""
@@ -226,11 +230,11 @@ class Story:
 
 
 @asynccontextmanager
-async def _alive(leavers: Leavers) -> AsyncIterator[None]:
-    """Phones come and leave meanwhile; the last one lives to its end."""
-    living = asyncio.create_task(leavers.run())
+async def _alive(actor: Leavers | Decider) -> AsyncIterator[None]:
+    """The actor acts meanwhile, and ends what it has begun."""
+    living = asyncio.create_task(actor.run())
     try:
         yield
     finally:
-        leavers.finish()
+        actor.finish()
         await living

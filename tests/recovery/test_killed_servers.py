@@ -60,6 +60,8 @@ def check(ending: Ending) -> None:
         "double": 0,
         "left": len(ending.lives),
         "wrongly_counted": 0,
+        "accepted": ending.accepted,
+        "discarded": ending.books.phases.get(Phase.DISCARDED, 0),
     }
     assert findings.wrongly_counted == []
     assert "| **lost** | **0** |" in findings.section().body
@@ -71,4 +73,5 @@ def check(ending: Ending) -> None:
     assert ending.ledger.acked_again == 0
     assert ending.books.phases[Phase.CLOSED] >= 4
     assert said.exact_aggregates >= 2
+    assert ending.accepted > 0
     assert {life.departure for life in ending.lives} == set(Departure)
