@@ -30,6 +30,7 @@ from collections.abc import Iterable
 from keyflock_models.arrays import F32
 from keyflock_models.checkpoint import Checkpoint
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
+from keyflock_server.aggregation.norm_scale import stored_scales
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, stored_personalisation
 from keyflock_server.aggregation.server_step import server_step
@@ -247,7 +248,14 @@ class Closing:
             return await self._rebase(record)
         figures = StepFigures.from_json(current.figures_json)
         if not current.is_accepted:
-            problem = publishing_problem(figures, await self._history(record), current.spec.checks)
+            is_clipped = current.spec.aggregation.clip_norm_ratio > 0.0
+            problem = publishing_problem(
+                figures,
+                await self._history(record),
+                current.spec.checks,
+                # Without a scale, nothing is clipped.
+                is_clipped=is_clipped and bool(stored_scales(record.norm_scales_json)),
+            )
             if problem:
                 return await self._hold(record, problem)
         download_key, checkpoint_key, state_key = record.download_key, record.checkpoint_key, record.state_key

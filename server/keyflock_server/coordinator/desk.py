@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, assert_never
 
 from keyflock_compression import Layout
@@ -59,8 +60,8 @@ class OpenRound:
         self.is_committed_known = True
         #: Assignments that this process has seen; those that it has not are in the store.
         self.members: dict[AssignmentId, AssignmentRecord] = {}
-        #: Those whose reports came here, taken or not: their devices were not silent.
-        self.heard: set[AssignmentId] = set()
+        #: Those whose reports came here, taken or not, and when: their devices were not silent.
+        self.heard: dict[AssignmentId, datetime] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, judge))
         self.batch.sum.begin_round(judge)
         #: A flush whose transaction may have been committed, or not.

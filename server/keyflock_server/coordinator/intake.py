@@ -202,7 +202,7 @@ class Intake:
         self, desk: Desk, opened: OpenRound, claims: AssignmentClaims, message: Report, digest: bytes
     ) -> PendingReport:
         self._standings.check(claims.device)
-        opened.heard.add(claims.assignment)
+        opened.heard[claims.assignment] = self._world.clock()
         if len(opened.batch) >= self._world.max_pending_reports:
             raise Refused(ProblemCode.OVERLOADED, "Too many reports wait to be counted.")
         # Below zero when another process has closed this buffer, and the phone has the model of the next.

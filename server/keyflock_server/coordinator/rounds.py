@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -17,7 +17,7 @@ from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.tuning import tuned_task
-from keyflock_server.protocol.identifiers import RoundId
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId
 from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due, is_enough
 from keyflock_server.rounds.discarding import (
@@ -178,9 +178,16 @@ class Rounds:
         if record.round.is_async:
             withdrawn = self._world.store.populations.withdrawn
             desk.open.withdrawn = await withdrawn(record.round.population)
+            if before is not None and is_same_buffer:
+                desk.open.heard = self._heard_lately(before)
         desk.last_sequence = record.round.sequence
         if before is not None and not is_same_buffer:
             before.batch.settle_all(Outcome.ROUND_GONE)
+
+    def _heard_lately(self, before: OpenRound) -> dict[AssignmentId, datetime]:
+        """Return of whom a buffer heard whose assignments may run out only while the next one is open."""
+        since = self._world.clock() - 2 * timedelta(seconds=before.round.spec.round.deadline_s)
+        return {id_: at for id_, at in before.heard.items() if at >= since}
 
     async def _count_training(self, desk: Desk) -> None:
         now = self._world.clock()

@@ -11,19 +11,24 @@ from keyflock_server.releases.step_figures import StepFigures
 from keyflock_server.rounds.checks_policy import ChecksPolicy
 
 
-def publishing_problem(figures: StepFigures, history: Sequence[StepFigures], bounds: ChecksPolicy) -> str:
+def publishing_problem(
+    figures: StepFigures, history: Sequence[StepFigures], bounds: ChecksPolicy, *, is_clipped: bool = False
+) -> str:
     """Return why the version that a step made must not be published unasked; empty: it may be.
 
     Args:
         figures: Of the step.
         history: Of the task's last committed rounds, whose versions are still served.
         bounds: The task's.
+        is_clipped: Whether the round's deltas were clipped, so that its mean is bounded whoever sent them.
     Guarantees:
+        Where deltas are clipped, a step that is to its mean delta as an earlier one was to its own is no
+        growth: a few phones that made an earlier step short cannot have an ordinary one held.
         The text holds numbers that the server measured, and nothing that anybody sent.
     """
     return (
         unacceptable_problem(figures)
-        or _length_problem(figures, history, bounds)
+        or _length_problem(figures, history, bounds, is_clipped=is_clipped)
         or _anchor_problem(figures, bounds)
     )
 
@@ -38,7 +43,10 @@ def unacceptable_problem(figures: StepFigures) -> str:
     return "The new version's loss on the anchor text is not finite." if figures.non_finite_losses else ""
 
 
-def _length_problem(figures: StepFigures, history: Sequence[StepFigures], bounds: ChecksPolicy) -> str:
+def _length_problem(
+    figures: StepFigures, history: Sequence[StepFigures], bounds: ChecksPolicy, *, is_clipped: bool
+) -> str:
+    in_proportion = _amplification(history) if is_clipped else 0.0
     lengths = (
         ("step", figures.step_norm, "mean delta", "step_norm", "mean_delta_norm"),
         ("step's longest row", figures.step_row_norm, "mean delta's", "step_row_norm", "mean_delta_row_norm"),
@@ -53,12 +61,24 @@ def _length_problem(figures: StepFigures, history: Sequence[StepFigures], bounds
                 f"{reference} of this and earlier rounds ({deltas:.4g})."
             )
         steps = _largest(getattr(one, own) for one in history)
-        if bounds.max_step_growth and steps and length > bounds.max_step_growth * steps:
+        usual = max(steps, in_proportion * (getattr(figures, others) or 0.0))
+        if bounds.max_step_growth and steps and length > bounds.max_step_growth * usual:
+            rounds = f"the last {len(history)} rounds"
+            than = (
+                f"the longest of {rounds}" if usual == steps else f"what {rounds} made of such a mean delta"
+            )
             return (
-                f"The {what} has norm {length:.4g}, more than {bounds.max_step_growth:g} times the longest "
-                f"of the last {len(history)} rounds ({steps:.4g})."
+                f"The {what} has norm {length:.4g}, more than {bounds.max_step_growth:g} times {than} "
+                f"({usual:.4g})."
             )
     return ""
+
+
+def _amplification(history: Sequence[StepFigures]) -> float:
+    """Return how far the server went for each unit of a mean delta, at most."""
+    return _largest(
+        one.step_norm / one.mean_delta_norm for one in history if one.step_norm and one.mean_delta_norm
+    )
 
 
 def _anchor_problem(figures: StepFigures, bounds: ChecksPolicy) -> str:

@@ -21,7 +21,8 @@ class ChecksPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     #: The step's norm, and its longest embedding row, against the longest mean delta of this round and of
     #: the last sixteen.
     max_step_ratio: _Ratio = 30.0
-    #: The same two against the longest step of the last sixteen rounds.
+    #: The same two against the longest step of the last sixteen rounds; where deltas are clipped, a step in
+    #: proportion to its mean delta, as theirs were, is none that grew.
     max_step_growth: _Ratio = 5.0
     #: Nats a word by which the loss on the anchor text may rise in one step.
     max_anchor_rise: _Nats = 1.5

@@ -140,7 +140,7 @@ async def test_an_operators_change_lets_everybody_come(town: Town) -> None:
 async def test_a_report_that_is_counted_is_acknowledged_again_and_the_next_check_in_waits(
     town: Town,
 ) -> None:
-    await town.task(round="goal = 4\nmin_flush_clients = 1\nover_selection = 0.0")
+    await town.task(round="goal = 4\nmin_flush_clients = 1\nunsafe_single_flush = true\nover_selection = 0.0")
     device = await town.enrol()
     claims = await town.assigned(device)
 

@@ -97,7 +97,7 @@ async def test_a_loss_that_rises_on_the_anchor_text_holds_a_step_of_ordinary_len
 
 
 async def test_a_step_far_beyond_those_before_it_is_held(town: Town) -> None:
-    await town.task(aggregation="max_norm_ratio = 0")
+    await town.task(aggregation="clip_norm_ratio = 0\nmax_norm_ratio = 0")
     await play(town, 1.0)
 
     await play(town, 6.0)

@@ -1,5 +1,6 @@
 """Whoever reports first, or most, decides nothing about how long honest reports may be."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from tests.unit.coordinator.town import POPULATION, Town, constant, report
 from keyflock_server.aggregation.norm_scale import NormScale, scales_to_json, stored_scales
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import RoundId, TaskName
-from keyflock_server.protocol.messages import Receipt
+from keyflock_server.protocol.messages import Assignment, Receipt
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.door import StorageError
 from keyflock_server.storage.records import RoundRecord
@@ -31,6 +32,15 @@ async def send(town: Town, phone: DeviceIdentity, value: float) -> Receipt | Pro
         return await town.coordinator.report(claims, report(constant(value), of=claims))
     except Refused as refused:
         return refused.code
+
+
+async def attack(town: Town, phone: DeviceIdentity, value: float) -> None:
+    """Send what does harm, if there is a slot for it: refused reports before a restart pass for silence."""
+    answer = await town.check_in(phone)
+    if isinstance(answer, Assignment):
+        claims = town.claims(answer)
+        with contextlib.suppress(Refused):
+            await town.coordinator.report(claims, report(constant(value), of=claims))
 
 
 async def fleet(town: Town) -> tuple[list[DeviceIdentity], list[DeviceIdentity]]:
@@ -74,7 +84,7 @@ async def test_eight_phones_that_report_first_neither_refuse_nor_quarantine_hone
     for number in range(5):
         factor = factors[number % len(factors)]
         for phone in attackers:
-            await send(town, phone, factor * HONEST)
+            await attack(town, phone, factor * HONEST)
         codes |= {
             said for phone in honest if isinstance(said := await send(town, phone, HONEST), ProblemCode)
         }
@@ -120,6 +130,34 @@ async def test_phones_whose_reports_say_nothing_make_no_version_of_their_own(tow
 
     assert [one.version for one in await town.store.populations.versions()] == [0]
     assert {one.phase for one in (await town.coordinator.rounds(T))[:-1]} == {"abandoned"}
+
+
+async def test_a_version_of_short_deltas_alone_does_not_have_the_next_honest_one_held(town: Town) -> None:
+    await town.task(round="goal = 4\nover_selection = 0.0", aggregation=RULES)
+
+    for value in (0.011 * HONEST, HONEST):
+        for _ in range(4):
+            await send(town, await town.enrol(), value)
+        await town.coordinator.tick()
+
+    first, second = (await town.coordinator.rounds(T))[:2]
+    assert (first.result_version, second.result_version, second.detail) == (1, 2, "")
+
+
+async def test_a_phone_whose_reports_a_buffer_refuses_is_not_silent(town: Town) -> None:
+    await town.task(round=ASYNC, aggregation=RULES)
+    (refused, *_), honest = await fleet(town)
+
+    assert await send(town, refused, 1e4 * HONEST) == ProblemCode.DELTA_TOO_LARGE
+    for phone in honest:
+        await send(town, phone, HONEST)
+    for _ in range(3):  # its assignment runs out while the next buffer is open
+        await town.coordinator.tick()
+        town.pass_time(60.0)
+
+    (first, second) = await town.coordinator.rounds(T)
+    assert (first.phase, second.phase) == ("closed", "collecting")
+    assert (await town.coordinator.device(refused.device)).silences == 0
 
 
 async def test_one_long_delta_moves_the_mean_three_scales_at_most(town: Town) -> None:

@@ -68,7 +68,7 @@ class Fleet:
     async def report(self, device: DeviceIdentity, assignment: Assignment) -> None:
         claims = self.town.tokens.read_late(assignment.token)
         try:
-            receipt = await self.town.coordinator.report(claims, report(constant(1.0)))
+            receipt = await self.town.coordinator.report(claims, report(constant(1.0), of=claims))
             self.come_back(device, receipt.return_window.min_s)
         except Refused as refused:
             if refused.code is ProblemCode.REPORT_PENDING:
@@ -140,8 +140,9 @@ async def learn_that_reports_take(town: Town, seconds: float) -> None:
         town.pass_time(seconds)
         for answer in answers:
             assert isinstance(answer, Assignment)
+            claims = town.claims(answer)
             with contextlib.suppress(Refused):
-                await town.coordinator.report(town.claims(answer), report(constant(1.0)))
+                await town.coordinator.report(claims, report(constant(1.0), of=claims))
         await town.coordinator.tick()
         await town.coordinator.tick()
         town.pass_time(2.0)
@@ -162,7 +163,7 @@ async def test_a_repeated_check_in_repeats_the_same_end_and_a_report_after_it_is
     town.pass_time(66.0)
     await town.coordinator.tick()
     with pytest.raises(Refused) as refused:
-        await town.coordinator.report(claims, report(constant(1.0)))
+        await town.coordinator.report(claims, report(constant(1.0), of=claims))
 
     assert (again.id, town.tokens.read_late(again.token).expires_at) == (first.id, claims.expires_at)
     assert first.expires_in_s - again.expires_in_s == pytest.approx(10.0)
@@ -180,7 +181,7 @@ async def test_who_still_had_time_when_the_goal_was_met_was_not_silent(town: Tow
 
     for one in claims[:4]:
         with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(1.0)))
+            await town.coordinator.report(one, report(constant(1.0), of=one))
     await town.coordinator.tick()
     town.pass_time(700.0)
     await town.coordinator.tick()
@@ -273,7 +274,7 @@ async def test_what_another_process_gave_out_runs_out_all_the_same(town: Town) -
         await leader.tick()
         await follower.tick()
     with pytest.raises(Refused) as refused:
-        await follower.report(claims, report(constant(1.0)))
+        await follower.report(claims, report(constant(1.0), of=claims))
 
     assert refused.value.code is ProblemCode.ROUND_GONE
     assert await silences(town, device) == 1

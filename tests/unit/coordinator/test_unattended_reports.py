@@ -4,12 +4,16 @@ import pytest
 from tests.unit.coordinator.test_full_round import cohort, send
 from tests.unit.coordinator.town import Town, constant, report
 
+from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.messages import Report
 from keyflock_server.protocol.problems import ProblemCode, Refused
 
 pytestmark = pytest.mark.fault("D15")
 
-SIZE_BYTES = len(report(constant(1.0)).delta)
+
+def size_bytes(*of: AssignmentClaims) -> int:
+    """What these devices' deltas weigh."""
+    return sum(len(report(constant(1.0), of=one).delta) for one in of)
 
 
 async def test_a_report_whose_phone_was_told_to_wait_is_counted_until_its_flush(town: Town) -> None:
@@ -21,7 +25,7 @@ async def test_a_report_whose_phone_was_told_to_wait_is_counted_until_its_flush(
     await send(town, claims[3], 1.0)
 
     assert waiting == [ProblemCode.REPORT_PENDING] * 3
-    assert before_flush == 3 * SIZE_BYTES
+    assert before_flush == size_bytes(*claims[:3])
     assert town.coordinator.unattended_bytes() == 0
 
 
@@ -32,7 +36,7 @@ async def test_a_report_that_is_sent_again_is_kept_and_counted_once(town: Town) 
     for _ in range(3):
         await send(town, claims, 1.0)
 
-    assert town.coordinator.unattended_bytes() == SIZE_BYTES
+    assert town.coordinator.unattended_bytes() == size_bytes(claims)
 
 
 async def test_a_report_that_is_refused_is_not_kept(town: Town) -> None:

@@ -8,11 +8,13 @@ from tests.contract.test_store_contract import EN, POPULATION, VERSION, device, 
 from keyflock_server.heads.erasing import Erasing
 from keyflock_server.heads.heads import Heads
 from keyflock_server.heads.key_ring import HeadKey, HeadKeys
+from keyflock_server.heads.quota import StoredModelQuota
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.problems import ProblemCode, Refused
 from keyflock_server.storage.memory import MemoryStore
 from keyflock_server.storage.records import HeadRecord
+from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -41,7 +43,8 @@ async def test_a_users_head_stays_while_others_of_its_phones_are_there(
 
     store.heads.put = put_and_forget  # type: ignore[method-assign]  # forget-me comes in between
     keys = HeadKeys(HeadKey.of(b"k" * 32))
-    heads = Heads(store, keys, b"owner key", Erasing(store, lambda: NOW), AnyHead(), lambda: NOW)
+    quota = StoredModelQuota(store, 1_000_000, lambda: NOW, Metrics())
+    heads = Heads(store, keys, b"owner key", Erasing(store, lambda: NOW), AnyHead(), quota, lambda: NOW)
 
     with pytest.raises(Refused) as refused:
         await heads.put(DeviceIdentity(DeviceId("a"), EN), b"head", None)

@@ -40,15 +40,20 @@ async def test_a_hundred_at_once_take_two_threads_and_the_rest_come_back_later()
 
 async def test_a_place_is_free_again_whether_the_reading_went_well_failed_or_was_given_up() -> None:
     threads, gate = ReadingThreads(threads=1, max_pending=1), threading.Event()
+    begun = threading.Event()
 
     def broken() -> None:
         raise ValueError
 
+    def held() -> None:
+        begun.set()
+        gate.wait()
+
     for _ in range(3):
         with pytest.raises(ValueError):  # noqa: PT011 - it is the one above
             await threads.run(broken)
-    given_up = asyncio.create_task(threads.run(gate.wait))
-    await asyncio.sleep(0)
+    given_up = asyncio.create_task(threads.run(held))
+    await asyncio.to_thread(begun.wait)  # what has not begun is given up with its place
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up

@@ -75,6 +75,18 @@ def test_a_cohort_that_says_little_does_not_make_the_momentum_of_the_others_look
     assert "longest mean delta" in publishing_problem(little, [], BOUNDS)
 
 
+def test_where_deltas_are_clipped_a_short_step_does_not_make_the_next_ordinary_one_look_long() -> None:
+    little = ordinary(step_norm=0.01, step_row_norm=1e-9, mean_delta_norm=0.01, mean_delta_row_norm=1e-9)
+    stretched = ordinary(step_norm=5.1)
+
+    assert publishing_problem(ORDINARY, [little], BOUNDS, is_clipped=True) == ""
+    problem = publishing_problem(stretched, [little], BOUNDS, is_clipped=True)
+    assert problem == (
+        "The step has norm 5.1, more than 5 times what the last 1 rounds made of such a mean delta (1)."
+    )
+    assert "of the last 1 rounds" in publishing_problem(ORDINARY, [little], BOUNDS)
+
+
 @pytest.mark.parametrize(
     "field", ["max_step_ratio", "max_step_growth", "max_anchor_rise", "max_anchor_drift"]
 )
