@@ -205,6 +205,7 @@ class PendingSum:
         if dropped:
             rest = self.without(Taken(self._sum, self._entries), dropped)
             self._sum, self._entries = rest.sum, rest.entries
+            self._digests = _digests(self._entries)
         return dropped
 
     def _decoded(self, delta: bytes, codec: AssignedCodec) -> DecodedUpdate:

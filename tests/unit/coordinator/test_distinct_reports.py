@@ -181,6 +181,15 @@ def test_a_batch_is_measured_anew_without_the_report_that_another_repeats() -> N
     assert rest.sum.norms.count("codec") == 2
 
 
+def test_a_report_that_is_dropped_leaves_a_batch_as_large_as_the_others_are_distinct() -> None:
+    pending = pending_of(VICTIM, constant(2.0), constant(3.0), constant(3.0))
+
+    dropped = pending.drop([AssignmentId("a0"), AssignmentId("a3"), AssignmentId("elsewhere")])
+
+    assert dropped == (AssignmentId("a0"), AssignmentId("a3"))
+    assert pending.size == Pending(2, 2)
+
+
 class Warned(Silent):
     """Remembers which tasks an operator was warned of."""
 
