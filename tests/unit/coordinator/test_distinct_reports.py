@@ -221,3 +221,19 @@ async def test_a_task_whose_flush_may_be_smaller_is_warned_of_and_marked_in_ever
         False,
     )
     await town.coordinator.stop()
+
+
+async def test_phones_that_are_forgotten_leave_no_batch_larger_than_what_is_left_of_it(town: Town) -> None:
+    await town.task(round="goal = 8")
+    phones = [await town.enrol() for _ in range(8)]
+    claims = [await town.assigned(phone) for phone in phones]
+    for one in claims[:3]:
+        await send(town, one, report(VICTIM, of=one))
+    for phone in phones[:3]:
+        await town.forget(phone)
+
+    alone = await send(town, claims[3], report(VICTIM, of=claims[3]))
+    await town.coordinator.tick()
+
+    assert alone == ProblemCode.REPORT_PENDING
+    assert await stored_sums(town) == []
