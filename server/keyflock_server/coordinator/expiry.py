@@ -27,7 +27,9 @@ class Expiry:
         self._asked_at: dict[TaskName, datetime] = {}
 
     async def expire_due(self, desk: Desk, opened: OpenRound, *, has_peers: bool) -> None:
-        """End the assignments whose reports would not be taken any more.
+        """End the assignments of a round that collects whose reports would not be taken any more.
+
+        Whoever still had time when the round began to close was not silent, however long it is held.
 
         Args:
             desk: The task.
@@ -36,7 +38,8 @@ class Expiry:
         """
         now = self._world.clock()
         asked_at = self._asked_at.get(desk.task)
-        is_idle = opened.round.outstanding == 0 and not opened.round.is_async
+        has_none = opened.round.outstanding == 0 and not opened.round.is_async
+        is_idle = has_none or opened.round.phase is not Phase.COLLECTING
         if is_idle or (asked_at is not None and timedelta(0) <= now - asked_at < _PAUSE):
             return
         self._asked_at[desk.task] = now

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
+from tests.unit.coordinator.diverging_task import ABSURD
 from tests.unit.coordinator.town import Town, constant, report
 
 from keyflock_server.coordinator.events import Silent
@@ -187,6 +188,25 @@ async def test_who_still_had_time_when_the_goal_was_met_was_not_silent(town: Tow
     await town.coordinator.tick()
 
     assert (await town.coordinator.round(claims[0].round)).phase == "closed"
+    assert [await silences(town, device) for device in devices] == [0] * 6
+
+
+@pytest.mark.fault("D13")
+@pytest.mark.parametrize("round_toml", ["", 'mode = "async"\nconcurrency = 6\n'])
+async def test_who_still_had_time_when_a_round_was_held_was_not_silent(town: Town, round_toml: str) -> None:
+    table = f"{round_toml}goal = 4\nover_selection = 0.5\ndeadline_s = 600.0"
+    await town.task(round=table, optimizer=ABSURD)
+    devices = [await town.enrol() for _ in range(6)]
+    claims = [await town.assigned(device) for device in devices]
+
+    for one in claims[:4]:
+        with contextlib.suppress(Refused):
+            await town.coordinator.report(one, report(constant(1.0), of=one))
+    await town.coordinator.tick()
+    town.pass_time(700.0)
+    await town.coordinator.tick()
+
+    assert (await town.coordinator.round(claims[0].round)).phase == "held"
     assert [await silences(town, device) for device in devices] == [0] * 6
 
 
