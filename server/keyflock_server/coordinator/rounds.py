@@ -17,7 +17,7 @@ from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.surroundings import Surroundings
 from keyflock_server.coordinator.trunk import Trunk
 from keyflock_server.coordinator.tuning import tuned_task
-from keyflock_server.protocol.identifiers import AssignmentId, RoundId
+from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
 from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due, is_enough
 from keyflock_server.rounds.discarding import (
@@ -169,25 +169,32 @@ class Rounds:
         layout = await self._trunk.report_layout(record.round.spec)
         # A round that an earlier release has opened has none of its own.
         scales = record.norm_scales_json or await self._scales.of_task(record.round.spec)
+        # Read before anybody can find the round: a report that comes in between must not slip by.
+        withdrawn = await self._withdrawn(record.round)
         before = desk.open
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
-        batch = before.batch if before is not None and is_same_buffer else None
+        # What waits from before a rollback may come from a version that it took back: it goes with its buffer.
+        has_batch = before is not None and is_same_buffer and withdrawn <= before.withdrawn
+        batch = before.batch if before is not None and has_batch else None
         desk.taken_up += 1
         name = f"{self._world.replica}.{desk.taken_up}"
         desk.open = OpenRound(record, name, layout, judge_of(record.round.spec, scales), batch)
-        if record.round.is_async:
-            withdrawn = self._world.store.populations.withdrawn
-            desk.open.withdrawn = await withdrawn(record.round.population)
-            if before is not None and is_same_buffer:
-                desk.open.heard = self._heard_lately(before)
+        desk.open.withdrawn = withdrawn
+        if before is not None and is_same_buffer:
+            desk.open.heard = self._heard_lately(before)
         desk.last_sequence = record.round.sequence
-        if before is not None and not is_same_buffer:
+        if before is not None and batch is None:
             before.batch.settle_all(Outcome.ROUND_GONE)
 
     def _heard_lately(self, before: OpenRound) -> dict[AssignmentId, datetime]:
         """Return of whom a buffer heard whose assignments may run out only while the next one is open."""
         since = self._world.clock() - 2 * timedelta(seconds=before.round.spec.round.deadline_s)
         return {id_: at for id_, at in before.heard.items() if at >= since}
+
+    async def _withdrawn(self, current: Round) -> frozenset[ModelVersion]:
+        if not current.is_async:
+            return frozenset()
+        return await self._world.store.populations.withdrawn(current.population)
 
     async def _count_training(self, desk: Desk) -> None:
         now = self._world.clock()

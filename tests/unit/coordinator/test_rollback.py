@@ -197,6 +197,78 @@ async def test_a_buffer_counts_no_report_from_a_version_that_was_withdrawn(town:
     assert not any(device.strikes for device in (await town.coordinator.devices(POPULATION)).devices)
 
 
+async def test_what_waits_for_the_buffer_after_a_rollback_is_not_counted_in_it(town: Town) -> None:
+    await town.task(round=BUFFER)
+    await play(town)
+    claims = await cohort(town, 5)
+    for one in claims:
+        await send(town, one)
+    await town.coordinator.pause_task(T)
+    await town.coordinator.tick()  # the buffer closes, and the fifth waits for the next
+
+    await roll_back(town, 0)
+    await town.coordinator.resume_task(T)
+    await town.coordinator.tick()
+    fresh = await cohort(town, 3)
+    for one in fresh:
+        await send(town, one)
+    await town.coordinator.tick()
+
+    assert await send(town, claims[4]) is ProblemCode.ROUND_GONE
+    last = (await town.coordinator.rounds(T))[-1]
+    assert (last.phase, last.model_version, last.counted) == ("collecting", 3, 0)
+
+
+async def test_what_waits_in_another_process_when_a_population_is_rolled_back_is_not_counted(
+    town: Town,
+) -> None:
+    here, there = (town.another_coordinator(name) for name in ("a", "b"))
+    town.coordinator = here
+    for replica in (here, there):
+        await replica.start()
+    await town.task(round=BUFFER)
+    await play(town)
+    withdrawn = await cohort(town, 1)
+    await there.tick()
+    town.coordinator = there
+    waiting = await send(town, withdrawn[0])
+    town.coordinator = here
+
+    await roll_back(town, 0)  # and the next buffer is open before the other process looks
+    await there.tick()
+    town.coordinator = there
+    fresh = await cohort(town, 3)
+    for one in fresh:
+        await send(town, one)
+    again = await send(town, withdrawn[0])
+
+    assert waiting is ProblemCode.REPORT_PENDING
+    assert again is ProblemCode.ROUND_GONE
+    assert (await there.rounds(T))[-1].counted == 0
+    for replica in (here, there):
+        await replica.stop()
+
+
+async def test_no_report_slips_in_while_a_buffer_is_taken_up(town: Town) -> None:
+    await town.task(round=BUFFER)
+    await play(town)
+    (mine,) = await cohort(town, 1)
+    await town.coordinator.pause_task(T)
+    await roll_back(town, 0)
+    withdrawn, answers = town.store.populations.withdrawn, list[Any]()
+
+    async def slow(name: PopulationName) -> frozenset[ModelVersion]:
+        answers.append(await send(town, mine))
+        return await withdrawn(name)
+
+    town.store.populations.withdrawn = slow  # type: ignore[method-assign]
+    await town.coordinator.resume_task(T)
+    await town.coordinator.tick()
+
+    assert answers[0] is ProblemCode.ROUND_GONE
+    assert await send(town, mine) is ProblemCode.ROUND_GONE
+
+
 async def test_a_held_round_is_given_up_with_the_reason_that_held_it(town: Town) -> None:
     await town.task("u", round="goal = 4\nmax_rounds = 1")
     await play(town)
