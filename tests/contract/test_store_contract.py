@@ -22,10 +22,12 @@ from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ActiveDevices, ArrivalCount
 from keyflock_server.rounds.round import (
     Abandoned,
+    Accepted,
     Cancelled,
     Carried,
     CloseRequested,
     Event,
+    Held,
     Merged,
     PartialsDeleted,
     Phase,
@@ -731,6 +733,17 @@ async def test_check_ins_add_up_over_processes_by_task_and_hour(store: Store) ->
     assert await store.arrivals.since(task, 11) == [ArrivalCount(task, 11, 4, 1)]
     await store.arrivals.prune(11)
     assert await store.arrivals.since(task, 0) == [ArrivalCount(task, 11, 4, 1)]
+
+
+@pytest.mark.fault("D13")
+async def test_history_says_nothing_of_a_round_that_waited_for_an_operator(store: Store) -> None:
+    await store.devices.add(device("x"))
+    await store.rounds.assign(assignment("x"))
+    await advanced(store, CloseRequested(), Merged(), Stepped(), Held("too long"), Accepted("no matter"))
+    version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
+    await store.rounds.publish(T1, version, "state", NOW + timedelta(days=2))
+
+    assert await store.rounds.history(TaskName("t"), 8, 100) == RoundHistory()
 
 
 async def test_history_tells_of_ended_rounds_and_participations_of_counted_reports(store: Store) -> None:

@@ -389,7 +389,7 @@ class RoundTable(Protocol):
         ...
 
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
-        """What became of the task's last rounds that closed or were abandoned.
+        """What became of the task's last rounds that closed or were abandoned, and were never held.
 
         Args:
             task: Whose.

@@ -460,7 +460,8 @@ class _Rounds:
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
         missed = (Phase.CARRIED, Phase.ABANDONED)
         telling = (Phase.PUBLISHED, Phase.CLOSED, *missed)
-        ended = [one.round for one in reversed(await self.of_task(task)) if one.round.phase in telling]
+        mine = [one.round for one in reversed(await self.of_task(task))]
+        ended = [one for one in mine if one.phase in telling and not one.is_accepted]
         past: list[PastAssignment] = []
         for current in ended[:rounds]:
             for row in sorted(await self.assignments(current.id), key=lambda one: one.device):

@@ -18,7 +18,13 @@ async def history_of(connection: AsyncConnection, task: TaskName, limit: int, mo
     """As ``door.RoundTable.history``."""
     latest = (
         select(rounds.c.id, rounds.c.phase, rounds.c.opened_at, rounds.c.closed_at)
-        .where(rounds.c.task == task, rounds.c.phase.in_(_TELLING), rounds.c.closed_at.is_not(None))
+        .where(
+            rounds.c.task == task,
+            rounds.c.phase.in_(_TELLING),
+            rounds.c.closed_at.is_not(None),
+            # Its end was an operator's, too: as late as somebody looked at what held it.
+            rounds.c.is_accepted.is_(False),
+        )
         .order_by(rounds.c.sequence.desc())
         .limit(limit)
     )
