@@ -173,7 +173,7 @@ class Rounds:
         withdrawn = await self._withdrawn(record.round)
         before = desk.open
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
-        # What waits from before a rollback may come from a version that it took back: it goes with its buffer.
+        # What waits from before a rollback may come from a version that it took back: it is let go.
         has_batch = before is not None and is_same_buffer and withdrawn <= before.withdrawn
         batch = before.batch if before is not None and has_batch else None
         desk.taken_up += 1
