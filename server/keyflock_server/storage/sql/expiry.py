@@ -35,7 +35,8 @@ async def due_assignments(
     """
     query = select(assignments).where(OPEN_ASSIGNMENT, _of(current, before))
     if lock:
-        query = query.order_by(assignments.c.device).with_for_update()
+        # In the order of a flush and of who forgets: of a buffer they may be those of several rounds.
+        query = query.order_by(assignments.c.round_id, assignments.c.device).with_for_update()
     rows = [assignment_record(row) for row in await connection.execute(query)]
     return [row for row in rows if row.runs_out_at(current) <= before and row.id not in spared]
 
