@@ -138,6 +138,8 @@ class Intake:
             return _repeated(member, digest, desk)
         pending = opened.batch.get(member.id)
         if pending is None and self._is_too_late(opened, claims):
+            if not self._world.tokens.has_expired(claims, self._world.clock()):
+                opened.heard[claims.assignment] = self._world.clock()
             # Not by what this process remembers: another may have counted it meanwhile.
             return await self._late(claims, digest)
         if pending is not None and pending.digest != digest:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
-from tests.unit.coordinator.diverging_task import ABSURD
+from tests.unit.coordinator.diverging_task import ABSURD, play, send
 from tests.unit.coordinator.town import Town, constant, report
 
 from keyflock_server.coordinator.events import Silent
@@ -208,6 +208,23 @@ async def test_who_still_had_time_when_a_round_was_held_was_not_silent(town: Tow
 
     assert (await town.coordinator.round(claims[0].round)).phase == "held"
     assert [await silences(town, device) for device in devices] == [0] * 6
+
+
+@pytest.mark.fault("D13")
+async def test_whose_report_is_of_a_model_too_old_for_the_buffer_was_not_silent(town: Town) -> None:
+    table = 'mode = "async"\ngoal = 4\nconcurrency = 6\nmax_staleness = 0\ndeadline_s = 600.0'
+    await town.task(round=table)
+    slow, silent = await town.enrol(), await town.enrol()
+    claims = await town.assigned(slow)
+    await town.assigned(silent)
+    await play(town)
+
+    answer = await send(town, claims)
+    town.pass_time(606.0)
+    await town.coordinator.tick()
+
+    assert answer is ProblemCode.ROUND_GONE
+    assert [await silences(town, device) for device in (slow, silent)] == [0, 1]
 
 
 @pytest.mark.fault("D13")
