@@ -8,7 +8,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.contract.stores import STORES, new_store
-from tests.contract.test_store_contract import EN, NOW, POPULATION, ROUND, SPEC, TASK, VERSION
+from tests.contract.test_store_contract import (
+    EN,
+    NOW,
+    POPULATION,
+    ROUND,
+    SPEC,
+    TASK,
+    VERSION,
+    assignment,
+    device,
+)
 
 from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
@@ -159,6 +169,19 @@ async def test_a_round_that_has_not_published_is_discarded_however_far_it_is(
         "The population was rolled back to version 1 by an operator: worse. "
         f"The sum of {before.round.counted} reports was discarded."
     )
+
+
+async def test_nobody_trains_from_a_version_that_is_withdrawn(store: Store) -> None:
+    await play(store, 3, task="u")
+    await store.devices.add(device("a"))
+    await store.rounds.assign(assignment("a", "u-3"))
+    since, before = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
+    training = await store.rounds.outstanding(TaskName("u"), since, before)
+
+    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
+
+    assert training == 1
+    assert await store.rounds.outstanding(TaskName("u"), since, before) == 0
 
 
 async def test_rounds_that_have_published_stay_as_they_are(store: Store) -> None:

@@ -379,7 +379,10 @@ class RoundTable(Protocol):
         ...
 
     async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
-        """Assignments of a task made in between that nothing has come of yet."""
+        """Assignments of a task made in between that nothing has come of yet.
+
+        Those of versions that were withdrawn are none: their reports would not be taken.
+        """
         ...
 
     async def outstanding_of(

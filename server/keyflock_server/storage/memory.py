@@ -27,6 +27,7 @@ from keyflock_server.rounds.round import (
     IllegalEvent,
     Phase,
     Published,
+    Round,
     Summarised,
     advance,
 )
@@ -449,7 +450,14 @@ class _Rounds:
         return self._rows.assignments.get((round_id, device))
 
     async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
-        return sum(row.assigned_at <= until for row in self._outstanding(task, since))
+        return sum(
+            row.assigned_at <= until and not self._is_withdrawn(self._rows.rounds[row.round_id].round)
+            for row in self._outstanding(task, since)
+        )
+
+    def _is_withdrawn(self, current: Round) -> bool:
+        base = self._rows.versions.get((current.population, current.base_version))
+        return base is not None and base.withdrawn_at is not None
 
     async def outstanding_of(
         self, task: TaskName, device: DeviceId, since: datetime

@@ -269,6 +269,17 @@ async def test_no_report_slips_in_while_a_buffer_is_taken_up(town: Town) -> None
     assert await send(town, mine) is ProblemCode.ROUND_GONE
 
 
+async def test_a_withdrawn_version_keeps_no_place_of_an_asynchronous_task(town: Town) -> None:
+    await town.task(round=BUFFER)
+    await play(town)
+    await cohort(town, 12)
+
+    await roll_back(town, 0)
+    await town.coordinator.tick()
+
+    assert [one.model_version for one in await cohort(town, 12)] == [2] * 12
+
+
 async def test_a_held_round_is_given_up_with_the_reason_that_held_it(town: Town) -> None:
     await town.task("u", round="goal = 4\nmax_rounds = 1")
     await play(town)

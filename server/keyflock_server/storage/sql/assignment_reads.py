@@ -10,7 +10,7 @@ from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 from keyflock_server.storage.sql.history import history_of
-from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds
+from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
 
 class AssignmentReads:
@@ -37,9 +37,16 @@ class AssignmentReads:
         )
 
     async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
-        """Assignments of a task made in between that nothing has come of yet."""
+        """Assignments of a task made in between that nothing has come of yet, and something may come of."""
+        is_withdrawn = exists().where(
+            versions.c.population == rounds.c.population,
+            versions.c.version == rounds.c.base_version,
+            versions.c.withdrawn_at.is_not(None),
+        )
         # Asked at every pass of an asynchronous task. Not a join: that may begin with all rounds of the task.
-        is_its = exists().where(rounds.c.id == assignments.c.round_id, rounds.c.task == task)
+        is_its = exists().where(
+            rounds.c.id == assignments.c.round_id, rounds.c.task == task, ~is_withdrawn.correlate(rounds)
+        )
         query = (
             select(func.count())
             .select_from(assignments)
