@@ -95,7 +95,7 @@ class TokenRevocations:
         while True:
             row = await self._world.store.devices.get(device)
             if row is None:
-                raise Refused(ProblemCode.NOT_FOUND, f"There is no device {device!r} here.")
+                raise Refused(ProblemCode.NOT_FOUND, "There is no such device here.")
             if await self._revoked(row):
                 return
 
