@@ -191,7 +191,7 @@ class Enrolments:
 
     async def _rule(self) -> Remains:
         world = self._world
-        return remains(world.owner_key, await world.store.tasks.all(), world.clock())
+        return remains(world.owner_key, await world.store.tasks.all([]), world.clock())
 
     def _check_rename(self, known: DeviceRecord, user: UserDigest | None, user_proof: str | None) -> None:
         """Whoever holds a device's token may name its first user; another one takes what proves the first."""

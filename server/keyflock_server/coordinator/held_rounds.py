@@ -54,7 +54,7 @@ class HeldRounds:
     async def _round(self, round_id: RoundId) -> Round:
         record = await self._world.store.rounds.get(round_id)
         if record is None or record.round.task not in self._desks:
-            raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id!r} here.")
+            raise Refused(ProblemCode.NOT_FOUND, "There is no such round here.")
         return record.round
 
     async def _decide(self, current: Round, event: Accepted | Discarded) -> None:

@@ -21,6 +21,9 @@ POLL_EVERY: Final = timedelta(seconds=2)
 _OVERLAP: Final = timedelta(seconds=120)
 #: Of a token's life, for clocks that differ.
 _LEEWAY: Final = timedelta(seconds=60)
+#: Of a device whose tokens an operator made void: longer than any token lives, also one that was given out
+#: before the setting of its life was lowered.
+_REVOKED_KEPT: Final = timedelta(days=400)
 _PRUNE_EVERY: Final = timedelta(hours=1)
 #: Rows deleted in one transaction; the next pass goes on.
 _PRUNED_AT_ONCE: Final = 1_000
@@ -95,13 +98,14 @@ class TokenRevocations:
         while True:
             row = await self._world.store.devices.get(device)
             if row is None:
-                raise Refused(ProblemCode.NOT_FOUND, f"There is no device {device!r} here.")
+                raise Refused(ProblemCode.NOT_FOUND, "There is no such device here.")
             if await self._revoked(row):
                 return
 
     async def _revoked(self, row: DeviceRecord) -> bool:
         now = self._world.clock()
-        record = self._record(row.id, row.token_generation, now, self._last_end(now))
+        end = max(self._last_end(now), now + _REVOKED_KEPT)
+        record = self._record(row.id, row.token_generation, now, end)
         after = replace(row, token_generation=row.token_generation + 1)
         if not await self._world.store.devices.renew(row, after, record):
             return False

@@ -1,10 +1,12 @@
 """Which texts may name a user as a secret: random ones of at least 128 bits, in one of two alphabets.
 
 Whoever knows a user's name reads that user's personal model and may delete it, so a name that can be guessed
-or looked up (an e-mail address, a telephone number, a person's name, words, a sequence, a UUID) is none. No
-test proves that a text is random; this one refuses what an app would send by mistake.
+or looked up (an e-mail address, a telephone number, a person's name, words, a sequence, a UUID) is none, and
+neither is one in another alphabet. No test proves that a text is random; this one refuses what an app would
+send by mistake. A hash of such a name it cannot tell from a secret.
 """
 
+import base64
 import math
 import re
 from itertools import pairwise
@@ -81,6 +83,8 @@ _STEPS: Final = MappingProxyType(
     }
 )
 _BASE64URL_BITS: Final = 6.0
+#: A base64 text of four characters and one more has lost some.
+_BASE64_GROUP: Final = 4
 
 
 def is_secret(text: str) -> bool:
@@ -92,7 +96,7 @@ def is_secret(text: str) -> bool:
         a random text that happens to look like words or a sequence -> False, at most once in 100,000: the
         app draws another
     """
-    if _UUID.fullmatch(text) or _is_sequence(text) or _is_repeated(text):
+    if _UUID.fullmatch(text) or _is_sequence(text) or _is_repeated(text) or _is_encoded_text(text):
         return False
     if _HEX.fullmatch(text):
         digits = text.lower()
@@ -111,6 +115,33 @@ def _is_sequence(text: str) -> bool:
 
 def _is_repeated(text: str) -> bool:
     return text in (text + text)[1:-1]
+
+
+def _is_encoded_text(text: str) -> bool:
+    """Whether it is the hexadecimal or base64url form of something to read: an address, a name, a number.
+
+    Of 16 random bytes fewer than one in 100,000 are such a text in UTF-8.
+    """
+    return any(_is_readable(data) for data in (_from_hex(text), _from_base64url(text)))
+
+
+def _is_readable(data: bytes) -> bool:
+    try:
+        decoded = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(decoded) and all(one.isprintable() or one.isspace() for one in decoded)
+
+
+def _from_hex(text: str) -> bytes:
+    return bytes.fromhex(text) if _HEX.fullmatch(text) and len(text) % 2 == 0 else b""
+
+
+def _from_base64url(text: str) -> bytes:
+    rest = len(text) % _BASE64_GROUP
+    if rest == 1 or not _BASE64URL.fullmatch(text):
+        return b""
+    return base64.urlsafe_b64decode(text + "=" * (-rest % _BASE64_GROUP))
 
 
 def _words_bits(text: str) -> float:

@@ -202,6 +202,7 @@ def _wrong_address(site: Site, secret: str, rng: random.Random) -> Sent:
             (
                 ("GET", f"/admin/v1/devices/{name}"),
                 ("POST", f"/admin/v1/devices/{name}/release"),
+                ("POST", f"/admin/v1/devices/{name}/revoke"),
                 ("GET", f"/admin/v1/tasks/{name}"),
                 ("POST", f"/admin/v1/tasks/{name}/pause"),
                 ("GET", f"/admin/v1/rounds/{name}"),
@@ -426,13 +427,27 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
                 "POST",
                 f"/admin/v1/devices/{secret}/quarantine",
                 "application/json",
-                b'{"reason": "x", "hours": 1}',
+                b'{"reason": "x", "days": 1}',
             ),
             (
                 "POST",
                 f"/admin/v1/devices/{secret}/quarantine",
                 "application/json",
                 json.dumps({"reason": secret, secret: secret}).encode(),
+            ),
+            ("POST", f"/admin/v1/rounds/{secret}/accept", "application/json", b'{"reason": "x"}'),
+            ("POST", f"/admin/v1/rounds/{secret}/discard", "application/json", b'{"reason": "x"}'),
+            (
+                "POST",
+                f"/admin/v1/populations/{secret}/rollback",
+                "application/json",
+                b'{"to": 0, "reason": "x"}',
+            ),
+            (
+                "POST",
+                "/admin/v1/populations/en-US/rollback",
+                "application/json",
+                json.dumps({"to": secret, "reason": secret, secret: 1}).encode(),
             ),
         )
     )

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from tests.unit.coordinator.test_lost_blobs import send_all
-from tests.unit.coordinator.town import Town
+from tests.unit.coordinator.town import POPULATION, Town
 
 from keyflock_server.coordinator.events import Silent
 from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.messages import EnrolRequest
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.door import StorageDamaged
 from keyflock_server.storage.memory import MemoryBlobs
@@ -99,3 +100,24 @@ async def test_a_row_that_was_restored_lets_its_task_go_on(town: Town) -> None:
     claims = [await town.assigned(await town.enrol()) for _ in range(4)]
 
     assert {one.task for one in claims} == {"ill"}
+
+
+@pytest.mark.parametrize("statement", DAMAGES.values(), ids=DAMAGES.keys())
+async def test_a_phone_of_a_damaged_round_is_forgotten_all_the_same(town: Town, statement: str) -> None:
+    claims = [await town.assigned(await town.enrol()) for _ in range(6)]
+    ill = next(one for one in claims if one.task == "ill")
+    await damage(town, statement)
+
+    forgotten = await town.coordinator.forget([ill.device])
+
+    assert forgotten.devices == 1
+    assert await town.store.devices.get(ill.device) is None
+
+
+async def test_while_a_task_is_damaged_an_attested_phone_enrols(town: Town) -> None:
+    await damage(town, DAMAGES["a task"])
+    request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US")
+
+    enrolled = await town.coordinator.enrol(request, None, subject="installation 7")
+
+    assert await town.store.devices.get(enrolled.device) is not None

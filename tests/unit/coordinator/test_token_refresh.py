@@ -184,6 +184,16 @@ async def test_a_revoked_device_can_neither_call_nor_refresh_and_stays_in_the_li
     assert [await refusal(town, one) for one in (oldest, old)] == [ProblemCode.TOKEN_INVALID] * 2
 
 
+async def test_a_revoked_token_that_was_given_out_for_longer_stays_void(town: Town) -> None:
+    old = await refreshed(town, await town.enrol())  # for longer than the server gives out tokens now
+
+    await town.coordinator.revoke_device(old.device)
+    town.pass_time(40 * DAY_S)
+    await town.coordinator.tick()
+
+    assert not is_good(town, old)
+
+
 async def test_only_a_device_that_is_there_is_revoked(town: Town) -> None:
     with pytest.raises(Refused) as refused:
         await town.coordinator.revoke_device(DeviceId("nobody"))

@@ -1,5 +1,6 @@
 """Who may be named as a user: whoever proves it, and what the store calls them."""
 
+import base64
 import hashlib
 import secrets
 import uuid
@@ -85,6 +86,12 @@ def refusal(users: Users, text: str) -> Refused:
         "x" * 4_096,
         "\x00" * 32,
         "a.b.c",
+        base64.urlsafe_b64encode(b"alice@example.com").decode().rstrip("="),
+        base64.urlsafe_b64encode(b"alice@example.com\n").decode().rstrip("="),
+        base64.urlsafe_b64encode(b"+49 171 123456789").decode().rstrip("="),
+        base64.urlsafe_b64encode("J\u00fcrgen Gr\u00f6\u00dfmann".encode()).decode().rstrip("="),
+        b"alice@example.com".hex(),
+        b"ALICE@EXAMPLE.COM".hex().upper(),
     ],
 )
 def test_what_is_no_secret_names_no_user_and_is_not_repeated(name: str) -> None:

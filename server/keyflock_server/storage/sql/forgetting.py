@@ -6,13 +6,14 @@ finds the assignment given back and counts nothing.
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId
 from keyflock_server.rounds.round import FINAL_PHASES, Failed, Phase
-from keyflock_server.storage.door import Remains
+from keyflock_server.storage.door import Remains, StorageDamaged
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
 from keyflock_server.storage.sql.assignment_reads import participations_by_task
 from keyflock_server.storage.sql.revocations import write_revocations
@@ -55,8 +56,9 @@ async def forget_devices(
         one for row in rows for one in remains(row, await participations_by_task(connection, row.id))
     ]
     for round_id in found:
-        if its_rounds[round_id].round.phase is Phase.COLLECTING:
-            its_rounds[round_id] = await _moved(connection, its_rounds[round_id], Failed(), at)
+        known = its_rounds[round_id]
+        if known is not None and known.round.phase is Phase.COLLECTING:
+            its_rounds[round_id] = await _moved(connection, known, Failed(), at)
     over = select(rounds.c.id).where(rounds.c.phase.in_(FINAL_PHASES))
     await connection.execute(delete(assignments).where(theirs, assignments.c.round_id.in_(over)))
     await connection.execute(
@@ -79,9 +81,18 @@ async def _open_rounds(connection: AsyncConnection, forgotten: Collection[Device
 
 async def _locked_rounds(
     connection: AsyncConnection, forgotten: Collection[DeviceId]
-) -> dict[RoundId, RoundRecord]:
-    """The rounds of the devices' open assignments, which no other transaction changes until this one ends."""
+) -> dict[RoundId, RoundRecord | None]:
+    """The rounds of the devices' open assignments, which no other transaction changes until this one ends.
+
+    None for one whose row is damaged: it goes on with nothing, and keeps no device from being forgotten.
+    """
     wanted = rounds.c.id.in_(await _open_rounds(connection, forgotten))
     rows = await connection.execute(select(rounds).where(wanted).order_by(rounds.c.id).with_for_update())
-    records = [_record(row) for row in rows]
-    return {record.round.id: record for record in records}
+    return {RoundId(row.id): _readable(row) for row in rows}
+
+
+def _readable(row: Row[Any]) -> RoundRecord | None:
+    try:
+        return _record(row)
+    except StorageDamaged:
+        return None
