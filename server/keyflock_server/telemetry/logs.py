@@ -58,7 +58,8 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | Non
 
     Args:
         log_format: ``json`` for machines, ``console`` for people.
-        level: Events below it are dropped.
+        level: Events below it are dropped. Libraries, of whose messages only the place is written, are heard
+            from WARNING on, and below that only at DEBUG.
         stream: Where lines go; None is standard error.
     Guarantees:
         A library that was given a handler of its own before loses it, and a record that cannot be written is
@@ -76,7 +77,8 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | Non
             other.handlers, other.propagate = [], True
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    root.setLevel("WARNING" if level == "INFO" else level)
+    logging.getLogger(OWN_LOGGER).setLevel(level)
     logging.raiseExceptions = False
 
 

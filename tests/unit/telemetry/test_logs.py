@@ -16,7 +16,7 @@ import pytest
 
 from keyflock_server.storage.door import StorageUnavailable
 from keyflock_server.telemetry.log_fields import LOGGED_FIELDS
-from keyflock_server.telemetry.logs import LogFormat, configure_logs, logger
+from keyflock_server.telemetry.logs import LogFormat, LogLevel, configure_logs, logger
 from keyflock_server.telemetry.process_hooks import log_what_nobody_caught
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ SECRET = "alice types this"
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Everything that is logged, at the most talkative level; the program's logging comes back afterwards."""
-    root = logging.getLogger()
+    root, own = logging.getLogger(), logging.getLogger("keyflock")
     handlers, level, raises = list(root.handlers), root.level, logging.raiseExceptions
+    own_level = own.level
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning
     stream = io.StringIO()
     configure_logs("json", "DEBUG", stream)
     yield stream
-    root.handlers, root.level, logging.raiseExceptions = handlers, level, raises
+    root.handlers, logging.raiseExceptions = handlers, raises
+    root.setLevel(level)
+    own.setLevel(own_level)
     sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning = hooks
 
 
@@ -137,6 +140,22 @@ def test_a_library_with_a_handler_of_its_own_loses_it() -> None:
     assert own.getvalue() == ""
     assert SECRET not in common.getvalue()
     assert "some.library" in common.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"), [("DEBUG", ["info", "warning"]), ("INFO", ["warning"]), ("ERROR", [])]
+)
+def test_an_operator_hears_that_a_library_said_something_from_warnings_on(
+    log: io.StringIO, level: LogLevel, heard: list[str]
+) -> None:
+    configure_logs("json", level, log)
+
+    logging.getLogger("some.library").info(SECRET)
+    logging.getLogger("some.library").warning(SECRET)
+    logger("keyflock.x").info("reached")
+
+    assert [event["level"] for event in events(log) if event["logger"] == "some.library"] == heard
+    assert ("reached" in log.getvalue()) == (level != "ERROR")
 
 
 def test_a_program_that_embeds_a_server_gets_nothing_that_was_sent_either(
