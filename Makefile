@@ -25,7 +25,7 @@ demo: $(STAMP)  ## the main job, end to end: phones learn together over HTTP (ma
 	@$(BIN)/keyflock-sim demo $(ARGS)
 
 test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 faults: $(STAMP)  ## the faults that were found open, by number; ends with {"faults": N, "held": M}
 	@$(BIN)/python -m tests.faults $(ARGS)
