@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from keyflock_server.cli import output
+from keyflock_server.cli.connection import Connection
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.http import operator_calls
 
@@ -64,9 +65,8 @@ def accept(
     as_json: Json = False,
 ) -> None:
     """Publish the version of a round that is held, although it did not pass the checks."""
-    body = json.dumps({"reason": reason}).encode()
-    answer = connect(url, token_file, data_dir).call(operator_calls.ACCEPT_ROUND, {"round": round_id}, body)
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    connection = connect(url, token_file, data_dir)
+    _decide(connection, operator_calls.ACCEPT_ROUND, round_id, reason, as_json=as_json)
 
 
 @app.command("discard")
@@ -79,6 +79,13 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Give up what the phones of a round that is held have brought; its task goes on with the next round."""
+    connection = connect(url, token_file, data_dir)
+    _decide(connection, operator_calls.DISCARD_ROUND, round_id, reason, as_json=as_json)
+
+
+def _decide(
+    connection: Connection, call: operator_calls.OperatorCall, round_id: str, reason: str, *, as_json: bool
+) -> None:
     body = json.dumps({"reason": reason}).encode()
-    answer = connect(url, token_file, data_dir).call(operator_calls.DISCARD_ROUND, {"round": round_id}, body)
+    answer = connection.call(call, {"round": round_id}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)

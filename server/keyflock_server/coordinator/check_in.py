@@ -170,7 +170,7 @@ class CheckIns:
         return RoundId(f"{opened.id}@{hour_of(self._world.clock().timestamp())}")
 
     def _probability(self, desk: Desk, opened: OpenRound) -> float:
-        """Of a device to be in the sample now."""
+        """Return the chance of a device to be in the sample now."""
         policy = opened.round.spec.round
         if policy.is_async:
             # Places become free one by one, each for whoever comes next: to be choosy leaves them empty.

@@ -70,7 +70,7 @@ class _Count:
 
 @dataclass(slots=True)
 class _CheckIns:
-    """Of one task in one hour, not written down yet."""
+    """Counts of one task in one hour, not written down yet."""
 
     proven: int = 0
     unproven: int = 0
@@ -288,7 +288,7 @@ class Pace:
 
 
 def _policy(desk: Desk) -> RoundPolicy:
-    """Of the open round, whose numbers may be tuned; else as the task was written."""
+    """Return the open round's policy, whose numbers may be tuned; else the task's, as it was written."""
     return desk.spec.round if desk.open is None else desk.open.round.spec.round
 
 

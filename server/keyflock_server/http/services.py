@@ -55,7 +55,7 @@ class EnrolledDevice(Protocol):
 
     @property
     def generation(self) -> int:
-        """Of its newest token."""
+        """The generation of its newest token."""
         ...
 
     @property

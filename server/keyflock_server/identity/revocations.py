@@ -93,5 +93,5 @@ def void_token() -> Refused:
 
 
 def _order(revoked: _Revoked) -> tuple[int, float]:
-    """Of two revocations of one device the later generation says more, and then the sooner end."""
+    """Rank a device's revocations: the later generation says more, and then the sooner end."""
     return revoked.generation, -revoked.effective_at.timestamp()

@@ -314,7 +314,7 @@ class Round:
 
     @property
     def outstanding(self) -> int:
-        """Of a synchronous round: devices of the cohort that have said nothing yet."""
+        """How many devices of a synchronous round's cohort have said nothing yet."""
         return self.assigned - self.counted - self.failed - self.expired
 
     @property
