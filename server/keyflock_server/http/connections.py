@@ -54,7 +54,7 @@ _DETAILS: Final = {
 }
 
 
-class Connection(Protocol):
+class CountedConnection(Protocol):
     """As much of a connection as its port must know."""
 
     def give_way(self) -> bool:
@@ -96,12 +96,12 @@ class Connections:
         self._open_gauge = metrics.open_connections.labels(port)
         self._turned_away = metrics.connections_closed_early.labels(port, "turned_away")
         self._displaced = metrics.connections_closed_early.labels(port, "displaced")
-        self._open: set[Connection] = set()
+        self._open: set[CountedConnection] = set()
         #: Those that wait for a head, the longest first.
-        self._waiting: dict[Connection, None] = {}
+        self._waiting: dict[CountedConnection, None] = {}
         self._lingering = 0
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: CountedConnection) -> bool:
         """Take a new connection in, if need be in another's place; False: it must be turned away."""
         if len(self._open) >= self.max_connections and not self._displace():
             self._turned_away.inc()
@@ -118,17 +118,17 @@ class Connections:
         self.waits(connection)
         return True
 
-    def waits(self, connection: Connection) -> None:
+    def waits(self, connection: CountedConnection) -> None:
         """The connection waits for a request's head from now on."""
         if connection in self._open:
             self._waiting.pop(connection, None)
             self._waiting[connection] = None
 
-    def is_served(self, connection: Connection) -> None:
+    def is_served(self, connection: CountedConnection) -> None:
         """The connection has a request under way."""
         self._waiting.pop(connection, None)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: CountedConnection) -> None:
         """The connection is gone, or will be at once."""
         self._waiting.pop(connection, None)
         self._open.discard(connection)

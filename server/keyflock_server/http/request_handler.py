@@ -205,7 +205,7 @@ class RequestHandler(web.RequestHandler):
             self.transport.abort()
 
     def give_way(self) -> bool:
-        """See ``connections.Connection``."""
+        """See ``connections.CountedConnection``."""
         if self._messages or self._current_request is not None:
             return False
         self.force_close()
