@@ -1,12 +1,10 @@
 """``keyflock serve``: run a server until it is told to stop."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
@@ -106,6 +104,7 @@ def serve(
     from keyflock_server.bootstrap import build
     from keyflock_server.data_folder import DataFolderError, private_files
     from keyflock_server.descriptors import raise_descriptor_limit
+    from keyflock_server.http.event_loop import run_in_bounded_time
     from keyflock_server.http.listeners import ListenError
     from keyflock_server.http.server import BackgroundLoopError
     from keyflock_server.identity.keys import KeyFileError
@@ -146,8 +145,7 @@ def serve(
 
         with private_files():
             server = build(settings)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(server.run(on_ready))
+            run_in_bounded_time(server.run(on_ready), grace_s=settings.shutdown_grace_s)
     except StorageDamaged as error:
         raise CommandError(str(error), ExitCode.DAMAGED) from None
     except (SettingsError, DataFolderError, KeyFileError, ListenError, StorageError) as error:

@@ -24,8 +24,8 @@ from keyflock_server.protocol.messages import Assignment
 from keyflock_server.protocol.problems import ProblemCode
 
 GRACE_S = 1.0
-#: Four times the grace, the 10 s that SQLite waits for a lock, and a slow machine's time to end a process.
-BOUND_S = 4 * GRACE_S + 10.0 + 15.0
+#: Six times the grace, and a slow machine's time to end a process.
+BOUND_S = 6 * GRACE_S + 23.0
 #: One phone's report is never committed alone: it waits for three others.
 WAITING = TASK.replace("min_flush_clients = 2", "min_flush_clients = 4").replace("goal = 4", "goal = 8")
 
