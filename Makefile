@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults kills check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help setup demo test faults kills house docs check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,7 +25,7 @@ demo: $(STAMP)  ## the main job, end to end: phones learn together over HTTP (ma
 	@$(BIN)/keyflock-sim demo $(ARGS)
 
 test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: $(STAMP)  ## the faults that were found open, by number; ends with {"faults": N, "held": M}
 	@$(BIN)/python -m tests.faults $(ARGS)
@@ -34,32 +34,32 @@ N     ?= 500
 STORE ?= sqlite
 
 kills: $(STAMP)  ## kill servers N times while phones go on, and prove each acked report counted once (N=500 STORE=sqlite|postgres)
-	@$(BIN)/python -m tests.recovery.kills --kills $(N) --store $(STORE) $(ARGS)
+	@$(BIN)/python -m tests.recovery.kills_cli --kills $(N) --store $(STORE) $(ARGS)
 
 bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
-	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)
-	@$(BIN)/python -m tests.benchmarks.training $(ARGS)
+	@$(BIN)/python -m benchmarks.codec $(ARGS)
+	@$(BIN)/python -m benchmarks.training $(ARGS)
 
 bench-codec: $(STAMP)  ## three minutes: what a delta costs, beside other methods
-	@$(BIN)/python -m tests.benchmarks.codec $(ARGS)
+	@$(BIN)/python -m benchmarks.codec $(ARGS)
 
 bench-compression: $(STAMP)  ## up to 25 minutes: what compression costs in recall; run again to go on
-	@$(BIN)/python -m tests.benchmarks.compression_cost $(ARGS)
+	@$(BIN)/python -m benchmarks.compression_cost $(ARGS)
 
 bench-learning: $(STAMP)  ## up to an hour: federated against central training; run again to go on
-	@$(BIN)/python -m tests.benchmarks.learning $(ARGS)
+	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 bench-personalise: $(STAMP)  ## a quarter of an hour: what personal models give, on text messages and chat
-	@$(BIN)/python -m tests.benchmarks.personalise $(ARGS)
+	@$(BIN)/python -m benchmarks.personalise $(ARGS)
 
 bench-drift: $(STAMP)  ## five minutes: what becomes of heads while the trunk moves on
-	@$(BIN)/python -m tests.benchmarks.drift $(ARGS)
+	@$(BIN)/python -m benchmarks.drift $(ARGS)
 
 bench-suggestions: $(STAMP)  ## about ten minutes: what blended suggestions cost, with 10,000 stored heads
-	@$(BIN)/python -m tests.benchmarks.suggestions $(ARGS)
+	@$(BIN)/python -m benchmarks.suggestions $(ARGS)
 
 bench-arrivals: $(STAMP)  ## three minutes: when phones arrive, with and without pace steering
-	@$(BIN)/python -m tests.benchmarks.arrivals $(ARGS)
+	@$(BIN)/python -m benchmarks.arrivals $(ARGS)
 
 fuzz-codec: $(STAMP)  ## hostile containers against the decoder (make fuzz-codec N=2000000, ten minutes)
 	@$(BIN)/python -m tests.fuzz.compression.codec_fuzzer --inputs $(or $(N),100000) $(ARGS)
@@ -70,10 +70,10 @@ fuzz-http: $(STAMP)  ## secrets in hostile requests on both ports of a real serv
 	@$(BIN)/python -m tests.fuzz.http.http_fuzzer --requests $(N) $(ARGS)
 
 bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous, to the same recall
-	@$(BIN)/python -m tests.benchmarks.modes $(ARGS)
+	@$(BIN)/python -m benchmarks.modes $(ARGS)
 
 bench-day: $(STAMP)  ## a quarter of an hour: a day of 10,000 phones; the server's memory and CPU
-	@$(BIN)/python -m tests.benchmarks.day $(ARGS)
+	@$(BIN)/python -m benchmarks.day $(ARGS)
 
 load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
 	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)
@@ -83,6 +83,12 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+house: $(STAMP)  ## names, sizes and imports against the rules of the house; ends with one line of figures
+	@$(BIN)/python -m tests.house.structure
+
+docs: $(STAMP)  ## docs/task_reference.md anew from the schema of tasks
+	@$(BIN)/python -m tests.house.task_reference
 
 format: $(STAMP)  ## rewrite the code in the house style
 	@$(BIN)/ruff format .

@@ -11,43 +11,43 @@ from collections import defaultdict
 import pytest
 
 
-class FaultCount:
-    """Collects what became of each fault's tests; a pytest plugin."""
+class FaultMarkerPlugin:
+    """A pytest plugin that collects the results of the tests of each fault."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, set[str]] = {}
         self._results: dict[str, list[bool]] = defaultdict(list)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Remember which faults each test holds."""
+        """Collect the numbers of the faults that each test is marked with."""
         for item in items:
             marks = item.iter_markers("fault")
             self._numbers[item.nodeid] = {str(number) for mark in marks for number in mark.args}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A test is held when its call passed; one that is skipped holds nothing."""
+        """Record whether a test passed; a skipped test counts as failed."""
         if report.when == "call" or report.outcome != "passed":
             for number in self._numbers.get(report.nodeid, ()):
                 self._results[number].append(report.outcome == "passed")
 
-    def line(self) -> dict[str, int]:
-        """The figures."""
+    def figures(self) -> dict[str, int]:
+        """Return the figures."""
         return {"faults": len(self._results), "held": sum(all(passed) for passed in self._results.values())}
 
     def not_held(self) -> list[str]:
-        """The numbers of those that are open."""
+        """Return the numbers of the faults with a failed test."""
         return sorted(number for number, passed in self._results.items() if not all(passed))
 
 
 def main() -> int:
-    """Run, print, and return the exit status."""
-    count = FaultCount()
-    pytest.main(["-m", "fault", "-q", *sys.argv[1:]], plugins=[count])
-    if count.not_held():
-        sys.stdout.write(f"not held: {', '.join(count.not_held())}\n")
-    line = count.line()
-    sys.stdout.write(json.dumps(line) + "\n")
-    return 0 if line["faults"] and line["faults"] == line["held"] else 1
+    """Run the tests, print the figures, and return the exit status."""
+    plugin = FaultMarkerPlugin()
+    pytest.main(["-m", "fault", "-q", *sys.argv[1:]], plugins=[plugin])
+    if plugin.not_held():
+        sys.stdout.write(f"not held: {', '.join(plugin.not_held())}\n")
+    figures = plugin.figures()
+    sys.stdout.write(json.dumps(figures) + "\n")
+    return 0 if figures["faults"] and figures["faults"] == figures["held"] else 1
 
 
 if __name__ == "__main__":

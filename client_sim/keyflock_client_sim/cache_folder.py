@@ -1,4 +1,4 @@
-"""Where things are kept that cost time to make again: compiled programs, pre-trained models."""
+"""The user's cache folder holds what costs time to make again: compiled programs, pre-trained models."""
 
 import sys
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:
-    """The folder ``keyflock`` in this user's cache, which may be deleted at any time; it need not exist yet.
+    """Return the folder ``keyflock`` in this user's cache: it may be deleted at any time, or not exist yet.
 
     Args:
         environment: ``XDG_CACHE_HOME`` and ``HOME`` are read from it.

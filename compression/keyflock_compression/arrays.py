@@ -1,4 +1,4 @@
-"""The array types of this package."""
+"""This module names the array types of the package."""
 
 import numpy as np
 from numpy.typing import NDArray

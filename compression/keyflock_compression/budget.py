@@ -1,6 +1,6 @@
-"""The finest step whose container is within so many bytes: for phones on metered networks.
+"""The search for the finest step whose container fits a byte budget, for phones on metered networks.
 
-Unlike the error, the length is known only when all is done, so each try is a whole encoding: about ten of
+Unlike the error, the length is known only after encoding, so each attempt is a whole encoding: about ten of
 them, on the phone.
 """
 
@@ -10,17 +10,17 @@ from typing import Final
 
 from keyflock_compression.errors import LimitExceeded
 
-#: Steps in units of the root mean square; above the upper one hardly a value is left.
+#: Range of steps in units of the root mean square; above the upper one hardly any value is not zero.
 _RANGE: Final = (0.05, 1000.0)
-_TRIES: Final = 9
+_ATTEMPTS: Final = 9
 
 
-def longest_within(budget_bytes: int, container_of: Callable[[float], bytes]) -> bytes:
-    """The container of the finest step that was found to fit.
+def finest_container_within(budget_bytes: int, container_of: Callable[[float], bytes]) -> bytes:
+    """Return the container of the finest step that was found to fit.
 
     Args:
-        budget_bytes: At most so long.
-        container_of: Encodes with a step of so many root mean squares.
+        budget_bytes: The maximum length of the container.
+        container_of: Encodes with a step of the given number of root mean squares.
     Guarantees:
         The container has at most ``budget_bytes`` bytes.
     Raises:
@@ -32,7 +32,7 @@ def longest_within(budget_bytes: int, container_of: Callable[[float], bytes]) ->
         raise LimitExceeded(
             f"budget_bytes is {budget_bytes}, and the coarsest step takes {len(fitting)} bytes"
         )
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         middle = sqrt(low * high)
         tried = container_of(middle)
         if len(tried) <= budget_bytes:

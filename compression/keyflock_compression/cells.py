@@ -1,8 +1,8 @@
-"""The parameters in short lines, so that what lies together in the network lies together in the bytes.
+"""The parameters in short cells, so that what lies together in the network lies together in the bytes.
 
-A line is a word of the embedding, a unit of a matrix, or a piece of a vector. A matrix that is wider than it
-is high is read by columns: its units are columns, and one that learned much learned from many inputs. Lines
-longer than 128 are cut, so that a place within a cell fits seven bits.
+A tensor is read row by row; a row is a word of the embedding, a unit of a matrix, or a whole vector. A matrix
+that is wider than it is high is read by columns, because its units are columns, and a unit that changed much
+changed at many inputs. Rows longer than 128 are cut into cells, so that a position within a cell fits 7 bits.
 """
 
 from collections.abc import Iterator
@@ -13,95 +13,95 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keyflock_compression.layout import Block, Layout, blocks_of
+from keyflock_compression.layout import Block, Layout, blocks_from_shapes
 
-#: Values of a cell, at most.
+#: Maximum number of values in a cell.
 CELL: Final = 128
 
 _Shapes = tuple[tuple[int, ...], ...]
 
 
 class Cells(NamedTuple):
-    """Where each cell's values are in the flat vector: ``starts + strides * place``, place < lengths.
+    """The indices of each cell's values in the flat vector: ``starts + strides * p``, where p < lengths.
 
-    Arrays of shape (cells,), int64; not to be written to.
+    The arrays have shape (cells,), int64; do not write to them.
     """
 
     starts: NDArray[np.int64]
     strides: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    #: Tensors read by columns: the first cell, the one behind the last, and the stride of all.
+    #: For each tensor that is read by columns: its first cell, the one behind its last, and their stride.
     strided: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
-    """One tensor, read along the shorter side."""
+class _TensorRows:
+    """The rows of one tensor; a tensor that is wider than high is read by columns."""
 
     block: Block
-    #: The first line's first cell, counted over all tensors.
+    #: Number of the first row's first cell, counted over all tensors.
     first_cell: int
     is_by_columns: bool
 
     @property
     def number(self) -> int:
-        """Lines in all."""
+        """The number of rows."""
         return self.block.columns if self.is_by_columns else self.block.rows
 
     @property
     def width(self) -> int:
-        """Values of a line."""
+        """The number of values in a row."""
         return self.block.rows if self.is_by_columns else self.block.columns
 
     @property
     def cells(self) -> int:
-        """Cells of a line."""
+        """The number of cells in a row."""
         return -(-self.width // CELL)
 
 
 def cells_of(layout: Layout) -> Cells:
-    """The layout's cells in the order of the streams."""
+    """Return the layout's cells in the order of the streams."""
     return _cells(layout.shapes, layout.offsets)
 
 
-def places_of(indices: NDArray[np.intp], layout: Layout) -> NDArray[np.int64]:
-    """For each index into the flat vector: 128 times its cell, plus its place within the cell.
+def cell_positions(indices: NDArray[np.intp], layout: Layout) -> NDArray[np.int64]:
+    """Return 128 times the cell plus the position within the cell, for each index into the flat vector.
 
     Args:
-        indices: Ascending. Shape (N,).
-        layout: Of the vector.
+        indices: The indices, ascending. Shape (N,).
+        layout: The layout of the vector.
     """
-    places = np.empty(indices.size, np.int64)
-    for lines in _lines(layout.shapes, layout.offsets):
-        block = lines.block
+    positions = np.empty(indices.size, np.int64)
+    for rows in _tensor_rows(layout.shapes, layout.offsets):
+        block = rows.block
         part = slice(*np.searchsorted(indices, (block.offset, block.offset + block.rows * block.columns)))
         row, column = np.divmod(indices[part] - block.offset, block.columns)
-        line, along = (column, row) if lines.is_by_columns else (row, column)
-        places[part] = CELL * (lines.first_cell + line * lines.cells) + along
-    return places
+        number, along = (column, row) if rows.is_by_columns else (row, column)
+        positions[part] = CELL * (rows.first_cell + number * rows.cells) + along
+    return positions
 
 
-def _lines(shapes: _Shapes, offsets: tuple[int, ...]) -> Iterator[_Lines]:
+def _tensor_rows(shapes: _Shapes, offsets: tuple[int, ...]) -> Iterator[_TensorRows]:
     first_cell = 0
-    for block in blocks_of(shapes, offsets):
-        lines = _Lines(block, first_cell, is_by_columns=1 < block.rows < block.columns)
-        yield lines
-        first_cell += lines.number * lines.cells
+    for block in blocks_from_shapes(shapes, offsets):
+        rows = _TensorRows(block, first_cell, is_by_columns=1 < block.rows < block.columns)
+        yield rows
+        first_cell += rows.number * rows.cells
 
 
 @lru_cache(maxsize=4)
 def _cells(shapes: _Shapes, offsets: tuple[int, ...]) -> Cells:
     starts, strides, lengths, strided = [], [], [], []
-    for lines in _lines(shapes, offsets):
-        columns = lines.block.columns
-        along, across = (columns, 1) if lines.is_by_columns else (1, columns)
-        cuts = np.arange(0, lines.width, CELL, dtype=np.int64)
-        firsts = lines.block.offset + across * np.arange(lines.number, dtype=np.int64)
+    for rows in _tensor_rows(shapes, offsets):
+        columns = rows.block.columns
+        along, across = (columns, 1) if rows.is_by_columns else (1, columns)
+        cuts = np.arange(0, rows.width, CELL, dtype=np.int64)
+        firsts = rows.block.offset + across * np.arange(rows.number, dtype=np.int64)
         starts.append((firsts[:, np.newaxis] + along * cuts).ravel())
         strides.append(np.full(starts[-1].size, along, np.int64))
-        lengths.append(np.tile(np.minimum(CELL, lines.width - cuts), lines.number))
+        lengths.append(np.tile(np.minimum(CELL, rows.width - cuts), rows.number))
         if along != 1:
-            strided.append((lines.first_cell, lines.first_cell + starts[-1].size, along))
+            strided.append((rows.first_cell, rows.first_cell + starts[-1].size, along))
     return Cells(_joined(starts), _joined(strides), _joined(lengths), tuple(strided))
 
 

@@ -1,31 +1,37 @@
-"""Encode and decode: the codec by name, the entropy stage, and the container around them."""
+"""Encoding and decoding: the codec that a spec names, the entropy stage, and the container around them."""
 
-from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from keyflock_compression import entropy
 from keyflock_compression.arrays import Float32
-from keyflock_compression.budget import longest_within
+from keyflock_compression.budget import finest_container_within
+from keyflock_compression.codec_interface import (
+    Codec,
+    ContainerLength,
+    ContainerSizes,
+    StreamReader,
+    read_scales,
+)
 from keyflock_compression.container import Container, parse, read_spec
 from keyflock_compression.deadzone import DeadzoneCodec
 from keyflock_compression.deadzone_rows import DeadzoneRowsCodec
 from keyflock_compression.dense import DenseCodec
 from keyflock_compression.errors import LimitExceeded, NonFinite, WrongLayout, WrongSpec
-from keyflock_compression.family import Codec, Length, Sizes, StreamReader, checked_scales
 from keyflock_compression.float32 import Float32Codec
 from keyflock_compression.layout import Layout
 from keyflock_compression.limits import DEFAULT_LIMITS, DecodeLimits
 from keyflock_compression.randmask import RandmaskCodec
 from keyflock_compression.rotated import RotatedCodec
 from keyflock_compression.rowset import RowsetCodec
-from keyflock_compression.spec import CodecName, CodecSpec
+from keyflock_compression.spec import AdaptiveStepSpec, CodecName, CodecSpec
 from keyflock_compression.topk import TopkCodec
 from keyflock_compression.update import DecodedUpdate
 
-CODECS: Final[MappingProxyType[CodecName, Codec]] = MappingProxyType(
+CODECS: Final[MappingProxyType[CodecName, Codec[Any]]] = MappingProxyType(
     {
         "deadzone_rows": DeadzoneRowsCodec(),
         "deadzone": DeadzoneCodec(),
@@ -40,41 +46,41 @@ CODECS: Final[MappingProxyType[CodecName, Codec]] = MappingProxyType(
 
 
 def encode(delta: Float32, layout: Layout, spec: CodecSpec, *, seed: int) -> bytes:
-    """The delta as a container.
+    """Encode a delta as a container.
 
     Args:
         delta: Shape (P,), float32, P = layout.size.
-        layout: What the values mean; its digest goes along.
-        spec: Which codec, with which settings.
-        seed: In [0, 2**64). Of stochastic rounding, and of what a phone and its server draw alike; equal
+        layout: The layout of the values; its digest goes into the container.
+        spec: The codec and its settings.
+        seed: The seed of stochastic rounding, and of what phone and server both draw. In [0, 2**64). Equal
             arguments give equal bytes.
     Raises:
         WrongLayout: the delta has another size than the layout.
-        NonFinite: NaN or infinity in the delta, or a scale of it that float32 does not have.
+        NonFinite: the delta holds NaN or infinity, or needs a scale that float32 cannot represent.
         LimitExceeded: ``budget_bytes`` is too little for any delta of this layout.
-        SpecError: the layout has not the rows that the spec names.
+        SpecError: the layout does not have the rows that the spec names.
     """
     if delta.shape != (layout.size,):
         raise WrongLayout(f"the delta has shape {delta.shape}; ({layout.size},) was expected")
     if not np.isfinite(delta).all():
         raise NonFinite("the delta holds NaN or infinity")
     exact = np.ascontiguousarray(delta, np.float32)
-    if spec.budget_bytes is None:
+    if not isinstance(spec, AdaptiveStepSpec) or spec.budget_bytes is None:
         return _container(exact, layout, spec, spec, seed)
     if spec.target_nmse is not None or spec.step_rms is not None:
-        wanted = _container(exact, layout, spec, replace(spec, budget_bytes=None), seed)
+        wanted = _container(exact, layout, spec, msgspec.structs.replace(spec, budget_bytes=None), seed)
         if len(wanted) <= spec.budget_bytes:
             return wanted
 
     def of_step(ratio: float) -> bytes:
-        by_step = replace(spec, budget_bytes=None, target_nmse=None, step_rms=ratio)
+        by_step = msgspec.structs.replace(spec, budget_bytes=None, target_nmse=None, step_rms=ratio)
         return _container(exact, layout, spec, by_step, seed)
 
-    return longest_within(spec.budget_bytes, of_step)
+    return finest_container_within(spec.budget_bytes, of_step)
 
 
-def _container(delta: Float32, layout: Layout, said: CodecSpec, spec: CodecSpec, seed: int) -> bytes:
-    """The container of ``spec`` that says that it is of ``said``, which leaves the step to the phone."""
+def _container(delta: Float32, layout: Layout, stated: CodecSpec, spec: CodecSpec, seed: int) -> bytes:
+    """Encode with ``spec``, and state the assigned spec, which leaves the step to the phone."""
     encoded = CODECS[spec.codec].encode(delta, layout, spec, seed)
     if not np.isfinite(encoded.scales).all():
         raise NonFinite(f"the delta has values for which {spec.codec} has no scale in float32")
@@ -82,47 +88,47 @@ def _container(delta: Float32, layout: Layout, said: CodecSpec, spec: CodecSpec,
     if spec.entropy == "zstd":
         streams = tuple(entropy.compress(stream, spec.zstd_level) for stream in streams)
     scales = encoded.scales.astype("<f4").tobytes()
-    return Container(said.to_wire(), layout.digest, scales, streams).to_bytes()
+    return Container(stated.to_wire(), layout.digest, scales, streams).to_bytes()
 
 
-def sizes_of(spec: CodecSpec, layout: Layout) -> Sizes:
-    """How many scales and streams a container has, and how long each stream is before the entropy stage.
+def container_sizes(spec: CodecSpec, layout: Layout) -> ContainerSizes:
+    """Return the number of scales and streams, and each stream's size before the entropy stage.
 
-    What does not depend on the delta is a number: of ``float32``, ``dense``, ``randmask``, ``rowset`` and
-    ``rotated`` everything, so that a server can foretell an upload.
+    A size that does not depend on the delta is a number. All are for ``float32``, ``dense``, ``randmask``,
+    ``rowset`` and ``rotated``, so that a server can predict the size of an upload.
 
     Raises:
-        SpecError: the layout has no such rows.
+        SpecError: the layout does not have the rows that the spec names.
     """
     return CODECS[spec.codec].sizes(layout, spec)
 
 
-def length_of(spec: CodecSpec, layout: Layout) -> Length:
-    """How long a container can be, whatever the delta: what a server can promise before there is one.
+def container_length(spec: CodecSpec, layout: Layout) -> ContainerLength:
+    """Return the bounds on a container's length, whatever the delta.
 
     Guarantees:
-        With the entropy stage ``none``, ``least`` is ``most`` where ``sizes_of`` foretells all; with
+        With the entropy stage ``none``, the bounds are equal where ``container_sizes`` knows all sizes; with
         ``zstd``, frames are never longer than zstd's own bound, 1/256 more than their content and 64 bytes.
-        ``budget_bytes`` is not looked at.
+        ``budget_bytes`` is ignored.
     Raises:
-        SpecError: the layout has no such rows.
+        SpecError: the layout does not have the rows that the spec names.
     """
-    sizes = sizes_of(spec, layout)
+    sizes = container_sizes(spec, layout)
     bare = Container(spec.to_wire(), layout.digest, bytes(4 * sizes.scales), ()).to_bytes()
     known = [size for size in sizes.streams if size is not None]
     is_packed = spec.entropy == "zstd"
-    # A stream of nothing has the two bytes that say so.
-    least = len(bare) + 2 * len(sizes.streams)
+    # An empty stream takes two bytes in msgpack.
+    min_bytes = len(bare) + 2 * len(sizes.streams)
     if not is_packed:
-        least += sum(_binary(size) - 2 for size in known)
+        min_bytes += sum(_binary(size) - 2 for size in known)
     if len(known) < len(sizes.streams):
-        return Length(least, None)
-    most = sum(_binary(entropy.most_bytes(size) if is_packed else size) for size in known)
-    return Length(least, len(bare) + most)
+        return ContainerLength(min_bytes, None)
+    max_streams = sum(_binary(entropy.max_frame_bytes(size) if is_packed else size) for size in known)
+    return ContainerLength(min_bytes, len(bare) + max_streams)
 
 
 def _binary(size: int) -> int:
-    """Bytes of msgpack's shortest form of a binary of ``size`` bytes."""
+    """Return the length of msgpack's shortest form of a binary of ``size`` bytes."""
     return size + (2 if size < 2**8 else 3 if size < 2**16 else 5)
 
 
@@ -134,15 +140,15 @@ def decode(
     seed: int | None = None,
     limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> DecodedUpdate:
-    """The update in a container, whatever the bytes are.
+    """Decode the update in a container, whatever the bytes are.
 
     Args:
-        data: Untrusted.
-        layout: The layout it must have.
-        spec: The spec it must have been encoded with; None takes the container's word for it.
+        data: The container, untrusted.
+        layout: The layout that it must have.
+        spec: The spec that it must have been encoded with; None accepts the one that the container states.
         seed: The seed that it must have been encoded with, where its codec sends one (``randmask``,
-            ``rotated``): a phone that chose it could choose what is kept. None takes the container's word.
-        limits: What decoding may take.
+            ``rotated``): a phone that chose it could choose which values are sent. None accepts any.
+        limits: The limits on what decoding may take.
     Guarantees:
         The update has ``layout.size`` finite values. Memory is at most about 24 times ``layout.size`` bytes
         and four times the container's length, time is proportional to both.
@@ -161,7 +167,7 @@ def decode(
         raise WrongLayout("the container was encoded for another layout of parameters")
     codec = CODECS[own.codec]
     expected = codec.sizes(layout, own)
-    scales = checked_scales(container.scales, expected.scales)
+    scales = read_scales(container.scales, expected.scales)
     streams = StreamReader(own, container.streams, limits, seed)
-    streams.expect(len(expected.streams))
+    streams.require_count(len(expected.streams))
     return codec.decode(scales, streams, layout, own)

@@ -1,10 +1,10 @@
-"""The one map that an encoded vector travels in.
+"""The container: the msgpack map in which an encoded vector travels.
 
     {"v": 1, "spec": {...}, "layout": 16 bytes, "scales": float32 little-endian, "streams": [bytes, ...],
      "digest": 8 bytes}
 
-Fields are written in this order, so equal content gives equal bytes. The digest is BLAKE2b over everything
-before it and finds damage, not malice: a phone can always sign what it likes.
+The fields are written in this order, so equal content gives equal bytes. The digest is BLAKE2b over all that
+comes before it; it finds damage, not malice, because a phone can always sign what it likes.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ import msgpack
 
 from keyflock_compression.errors import CorruptedContainer, LimitExceeded, MalformedContainer, SpecError
 from keyflock_compression.limits import DecodeLimits
-from keyflock_compression.spec import CodecSpec
+from keyflock_compression.spec import CodecSpec, parse_spec
 from keyflock_compression.unpacking import UnpackLimits, unpack
 
 VERSION: Final = 1
 LAYOUT_DIGEST_BYTES: Final = 16
 CONTAINER_DIGEST_BYTES: Final = 8
-#: Six fields, up to eight streams, and a spec of up to 32 fields.
+#: Limits for six fields, up to eight streams, and a spec of up to 32 fields.
 _LIMITS: Final = UnpackLimits(
     max_objects=96, max_depth=2, max_list_items=8, max_map_items=32, max_string_bytes=64
 )
@@ -30,7 +30,7 @@ _KEYS: Final = ("v", "spec", "layout", "scales", "streams", "digest")
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What is inside: the spec, whose layout, the scales, and the codec's streams in the codec's order."""
+    """The content of a container: spec, layout digest, scales, and the streams in the codec's order."""
 
     spec: dict[str, object]
     layout: bytes
@@ -38,16 +38,16 @@ class Container:
     streams: tuple[bytes, ...]
 
     def to_bytes(self) -> bytes:
-        """The container on the wire; deterministic."""
+        """Return the container as it is on the wire; equal containers give equal bytes."""
         return _pack(self, _digest(self))
 
 
 def parse(data: bytes, limits: DecodeLimits) -> Container:
-    """The container in ``data``, whatever the bytes are.
+    """Parse a container, whatever the bytes are.
 
     Raises:
-        LimitExceeded: longer than the limits allow.
-        MalformedContainer: not a container of version 1.
+        LimitExceeded: it is longer than the limits allow.
+        MalformedContainer: it is not a container of version 1.
         CorruptedContainer: the digest does not match.
     """
     if len(data) > limits.max_container_bytes:
@@ -79,13 +79,13 @@ def parse(data: bytes, limits: DecodeLimits) -> Container:
 
 
 def read_spec(container: Container) -> CodecSpec:
-    """The container's spec.
+    """Read the container's spec.
 
     Raises:
-        MalformedContainer: it cannot be used; the message says why.
+        MalformedContainer: the spec cannot be used; the message says why.
     """
     try:
-        return CodecSpec.from_wire(container.spec)
+        return parse_spec(container.spec)
     except SpecError as error:
         raise MalformedContainer(str(error)) from None
 
@@ -108,7 +108,7 @@ def _digest(container: Container) -> bytes:
 
 
 def unpack_map(data: bytes) -> dict[str, Any]:
-    """A msgpack map within a container's limits, whatever the bytes are; raises MalformedContainer."""
+    """Unpack a msgpack map within a container's limits; raise MalformedContainer where it is none."""
     value = unpack(data, _LIMITS)
     if not isinstance(value, dict) or not value:
         raise MalformedContainer("the bytes are not a msgpack map")

@@ -1,8 +1,8 @@
-"""Every value in a few bits, one scale a row.
+"""The codec that sends every value in a few bits, with one scale per row.
 
-A row is a vocabulary row of the embedding, a row of a matrix, or a whole bias vector. One scale a row rather
-than a tensor: rows of rare words are thousands of times smaller than those of common ones, and would all
-become zero under the tensor's scale.
+A row is a vocabulary row of the embedding, a row of a matrix, or a whole bias vector. There is one scale per
+row rather than per tensor, because rows of rare words are thousands of times smaller than those of common
+ones, and would all become zero under the tensor's scale.
 
 One bit is a sign. With nearest rounding its magnitude is the row's mean, which has the least error of any;
 with stochastic rounding it is the row's largest, and the sign is drawn so that the mean is right.
@@ -18,20 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Float32
+from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
 from keyflock_compression.errors import NonFinite
-from keyflock_compression.family import Encoded, Sizes, StreamReader
 from keyflock_compression.layout import Layout, blocks, row_count
-from keyflock_compression.packing import as_signed, packed, packed_bytes, unpacked
-from keyflock_compression.rounding import to_whole
-from keyflock_compression.spec import CodecSpec
+from keyflock_compression.packing import pack_bits, packed_bytes, to_signed, unpack_bits
+from keyflock_compression.rounding import quantize
+from keyflock_compression.spec import DenseSpec
 from keyflock_compression.update import DecodedUpdate, DenseUpdate
 
-#: The largest whole number by bits; one bit has only signs.
+#: The largest quantized number by bits; one bit has only signs.
 _LEVELS: Final = MappingProxyType({8: 127, 4: 7, 2: 1, 1: 1})
 
 
 class DenseCodec:
-    """One stream of P whole numbers; one scale a row: the row's largest magnitude over the largest number.
+    """The codec writes one stream of P quantized numbers, and one scale per row.
+
+    The scale is the row's largest magnitude over the largest quantized number.
+
 
     Guarantees:
         A value's error is at most half a scale (nearest), or below one scale and zero in expectation
@@ -39,66 +42,62 @@ class DenseCodec:
         it and zero in expectation (stochastic).
     """
 
-    def sizes(self, layout: Layout, spec: CodecSpec) -> Sizes:
-        """A scale a row, ``bits`` a value."""
-        return Sizes(row_count(layout), (packed_bytes(layout.size, _bits(spec)),))
+    def sizes(self, layout: Layout, spec: DenseSpec) -> ContainerSizes:
+        """Return one scale per row and ``bits`` per value."""
+        return ContainerSizes(row_count(layout), (packed_bytes(layout.size, spec.bits or 8),))
 
-    def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
-        """Each row over its scale, as whole numbers."""
-        bits = _bits(spec)
+    def encode(self, delta: Float32, layout: Layout, spec: DenseSpec, seed: int) -> Encoded:
+        """Encode each row over its scale, quantized."""
+        bits = spec.bits or 8
         if bits == 1:
             return _signs(delta, layout, spec, seed)
         levels = _LEVELS[bits]
         scales = (_by_row(np.maximum, delta, layout) / np.float32(levels)).astype(np.float32)
-        whole = to_whole(delta / _spread(_divisors(scales), layout), spec.rounding, seed)
-        codes = np.clip(whole, -levels, levels).astype(np.int8).view(np.uint8)
-        return Encoded(scales, (packed(codes & np.uint8((1 << bits) - 1), bits),))
+        quantized = quantize(delta / _spread(_divisors(scales), layout), spec.rounding, seed)
+        codes = np.clip(quantized, -levels, levels).astype(np.int8).view(np.uint8)
+        return Encoded(scales, (pack_bits(codes & np.uint8((1 << bits) - 1), bits),))
 
     def decode(
-        self, scales: Float32, streams: StreamReader, layout: Layout, spec: CodecSpec
+        self, scales: Float32, streams: StreamReader, layout: Layout, spec: DenseSpec
     ) -> DecodedUpdate:
-        """Each whole number times its row's scale."""
+        """Decode each quantized number times its row's scale."""
         with np.errstate(over="ignore"):
-            values = _scaled_rows(_whole(streams, layout, _bits(spec)), scales, layout)
-        # Only a scale that no encoder writes gets there; finite ones need no look at every value.
+            values = _scaled_rows(_read_quantized(streams, layout, spec.bits or 8), scales, layout)
+        # Only a scale that no encoder writes gets there; smaller ones make a check of every value needless.
         if scales.max(initial=0.0) > np.finfo(np.float32).max / 129 and not np.isfinite(values).all():
             raise NonFinite("a value times its row's scale is infinite")
         return DenseUpdate(values)
 
 
-def _bits(spec: CodecSpec) -> int:
-    return spec.bits or 8
-
-
-def _signs(delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
-    """One bit a value: is it negative."""
+def _signs(delta: Float32, layout: Layout, spec: DenseSpec, seed: int) -> Encoded:
+    """Encode one bit per value, which is set for a negative one."""
     if spec.rounding == "nearest":
         # The largest value is taken out of the sum, which could be beyond float32.
-        most = _divisors(_by_row(np.maximum, delta, layout))
-        sums = _by_row(np.add, delta / _spread(most, layout), layout)
+        largest = _divisors(_by_row(np.maximum, delta, layout))
+        sums = _by_row(np.add, delta / _spread(largest, layout), layout)
         means = sums / np.maximum(_columns(layout), 1)
-        return Encoded((means * most).astype(np.float32), (packed((delta < 0).view(np.uint8), 1),))
+        return Encoded((means * largest).astype(np.float32), (pack_bits((delta < 0).view(np.uint8), 1),))
     scales = _by_row(np.maximum, delta, layout)
     relative = delta / _spread(_divisors(scales), layout)
-    is_positive = to_whole((relative + np.float32(1)) / np.float32(2), "stochastic", seed) >= 1
+    is_positive = quantize((relative + np.float32(1)) / np.float32(2), "stochastic", seed) >= 1
     is_negative = ~is_positive & (_spread(scales, layout) > 0)
-    return Encoded(scales, (packed(is_negative.view(np.uint8), 1),))
+    return Encoded(scales, (pack_bits(is_negative.view(np.uint8), 1),))
 
 
-def _whole(streams: StreamReader, layout: Layout, bits: int) -> NDArray[np.int8]:
-    """The stream's whole numbers. Shape (P,)."""
-    codes = unpacked(streams, 0, layout.size, bits)
+def _read_quantized(streams: StreamReader, layout: Layout, bits: int) -> NDArray[np.int8]:
+    """Read the stream's quantized numbers. Shape (P,)."""
+    codes = unpack_bits(streams, 0, layout.size, bits)
     match bits:
         case 8:
             return codes.view(np.int8)
         case 1:
             return np.int8(1) - np.int8(2) * codes.view(np.int8)
         case _:
-            return as_signed(codes, bits)
+            return to_signed(codes, bits)
 
 
 def _by_row(reduced: np.ufunc, vector: Float32, layout: Layout) -> Float32:
-    """Each row's magnitudes, added up or the largest of them. Shape (rows of all tensors,), float32."""
+    """Reduce each row's magnitudes to their sum or maximum. Shape (rows of all tensors,), float32."""
     return np.concatenate(
         [
             reduced.reduce(
@@ -114,13 +113,13 @@ def _by_row(reduced: np.ufunc, vector: Float32, layout: Layout) -> Float32:
     )
 
 
-def _scaled_rows(whole: NDArray[np.int8], scales: Float32, layout: Layout) -> Float32:
-    """Whole numbers times their row's scale. Shape (P,), float32."""
+def _scaled_rows(quantized: NDArray[np.int8], scales: Float32, layout: Layout) -> Float32:
+    """Multiply quantized numbers with their row's scale. Shape (P,), float32."""
     vector = np.empty(layout.size, np.float32)
     first = 0
     for block in blocks(layout):
         part = slice(block.offset, block.offset + block.rows * block.columns)
-        rows = whole[part].reshape(block.rows, block.columns)
+        rows = quantized[part].reshape(block.rows, block.columns)
         column = scales[first : first + block.rows, np.newaxis]
         np.multiply(rows, column, out=vector[part].reshape(block.rows, block.columns), casting="unsafe")
         first += block.rows
@@ -128,17 +127,17 @@ def _scaled_rows(whole: NDArray[np.int8], scales: Float32, layout: Layout) -> Fl
 
 
 def _spread(scales: Float32, layout: Layout) -> Float32:
-    """One scale a value."""
+    """Return one scale per value."""
     return np.repeat(scales, _columns(layout))
 
 
 def _columns(layout: Layout) -> NDArray[np.int64]:
-    """Values of each row. Shape (rows of all tensors,)."""
+    """Return the number of values in each row. Shape (rows of all tensors,)."""
     return np.concatenate(
         [np.empty(0, np.int64), *(np.full(block.rows, block.columns) for block in blocks(layout))]
     )
 
 
 def _divisors(scales: Float32) -> Float32:
-    """The scales, and 1 where there is nothing to divide."""
+    """Return the scales, and 1 where a row has only zeros."""
     return np.where(scales > 0, scales, np.float32(1))

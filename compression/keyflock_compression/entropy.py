@@ -13,12 +13,15 @@ from keyflock_compression.limits import DecodeLimits
 
 
 def compress(data: bytes, level: int) -> bytes:
-    """One zstd frame that states its content size, with a checksum left to the container's digest."""
+    """Compress data to one zstd frame that states its content size.
+
+    The frame has no checksum: the container's digest serves for that.
+    """
     return zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False).compress(data)
 
 
-def most_bytes(size: int) -> int:
-    """How long a frame of ``size`` bytes is at most, at any level: zstd's ZSTD_COMPRESSBOUND."""
+def max_frame_bytes(size: int) -> int:
+    """Return the maximum length of a frame that holds ``size`` bytes, at any level (ZSTD_COMPRESSBOUND)."""
     small = 131_072
     return size + (size >> 8) + (max(0, small - size) >> 11)
 
@@ -26,16 +29,16 @@ def most_bytes(size: int) -> int:
 def decompress(
     frame: bytes, expected_bytes: int, limits: DecodeLimits, decompressor: zstandard.ZstdDecompressor
 ) -> bytes:
-    """The content of one frame that must be exactly ``expected_bytes`` long.
+    """Decompress one frame whose content must be exactly ``expected_bytes`` long.
 
     Args:
-        frame: Untrusted.
-        expected_bytes: What the caller has room for.
-        limits: What decoding may take.
-        decompressor: Of the calling thread: making one takes as long as a small frame.
+        frame: The frame, untrusted.
+        expected_bytes: The content size that the caller expects.
+        limits: The limits on what decoding may take.
+        decompressor: The calling thread's own; creating one takes as long as a small frame.
     Raises:
         LimitExceeded: the frame wants a larger window than allowed.
-        MalformedContainer: not one whole frame, a dictionary is asked for, or another size is stated.
+        MalformedContainer: it is not one whole frame, it asks for a dictionary, or it states another size.
     """
     try:
         header = zstandard.get_frame_parameters(frame)

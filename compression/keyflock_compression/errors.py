@@ -1,4 +1,4 @@
-"""What can be wrong with a spec or with bytes. Everything that decoding refuses ends in one of these.
+"""The errors of specs and of encoded bytes; decoding refuses everything with one of these.
 
     CodecError
     ├── SpecError            the spec cannot be used: unknown codec, value out of range
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 
 class CodecError(ValueError):
-    """Fault of whoever made the bytes or the spec; the message says what was wrong."""
+    """The bytes or the spec are wrong, by fault of their author; the message says what is wrong."""
 
     code: ClassVar[str] = "codec_error"
 
@@ -47,19 +47,19 @@ class LimitExceeded(CodecError):
 
 
 class WrongSpec(CodecError):
-    """Encoded with another spec than the one that was asked for."""
+    """The container was encoded with another spec than the one that was asked for."""
 
     code = "wrong_spec"
 
 
 class WrongLayout(CodecError):
-    """Encoded for parameters that are laid out otherwise."""
+    """The container was encoded for parameters that are laid out otherwise."""
 
     code = "wrong_layout"
 
 
 class WrongBase(CodecError):
-    """A delta between models that does not lead from the one that is here to the one that is wanted."""
+    """A delta between models does not lead from the base at hand to the model that is wanted."""
 
     code = "wrong_base"
 

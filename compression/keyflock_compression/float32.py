@@ -1,30 +1,30 @@
-"""No compression: every value as float32, little-endian. For reference, debugging and exact tests."""
+"""The codec without compression: it sends every value as float32, for reference and exact tests."""
 
 import numpy as np
 
 from keyflock_compression.arrays import Float32
+from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
 from keyflock_compression.errors import NonFinite
-from keyflock_compression.family import Encoded, Sizes, StreamReader
 from keyflock_compression.layout import Layout
-from keyflock_compression.spec import CodecSpec
+from keyflock_compression.spec import Float32Spec
 from keyflock_compression.update import DecodedUpdate, DenseUpdate
 
 
 class Float32Codec:
-    """One stream of 4 P bytes, no scales."""
+    """The codec writes one stream of 4 P bytes, little-endian, and no scales."""
 
-    def sizes(self, layout: Layout, spec: CodecSpec) -> Sizes:
-        """Four bytes a value."""
-        return Sizes(0, (4 * layout.size,))
+    def sizes(self, layout: Layout, spec: Float32Spec) -> ContainerSizes:
+        """Return four bytes per value."""
+        return ContainerSizes(0, (4 * layout.size,))
 
-    def encode(self, delta: Float32, layout: Layout, spec: CodecSpec, seed: int) -> Encoded:
-        """The values themselves."""
+    def encode(self, delta: Float32, layout: Layout, spec: Float32Spec, seed: int) -> Encoded:
+        """Encode the values as they are."""
         return Encoded(np.empty(0, np.float32), (delta.astype("<f4").tobytes(),))
 
     def decode(
-        self, scales: Float32, streams: StreamReader, layout: Layout, spec: CodecSpec
+        self, scales: Float32, streams: StreamReader, layout: Layout, spec: Float32Spec
     ) -> DecodedUpdate:
-        """The values themselves, checked to be finite."""
+        """Decode the values, and check that they are finite."""
         values = np.frombuffer(streams.read(0, 4 * layout.size), "<f4").astype(np.float32)
         if not np.isfinite(values).all():
             raise NonFinite("a value is NaN or infinite")

@@ -1,7 +1,7 @@
-"""How the parameters lie in the flat vector, as far as compression needs to know.
+"""The layout of the parameters in the flat vector, as far as compression needs to know it.
 
-A structural type: whatever has these attributes is a layout, so that this package and the model's know
-nothing of each other.
+It is a structural type: any object with these attributes is a layout, so that this package and the models
+package do not import each other.
 """
 
 from collections.abc import Iterator
@@ -10,36 +10,36 @@ from typing import NamedTuple, Protocol
 
 
 class Layout(Protocol):
-    """Names, shapes and offsets of the tensors in one flat float32 vector of ``size`` values."""
+    """The names, shapes and offsets of the tensors in one flat float32 vector of ``size`` values."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name a tensor."""
+        """One name per tensor."""
         ...
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """One shape a tensor, row-major."""
+        """One shape per tensor; the values are row-major."""
         ...
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Index of each tensor's first value."""
+        """The index of each tensor's first value."""
         ...
 
     @property
     def size(self) -> int:
-        """Values in all."""
+        """The number of values in the vector."""
         ...
 
     @property
     def digest(self) -> bytes:
-        """16 bytes that differ for every other layout."""
+        """16 bytes that identify the layout."""
         ...
 
 
 class Block(NamedTuple):
-    """One tensor as a matrix; a vector is one row."""
+    """One tensor, seen as a matrix; a vector is one row."""
 
     offset: int
     rows: int
@@ -47,17 +47,17 @@ class Block(NamedTuple):
 
 
 def blocks(layout: Layout) -> Iterator[Block]:
-    """Each tensor as rows, the last axis as columns: a vocabulary row is one row."""
-    return blocks_of(layout.shapes, layout.offsets)
+    """Yield each tensor as a matrix whose columns are its last axis: a vocabulary row is one row."""
+    return blocks_from_shapes(layout.shapes, layout.offsets)
 
 
-def blocks_of(shapes: tuple[tuple[int, ...], ...], offsets: tuple[int, ...]) -> Iterator[Block]:
-    """The same of a layout's shapes and offsets, which can be a cache's key."""
+def blocks_from_shapes(shapes: tuple[tuple[int, ...], ...], offsets: tuple[int, ...]) -> Iterator[Block]:
+    """Yield the same from a layout's shapes and offsets, which can be the key of a cache."""
     for shape, offset in zip(shapes, offsets, strict=True):
         columns = shape[-1] if shape else 1
         yield Block(offset, prod(shape[:-1]), columns)
 
 
 def row_count(layout: Layout) -> int:
-    """Rows of all tensors together."""
+    """Return the number of rows in all tensors together."""
     return sum(block.rows for block in blocks(layout))

@@ -1,4 +1,4 @@
-"""How much decoding may take, whatever the bytes say."""
+"""Limits on what decoding may take, whatever the bytes say."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """Bounds that are checked before anything of that size is allocated."""
+    """Bounds that decoding checks before it allocates anything of that size."""
 
-    #: The whole container.
+    #: Length of the whole container.
     max_container_bytes: int = 16_777_216
-    #: Parameters of the layout, and so of any decoded stream.
+    #: Number of parameters in the layout, and so in any decoded stream.
     max_parameters: int = 50_000_000
     #: Memory that one zstd frame may ask for while it is decoded.
     max_window_bytes: int = 8_388_608

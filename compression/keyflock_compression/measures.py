@@ -1,4 +1,4 @@
-"""How far an approximation is from what it stands for."""
+"""The measure of how far an approximation is from its reference."""
 
 import numpy as np
 
@@ -6,7 +6,10 @@ from keyflock_compression.arrays import Float32
 
 
 def nmse(reference: Float32, approximation: Float32) -> float:
-    """Squared error over the squared norm of ``reference``; 0 is exact, 1 is as bad as sending nothing.
+    """Return the squared error over the squared norm of ``reference``.
+
+    0 is exact, and 1 is as bad as sending nothing.
+
 
     Edge cases:
         zero reference -> 0 when the approximation is zero too, else infinity

@@ -1,4 +1,4 @@
-"""Numbers of a few bits each, side by side: the first in the lowest bits of the first byte."""
+"""Packing of numbers of a few bits each; the first one takes the lowest bits of the first byte."""
 
 from functools import lru_cache
 from typing import TypeVar
@@ -6,19 +6,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from keyflock_compression.codec_interface import StreamReader
 from keyflock_compression.errors import MalformedContainer
-from keyflock_compression.family import StreamReader
 
 _Unsigned = TypeVar("_Unsigned", np.uint8, np.uint16)
 
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of so many numbers of so many bits."""
+    """Return how many bytes ``count`` numbers of ``bits`` bits take."""
     return -(-count * bits // 8)
 
 
-def packed(codes: NDArray[np.uint8], bits: int) -> bytes:
-    """The stream of ``codes``; the bits behind the last one are zero.
+def pack_bits(codes: NDArray[np.uint8], bits: int) -> bytes:
+    """Pack the codes into a stream; the bits behind the last code are zero.
 
     Args:
         codes: Each below ``2**bits``. Shape (N,).
@@ -32,11 +32,11 @@ def packed(codes: NDArray[np.uint8], bits: int) -> bytes:
     return joined.tobytes()
 
 
-def unpacked(streams: StreamReader, index: int, count: int, bits: int) -> NDArray[np.uint8]:
-    """The ``count`` numbers in stream ``index``. Shape (count,).
+def unpack_bits(streams: StreamReader, index: int, count: int, bits: int) -> NDArray[np.uint8]:
+    """Unpack the ``count`` numbers in stream ``index``. Shape (count,).
 
     Raises:
-        MalformedContainer: another size, or a bit behind the last number.
+        MalformedContainer: the stream has another size, or a bit behind the last number is set.
     """
     data = streams.read(index, packed_bytes(count, bits))
     over = count * bits % 8
@@ -46,16 +46,16 @@ def unpacked(streams: StreamReader, index: int, count: int, bits: int) -> NDArra
     return codes.reshape(-1)[:count]
 
 
-def as_signed(codes: NDArray[_Unsigned], bits: int) -> NDArray[np.signedinteger]:
-    """Two's complement of ``bits`` bits, in the signed type of the same width.
+def to_signed(codes: NDArray[_Unsigned], bits: int) -> NDArray[np.signedinteger]:
+    """Read codes as two's complement of ``bits`` bits, in the signed type of the same width.
 
     Raises:
-        MalformedContainer: the lowest number, whose negative there is not; no encoder writes it.
+        MalformedContainer: a code is the lowest number, which has no negative and which no encoder writes.
     """
     lowest = 1 << (bits - 1)
     if (codes == lowest).any():
         raise MalformedContainer(f"{-lowest} is no number of {bits} bits here")
-    # The sign bit pushed up to where the type has it, and back: a shift of a signed number keeps it.
+    # Shift the sign bit up to where the type has it, and back: a right shift of a signed number keeps it.
     empty = 8 * codes.itemsize - bits
     signed = (codes << codes.dtype.type(empty)).view(f"i{codes.itemsize}")
     signed >>= signed.dtype.type(empty)
@@ -64,6 +64,6 @@ def as_signed(codes: NDArray[_Unsigned], bits: int) -> NDArray[np.signedinteger]
 
 @lru_cache(maxsize=4)
 def _codes_in(bits: int) -> NDArray[np.uint8]:
-    """What each byte holds: looking it up is quicker than shifting. Shape (256, 8 / bits)."""
+    """Return the codes in each byte, as a look-up is faster than shifting. Shape (256, 8 / bits)."""
     table = np.arange(256, dtype=np.uint8)[:, np.newaxis] >> np.arange(0, 8, bits, dtype=np.uint8)
     return (table & np.uint8((1 << bits) - 1)).astype(np.uint8)

@@ -1,6 +1,8 @@
-"""Random numbers that a phone in any language draws alike: what the seed stands for, without its being sent.
+"""A generator of random numbers that gives the same numbers on a phone in any language.
 
-A counter and a mixer: the i-th number needs none before it, and five lines of Kotlin or Swift give it.
+Phone and server draw the same numbers from the seed, so the numbers themselves are never sent.
+
+It is a counter and a mixer: the i-th number needs none before it, and takes five lines of Kotlin or Swift.
 
 Source: Steele, Lea and Flood 2014 (SplitMix), doi:10.1145/2660193.2660195; constants of Vigna's
 splitmix64.c, whose i-th output this is.
@@ -18,14 +20,14 @@ _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
 
 
-def numbers(seed: int, count: int) -> NDArray[np.uint64]:
-    """The seed's first ``count`` numbers, each any of 64 bits. Shape (count,).
+def splitmix64(seed: int, count: int) -> NDArray[np.uint64]:
+    """Return the seed's first ``count`` numbers of 64 bits each. Shape (count,).
 
     Args:
         seed: In [0, 2**64).
-        count: How many.
+        count: The number of numbers.
     """
-    # In place: one array to work on and one beside it, whatever the count.
+    # In place, so that only two arrays of this size are ever allocated.
     mixed = np.arange(1, count + 1, dtype=np.uint64)
     mixed *= _GOLDEN
     mixed += np.uint64(seed)

@@ -1,7 +1,7 @@
-"""A personal model's state as bytes: the same care as a delta, for a map of numbers, strings and arrays.
+"""The stored form of a personal model's state: a map of numbers, strings and arrays as bytes.
 
-One msgpack map {v, digest, body}; the body is zstd over msgpack, in which an array is a map of its type,
-shape and bytes. Reading untrusted bytes takes bounded time and memory.
+It is one msgpack map {v, digest, body}; the body is zstd over msgpack, in which an array is a map of its
+type, shape and bytes. Reading untrusted bytes takes bounded time and memory.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from keyflock_compression.limits import DEFAULT_LIMITS
 from keyflock_compression.unpacking import UnpackLimits, unpack
 
 STATE_CONTAINER_VERSION: Final = 1
-#: Of the bytes on the wire and on a disk.
+#: Maximum length on the wire and on a disk.
 MAX_STATE_BYTES: Final = 131_072
-#: Of what they unpack to.
+#: Maximum length of what they unpack to.
 MAX_BODY_BYTES: Final = 1_048_576
 _TYPES: Final = {"<f2": np.float16, "<f4": np.float32, "<i4": np.int32}
 _ZSTD_LEVEL: Final = 9
-#: {v, digest, body}.
+#: The limits of the map {v, digest, body}.
 _CONTAINER_LIMITS: Final = UnpackLimits(
     max_objects=7, max_depth=1, max_list_items=0, max_map_items=3, max_string_bytes=16
 )
@@ -34,15 +34,15 @@ _DIGEST_BYTES: Final = 16
 
 
 def encode_state(state: dict[str, object]) -> bytes:
-    """The state's bytes.
+    """Encode a state as bytes.
 
     Args:
-        state: Maps, lists, strings, numbers, and arrays of float16, float32 or int32.
+        state: A map of maps, lists, strings, numbers, and arrays of float16, float32 or int32.
     Raises:
         LimitExceeded: it is larger than any personal model may be.
         TypeError: it holds something else.
     """
-    body = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(msgpack.packb(state, default=_packed))
+    body = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(msgpack.packb(state, default=_encode_array))
     data: bytes = msgpack.packb({"v": STATE_CONTAINER_VERSION, "digest": _digest(body), "body": body})
     if len(data) > MAX_STATE_BYTES:
         raise LimitExceeded(f"the state takes {len(data)} bytes; at most {MAX_STATE_BYTES} are taken")
@@ -50,10 +50,10 @@ def encode_state(state: dict[str, object]) -> bytes:
 
 
 def decode_state(data: bytes) -> dict[str, object]:
-    """Back from `encode_state`.
+    """Decode what `encode_state` wrote.
 
     Guarantees:
-        Whatever the bytes are, it takes some milliseconds and a few times ``MAX_BODY_BYTES`` of memory.
+        Whatever the bytes are, decoding takes some milliseconds and a few times ``MAX_BODY_BYTES`` of memory.
     Raises:
         CodecError: one of its subclasses says what was wrong; nothing else is ever raised.
     """
@@ -67,7 +67,7 @@ def decode_state(data: bytes) -> dict[str, object]:
         raise MalformedContainer(f"the container is not of version {STATE_CONTAINER_VERSION}")
     if fields["digest"] != _digest(body):
         raise MalformedContainer("the digest is not that of the body")
-    state = _with_arrays(unpack(_inflated(body), _BODY_LIMITS))
+    state = _restore_arrays(unpack(_decompress(body), _BODY_LIMITS))
     if not isinstance(state, dict):
         raise MalformedContainer("the body is no map")
     return state
@@ -77,7 +77,7 @@ def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
 
-def _packed(value: object) -> object:
+def _encode_array(value: object) -> object:
     if isinstance(value, np.ndarray):
         little = value.astype(value.dtype.newbyteorder("<"))
         if little.dtype.str in _TYPES:
@@ -85,27 +85,27 @@ def _packed(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no place in a personal model's state")
 
 
-def _inflated(body: bytes) -> bytes:
+def _decompress(body: bytes) -> bytes:
     try:
-        # The frame's own word first: max_output_size is ignored where the frame states its size.
+        # Check the stated size first: max_output_size is ignored where the frame states its size.
         stated = zstandard.frame_content_size(body)
         if stated > MAX_BODY_BYTES:
             raise LimitExceeded(f"the body states {stated} bytes; at most {MAX_BODY_BYTES} are taken")
         # A frame that states no size may ask for a window far beyond the limit of what it may hold.
-        squeezed = zstandard.ZstdDecompressor(max_window_size=DEFAULT_LIMITS.max_window_bytes)
-        return squeezed.decompress(body, max_output_size=MAX_BODY_BYTES)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=DEFAULT_LIMITS.max_window_bytes)
+        return decompressor.decompress(body, max_output_size=MAX_BODY_BYTES)
     except zstandard.ZstdError:
         raise MalformedContainer("the body is no zstd frame within the limit") from None
 
 
-def _with_arrays(value: object) -> object:
+def _restore_arrays(value: object) -> object:
     if isinstance(value, list):
-        return [_with_arrays(one) for one in value]
+        return [_restore_arrays(one) for one in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"t", "s", "b"}:
         return _array(value["t"], value["s"], value["b"])
-    return {key: _with_arrays(one) for key, one in value.items()}
+    return {key: _restore_arrays(one) for key, one in value.items()}
 
 
 def _array(kind: object, shape: object, data: object) -> np.ndarray:

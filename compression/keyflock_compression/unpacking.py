@@ -1,9 +1,9 @@
-"""Untrusted msgpack: counted before anything is built of it.
+"""Reading of untrusted msgpack, which is counted before any object is built from it.
 
-msgpack makes room for a list as soon as it has read how long the list says that it is, and tells of a list
-when it is whole: a megabyte of empty lists, or a thousand lists within lists, has cost its memory and its
-time by then. So the headers alone are walked first, and the walk ends at the first bound that is passed.
-This is the one way in which this package reads msgpack that somebody sent.
+msgpack allocates a list as soon as it has read the length that the list states, and reports a list only when
+it is complete: a megabyte of empty lists, or a thousand nested lists, has cost its memory and its time by
+then. So this module walks over the headers alone first, and stops at the first limit that is exceeded.
+This package reads received msgpack in no other way.
 
 Source: the msgpack specification, https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
@@ -18,20 +18,20 @@ from keyflock_compression.errors import MalformedContainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpackLimits:
-    """What a message may hold at most."""
+    """The limits on what a message may hold."""
 
-    #: Values of every kind: lists, maps, keys, and what is in them.
+    #: Number of values of every kind: lists, maps, keys, and what is in them.
     max_objects: int
-    #: Lists and maps within each other; 1 is a map of plain values.
+    #: Depth of nested lists and maps; 1 is a map of plain values.
     max_depth: int
-    #: Of one list, and of one map.
+    #: Length of one list, and of one map.
     max_list_items: int
     max_map_items: int
-    #: Of one string. A binary is bounded by the message.
+    #: Length of one string. A binary is bounded by the message.
     max_string_bytes: int
 
 
-#: What the first byte of a value says: bytes that follow it, or bytes that say how many of these follow.
+#: By the first byte of a value: the bytes that follow it, or the bytes that state their number.
 _PLAIN: Final = {
     **dict.fromkeys((*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3), 0),
     0xCA: 4,
@@ -52,13 +52,13 @@ _MAP: Final = {0xDE: 2, 0xDF: 4}
 
 
 def unpack(data: bytes, limits: UnpackLimits) -> object:
-    """The value that ``data`` holds, whatever the bytes are.
+    """Unpack the value that ``data`` holds, whatever the bytes are.
 
     Guarantees:
-        Time and memory are proportional to ``max_objects`` and the length of ``data``; nothing is built of
-        a message that is beyond a limit.
+        Time and memory are proportional to ``max_objects`` and the length of ``data``; nothing is built
+        from a message that exceeds a limit.
     Raises:
-        MalformedContainer: not one whole msgpack value, or beyond a limit; the message says which.
+        MalformedContainer: it is not one whole msgpack value, or exceeds a limit that the message names.
     """
     _check(data, limits)
     try:
@@ -76,9 +76,9 @@ def unpack(data: bytes, limits: UnpackLimits) -> object:
 
 
 def _check(data: bytes, limits: UnpackLimits) -> None:
-    """Walk over the headers; raises MalformedContainer."""
+    """Walk over the headers; raise MalformedContainer where a limit is exceeded."""
     at, objects = 0, 0
-    #: How many values are still to come, in all and in each list or map that is open.
+    # How many values are still to come in each list or map that is open.
     open_lists = [1]
     while open_lists:
         if not open_lists[-1]:
@@ -99,7 +99,10 @@ def _check(data: bytes, limits: UnpackLimits) -> None:
 
 
 def _header(data: bytes, at: int, limits: UnpackLimits) -> tuple[int, int | None]:
-    """How many bytes the value at this place has, a list or map without what is in it: then also how much."""
+    """Return the bytes of the value at this offset, and for a list or map the number of its values.
+
+    A list's or map's bytes are those of its header alone.
+    """
     if at >= len(data):
         raise MalformedContainer("not msgpack: it ends too early")
     first = data[at]

@@ -1,4 +1,4 @@
-"""When phones arrive: drawn before the run, so that a slow server cannot slow its own load down.
+"""Arrivals are drawn before the run, so that a slow server cannot slow its own load down.
 
 The times are a Poisson process whose rate is a day's sine wave. Because they are fixed in advance, latency
 can be counted from the instant at which a call was due, and the waiting that a stalled server causes is in
@@ -17,13 +17,13 @@ from keyflock_load_tests.scenario import ArrivalPlan
 
 
 def rate_per_s(plan: ArrivalPlan, at_s: float) -> float:
-    """The expected arrivals a second at ``at_s``: the day's start is the trough, its middle the peak."""
+    """Return the expected arrivals a second: the day's start is the trough, its middle the peak."""
     phase = 2.0 * math.pi * plan.days * at_s / plan.duration_s
     return plan.mean_rate_per_s * (1.0 - plan.diurnal_swing_ratio * math.cos(phase))
 
 
 def arrival_times(plan: ArrivalPlan, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Sorted arrival instants in seconds since the start, all in [0, plan.duration_s).
+    """Return sorted arrival instants in seconds since the start, all in [0, plan.duration_s).
 
     Guarantees:
         Arrivals in disjoint intervals are independent; the expected number in an interval is the integral of
@@ -37,7 +37,7 @@ def arrival_times(plan: ArrivalPlan, rng: np.random.Generator) -> NDArray[np.flo
 
 
 def visitors(arrivals: int, fleet_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Which phone each arrival is: the whole fleet in a shuffled order, then again in another one.
+    """Return which phone each arrival is: the whole fleet in a shuffled order, then again in another one.
 
     A phone thus returns only after about fleet_size arrivals, as pace steering would have it.
     """

@@ -19,7 +19,7 @@ EXIT_USAGE = 2
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     typer.run(_run)
 
 
@@ -30,16 +30,16 @@ def _run(
         Path | None, typer.Option(help="keep the picture, the JSON and the server's log here")
     ] = None,
 ) -> None:
-    """Plays a scenario against a server of its own on this machine; fails only if something is incorrect."""
+    """Play a scenario against a server of its own on this machine; fail only if something is incorrect."""
     chosen = SCENARIOS.get(scenario)
     if chosen is None:
         typer.echo(f"There is no scenario {scenario!r}; there are: {', '.join(SCENARIOS)}.", err=True)
         raise typer.Exit(EXIT_USAGE)
-    raise typer.Exit(_played(chosen, as_json=as_json, out=out))
+    raise typer.Exit(_run_scenario(chosen, as_json=as_json, out=out))
 
 
-def _played(scenario: Scenario, *, as_json: bool, out: Path | None) -> int:
-    from keyflock_client_sim.demo.server_process import ServerStartError
+def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int:
+    from keyflock_client_sim.server_control.server_process import ServerStartError
     from keyflock_load_tests.harness import run
     from keyflock_load_tests.report import print_report
 

@@ -1,4 +1,4 @@
-"""What must hold whatever the load: every acknowledged report is counted, once, and the server never breaks.
+"""Every acknowledged report is counted exactly once, whatever the load, and the server never breaks.
 
 Missing a goal is a matter of size; breaking one of these is a bug, and only they fail a run.
 """
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Correctness:
-    """The books of the phones and of the server, side by side."""
+    """The report counts of the phones and of the server, side by side."""
 
     #: Distinct assignments whose report was acknowledged as counted.
     reports_acked: int
-    #: What the rounds hold, by the admin API.
+    #: The reports in the rounds, by the admin API.
     reports_counted: int
-    #: Reports sent whose fate the phones never learned: the server may have counted them.
+    #: Reports sent whose answer the phones never got: the server may have counted them.
     reports_unsettled: int
     #: Reports acknowledged twice as new.
     reports_acked_twice: int
-    #: 5xx answers other than 503.
+    #: The number of 5xx answers other than 503.
     server_failures: int
     #: Whether the server was still running after the last visit.
     is_server_alive: bool
 
     def violations(self) -> tuple[str, ...]:
-        """What is broken, a sentence each; empty when all is well."""
+        """Return the violations, a sentence each; empty when there is none."""
         broken = []
         if self.reports_counted < self.reports_acked:
             lost = self.reports_acked - self.reports_counted

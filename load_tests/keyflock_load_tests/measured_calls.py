@@ -1,18 +1,19 @@
-"""One call at a time, each leaving a sample: when it was due, when it was sent, when and how it ended."""
+"""Every call leaves a sample: when it was due, when it was sent, when and how it ended."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keyflock_load_tests.line import Line
+from keyflock_load_tests.connection import Connection
 from keyflock_load_tests.measurement import LOST_ON_PURPOSE, Measurements, Sample
 from keyflock_server.protocol import calls, messages, wire
 from keyflock_server.protocol.calls import Call, Request, Response
-from keyflock_server.protocol.problems import Problem, Refused
+from keyflock_server.protocol.fields import Message
+from keyflock_server.protocol.problems import ApiError, Problem
 
 
-class CallFailed(Exception):
-    """The call brought no success.
+class CallFailure(Exception):
+    """The call was not successful.
 
     Args:
         outcome: A problem's code, or ``lost``, ``timeout``, ``http_<status>``.
@@ -39,41 +40,45 @@ class MeasuredCalls:
     measurements: Measurements
     answer_timeout_s: float
 
-    async def send(self, line: Line, call: Call, request: Request, *, due_at_s: float) -> Response:
-        """The answer, if it is a success.
+    async def send(
+        self, connection: Connection, call: Call, request: Request, *, due_at_s: float
+    ) -> Response:
+        """Send a request and return its answer.
 
         Args:
-            line: The phone's connection.
+            connection: The phone's connection.
             call: Which row of the report this is.
             request: What to send.
             due_at_s: When a phone on an idle machine would have sent it. Latency counts from here.
         Raises:
-            CallFailed: anything else than a 2xx answer in time.
+            CallFailure: anything else than a 2xx answer in time.
         """
         sent_at_s = self.clock()
         try:
             async with asyncio.timeout(self.answer_timeout_s):
-                response = await line.send(request)
+                response = await connection.send(request)
         except TimeoutError:
-            self._note(call, due_at_s, sent_at_s, "timeout")
-            raise CallFailed("timeout") from None
+            self._record(call, due_at_s, sent_at_s, "timeout")
+            raise CallFailure("timeout") from None
         except ConnectionError:
-            self._note(call, due_at_s, sent_at_s, "lost")
-            raise CallFailed("lost") from None
+            self._record(call, due_at_s, sent_at_s, "lost")
+            raise CallFailure("lost") from None
         if 200 <= response.status < 300:
-            self._note(call, due_at_s, sent_at_s, "ok", response.status)
+            self._record(call, due_at_s, sent_at_s, "ok", response.status)
             return response
         failure = _failure(response)
-        self._note(call, due_at_s, sent_at_s, failure.outcome, response.status)
+        self._record(call, due_at_s, sent_at_s, failure.outcome, response.status)
         raise failure
 
-    async def send_and_hang_up(self, line: Line, call: Call, request: Request, *, due_at_s: float) -> None:
-        """Sends, and loses the connection before the answer; the sample is no latency."""
+    async def send_and_hang_up(
+        self, connection: Connection, call: Call, request: Request, *, due_at_s: float
+    ) -> None:
+        """Send, and lose the connection before the answer; the sample is no latency."""
         sent_at_s = self.clock()
-        await line.send_and_hang_up(request)
-        self._note(call, due_at_s, sent_at_s, LOST_ON_PURPOSE)
+        await connection.send_and_hang_up(request)
+        self._record(call, due_at_s, sent_at_s, LOST_ON_PURPOSE)
 
-    def _note(self, call: Call, due_at_s: float, sent_at_s: float, outcome: str, status: int = 0) -> None:
+    def _record(self, call: Call, due_at_s: float, sent_at_s: float, outcome: str, status: int = 0) -> None:
         self.measurements.samples.append(
             Sample(call.name, due_at_s, sent_at_s, self.clock(), outcome, status)
         )
@@ -83,11 +88,11 @@ def request_of(
     call: Call,
     token: str,
     *,
-    message: messages.Message | None = None,
+    message: Message | None = None,
     assignment: messages.Assignment | None = None,
     **path_parts: str | int,
 ) -> Request:
-    """``call`` as a phone would send it, with its credentials and body."""
+    """Return ``call`` as a phone would send it, with its credentials and body."""
     headers = {"Accept": calls.MEDIA_TYPE}
     if token:
         headers["Authorization"] = f"Bearer {token}"
@@ -100,9 +105,9 @@ def request_of(
     return Request(call.method, call.path.format(**path_parts), headers, body)
 
 
-def _failure(response: Response) -> CallFailed:
+def _failure(response: Response) -> CallFailure:
     try:
         problem = wire.decode(response.body, Problem)
-    except Refused:
-        return CallFailed(f"http_{response.status}")
-    return CallFailed(problem.code, problem.retry.min_s if problem.retry else None)
+    except ApiError:
+        return CallFailure(f"http_{response.status}")
+    return CallFailure(problem.code, problem.retry.min_s if problem.retry else None)

@@ -1,4 +1,4 @@
-"""What was measured: one sample a call, exact quantiles, errors by code.
+"""Measurements are one sample a call, exact quantiles, and errors by code.
 
 Every sample keeps the instant at which the call was *due*, not the one at which the generator got round to
 sending it; latency is the time from there. Samples are kept whole: runs are bounded, and an exact p99.9 is
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: A whole visit, training time left out.
+#: The name of a whole visit, training time left out.
 VISIT = "visit"
-#: Outcome of a report whose connection the scenario cuts.
+#: The outcome of a report whose connection the scenario cuts.
 LOST_ON_PURPOSE = "lost_on_purpose"
-#: Answers that are business, not errors: the phone does what they say.
+#: Expected answers, not errors: the phone does what they say.
 EXPECTED_OUTCOMES = frozenset({"ok", "report_pending", "round_gone", LOST_ON_PURPOSE})
 
 
@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def latency_s(self) -> float:
-        """From the instant at which the call was due: a late generator or a full queue is part of it."""
+        """Return the latency since the call was due: a late generator or a full queue is part of it."""
         return self.ended_at_s - self.due_at_s
 
 
@@ -51,18 +51,18 @@ class Quantiles:
 
 @dataclass(slots=True)
 class Measurements:
-    """Everything that one run observed from the phones' side."""
+    """The measurements of one run from the phones' side."""
 
     samples: list[Sample] = field(default_factory=list)
-    #: Of the check-ins that were answered: ``assignment`` or the reason of the refusal.
+    #: Check-ins by answer: ``assignment`` or the reason of the refusal.
     check_ins: Counter[str] = field(default_factory=Counter)
-    #: How visits ended.
+    #: The number of visits by how they ended.
     endings: Counter[str] = field(default_factory=Counter)
     #: Assignments whose report the server acknowledged as counted.
     acked: set[str] = field(default_factory=set)
     #: Assignments whose report was sent, and the phone gave up before it knew the answer.
     unsettled: set[str] = field(default_factory=set)
-    #: Acknowledged twice without ``duplicate``: the server may have counted it twice.
+    #: Assignments acknowledged twice without ``duplicate``: the server may have counted them twice.
     acked_twice: set[str] = field(default_factory=set)
     #: Arrivals that the generator did not start, for want of room.
     shed: int = 0
@@ -70,14 +70,14 @@ class Measurements:
     lateness_s: list[float] = field(default_factory=list)
 
     def ack(self, assignment: str, *, is_duplicate: bool) -> None:
-        """Notes a receipt for ``assignment``."""
+        """Record a receipt for ``assignment``."""
         if assignment in self.acked and not is_duplicate:
             self.acked_twice.add(assignment)
         self.acked.add(assignment)
         self.unsettled.discard(assignment)
 
     def errors(self) -> Counter[str]:
-        """Unexpected outcomes as ``call code``."""
+        """Return the counts of unexpected outcomes by ``call code``."""
         return Counter(
             f"{sample.call} {sample.outcome}"
             for sample in self.samples
@@ -85,15 +85,15 @@ class Measurements:
         )
 
     def server_failures(self) -> int:
-        """Answers that no phone can cause: 5xx other than the 503 that asks for patience."""
+        """Return the number of answers that no phone can cause: 5xx other than the 503 of overload."""
         return sum(sample.status >= 500 and sample.status != 503 for sample in self.samples)
 
     def error_share(self) -> float:
-        """Errors per call."""
+        """Return the share of calls with errors."""
         return sum(self.errors().values()) / len(self.samples) if self.samples else 0.0
 
     def quantiles(self, duration_s: float) -> Mapping[str, Quantiles]:
-        """Latency per call over ``duration_s`` of load; calls cut off on purpose are left out."""
+        """Return latency per call over ``duration_s`` of load; calls cut off on purpose are left out."""
         latencies: dict[str, list[float]] = {}
         for sample in self.samples:
             if sample.outcome != LOST_ON_PURPOSE:
@@ -102,7 +102,7 @@ class Measurements:
 
 
 def quantiles(latencies_ms: list[float], duration_s: float) -> Quantiles:
-    """Exact quantiles (the smallest sample with at least that share of samples at or below it)."""
+    """Return exact quantiles (the smallest sample with at least that share of samples at or below it)."""
     p50, p99, p999, worst = np.quantile(latencies_ms, [0.5, 0.99, 0.999, 1.0], method="inverted_cdf")
     return Quantiles(
         len(latencies_ms), len(latencies_ms) / duration_s, float(p50), float(p99), float(p999), float(worst)

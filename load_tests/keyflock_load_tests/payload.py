@@ -1,4 +1,4 @@
-"""What phones carry: a checkpoint to start from, and valid deltas, each encoded once and sent by many.
+"""The payload is a checkpoint to start from, and valid deltas, each encoded once and sent by many phones.
 
 Reports that repeat another's numbers make no flush larger, so there are some hundred deltas that differ a
 little in length.
@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from keyflock_compression import CodecSpec, encode
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.network import init_params
-from keyflock_models.public_vocabulary import public_vocabulary
+from keyflock_compression import encode, parse_spec
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.cifg import init_params
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.public_vocabulary import public_vocabulary
 from keyflock_server.protocol.messages import Assignment
 
 ACTIVE_ROW_SHARE = 0.012
@@ -30,7 +30,7 @@ VARIANTS = 256
 
 
 def synthetic_delta(layout: ParamLayout, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A heavy-tailed update of norm ``DELTA_NORM`` that touches few rows. Shape (P,), float32."""
+    """Return a heavy-tailed update of norm ``DELTA_NORM`` that touches few rows. Shape (P,), float32."""
     delta = np.empty(layout.size, np.float32)
     for shape, offset in zip(layout.shapes, layout.offsets, strict=True):
         size = int(np.prod(shape))
@@ -43,10 +43,10 @@ def synthetic_delta(layout: ParamLayout, rng: np.random.Generator) -> NDArray[np
 
 
 def fresh_checkpoint(model_size: str, seed: int) -> Checkpoint:
-    """An untrained model of a named size, with the public vocabulary."""
+    """Return an untrained model of a named size, with the public vocabulary."""
     config = ModelConfig.named(model_size)
     vocabulary = public_vocabulary(size=config.vocabulary_size)
-    weights = ParamLayout.of(config).flatten(
+    weights = ParamLayout.for_config(config).flatten(
         init_params(config, jax.random.key(seed), vocabulary.log_frequencies)
     )
     return Checkpoint(config=config, vocabulary=vocabulary, weights=weights, lineage={"made_by": "load test"})
@@ -54,22 +54,22 @@ def fresh_checkpoint(model_size: str, seed: int) -> Checkpoint:
 
 @dataclass(slots=True)
 class ReadyDeltas:
-    """Encoded deltas by codec; the first phone with a new one pays for its encoding, nobody else."""
+    """Encoded deltas by codec; each is encoded once, when the first phone needs it."""
 
     layout: ParamLayout
     delta: NDArray[np.float32]
     _encoded: dict[str, bytes] = field(default_factory=dict)
 
     def for_assignment(self, assignment: Assignment) -> bytes:
-        """A container that ``assignment``'s server accepts."""
+        """Return a container that ``assignment``'s server accepts."""
         return self.in_codec(assignment.codec, assignment.seed)
 
     def in_codec(self, codec: Mapping[str, object], seed: int = 0) -> bytes:
-        """A variant of the delta in the codec of this wire form; the seed says which.
+        """Return a variant of the delta in the codec of this wire form; the seed selects the variant.
 
         Where the codec draws from the seed, each seed has a container of its own.
         """
-        spec = CodecSpec.from_wire(codec)
+        spec = parse_spec(codec)
         variant = seed % VARIANTS
         seed = seed if spec.sends_seed else 0
         key = json.dumps([variant, seed, codec], sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""A run for the eye: latency per call, what happened to phones, goals, and whether the books agree."""
+"""This module prints a run: latency per call, ends of visits, goals, and whether report counts agree."""
 
 from collections.abc import Mapping
 
@@ -6,37 +6,37 @@ from rich.console import Console
 from rich.table import Table
 
 from keyflock_load_tests.measurement import LOST_ON_PURPOSE
-from keyflock_load_tests.outcome import Outcome
+from keyflock_load_tests.result import LoadTestResult
 
 _LATENCY_COLUMNS = ("count", "per_s", "p50_ms", "p99_ms", "p999_ms", "max_ms")
 
 
-def print_report(outcome: Outcome, console: Console) -> None:
-    """Prints everything to ``console``."""
-    console.print(_latency_table(outcome))
-    notes = outcome.measurements
+def print_report(result: LoadTestResult, console: Console) -> None:
+    """Print the result to ``console``."""
+    console.print(_latency_table(result))
+    measurements = result.measurements
     for name, counts in (
-        ("check-ins", notes.check_ins),
-        ("visits", notes.endings),
-        ("errors", notes.errors()),
+        ("check-ins", measurements.check_ins),
+        ("visits", measurements.endings),
+        ("errors", measurements.errors()),
     ):
-        console.print(f"{name:<12} {_tally(counts) or 'none'}", soft_wrap=True)
-    cut = sum(sample.outcome == LOST_ON_PURPOSE for sample in notes.samples)
+        console.print(f"{name:<12} {_format_counts(counts) or 'none'}", soft_wrap=True)
+    cut = sum(sample.outcome == LOST_ON_PURPOSE for sample in measurements.samples)
     console.print(f"cut on purpose after the report was sent: {cut}")
-    console.print(_goal_table(outcome))
-    books = outcome.correctness
-    equal = "==" if books.reports_acked == books.reports_counted else "!="
+    console.print(_goal_table(result))
+    correctness = result.correctness
+    equal = "==" if correctness.reports_acked == correctness.reports_counted else "!="
     console.print(
-        f"reports acked {books.reports_acked:,} {equal} counted {books.reports_counted:,}"
-        f"   (unsettled {books.reports_unsettled})"
+        f"reports acked {correctness.reports_acked:,} {equal} counted {correctness.reports_counted:,}"
+        f"   (unsettled {correctness.reports_unsettled})"
     )
-    for violation in books.violations():
+    for violation in correctness.violations():
         console.print(f"[bold red]BROKEN[/] {violation}")
-    if not books.violations():
+    if not correctness.violations():
         console.print("[bold green]correct[/]: no report was lost or counted twice, and no answer was a 5xx")
 
 
-def _latency_table(outcome: Outcome) -> Table:
+def _latency_table(outcome: LoadTestResult) -> Table:
     scenario = outcome.scenario
     table = Table(
         title=f"{scenario.name}: {scenario.arrivals.mean_rate_per_s:g} phones/s for "
@@ -52,18 +52,18 @@ def _latency_table(outcome: Outcome) -> Table:
     return table
 
 
-def _goal_table(outcome: Outcome) -> Table:
+def _goal_table(outcome: LoadTestResult) -> Table:
     table = Table(title="goals (a missed goal does not fail the run)")
     table.add_column("goal")
     table.add_column("measured", justify="right")
     table.add_column("")
-    for verdict in outcome.verdicts():
+    for verdict in outcome.goal_checks():
         measured = "not measured" if verdict.measured is None else f"{verdict.measured:,.4g}"
         table.add_row(verdict.goal.sentence, measured, "[green]met" if verdict.is_met else "[yellow]missed")
     return table
 
 
-def _tally(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return " · ".join(
         f"{word} {count:,}" for word, count in sorted(counts.items(), key=lambda item: -item[1])
     )

@@ -1,4 +1,4 @@
-"""What a load test is: a table of rates, durations, shares and goals.
+"""A scenario describes a load test by rates, durations, shares and goals.
 
 A scenario only says what happens; how it is run is ``harness``. Everything in it is bounded, so that a run
 ends by itself: arrivals by rate and duration, visits in flight by a cap, the end by a drain time.
@@ -18,7 +18,7 @@ class ScenarioError(ValueError):
 class ArrivalPlan:
     """When phones check in: a Poisson process whose rate follows a day squeezed into the run."""
 
-    #: Mean over the whole run.
+    #: The mean over the whole run.
     mean_rate_per_s: float
     duration_s: float
     #: Peak and trough lie this far from the mean, as a share of it; 0 is a constant rate.
@@ -27,7 +27,7 @@ class ArrivalPlan:
     days: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a plan that cannot be drawn from, or not within bounds."""
+        """Refuse a plan that cannot be drawn from, or not within bounds."""
         if self.mean_rate_per_s <= 0 or self.duration_s <= 0 or self.days <= 0:
             raise ScenarioError("arrivals: mean_rate_per_s, duration_s and days must be above 0")
         if not 0.0 <= self.diurnal_swing_ratio <= 1.0:
@@ -38,13 +38,13 @@ class ArrivalPlan:
 
 @dataclass(frozen=True, slots=True)
 class PhonePlan:
-    """What a phone does between its check-in and its report."""
+    """The behaviour of phones between check-in and report."""
 
-    #: Mean of the exponential training time. A phone that trains is idle for the server.
+    #: The mean of the exponential training time. A phone that trains is idle for the server.
     mean_training_s: float = 1.0
-    #: Of the assigned phones, the share that vanishes without a word before its report.
+    #: The share of assigned phones that drop out silently before their report.
     drop_out_share: float = 0.05
-    #: Of the reporting phones, the share whose connection dies after the report was sent and before the
+    #: The share of reporting phones whose connection dies after the report was sent and before the
     #: answer came; they send the same bytes again on a new connection.
     lost_connection_share: float = 0.02
     #: How long a phone waits for any one answer.
@@ -55,7 +55,7 @@ class PhonePlan:
     retry_pause_s: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses shares outside [0, 1] and waits that never end."""
+        """Refuse shares outside [0, 1] and waits that never end."""
         for name in ("drop_out_share", "lost_connection_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ScenarioError(f"phones.{name} must lie in [0, 1]")
@@ -67,9 +67,9 @@ class PhonePlan:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """The task that the server runs meanwhile."""
+    """The task that the server runs."""
 
-    #: Name of a model size: what a delta and a download weigh.
+    #: The name of a model size: it decides the size of deltas and downloads.
     model_size: str = "small"
     goal: int = 20
     minimum: int = 5
@@ -79,18 +79,18 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One figure that should be reached. Missing it is reported and does not fail the run."""
+    """A target for one figure. Missing it is reported and does not fail the run."""
 
-    #: Row of the report, for example ``check_in`` or ``generator``.
-    of: str
-    #: Column of the report, for example ``p99_ms``.
-    figure: str
-    at_most: float
+    #: The row of the report, for example ``check_in`` or ``generator``.
+    row: str
+    #: The column of the report, for example ``p99_ms``.
+    column: str
+    maximum: float
 
     @property
     def sentence(self) -> str:
-        """The goal as text."""
-        return f"{self.of} {self.figure} ≤ {self.at_most:g}"
+        """Return the goal as text."""
+        return f"{self.row} {self.column} ≤ {self.maximum:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +98,22 @@ class Scenario:
     """One load test."""
 
     name: str
-    #: One line: which question it answers.
+    #: The question that the scenario answers, in one line.
     purpose: str
     arrivals: ArrivalPlan
     phones: PhonePlan
     task: TaskPlan
     goals: tuple[Goal, ...]
-    #: Enrolled before the clock starts; arrivals walk through them in a shuffled order, again and again.
+    #: The number of phones enrolled before the clock starts; arrivals go through them in a shuffled order.
     fleet_size: int = 500
     seed: int = 1
-    #: Visits that may be under way at once; an arrival beyond it is counted as shed and fails no phone.
+    #: The maximum number of visits at once; an arrival beyond it is counted as shed and fails no phone.
     max_visits_in_flight: int = 2_000
-    #: After the last arrival, how long visits may take to end.
+    #: How long visits may take to end after the last arrival.
     drain_s: float = 15.0
 
     def __post_init__(self) -> None:
-        """Refuses an empty fleet and an unbounded end."""
+        """Refuse an empty fleet and an unbounded end."""
         if self.fleet_size < 1 or self.max_visits_in_flight < 1:
             raise ScenarioError("fleet_size and max_visits_in_flight must be at least 1")
         if self.drain_s <= 0:

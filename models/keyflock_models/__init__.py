@@ -1,17 +1,13 @@
-"""The next-word model: its vocabulary, its training and its measures. Pure: no files, no sockets, no clock.
+"""The next-word model: its vocabulary, its training and its measures, without files, sockets or a clock.
 
-Every module is imported by its own name, so that a process which only moves vectors about never loads JAX.
+Import every module by its own name, so that a process that only moves vectors never loads JAX.
 
-Without JAX:
-    special_tokens, tokenizer, vocabulary, public_vocabulary, sequences   text becomes token ids
-    config, layout, checkpoint   a model's shape, its flat vector, its bytes
-    scoring, evaluation, bootstrap, keystrokes   what a user would notice, and how sure we are of it
-    unigram, trigram   the baselines
-With JAX:
-    network, recurrence   the CIFG-LSTM
-    candidates, local_training   what a phone does in a round
-    pretraining   where version 0 comes from
-    neural_scorer   the network, as something that is measured
+    text         messages become token ids: tokenizer, vocabulary, sequences; without JAX
+    network      the CIFG-LSTM: config, layout (without JAX), cifg, recurrence, anchor, checkpoint
+    training     the computation of a phone in a round, and the pre-training of version 0
+    evaluation   measures per user, their statistics, keystrokes, baselines; all but neural_scorer without JAX
+    personal     what one user's keyboard learns by itself
+    serving      suggestions for many users at once
 
 Nothing global is set at import. A process that trains sets XLA's flags before it imports JAX: see README.md.
 """

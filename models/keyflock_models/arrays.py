@@ -1,4 +1,4 @@
-"""Names for the array types that this package's signatures speak of."""
+"""This module names the array types in this package's signatures."""
 
 from typing import TypeAlias
 

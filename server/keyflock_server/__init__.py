@@ -1,1 +1,1 @@
-"""The server that phones report to."""
+"""The federated-learning server, to which phones report."""

@@ -1,4 +1,4 @@
-"""``python -m keyflock_server``: the command ``keyflock``."""
+"""Runs the command ``keyflock`` as ``python -m keyflock_server``."""
 
 from keyflock_server.cli import main
 

@@ -1,4 +1,4 @@
-"""The only file that names concrete classes: settings in, a running server out."""
+"""Builds a server from settings; the only file that chooses concrete classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,39 +8,24 @@ from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.cluster_keys import ClusterKeys
-from keyflock_server.coordinator import Coordinator, Surroundings, Workbench, random_id
-from keyflock_server.coordinator.surroundings import calm
+from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, random_id
+from keyflock_server.coordinator.dependencies import no_load
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.descriptors import (
     DescriptorWatch,
     descriptor_limit,
-    operators_connections,
-    phones_connections,
+    max_operator_connections,
+    max_phone_connections,
 )
-from keyflock_server.heads.checks import HeadChecks
-from keyflock_server.heads.erasing import Erasing
-from keyflock_server.heads.heads import Heads
-from keyflock_server.heads.key_ring import read_head_keys
-from keyflock_server.heads.maps import HeadMaps
-from keyflock_server.heads.quota import StoredModelQuota
-from keyflock_server.heads.reader import Languages
-from keyflock_server.heads.reading_threads import ReadingThreads
 from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections
-from keyflock_server.http.embedded import EmbeddedServer
+from keyflock_server.http.endpoint_group import Clock
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
-from keyflock_server.http.heartbeat import Heartbeat
-from keyflock_server.http.lifecycles import Lifecycle, Lifecycles
-from keyflock_server.http.load import LoadMeter
-from keyflock_server.http.operator_calls import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
-from keyflock_server.http.personal import PersonalCalls
-from keyflock_server.http.plane import Clock
-from keyflock_server.http.probes import Probes
+from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.sdk import SdkEndpoints
-from keyflock_server.http.server import Port, Server
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import AcceptAll, Attestation
 from keyflock_server.identity.device_tokens import DeviceTokens
@@ -52,45 +37,60 @@ from keyflock_server.identity.keys import (
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.identity.user_statements import read_user_keys
 from keyflock_server.identity.users import Users
+from keyflock_server.personal_models.decode_thread_pool import DecodeThreadPool
+from keyflock_server.personal_models.eraser import PersonalModelEraser
+from keyflock_server.personal_models.head_maps import HeadMapService
+from keyflock_server.personal_models.key_ring import read_key_ring
+from keyflock_server.personal_models.population_model_info import PopulationModelInfos
+from keyflock_server.personal_models.quota import StoredModelQuota
+from keyflock_server.personal_models.service import PersonalModelService
+from keyflock_server.personal_models.validation import PersonalModelValidator
+from keyflock_server.protocol.operator_calls import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
+from keyflock_server.runtime.heartbeat import Heartbeat
+from keyflock_server.runtime.lifecycles import Lifecycle, LifecycleGroup
+from keyflock_server.runtime.load import LoadMeter
+from keyflock_server.runtime.probes import Probes
+from keyflock_server.runtime.server import PortBinding, Server
+from keyflock_server.runtime.socketless_server import SocketlessServer
 from keyflock_server.settings import Settings
-from keyflock_server.storage.blobs import LocalBlobs, blobs_at
+from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.suggestions.blocked import may_show_from
-from keyflock_server.suggestions.profiles import Profiles
-from keyflock_server.suggestions.released import Released
-from keyflock_server.suggestions.service import SuggestionDesk
+from keyflock_server.suggestions.profile_cache import ProfileCache
+from keyflock_server.suggestions.released_trunks import ReleasedTrunks
+from keyflock_server.suggestions.service import SuggestionService
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
-from keyflock_server.telemetry.observation import Observation
+from keyflock_server.telemetry.metrics_observer import MetricsObserver
 
 _log: Final = logger("keyflock.server")
-#: How long a process goes by what it has read of users: alone, and where others may change it.
-_TRUST_OF_ONE: Final = timedelta(hours=1)
-_TRUST_OF_MANY: Final = timedelta(minutes=1)
-#: Operators' requests being read or answered at once.
+#: How long a process caches what it has read about users: alone, and where other processes may change it.
+_PROFILE_TTL_ALONE: Final = timedelta(hours=1)
+_PROFILE_TTL_SHARED: Final = timedelta(minutes=1)
+#: Maximum number of operators' requests being read or answered at once.
 OPERATORS_BODIES: Final = 32
-#: One model of the largest size at a time, and small things beside it.
+#: Enough for one model of the largest size at a time, and small bodies beside it.
 OPERATORS_BODY_BYTES: Final = MAX_CHECKPOINT_BYTES + 16 * MAX_TASK_BYTES
 
 
 def system_clock() -> datetime:
-    """Now, aware UTC."""
+    """Return the current time, aware UTC."""
     return datetime.now(UTC)
 
 
-def build(
+def build_server(
     settings: Settings,
     clock: Clock = system_clock,
     attestation: Attestation | None = None,
     may_show: MayShow | None = None,
 ) -> Server:
-    """A server that will run as ``settings`` say.
+    """Build a server from settings.
 
     Args:
-        settings: How to run.
-        clock: Gives now, aware UTC.
-        attestation: Judges phones at enrolment; None takes every phone at its word, and the log warns of it.
-        may_show: Which words may be suggested; None asks the file of ``settings.blocked_words``.
+        settings: The settings.
+        clock: Returns the current time, aware UTC.
+        attestation: Verifies phones at enrolment; None: every phone is accepted, and the log warns of it.
+        may_show: Says which words may be suggested; None: by the file ``settings.blocked_words``.
     Raises:
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
@@ -98,7 +98,7 @@ def build(
     """
     meter = LoadMeter(settings.max_bodies_in_flight)
     parts = _assemble(settings, clock, attestation or AcceptAll(), may_show, meter.load)
-    heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics, saw_lag=meter.saw_lag)
+    heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics, on_lag=meter.record_lag)
     probes = Probes(parts.readiness, heartbeat, parts.metrics)
     body_limits = BodyLimits(
         settings.max_bodies_in_flight,
@@ -106,41 +106,41 @@ def build(
         settings.body_timeout_s,
         parts.metrics,
     )
-    # Of their own: phones never keep an operator out, nor a model's upload the phones.
-    operators_limits = BodyLimits(
+    # Operators have limits of their own, so that phones never block an operator, nor a model's upload phones.
+    admin_body_limits = BodyLimits(
         OPERATORS_BODIES, OPERATORS_BODY_BYTES, settings.body_timeout_s, parts.metrics, "operators"
     )
     body_limits.held_after_answer = parts.held_after_answer
     meter.in_flight = lambda: body_limits.in_flight
-    max_operators = operators_connections(settings.max_operator_connections, descriptor_limit())
+    operator_connections = max_operator_connections(settings.max_operator_connections, descriptor_limit())
     connections = Connections(
         parts.sdk.form,
         parts.metrics,
-        port=body_limits.whose,
-        max_connections=phones_connections(settings.max_connections, max_operators, descriptor_limit()),
+        port=body_limits.port,
+        max_connections=max_phone_connections(
+            settings.max_connections, operator_connections, descriptor_limit()
+        ),
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
     )
     admin_connections = Connections(
         parts.admin.form,
         parts.metrics,
-        port=operators_limits.whose,
-        max_connections=max_operators,
+        port=admin_body_limits.port,
+        max_connections=operator_connections,
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
     )
     return Server(
         parts.lifecycle,
         parts.folder,
-        sdk_port=Port(
-            application(parts.sdk, body_limits, probes, with_metrics=False, connections=connections),
+        sdk_port=PortBinding(
+            application(parts.sdk, body_limits, probes.by_path(with_metrics=False), connections),
             settings.host,
             settings.port,
         ),
-        admin_port=Port(
-            application(
-                parts.admin, operators_limits, probes, with_metrics=True, connections=admin_connections
-            ),
+        admin_port=PortBinding(
+            application(parts.admin, admin_body_limits, probes.by_path(with_metrics=True), admin_connections),
             settings.admin_host,
             settings.admin_port,
         ),
@@ -150,21 +150,21 @@ def build(
     )
 
 
-def embedded_exchange(
+def build_socketless_server(
     data_dir: Path, clock: Clock, *, attestation: Attestation | None = None, **options: object
-) -> EmbeddedServer:
-    """A server inside the caller's event loop, on the caller's clock, without sockets.
+) -> SocketlessServer:
+    """Build a server inside the caller's event loop, on the caller's clock, without sockets.
 
     Args:
-        data_dir: Its data folder.
-        clock: Gives now, aware UTC: usually a simulation's.
-        attestation: As for ``build``.
-        options: Further fields of ``Settings``. Reports do not wait for their micro-batch (``ack_wait_s`` 0)
-            unless said so, for nobody would flush it while the caller waits.
+        data_dir: The server's data folder.
+        clock: Returns the current time, aware UTC: usually a simulation's.
+        attestation: The same as for ``build_server``.
+        options: Further fields of ``Settings``. By default, reports do not wait for their micro-batch
+            (``ack_wait_s`` 0), because nothing would flush it while the caller waits.
     """
     settings = Settings.read({"ack_wait_s": 0.0, **options, "data_dir": data_dir}, environment={})
-    parts = _assemble(settings, clock, attestation or AcceptAll(), None, is_embedded=True)
-    return EmbeddedServer(
+    parts = _assemble(settings, clock, attestation or AcceptAll(), None, is_socketless=True)
+    return SocketlessServer(
         parts.lifecycle,
         sdk=parts.sdk,
         admin=parts.admin,
@@ -175,7 +175,7 @@ def embedded_exchange(
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _Components:
     folder: DataFolder
     admin_token: str
     lifecycle: Lifecycle
@@ -183,7 +183,7 @@ class _Parts:
     admin: AdminEndpoints
     readiness: Readiness
     metrics: Metrics
-    #: Bytes of phones' bodies that are kept after their answers.
+    #: Returns the bytes of phones' bodies that are still needed after their responses.
     held_after_answer: Callable[[], int]
 
 
@@ -192,11 +192,11 @@ def _assemble(
     clock: Clock,
     attestation: Attestation,
     may_show: MayShow | None,
-    load: Callable[[], float] = calm,
+    load: Callable[[], float] = no_load,
     *,
-    is_embedded: bool = False,
-) -> _Parts:
-    head_keys = None if settings.head_keys is None else read_head_keys(settings.head_keys)
+    is_socketless: bool = False,
+) -> _Components:
+    head_keys = None if settings.head_keys is None else read_key_ring(settings.head_keys)
     user_keys = () if settings.user_keys is None else read_user_keys(settings.user_keys)
     may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
@@ -205,7 +205,7 @@ def _assemble(
         admin_token = load_or_create_admin_token(folder.path)
         owner_key = load_or_create_owner_key(folder.path)
         store = SqlStore(settings.database or folder.database_url)
-        blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobs(folder.blobs)
+        blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobStore(folder.blobs)
     except BaseException:
         folder.release()
         raise
@@ -217,10 +217,10 @@ def _assemble(
     revocations = Revocations(owner_key)
     assignment_tokens = AssignmentTokens(keys)
     replica = random_id()
-    store.on_unchecked = _tell_unchecked
+    store.on_unchecked = _log_unchecked_database
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
     coordinator = Coordinator(
-        Surroundings(
+        Dependencies(
             store=store,
             blobs=blobs,
             clock=clock,
@@ -232,8 +232,8 @@ def _assemble(
             token_grace_s=settings.token_grace_s,
             sampling_key=keys.derived("sampling"),
             new_id=random_id,
-            observer=Observation(metrics),
-            workbench=Workbench(),
+            observer=MetricsObserver(metrics),
+            compute=ComputeThread(),
             ack_wait_s=settings.ack_wait_s,
             load=load,
             replica=replica,
@@ -241,40 +241,45 @@ def _assemble(
             lease_s=settings.lease_s,
         )
     )
-    languages, threads = Languages(coordinator), ReadingThreads()
-    erasing = Erasing(store, clock)
+    languages, threads = PopulationModelInfos(coordinator.models), DecodeThreadPool()
+    erasing = PersonalModelEraser(store, clock)
     lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing, threads]
-    maps = HeadMaps(coordinator, languages)
+    maps = HeadMapService(coordinator.models, languages)
     heads, profiles, suggestions = None, None, None
     if head_keys is not None:
-        checks = HeadChecks(coordinator, languages, threads)
+        checks = PersonalModelValidator(coordinator.models, languages, threads)
         quota = StoredModelQuota(store, settings.max_stored_model_bytes, clock, metrics)
         erasing.on_freed = quota.freed
-        heads = Heads(store, head_keys, owner_key, erasing, checks, quota, clock)
+        heads = PersonalModelService(store, head_keys, owner_key, erasing, checks, quota, clock)
         lifecycles += [quota, heads]
     if settings.suggestions:
         if heads is not None:
-            profiles = Profiles(
+            profiles = ProfileCache(
                 heads,
                 languages,
                 clock,
                 metrics,
                 threads=threads,
                 max_bytes=settings.max_profile_bytes,
-                trust=_TRUST_OF_ONE if settings.database is None else _TRUST_OF_MANY,
+                ttl=_PROFILE_TTL_ALONE if settings.database is None else _PROFILE_TTL_SHARED,
             )
             heads.on_change = erasing.on_erased = profiles.drop
-        suggestions = SuggestionDesk(
-            Released(coordinator, languages, maps, may_show),
+        suggestions = SuggestionService(
+            ReleasedTrunks(coordinator.models, languages, maps, may_show),
             profiles,
             clock,
             metrics,
-            waits=is_embedded,
+            waits_for_refresh=is_socketless,
         )
         lifecycles.append(suggestions)
     sdk = SdkEndpoints(
-        coordinator,
-        PersonalCalls(erasing, maps, heads, suggestions),
+        enrolments=coordinator.enrolments,
+        erasure=coordinator.erasure,
+        check_ins=coordinator.check_ins,
+        reports=coordinator.reports,
+        models=coordinator.models,
+        downlink=coordinator.downlink,
+        personal=PersonalEndpoints(erasing, maps, heads, suggestions),
         device_tokens=DeviceTokens(
             keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
         ),
@@ -290,14 +295,22 @@ def _assemble(
             settings.trusted_proxies,
         ),
     )
-    admin = AdminEndpoints(coordinator, admin_token=admin_token, readiness=readiness, metrics=metrics)
-    if not is_embedded:
+    admin = AdminEndpoints(
+        tasks=coordinator.tasks,
+        populations=coordinator.populations,
+        quarantines=coordinator.quarantines,
+        revocations=coordinator.revocations,
+        admin_token=admin_token,
+        readiness=readiness,
+        metrics=metrics,
+    )
+    if not is_socketless:
         lifecycles.append(DescriptorWatch(metrics))
-    lifecycle = Lifecycles(coordinator, lifecycles)
-    return _Parts(
-        folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.unattended_bytes
+    lifecycle = LifecycleGroup(coordinator, lifecycles)
+    return _Components(
+        folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.reports.unattended_bytes
     )
 
 
-def _tell_unchecked(database: str, within_s: float) -> None:
+def _log_unchecked_database(database: str, within_s: float) -> None:
     _log.warning("only a part of the database was checked for damage", database=database, within_s=within_s)

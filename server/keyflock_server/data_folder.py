@@ -1,4 +1,4 @@
-"""The folder that a server lives in: one server at a time, and made readable for its own user alone."""
+"""A server's data folder: used by one server at a time, and readable only by its own user."""
 
 import contextlib
 import fcntl
@@ -32,13 +32,13 @@ class DataFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Make the folder if need be (0700) and lock it.
+        """Create the folder if it is missing (0700) and lock it.
 
         A folder that all users may enter becomes 0700, if it is empty or was a data folder before; one that
-        its owner opened to a group alone (0750) stays so. Any other is not ours to close.
+        its owner opened to a group only (0750) stays so. The mode of any other folder is not changed.
 
         Raises:
-            DataFolderError: another server holds it, or the system does not let us have it.
+            DataFolderError: another server has locked it, or the system denies access.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,21 +60,21 @@ class DataFolder:
 
     @property
     def database_url(self) -> str:
-        """Where the embedded database is, as SQLAlchemy says it."""
+        """Return SQLAlchemy's URL of the SQLite database in this folder."""
         return f"sqlite+aiosqlite:///{self.path.absolute() / DATABASE_FILE}"
 
     @property
     def blobs(self) -> Path:
-        """Where blobs are kept."""
+        """Return the folder of the blobs."""
         return self.path / BLOBS_FOLDER
 
     @property
     def announcement(self) -> Path:
-        """The file that says where the server listens, while it runs."""
+        """Return the path of the file that says where the running server listens."""
         return self.path / ANNOUNCEMENT_FILE
 
     def release(self) -> None:
-        """Let another server have the folder."""
+        """Unlock the folder for another server."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -82,7 +82,7 @@ class DataFolder:
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Within it, what this process makes is its user's alone: database, write-ahead log, models."""
+    """Within it, only this process's user may read the files that it creates: database, log, models."""
     before = os.umask(0o077)
     try:
         yield

@@ -1,8 +1,8 @@
-"""The process's file descriptors: every connection, database file and blob holds one, and there is a limit.
+"""The process's limited file descriptors: every connection, database file and blob needs one.
 
-A process at its limit cannot accept, and the system resets those who come: nobody is told why. So the soft
-limit is raised to the hard one at the start, phones' connections get what is left after a reserve, and a
-probe at every pass says so when there is none left after all.
+A process at its limit cannot accept connections, and the system resets new ones without a reason. So the soft
+limit is raised to the hard one at the start, phones' connections get what is left after a reserve, and every
+pass checks that a file can still be opened.
 """
 
 import contextlib
@@ -10,15 +10,15 @@ import os
 import resource
 from typing import Final
 
+from keyflock_server.telemetry.log_throttle import LogThrottle
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
-from keyflock_server.telemetry.repeats import Repeats
 
-#: For the database, blobs, the log, sockets that listen, connections that linger, and what libraries open.
+#: Descriptors for the database, blobs, the log, listening sockets, refused connections, and libraries.
 RESERVE: Final = 192
-#: A hard limit of "infinity" is taken for this.
+#: Used in place of a hard limit of "infinity".
 _MAX_LIMIT: Final = 1_048_576
-#: Phones' connections, unless the operator says another number; each holds about 20 kB of memory.
+#: Default maximum of phones' connections; each takes about 20 kB of memory.
 _DEFAULT_MAX_CONNECTIONS: Final = 10_000
 
 _log: Final = logger("keyflock.server")
@@ -27,7 +27,7 @@ _log: Final = logger("keyflock.server")
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard one, and return it.
 
-    Whoever owns the process decides that: a program, never a library.
+    Only a program may call this, never a library, because it changes the whole process.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_LIMIT if hard == resource.RLIM_INFINITY else hard
@@ -44,20 +44,20 @@ def descriptor_limit() -> int:
     return _MAX_LIMIT if soft == resource.RLIM_INFINITY else soft
 
 
-def operators_connections(wanted: int, limit: int) -> int:
+def max_operator_connections(wanted: int, limit: int) -> int:
     """Return how many connections operators may have open at once: a quarter of the limit at most."""
     return max(1, min(wanted, limit // 4))
 
 
-def phones_connections(wanted: int | None, operators: int, limit: int) -> int:
+def max_phone_connections(wanted: int | None, operators: int, limit: int) -> int:
     """Return how many connections phones may have open at once.
 
     Args:
-        wanted: As the operator says; None: what is left, up to 10,000.
-        operators: Connections of operators' port.
+        wanted: The operator's setting; None: what is left, up to 10,000.
+        operators: Maximum number of connections on the operators' port.
         limit: The process's limit of open files.
     Guarantees:
-        At least one; what is wanted beyond the limit is cut, and the log warns.
+        The result is at least one; a larger setting is reduced to the limit, and the log warns.
     """
     reserved = min(RESERVE + operators, limit // 2)
     allowed = max(1, limit - reserved)
@@ -75,34 +75,34 @@ def phones_connections(wanted: int | None, operators: int, limit: int) -> int:
 
 
 class DescriptorWatch:
-    """Says when no file can be opened any more, which the system itself does by resetting connections.
+    """Warns when no file can be opened any more, because the system would only reset connections.
 
     Args:
-        metrics: Where such passes are counted.
-        repeats: Says which are told.
+        metrics: Counts such passes.
+        log_throttle: Limits how often the warning is logged.
     """
 
-    def __init__(self, metrics: Metrics, repeats: Repeats | None = None) -> None:
+    def __init__(self, metrics: Metrics, log_throttle: LogThrottle | None = None) -> None:
         self._shortages = metrics.descriptor_shortages
-        self._repeats = repeats or Repeats()
+        self._log_throttle = log_throttle or LogThrottle()
 
     async def start(self) -> None:
-        """There is nothing to resume."""
+        """Do nothing; there is nothing to resume."""
 
     async def tick(self) -> None:
-        """Try whether a file could be opened now."""
+        """Check that a file can be opened now."""
         try:
             with open(os.devnull, "rb"):  # noqa: ASYNC230, PTH123 - no disk is touched
                 pass
         except OSError as error:
             self._shortages.inc()
-            if (untold := self._repeats.untold("descriptors", error)) is not None:
+            if (suppressed := self._log_throttle.suppressed_count("descriptors", error)) is not None:
                 _log.error(
                     "no file can be opened: connections are reset; raise the limit (ulimit -n, LimitNOFILE)",
                     limit=descriptor_limit(),
-                    repeated=untold,
+                    repeated=suppressed,
                     exc_info=error,
                 )
 
     async def stop(self) -> None:
-        """There is nothing to finish."""
+        """Do nothing; there is nothing to finish."""

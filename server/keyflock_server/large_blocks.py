@@ -1,26 +1,25 @@
-"""Vectors of the model's size come from the system and go back to it, each on its own.
+"""Makes glibc map vectors of the model's size each on its own, so that their memory returns to the system.
 
-Decoding, summing and stepping make such vectors and drop them again, on several threads. Left to itself,
-glibc maps the first of them, takes its end for a sign that as much will be wanted again, and has the next
-ones lie in heaps, between small things that live longer. What is free there fits less and less: with the
-full-size network a server held 575 MB where it used 370, and in a day that crept up. Mapping each costs
-0.1 ms of CPU for 5.7 MB.
+Decoding, summing and stepping allocate such vectors and free them again, on several threads. By default,
+glibc maps the first of them, raises its threshold when it is freed, and allocates the next ones on heaps,
+between small objects that live longer. The heaps fragment: with the full-size network a server held 575 MB
+where it used 370, and more each day. Mapping each vector costs 0.1 ms of CPU for 5.7 MB.
 """
 
 import ctypes
 import sys
 from typing import Final
 
-#: glibc's number for ``M_MMAP_THRESHOLD``. Setting it also ends its adjusting by itself.
+#: glibc's number for ``M_MMAP_THRESHOLD``. Setting it also stops glibc from adjusting it.
 _M_MMAP_THRESHOLD: Final = -3
-#: Above everything that is made for a single small call, and below any vector of a model that is used.
+#: Above the allocations of a single small call, and below any vector of a model in use.
 THRESHOLD_BYTES: Final = 1 << 20
 
 
-def keep_large_blocks_apart() -> bool:
-    """From now on, in this whole process; False where the C library knows no such thing.
+def map_large_blocks() -> bool:
+    """Map large blocks from now on in this whole process; return False if the C library cannot do so.
 
-    Whoever owns the process decides that: a program, never a library.
+    Only a program may call this, never a library, because it changes the whole process.
 
     Source:
         mallopt(3), section on M_MMAP_THRESHOLD.

@@ -1,4 +1,4 @@
-"""Ports, paths and pools: nothing here changes the mathematics or a guarantee. Read once, at start-up."""
+"""The settings of a server process: ports, paths and limits. They change neither results nor guarantees."""
 
 import os
 from collections.abc import Mapping
@@ -26,78 +26,78 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How this process runs. Each field may be set as ``KEYFLOCK_<NAME>`` in the environment."""
+    """The settings of this process. Each field may be set as ``KEYFLOCK_<NAME>`` in the environment."""
 
-    #: Holds the secrets, and the database and the blobs unless the URLs below say otherwise.
+    #: The folder of the secrets, and of the database and the blobs unless the URLs below say otherwise.
     data_dir: Path
-    #: ``postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE``; None: SQLite in the data folder. Holds a
-    #: password, so it is in no ``repr``.
+    #: ``postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE``; None: SQLite in the data folder. It holds
+    #: a password, so it is in no ``repr``.
     database: str | None = field(default=None, repr=False)
     #: ``s3://BUCKET/PREFIX?endpoint=URL`` or ``file:///PATH``; None: files in the data folder.
     blobs: str | None = field(default=None, repr=False)
-    #: Where phones connect.
+    #: The address where phones connect.
     host: str = "127.0.0.1"
     port: Port = 8700
-    #: Where operators connect; keep it off the public network.
+    #: The address where operators connect; keep it off the public network.
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8701
-    #: File with the keys that stored heads are encrypted with; without it no head is stored.
+    #: File with the keys that personal models are encrypted with; without it none is stored.
     head_keys: Path | None = None
     #: PEM file with the public keys of the app's backend: with it, only a statement that one of them signed
     #: names a user; without it, a secret that the app holds.
     user_keys: Path | None = None
     #: Whether to answer ``POST /v1/suggestions``.
     suggestions: bool = False
-    #: Words that are never suggested, one a line.
+    #: File with the words that are never suggested, one per line.
     blocked_words: Path | None = None
-    #: Memory for users' personal models, for suggestions: some 90 kB for 2,000 words, at most some 230 kB.
+    #: Memory for users' profiles, for suggestions: each takes about 90 kB for 2,000 words, at most 230 kB.
     max_profile_bytes: PositiveCount = 536_870_912
-    #: Stored personal models of all users together; a phone that would go beyond is told so.
+    #: Maximum size of all users' stored personal models together; a phone that would exceed it is refused.
     max_stored_model_bytes: PositiveCount = 21_474_836_480
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
-    #: Life of a device token.
+    #: Lifetime of a device token.
     device_token_ttl_s: Positive = 86_400.0
     #: How long after its expiry a device token may be refreshed.
     refresh_grace_s: Positive = 30 * 86_400.0
-    #: How long a device token is good after it was exchanged for a new one, whose answer may have been lost.
+    #: How long a device token stays valid after it was refreshed, because the response may have been lost.
     token_grace_s: Annotated[float, Meta(ge=0.0)] = 60.0
     #: How long a report may wait for its micro-batch before the phone is told to send it again.
     ack_wait_s: Annotated[float, Meta(ge=0.0)] = 10.0
-    #: With ``database``: how long a replica that says nothing keeps the lead.
+    #: With ``database``: how long a replica stays the leader without renewing its lease.
     lease_s: Positive = 10.0
     #: Pause between two passes over deadlines and flushes.
     tick_s: Positive = 0.2
     #: A body that takes longer than this to arrive is refused.
     body_timeout_s: Positive = 60.0
-    #: Connections of phones at once; None: what the limit of open files leaves, up to 10,000.
+    #: Maximum number of phones' connections; None: what the limit of open files leaves, up to 10,000.
     max_connections: PositiveCount | None = None
-    #: Connections of operators at once.
+    #: Maximum number of operators' connections.
     max_operator_connections: PositiveCount = 64
     #: Time for a request's head, from the connection or its first byte to its end.
     header_timeout_s: Positive = 10.0
-    #: Time for an answer to be taken off its connection.
+    #: Time for a client to read a response.
     answer_timeout_s: Positive = 300.0
-    #: Requests being read or answered at once; more are told to come back.
+    #: Maximum number of requests being read or answered at once; further ones are answered ``overloaded``.
     max_bodies_in_flight: PositiveCount = 2_048
-    #: Body bytes held in memory at once; more are told to come back.
+    #: Maximum number of body bytes in memory at once; further ones are answered ``overloaded``.
     max_body_bytes_in_flight: PositiveCount = 268_435_456
-    #: Phones that may enrol in a minute, of all; each process allows as many.
+    #: Maximum number of enrolments per minute; each process allows as many.
     max_enrolments_per_minute: PositiveCount = 6_000
-    #: And in an hour from one network, an IPv4 /24 or an IPv6 /48; carriers put many phones behind one.
+    #: Maximum number of enrolments per hour from one network, an IPv4 /24 or an IPv6 /48.
     max_enrolments_per_block_per_hour: PositiveCount = 600
-    #: Networks of proxies whose ``Forwarded`` or ``X-Forwarded-For`` says where a phone is; commas between.
+    #: Networks of proxies whose ``Forwarded`` or ``X-Forwarded-For`` is trusted; separated by commas.
     trusted_proxies: Networks = ()
     #: How long a stopping server waits for each thing that it finishes: a pass, a flush, answers in flight.
     shutdown_grace_s: Positive = 5.0
 
     @classmethod
     def read(cls, options: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Self:
-        """Settings from command-line options over the environment over defaults.
+        """Return settings from command-line options, then the environment, then defaults.
 
         Args:
-            options: By field name; None means not given.
-            environment: The process's own when left out.
+            options: Values by field name; None means not given.
+            environment: Environment variables; None: the process's own.
         Raises:
             SettingsError: a value cannot be used; the message names the option or variable.
         """

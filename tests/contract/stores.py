@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
+from tests.memory_store.store import MemoryStore
 
-from keyflock_server.storage.door import Store
-from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.sql.store import SqlStore
 
 #: For ``pytest.fixture(params=STORES)``.
 STORES = ("memory", "sqlite", "postgres")
 
 
-def new_store(request: pytest.FixtureRequest, folder: Path) -> Store:
+def new_store(request: pytest.FixtureRequest, folder: Path) -> RecordStore:
     """An empty store of the kind that the fixture's parameter names; not yet opened."""
     match request.param:
         case "memory":

@@ -10,6 +10,8 @@ import pytest
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_blobs_contract import blobs
 from tests.contract.test_store_contract import NOW, POPULATION, VERSION
+from tests.memory_store.blobs import MemoryBlobStore
+from tests.memory_store.store import MemoryStore
 
 from keyflock_server.storage.blob_identity import (
     MARKER_KEY,
@@ -19,9 +21,10 @@ from keyflock_server.storage.blob_identity import (
     census,
     open_store,
 )
-from keyflock_server.storage.door import Blobs, StorageDamaged, Store
-from keyflock_server.storage.memory import MemoryBlobs, MemoryStore
-from keyflock_server.storage.orphans import orphans
+from keyflock_server.storage.errors import StorageDamaged
+from keyflock_server.storage.interfaces.blob_store import BlobStore
+from keyflock_server.storage.interfaces.record_store import RecordStore
+from keyflock_server.storage.orphans import find_orphans
 from keyflock_server.storage.pruning import prune
 from keyflock_server.storage.retention import RetentionPolicy
 from keyflock_server.storage.sql.store import SqlStore
@@ -37,15 +40,15 @@ def ids() -> Callable[[], str]:
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> RecordStore:
     return new_store(request, tmp_path)
 
 
-async def keys(blobs: Blobs) -> set[str]:
+async def keys(blobs: BlobStore) -> set[str]:
     return {blob.key async for blob in blobs.list_blobs()}
 
 
-async def with_a_model(blobs: Blobs, store: Store | None = None) -> Store:
+async def with_a_model(blobs: BlobStore, store: RecordStore | None = None) -> RecordStore:
     """A database that has worked over these blobs."""
     owner = store or MemoryStore()
     await open_store(owner, blobs, lambda: "a" * 32)
@@ -56,7 +59,7 @@ async def with_a_model(blobs: Blobs, store: Store | None = None) -> Store:
 
 
 async def test_an_empty_database_takes_an_empty_blob_store_and_finds_it_again(
-    store: Store, blobs: Blobs
+    store: RecordStore, blobs: BlobStore
 ) -> None:
     assert not await open_store(store, blobs, ids())
     assert not await open_store(store, blobs, ids())
@@ -66,7 +69,7 @@ async def test_an_empty_database_takes_an_empty_blob_store_and_finds_it_again(
     await store.close()
 
 
-async def test_a_new_database_is_not_made_over_blobs_of_another(store: Store, blobs: Blobs) -> None:
+async def test_a_new_database_is_not_made_over_blobs_of_another(store: RecordStore, blobs: BlobStore) -> None:
     await with_a_model(blobs)
     before = await keys(blobs)
 
@@ -78,16 +81,18 @@ async def test_a_new_database_is_not_made_over_blobs_of_another(store: Store, bl
     await store.close()
 
 
-async def test_a_database_of_its_own_does_not_open_over_anothers_blobs(store: Store, blobs: Blobs) -> None:
+async def test_a_database_of_its_own_does_not_open_over_anothers_blobs(
+    store: RecordStore, blobs: BlobStore
+) -> None:
     await with_a_model(blobs)
-    await open_store(store, MemoryBlobs(), ids())
+    await open_store(store, MemoryBlobStore(), ids())
 
     with pytest.raises(
         ForeignBlobs, match=f"belongs to another database \\(identity {'a' * 32}\\).*adopt-blobs"
     ):
         await open_store(store, blobs, ids())
     with pytest.raises(ForeignBlobs):
-        await orphans(store, blobs, written_before=NOW + timedelta(days=400))
+        await find_orphans(store, blobs, written_before=NOW + timedelta(days=400))
     for is_dry_run in (True, False):
         with pytest.raises(ForeignBlobs):
             await prune(store, blobs, RetentionPolicy(), NOW + timedelta(days=500), is_dry_run=is_dry_run)
@@ -97,12 +102,12 @@ async def test_a_database_of_its_own_does_not_open_over_anothers_blobs(store: St
 
 
 async def test_blobs_from_before_there_were_markers_are_marked_by_the_database_that_points_to_them(
-    store: Store, blobs: Blobs
+    store: RecordStore, blobs: BlobStore
 ) -> None:
     await with_a_model(blobs, store)
     await blobs.delete(MARKER_KEY)
     other = MemoryStore()
-    await open_store(other, MemoryBlobs(), ids())
+    await open_store(other, MemoryBlobStore(), ids())
 
     with pytest.raises(ForeignBlobs, match="no marker"):
         await open_store(other, blobs, ids())
@@ -114,8 +119,10 @@ async def test_blobs_from_before_there_were_markers_are_marked_by_the_database_t
     await store.close()
 
 
-async def test_a_database_whose_blobs_are_all_gone_does_not_start_over_an_empty_place(blobs: Blobs) -> None:
-    store = await with_a_model(MemoryBlobs())
+async def test_a_database_whose_blobs_are_all_gone_does_not_start_over_an_empty_place(
+    blobs: BlobStore,
+) -> None:
+    store = await with_a_model(MemoryBlobStore())
 
     with pytest.raises(ForeignBlobs, match="mounted"):
         await open_store(store, blobs, ids())
@@ -127,7 +134,7 @@ async def test_a_database_whose_blobs_are_all_gone_does_not_start_over_an_empty_
     "marker", [b"", b"{", b"[]", b'{"store_id": 1}', b'{"store_id": "a b"}', b"\xff" * 40]
 )
 async def test_a_damaged_marker_stops_the_start_and_is_mended_by_adopting(marker: bytes) -> None:
-    blobs = MemoryBlobs()
+    blobs = MemoryBlobStore()
     store = await with_a_model(blobs)
     await blobs.put(MARKER_KEY, marker)
 
@@ -138,7 +145,7 @@ async def test_a_damaged_marker_stops_the_start_and_is_mended_by_adopting(marker
     assert not await open_store(store, blobs, ids())
 
 
-async def test_of_two_databases_that_start_at_once_over_one_empty_place_one_gets_it(blobs: Blobs) -> None:
+async def test_of_two_databases_that_start_at_once_over_one_empty_place_one_gets_it(blobs: BlobStore) -> None:
     stores, new_id = [MemoryStore() for _ in range(4)], ids()
 
     answers = await asyncio.gather(
@@ -149,7 +156,9 @@ async def test_of_two_databases_that_start_at_once_over_one_empty_place_one_gets
     assert sum(isinstance(one, ForeignBlobs) for one in answers) == 3
 
 
-async def test_servers_of_one_database_that_start_at_once_all_start(store: Store, blobs: Blobs) -> None:
+async def test_servers_of_one_database_that_start_at_once_all_start(
+    store: RecordStore, blobs: BlobStore
+) -> None:
     new_id = ids()
 
     answers = await asyncio.gather(*(open_store(store, blobs, new_id) for _ in range(4)))
@@ -158,8 +167,8 @@ async def test_servers_of_one_database_that_start_at_once_all_start(store: Store
     await store.close()
 
 
-async def test_a_restored_database_adopts_its_blobs_and_sees_first_what_that_means(blobs: Blobs) -> None:
-    restored = await with_a_model(MemoryBlobs())
+async def test_a_restored_database_adopts_its_blobs_and_sees_first_what_that_means(blobs: BlobStore) -> None:
+    restored = await with_a_model(MemoryBlobStore())
     await with_a_model(blobs)
     await restored.cluster.forget([STORE_ID])
     await restored.cluster.claim(STORE_ID, "b" * 32)
@@ -178,29 +187,31 @@ async def test_a_restored_database_adopts_its_blobs_and_sees_first_what_that_mea
     assert not await open_store(restored, blobs, ids())
 
 
-async def test_a_server_whose_blobs_were_adopted_by_another_deletes_nothing_any_more(blobs: Blobs) -> None:
+async def test_a_server_whose_blobs_were_adopted_by_another_deletes_nothing_any_more(
+    blobs: BlobStore,
+) -> None:
     running = await with_a_model(blobs)
     await blobs.put("versions/de/0-x/download", b"of the other")
     other = MemoryStore()
-    await open_store(other, MemoryBlobs(), ids())
+    await open_store(other, MemoryBlobStore(), ids())
 
     await adopt(other, blobs, ids())
 
     with pytest.raises(ForeignBlobs):
-        await orphans(running, blobs, written_before=NOW + timedelta(days=400))
+        await find_orphans(running, blobs, written_before=NOW + timedelta(days=400))
 
 
-async def test_the_marker_is_no_orphan(blobs: Blobs) -> None:
+async def test_the_marker_is_no_orphan(blobs: BlobStore) -> None:
     store = await with_a_model(blobs)
     await blobs.put("partials/t-1/lost/1", b"no row points to it")
 
-    found = await orphans(store, blobs, written_before=NOW + timedelta(days=10_000))
+    found = await find_orphans(store, blobs, written_before=NOW + timedelta(days=10_000))
 
     assert [blob.key for blob in found] == ["partials/t-1/lost/1"]
 
 
 async def test_a_missing_sqlite_file_is_not_hidden_by_a_new_one_and_can_be_restored(tmp_path: Path) -> None:
-    blobs, file = MemoryBlobs(), tmp_path / "keyflock.sqlite3"
+    blobs, file = MemoryBlobStore(), tmp_path / "keyflock.sqlite3"
     store = SqlStore(f"sqlite+aiosqlite:///{file}")
     await with_a_model(blobs, store)
     await store.close()
@@ -220,7 +231,7 @@ async def test_a_missing_sqlite_file_is_not_hidden_by_a_new_one_and_can_be_resto
     await restored.close()
 
 
-async def test_a_blob_is_created_once_however_many_try(blobs: Blobs) -> None:
+async def test_a_blob_is_created_once_however_many_try(blobs: BlobStore) -> None:
     made = await asyncio.gather(*(blobs.create("identity", f"{number}".encode()) for number in range(4)))
     before = await blobs.get("identity")
 

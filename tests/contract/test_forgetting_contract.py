@@ -27,7 +27,8 @@ from tests.contract.test_store_contract import (
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName, UserDigest
 from keyflock_server.rounds.round import CloseRequested, Phase
-from keyflock_server.storage.door import NotOpen, Store, Superseded
+from keyflock_server.storage.errors import AssignmentsNotOpen, Superseded
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import (
     AssignmentState,
     DeviceRecord,
@@ -41,7 +42,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     """A store with a population, a task and a round."""
     opened = new_store(request, tmp_path)
     await opened.open()
@@ -76,25 +77,25 @@ def leaving(
 
 
 @pytest.mark.fault("D5")
-async def test_a_forgotten_devices_slot_is_free_again(store: Store) -> None:
+async def test_a_forgotten_devices_slot_is_free_again(store: RecordStore) -> None:
     await assigned(store, "a", "b")
 
-    gone = await forgotten(store, "a")
+    deleted = await forgotten(store, "a")
 
     record = await store.rounds.get(T1)
     rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
-    assert gone == 1
+    assert deleted == 1
     assert record is not None
-    assert (record.round.assigned, record.round.failed, record.round.occupied) == (2, 1, 1)
+    assert (record.round.assigned, record.round.failed, record.round.slots_taken) == (2, 1, 1)
     assert rows == {A: AssignmentState.FAILED, B: AssignmentState.ASSIGNED}
 
 
 @pytest.mark.fault("D5")
-async def test_a_flush_counts_nothing_of_a_forgotten_device(store: Store) -> None:
+async def test_a_flush_counts_nothing_of_a_forgotten_device(store: RecordStore) -> None:
     await assigned(store, "a", "b")
     await forgotten(store, "a")
 
-    with pytest.raises(NotOpen) as refused:
+    with pytest.raises(AssignmentsNotOpen) as refused:
         await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
     after = await store.rounds.commit_flush(partial(1, 1.0), [counted("b")], NOW)
 
@@ -103,32 +104,34 @@ async def test_a_flush_counts_nothing_of_a_forgotten_device(store: Store) -> Non
 
 
 @pytest.mark.fault("D5")
-async def test_a_flush_and_a_forget_at_once_agree_on_who_was_first(store: Store) -> None:
+async def test_a_flush_and_a_forget_at_once_agree_on_who_was_first(store: RecordStore) -> None:
     names = ("a", "b", "c", "d")
     await assigned(store, *names)
 
     async def flush(name: str) -> bool:
         try:
             await store.rounds.commit_flush(partial(1, 1.0, f"p-{name}", name), [counted(name)], NOW)
-        except NotOpen:
+        except AssignmentsNotOpen:
             return False
         return True
 
-    said = await asyncio.gather(*(flush(name) for name in names), *(forgotten(store, name) for name in names))
+    outcomes = await asyncio.gather(
+        *(flush(name) for name in names), *(forgotten(store, name) for name in names)
+    )
 
     record = await store.rounds.get(T1)
     rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
-    assert said[4:] == [1, 1, 1, 1]
+    assert outcomes[4:] == [1, 1, 1, 1]
     assert record is not None
-    assert record.round.counted == sum(said[:4]) == len(await store.rounds.partials(T1))
-    assert record.round.failed == 4 - sum(said[:4])
-    for name, was_counted in zip(names, said, strict=False):
+    assert record.round.counted == sum(outcomes[:4]) == len(await store.rounds.partials(T1))
+    assert record.round.failed == 4 - sum(outcomes[:4])
+    for name, was_counted in zip(names, outcomes, strict=False):
         expected = AssignmentState.COUNTED if was_counted else AssignmentState.FAILED
         assert rows[DeviceId(name)] is expected
 
 
 @pytest.mark.fault("D5")
-async def test_an_assignment_and_a_forget_at_once_leave_no_slot_taken(store: Store) -> None:
+async def test_an_assignment_and_a_forget_at_once_leave_no_slot_taken(store: RecordStore) -> None:
     await store.devices.add(device("a"))
 
     async def assign() -> None:
@@ -141,11 +144,11 @@ async def test_an_assignment_and_a_forget_at_once_leave_no_slot_taken(store: Sto
 
     record = await store.rounds.get(T1)
     assert record is not None
-    assert record.round.occupied == 0
+    assert record.round.slots_taken == 0
 
 
 @pytest.mark.fault("D5")
-async def test_a_device_that_is_not_enrolled_is_given_no_slot(store: Store) -> None:
+async def test_a_device_that_is_not_enrolled_is_given_no_slot(store: RecordStore) -> None:
     with pytest.raises(Superseded):
         await store.rounds.assign(assignment("nobody"))
 
@@ -155,7 +158,7 @@ async def test_a_device_that_is_not_enrolled_is_given_no_slot(store: Store) -> N
 
 @pytest.mark.fault("D5")
 async def test_in_a_round_that_is_closing_an_assignment_is_given_back_and_the_round_stays(
-    store: Store,
+    store: RecordStore,
 ) -> None:
     await assigned(store, "a", "b")
     await store.rounds.commit_flush(partial(1, 1.0), [counted("b")], NOW)
@@ -170,23 +173,23 @@ async def test_in_a_round_that_is_closing_an_assignment_is_given_back_and_the_ro
 
 
 @pytest.mark.fault("D5")
-async def test_of_several_rounds_each_gives_the_device_back(store: Store) -> None:
+async def test_of_several_rounds_each_gives_the_device_back(store: RecordStore) -> None:
     await store.tasks.add(replace(TASK, spec=ASYNC))
     other = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=other))
     await assigned(store, "a", "b")
     await store.rounds.assign(replace(assignment("a", "u-1"), id=assignment("x").id))
 
-    gone = await forgotten(store, "a", "b", "nobody")
+    deleted = await forgotten(store, "a", "b", "nobody")
 
     found = [await store.rounds.get(round_id) for round_id in (T1, other.id)]
-    assert gone == 2
+    assert deleted == 2
     assert [one.round.failed for one in found if one is not None] == [2, 1]
     assert await store.rounds.outstanding(TaskName("u"), NOW - DAY, NOW) == 0
 
 
 @pytest.mark.fault("D5")
-async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store: Store) -> None:
+async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store: RecordStore) -> None:
     await assigned(store, "a")
     await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
     asked: list[tuple[DeviceRecord, Mapping[TaskName, int]]] = []
@@ -205,7 +208,7 @@ async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store
 
 
 @pytest.mark.fault("D5")
-async def test_what_outlives_two_devices_is_the_more_of_both(store: Store) -> None:
+async def test_what_outlives_two_devices_is_the_more_of_both(store: RecordStore) -> None:
     for name in ("a", "b"):
         await store.devices.add(device(name))
     first = tombstone(until=NOW + DAY, quarantined_until=NOW + DAY, participations_json=b'{"t": 3, "v": 1}')
@@ -225,7 +228,7 @@ async def test_what_outlives_two_devices_is_the_more_of_both(store: Store) -> No
 
 
 @pytest.mark.fault("D5")
-async def test_tombstones_that_are_added_are_merged_with_those_there(store: Store) -> None:
+async def test_tombstones_that_are_added_are_merged_with_those_there(store: RecordStore) -> None:
     await store.tombstones.add([tombstone(), tombstone("e")])
 
     await store.tombstones.add([tombstone(quarantined_until=NOW + DAY)])
@@ -235,20 +238,20 @@ async def test_tombstones_that_are_added_are_merged_with_those_there(store: Stor
 
 
 @pytest.mark.fault("D5")
-async def test_devices_of_one_user_that_are_forgotten_at_once_leave_one_tombstone(store: Store) -> None:
+async def test_devices_of_one_user_that_are_forgotten_at_once_leave_one_tombstone(store: RecordStore) -> None:
     for name in ("a", "b"):
         await store.devices.add(device(name))
 
-    gone = await asyncio.gather(
+    deleted = await asyncio.gather(
         *(store.devices.forget([one], [], leaving(tombstone(), tombstone("e")), NOW) for one in (A, B))
     )
 
-    assert gone == [1, 1]
+    assert deleted == [1, 1]
     assert await store.tombstones.among(["d" * 64, "e" * 64], NOW) == [tombstone(), tombstone("e")]
 
 
 @pytest.mark.fault("D6")
-async def test_of_two_refreshes_at_once_one_changes_the_device(store: Store) -> None:
+async def test_of_two_refreshes_at_once_one_changes_the_device(store: RecordStore) -> None:
     await store.devices.add(device("a"))
     changes = [
         replace(
@@ -264,11 +267,11 @@ async def test_of_two_refreshes_at_once_one_changes_the_device(store: Store) -> 
     assert sorted(written) == [False, True]
     assert await store.devices.get(A) == changes[written.index(True)]
     assert await store.revocations.get("a" * 64) == revocation("a")
-    assert await store.devices.of_subject("s") == [changes[written.index(True)]]
+    assert await store.devices.list_by_subject("s") == [changes[written.index(True)]]
 
 
 @pytest.mark.fault("D6")
-async def test_a_device_that_is_gone_is_not_renewed_and_nothing_of_it_is_voided(store: Store) -> None:
+async def test_a_device_that_is_gone_is_not_renewed_and_nothing_of_it_is_voided(store: RecordStore) -> None:
     after = replace(device("a"), token_generation=1)
 
     assert not await store.devices.renew(device("a"), after, revocation("a"))
@@ -276,9 +279,9 @@ async def test_a_device_that_is_gone_is_not_renewed_and_nothing_of_it_is_voided(
 
 
 @pytest.mark.fault("D6")
-async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: Store) -> None:
+async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: RecordStore) -> None:
     await store.devices.add(device("a"))
-    await store.devices.set_standing(A, None, b"one", NOW)
+    await store.devices.set_quarantine(A, None, b"one", NOW)
 
     await store.devices.renew(device("a"), replace(device("a"), token_generation=1), None)
 
@@ -288,7 +291,7 @@ async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: Store) -> None
 
 
 @pytest.mark.fault("D6")
-async def test_replicas_read_what_was_written_since_and_the_newest_of_each_device(store: Store) -> None:
+async def test_replicas_read_what_was_written_since_and_the_newest_of_each_device(store: RecordStore) -> None:
     await store.devices.add(device("a"))
     for generation in range(3):
         before = replace(device("a"), token_generation=generation)
@@ -302,7 +305,7 @@ async def test_replicas_read_what_was_written_since_and_the_newest_of_each_devic
 
 
 @pytest.mark.fault("D6")
-async def test_what_says_nothing_any_more_goes_so_many_at_a_time(store: Store) -> None:
+async def test_what_says_nothing_any_more_goes_so_many_at_a_time(store: RecordStore) -> None:
     names = ("a", "b", "c")
     for number, name in enumerate(names):
         await store.devices.add(device(name))

@@ -9,7 +9,7 @@ from tests.contract.test_store_contract import EN, POPULATION, VERSION
 from tests.services.postgres import PASSWORD, PostgresServer
 
 from keyflock_server.storage.blobs import blobs_at
-from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.errors import StorageError, StorageUnavailable
 from keyflock_server.storage.sql.engine import engine_for
 from keyflock_server.storage.sql.store import SqlStore
 
@@ -83,9 +83,9 @@ async def test_writers_of_one_owners_first_head_do_not_collide(postgres_url: str
     await store.open()
     await store.populations.add(POPULATION, VERSION)
 
-    await asyncio.gather(*(store.heads.put(HEAD, None) for _ in range(8)))
+    await asyncio.gather(*(store.personal_models.put(HEAD, None) for _ in range(8)))
 
-    assert await store.heads.get(EN, HEAD.owner) == HEAD
+    assert await store.personal_models.get(EN, HEAD.owner) == HEAD
     await store.close()
 
 
@@ -97,8 +97,8 @@ async def test_a_vacuum_says_when_a_reader_still_sees_what_was_deleted(postgres_
     async with reader.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         await connection.execute(text("SELECT * FROM heads"))
-        in_the_way = await store.heads.scrub()
-    afterwards = await store.heads.scrub()
+        in_the_way = await store.personal_models.scrub()
+    afterwards = await store.personal_models.scrub()
 
     assert (in_the_way, afterwards) == (False, True)
     await reader.dispose()
@@ -135,12 +135,12 @@ async def test_a_blob_store_that_is_gone_is_unavailable(
     s3_blobs_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keyflock_server.storage.blobs.RETRIES", 0)
-    gone = blobs_at("s3://bucket/prefix?endpoint=http://127.0.0.1:1")
+    unreachable = blobs_at("s3://bucket/prefix?endpoint=http://127.0.0.1:1")
     no_bucket = blobs_at(s3_blobs_url.replace("s3://keyflock-", "s3://no-such-"))
 
     with pytest.raises(StorageUnavailable, match="Blob a/b cannot be written"):
-        await gone.put("a/b", b"1")
+        await unreachable.put("a/b", b"1")
     with pytest.raises(StorageUnavailable, match="cannot be listed"):
-        _ = [blob async for blob in gone.list_blobs()]
+        _ = [blob async for blob in unreachable.list_blobs()]
     with pytest.raises(StorageError, match="a/b"):
         await no_bucket.get("a/b")

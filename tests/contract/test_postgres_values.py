@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.contract.test_store_contract import POPULATION, VERSION, device
 
-from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.errors import StorageError, StorageUnavailable
 from keyflock_server.storage.records import DeviceRecord
 from keyflock_server.storage.sql.store import SqlStore
 

@@ -1,4 +1,4 @@
-"""One suite, every store: what has been kept for long enough goes, and what is needed stays."""
+"""One contract for every record store: expired rows are deleted, and needed ones stay."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,25 +18,26 @@ from tests.contract.test_store_contract import (
     assignment,
     device,
 )
+from tests.memory_store.blobs import MemoryBlobStore
 
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId
 from keyflock_server.rounds.round import Cancelled, CloseRequested, Merged, PartialsDeleted, Stepped
-from keyflock_server.rounds.task import TaskStatus, parse_task
-from keyflock_server.storage.door import Store
-from keyflock_server.storage.memory import MemoryBlobs
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.pruning import PruneResult, prune
-from keyflock_server.storage.retention import Pruned, RetentionPolicy, UnprovenDevices, doomed
+from keyflock_server.storage.retention import PrunedRows, RetentionPolicy, UnprovenDevices, expired_rows
 
 POLICY = RetentionPolicy(
-    assignments_kept=timedelta(days=30),
-    versions_kept=2,
-    devices_kept=timedelta(days=400),
-    unproven_kept=timedelta(days=60),
-    orphans_kept=timedelta(days=1),
+    assignments_retention=timedelta(days=30),
+    versions_retained=2,
+    devices_retention=timedelta(days=400),
+    unproven_retention=timedelta(days=60),
+    orphans_retention=timedelta(days=1),
 )
 
 
-async def published(store: Store, number: int) -> None:
+async def published(store: RecordStore, number: int) -> None:
     """One version more, by a round of its own."""
     version = replace(
         VERSION,
@@ -54,7 +55,7 @@ async def published(store: Store, number: int) -> None:
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     """Five versions; a round that is over with one device in it, and one under way with another."""
     opened = new_store(request, tmp_path)
     await opened.open()
@@ -74,15 +75,15 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await opened.rounds.assign(assignment(device_name, f"t-{number}"))
         if number == 1:
             await opened.rounds.advance(record.round.id, Cancelled("why"), NOW, {})
-    await opened.heads.put(HEAD, None)
+    await opened.personal_models.put(HEAD, None)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def blobs() -> MemoryBlobs:
+async def blobs() -> MemoryBlobStore:
     """The versions' blobs, and one that no row points to."""
-    all_blobs = MemoryBlobs(clock=lambda: NOW)
+    all_blobs = MemoryBlobStore(clock=lambda: NOW)
     for number in range(1, 5):
         await all_blobs.put(f"download/{number}", b"12")
         await all_blobs.put(f"checkpoint/{number}", b"345")
@@ -91,35 +92,35 @@ async def blobs() -> MemoryBlobs:
     return all_blobs
 
 
-async def keys(blobs: MemoryBlobs) -> set[str]:
+async def keys(blobs: MemoryBlobStore) -> set[str]:
     return {blob.key async for blob in blobs.list_blobs()}
 
 
-async def test_nothing_goes_before_its_time(store: Store, blobs: MemoryBlobs) -> None:
-    policy = replace(POLICY, versions_kept=5)
+async def test_nothing_goes_before_its_time(store: RecordStore, blobs: MemoryBlobStore) -> None:
+    policy = replace(POLICY, versions_retained=5)
     before = await keys(blobs)
 
     result = await prune(store, blobs, policy, NOW + timedelta(hours=1), is_dry_run=False)
 
-    assert result.rows == Pruned(assignments=0, devices=0, heads=0, versions=0)
+    assert result.rows == PrunedRows(assignments=0, devices=0, heads=0, versions=0)
     assert await keys(blobs) == before
     assert len(await store.rounds.assignments(RoundId("t-1"))) == 1
 
 
 async def test_after_a_month_assignments_old_versions_and_orphans_go(
-    store: Store, blobs: MemoryBlobs
+    store: RecordStore, blobs: MemoryBlobStore
 ) -> None:
     at = NOW + timedelta(days=31)
-    told = await prune(store, blobs, POLICY, at, is_dry_run=True)
+    dry_run = await prune(store, blobs, POLICY, at, is_dry_run=True)
     untouched = await keys(blobs)
 
     result = await prune(store, blobs, POLICY, at, is_dry_run=False)
 
-    assert told == result
+    assert dry_run == result
     assert len(untouched) == 12
     # Version 0 stays: the round under way began with it.
     assert result == PruneResult(
-        rows=Pruned(assignments=1, devices=0, heads=0, versions=2), blobs=5, blob_bytes=11
+        rows=PrunedRows(assignments=1, devices=0, heads=0, versions=2), blobs=5, blob_bytes=11
     )
     assert [one.version for one in await store.populations.versions()] == [0, 3, 4]
     assert await store.rounds.assignments(RoundId("t-1")) == []
@@ -129,33 +130,33 @@ async def test_after_a_month_assignments_old_versions_and_orphans_go(
         *(f"{kind}/{number}" for kind in ("download", "checkpoint") for number in (3, 4)),
     }
     again = await prune(store, blobs, POLICY, at, is_dry_run=False)
-    assert again.rows == Pruned(assignments=0, devices=0, heads=0, versions=0)
+    assert again.rows == PrunedRows(assignments=0, devices=0, heads=0, versions=0)
     assert again.blobs == 0
 
 
 async def test_after_a_long_absence_devices_and_heads_go_but_not_a_device_in_a_round(
-    store: Store, blobs: MemoryBlobs
+    store: RecordStore, blobs: MemoryBlobStore
 ) -> None:
     result = await prune(store, blobs, POLICY, NOW + timedelta(days=401), is_dry_run=False)
 
     assert (result.rows.devices, result.rows.heads) == (1, 1)
     assert await store.devices.get(DeviceId("a")) is None
     assert await store.devices.get(DeviceId("b")) is not None
-    assert await store.heads.get(EN, HEAD.owner) is None
+    assert await store.personal_models.get(EN, HEAD.owner) is None
 
 
 def test_the_newest_version_and_the_one_before_are_never_doomed() -> None:
-    policy = replace(POLICY, versions_kept=0)
+    policy = replace(POLICY, versions_retained=0)
     versions = [replace(VERSION, version=ModelVersion(number)) for number in range(4)]
     newest = replace(POPULATION, latest_version=ModelVersion(3))
 
-    going = doomed(policy, NOW, [newest], versions, [], [TASK])
+    going = expired_rows(policy, NOW, [newest], versions, [], [TASK])
 
     assert going.versions == ((EN, 0), (EN, 1))
 
 
 async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
-    store: Store, blobs: MemoryBlobs
+    store: RecordStore, blobs: MemoryBlobStore
 ) -> None:
     limited = parse_task(
         '[task]\nname = "l"\npopulation = "en"\n[round]\ngoal = 4\n[eligibility]\nmax_participations = 2\n'
@@ -176,29 +177,29 @@ async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
 
 @pytest.mark.fault("D12")
 async def test_devices_that_never_reported_and_do_not_come_back_go_in_days(
-    store: Store, blobs: MemoryBlobs
+    store: RecordStore, blobs: MemoryBlobStore
 ) -> None:
     for name in ("reported", "with-a-head", "kept-out", "seen"):
         await store.devices.add(device(name))
     await store.devices.add(replace(device("reported-too"), last_contributed_at=NOW))
     await store.devices.set_has_head(DeviceId("with-a-head"))
-    await store.devices.set_standing(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90))
-    await store.devices.seen(DeviceId("seen"), 1, "en", NOW + timedelta(days=8))
+    await store.devices.set_quarantine(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90))
+    await store.devices.touch(DeviceId("seen"), 1, "en", NOW + timedelta(days=8))
     await store.devices.forget([DeviceId("reported")], [], lambda _row, _counts: (), NOW)
     at = NOW + timedelta(days=7, seconds=1)
-    policy = replace(POLICY, unproven_kept=timedelta(days=7))
+    policy = replace(POLICY, unproven_retention=timedelta(days=7))
 
-    told = await prune(store, blobs, policy, at, is_dry_run=True)
+    dry_run = await prune(store, blobs, policy, at, is_dry_run=True)
     result = await prune(store, blobs, policy, at, is_dry_run=False)
 
     # "a" alone: "b" is in a round that is under way.
-    assert told.rows.devices == result.rows.devices == 1
+    assert dry_run.rows.devices == result.rows.devices == 1
     left = [one.id for one in await store.devices.page(EN, None, 10)]
     assert left == ["b", "kept-out", "reported-too", "seen", "with-a-head"]
 
 
 @pytest.mark.fault("D12")
-async def test_unproven_devices_go_in_batches_the_longest_unseen_first(store: Store) -> None:
+async def test_unproven_devices_go_in_batches_the_longest_unseen_first(store: RecordStore) -> None:
     for number in range(5):
         await store.devices.add(device(f"ghost-{number}", seen_at=NOW - timedelta(hours=number)))
     unproven = UnprovenDevices(seen_before=NOW, now=NOW)
@@ -213,7 +214,7 @@ async def test_unproven_devices_go_in_batches_the_longest_unseen_first(store: St
 
 @pytest.mark.fault("D9")
 async def test_what_was_rolled_back_to_stays_with_the_version_that_is_released(
-    store: Store, blobs: MemoryBlobs
+    store: RecordStore, blobs: MemoryBlobStore
 ) -> None:
     copied = replace(
         VERSION,

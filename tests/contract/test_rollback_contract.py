@@ -24,26 +24,27 @@ from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     Accepted,
-    Assigned,
     CloseRequested,
     Counted,
     Discarded,
-    Event,
     Held,
     Merged,
     PartialsDeleted,
     Phase,
     Published,
+    RoundEvent,
+    SlotTaken,
     Stepped,
 )
 from keyflock_server.rounds.task import TaskSpec
-from keyflock_server.storage.door import Changes, Store, Superseded
-from keyflock_server.storage.records import RoundRecord
+from keyflock_server.storage.errors import Superseded
+from keyflock_server.storage.interfaces.record_store import RecordStore
+from keyflock_server.storage.records import RoundRecord, StagedVersion
 
 pytestmark = pytest.mark.fault("D9")
 
 LATER = NOW + timedelta(hours=1)
-FOUR_REPORTS: tuple[Event, ...] = (*(Assigned() for _ in range(4)), Counted(4, 4.0))
+FOUR_REPORTS: tuple[RoundEvent, ...] = (*(SlotTaken() for _ in range(4)), Counted(4, 4.0))
 
 
 def version(number: int, parent: int, *, loss: float | None = None) -> VersionRecord:
@@ -64,7 +65,7 @@ def back_to(to: int, newest: int, *, loss: float | None = None) -> VersionRecord
     return replace(copied, round_id=None, created_at=LATER, note=f"Rolled back to {to}: worse")
 
 
-async def play(store: Store, number: int, *events: Event, task: str = "t") -> RoundRecord:
+async def play(store: RecordStore, number: int, *events: RoundEvent, task: str = "t") -> RoundRecord:
     """A further round of a task, to which this happens."""
     spec = spec_of(task)
     opened = replace(
@@ -88,7 +89,7 @@ def spec_of(name: str) -> TaskSpec:
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     """Three versions that two rounds of a task have made, and an average of them."""
     opened = new_store(request, tmp_path)
     await opened.open()
@@ -97,8 +98,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.tasks.add(replace(TASK, spec=spec_of("u"), created_at=LATER))
     for number in (1, 2):
         record = await play(opened, number, CloseRequested(), Merged(), Stepped("{}"))
-        average: Changes = {"average_key": f"average-{number}"}
-        await opened.rounds.advance(record.round.id, Held("too long"), NOW, average)
+        staged = StagedVersion(stepped_from=record.round.base_version, average_key=f"average-{number}")
+        await opened.rounds.advance(record.round.id, Held("too long"), NOW, {"staged": staged})
         await opened.rounds.advance(record.round.id, Accepted("it is fine"), NOW, {})
         await opened.rounds.publish(
             record.round.id, version(number, number - 1, loss=5.0 + number), f"state-{number}", NOW
@@ -109,7 +110,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.close()
 
 
-async def test_the_copy_is_the_newest_and_what_lies_between_is_withdrawn(store: Store) -> None:
+async def test_the_copy_is_the_newest_and_what_lies_between_is_withdrawn(store: RecordStore) -> None:
     left = await store.populations.roll_back(back_to(0, 2, loss=5.5), ModelVersion(2), "worse")
 
     population = await store.populations.get(EN)
@@ -128,13 +129,13 @@ async def test_the_copy_is_the_newest_and_what_lies_between_is_withdrawn(store: 
     assert newest == back_to(0, 2, loss=5.5)
 
 
-async def test_the_tasks_begin_with_fresh_optimiser_states(store: Store) -> None:
+async def test_the_tasks_begin_with_fresh_optimiser_states(store: RecordStore) -> None:
     await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
 
     assert [task.optimizer_state_key for task in await store.tasks.all()] == [None, None]
 
 
-async def test_what_was_accepted_is_what_later_versions_are_compared_with(store: Store) -> None:
+async def test_what_was_accepted_is_what_later_versions_are_compared_with(store: RecordStore) -> None:
     population = await store.populations.get(EN)
 
     assert population is not None
@@ -154,7 +155,7 @@ async def test_what_was_accepted_is_what_later_versions_are_compared_with(store:
     ids=["collecting", "with reports", "closing", "merged", "stepped", "held"],
 )
 async def test_a_round_that_has_not_published_is_discarded_however_far_it_is(
-    store: Store, events: tuple[Event, ...]
+    store: RecordStore, events: tuple[RoundEvent, ...]
 ) -> None:
     before = await play(store, 3, *events, task="u")
 
@@ -171,7 +172,7 @@ async def test_a_round_that_has_not_published_is_discarded_however_far_it_is(
     )
 
 
-async def test_nobody_trains_from_a_version_that_is_withdrawn(store: Store) -> None:
+async def test_nobody_trains_from_a_version_that_is_withdrawn(store: RecordStore) -> None:
     await play(store, 3, task="u")
     await store.devices.add(device("a"))
     await store.rounds.assign(assignment("a", "u-3"))
@@ -184,7 +185,7 @@ async def test_nobody_trains_from_a_version_that_is_withdrawn(store: Store) -> N
     assert await store.rounds.outstanding(TaskName("u"), since, before) == 0
 
 
-async def test_rounds_that_have_published_stay_as_they_are(store: Store) -> None:
+async def test_rounds_that_have_published_stay_as_they_are(store: RecordStore) -> None:
     before = [await store.rounds.get(RoundId(f"t-{number}")) for number in (1, 2)]
 
     left = await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse")
@@ -193,7 +194,7 @@ async def test_rounds_that_have_published_stay_as_they_are(store: Store) -> None
     assert [await store.rounds.get(RoundId(f"t-{number}")) for number in (1, 2)] == before
 
 
-async def test_nothing_happens_when_another_version_is_the_newest_by_now(store: Store) -> None:
+async def test_nothing_happens_when_another_version_is_the_newest_by_now(store: RecordStore) -> None:
     before = await play(store, 3, CloseRequested(), Merged(), Stepped("{}"), task="u")
     await store.rounds.publish(before.round.id, version(3, 2), "state-3", NOW)
 
@@ -206,7 +207,7 @@ async def test_nothing_happens_when_another_version_is_the_newest_by_now(store: 
     assert await store.populations.withdrawn(EN) == set()
 
 
-async def test_nothing_happens_when_the_version_is_gone_or_withdrawn(store: Store) -> None:
+async def test_nothing_happens_when_the_version_is_gone_or_withdrawn(store: RecordStore) -> None:
     await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse")
     collecting = await play(store, 4, *FOUR_REPORTS, task="u")
 
@@ -220,7 +221,7 @@ async def test_nothing_happens_when_the_version_is_gone_or_withdrawn(store: Stor
     assert population.latest_version == 3
 
 
-async def test_a_discarded_round_publishes_nothing(store: Store) -> None:
+async def test_a_discarded_round_publishes_nothing(store: RecordStore) -> None:
     record = await play(store, 3, CloseRequested(), Merged(), Stepped("{}"), task="u")
     await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
 

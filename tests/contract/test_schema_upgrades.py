@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.identity.owners import user_digest
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName, RoundId
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.sql import schema
 from keyflock_server.storage.sql.engine import engine_for
 from keyflock_server.storage.sql.store import SqlStore

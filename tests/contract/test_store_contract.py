@@ -1,4 +1,4 @@
-"""One suite, every store: what the coordinator may rely on, whatever is behind the door."""
+"""One contract for every record store: the guarantees that the coordinator relies on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,25 +26,20 @@ from keyflock_server.rounds.round import (
     Cancelled,
     Carried,
     CloseRequested,
-    Event,
     Held,
     Merged,
     PartialsDeleted,
     Phase,
     Round,
+    RoundEvent,
     Stepped,
     Summarised,
 )
-from keyflock_server.rounds.task import TaskStatus, parse_task
-from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
-from keyflock_server.storage.door import (
-    AlreadyExists,
-    Changes,
-    NotOpen,
-    PartialMoved,
-    Store,
-    Superseded,
-)
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.rounds.tuning import AssignmentOutcome, OutcomeKind, RoundHistory
+from keyflock_server.storage.errors import AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -53,6 +48,7 @@ from keyflock_server.storage.records import (
     PartialRecord,
     PopulationRecord,
     RoundRecord,
+    StagedVersion,
     TaskRecord,
 )
 
@@ -113,7 +109,7 @@ def assignment(of: str, round_id: str = "t-1") -> AssignmentRecord:
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     """A store with a population, a task, a round and three devices."""
     opened = new_store(request, tmp_path)
     await opened.open()
@@ -129,7 +125,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 T1 = RoundId("t-1")
 
 
-async def assigned(store: Store, *names: str) -> RoundRecord:
+async def assigned(store: RecordStore, *names: str) -> RoundRecord:
     """The round with these devices in its cohort; those that were not enrolled are."""
     record = ROUND
     for name in names:
@@ -139,7 +135,7 @@ async def assigned(store: Store, *names: str) -> RoundRecord:
     return record
 
 
-async def advanced(store: Store, *events: Event) -> RoundRecord:
+async def advanced(store: RecordStore, *events: RoundEvent) -> RoundRecord:
     """The round after these events."""
     record = ROUND
     for event in events:
@@ -147,8 +143,8 @@ async def advanced(store: Store, *events: Event) -> RoundRecord:
     return record
 
 
-async def forgotten(store: Store, *names: str) -> int:
-    """How many of these devices are gone; nothing of them outlives them."""
+async def forgotten(store: RecordStore, *names: str) -> int:
+    """Delete these devices without tombstones; return how many there were."""
     return await store.devices.forget([DeviceId(name) for name in names], [], lambda _row, _counts: [], NOW)
 
 
@@ -169,7 +165,7 @@ def partial(
     return PartialRecord(round_id=RoundId(round_id), replica=replica, key=key, count=count, weight=weight)
 
 
-async def test_rows_come_back_as_they_went_in(store: Store) -> None:
+async def test_rows_come_back_as_they_went_in(store: RecordStore) -> None:
     assert await store.populations.get(EN) == POPULATION
     assert await store.populations.all() == [POPULATION]
     assert await store.populations.version(EN, ModelVersion(0)) == VERSION
@@ -179,7 +175,20 @@ async def test_rows_come_back_as_they_went_in(store: Store) -> None:
     assert await store.devices.get(DeviceId("a")) == device("a")
 
 
-async def test_what_is_not_there_is_none(store: Store) -> None:
+async def test_the_statuses_of_tasks_that_are_over_are_not_read_with_the_others(store: RecordStore) -> None:
+    later = NOW + timedelta(seconds=1)
+    await store.tasks.add(TaskRecord(spec=ASYNC, status=TaskStatus.FINISHED, created_at=NOW))
+    await store.tasks.add(TaskRecord(spec=PERSONALIZE, status=TaskStatus.ACTIVE, created_at=later))
+    await store.tasks.set_status(TaskName("t"), TaskStatus.PAUSED)
+
+    statuses = await store.tasks.live_statuses()
+    await store.tasks.set_status(TaskName("t"), TaskStatus.CANCELLED)
+
+    assert list(statuses.items()) == [("t", TaskStatus.PAUSED), ("p", TaskStatus.ACTIVE)]
+    assert await store.tasks.live_statuses() == {"p": TaskStatus.ACTIVE}
+
+
+async def test_what_is_not_there_is_none(store: RecordStore) -> None:
     assert await store.populations.get(PopulationName("xx")) is None
     assert await store.populations.version(EN, ModelVersion(9)) is None
     assert await store.tasks.get(TaskName("xx")) is None
@@ -187,7 +196,7 @@ async def test_what_is_not_there_is_none(store: Store) -> None:
     assert await store.devices.get(DeviceId("xx")) is None
 
 
-async def test_a_key_is_taken_once(store: Store) -> None:
+async def test_a_key_is_taken_once(store: RecordStore) -> None:
     with pytest.raises(AlreadyExists):
         await store.populations.add(POPULATION, VERSION)
     with pytest.raises(AlreadyExists):
@@ -198,7 +207,7 @@ async def test_a_key_is_taken_once(store: Store) -> None:
         await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=RoundId("other"))))
 
 
-async def test_a_task_has_one_round_that_is_not_over(store: Store) -> None:
+async def test_a_task_has_one_round_that_is_not_over(store: RecordStore) -> None:
     following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
 
     with pytest.raises(AlreadyExists):
@@ -209,7 +218,9 @@ async def test_a_task_has_one_round_that_is_not_over(store: Store) -> None:
     assert await store.rounds.unfinished() == [following]
 
 
-async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_nothing(store: Store) -> None:
+async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_nothing(
+    store: RecordStore,
+) -> None:
     record = await assigned(store, "a")
 
     with pytest.raises(AlreadyExists):
@@ -222,7 +233,7 @@ async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_n
     assert await store.rounds.assignment(T1, DeviceId("b")) is None
 
 
-async def test_no_more_devices_are_assigned_than_there_are_slots(store: Store) -> None:
+async def test_no_more_devices_are_assigned_than_there_are_slots(store: RecordStore) -> None:
     record = await assigned(store, "a", "b", "c", "d", "e", "f")
 
     with pytest.raises(Superseded):
@@ -233,7 +244,7 @@ async def test_no_more_devices_are_assigned_than_there_are_slots(store: Store) -
     assert await store.rounds.assignment(T1, DeviceId("g")) is None
 
 
-async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction(store: Store) -> None:
+async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction(store: RecordStore) -> None:
     await assigned(store, "a", "b", "c")
     reports = [counted("a", 2.0, b"1"), counted("b", 3.0, b"2")]
 
@@ -256,7 +267,9 @@ async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction
     assert [one and one.last_contributed_at for one in contributed] == [NOW + timedelta(hours=1), None]
 
 
-async def test_each_process_has_a_partial_aggregate_of_its_own_and_replaces_only_that(store: Store) -> None:
+async def test_each_process_has_a_partial_aggregate_of_its_own_and_replaces_only_that(
+    store: RecordStore,
+) -> None:
     await assigned(store, "a", "b", "c")
 
     await store.rounds.commit_flush(partial(1, 1.0, "first", "r1"), [counted("a")], NOW)
@@ -272,12 +285,12 @@ async def test_each_process_has_a_partial_aggregate_of_its_own_and_replaces_only
 
 @pytest.mark.parametrize("believed", [None, "older"])
 async def test_a_partial_aggregate_is_replaced_only_by_who_knows_it(
-    store: Store, believed: str | None
+    store: RecordStore, believed: str | None
 ) -> None:
     await assigned(store, "a", "b")
     late = await store.rounds.commit_flush(partial(1, 1.0, "came late"), [counted("a")], NOW)
 
-    with pytest.raises(PartialMoved):
+    with pytest.raises(PartialSuperseded):
         await store.rounds.commit_flush(partial(1, 1.0, "next"), [counted("b")], NOW, believed)
 
     assert await store.rounds.get(T1) == late
@@ -287,11 +300,13 @@ async def test_a_partial_aggregate_is_replaced_only_by_who_knows_it(
     assert b.state is AssignmentState.ASSIGNED
 
 
-async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_named(store: Store) -> None:
+async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_named(
+    store: RecordStore,
+) -> None:
     await assigned(store, "a", "b")
     first = await store.rounds.commit_flush(partial(1, 1.0, replica="r1"), [counted("a")], NOW)
 
-    with pytest.raises(NotOpen) as found:
+    with pytest.raises(AssignmentsNotOpen) as found:
         await store.rounds.commit_flush(partial(2, 2.0, replica="r2"), [counted("a"), counted("b")], NOW)
 
     assert found.value.missing == {"assignment-of-a"}
@@ -302,11 +317,11 @@ async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_
     assert await store.rounds.partials(T1) == [partial(1, 1.0, replica="r1")]
 
 
-async def test_a_flush_with_a_report_that_was_given_back_changes_nothing(store: Store) -> None:
+async def test_a_flush_with_a_report_that_was_given_back_changes_nothing(store: RecordStore) -> None:
     await assigned(store, "a", "b")
     record = await store.rounds.fail(assignment("b"), "-v[!", NOW)
 
-    with pytest.raises(NotOpen) as found:
+    with pytest.raises(AssignmentsNotOpen) as found:
         await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
 
     assert found.value.missing == {"assignment-of-b"}
@@ -316,7 +331,7 @@ async def test_a_flush_with_a_report_that_was_given_back_changes_nothing(store: 
     assert await store.rounds.partials(T1) == []
 
 
-async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: Store) -> None:
+async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: RecordStore) -> None:
     await assigned(store, "a")
     closing = await advanced(store, CloseRequested())
 
@@ -329,7 +344,7 @@ async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: Store) 
     assert await store.rounds.partials(T1) == []
 
 
-async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Store) -> None:
+async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: RecordStore) -> None:
     await store.tasks.add(replace(TASK, spec=ASYNC))
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
@@ -347,7 +362,7 @@ async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Store)
     assert (after.round.counted, after.round.assigned, after.round.weight) == (1, 0, 0.5)
 
 
-async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Store) -> None:
+async def test_what_is_outstanding_is_known_by_task_device_and_age(store: RecordStore) -> None:
     await assigned(store, "a", "b", "c")
     await store.rounds.fail(assignment("c"), "-v[!", NOW)
     before = NOW - timedelta(seconds=1)
@@ -356,11 +371,11 @@ async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Store)
     assert await store.rounds.outstanding(TaskName("t"), NOW, NOW) == 0
     assert await store.rounds.outstanding(TaskName("t"), before, before) == 0
     assert await store.rounds.outstanding(TaskName("u"), before, NOW) == 0
-    assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("a"), before) == assignment("a")
-    assert await store.rounds.outstanding_of(TaskName("t"), DeviceId("c"), before) is None
+    assert await store.rounds.find_outstanding(TaskName("t"), DeviceId("a"), before) == assignment("a")
+    assert await store.rounds.find_outstanding(TaskName("t"), DeviceId("c"), before) is None
 
 
-async def test_a_task_has_one_round_at_a_time(store: Store) -> None:
+async def test_a_task_has_one_round_at_a_time(store: RecordStore) -> None:
     following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
 
     with pytest.raises(AlreadyExists):
@@ -371,7 +386,7 @@ async def test_a_task_has_one_round_at_a_time(store: Store) -> None:
     assert [one.round.id for one in await store.rounds.unfinished()] == ["t-2"]
 
 
-async def test_a_missed_round_carries_its_partials_into_the_next(store: Store) -> None:
+async def test_a_missed_round_carries_its_partials_into_the_next(store: RecordStore) -> None:
     await assigned(store, "a", "b")
     await store.rounds.commit_flush(partial(2, 5.0), [counted("a", 2.0), counted("b", 3.0)], NOW)
     following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
@@ -385,10 +400,10 @@ async def test_a_missed_round_carries_its_partials_into_the_next(store: Store) -
     assert await store.rounds.get(RoundId("t-2")) == begun
     assert await store.rounds.partials(T1) == []
     assert await store.rounds.partials(RoundId("t-2")) == [partial(2, 5.0, replica="t-1/r", round_id="t-2")]
-    assert await store.rounds.tally(TaskName("t")) == (2, 0)
+    assert await store.rounds.count(TaskName("t")) == (2, 0)
 
 
-async def test_partials_may_be_carried_over_any_number_of_rounds(store: Store) -> None:
+async def test_partials_may_be_carried_over_any_number_of_rounds(store: RecordStore) -> None:
     await assigned(store, "a", "b")
     await store.rounds.commit_flush(partial(2, 2.0), [counted("a", 1.0), counted("b", 1.0)], NOW)
     at = T1
@@ -411,7 +426,7 @@ async def test_partials_may_be_carried_over_any_number_of_rounds(store: Store) -
     assert (last.round.carried, last.round.weight) == (3, 3.0)
 
 
-async def test_nothing_is_carried_once_the_model_has_moved(store: Store) -> None:
+async def test_nothing_is_carried_once_the_model_has_moved(store: RecordStore) -> None:
     record = await assigned(store, "a")
     moved = replace(POPULATION, name=PopulationName("de"), latest_version=ModelVersion(3))
     await store.populations.add(moved, replace(VERSION, population=moved.name))
@@ -426,17 +441,17 @@ async def test_nothing_is_carried_once_the_model_has_moved(store: Store) -> None
     assert await store.rounds.get(RoundId("t-2")) is None
 
 
-async def test_a_device_that_was_forgotten_does_not_come_back(store: Store) -> None:
+async def test_a_device_that_was_forgotten_does_not_come_back(store: RecordStore) -> None:
     await store.devices.add(device("x1"))
     await forgotten(store, "x1")
 
-    is_there = await store.devices.seen(DeviceId("x1"), 2, "en-US", NOW)
+    is_there = await store.devices.touch(DeviceId("x1"), 2, "en-US", NOW)
 
     assert not is_there
     assert await store.devices.get(DeviceId("x1")) is None
 
 
-async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: Store) -> None:
+async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: RecordStore) -> None:
     await assigned(store, "a", "b")
     before = await store.devices.get(DeviceId("a"))
     assert before is not None
@@ -450,7 +465,7 @@ async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: Store) -> 
     assert one == replace(after, last_contributed_at=NOW)
 
 
-async def test_a_failure_marks_the_assignment_and_the_round_once(store: Store) -> None:
+async def test_a_failure_marks_the_assignment_and_the_round_once(store: RecordStore) -> None:
     await assigned(store, "a")
 
     after = await store.rounds.fail(assignment("a"), "-v[!", NOW)
@@ -463,7 +478,7 @@ async def test_a_failure_marks_the_assignment_and_the_round_once(store: Store) -
     assert await store.rounds.get(T1) == after
 
 
-async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(store: Store) -> None:
+async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(store: RecordStore) -> None:
     await assigned(store, "a")
     closing = await advanced(store, CloseRequested())
 
@@ -474,7 +489,7 @@ async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(s
     assert await store.rounds.get(T1) == closing
 
 
-async def test_publishing_moves_population_task_and_round_together_and_once(store: Store) -> None:
+async def test_publishing_moves_population_task_and_round_together_and_once(store: RecordStore) -> None:
     await advanced(store, CloseRequested(), Merged(), Stepped())
     version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0), round_id=T1)
 
@@ -493,7 +508,7 @@ async def test_publishing_moves_population_task_and_round_together_and_once(stor
 
 
 @pytest.mark.fault("D10")
-async def test_a_tasks_norm_scales_are_those_of_whoever_stored_some_first(store: Store) -> None:
+async def test_a_tasks_norm_scales_are_those_of_whoever_stored_some_first(store: RecordStore) -> None:
     first = await store.tasks.claim_norm_scales(TaskName("t"), b'{"codec":1}')
     second = await store.tasks.claim_norm_scales(TaskName("t"), b'{"codec":2}')
 
@@ -503,7 +518,7 @@ async def test_a_tasks_norm_scales_are_those_of_whoever_stored_some_first(store:
 
 
 @pytest.mark.fault("D10")
-async def test_publishing_moves_the_tasks_norm_scales_and_a_round_keeps_its_own(store: Store) -> None:
+async def test_publishing_moves_the_tasks_norm_scales_and_a_round_keeps_its_own(store: RecordStore) -> None:
     await store.tasks.claim_norm_scales(TaskName("t"), b"before")
     await advanced(store, CloseRequested(), Merged(), Stepped())
     version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0), round_id=T1)
@@ -520,10 +535,13 @@ async def test_publishing_moves_the_tasks_norm_scales_and_a_round_keeps_its_own(
     task = await store.tasks.get(TaskName("t"))
     assert task is not None
     assert task.norm_scales_json == b"after"
-    assert [one.norm_scales_json for one in await store.rounds.of_task(TaskName("t"))] == [None, b"after"]
+    assert [one.norm_scales_json for one in await store.rounds.list_by_task(TaskName("t"))] == [
+        None,
+        b"after",
+    ]
 
 
-async def test_a_version_whose_parent_is_not_the_newest_is_not_published(store: Store) -> None:
+async def test_a_version_whose_parent_is_not_the_newest_is_not_published(store: RecordStore) -> None:
     stepped = await advanced(store, CloseRequested(), Merged(), Stepped())
     version = replace(VERSION, version=ModelVersion(4), parent=ModelVersion(3), round_id=T1)
 
@@ -534,43 +552,42 @@ async def test_a_version_whose_parent_is_not_the_newest_is_not_published(store: 
     assert await store.populations.versions() == [VERSION]
 
 
-async def test_a_round_keeps_what_its_steps_wrote(store: Store) -> None:
+async def test_a_round_keeps_what_its_steps_wrote(store: RecordStore) -> None:
     await advanced(store, CloseRequested(), Merged())
 
-    stepped = await store.rounds.advance(
-        T1, Stepped(), NOW, {"stepped_from": ModelVersion(0), "state_key": "s", "download_key": "d"}
-    )
+    staged = StagedVersion(stepped_from=ModelVersion(0), state_key="s", download_key="d")
+    stepped = await store.rounds.advance(T1, Stepped(), NOW, {"staged": staged})
 
     found = await store.rounds.get(T1)
     assert found == stepped
-    assert (found.stepped_from, found.state_key, found.blob_keys) == (0, "s", ("d", "s"))
+    assert (found.staged, found.blob_keys) == (staged, ("d", "s"))
 
 
-async def test_rounds_that_are_over_are_not_unfinished(store: Store) -> None:
+async def test_rounds_that_are_over_are_not_unfinished(store: RecordStore) -> None:
     over = await advanced(store, Cancelled("why"))
 
     assert over.round.closed_at == NOW
     assert await store.rounds.unfinished() == []
-    assert await store.rounds.of_task(TaskName("t")) == [over]
-    assert await store.rounds.of_task(TaskName("t"), last=1) == [over]
+    assert await store.rounds.list_by_task(TaskName("t")) == [over]
+    assert await store.rounds.list_by_task(TaskName("t"), last=1) == [over]
     assert await store.rounds.phases(TaskName("t")) == {Phase.CANCELLED: 1}
-    assert await store.rounds.tally(TaskName("t")) == (1, 0)
+    assert await store.rounds.count(TaskName("t")) == (1, 0)
 
 
-async def test_the_newest_rounds_of_a_task_are_the_last_ones(store: Store) -> None:
+async def test_the_newest_rounds_of_a_task_are_the_last_ones(store: RecordStore) -> None:
     over = await advanced(store, Cancelled("why"))
     following = replace(
         over, round=replace(over.round, id=RoundId("t-2"), sequence=2, phase=Phase.COLLECTING)
     )
     await store.rounds.add(following)
 
-    assert await store.rounds.of_task(TaskName("t"), last=1) == [following]
-    assert [one.round.sequence for one in await store.rounds.of_task(TaskName("t"), last=5)] == [1, 2]
+    assert await store.rounds.list_by_task(TaskName("t"), last=1) == [following]
+    assert [one.round.sequence for one in await store.rounds.list_by_task(TaskName("t"), last=5)] == [1, 2]
     assert await store.rounds.phases(TaskName("t")) == {Phase.CANCELLED: 1, Phase.COLLECTING: 1}
     assert await store.rounds.phases(TaskName("u")) == {}
 
 
-async def test_a_lease_has_one_holder_until_it_expires(store: Store) -> None:
+async def test_a_lease_has_one_holder_until_it_expires(store: RecordStore) -> None:
     later = NOW + timedelta(seconds=10)
 
     first = await store.leases.acquire("leader", "a", 10.0, NOW)
@@ -584,7 +601,7 @@ async def test_a_lease_has_one_holder_until_it_expires(store: Store) -> None:
     assert renewed.expires_at == NOW + timedelta(seconds=15)
 
 
-async def test_a_lease_from_a_clock_that_was_ahead_is_free(store: Store) -> None:
+async def test_a_lease_from_a_clock_that_was_ahead_is_free(store: RecordStore) -> None:
     await store.leases.acquire("leader", "ahead", 10.0, NOW + timedelta(hours=1))
     await store.leases.acquire("other", "a little ahead", 10.0, NOW + timedelta(seconds=9))
 
@@ -595,7 +612,7 @@ async def test_a_lease_from_a_clock_that_was_ahead_is_free(store: Store) -> None
     assert held.holder == "a little ahead"
 
 
-async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touched(store: Store) -> None:
+async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touched(store: RecordStore) -> None:
     await store.leases.acquire("replica-00", "a", 10.0, NOW)
     await store.leases.acquire("replica-01", "b", 10.0, NOW)
     await store.leases.release("replica-01", "a")
@@ -609,9 +626,9 @@ async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touche
     assert (await store.leases.acquire("replica-00", "c", 10.0, NOW)).epoch == 2
 
 
-async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
+async def test_devices_are_counted_by_when_they_were_seen(store: RecordStore) -> None:
     await store.devices.add(device("old", seen_at=NOW - timedelta(days=2)))
-    await store.devices.seen(DeviceId("a"), 7, "de", NOW + timedelta(hours=2))
+    await store.devices.touch(DeviceId("a"), 7, "de", NOW + timedelta(hours=2))
 
     assert await store.devices.count(EN) == 4
     seen = await store.devices.get(DeviceId("a"))
@@ -620,21 +637,21 @@ async def test_devices_are_counted_by_when_they_were_seen(store: Store) -> None:
 
 
 @pytest.mark.fault("D4")
-async def test_forgetting_a_device_forgets_no_other_of_its_user(store: Store) -> None:
+async def test_forgetting_a_device_forgets_no_other_of_its_user(store: RecordStore) -> None:
     await store.devices.add(device("x1", user="x"))
     await store.devices.add(device("x2", user="x"))
     await assigned(store, "x1", "x2")
     await advanced(store, Cancelled("why"))
 
-    gone = await forgotten(store, "x2")
+    deleted = await forgotten(store, "x2")
 
-    assert gone == 1
+    assert deleted == 1
     assert await store.devices.get(DeviceId("x1")) is not None
     assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("x1")]
 
 
 async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_and_go_with_it(
-    store: Store,
+    store: RecordStore,
 ) -> None:
     await assigned(store, "a", "b")
     await forgotten(store, "a")
@@ -647,7 +664,7 @@ async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_an
 
 
 @pytest.fixture
-async def merged(store: Store) -> RoundRecord:
+async def merged(store: RecordStore) -> RoundRecord:
     """A round of kind ``personalize`` whose aggregate is written."""
     await store.tasks.add(replace(TASK, spec=PERSONALIZE))
     opening = replace(ROUND.round, id=RoundId("p-1"), task=TaskName("p"), spec=PERSONALIZE)
@@ -656,7 +673,9 @@ async def merged(store: Store) -> RoundRecord:
     return await store.rounds.advance(opening.id, Merged(), NOW, {})
 
 
-async def test_a_rounds_priors_and_its_end_are_stored_together(store: Store, merged: RoundRecord) -> None:
+async def test_a_rounds_priors_and_its_end_are_stored_together(
+    store: RecordStore, merged: RoundRecord
+) -> None:
     event = Summarised('{"gain":0.5}')
 
     ended = await store.rounds.publish_personalisation(merged.round.id, event, None, b'{"a":1}', NOW)
@@ -666,7 +685,9 @@ async def test_a_rounds_priors_and_its_end_are_stored_together(store: Store, mer
     assert await store.rounds.get(merged.round.id) == ended
 
 
-async def test_priors_that_have_changed_meanwhile_are_not_replaced(store: Store, merged: RoundRecord) -> None:
+async def test_priors_that_have_changed_meanwhile_are_not_replaced(
+    store: RecordStore, merged: RoundRecord
+) -> None:
     event = Summarised("{}")
 
     with pytest.raises(Superseded):
@@ -677,7 +698,7 @@ async def test_priors_that_have_changed_meanwhile_are_not_replaced(store: Store,
 
 
 async def test_a_round_that_says_nothing_leaves_the_priors_as_they_are(
-    store: Store, merged: RoundRecord
+    store: RecordStore, merged: RoundRecord
 ) -> None:
     ended = await store.rounds.publish_personalisation(merged.round.id, Summarised("{}"), None, None, NOW)
 
@@ -685,7 +706,7 @@ async def test_a_round_that_says_nothing_leaves_the_priors_as_they_are(
     assert await store.rounds.get(merged.round.id) == ended
 
 
-async def test_a_new_version_leaves_the_priors_as_they_are(store: Store, merged: RoundRecord) -> None:
+async def test_a_new_version_leaves_the_priors_as_they_are(store: RecordStore, merged: RoundRecord) -> None:
     await store.rounds.publish_personalisation(merged.round.id, Summarised("{}"), None, b'{"a":1}', NOW)
     await advanced(store, CloseRequested(), Merged(), Stepped())
 
@@ -697,7 +718,7 @@ async def test_a_new_version_leaves_the_priors_as_they_are(store: Store, merged:
     assert (found.latest_version, found.personalisation_json) == (1, b'{"a":1}')
 
 
-async def test_devices_come_by_the_page_with_their_attributes(store: Store) -> None:
+async def test_devices_come_by_the_page_with_their_attributes(store: RecordStore) -> None:
     for name in ("z", "x", "y"):
         await store.devices.add(replace(device(name), tier=2, tags=("beta", "v2")))
 
@@ -709,19 +730,19 @@ async def test_devices_come_by_the_page_with_their_attributes(store: Store) -> N
     assert await store.devices.page(PopulationName("de"), None, 2) == []
 
 
-async def test_a_refresh_changes_attributes_and_a_check_in_leaves_them(store: Store) -> None:
+async def test_a_refresh_changes_attributes_and_a_check_in_leaves_them(store: RecordStore) -> None:
     await store.devices.add(device("x"))
     refreshed = replace(device("x"), app_build=7, tier=3, tags=("beta",), token_generation=1)
     await store.devices.renew(device("x"), refreshed, None)
 
-    await store.devices.seen(DeviceId("x"), 8, "de", NOW)
+    await store.devices.touch(DeviceId("x"), 8, "de", NOW)
 
     found = await store.devices.get(DeviceId("x"))
     assert found is not None
     assert (found.app_build, found.tier, found.tags) == (8, 3, ("beta",))
 
 
-async def test_check_ins_add_up_over_processes_by_task_and_hour(store: Store) -> None:
+async def test_check_ins_add_up_over_processes_by_task_and_hour(store: RecordStore) -> None:
     task = TaskName("t")
     await store.arrivals.add([ArrivalCount(task, 10, 5, 2), ArrivalCount(task, 11, 1, 1)])
     await store.arrivals.add([ArrivalCount(task, 11, 3, 0), ArrivalCount(TaskName("u"), 11, 9, 9)])
@@ -736,7 +757,7 @@ async def test_check_ins_add_up_over_processes_by_task_and_hour(store: Store) ->
 
 
 @pytest.mark.fault("D13")
-async def test_history_says_nothing_of_a_round_that_waited_for_an_operator(store: Store) -> None:
+async def test_history_says_nothing_of_a_round_that_waited_for_an_operator(store: RecordStore) -> None:
     await store.devices.add(device("x"))
     await store.rounds.assign(assignment("x"))
     await advanced(store, CloseRequested(), Merged(), Stepped(), Held("too long"), Accepted("no matter"))
@@ -746,7 +767,9 @@ async def test_history_says_nothing_of_a_round_that_waited_for_an_operator(store
     assert await store.rounds.history(TaskName("t"), 8, 100) == RoundHistory()
 
 
-async def test_history_tells_of_ended_rounds_and_participations_of_counted_reports(store: Store) -> None:
+async def test_history_tells_of_ended_rounds_and_participations_of_counted_reports(
+    store: RecordStore,
+) -> None:
     for name in ("x", "y", "z"):
         await store.devices.add(device(name))
         row = replace(assignment(name), assigned_at=NOW + timedelta(seconds=10))
@@ -763,9 +786,9 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
     assert still_open == RoundHistory()
     assert history.durations_s == (60.0,)
     assert history.outcomes == (
-        Outcome(Fate.REPORTED, 10.0, 30.0),
-        Outcome(Fate.FAILED, 10.0, 50.0),
-        Outcome(Fate.CENSORED, 10.0, 50.0),
+        AssignmentOutcome(OutcomeKind.REPORTED, 10.0, 30.0),
+        AssignmentOutcome(OutcomeKind.FAILED, 10.0, 50.0),
+        AssignmentOutcome(OutcomeKind.CENSORED, 10.0, 50.0),
     )
     assert len((await store.rounds.history(TaskName("t"), 8, 2)).outcomes) == 2
     assert await store.rounds.participations(TaskName("t"), DeviceId("x")) == 1
@@ -773,7 +796,7 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
     assert await store.rounds.participations(TaskName("u"), DeviceId("x")) == 0
 
 
-async def test_verdicts_add_up_whoever_counts_them(store: Store) -> None:
+async def test_verdicts_add_up_whoever_counts_them(store: RecordStore) -> None:
     first, other = RoundId("t-1"), RoundId("t-2")
     await store.rounds.advance(first, Cancelled("over"), NOW, {})
     await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=other, sequence=2)))
@@ -789,7 +812,7 @@ async def test_verdicts_add_up_whoever_counts_them(store: Store) -> None:
     assert await store.rounds.verdicts(TaskName("another")) == {}
 
 
-async def test_verdicts_that_arrive_together_are_all_counted(store: Store) -> None:
+async def test_verdicts_that_arrive_together_are_all_counted(store: RecordStore) -> None:
     first = RoundId("t-1")
 
     await asyncio.gather(*(store.rounds.add_verdicts({first: {"too_long": 1}}) for _ in range(20)))
@@ -797,49 +820,51 @@ async def test_verdicts_that_arrive_together_are_all_counted(store: Store) -> No
     assert await store.rounds.verdicts(TaskName("t")) == {first: {"too_long": 20}}
 
 
-async def test_a_standing_is_written_only_over_the_one_it_was_made_from(store: Store) -> None:
+async def test_a_standing_is_written_only_over_the_one_it_was_made_from(store: RecordStore) -> None:
     a, until = DeviceId("a"), NOW + timedelta(days=3)
 
-    first = await store.devices.set_standing(a, None, b"one", None)
-    stale = await store.devices.set_standing(a, None, b"two", until)
-    second = await store.devices.set_standing(a, b"one", b"three", until)
+    first = await store.devices.set_quarantine(a, None, b"one", None)
+    stale = await store.devices.set_quarantine(a, None, b"two", until)
+    second = await store.devices.set_quarantine(a, b"one", b"three", until)
 
     assert (first, stale, second) == (True, False, True)
     row = await store.devices.get(a)
     assert row is not None
     assert (row.standing_json, row.quarantined_until) == (b"three", until)
-    assert not await store.devices.set_standing(DeviceId("nobody"), None, b"one", None)
+    assert not await store.devices.set_quarantine(DeviceId("nobody"), None, b"one", None)
 
 
-async def test_the_quarantined_are_those_whose_time_has_not_come(store: Store) -> None:
+async def test_the_quarantined_are_those_whose_time_has_not_come(store: RecordStore) -> None:
     until = NOW + timedelta(days=3)
-    await store.devices.set_standing(DeviceId("a"), None, b"one", until)
-    await store.devices.set_standing(DeviceId("b"), None, b"one", NOW)
+    await store.devices.set_quarantine(DeviceId("a"), None, b"one", until)
+    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW)
 
     assert await store.devices.quarantined(NOW) == {DeviceId("a"): until}
     assert await store.devices.quarantined(until) == {}
 
 
-async def test_devices_are_listed_the_quarantined_first_and_no_more_than_asked_for(store: Store) -> None:
-    await store.devices.seen(DeviceId("c"), 1, "en", NOW + timedelta(hours=1))
-    await store.devices.set_standing(DeviceId("b"), None, b"one", NOW)
+async def test_devices_are_listed_the_quarantined_first_and_no_more_than_asked_for(
+    store: RecordStore,
+) -> None:
+    await store.devices.touch(DeviceId("c"), 1, "en", NOW + timedelta(hours=1))
+    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW)
 
-    assert [row.id for row in await store.devices.some(EN, 10)] == ["b", "c", "a"]
-    assert [row.id for row in await store.devices.some(EN, 2)] == ["b", "c"]
+    assert [row.id for row in await store.devices.list_recent(EN, 10)] == ["b", "c", "a"]
+    assert [row.id for row in await store.devices.list_recent(EN, 2)] == ["b", "c"]
 
 
-async def test_what_is_held_against_a_device_goes_with_it(store: Store) -> None:
-    await store.devices.set_standing(DeviceId("a"), None, b"one", NOW + timedelta(days=3))
+async def test_what_is_held_against_a_device_goes_with_it(store: RecordStore) -> None:
+    await store.devices.set_quarantine(DeviceId("a"), None, b"one", NOW + timedelta(days=3))
 
     await forgotten(store, "a")
 
     assert await store.devices.quarantined(NOW) == {}
 
 
-async def test_a_version_keeps_its_release_and_the_population_its_average(store: Store) -> None:
+async def test_a_version_keeps_its_release_and_the_population_its_average(store: RecordStore) -> None:
     await advanced(store, CloseRequested(), Merged())
-    keys: Changes = {"stepped_from": ModelVersion(0), "average_key": "average", "released_key": "released"}
-    stepped = await store.rounds.advance(T1, Stepped(), NOW, keys)
+    staged = StagedVersion(stepped_from=ModelVersion(0), average_key="average", released_key="released")
+    stepped = await store.rounds.advance(T1, Stepped(), NOW, {"staged": staged})
     version = replace(
         VERSION,
         version=ModelVersion(1),
@@ -859,10 +884,10 @@ async def test_a_version_keeps_its_release_and_the_population_its_average(store:
 
 
 @pytest.mark.fault("D12")
-async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart(store: Store) -> None:
+async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart(store: RecordStore) -> None:
     later = NOW + timedelta(microseconds=1)
-    await store.devices.seen(DeviceId("a"), 1, "en", later)
-    await store.devices.seen(DeviceId("b"), 1, "en", later)
+    await store.devices.touch(DeviceId("a"), 1, "en", later)
+    await store.devices.touch(DeviceId("b"), 1, "en", later)
     await store.devices.add(replace(device("old", seen_at=NOW), enrolled_at=NOW - timedelta(days=2)))
     await store.devices.add(replace(device("elsewhere", seen_at=later), last_contributed_at=NOW))
     await assigned(store, "a")
@@ -874,7 +899,7 @@ async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart
     assert await store.devices.count_active(PopulationName("de"), NOW) == ActiveDevices(0, 0)
 
 
-async def silences(store: Store, *names: str) -> list[int]:
+async def silences(store: RecordStore, *names: str) -> list[int]:
     rows = [await store.devices.get(DeviceId(name)) for name in names]
     return [row.silences for row in rows if row is not None]
 
@@ -884,7 +909,7 @@ def for_a_minute(of: str, round_id: str = "t-1") -> AssignmentRecord:
 
 
 @pytest.mark.fault("D13")
-async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: Store) -> None:
+async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: RecordStore) -> None:
     at = NOW + timedelta(seconds=60)
     for name in ("a", "b"):
         await store.rounds.assign(for_a_minute(name))
@@ -908,11 +933,11 @@ async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: S
 
 
 @pytest.mark.fault("D13")
-async def test_a_report_for_what_ran_out_is_not_counted(store: Store) -> None:
+async def test_a_report_for_what_ran_out_is_not_counted(store: RecordStore) -> None:
     await store.rounds.assign(for_a_minute("a"))
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
 
-    with pytest.raises(NotOpen) as not_open:
+    with pytest.raises(AssignmentsNotOpen) as not_open:
         await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
     with pytest.raises(Superseded):
         await store.rounds.fail(assignment("a"), "", NOW)
@@ -923,12 +948,14 @@ async def test_a_report_for_what_ran_out_is_not_counted(store: Store) -> None:
 
 
 @pytest.mark.fault("D13")
-async def test_what_waits_is_spared_and_who_was_heard_was_not_silent(store: Store) -> None:
+async def test_waiting_reports_are_excluded_and_a_rejected_report_is_no_silence(store: RecordStore) -> None:
     for name in ("a", "b", "c"):
         await store.rounds.assign(for_a_minute(name))
-    waits, heard = AssignmentId("assignment-of-a"), AssignmentId("assignment-of-b")
+    waiting, rejected = AssignmentId("assignment-of-a"), AssignmentId("assignment-of-b")
 
-    ended = await store.rounds.expire(T1, NOW + timedelta(seconds=60), spared=[waits], heard=[heard])
+    ended = await store.rounds.expire(
+        T1, NOW + timedelta(seconds=60), excluded=[waiting], rejected=[rejected]
+    )
 
     assert ended is not None
     assert ended[1] == ("assignment-of-b", "assignment-of-c")
@@ -936,7 +963,7 @@ async def test_what_waits_is_spared_and_who_was_heard_was_not_silent(store: Stor
 
 
 @pytest.mark.fault("D13")
-async def test_a_counted_report_gives_the_whole_claim_back(store: Store) -> None:
+async def test_a_counted_report_gives_the_whole_claim_back(store: RecordStore) -> None:
     await store.rounds.assign(for_a_minute("a"))
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
     await advanced(store, Cancelled("why"))
@@ -951,7 +978,7 @@ async def test_a_counted_report_gives_the_whole_claim_back(store: Store) -> None
 
 
 @pytest.mark.fault("D13")
-async def test_when_a_round_has_ended_what_had_time_left_is_held_against_nobody(store: Store) -> None:
+async def test_when_a_round_has_ended_what_had_time_left_is_held_against_nobody(store: RecordStore) -> None:
     await store.rounds.assign(for_a_minute("a"))
     await store.rounds.assign(assignment("b"))  # until the deadline, in 600 s
     late = replace(assignment("c"), assigned_at=NOW + timedelta(seconds=590))
@@ -969,7 +996,7 @@ async def test_when_a_round_has_ended_what_had_time_left_is_held_against_nobody(
 
 
 @pytest.mark.fault("D13")
-async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: Store) -> None:
+async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: RecordStore) -> None:
     await store.tasks.add(replace(TASK, spec=ASYNC))
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
@@ -988,11 +1015,11 @@ async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: Store) -> None
 
 
 @pytest.mark.fault("D13")
-async def test_history_knows_of_what_ran_out_until_it_did(store: Store) -> None:
+async def test_history_knows_of_what_ran_out_until_it_did(store: RecordStore) -> None:
     await store.rounds.assign(for_a_minute("a"))
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
     await store.rounds.advance(T1, Abandoned("few", 0), NOW + timedelta(seconds=600), {})
 
     history = await store.rounds.history(TaskName("t"), 8, 100)
 
-    assert history.outcomes == (Outcome(Fate.CENSORED, 0.0, 60.0),)
+    assert history.outcomes == (AssignmentOutcome(OutcomeKind.CENSORED, 0.0, 60.0),)

@@ -1,7 +1,7 @@
-"""A door to try: the phones' port on real sockets, before a service that says what it is told.
+"""The phones' port on real sockets, in front of scripted services.
 
-What stands behind the door is not under test here: the endpoints are. The rounds behind them are tried with
-the real coordinator in test_round_over_http.py.
+These tests are about the endpoints, not about the rounds behind them, which test_round_over_http.py tests
+with the real coordinator.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import aiohttp
 import msgspec
 import pytest
 
-from keyflock_server.heads.heads import StoredHead
+from keyflock_server.coordinator.downlink import ModelDelta
+from keyflock_server.coordinator.enrolment import EnrolmentResult
+from keyflock_server.coordinator.erasure import ErasureTargets
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
-from keyflock_server.http.heartbeat import Heartbeat
-from keyflock_server.http.listeners import Listener
-from keyflock_server.http.personal import PersonalCalls
-from keyflock_server.http.probes import Probes
-from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.http.personal_endpoints import PersonalEndpoints
+from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.http.sdk import SdkEndpoints
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import AcceptAll
@@ -34,7 +33,9 @@ from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.identity.owners import Owner
 from keyflock_server.identity.revocations import Revocations
+from keyflock_server.personal_models.service import StoredPersonalModel
 from keyflock_server.protocol.calls import Call, Credential
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
     DeviceId,
@@ -49,13 +50,11 @@ from keyflock_server.protocol.messages import (
     CheckIn,
     EnrolRequest,
     Failure,
+    FailureAck,
     FailureCause,
     Forgotten,
     HeadErased,
     HeadStored,
-    Message,
-    ModelWeights,
-    Noted,
     Offer,
     OfferAction,
     OfferAnswer,
@@ -69,7 +68,12 @@ from keyflock_server.protocol.messages import (
     SuggestionRequest,
     Suggestions,
 )
-from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+from keyflock_server.protocol.plans import ModelWeights
+from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
+from keyflock_server.releases.model_version import Download
+from keyflock_server.runtime.heartbeat import Heartbeat
+from keyflock_server.runtime.listeners import Listener
+from keyflock_server.runtime.probes import Probes
 from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -92,34 +96,8 @@ CLAIMS = AssignmentClaims(
 
 
 @dataclass
-class Enrolled:
-    device: DeviceId
-    population: PopulationName
-    generation: int = 0
-    return_window: ReturnWindow = WINDOW
-
-
-@dataclass
-class Scope:
-    devices: list[DeviceId]
-    owners: dict[PopulationName, list[Owner]]
-
-
-@dataclass
-class Download:
-    body: bytes
-    digest: bytes
-
-
-@dataclass
-class Step:
-    body: bytes
-    base: bytes
-
-
-@dataclass
-class ScriptedService:
-    """Answers every call with something valid, fails with ``failure_of_all``, reports wait for ``gate``."""
+class ScriptedSdkServices:
+    """Answers like each service of the port; fails with ``failure_of_all``, reports wait for ``gate``."""
 
     #: From these downloads a delta leads to the model.
     steps: dict[bytes, bytes] = field(default_factory=dict)
@@ -144,16 +122,17 @@ class ScriptedService:
         *,
         user_proof: str | None = None,
         subject: str | None = None,
-    ) -> Enrolled:
+    ) -> EnrolmentResult:
         self.note("enrol", (shown, user_proof, subject))
         device = DeviceId("phone-new") if shown is None else shown.device
-        return Enrolled(device, PopulationName(request.population), 0 if shown is None else 1)
+        return EnrolmentResult(device, PopulationName(request.population), int(shown is not None), WINDOW)
 
-    async def erasure_scope(
+    async def targets(
         self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
-    ) -> Scope:
+    ) -> ErasureTargets:
         self.note("erasure_scope", (identity, user, is_whole_user))
-        return Scope([identity.device], {identity.population: [Owner(f"owner of {identity.device}")]})
+        owner = Owner(f"owner of {identity.device}")
+        return ErasureTargets(devices=(identity.device,), owners={identity.population: (owner,)})
 
     async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
         self.note("forget", devices)
@@ -163,21 +142,21 @@ class ScriptedService:
         self.note("check_in", (identity, message))
         return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=WINDOW)
 
-    async def model(self, population: PopulationName, version: int) -> Download:
+    async def training_model(self, population: PopulationName, version: int) -> Download:
         self.note("model", (population, version))
         if version != 7:
-            raise Refused(ProblemCode.MODEL_UNKNOWN, f"There is no version {version}.")
+            raise ApiError(ProblemCode.MODEL_UNKNOWN, f"There is no version {version}.")
         return Download(MODEL, hashlib.sha256(MODEL).digest())
 
     async def released_model(self, population: PopulationName, version: int) -> Download:
         self.note("released_model", (population, version))
         return Download(RELEASED, hashlib.sha256(RELEASED).digest())
 
-    async def model_delta(
+    async def delta(
         self, population: PopulationName, version: int, weights: ModelWeights, has: Collection[bytes]
-    ) -> Step | None:
+    ) -> ModelDelta | None:
         self.note("model_delta", (population, version, weights, set(has)))
-        return next((Step(self.steps[base], base) for base in has if base in self.steps), None)
+        return next((ModelDelta(self.steps[base], base) for base in has if base in self.steps), None)
 
     async def release(self, population: PopulationName) -> Release:
         self.note("release", population)
@@ -203,17 +182,17 @@ class ScriptedService:
         await self.gate.wait()
         return Receipt(counted=True, return_window=WINDOW)
 
-    async def failure(self, claims: AssignmentClaims, message: Failure) -> Noted:
+    async def failure(self, claims: AssignmentClaims, message: Failure) -> FailureAck:
         self.note("failure", (claims, message))
-        return Noted(return_window=WINDOW)
+        return FailureAck(return_window=WINDOW)
 
     async def put(self, identity: DeviceIdentity, data: bytes, condition: bytes | None) -> HeadStored:
         self.note("put_head", (identity, data, condition))
         return HeadStored(tag=b"\x01\x02", size_bytes=len(data))
 
-    async def get(self, identity: DeviceIdentity) -> StoredHead:
+    async def get(self, identity: DeviceIdentity) -> StoredPersonalModel:
         self.note("get_head", identity)
-        return StoredHead(b"head bytes", b"\x01\x02")
+        return StoredPersonalModel(b"head bytes", b"\x01\x02")
 
     async def delete(self, identity: DeviceIdentity) -> HeadErased:
         self.note("delete_head", identity)
@@ -223,12 +202,12 @@ class ScriptedService:
         self.note("erase", (population, owners))
         return HeadErased(heads=1, is_scrubbed=False)
 
-    async def to(self, population: PopulationName, version: int) -> Download:
+    async def map_to(self, population: PopulationName, version: int) -> Download:
         self.note("head_map", (population, version))
         return Download(b"map bytes", hashlib.sha256(b"map bytes").digest())
 
-    def renamed(self, device: DeviceId) -> None:
-        """Nothing is remembered."""
+    def owner_changed(self, device: DeviceId) -> None:
+        """Do nothing; nothing is cached."""
 
     async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
         self.note("suggest", (identity, request))
@@ -248,8 +227,8 @@ BODIES: dict[str, Message] = {
 
 
 @dataclass
-class Answer:
-    """What came back, whole."""
+class HttpAnswer:
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str]
@@ -269,12 +248,12 @@ class Answer:
 
 
 @dataclass
-class Door:
-    """The phones' port, and all that stands around it."""
+class SdkPort:
+    """The phones' port on real sockets, with its backend and its tokens."""
 
     url: str
     session: aiohttp.ClientSession
-    service: ScriptedService
+    service: ScriptedSdkServices
     readiness: Readiness
     metrics: Metrics
     keys: SigningKeys
@@ -310,7 +289,7 @@ class Door:
             headers["Content-Type"] = call.media_type
         return headers
 
-    async def send(self, call: Call, body: Any = None, **changed: str | None) -> Answer:  # noqa: ANN401 - as aiohttp
+    async def send(self, call: Call, body: Any = None, **changed: str | None) -> HttpAnswer:  # noqa: ANN401 - as aiohttp
         """A good call, but for the body and headers that are given (None leaves a header out)."""
         headers: dict[str, str | None] = {**self.headers(call)}
         headers.update({name.replace("_", "-"): value for name, value in changed.items()})
@@ -323,18 +302,18 @@ class Door:
             {name: value for name, value in headers.items() if value is not None},
         )
 
-    async def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> Answer:  # noqa: ANN401
+    async def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> HttpAnswer:  # noqa: ANN401
         if isinstance(body, bytes):
             body = io.BytesIO(body)  # as aiohttp wants large ones
         async with self.session.request(
             method, self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            return HttpAnswer(response.status, response.headers, await response.read())
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the door's bodies may take."""
+class PortLimits:
+    """The limits on the port's request bodies."""
 
     max_bodies: int = 100
     max_bytes: int = 100_000_000
@@ -342,19 +321,25 @@ class Limits:
 
 
 @pytest.fixture
-def limits(request: pytest.FixtureRequest) -> Limits:
+def limits(request: pytest.FixtureRequest) -> PortLimits:
     """Changed by tests of the limits, as an indirect parameter."""
-    return Limits(**getattr(request, "param", {}))
+    return PortLimits(**getattr(request, "param", {}))
 
 
 @pytest.fixture
-async def door(limits: Limits) -> AsyncIterator[Door]:
-    service, readiness, metrics = ScriptedService(), Readiness(), Metrics()
-    readiness.stage = Stage.READY
+async def sdk_port(limits: PortLimits) -> AsyncIterator[SdkPort]:
+    service, readiness, metrics = ScriptedSdkServices(), Readiness(), Metrics()
+    scripted: Any = service  # in the place of each service
+    readiness.state = ServerState.READY
     keys, revocations = SigningKeys.of(bytes(range(32))), Revocations(b"owner key")
     endpoints = SdkEndpoints(
-        service,
-        PersonalCalls(service, service, service, service),
+        enrolments=scripted,
+        erasure=scripted,
+        check_ins=scripted,
+        reports=scripted,
+        models=scripted,
+        downlink=scripted,
+        personal=PersonalEndpoints(scripted, scripted, scripted, scripted),
         device_tokens=DeviceTokens(keys, ttl_s=3600.0),
         revocations=revocations,
         assignment_tokens=AssignmentTokens(keys),
@@ -365,10 +350,10 @@ async def door(limits: Limits) -> AsyncIterator[Door]:
     )
     probes = Probes(readiness, Heartbeat(_nothing, 1.0, metrics), metrics)
     body_limits = BodyLimits(limits.max_bodies, limits.max_bytes, limits.timeout_s, metrics)
-    served = application(endpoints, body_limits, probes, with_metrics=True)
+    served = application(endpoints, body_limits, probes.by_path(with_metrics=True))
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield Door(
+        yield SdkPort(
             listener.url, session, service, readiness, metrics, keys, endpoints, body_limits, revocations
         )
     await listener.close()

@@ -8,26 +8,26 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.unit.coordinator.town import Town, constant, report
+from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
-from keyflock_server.coordinator import Silent
-from keyflock_server.http.lifecycles import Lifecycles
+from keyflock_server.coordinator import NullObserver
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Receipt
-from keyflock_server.protocol.problems import Refused
+from keyflock_server.protocol.problems import ApiError
+from keyflock_server.runtime.lifecycles import LifecycleGroup
 from keyflock_server.storage.records import RoundRecord
-from keyflock_server.suggestions.batching import Batching
+from keyflock_server.suggestions.dynamic_batcher import DynamicBatcher
 from keyflock_server.telemetry.logs import configure_logs
 
 SERVER = Path(__file__).parents[2] / "server" / "keyflock_server"
 #: Where tasks are started, and which test here or in test_server_life.py shows what becomes of them.
 STARTED_IN = {
-    "coordinator/intake.py": "a flush: whoever asked for it, or the log, hears of its error",
-    "coordinator/shared_work.py": "a delta: whoever waits hears of its error (test_shared_work.py)",
+    "coordinator/report_service.py": "a flush: whoever asked for it, or the log, hears of its error",
+    "coordinator/single_flight.py": "a delta: whoever waits hears of its error (test_shared_work.py)",
     "http/request_handler.py": "a connection's timers (test_connections.py)",
-    "http/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
-    "suggestions/batching.py": "the worker tells each caller, and is started again",
-    "suggestions/profiles.py": "a load: whoever asked for it hears of its error",
+    "runtime/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
+    "suggestions/dynamic_batcher.py": "the worker tells each caller, and is started again",
+    "suggestions/profile_cache.py": "a load: whoever asked for it hears of its error",
     "suggestions/service.py": "following releases: the next pass logs its error, and starts it again",
 }
 
@@ -40,8 +40,8 @@ def log() -> io.StringIO:
     return stream
 
 
-class Part:
-    """A lifecycle that fails as it is told."""
+class ScriptedLifecycle:
+    """A lifecycle that records its calls, and fails if asked to."""
 
     def __init__(self, name: str, happened: list[str], *, fails: bool = False) -> None:
         self._name, self._happened, self._fails = name, happened, fails
@@ -76,8 +76,8 @@ async def test_a_part_that_fails_takes_neither_the_rounds_nor_the_other_parts_wi
     log: io.StringIO,
 ) -> None:
     happened: list[str] = []
-    bad, good = Part("suggestions", happened, fails=True), Part("heads", happened)
-    parts = Lifecycles(Part("rounds", happened), [good, bad])
+    bad, good = ScriptedLifecycle("suggestions", happened, fails=True), ScriptedLifecycle("heads", happened)
+    parts = LifecycleGroup(ScriptedLifecycle("rounds", happened), [good, bad])
 
     await parts.tick()
     await parts.stop()
@@ -101,20 +101,20 @@ async def test_a_worker_whose_work_goes_wrong_tells_each_caller_and_answers_the_
         if size == 3:
             raise RuntimeError("the meter is broken")
 
-    batching = Batching(work, largest=4, waiting=100, on_batch=count)
+    batching = DynamicBatcher(work, max_batch_size=4, max_waiting=100, on_batch=count)
 
     async with asyncio.timeout(5.0):
-        too_few = await asyncio.gather(*(batching.ask(13) for _ in range(2)), return_exceptions=True)
-        uncounted = await asyncio.gather(*(batching.ask(1) for _ in range(3)), return_exceptions=True)
-        assert await batching.ask(7) == 7
+        too_few = await asyncio.gather(*(batching.submit(13) for _ in range(2)), return_exceptions=True)
+        uncounted = await asyncio.gather(*(batching.submit(1) for _ in range(3)), return_exceptions=True)
+        assert await batching.submit(7) == 7
 
     assert [type(one) for one in too_few] == [ValueError] * 2
     assert [type(one) for one in uncounted] == [RuntimeError] * 3
     await batching.close()
 
 
-class Heard(Silent):
-    """Remembers what failed."""
+class RecordingObserver(NullObserver):
+    """Records failures."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
@@ -125,20 +125,22 @@ class Heard(Silent):
 
 
 @pytest.fixture
-async def town() -> AsyncIterator[Town]:
-    """A founded town whose observer listens."""
-    town = Town(observer=Heard())
-    await town.coordinator.start()
-    await town.found()
-    yield town
-    await town.coordinator.stop()
+async def harness() -> AsyncIterator[CoordinatorHarness]:
+    """A founded harness whose observer listens."""
+    harness = CoordinatorHarness(observer=RecordingObserver())
+    await harness.coordinator.start()
+    await harness.create_population()
+    yield harness
+    await harness.coordinator.stop()
 
 
-async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung_up(town: Town) -> None:
-    await town.task(round="goal = 4")
-    claims = [await town.assigned(await town.enrol()) for _ in range(4)]
-    heard = town.observer
-    flusher, is_flushing, may_fail = town.coordinator._flusher, asyncio.Event(), asyncio.Event()
+async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung_up(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round="goal = 4")
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(4)]
+    heard = harness.observer
+    flusher, is_flushing, may_fail = harness.coordinator._flusher, asyncio.Event(), asyncio.Event()
     flush = flusher.flush_if_due
 
     async def go_wrong(*_: object) -> None:
@@ -147,40 +149,42 @@ async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung
         raise RuntimeError("nobody has thought of this")
 
     for one in claims[:3]:
-        with pytest.raises(Refused, match="waits for others"):
-            await town.coordinator.report(one, report(constant(1.0), of=one))
+        with pytest.raises(ApiError, match="waits for others"):
+            await harness.coordinator.reports.report(one, report(constant(1.0), of=one))
     flusher.flush_if_due = go_wrong  # type: ignore[assignment, method-assign]  # for the next flush
-    last = asyncio.create_task(town.coordinator.report(claims[3], report(constant(1.0), of=claims[3])))
+    last = asyncio.create_task(
+        harness.coordinator.reports.report(claims[3], report(constant(1.0), of=claims[3]))
+    )
     await is_flushing.wait()
     last.cancel()
     may_fail.set()
-    await town.coordinator._intake.settle()
+    await harness.coordinator.reports.settle()
     flusher.flush_if_due = flush  # type: ignore[method-assign]  # and never again
-    await town.coordinator.tick()
+    await harness.coordinator.tick()
 
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, RecordingObserver)
     assert heard.failed == ["t: nobody has thought of this"]
-    receipt = await town.coordinator.report(claims[3], report(constant(1.0), of=claims[3]))
+    receipt = await harness.coordinator.reports.report(claims[3], report(constant(1.0), of=claims[3]))
     assert isinstance(receipt, Receipt)
     assert receipt.duplicate
 
 
-async def test_a_pass_that_fails_over_one_task_drives_the_others(town: Town) -> None:
+async def test_a_pass_that_fails_over_one_task_drives_the_others(harness: CoordinatorHarness) -> None:
     for name in ("t", "u"):
-        await town.task(name, round="goal = 4\nover_selection = 0.0")
-    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+        await harness.task(name, round="goal = 4\nover_selection = 0.0")
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
     for one in claims:
-        with contextlib.suppress(Refused):  # the first three of each four wait
-            await town.coordinator.report(one, report(constant(1.0), of=one))
-    advance = town.store.rounds.advance
+        with contextlib.suppress(ApiError):  # the first three of each four wait
+            await harness.coordinator.reports.report(one, report(constant(1.0), of=one))
+    advance = harness.store.rounds.advance
 
     async def fail_for_t(*what: object) -> RoundRecord:
         if what[0] == "t-1":
             raise RuntimeError("a bug")
         return await advance(*what)  # type: ignore[arg-type]  # handed on as they came
 
-    town.store.rounds.advance = fail_for_t  # type: ignore[assignment, method-assign]  # one task only
-    await town.coordinator.tick()
+    harness.store.rounds.advance = fail_for_t  # type: ignore[assignment, method-assign]  # one task only
+    await harness.coordinator.tick()
 
-    phases = [(await town.coordinator.rounds(TaskName(name)))[0].phase for name in ("t", "u")]
+    phases = [(await harness.coordinator.tasks.rounds(TaskName(name)))[0].phase for name in ("t", "u")]
     assert phases == ["collecting", "closed"]

@@ -18,7 +18,7 @@ from keyflock_server.protocol.problems import ProblemCode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.http.conftest import Door
+    from tests.http.conftest import SdkPort
 
 #: A head is raw bytes: what is wrong with those is tried in test_personal_calls.py.
 WITH_BODY = [call for call in CALLS if call.request is not None]
@@ -44,23 +44,25 @@ def bomb(size_bytes: int) -> bytes:
     "content_type",
     [None, "application/json", "application/octet-stream", "text/plain; charset=utf-8", "msgpack"],
 )
-async def test_a_body_of_another_type_is_not_taken(door: Door, call: Call, content_type: str | None) -> None:
-    answer = await door.send(call, Content_Type=content_type)
+async def test_a_body_of_another_type_is_not_taken(
+    sdk_port: SdkPort, call: Call, content_type: str | None
+) -> None:
+    answer = await sdk_port.send(call, Content_Type=content_type)
 
     assert (answer.status, answer.code()) == (415, ProblemCode.UNSUPPORTED_MEDIA_TYPE)
     assert "application/msgpack" in answer.problem().detail
 
 
 @with_body
-async def test_parameters_of_the_type_are_ignored(door: Door, call: Call) -> None:
-    answer = await door.send(call, Content_Type="Application/MsgPack; charset=binary")
+async def test_parameters_of_the_type_are_ignored(sdk_port: SdkPort, call: Call) -> None:
+    answer = await sdk_port.send(call, Content_Type="Application/MsgPack; charset=binary")
 
     assert answer.status == 200
 
 
 @with_body
-async def test_a_compressed_body_is_not_taken_and_never_inflated(door: Door, call: Call) -> None:
-    answer = await door.send(call, gzip.compress(door.good_body(call)), Content_Encoding="gzip")
+async def test_a_compressed_body_is_not_taken_and_never_inflated(sdk_port: SdkPort, call: Call) -> None:
+    answer = await sdk_port.send(call, gzip.compress(sdk_port.good_body(call)), Content_Encoding="gzip")
 
     assert (answer.status, answer.code()) == (415, ProblemCode.UNSUPPORTED_MEDIA_TYPE)
 
@@ -79,46 +81,50 @@ async def test_a_compressed_body_is_not_taken_and_never_inflated(door: Door, cal
         ("bomb", bomb(60_000)),
     ],
 )
-async def test_a_malformed_body_is_refused(door: Door, call: Call, case: str, body: bytes) -> None:
-    answer = await door.send(call, body)
+async def test_a_malformed_body_is_refused(sdk_port: SdkPort, call: Call, case: str, body: bytes) -> None:
+    answer = await sdk_port.send(call, body)
 
     assert (answer.status, answer.code()) == (422, ProblemCode.MALFORMED_BODY), case
-    assert door.service.calls == []
+    assert sdk_port.service.calls == []
 
 
 @with_body
-async def test_a_truncated_body_is_refused_at_every_length(door: Door, call: Call) -> None:
-    whole = door.good_body(call)
+async def test_a_truncated_body_is_refused_at_every_length(sdk_port: SdkPort, call: Call) -> None:
+    whole = sdk_port.good_body(call)
 
     for length in range(len(whole)):
-        answer = await door.send(call, whole[:length])
+        answer = await sdk_port.send(call, whole[:length])
         assert (answer.status, answer.code()) == (422, ProblemCode.MALFORMED_BODY)
-    assert door.service.calls == []
+    assert sdk_port.service.calls == []
 
 
 @with_body
-async def test_bytes_after_the_message_are_refused(door: Door, call: Call) -> None:
-    answer = await door.send(call, door.good_body(call) + b"\x00")
+async def test_bytes_after_the_message_are_refused(sdk_port: SdkPort, call: Call) -> None:
+    answer = await sdk_port.send(call, sdk_port.good_body(call) + b"\x00")
 
     assert (answer.status, answer.code()) == (422, ProblemCode.MALFORMED_BODY)
 
 
 @with_body
-async def test_unknown_fields_are_ignored(door: Door, call: Call) -> None:
-    fields = msgpack.unpackb(door.good_body(call))
+async def test_unknown_fields_are_ignored(sdk_port: SdkPort, call: Call) -> None:
+    fields = msgpack.unpackb(sdk_port.good_body(call))
 
-    answer = await door.send(call, msgpack.packb({**fields, "since_version": 9, "more": {"a": [b"\x00"]}}))
+    answer = await sdk_port.send(
+        call, msgpack.packb({**fields, "since_version": 9, "more": {"a": [b"\x00"]}})
+    )
 
     assert answer.status == 200
-    assert [name for name, _ in door.service.calls] == [call.name]
+    assert [name for name, _ in sdk_port.service.calls] == [call.name]
 
 
 @pytest.mark.parametrize("call", [calls.ENROL, calls.CHECK_IN], ids=lambda call: call.name)
 @pytest.mark.parametrize("protocol", [0, 2, 99])
 async def test_another_protocol_is_told_to_upgrade_whatever_else_it_says(
-    door: Door, call: Call, protocol: int
+    sdk_port: SdkPort, call: Call, protocol: int
 ) -> None:
-    answer = await door.send(call, msgpack.packb({"protocol": protocol, "locale": ["of", "the", "future"]}))
+    answer = await sdk_port.send(
+        call, msgpack.packb({"protocol": protocol, "locale": ["of", "the", "future"]})
+    )
 
     assert (answer.status, answer.code()) == (426, ProblemCode.PROTOCOL_UNSUPPORTED)
     assert answer.headers["Upgrade"] == "keyflock/1"
@@ -126,9 +132,11 @@ async def test_another_protocol_is_told_to_upgrade_whatever_else_it_says(
 
 
 @with_body
-async def test_a_body_of_exactly_the_limit_is_read_and_a_byte_more_is_not(door: Door, call: Call) -> None:
-    at_limit = await door.send(call, bytes(call.max_body_bytes))
-    beyond = await door.send(call, bytes(call.max_body_bytes + 1))
+async def test_a_body_of_exactly_the_limit_is_read_and_a_byte_more_is_not(
+    sdk_port: SdkPort, call: Call
+) -> None:
+    at_limit = await sdk_port.send(call, bytes(call.max_body_bytes))
+    beyond = await sdk_port.send(call, bytes(call.max_body_bytes + 1))
 
     assert at_limit.code() is ProblemCode.MALFORMED_BODY
     assert (beyond.status, beyond.code()) == (413, ProblemCode.BODY_TOO_LARGE)
@@ -136,42 +144,42 @@ async def test_a_body_of_exactly_the_limit_is_read_and_a_byte_more_is_not(door: 
 
 
 @with_body
-async def test_a_body_of_unknown_length_is_cut_off_at_the_limit(door: Door, call: Call) -> None:
+async def test_a_body_of_unknown_length_is_cut_off_at_the_limit(sdk_port: SdkPort, call: Call) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(call.max_body_bytes // 65_536 + 3):
             yield bytes(65_536)
 
-    answer = await door.send(call, endless())
+    answer = await sdk_port.send(call, endless())
 
     assert (answer.status, answer.code()) == (413, ProblemCode.BODY_TOO_LARGE)
 
 
 @without_body
-async def test_a_call_that_takes_no_body_refuses_one(door: Door, call: Call) -> None:
-    answer = await door.send(call, b"\x80", Content_Type="application/msgpack")
+async def test_a_call_that_takes_no_body_refuses_one(sdk_port: SdkPort, call: Call) -> None:
+    answer = await sdk_port.send(call, b"\x80", Content_Type="application/msgpack")
 
     assert (answer.status, answer.code()) == (413, ProblemCode.BODY_TOO_LARGE)
-    assert door.service.calls == []
+    assert sdk_port.service.calls == []
 
 
 @pytest.mark.parametrize("limits", [{"timeout_s": 0.05}], indirect=True)
 @with_body
-async def test_a_body_that_trickles_is_given_up(door: Door, call: Call) -> None:
+async def test_a_body_that_trickles_is_given_up(sdk_port: SdkPort, call: Call) -> None:
     never = asyncio.Event()
 
     async def trickle() -> AsyncIterator[bytes]:
         yield b"\x81"
         await never.wait()
 
-    answer = await door.send(call, trickle())
+    answer = await sdk_port.send(call, trickle())
 
     assert (answer.status, answer.code()) == (408, ProblemCode.BODY_TIMEOUT)
     assert answer.problem().retry is not None
 
 
-async def test_a_body_that_breaks_off_leaves_nothing_behind(door: Door) -> None:
-    head = "".join(f"{name}: {value}\r\n" for name, value in door.headers(calls.CHECK_IN).items())
-    host, port = door.url.removeprefix("http://").split(":")
+async def test_a_body_that_breaks_off_leaves_nothing_behind(sdk_port: SdkPort) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in sdk_port.headers(calls.CHECK_IN).items())
+    host, port = sdk_port.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
 
     writer.write(f"POST /v1/check-ins HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 50\r\n\r\n\x81".encode())
@@ -181,14 +189,14 @@ async def test_a_body_that_breaks_off_leaves_nothing_behind(door: Door) -> None:
 
     noticed = 'keyflock_problems_total{call="check_in",code="malformed_body"} 1.0'
     async with asyncio.timeout(5.0):
-        while noticed not in (await door.request("GET", "/metrics")).body.decode():
+        while noticed not in (await sdk_port.request("GET", "/metrics")).body.decode():
             pass
-    assert door.metrics.registry.get_sample_value("keyflock_bodies_in_flight", {"port": "phones"}) == 0.0
-    assert door.service.calls == []
+    assert sdk_port.metrics.registry.get_sample_value("keyflock_bodies_in_flight", {"port": "phones"}) == 0.0
+    assert sdk_port.service.calls == []
 
 
-async def test_a_client_that_waits_to_be_asked_is_refused_before_it_sends(door: Door) -> None:
-    host, port = door.url.removeprefix("http://").split(":")
+async def test_a_client_that_waits_to_be_asked_is_refused_before_it_sends(sdk_port: SdkPort) -> None:
+    host, port = sdk_port.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
 
     writer.write(
@@ -201,15 +209,17 @@ async def test_a_client_that_waits_to_be_asked_is_refused_before_it_sends(door: 
     assert status == b"HTTP/1.1 401 Unauthorized\r\n"
 
 
-async def test_a_client_that_waits_to_be_asked_is_asked_once_it_is_admitted(door: Door) -> None:
-    headers = {**door.headers(calls.REPORT), "Expect": "100-continue"}
+async def test_a_client_that_waits_to_be_asked_is_asked_once_it_is_admitted(sdk_port: SdkPort) -> None:
+    headers = {**sdk_port.headers(calls.REPORT), "Expect": "100-continue"}
 
-    answer = await door.request("PUT", "/v1/assignments/a-1/report", door.good_body(calls.REPORT), headers)
+    answer = await sdk_port.request(
+        "PUT", "/v1/assignments/a-1/report", sdk_port.good_body(calls.REPORT), headers
+    )
 
     assert answer.status == 200
 
 
-async def test_a_large_bomb_neither_blocks_the_loop_nor_takes_memory(door: Door) -> None:
+async def test_a_large_bomb_neither_blocks_the_loop_nor_takes_memory(sdk_port: SdkPort) -> None:
     body = bomb(calls.REPORT.max_body_bytes - 65_536)
     process = psutil.Process()
     before_bytes = process.memory_info().rss
@@ -219,11 +229,11 @@ async def test_a_large_bomb_neither_blocks_the_loop_nor_takes_memory(door: Door)
         nonlocal longest_s
         while not sending.done():
             started = time.perf_counter()
-            assert (await door.request("GET", "/healthz")).status == 200
+            assert (await sdk_port.request("GET", "/healthz")).status == 200
             longest_s = max(longest_s, time.perf_counter() - started)
 
     for _ in range(3):
-        sending = asyncio.create_task(door.send(calls.REPORT, body))
+        sending = asyncio.create_task(sdk_port.send(calls.REPORT, body))
         await watch(sending)
         assert (await sending).code() is ProblemCode.MALFORMED_BODY
 

@@ -11,22 +11,22 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from keyflock_server.descriptors import RESERVE, DescriptorWatch, phones_connections
+from keyflock_server.descriptors import RESERVE, DescriptorWatch, max_phone_connections
 from keyflock_server.http.application import Application, application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import MAX_LINGERING, Connections
-from keyflock_server.http.documents import MSGPACK
-from keyflock_server.http.heartbeat import Heartbeat
-from keyflock_server.http.listeners import Listener
-from keyflock_server.http.probes import Probes
+from keyflock_server.http.responses import MSGPACK
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.problems import Problem, ProblemCode
+from keyflock_server.runtime.heartbeat import Heartbeat
+from keyflock_server.runtime.listeners import Listener
+from keyflock_server.runtime.probes import Probes
 from keyflock_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.http.conftest import Door
+    from tests.http.conftest import SdkPort
 
 pytestmark = pytest.mark.fault("D14")
 
@@ -38,7 +38,7 @@ async def nothing() -> None:
     """A heart that has nothing to do."""
 
 
-class Caller:
+class RawClient:
     """A client's end of one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,17 +70,17 @@ class Caller:
             await self._writer.wait_closed()
 
 
-class Port:
+class SmallPort:
     """A port with a small cap."""
 
-    def __init__(self, door: Door, listener: Listener, metrics: Metrics) -> None:
+    def __init__(self, sdk_port: SdkPort, listener: Listener, metrics: Metrics) -> None:
         self._listener, self._metrics = listener, metrics
-        self.door = door
-        self._callers: list[Caller] = []
+        self.sdk_port = sdk_port
+        self._callers: list[RawClient] = []
 
-    async def call(self) -> Caller:
+    async def call(self) -> RawClient:
         host, port = self._listener.url.removeprefix("http://").split(":")
-        self._callers.append(Caller(*await asyncio.open_connection(host, int(port))))
+        self._callers.append(RawClient(*await asyncio.open_connection(host, int(port))))
         return self._callers[-1]
 
     async def settled(self, connections: int) -> None:
@@ -102,13 +102,15 @@ class Port:
 
 
 @pytest.fixture
-async def port(request: pytest.FixtureRequest, door: Door) -> AsyncIterator[Port]:
+async def port(request: pytest.FixtureRequest, sdk_port: SdkPort) -> AsyncIterator[SmallPort]:
     options = {"max_connections": 3, "header_timeout_s": 30.0, **getattr(request, "param", {})}
-    connections = Connections(MSGPACK, door.metrics, port="phones", **options)
-    probes = Probes(door.readiness, Heartbeat(nothing, 1.0, door.metrics), door.metrics)
-    limits = BodyLimits(100, 10**8, 30.0, door.metrics)
-    served = application(door.endpoints, limits, probes, with_metrics=False, connections=connections)
-    opened = Port(door, await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0), door.metrics)
+    connections = Connections(MSGPACK, sdk_port.metrics, port="phones", **options)
+    probes = Probes(sdk_port.readiness, Heartbeat(nothing, 1.0, sdk_port.metrics), sdk_port.metrics)
+    limits = BodyLimits(100, 10**8, 30.0, sdk_port.metrics)
+    served = application(sdk_port.endpoints, limits, probes.by_path(with_metrics=False), connections)
+    opened = SmallPort(
+        sdk_port, await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0), sdk_port.metrics
+    )
     yield opened
     await opened.close()
 
@@ -117,7 +119,9 @@ quick = pytest.mark.parametrize("port", [{"header_timeout_s": 0.05}], indirect=T
 
 
 @quick
-async def test_a_head_that_does_not_arrive_in_time_is_answered_and_the_connection_ends(port: Port) -> None:
+async def test_a_head_that_does_not_arrive_in_time_is_answered_and_the_connection_ends(
+    port: SmallPort,
+) -> None:
     caller = await port.call()
     await caller.send(HALF_A_HEAD)
 
@@ -131,14 +135,14 @@ async def test_a_head_that_does_not_arrive_in_time_is_answered_and_the_connectio
 
 
 @quick
-async def test_a_connection_over_which_nothing_comes_ends_without_a_word(port: Port) -> None:
+async def test_a_connection_over_which_nothing_comes_ends_without_a_word(port: SmallPort) -> None:
     caller = await port.call()
 
     assert await caller.rest() == b""
 
 
 @quick
-async def test_the_next_head_on_a_kept_connection_has_its_time_from_its_first_byte(port: Port) -> None:
+async def test_the_next_head_on_a_kept_connection_has_its_time_from_its_first_byte(port: SmallPort) -> None:
     caller = await port.call()
     await caller.send(HEALTHZ)
     first = await caller.answer()
@@ -151,10 +155,10 @@ async def test_the_next_head_on_a_kept_connection_has_its_time_from_its_first_by
 
 
 @quick
-async def test_a_request_that_takes_long_to_answer_is_not_cut_by_the_heads_time(port: Port) -> None:
-    headers = "".join(f"{k}: {v}\r\n" for k, v in port.door.headers(calls.REPORT).items())
-    body = port.door.good_body(calls.REPORT)
-    port.door.service.gate.clear()
+async def test_a_request_that_takes_long_to_answer_is_not_cut_by_the_heads_time(port: SmallPort) -> None:
+    headers = "".join(f"{k}: {v}\r\n" for k, v in port.sdk_port.headers(calls.REPORT).items())
+    body = port.sdk_port.good_body(calls.REPORT)
+    port.sdk_port.service.gate.clear()
     caller = await port.call()
     await caller.send(
         f"PUT /v1/assignments/a-1/report HTTP/1.1\r\nHost: x\r\n{headers}"
@@ -162,16 +166,16 @@ async def test_a_request_that_takes_long_to_answer_is_not_cut_by_the_heads_time(
         + body
         + HALF_A_HEAD
     )
-    await port.door.service.called.wait()
+    await port.sdk_port.service.called.wait()
     idle = await port.call()  # whose time passes meanwhile
     assert await idle.rest() == b""
 
-    port.door.service.gate.set()
+    port.sdk_port.service.gate.set()
 
     assert (await caller.answer()).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_at_the_cap_the_connection_that_waits_longest_gives_way(port: Port) -> None:
+async def test_at_the_cap_the_connection_that_waits_longest_gives_way(port: SmallPort) -> None:
     half_open = [await port.call() for _ in range(3)]
     for caller in half_open:
         await caller.send(HALF_A_HEAD)
@@ -187,10 +191,12 @@ async def test_at_the_cap_the_connection_that_waits_longest_gives_way(port: Port
     assert (port.closed_early("displaced"), port.closed_early("turned_away")) == (1.0, 0.0)
 
 
-async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come_back(port: Port) -> None:
-    port.door.service.gate.clear()
-    body = port.door.good_body(calls.REPORT)
-    headers = "".join(f"{k}: {v}\r\n" for k, v in port.door.headers(calls.REPORT).items())
+async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come_back(
+    port: SmallPort,
+) -> None:
+    port.sdk_port.service.gate.clear()
+    body = port.sdk_port.good_body(calls.REPORT)
+    headers = "".join(f"{k}: {v}\r\n" for k, v in port.sdk_port.headers(calls.REPORT).items())
     request = (
         f"PUT /v1/assignments/a-1/report HTTP/1.1\r\nHost: x\r\n{headers}"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
@@ -200,13 +206,13 @@ async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come
     for caller in busy:
         await caller.send(request)
     async with asyncio.timeout(5.0):
-        while len(port.door.service.calls) < 3:  # noqa: ASYNC110 - the other side runs in this loop
+        while len(port.sdk_port.service.calls) < 3:  # noqa: ASYNC110 - the other side runs in this loop
             await asyncio.sleep(0)
 
     newcomer = await port.call()
     await newcomer.send(HEALTHZ)
     answer = await newcomer.answer()
-    port.door.service.gate.set()
+    port.sdk_port.service.gate.set()
 
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"retry-after: 5\r\n" in answer
@@ -222,11 +228,11 @@ async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come
 def test_few_of_those_that_are_turned_away_may_linger() -> None:
     connections = Connections(MSGPACK, Metrics(), port="phones")
 
-    lingering = [connections.may_linger() for _ in range(MAX_LINGERING + 1)]
-    connections.lingered()
+    lingering = [connections.try_linger() for _ in range(MAX_LINGERING + 1)]
+    connections.stop_lingering()
 
     assert lingering == [True] * MAX_LINGERING + [False]
-    assert connections.may_linger()
+    assert connections.try_linger()
 
 
 @pytest.mark.parametrize(
@@ -242,14 +248,14 @@ def test_few_of_those_that_are_turned_away_may_linger() -> None:
     ],
 )
 def test_phones_get_what_the_limit_of_open_files_leaves(wanted: int | None, limit: int, allowed: int) -> None:
-    assert phones_connections(wanted, 64, limit) == allowed
+    assert max_phone_connections(wanted, 64, limit) == allowed
 
 
 def test_a_limit_that_is_too_low_for_the_settings_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    phones_connections(768, 64, 1024)
+    max_phone_connections(768, 64, 1024)
     assert caplog.records == []
 
-    phones_connections(769, 64, 1024)
+    max_phone_connections(769, 64, 1024)
 
     (record,) = caplog.records
     assert (record.levelname, vars(record)["wanted"], vars(record)["max_connections"]) == (
@@ -286,7 +292,7 @@ async def test_a_client_that_does_not_take_its_answer_is_let_go() -> None:
     served = Application(answer, {}, connections)
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     host, number = listener.url.removeprefix("http://").split(":")
-    caller = Caller(*await asyncio.open_connection(host, int(number), limit=1))
+    caller = RawClient(*await asyncio.open_connection(host, int(number), limit=1))
 
     await caller.send(HEALTHZ)
     await answered.wait()

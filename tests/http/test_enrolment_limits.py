@@ -6,7 +6,7 @@ import pytest
 
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.protocol.calls import Request
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 pytestmark = pytest.mark.fault("D12")
 
@@ -19,7 +19,7 @@ def admitted(limits: EnrolmentLimits, peer: str, count: int, now_s: float = 0.0)
     """How many of so many enrolments are let in."""
     passed = 0
     for _ in range(count):
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ApiError):
             limits.admit(enrolment(peer), now_s)
             passed += 1
     return passed
@@ -52,7 +52,7 @@ def test_the_refusal_says_when_to_come_and_quotes_nothing() -> None:
     limits = EnrolmentLimits(1_000, 10)
     admitted(limits, "203.0.113.7", 10)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         limits.admit(enrolment("203.0.113.7"), 0.0)
 
     window = refused.value.retry

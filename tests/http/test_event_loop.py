@@ -9,7 +9,7 @@ import pytest
 #: A task that goes on waiting however often it is cancelled, and a thread that nobody can stop.
 _PROGRAM: Final = """
 import asyncio, threading, sys
-from keyflock_server.http.event_loop import run_in_bounded_time
+from keyflock_server.runtime.event_loop import run_in_bounded_time
 
 async def deaf():
     while True:

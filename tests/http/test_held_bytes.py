@@ -13,36 +13,36 @@ from keyflock_server.protocol.messages import Report
 from keyflock_server.protocol.problems import ProblemCode
 
 if TYPE_CHECKING:
-    from tests.http.conftest import Door
+    from tests.http.conftest import SdkPort
 
 pytestmark = pytest.mark.fault("D15")
 
-#: Room for two reports of this size, and not for a third.
+#: ServerRun for two reports of this size, and not for a third.
 DELTA_BYTES = 1_000_000
 small = pytest.mark.parametrize("limits", [{"max_bytes": 2_500_000}], indirect=True)
 REPORT = msgspec.msgpack.encode(Report(delta=bytes(DELTA_BYTES), examples=3))
 
 
-def held(door: Door) -> float | None:
-    return door.metrics.registry.get_sample_value("keyflock_body_bytes_in_flight", {"port": "phones"})
+def held(sdk_port: SdkPort) -> float | None:
+    return sdk_port.metrics.registry.get_sample_value("keyflock_body_bytes_in_flight", {"port": "phones"})
 
 
-async def waiting(door: Door, reports: int) -> list[asyncio.Task[object]]:
+async def waiting(sdk_port: SdkPort, reports: int) -> list[asyncio.Task[object]]:
     """So many reports have arrived and wait for their batch."""
-    door.service.gate.clear()
+    sdk_port.service.gate.clear()
     sending: list[asyncio.Task[object]] = []
     for number in range(reports):
-        sending.append(asyncio.create_task(door.send(calls.REPORT, REPORT)))
+        sending.append(asyncio.create_task(sdk_port.send(calls.REPORT, REPORT)))
         async with asyncio.timeout(5.0):
-            while len(door.service.calls) <= number:  # noqa: ASYNC110 - the other side runs in this loop
+            while len(sdk_port.service.calls) <= number:  # noqa: ASYNC110 - the other side runs in this loop
                 await asyncio.sleep(0)
     return sending
 
 
-async def test_a_delta_is_a_part_of_its_body_and_no_second_copy(door: Door) -> None:
-    await door.send(calls.REPORT, REPORT)
+async def test_a_delta_is_a_part_of_its_body_and_no_second_copy(sdk_port: SdkPort) -> None:
+    await sdk_port.send(calls.REPORT, REPORT)
 
-    ((_, arguments),) = door.service.calls
+    ((_, arguments),) = sdk_port.service.calls
     assert isinstance(arguments, tuple)
     message = arguments[1]
     assert isinstance(message.delta, memoryview)
@@ -51,25 +51,25 @@ async def test_a_delta_is_a_part_of_its_body_and_no_second_copy(door: Door) -> N
 
 
 @small
-async def test_a_report_that_waits_for_its_batch_is_held_whole(door: Door) -> None:
-    sending = await waiting(door, 2)
+async def test_a_report_that_waits_for_its_batch_is_held_whole(sdk_port: SdkPort) -> None:
+    sending = await waiting(sdk_port, 2)
 
-    while_they_wait = held(door)
-    third = await door.send(calls.REPORT, REPORT)
-    door.service.gate.set()
+    while_they_wait = held(sdk_port)
+    third = await sdk_port.send(calls.REPORT, REPORT)
+    sdk_port.service.gate.set()
     await asyncio.gather(*sending)
 
     assert while_they_wait == 2 * len(REPORT)
     assert (third.status, third.code()) == (503, ProblemCode.OVERLOADED)
-    assert held(door) == 0.0
+    assert held(sdk_port) == 0.0
 
 
 @small
-async def test_what_is_kept_after_the_answer_takes_its_part_of_the_room(door: Door) -> None:
-    door.body_limits.held_after_answer = lambda: 2 * len(REPORT)
-    refused = await door.send(calls.REPORT, REPORT)
-    door.body_limits.held_after_answer = lambda: 0
-    taken = await door.send(calls.REPORT, REPORT)
+async def test_what_is_kept_after_the_answer_takes_its_part_of_the_room(sdk_port: SdkPort) -> None:
+    sdk_port.body_limits.held_after_answer = lambda: 2 * len(REPORT)
+    refused = await sdk_port.send(calls.REPORT, REPORT)
+    sdk_port.body_limits.held_after_answer = lambda: 0
+    taken = await sdk_port.send(calls.REPORT, REPORT)
 
     assert (refused.status, refused.code()) == (503, ProblemCode.OVERLOADED)
     assert taken.status == 200

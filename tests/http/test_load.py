@@ -2,15 +2,15 @@
 
 import asyncio
 
-from keyflock_server.http.heartbeat import Heartbeat
-from keyflock_server.http.load import LoadMeter
+from keyflock_server.runtime.heartbeat import Heartbeat
+from keyflock_server.runtime.load import LoadMeter
 from keyflock_server.telemetry.metrics import Metrics
 
 
 def test_a_server_without_requests_that_is_on_time_has_no_load() -> None:
     meter = LoadMeter(capacity=10)
 
-    meter.saw_lag(0.1)
+    meter.record_lag(0.1)
 
     assert meter.load() == 0.0
 
@@ -25,10 +25,10 @@ def test_requests_beyond_half_the_places_are_load() -> None:
 def test_one_late_pass_is_forgiven_and_many_are_not() -> None:
     meter = LoadMeter(capacity=10)
 
-    meter.saw_lag(2.0)
+    meter.record_lag(2.0)
     after_one = meter.load()
     for _ in range(20):
-        meter.saw_lag(2.0)
+        meter.record_lag(2.0)
 
     assert after_one == 0.0
     assert meter.load() > 2.0
@@ -42,7 +42,7 @@ async def test_the_heartbeat_tells_how_late_it_was_called_back() -> None:
     async def beat() -> None:
         heartbeat.stop()
 
-    heartbeat = Heartbeat(beat, 0.0, Metrics(), lambda: next(readings), saw_lag=told.append)
+    heartbeat = Heartbeat(beat, 0.0, Metrics(), lambda: next(readings), on_lag=told.append)
     await asyncio.wait_for(heartbeat.run(), 5.0)
 
     assert told == [3.0]

@@ -16,17 +16,17 @@ from aiohttp import http_parser, web, web_protocol
 
 from keyflock_server.http.application import Application
 from keyflock_server.http.connections import Connections
-from keyflock_server.http.documents import MSGPACK
-from keyflock_server.http.listeners import Listener
+from keyflock_server.http.responses import MSGPACK
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.problems import Problem, ProblemCode
+from keyflock_server.runtime.listeners import Listener
 from keyflock_server.telemetry.logs import configure_logs
 from keyflock_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.http.conftest import Door
+    from tests.http.conftest import SdkPort
 
 pytestmark = pytest.mark.fault("D1")
 
@@ -94,9 +94,9 @@ def log() -> Iterator[io.StringIO]:
     root.handlers, root.level = handlers, level
 
 
-async def exchanged(door: Door, *parts: bytes) -> bytes:
+async def exchanged(sdk_port: SdkPort, *parts: bytes) -> bytes:
     """All that the server says to bytes on a connection of their own, until it ends it."""
-    host, port = door.url.removeprefix("http://").split(":")
+    host, port = sdk_port.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     answer = b""
     with contextlib.suppress(ConnectionError):
@@ -120,10 +120,10 @@ def problem_in(answer: bytes) -> Problem:
     return msgspec.msgpack.decode(body, type=Problem)
 
 
-def counted(door: Door) -> dict[str, float]:
+def counted(sdk_port: SdkPort) -> dict[str, float]:
     return {
         sample.labels["kind"]: sample.value
-        for family in door.metrics.malformed_requests.collect()
+        for family in sdk_port.metrics.malformed_requests.collect()
         for sample in family.samples
         if sample.name.endswith("_total")
     }
@@ -132,9 +132,9 @@ def counted(door: Door) -> dict[str, float]:
 @every_refused
 @pytest.mark.usefixtures("parser")
 async def test_it_is_answered_by_a_problem_of_ours_and_quoted_nowhere(
-    door: Door, log: io.StringIO, sent: bytes
+    sdk_port: SdkPort, log: io.StringIO, sent: bytes
 ) -> None:
-    answer = await exchanged(door, sent)
+    answer = await exchanged(sdk_port, sent)
 
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer
     head = answer.partition(b"\r\n\r\n")[0].lower()
@@ -142,7 +142,7 @@ async def test_it_is_answered_by_a_problem_of_ours_and_quoted_nowhere(
     assert b"connection: close" in head
     assert b"aiohttp" not in head
     assert problem_in(answer).code is ProblemCode.MALFORMED_REQUEST
-    assert sum(counted(door).values()) == 1.0
+    assert sum(counted(sdk_port).values()) == 1.0
     assert SECRET not in log.getvalue()
     assert SAID not in answer
     assert "127.0.0.1" not in log.getvalue()
@@ -169,8 +169,8 @@ async def test_it_is_answered_by_a_problem_of_ours_and_quoted_nowhere(
     ],
     ids=["star", "connect", "expect", "expect elsewhere", "a body for a probe", "upgrade", "HTTP/1.0"],
 )
-async def test_no_answer_is_the_librarys_own(door: Door, log: io.StringIO, sent: bytes) -> None:
-    answer = await exchanged(door, sent)
+async def test_no_answer_is_the_librarys_own(sdk_port: SdkPort, log: io.StringIO, sent: bytes) -> None:
+    answer = await exchanged(sdk_port, sent)
 
     assert answer.startswith(b"HTTP/1.")
     assert b"aiohttp" not in answer
@@ -182,39 +182,39 @@ async def test_no_answer_is_the_librarys_own(door: Door, log: io.StringIO, sent:
 
 @pytest.mark.usefixtures("parser")
 async def test_a_body_whose_framing_breaks_while_it_is_read_is_refused_at_once(
-    door: Door, log: io.StringIO
+    sdk_port: SdkPort, log: io.StringIO
 ) -> None:
-    headers = "".join(f"{name}: {value}\r\n" for name, value in door.headers(calls.SUGGEST).items())
+    headers = "".join(f"{name}: {value}\r\n" for name, value in sdk_port.headers(calls.SUGGEST).items())
     head = f"POST /v1/suggestions HTTP/1.1\r\nHost: x\r\n{headers}Transfer-Encoding: chunked\r\n\r\n"
 
-    answer = await exchanged(door, head.encode() + b"3\r\nabc\r\n", SAID + b"\r\n", SAID)
+    answer = await exchanged(sdk_port, head.encode() + b"3\r\nabc\r\n", SAID + b"\r\n", SAID)
 
     assert answer.startswith(b"HTTP/1.1 422 ")
     assert answer.count(b"HTTP/1.1") == 1
     assert problem_in(answer).code is ProblemCode.MALFORMED_BODY
-    assert counted(door) == {"framing": 1.0}
+    assert counted(sdk_port) == {"framing": 1.0}
     assert SECRET not in log.getvalue()
     assert SAID not in answer
 
 
 @pytest.mark.usefixtures("parser")
-async def test_what_follows_a_good_request_is_answered_after_it(door: Door, log: io.StringIO) -> None:
+async def test_what_follows_a_good_request_is_answered_after_it(sdk_port: SdkPort, log: io.StringIO) -> None:
     good = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
-    answer = await exchanged(door, good + good, b"GET /" + SAID + b" HTTP/9\r\n\r\n")
+    answer = await exchanged(sdk_port, good + good, b"GET /" + SAID + b" HTTP/9\r\n\r\n")
 
     assert answer.count(b"HTTP/1.1 200 OK") == 2
     assert answer.count(b"HTTP/1.1 400 Bad Request") == 1
     assert SECRET not in log.getvalue()
 
 
-async def test_a_flood_of_them_is_told_once_and_counted_each(door: Door, log: io.StringIO) -> None:
+async def test_a_flood_of_them_is_told_once_and_counted_each(sdk_port: SdkPort, log: io.StringIO) -> None:
     for _ in range(5):
-        await exchanged(door, REFUSED["TLS"])
+        await exchanged(sdk_port, REFUSED["TLS"])
 
     told = [json.loads(line) for line in log.getvalue().splitlines() if "cannot be read" in line]
     assert [(line["port"], line["kind"], line["repeated"]) for line in told] == [("phones", "tls", 0)]
-    assert counted(door) == {"tls": 5.0}
+    assert counted(sdk_port) == {"tls": 5.0}
 
 
 async def test_an_answer_that_fails_is_a_problem_too_and_its_error_is_not_quoted(log: io.StringIO) -> None:

@@ -8,64 +8,64 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keyflock_server.protocol import calls
-from keyflock_server.protocol.messages import ModelWeights
+from keyflock_server.protocol.plans import ModelWeights
 
 if TYPE_CHECKING:
-    from tests.http.conftest import Answer, Door
+    from tests.http.conftest import HttpAnswer, SdkPort
 
 BASE = hashlib.sha256(b"what the phone has").digest()
 TAG = f'"{BASE.hex()}"'
 
 
 @pytest.fixture
-def door(door: Door) -> Door:
-    door.service.steps = {BASE: b"few bytes"}
-    return door
+def sdk_port(sdk_port: SdkPort) -> SdkPort:
+    sdk_port.service.steps = {BASE: b"few bytes"}
+    return sdk_port
 
 
-def sent(door: Door, kind: str) -> tuple[float, float]:
+def sent(sdk_port: SdkPort, kind: str) -> tuple[float, float]:
     """How many downloads of this kind, and their bytes."""
-    value = door.metrics.registry.get_sample_value
+    value = sdk_port.metrics.registry.get_sample_value
     return (
         value("keyflock_model_downloads_total", {"kind": kind}) or 0.0,
         value("keyflock_model_bytes_total", {"kind": kind}) or 0.0,
     )
 
 
-def assert_whole(door: Door, answer: Answer) -> None:
-    assert (answer.status, answer.body) == (200, door.model)
+def assert_whole(sdk_port: SdkPort, answer: HttpAnswer) -> None:
+    assert (answer.status, answer.body) == (200, sdk_port.model)
     assert answer.headers["Cache-Control"] == "private, max-age=31536000, immutable"
     assert "IM" not in answer.headers
     assert "Delta-Base" not in answer.headers
 
 
-async def test_a_phone_that_has_an_earlier_version_gets_the_delta(door: Door) -> None:
-    answer = await door.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=f'"other", {TAG}')
+async def test_a_phone_that_has_an_earlier_version_gets_the_delta(sdk_port: SdkPort) -> None:
+    answer = await sdk_port.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=f'"other", {TAG}')
 
     assert (answer.status, answer.body) == (226, b"few bytes")
     assert answer.headers["IM"] == "keyflock-delta"
     assert answer.headers["Delta-Base"] == TAG
-    assert answer.headers["ETag"] == f'"{hashlib.sha256(door.model).hexdigest()}"'
+    assert answer.headers["ETag"] == f'"{hashlib.sha256(sdk_port.model).hexdigest()}"'
     assert answer.headers["Content-Type"] == "application/vnd.keyflock.model"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Vary"] == "authorization, a-im"
 
 
-async def test_both_addresses_give_deltas_of_their_own_weights(door: Door) -> None:
+async def test_both_addresses_give_deltas_of_their_own_weights(sdk_port: SdkPort) -> None:
     for call in (calls.MODEL, calls.RELEASED_MODEL):
-        assert (await door.send(call, A_IM="keyflock-delta", If_None_Match=TAG)).status == 226
+        assert (await sdk_port.send(call, A_IM="keyflock-delta", If_None_Match=TAG)).status == 226
 
-    asked = [what for name, what in door.service.calls if name == "model_delta"]
+    asked = [what for name, what in sdk_port.service.calls if name == "model_delta"]
     assert asked == [
-        (door.phone.population, 7, ModelWeights.TRAINING, {BASE}),
-        (door.phone.population, 7, ModelWeights.RELEASED, {BASE}),
+        (sdk_port.phone.population, 7, ModelWeights.TRAINING, {BASE}),
+        (sdk_port.phone.population, 7, ModelWeights.RELEASED, {BASE}),
     ]
 
 
-async def test_a_phone_that_has_this_very_version_gets_nothing(door: Door) -> None:
-    mine = f'"{hashlib.sha256(door.model).hexdigest()}"'
+async def test_a_phone_that_has_this_very_version_gets_nothing(sdk_port: SdkPort) -> None:
+    mine = f'"{hashlib.sha256(sdk_port.model).hexdigest()}"'
 
-    answer = await door.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=f"{TAG}, {mine}")
+    answer = await sdk_port.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=f"{TAG}, {mine}")
 
     assert (answer.status, answer.body) == (304, b"")
     assert answer.headers["ETag"] == mine
@@ -87,13 +87,15 @@ async def test_a_phone_that_has_this_very_version_gets_nothing(door: Door) -> No
     ],
     ids=repr,
 )
-async def test_who_asks_for_no_delta_or_has_no_base_gets_the_whole(door: Door, asked: dict[str, str]) -> None:
-    assert_whole(door, await door.send(calls.MODEL, **asked))
+async def test_who_asks_for_no_delta_or_has_no_base_gets_the_whole(
+    sdk_port: SdkPort, asked: dict[str, str]
+) -> None:
+    assert_whole(sdk_port, await sdk_port.send(calls.MODEL, **asked))
 
 
 @pytest.mark.parametrize("asked", ["keyflock-delta;q=0.5", "vcdiff, Keyflock-Delta", "keyflock-delta;q=1"])
-async def test_a_phone_may_understand_other_manipulations_too(door: Door, asked: str) -> None:
-    assert (await door.send(calls.MODEL, A_IM=asked, If_None_Match=TAG)).status == 226
+async def test_a_phone_may_understand_other_manipulations_too(sdk_port: SdkPort, asked: str) -> None:
+    assert (await sdk_port.send(calls.MODEL, A_IM=asked, If_None_Match=TAG)).status == 226
 
 
 @pytest.mark.parametrize(
@@ -106,27 +108,29 @@ async def test_a_phone_may_understand_other_manipulations_too(door: Door, asked:
     ],
     ids=["many", "signs", "quotes", "bytes"],
 )
-async def test_a_hostile_list_of_tags_costs_a_whole_download_and_no_more(door: Door, garbage: str) -> None:
-    assert_whole(door, await door.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=garbage))
+async def test_a_hostile_list_of_tags_costs_a_whole_download_and_no_more(
+    sdk_port: SdkPort, garbage: str
+) -> None:
+    assert_whole(sdk_port, await sdk_port.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=garbage))
 
 
-async def test_ten_thousand_tags_are_answered_or_refused_before_anyone_looks(door: Door) -> None:
+async def test_ten_thousand_tags_are_answered_or_refused_before_anyone_looks(sdk_port: SdkPort) -> None:
     tags = ",".join(f'"{number:064x}"' for number in range(10_000))
 
-    answer = await door.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=tags)
+    answer = await sdk_port.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=tags)
 
     # The listener takes no header of that length; no phone has a use for one.
     assert answer.status == 400
-    assert door.service.calls == []
-    assert_whole(door, await door.send(calls.MODEL))
+    assert sdk_port.service.calls == []
+    assert_whole(sdk_port, await sdk_port.send(calls.MODEL))
 
 
-async def test_downloads_are_counted_by_kind(door: Door) -> None:
-    whole = await door.send(calls.MODEL)
-    await door.send(calls.MODEL, If_None_Match=whole.headers["ETag"])
-    await door.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=TAG)
-    await door.send(calls.RELEASED_MODEL, A_IM="keyflock-delta", If_None_Match=TAG)
+async def test_downloads_are_counted_by_kind(sdk_port: SdkPort) -> None:
+    whole = await sdk_port.send(calls.MODEL)
+    await sdk_port.send(calls.MODEL, If_None_Match=whole.headers["ETag"])
+    await sdk_port.send(calls.MODEL, A_IM="keyflock-delta", If_None_Match=TAG)
+    await sdk_port.send(calls.RELEASED_MODEL, A_IM="keyflock-delta", If_None_Match=TAG)
 
-    assert sent(door, "whole") == (1, len(door.model))
-    assert sent(door, "not_modified") == (1, 0)
-    assert sent(door, "delta") == (2, 2 * len(b"few bytes"))
+    assert sent(sdk_port, "whole") == (1, len(sdk_port.model))
+    assert sent(sdk_port, "not_modified") == (1, 0)
+    assert sent(sdk_port, "delta") == (2, 2 * len(b"few bytes"))

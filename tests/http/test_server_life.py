@@ -13,15 +13,15 @@ import pytest
 from aiohttp import web
 
 from keyflock_server.data_folder import DataFolder
-from keyflock_server.http.addresses import Addresses
 from keyflock_server.http.application import Application
 from keyflock_server.http.connections import Connections
-from keyflock_server.http.documents import JSON, MSGPACK
-from keyflock_server.http.heartbeat import Heartbeat
-from keyflock_server.http.listeners import Listener, ListenError
-from keyflock_server.http.probes import Probes
-from keyflock_server.http.readiness import Readiness, Stage
-from keyflock_server.http.server import BackgroundLoopError, Port, Server
+from keyflock_server.http.readiness import Readiness, ServerState
+from keyflock_server.http.responses import JSON, MSGPACK
+from keyflock_server.runtime.addresses import Addresses
+from keyflock_server.runtime.heartbeat import Heartbeat
+from keyflock_server.runtime.listeners import Listener, ListenError
+from keyflock_server.runtime.probes import Probes
+from keyflock_server.runtime.server import BackgroundLoopError, PortBinding, Server
 from keyflock_server.telemetry.metrics import Metrics
 
 
@@ -31,12 +31,12 @@ async def not_found(_request: web.BaseRequest) -> web.StreamResponse:
 
 
 async def nothing() -> None:
-    """What most of a life consists of."""
+    """Do nothing."""
 
 
 @dataclass
-class Life:
-    """Remembers what happened to it, in order."""
+class RecordingLifecycle:
+    """Records its calls in order."""
 
     on_tick: Callable[[], Awaitable[None]] = nothing
     on_stop: Callable[[], Awaitable[None]] = nothing
@@ -56,8 +56,8 @@ class Life:
 
 
 @dataclass
-class Room:
-    """A server around a life, and what its caller sees of it."""
+class ServerRun:
+    """A server around a recording lifecycle, and what its caller observes."""
 
     server: Server
     folder: DataFolder
@@ -67,14 +67,14 @@ class Room:
         await self.server.run(self.ready.set_result)
 
 
-def room(
-    life: Life,
+def server_run(
+    life: RecordingLifecycle,
     folder: Path,
     *,
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None,
     port: int = 0,
     grace_s: float = 5.0,
-) -> Room:
+) -> ServerRun:
     readiness, metrics = Readiness(), Metrics()
     heartbeat = Heartbeat(life.tick, 0.001, metrics)
     probes = Probes(readiness, heartbeat, metrics).by_path(with_metrics=False)
@@ -84,13 +84,13 @@ def room(
     server = Server(
         life,
         opened,
-        sdk_port=Port(sdk, "127.0.0.1", port),
-        admin_port=Port(admin, "127.0.0.1", 0),
+        sdk_port=PortBinding(sdk, "127.0.0.1", port),
+        admin_port=PortBinding(admin, "127.0.0.1", 0),
         readiness=readiness,
         heartbeat=heartbeat,
         shutdown_grace_s=grace_s,
     )
-    return Room(server, opened, asyncio.get_running_loop().create_future())
+    return ServerRun(server, opened, asyncio.get_running_loop().create_future())
 
 
 async def test_a_server_that_is_told_to_stop_finishes_what_it_began(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ async def test_a_server_that_is_told_to_stop_finishes_what_it_began(tmp_path: Pa
     async def flush() -> None:
         finish.set()
 
-    life = Life(on_stop=flush)
-    tried = room(life, tmp_path, answer=answer)
+    life = RecordingLifecycle(on_stop=flush)
+    tried = server_run(life, tmp_path, answer=answer)
     running = asyncio.create_task(tried.run())
     addresses = await tried.ready
     announced = json.loads((tmp_path / "server.json").read_text())
@@ -131,7 +131,7 @@ async def test_a_server_stops_in_bounded_time_even_when_its_coordinator_does_not
     async def hang() -> None:
         await never.wait()
 
-    tried = room(Life(on_stop=hang), tmp_path, grace_s=0.05)
+    tried = server_run(RecordingLifecycle(on_stop=hang), tmp_path, grace_s=0.05)
     running = asyncio.create_task(tried.run())
     await tried.ready
 
@@ -145,8 +145,8 @@ async def test_a_background_loop_that_dies_takes_the_server_with_it(tmp_path: Pa
     async def die() -> None:
         raise RuntimeError("the disk is gone")
 
-    life = Life(on_tick=die)
-    tried = room(life, tmp_path)
+    life = RecordingLifecycle(on_tick=die)
+    tried = server_run(life, tmp_path)
 
     with pytest.raises(BackgroundLoopError, match="RuntimeError"):
         await tried.run()
@@ -161,7 +161,7 @@ async def test_a_pass_is_never_cut_in_the_middle(tmp_path: Path) -> None:
         await go_on.wait()
         whole.set()
 
-    tried = room(Life(on_tick=long_pass), tmp_path)
+    tried = server_run(RecordingLifecycle(on_tick=long_pass), tmp_path)
     running = asyncio.create_task(tried.run())
     await inside.wait()
 
@@ -176,10 +176,10 @@ async def test_a_port_that_is_taken_is_named_and_the_folder_let_go(tmp_path: Pat
     other = Application(not_found, {}, Connections(MSGPACK, Metrics(), port="phones"))
     taken = await Listener.open(other, "127.0.0.1", 0, shutdown_grace_s=1.0)
     number = int(taken.url.rsplit(":", 1)[1])
-    life = Life()
+    life = RecordingLifecycle()
 
     with pytest.raises(ListenError, match=f"port {number}: another program has it"):
-        await room(life, tmp_path, port=number).run()
+        await server_run(life, tmp_path, port=number).run()
     await taken.close()
 
     assert life.happened == []
@@ -203,7 +203,7 @@ async def test_a_server_whose_loop_hangs_is_neither_ready_nor_healthy() -> None:
             return statuses
 
     starting = await probe()
-    readiness.stage = Stage.READY
+    readiness.state = ServerState.READY
     ready = await probe()
     now_s = 61.0
     stalled = await probe()

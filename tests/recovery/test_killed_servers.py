@@ -1,16 +1,16 @@
-"""Acked means counted, whatever happens to the servers. ``make kills`` is the long run of it."""
+"""A report that was acknowledged is counted, whatever happens to servers; ``make kills`` runs it for long."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.recovery.findings import Findings
-from tests.recovery.leavers import Departure
-from tests.recovery.nursery import Nursery
-from tests.recovery.plan import Target
-from tests.recovery.stage import Stage, over_postgres, over_sqlite
-from tests.recovery.story import Ending, Story
+from tests.recovery.chaos_environment import ChaosEnvironment, postgres_environment, sqlite_environment
+from tests.recovery.chaos_report import ChaosReport
+from tests.recovery.chaos_run import ChaosOutcome, ChaosRun
+from tests.recovery.departing_phones import Departure
+from tests.recovery.fault_plan import FaultTarget
+from tests.recovery.fork_server import ForkServer
 
 from keyflock_server.rounds.round import Phase
 
@@ -18,60 +18,60 @@ KILLS = 10
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery") / "log") as nursery:
-        yield nursery
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path_factory.mktemp("fork_server") / "log") as fork_server:
+        yield fork_server
 
 
 @pytest.mark.slow
 async def test_what_was_acknowledged_is_counted_exactly_once_while_the_server_is_killed(
-    nursery: Nursery, tmp_path: Path
+    fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    async with over_sqlite(tmp_path, nursery, seed=5) as stage:
-        ending = await played(stage)
+    async with sqlite_environment(tmp_path, fork_server, seed=5) as environment:
+        outcome = await run_chaos(environment)
 
-    check(ending)
-    assert set(ending.tally.victims) == {Target.SERVER}
+    check(outcome)
+    assert set(outcome.stats.victims) == {FaultTarget.SERVER}
 
 
 @pytest.mark.slow
 async def test_what_was_acknowledged_is_counted_exactly_once_while_replicas_are_killed_and_hang(
-    nursery: Nursery, tmp_path: Path, postgres_url: str
+    fork_server: ForkServer, tmp_path: Path, postgres_url: str
 ) -> None:
-    async with over_postgres(tmp_path, nursery, seed=5, url=postgres_url) as stage:
-        ending = await played(stage)
+    async with postgres_environment(tmp_path, fork_server, seed=5, url=postgres_url) as environment:
+        outcome = await run_chaos(environment)
 
-    check(ending)
-    assert {Target.LEADER, Target.FOLLOWER} <= set(ending.tally.victims)
-
-
-async def played(stage: Stage) -> Ending:
-    return await Story(stage, seed=5).play(KILLS)
+    check(outcome)
+    assert {FaultTarget.LEADER, FaultTarget.FOLLOWER} <= set(outcome.stats.victims)
 
 
-def check(ending: Ending) -> None:
-    findings = Findings(ending, "sqlite")
-    said = findings.verdict
-    assert json.loads(findings.line()) == {
+async def run_chaos(environment: ChaosEnvironment) -> ChaosOutcome:
+    return await ChaosRun(environment, seed=5).run(KILLS)
+
+
+def check(outcome: ChaosOutcome) -> None:
+    report = ChaosReport(outcome, "sqlite")
+    exactly_once = report.exactly_once
+    assert json.loads(report.json_line()) == {
         "kills": KILLS,
-        "acked": said.acked,
-        "counted": said.counted,
+        "acked": exactly_once.acked,
+        "counted": exactly_once.counted,
         "lost": 0,
         "double": 0,
-        "left": len(ending.lives),
+        "left": len(outcome.departed),
         "wrongly_counted": 0,
-        "accepted": ending.accepted,
-        "discarded": ending.books.phases.get(Phase.DISCARDED, 0),
+        "accepted": outcome.accepted,
+        "discarded": outcome.recorded.phases.get(Phase.DISCARDED, 0),
     }
-    assert findings.wrongly_counted == []
-    assert "| **lost** | **0** |" in findings.section().body
-    assert said.faults == ()
-    assert (said.lost, said.double) == (0, 0)
-    assert ending.tally.kills == KILLS
-    # Whoever is counted and never hears of it has a row all the same.
-    assert said.counted == said.acked + sum(said.unacked.values())
-    assert ending.ledger.acked_again == 0
-    assert ending.books.phases[Phase.CLOSED] >= 4
-    assert said.exact_aggregates >= 2
-    assert ending.accepted > 0
-    assert {life.departure for life in ending.lives} == set(Departure)
+    assert report.departed_violations == []
+    assert "| **lost** | **0** |" in report.section().body
+    assert exactly_once.violations == ()
+    assert (exactly_once.lost, exactly_once.double) == (0, 0)
+    assert outcome.stats.kills == KILLS
+    # A report that is counted without a receipt has a row all the same.
+    assert exactly_once.counted == exactly_once.acked + sum(exactly_once.unacked.values())
+    assert outcome.receipts.acked_again == 0
+    assert outcome.recorded.phases[Phase.CLOSED] >= 4
+    assert exactly_once.exact_sums >= 2
+    assert outcome.accepted > 0
+    assert {one.departure for one in outcome.departed} == set(Departure)

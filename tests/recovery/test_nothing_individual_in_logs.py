@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.recovery.test_nothing_individual_on_disk import encodings
-from tests.unit.coordinator.town import LAYOUT, Town
+from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness
 
-from keyflock_compression import CodecSpec, encode
+from keyflock_compression import DenseSpec, encode
 from keyflock_server.protocol.messages import Report
 from keyflock_server.telemetry.logs import LogFormat, configure_logs, logger
 from keyflock_server.telemetry.metrics import Metrics
-from keyflock_server.telemetry.observation import Observation
+from keyflock_server.telemetry.metrics_observer import MetricsObserver
 
-SPEC = CodecSpec(codec="dense")
+SPEC = DenseSpec()
 #: The steps of a report, from the body to the sum on the disk.
 STEPS = (
     "keyflock_server.coordinator.micro_batch.decode",
-    "keyflock_server.aggregation.clipping.DeltaJudge.judge",
+    "keyflock_server.aggregation.clipping.DeltaValidator.validate",
     "keyflock_server.aggregation.partial_aggregate.PartialAggregate.add",
     "keyflock_server.aggregation.partial_aggregate.PartialAggregate.merged",
     "keyflock_server.aggregation.partial_aggregate.PartialAggregate.to_bytes",
-    "keyflock_server.storage.memory.MemoryBlobs.put",
-    "keyflock_server.storage.memory._Rounds.commit_flush",
+    "tests.memory_store.blobs.MemoryBlobStore.put",
+    "tests.memory_store.rounds.MemoryRoundRepository.commit_flush",
 )
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 Planted = list[tuple[NDArray[np.float32], bytes]]
@@ -38,25 +38,25 @@ def planted() -> Planted:
     return [(delta, encode(delta, LAYOUT, SPEC, seed=1)) for delta in deltas]
 
 
-def assert_nothing_of(updates: Planted, said: str) -> None:
+def assert_nothing_of(updates: Planted, log_text: str) -> None:
     """Neither bytes, however they are written, nor numbers."""
-    said = TIMESTAMP.sub("", said)  # of whose digits some are now and then an update's
+    log_text = TIMESTAMP.sub("", log_text)  # of whose digits some are now and then an update's
     for delta, container in updates:
         for form in encodings(delta, container):
-            assert form.hex() not in said
-            assert repr(form)[2:-1] not in said
-            assert base64.b64encode(form).decode()[:16] not in said
+            assert form.hex() not in log_text
+            assert repr(form)[2:-1] not in log_text
+            assert base64.b64encode(form).decode()[:16] not in log_text
         for number in (*delta[:8], *delta[-8:]):
             # One digit more than the log's own figures have.
-            assert f"{number:.7f}"[:-2] not in said
+            assert f"{number:.7f}"[:-2] not in log_text
 
 
-async def report_all(town: Town, messages: list[bytes]) -> list[str]:
+async def report_all(harness: CoordinatorHarness, messages: list[bytes]) -> list[str]:
     """Each phone's report; what the endpoint would log of its failure is logged, and told."""
     log, details = logger("keyflock.http"), list[str]()
-    for one in [await town.assigned(await town.enrol()) for _ in messages]:
+    for one in [await harness.assigned(await harness.enrol()) for _ in messages]:
         try:
-            await town.coordinator.report(one, Report(delta=messages[len(details)], examples=7))
+            await harness.coordinator.reports.report(one, Report(delta=messages[len(details)], examples=7))
             details.append("")
         except Exception as error:
             log.error("request failed", exc_info=error)  # noqa: TRY400 - word for word as the gate does
@@ -64,12 +64,12 @@ async def report_all(town: Town, messages: list[bytes]) -> list[str]:
     return details
 
 
-async def founded() -> Town:
-    town = Town(observer=Observation(Metrics()))
-    await town.coordinator.start()
-    await town.found()
-    await town.task(round="goal = 4\nover_selection = 1.0", codec='codec = "dense"')
-    return town
+async def founded() -> CoordinatorHarness:
+    harness = CoordinatorHarness(observer=MetricsObserver(Metrics()))
+    await harness.coordinator.start()
+    await harness.create_population()
+    await harness.task(round="goal = 4\nover_selection = 1.0", codec='codec = "dense"')
+    return harness
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
@@ -77,26 +77,26 @@ async def founded() -> Town:
 async def test_a_step_that_fails_brings_nothing_of_the_reports_into_the_log(
     monkeypatch: pytest.MonkeyPatch, step: str, log_format: LogFormat
 ) -> None:
-    town, updates, log = await founded(), planted(), io.StringIO()
+    harness, updates, log = await founded(), planted(), io.StringIO()
     configure_logs(log_format, "DEBUG", log)
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("nobody has thought of this")
 
     monkeypatch.setattr(step, fail)
-    await report_all(town, [container for _, container in updates])
-    await town.coordinator.tick()
+    await report_all(harness, [container for _, container in updates])
+    await harness.coordinator.tick()
     monkeypatch.undo()
-    await town.coordinator.stop()
+    await harness.coordinator.stop()
 
-    said = log.getvalue()
-    assert "RuntimeError" in said
-    assert "nobody has thought of this" not in said
-    assert_nothing_of(updates, said)
+    log_text = log.getvalue()
+    assert "RuntimeError" in log_text
+    assert "nobody has thought of this" not in log_text
+    assert_nothing_of(updates, log_text)
 
 
 async def test_a_report_that_is_refused_is_not_quoted() -> None:
-    town, updates, log = await founded(), planted(), io.StringIO()
+    harness, updates, log = await founded(), planted(), io.StringIO()
     configure_logs("json", "DEBUG", log)
     whole = [container for _, container in updates]
     broken = [
@@ -106,8 +106,8 @@ async def test_a_report_that_is_refused_is_not_quoted() -> None:
         whole[3] + b"\x00",
     ]
 
-    details = await report_all(town, broken)
-    await town.coordinator.stop()
+    details = await report_all(harness, broken)
+    await harness.coordinator.stop()
 
     assert all(details)
     assert_nothing_of(updates, log.getvalue() + "".join(details))

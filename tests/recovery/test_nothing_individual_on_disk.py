@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import zstandard
 from tests.services.postgres import PostgresServer
-from tests.unit.coordinator.personalize_task import assigned, evidence, open_task, told
-from tests.unit.coordinator.town import LAYOUT, Town
+from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness
+from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
 
-from keyflock_compression import CodecSpec, encode
+from keyflock_compression import DeadzoneSpec, DenseSpec, encode, parse_spec
 from keyflock_compression.container import parse
 from keyflock_compression.limits import DEFAULT_LIMITS
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, RESPONSIBILITIES
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import Report
-from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.storage.blobs import LocalBlobs
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.blobs import LocalBlobStore
 from keyflock_server.storage.sql.store import SqlStore
 
 
@@ -34,48 +34,44 @@ def encodings(delta: np.ndarray, container: bytes) -> list[bytes]:
 
 
 def all_bytes(folder: Path) -> bytes:
-    """Of every file there."""
+    """Return the bytes of every file in the folder."""
     return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 class Planting:
     """A round of eight phones whose updates are known by their bytes; after each, a look at all there is."""
 
-    def __init__(self, town: Town, codec: str, everything: Callable[[], bytes]) -> None:
-        self.town = town
+    def __init__(self, harness: CoordinatorHarness, codec: str, everything: Callable[[], bytes]) -> None:
+        self.harness = harness
         self.table = 'codec = "deadzone"\nstep_rms = 0.05' if codec == "deadzone" else f'codec = "{codec}"'
-        self.spec = (
-            CodecSpec(codec="deadzone", step_rms=0.05)
-            if codec == "deadzone"
-            else CodecSpec.from_wire({"codec": codec})
-        )
+        self.spec = DeadzoneSpec(step_rms=0.05) if codec == "deadzone" else parse_spec({"codec": codec})
         self.everything = everything
         self.forms: list[list[bytes]] = []
         self.pending = 0
 
     async def run(self) -> None:
         """The round, from the first phone to the version, and the end of the process."""
-        await self.town.coordinator.start()
-        await self.town.found()
-        await self.town.task(round="goal = 8", codec=self.table)
+        await self.harness.coordinator.start()
+        await self.harness.create_population()
+        await self.harness.task(round="goal = 8", codec=self.table)
         rng = np.random.default_rng(3)
         for _ in range(8):
-            claims = await self.town.assigned(await self.town.enrol())
+            claims = await self.harness.assigned(await self.harness.enrol())
             delta = rng.standard_normal(LAYOUT.size).astype(np.float32)
             container = encode(delta, LAYOUT, self.spec, seed=1)
             self.forms.append(encodings(delta, container))
             assert len(self.forms[-1]) >= 6
             try:
-                await self.town.coordinator.report(claims, Report(delta=container, examples=7))
-            except Refused as refused:
+                await self.harness.coordinator.reports.report(claims, Report(delta=container, examples=7))
+            except ApiError as refused:
                 self.pending += refused.code is ProblemCode.REPORT_PENDING
-            self.look()
-        await self.town.coordinator.tick()
-        self.look()
-        await self.town.coordinator.stop()
-        self.look()
+            self.search_files()
+        await self.harness.coordinator.tick()
+        self.search_files()
+        await self.harness.coordinator.stop()
+        self.search_files()
 
-    def look(self) -> None:
+    def search_files(self) -> None:
         """None of what was planted is in it."""
         everything = self.everything()
         for forms in self.forms:
@@ -84,9 +80,9 @@ class Planting:
 
 @pytest.mark.parametrize("codec", ["float32", "dense", "deadzone"])
 async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, codec: str) -> None:
-    town = Town(
+    harness = CoordinatorHarness(
         store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
-        blobs=LocalBlobs(tmp_path / "blobs"),
+        blobs=LocalBlobStore(tmp_path / "blobs"),
     )
 
     def everything() -> bytes:
@@ -95,7 +91,7 @@ async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, co
         assert b"SQLite format 3" in found
         return found
 
-    planting = Planting(town, codec, everything)
+    planting = Planting(harness, codec, everything)
     await planting.run()
 
     assert planting.pending == 6
@@ -104,10 +100,10 @@ async def test_a_planted_update_is_nowhere_in_the_data_folder(tmp_path: Path, co
 async def test_a_planted_update_is_nowhere_in_postgresqls_files(
     tmp_path: Path, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    town = Town(store=SqlStore(postgres_url), blobs=LocalBlobs(tmp_path / "blobs"))
+    harness = CoordinatorHarness(store=SqlStore(postgres_url), blobs=LocalBlobStore(tmp_path / "blobs"))
     # Its write-ahead log holds every byte of every row that was written.
     folders = (tmp_path, postgres_server.data / "base", postgres_server.data / "pg_wal")
-    planting = Planting(town, "deadzone", lambda: b"".join(all_bytes(folder) for folder in folders))
+    planting = Planting(harness, "deadzone", lambda: b"".join(all_bytes(folder) for folder in folders))
     await planting.run()
 
     # What was written is found there: of each phone the digest of its report, and no more.
@@ -119,7 +115,7 @@ async def test_a_planted_update_is_nowhere_in_postgresqls_files(
 
 
 async def digests(url: str) -> list[bytes]:
-    """Of all counted reports."""
+    """Return the digests of all counted reports."""
     store = SqlStore(url)
     rows = await store.rounds.assignments(RoundId("t-1"))
     await store.close()
@@ -127,31 +123,31 @@ async def digests(url: str) -> list[bytes]:
 
 
 async def test_a_planted_phones_evidence_is_nowhere_in_the_data_folder(tmp_path: Path) -> None:
-    town = Town(
+    harness = CoordinatorHarness(
         store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
-        blobs=LocalBlobs(tmp_path / "blobs"),
+        blobs=LocalBlobStore(tmp_path / "blobs"),
     )
-    await town.coordinator.start()
-    await town.found()
-    await open_task(town, "goal = 8")
+    await harness.coordinator.start()
+    await harness.create_population()
+    await open_task(harness, "goal = 8")
     rng = np.random.default_rng(3)
-    claims = await assigned(town, 8)
-    said, planted = [], []
+    claims = await assigned(harness, 8)
+    evidence_reports, planted = [], []
     for _ in claims:
         gain = float(np.float32(rng.uniform(0.01, 0.2)))
         vector = evidence(gain, late_gain=float(np.float32(rng.uniform(0.01, 0.2))))
         EVIDENCE_LAYOUT.unflatten(vector)[RESPONSIBILITIES][:] = rng.uniform(0.0, 0.25, (7, 4))
-        said.append(told(vector))
+        evidence_reports.append(evidence_report(vector))
         # The gain and what follows it; the mixtures; the digest at the end of the container.
-        planted += [vector[2:6].tobytes(), vector[-8:].tobytes(), said[-1].delta[-16:]]
+        planted += [vector[2:6].tobytes(), vector[-8:].tobytes(), evidence_reports[-1].delta[-16:]]
 
-    for one, message in zip(claims, said, strict=True):
-        with contextlib.suppress(Refused):
-            await town.coordinator.report(one, message)
+    for one, message in zip(claims, evidence_reports, strict=True):
+        with contextlib.suppress(ApiError):
+            await harness.coordinator.reports.report(one, message)
         everything = all_bytes(tmp_path)
         assert not any(form in everything for form in planted)
-    await town.coordinator.tick()
-    await town.coordinator.stop()
+    await harness.coordinator.tick()
+    await harness.coordinator.stop()
 
     everything = all_bytes(tmp_path)
     assert not any(form in everything for form in planted)
@@ -160,7 +156,7 @@ async def test_a_planted_phones_evidence_is_nowhere_in_the_data_folder(tmp_path:
 
 async def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     delta = np.random.default_rng(3).standard_normal(LAYOUT.size).astype(np.float32)
-    container = encode(delta, LAYOUT, CodecSpec(codec="dense"), seed=1)
+    container = encode(delta, LAYOUT, DenseSpec(), seed=1)
     (tmp_path / "leak").write_bytes(b"..." + delta.tobytes() + b"...")
 
     assert any(form in (tmp_path / "leak").read_bytes() for form in encodings(delta, container))

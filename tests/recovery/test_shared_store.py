@@ -7,15 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.recovery.any_server import AnyServer
-from tests.recovery.marks import ROUND_GOAL, Ledger, MarkingTrainer, found, marking_phones, task
+from tests.recovery.load_balanced_exchange import LoadBalancedExchange
+from tests.recovery.one_hot_fleet import (
+    ROUND_GOAL,
+    OneHotTrainer,
+    ReceiptLog,
+    create_population,
+    one_hot_phones,
+    task_toml,
+)
 from tests.services.postgres import PASSWORD, PostgresServer
 from tests.services.s3 import CREDENTIALS
 
-from keyflock_client_sim.demo.admin_client import AdminClient
-from keyflock_client_sim.demo.server_process import ServerProcess, running_server
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
-from keyflock_models.checkpoint import Checkpoint
+from keyflock_client_sim.server_control.operator_access import operator_client
+from keyflock_client_sim.server_control.server_process import ServerProcess, running_server
+from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.operator import RoundView
 from keyflock_server.storage.blobs import blobs_at
@@ -35,12 +42,12 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KEYFLOCK_DATABASE", postgres_url)
-    ledger, exchange = Ledger(), AnyServer(random.Random(1), timeout_s=60.0)
-    fleet = marking_phones(POPULATION, range(PHONES), seed=1)
-    driver = RealTimeFleet(fleet, exchange, MarkingTrainer(), watch=ledger.watch, drain_s=10.0)
+    ledger, exchange = ReceiptLog(), LoadBalancedExchange(random.Random(1), timeout_s=60.0)
+    fleet = one_hot_phones(POPULATION, range(PHONES), seed=1)
+    driver = RealTimeFleet(fleet, exchange, OneHotTrainer(), listener=ledger.record, drain_s=10.0)
     with running_server(tmp_path / "data", options=["--blobs", s3_blobs_url]) as server:
-        async with AdminClient(server.admin_url, server.admin_token()) as admin:
-            await found(admin, POPULATION, task("shared", POPULATION, ROUND))
+        async with operator_client(server.admin_url, server.admin_token()) as admin:
+            await create_population(admin, POPULATION, task_toml("shared", POPULATION, ROUND))
         await exchange.add("server", server.sdk_url)
         running = asyncio.create_task(driver.run())
         before = await closed_rounds(server, at_least=2)
@@ -59,7 +66,7 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
     weights = Checkpoint.from_bytes(await blobs.get(newest.checkpoint_key)).weights
     await store.close()
 
-    said = server.log_path.read_text()
+    log_text = server.log_path.read_text()
     closed = [one for one in rounds if one.phase == "closed"]
     in_model = weights * ROUND_GOAL
     assert is_alive
@@ -72,13 +79,13 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
     assert sum(missing.values()) == sum(one.counted for one in rounds if one.phase == "collecting")
     assert not (tmp_path / "data" / "keyflock.sqlite3").exists()
     assert not (tmp_path / "data" / "blobs").exists()
-    assert PASSWORD not in said
-    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in said
+    assert PASSWORD not in log_text
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in log_text
 
 
 async def closed_rounds(server: ServerProcess, *, at_least: int) -> int:
     """How many rounds have closed, once there are so many."""
-    async with AdminClient(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+    async with operator_client(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
         while True:
             count = sum(one.phase == "closed" for one in await admin.rounds("shared"))
             if count >= at_least:
@@ -88,7 +95,7 @@ async def closed_rounds(server: ServerProcess, *, at_least: int) -> int:
 
 async def settled_rounds(server: ServerProcess) -> list[RoundView]:
     """The rounds, once none of them is between its last report and its version."""
-    async with AdminClient(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+    async with operator_client(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
         while True:
             rounds = await admin.rounds("shared")
             if all(one.phase in {"closed", "collecting"} for one in rounds):

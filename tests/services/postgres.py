@@ -21,7 +21,7 @@ from typing import Final
 
 import pytest
 
-#: Stands in every URL, so that a test can look for it in what the program says.
+#: The password in every URL; a test can search the program's output for it.
 PASSWORD: Final = "planted-password"
 _USER: Final = "keyflock"
 #: PostgreSQL refuses to run as root; this user is on every system and owns nothing.
@@ -30,7 +30,7 @@ _NOBODY: Final = 65_534
 #: forgets the second at the first.
 _LAUNCHER: Final = f"""
 import os, sys
-from keyflock_client_sim.demo import dies_with_parent
+from keyflock_client_sim.server_control import dies_with_parent
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})
 dies_with_parent.main(sys.argv[1:])
@@ -45,8 +45,8 @@ class PostgresServer:
     """One server on a port of this machine.
 
     Args:
-        folder: Its data; made by ``start``.
-        binaries: Of PostgreSQL.
+        folder: Holds its data, which ``start`` makes.
+        binaries: The folder of PostgreSQL's programs.
     """
 
     def __init__(self, folder: Path, binaries: Path) -> None:
@@ -59,24 +59,24 @@ class PostgresServer:
     @staticmethod
     @contextlib.contextmanager
     def folder() -> Iterator[Path]:
-        """A folder that the server's user can reach, which those of pytest are not; removed at the end."""
+        """Make a folder that the server's user can reach, unlike pytest's, and remove it at the end."""
         with tempfile.TemporaryDirectory(prefix="keyflock-postgres-") as name:
             yield Path(name)
 
     @property
     def data(self) -> Path:
-        """Its files."""
+        """The folder of its files."""
         return self._data
 
     @property
     def pid(self) -> int:
-        """Of the process that starts the others."""
+        """The id of the process that starts the others."""
         if self._process is None:
             raise PostgresError("PostgreSQL does not run.")
         return self._process.pid
 
     def url(self, database: str) -> str:
-        """As ``keyflock serve --database`` wants it."""
+        """Return the URL of a database, as ``keyflock serve --database`` expects it."""
         return f"postgresql+asyncpg://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
@@ -117,13 +117,13 @@ class PostgresServer:
             self._process = None
 
     def create(self) -> str:
-        """A new, empty database; its name."""
+        """Create an empty database, and return its name."""
         name = f"t{secrets.token_hex(6)}"
         self._run("createdb", name)
         return name
 
     def drop(self, name: str) -> None:
-        """Away with it, whoever is still connected."""
+        """Drop a database, and cut its connections."""
         self._run("dropdb", "--if-exists", "--force", name)
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -166,7 +166,7 @@ class PostgresServer:
 
 
 def installed_binaries() -> tuple[Path, Path | None]:
-    """Where PostgreSQL's programs are, and a folder to remove afterwards.
+    """Return the folder of PostgreSQL's programs, and a folder to remove afterwards.
 
     They are copied when the server's user could not reach them: an environment in root's home.
     """

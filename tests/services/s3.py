@@ -13,9 +13,9 @@ from typing import Final
 
 import pytest
 
-from keyflock_client_sim.demo import dies_with_parent
+from keyflock_client_sim.server_control import dies_with_parent
 
-#: What the AWS variables are set to; a test can look for the secret in what the program says.
+#: Values of the AWS variables; a test can search the program's output for the secret.
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": "planted-access-key",
     "AWS_SECRET_ACCESS_KEY": "planted-secret-key",
@@ -27,7 +27,7 @@ class S3Server:
     """One server on a port of this machine; what it holds is gone when it stops.
 
     Args:
-        log: File for what it says.
+        log: File for its output.
     """
 
     def __init__(self, log: Path) -> None:
@@ -41,11 +41,11 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        """Its address."""
+        """The server's address."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Run until it answers."""
+        """Start the server, and return when it answers."""
         program = [sys.executable, dies_with_parent.__file__, str(os.getpid())]
         server = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1"]
         with self._log.open("ab") as log:
@@ -62,14 +62,14 @@ class S3Server:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10.0)
             self._process = None
 
     def new_bucket(self) -> str:
-        """A ``--blobs`` URL of a bucket that nobody else uses."""
+        """Create a bucket, and return its URL for ``--blobs``."""
         bucket = f"keyflock-{secrets.token_hex(4)}"
         request = urllib.request.Request(f"{self.endpoint}/{bucket}", method="PUT")  # noqa: S310 - ours
         request.add_header(

@@ -1,4 +1,4 @@
-"""The command ``keyflock-sim``: make a first model, measure it, and let simulated phones learn."""
+"""The command ``keyflock-sim`` makes a first model, measures it, and trains it on simulated phones."""
 
 from keyflock_client_sim.cli.application import main
 

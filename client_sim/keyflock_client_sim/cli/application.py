@@ -1,6 +1,6 @@
-"""The command line as a whole: its commands, and how any of them ends.
+"""The command line consists of its commands, and of how any of them ends.
 
-One file a command; each imports what it needs when it is called, so that ``--help`` does not wait for JAX.
+Each command is a file that imports its needs when it is called, so that ``--help`` does not wait for JAX.
 """
 
 import sys
@@ -19,7 +19,7 @@ from keyflock_client_sim.cli import (
     pretrain,
     run,
 )
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 app = typer.Typer(
     name="keyflock-sim",
@@ -45,26 +45,26 @@ def keyflock_sim() -> None:
 
 
 def main() -> NoReturn:
-    """Runs the command that the process was started with, and ends the process with its exit code."""
+    """Run the command that the process was started with, and end the process with its exit code."""
     try:
         code = app(standalone_mode=False)
-    except CommandError as error:
-        _complain(str(error))
+    except SimulatorError as error:
+        _print_error(str(error))
         sys.exit(error.code)
     except typer.TyperException as error:
-        _complain(error.format_message())
-        sys.exit(ExitCode.USAGE)
+        _print_error(error.format_message())
+        sys.exit(SimulatorExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(ExitCode.INTERRUPTED)
+        sys.exit(SimulatorExitCode.INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to say
-        sys.exit(ExitCode.OK)
+        sys.exit(SimulatorExitCode.OK)
     except OSError as error:
-        _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
-        sys.exit(ExitCode.FAILED)
-    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        _print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(SimulatorExitCode.FAILED)
+    sys.exit(code if isinstance(code, int) else SimulatorExitCode.OK)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     if message:  # an empty one was the help page that a bare command shows
         sys.stderr.write(f"keyflock-sim: {' '.join(message.split())}\n")

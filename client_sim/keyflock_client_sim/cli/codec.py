@@ -1,4 +1,4 @@
-"""``keyflock-sim codec``: encode, decode and look into containers, for authors of SDKs in other languages.
+"""``keyflock-sim codec`` encodes, decodes and inspects containers, for authors of SDKs in other languages.
 
 Vectors are files of float32, little-endian, nothing else: what any language can write in one line.
 """
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 if TYPE_CHECKING:
-    from keyflock_models.layout import ParamLayout
+    from keyflock_models.network.layout import ParamLayout
 
 codec = typer.Typer(no_args_is_help=True, help="Encode, decode and inspect the bytes of deltas and models.")
 
@@ -40,20 +40,22 @@ def encode(
         int, typer.Option(min=0, max=2**64 - 1, help="Of stochastic rounding, and of what a codec draws.")
     ] = 0,
 ) -> None:
-    """A vector becomes a container, as an assignment with this spec would have it."""
+    """Encode a vector as a container, as an assignment with this spec asks for."""
     import numpy as np
 
-    from keyflock_compression import DEFAULT_SPEC, CodecError, CodecSpec
+    from keyflock_compression import DEFAULT_SPEC, CodecError, parse_spec
     from keyflock_compression import encode as encoded
 
     data = vector.read_bytes()
     if len(data) % 4:
-        raise CommandError(f"{vector}: {len(data)} bytes are not whole float32 values.", ExitCode.INPUT)
+        raise SimulatorError(
+            f"{vector}: {len(data)} bytes are not whole float32 values.", SimulatorExitCode.INPUT
+        )
     try:
-        wanted = CodecSpec.from_wire(_map(spec)) if spec else DEFAULT_SPEC
+        wanted = parse_spec(_map(spec)) if spec else DEFAULT_SPEC
         container = encoded(np.frombuffer(data, "<f4").astype(np.float32), _layout(layout), wanted, seed=seed)
     except CodecError as error:
-        raise CommandError(f"{error.code}: {error}", ExitCode.INPUT) from None
+        raise SimulatorError(f"{error.code}: {error}", SimulatorExitCode.INPUT) from None
     out.write_bytes(container)
     bits = 8 * len(container) / max(1, len(data) // 4)
     sys.stdout.write(f"{len(container)} bytes, {bits:.3f} bits a parameter\n")
@@ -69,21 +71,21 @@ def decode(
         int | None, typer.Option(min=0, max=2**64 - 1, help="What it must have drawn from; left out: any.")
     ] = None,
 ) -> None:
-    """A container becomes a vector, or the server's own reason why not."""
+    """Decode a container into a vector, or print the server's own reason why not."""
     from keyflock_compression import CodecError
     from keyflock_compression import decode as decoded
 
     try:
         update = decoded(container.read_bytes(), _layout(layout), seed=seed)
     except CodecError as error:
-        raise CommandError(f"{container}: {error.code}: {error}", ExitCode.INPUT) from None
+        raise SimulatorError(f"{container}: {error.code}: {error}", SimulatorExitCode.INPUT) from None
     out.write_bytes(update.dense().astype("<f4").tobytes())
     sys.stdout.write(f"{update.size} values, norm {update.l2_norm:.6g}\n")
 
 
 @codec.command()
 def inspect(container: ContainerArgument) -> None:
-    """What a container says, as JSON; nothing of it is decoded, so no layout is needed."""
+    """Print a container's description as JSON; nothing is decoded, so no layout is needed."""
     import msgpack
     import zstandard
 
@@ -95,7 +97,7 @@ def inspect(container: ContainerArgument) -> None:
     try:
         inside = parse(data, DEFAULT_LIMITS)
     except CodecError as error:
-        raise CommandError(f"{container}: {error.code}: {error}", ExitCode.INPUT) from None
+        raise SimulatorError(f"{container}: {error.code}: {error}", SimulatorExitCode.INPUT) from None
 
     def content_bytes(stream: bytes) -> int | None:
         if inside.spec.get("entropy") != "zstd":
@@ -105,7 +107,7 @@ def inspect(container: ContainerArgument) -> None:
         except zstandard.ZstdError:
             return None
 
-    said = {
+    description = {
         "bytes": len(data),
         "spec": inside.spec,
         "layout": inside.layout.hex(),
@@ -113,7 +115,7 @@ def inspect(container: ContainerArgument) -> None:
         "streams": [{"bytes": len(one), "content_bytes": content_bytes(one)} for one in inside.streams],
         "digest": msgpack.unpackb(data)["digest"].hex(),
     }
-    sys.stdout.write(json.dumps(said, default=str, indent=2) + "\n")
+    sys.stdout.write(json.dumps(description, default=str, indent=2) + "\n")
 
 
 def _map(text: str) -> dict[str, Any]:
@@ -122,22 +124,24 @@ def _map(text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise CommandError(f"--spec {text!r} is no JSON object.", ExitCode.USAGE)
+        raise SimulatorError(f"--spec {text!r} is no JSON object.", SimulatorExitCode.USAGE)
     return value
 
 
-def _layout(said: str) -> "ParamLayout":
-    from keyflock_models.config import ModelConfig
-    from keyflock_models.layout import ParamLayout
+def _layout(name_or_file: str) -> "ParamLayout":
+    from keyflock_models.network.config import ModelConfig
+    from keyflock_models.network.layout import ParamLayout
 
-    path = Path(said)
+    path = Path(name_or_file)
     if not path.is_file():
         try:
-            return ParamLayout.of(ModelConfig.named(said))
+            return ParamLayout.for_config(ModelConfig.named(name_or_file))
         except ValueError as error:
-            raise CommandError(f"--layout: no such file, and {error}.", ExitCode.USAGE) from None
+            raise SimulatorError(f"--layout: no such file, and {error}.", SimulatorExitCode.USAGE) from None
     try:
         names, shapes = json.loads(path.read_bytes())
         return ParamLayout(tuple(names), tuple(tuple(map(int, shape)) for shape in shapes))
     except (ValueError, TypeError) as error:
-        raise CommandError(f"{path}: no layout [[names…],[[shape…]…]]: {error}.", ExitCode.INPUT) from None
+        raise SimulatorError(
+            f"{path}: no layout [[names…],[[shape…]…]]: {error}.", SimulatorExitCode.INPUT
+        ) from None

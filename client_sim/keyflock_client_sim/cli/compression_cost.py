@@ -1,4 +1,4 @@
-"""``keyflock-sim compression``: what smaller reports cost in recall, same phones, same luck."""
+"""``keyflock-sim compression`` measures what smaller reports cost in recall, on the same phones and seeds."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def compression(
@@ -49,23 +49,27 @@ def compression(
 ) -> None:
     """How much recall do smaller reports cost? Real training, real bytes, without HTTP.
 
-    Every arm has the same phones in the same order under each seed; other users are asked. Runs are kept in
-    the user's cache folder: start again to go on after an interruption.
+    Every arm has the same phones in the same order under each seed; other users are asked. Results are kept
+    in the user's cache folder: start again to go on after an interruption.
     """
     from rich.console import Console
 
     from keyflock_client_sim.corpora.text import CorpusError
-    from keyflock_client_sim.demo.options import DemoError
-    from keyflock_client_sim.studies.compression_cost import run
-    from keyflock_client_sim.studies.compression_options import CompressionError, CompressionOptions, arm_of
+    from keyflock_client_sim.experiments.compression.experiment import run
+    from keyflock_client_sim.experiments.compression.options import (
+        CompressionError,
+        CompressionOptions,
+        parse_arm,
+    )
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
+    from keyflock_client_sim.training_setup.options import DemoError
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        wanted = tuple(arm_of(arm) for arm in arms.split(","))
+        wanted = tuple(parse_arm(arm) for arm in arms.split(","))
     except CompressionError as error:
-        raise CommandError(f"--arms: {error}", ExitCode.USAGE) from None
+        raise SimulatorError(f"--arms: {error}", SimulatorExitCode.USAGE) from None
     options = CompressionOptions(
         data=data,
         pretrain=pretrain,
@@ -85,8 +89,8 @@ def compression(
     try:
         found = asyncio.run(run(options, Console(stderr=as_json)))
     except (CorpusError, DemoError, CompressionError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     if as_json:
         sys.stdout.write(json.dumps(found.summary()) + "\n")

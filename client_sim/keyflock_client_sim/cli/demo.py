@@ -1,4 +1,4 @@
-"""``keyflock-sim demo``: the main job, end to end, on this machine."""
+"""``keyflock-sim demo`` runs federated training end to end on this machine."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 from keyflock_client_sim.corpora.splits import HeldOutBy
-from keyflock_client_sim.demo.options import DemoError, DemoOptions
+from keyflock_client_sim.training_setup.options import DemoError, DemoOptions
 
 if TYPE_CHECKING:
     from keyflock_client_sim.demo.result import DemoResult
 
 _DEFAULTS = DemoOptions()
-#: What the demo takes at most when nobody says how many rounds it should play.
+#: The demo's time limit when the number of rounds is not given.
 _LIMIT_S = 225.0
 
 
@@ -75,9 +75,9 @@ def demo(
             limit_s=_LIMIT_S if rounds is None else None,
         )
     except DemoError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
-    _end_in_order()
-    result = _played(options, as_json=as_json)
+        raise SimulatorError(str(error), SimulatorExitCode.USAGE) from None
+    _treat_signals_as_interrupt()
+    result = _run(options, as_json=as_json)
     if as_json:
         sys.stdout.write(json.dumps(result.summary()) + "\n")
 
@@ -88,20 +88,20 @@ def _held_out(by: str) -> HeldOutBy:
     return "user" if by == "user" else "phone"
 
 
-def _played(options: DemoOptions, *, as_json: bool) -> "DemoResult":
+def _run(options: DemoOptions, *, as_json: bool) -> "DemoResult":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from rich.console import Console
 
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.corpora.text import CorpusError
-    from keyflock_client_sim.demo.admin_client import AdminError
     from keyflock_client_sim.demo.display import Display
     from keyflock_client_sim.demo.folder import demo_folder
     from keyflock_client_sim.demo.run import run_demo
-    from keyflock_client_sim.demo.server_process import ServerStartError
     from keyflock_client_sim.demo.verdict import print_verdict
+    from keyflock_client_sim.server_control.server_process import ServerStartError
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
+    from keyflock_server.protocol.operator_client import OperatorError
 
     console = Console(stderr=as_json)
     try:
@@ -115,18 +115,18 @@ def _played(options: DemoOptions, *, as_json: bool) -> "DemoResult":
                 clock=time.monotonic,
             )
     except (DemoError, CorpusError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
-    except (ServerStartError, AdminError, JobError, WorkerDiedError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
+    except (ServerStartError, OperatorError, ConnectionError, JobError, WorkerDiedError) as error:
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     print_verdict(result, console)
     console.print(f"learning curve        {_picture(result, options.keep)}")
     return result
 
 
-def _end_in_order() -> None:
-    """Whoever tells the demo to end gets what Ctrl-C gives: every block is left, no process stays.
+def _treat_signals_as_interrupt() -> None:
+    """Treat SIGTERM and SIGHUP like Ctrl-C: every block is left, no process stays.
 
-    A shell script starts its background jobs deaf to Ctrl-C; a demo that could not be ended would be worse.
+    A shell script starts its background jobs with SIGINT ignored; a demo that cannot be ended would be worse.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -134,7 +134,7 @@ def _end_in_order() -> None:
 
 
 def _picture(result: "DemoResult", keep: Path | None) -> str:
-    """Draws the learning curve; where to find it, or why it is not there."""
+    """Draw the learning curve; return where it is, or why it is not there."""
     try:
         from keyflock_client_sim.demo.learning_curve import save_learning_curve
     except ImportError:

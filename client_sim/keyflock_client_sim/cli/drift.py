@@ -1,4 +1,4 @@
-"""``keyflock-sim drift``: what becomes of users' heads while the shared model under them moves on."""
+"""``keyflock-sim drift`` measures what users' heads are worth while the shared model under them changes."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def drift(
@@ -49,12 +49,12 @@ def drift(
     from rich.console import Console
 
     from keyflock_client_sim.corpora.text import CorpusError
-    from keyflock_client_sim.demo.options import DemoError
-    from keyflock_client_sim.studies.drift import run
-    from keyflock_client_sim.studies.drift_options import DriftOptions
-    from keyflock_client_sim.studies.personalise_options import PersonaliseError
+    from keyflock_client_sim.experiments.drift.experiment import run
+    from keyflock_client_sim.experiments.drift.options import DriftOptions
+    from keyflock_client_sim.experiments.personalisation.options import PersonaliseError
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
+    from keyflock_client_sim.training_setup.options import DemoError
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     options = DriftOptions(
@@ -75,8 +75,8 @@ def drift(
     try:
         summary = asyncio.run(run(options, Console(stderr=as_json)))
     except (CorpusError, DemoError, PersonaliseError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")

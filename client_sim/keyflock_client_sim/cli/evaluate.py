@@ -1,4 +1,4 @@
-"""``keyflock-sim evaluate``: what a checkpoint is worth to users who took no part in making it."""
+"""``keyflock-sim evaluate`` measures a checkpoint on users who took no part in its training."""
 
 import asyncio
 import os
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 if TYPE_CHECKING:
-    from keyflock_models.checkpoint import Checkpoint
+    from keyflock_models.network.checkpoint import Checkpoint
 
 
 def evaluate(
@@ -45,14 +45,14 @@ def evaluate(
         checkpoint = _read(model)
         other = None if against is None else _read(against)
         if other is not None and other.vocabulary_digest != checkpoint.vocabulary_digest:
-            raise CommandError(f"{against}: has another vocabulary than {model}", ExitCode.INPUT)
+            raise SimulatorError(f"{against}: has another vocabulary than {model}", SimulatorExitCode.INPUT)
         asyncio.run(
             _evaluate(checkpoint, other, data, users, seed, public_ratio, keystrokes, workers, as_json)
         )
     except CorpusError as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
 
 
 async def _evaluate(
@@ -75,7 +75,7 @@ async def _evaluate(
     from keyflock_client_sim.corpora.splits import split
     from keyflock_client_sim.measuring import report
     from keyflock_client_sim.measuring.evaluation import evaluate as evaluate_users
-    from keyflock_client_sim.measuring.evaluation import published, savings
+    from keyflock_client_sim.measuring.evaluation import keystroke_savings, publish_checkpoint
     from keyflock_client_sim.measuring.held_out_text import HeldOutText
     from keyflock_client_sim.measuring.scorers import ScorerSource, Trigram, Unigram
     from keyflock_client_sim.training.pool import WorkerPool, available_cores
@@ -87,11 +87,11 @@ async def _evaluate(
     vocabulary = checkpoint.vocabulary
     text = HeldOutText.of(parts, vocabulary)
     cache = user_cache_folder(os.environ) / "xla"
-    measured: list[report.Measured] = []
+    measured: list[report.MeasuredModel] = []
     async with WorkerPool(workers or available_cores(), compilation_cache=cache) as pool:
-        sources: dict[str, ScorerSource] = {"model": published(pool, checkpoint)}
+        sources: dict[str, ScorerSource] = {"model": publish_checkpoint(pool, checkpoint)}
         if other is not None:
-            sources["other model"] = published(pool, other)
+            sources["other model"] = publish_checkpoint(pool, other)
         sources |= {
             "unigram": Unigram(vocabulary, text.elsewhere),
             "trigram": Trigram(vocabulary, text.elsewhere),
@@ -99,9 +99,11 @@ async def _evaluate(
         for name, source in sources.items():
             evaluation = await evaluate_users(pool, source, text.sequences)
             saved = (
-                await savings(pool, source, text.sequences, text.letters, seed=seed) if keystrokes else None
+                await keystroke_savings(pool, source, text.sequences, text.letters, seed=seed)
+                if keystrokes
+                else None
             )
-            measured.append(report.Measured(name, evaluation, saved))
+            measured.append(report.MeasuredModel(name, evaluation, saved))
     gains = {other.name: report.compare(measured[0], other, seed=seed) for other in measured[1:]}
     if as_json:
         typer.echo(json.dumps(report.as_json(measured, gains)))
@@ -111,11 +113,11 @@ async def _evaluate(
 
 
 def _read(path: Path) -> "Checkpoint":
-    from keyflock_models.checkpoint import Checkpoint, CheckpointError
+    from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
 
     try:
         return Checkpoint.from_bytes(path.read_bytes())
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}", ExitCode.INPUT) from error
+        raise SimulatorError(f"{path}: {error.strerror or error}", SimulatorExitCode.INPUT) from error
     except CheckpointError as error:
-        raise CommandError(f"{path}: {error}", ExitCode.INPUT) from error
+        raise SimulatorError(f"{path}: {error}", SimulatorExitCode.INPUT) from error

@@ -1,4 +1,4 @@
-"""``keyflock-sim modes``: synchronous rounds against buffered asynchronous ones, on any text and fleet."""
+"""``keyflock-sim modes`` compares synchronous rounds with asynchronous ones, on any text and fleet."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def modes(
@@ -45,16 +45,16 @@ def modes(
 ) -> None:
     """Which mode is as good sooner, and which with fewer reports? Real training, in virtual time.
 
-    A rate for each mode is found on a fleet of its own; then every fleet lives in each mode.
+    A rate for each mode is found on a fleet of its own; then every fleet runs in each mode.
     """
     from rich.console import Console
 
     from keyflock_client_sim.corpora.text import CorpusError
-    from keyflock_client_sim.demo.options import DemoError
-    from keyflock_client_sim.drivers.embedded import EmbeddedServerError
+    from keyflock_client_sim.experiments.modes.experiment import ModesError, run
+    from keyflock_client_sim.experiments.modes.options import ModesOptions
     from keyflock_client_sim.fleet.profiles import ProfileError
-    from keyflock_client_sim.studies.modes import ModesError, run
-    from keyflock_client_sim.studies.modes_options import ModesOptions
+    from keyflock_client_sim.training_setup.options import DemoError
+    from keyflock_server.protocol.operator_client import OperatorError
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # The server's log would be written between the figures.
@@ -77,10 +77,10 @@ def modes(
     )
     try:
         found = asyncio.run(run(options, Console(stderr=as_json)))
-    except (CorpusError, DemoError, ProfileError, EmbeddedServerError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+    except (CorpusError, DemoError, ProfileError, OperatorError) as error:
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except ModesError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     if as_json:
         sys.stdout.write(json.dumps(found.summary()) + "\n")
 
@@ -89,7 +89,9 @@ def _rates(text: str) -> tuple[float, ...]:
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise CommandError(f"--rates {text!r}: numbers with commas between", ExitCode.USAGE) from None
+        raise SimulatorError(
+            f"--rates {text!r}: numbers with commas between", SimulatorExitCode.USAGE
+        ) from None
     if not all(rate > 0 for rate in found):
-        raise CommandError(f"--rates {text!r}: every rate is above 0", ExitCode.USAGE)
+        raise SimulatorError(f"--rates {text!r}: every rate is above 0", SimulatorExitCode.USAGE)
     return found

@@ -1,4 +1,4 @@
-"""``keyflock-sim personalise``: what a personal model is worth to each user, and whether it ever harms."""
+"""``keyflock-sim personalise`` measures what a personal model is worth to each user, and whether it harms."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def personalise(
@@ -53,11 +53,11 @@ def personalise(
     from rich.console import Console
 
     from keyflock_client_sim.corpora.text import CorpusError
-    from keyflock_client_sim.demo.options import DemoError
-    from keyflock_client_sim.studies.personalise import run
-    from keyflock_client_sim.studies.personalise_options import PersonaliseError, PersonaliseOptions
+    from keyflock_client_sim.experiments.personalisation.experiment import run
+    from keyflock_client_sim.experiments.personalisation.options import PersonaliseError, PersonaliseOptions
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
+    from keyflock_client_sim.training_setup.options import DemoError
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     options = PersonaliseOptions(
@@ -77,8 +77,8 @@ def personalise(
     try:
         summary = asyncio.run(run(options, Console(stderr=as_json)))
     except (CorpusError, DemoError, PersonaliseError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")

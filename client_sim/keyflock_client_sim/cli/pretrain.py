@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def pretrain(
@@ -41,14 +41,14 @@ def pretrain(
     from keyflock_client_sim.pretraining.progress import StateError
     from keyflock_client_sim.training.pool import JobError
     from keyflock_client_sim.training.process import WorkerDiedError
-    from keyflock_models.vocabulary import VocabularyError
+    from keyflock_models.text.vocabulary import VocabularyError
 
     try:
         asyncio.run(_pretrain(out, data, size, seconds, epochs, seed, language, public_ratio, resume))
     except (CorpusError, StateError, VocabularyError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
 
 
 async def _pretrain(
@@ -64,11 +64,11 @@ async def _pretrain(
 ) -> None:
     from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
     from keyflock_client_sim.corpora.splits import take_public
-    from keyflock_models.config import SIZES, ModelConfig
+    from keyflock_models.network.config import SIZES, ModelConfig
 
     # What can be wrong is looked at before JAX is loaded.
     if size not in SIZES:
-        raise CommandError(f"no model size {size!r}; there are {', '.join(SIZES)}", ExitCode.USAGE)
+        raise SimulatorError(f"no model size {size!r}; there are {', '.join(SIZES)}", SimulatorExitCode.USAGE)
     corpus = read_corpus(data)
 
     from rich.console import Console
@@ -76,13 +76,13 @@ async def _pretrain(
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.cli.pretraining_progress import PretrainingBar
     from keyflock_client_sim.pretraining import driver
-    from keyflock_client_sim.pretraining.order import DEFAULT_EPOCHS, PretrainingOrder
-    from keyflock_client_sim.pretraining.progress import write_whole
+    from keyflock_client_sim.pretraining.progress import write_atomically
+    from keyflock_client_sim.pretraining.spec import DEFAULT_EPOCHS, PretrainingSpec
     from keyflock_client_sim.training.pool import WorkerPool
 
     ratio = public_ratio if public_ratio is not None else (1 / 3 if data == SHAKESPEARE else 1.0)
     users, _ = take_public(corpus.users, ratio, seed=seed, group_of=corpus.group_of)
-    order = PretrainingOrder(
+    order = PretrainingSpec(
         corpus=corpus.name,
         users=users,
         config=ModelConfig.named(size),
@@ -96,12 +96,12 @@ async def _pretrain(
         state_path.unlink(missing_ok=True)
     cache = user_cache_folder(os.environ) / "xla"
     console = Console(stderr=True)
-    async with WorkerPool.undivided(compilation_cache=cache) as pool:
+    async with WorkerPool.single_worker(compilation_cache=cache) as pool:
         with PretrainingBar(console) as bar:
             checkpoint = await driver.pretrain(
                 order, pool, clock=time.monotonic, state_path=state_path, on_progress=bar.show
             )
-    write_whole(checkpoint.to_bytes(), out)
+    write_atomically(checkpoint.to_bytes(), out)
     state_path.unlink(missing_ok=True)
     console.print(
         f"{out}: {checkpoint.config.parameter_count:,} parameters, trained on {corpus.name}", soft_wrap=True

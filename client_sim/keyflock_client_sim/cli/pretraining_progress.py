@@ -1,4 +1,4 @@
-"""Pre-training as a bar: how far, loss, and recall on users who are kept back."""
+"""This module shows the progress of pre-training as a bar: how far, loss, and recall on held-out users."""
 
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,7 @@ from keyflock_client_sim.pretraining import progress
 
 
 class PretrainingBar:
-    """A bar on a terminal; a line for each measurement of recall where there is none."""
+    """A bar on a terminal; elsewhere, a line for each measurement of recall."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -35,8 +35,8 @@ class PretrainingBar:
     ) -> None:
         self._bar.stop()
 
-    def show(self, moment: progress.Progress) -> None:
-        """Moves the bar."""
+    def show(self, moment: progress.PretrainingProgress) -> None:
+        """Update the bar."""
         if moment.recall_at_1 is not None:
             self._recall = moment.recall_at_1
         recall = "" if self._recall is None else f", held-out recall@1 {100 * self._recall:.1f} %"

@@ -1,4 +1,4 @@
-"""``keyflock-sim run``: phones against a server that is there, or in virtual time with one of their own."""
+"""``keyflock-sim run`` runs phones against an existing server, or in virtual time with an embedded one."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyflock_client_sim.cli.failures import CommandError, ExitCode
+from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 if TYPE_CHECKING:
-    from keyflock_client_sim.drivers.books import Books
+    from keyflock_client_sim.drivers.fleet_stats import FleetStats
     from keyflock_client_sim.drivers.real_time import RealTimeFleet
     from keyflock_client_sim.drivers.trainer import Trainer
     from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     Fleet = RealTimeFleet | VirtualTimeFleet
 
-#: How often the moving line is drawn anew.
+#: How often the status line is redrawn.
 REDRAW_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wishes:
+class _RunOptions:
     population: str
     data: str
     devices: int
@@ -54,7 +54,7 @@ def run(
         str, typer.Option(help="Their text: a .jsonl(.gz) file, or 'shakespeare'.")
     ] = "shakespeare",
     devices: Annotated[int, typer.Option(min=1, help="Phones, as far as the text goes.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides text, traits and luck.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides text, traits and failures.")] = 0,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="End after so many; otherwise with the task.")
     ] = None,
@@ -63,7 +63,7 @@ def run(
         str, typer.Option(help="What phones are like: demo, realistic, heavy_tailed, ideal or a .toml file.")
     ] = "demo",
     time_scale: Annotated[
-        float, typer.Option(min=0.001, help="Real time only: how much faster phones live than they would.")
+        float, typer.Option(min=0.001, help="Real time only: how much faster simulated time passes.")
     ] = 1.0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that train; default: one a core.")
@@ -75,16 +75,16 @@ def run(
     task: Annotated[Path | None, typer.Option(help="Virtual time: the task (TOML).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Let a fleet of phones live: check in, train, report; until rounds, time or task end, or Ctrl-C."""
+    """Run a fleet of phones: check in, train, report; until rounds, time or task end, or Ctrl-C."""
     from keyflock_client_sim.corpora.text import CorpusError
-    from keyflock_client_sim.drivers.embedded import EmbeddedServerError
-    from keyflock_client_sim.drivers.scout import ScoutError
+    from keyflock_client_sim.drivers.population_info import PopulationInfoError
     from keyflock_client_sim.fleet.profiles import ProfileError, read_profile
+    from keyflock_server.protocol.operator_client import OperatorError
 
     if virtual == (url is not None):
-        raise CommandError("give the server's --url, or --virtual", ExitCode.USAGE)
+        raise SimulatorError("give the server's --url, or --virtual", SimulatorExitCode.USAGE)
     try:
-        wishes = _Wishes(
+        options = _RunOptions(
             population=population,
             data=data,
             devices=devices,
@@ -97,39 +97,39 @@ def run(
             as_json=as_json,
         )
         if url is not None:
-            asyncio.run(_in_real_time(url, wishes))
+            asyncio.run(_in_real_time(url, options))
             return
         if checkpoint is None or task is None:
-            raise CommandError("virtual time needs --checkpoint and --task", ExitCode.USAGE)
-        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode(), wishes))
-    except (CorpusError, ProfileError, EmbeddedServerError) as error:
-        raise CommandError(str(error), ExitCode.INPUT) from error
+            raise SimulatorError("virtual time needs --checkpoint and --task", SimulatorExitCode.USAGE)
+        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode(), options))
+    except (CorpusError, ProfileError, OperatorError) as error:
+        raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except UnicodeDecodeError as error:
-        raise CommandError(f"{task}: not UTF-8 text", ExitCode.INPUT) from error
-    except ScoutError as error:
-        raise CommandError(str(error), ExitCode.UNREACHABLE) from error
+        raise SimulatorError(f"{task}: not UTF-8 text", SimulatorExitCode.INPUT) from error
+    except PopulationInfoError as error:
+        raise SimulatorError(str(error), SimulatorExitCode.UNREACHABLE) from error
     except ConnectionError as error:
-        raise CommandError(f"no server answers at {url}: {error}", ExitCode.UNREACHABLE) from error
+        raise SimulatorError(f"no server answers at {url}: {error}", SimulatorExitCode.UNREACHABLE) from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}", ExitCode.INPUT) from error
+        raise SimulatorError(f"{path}: {error.strerror or error}", SimulatorExitCode.INPUT) from error
 
 
-async def _in_real_time(url: str, wishes: _Wishes) -> None:
+async def _in_real_time(url: str, options: _RunOptions) -> None:
     from keyflock_client_sim.drivers.http_exchange import HttpExchange
     from keyflock_client_sim.drivers.real_time import RealTimeFleet
 
-    async with HttpExchange(url) as exchange, _outfitted(exchange, wishes) as (phones, trainer):
-        fleet = RealTimeFleet(phones, exchange, trainer, time_scale=wishes.time_scale)
-        await _live(fleet, wishes)
+    async with HttpExchange(url) as exchange, _phones_and_trainer(exchange, options) as (phones, trainer):
+        fleet = RealTimeFleet(phones, exchange, trainer, time_scale=options.time_scale)
+        await _run_fleet(fleet, options)
 
 
-async def _in_virtual_time(checkpoint: bytes, task: str, wishes: _Wishes) -> None:
-    from keyflock_client_sim.drivers.embedded import embedded_server
+async def _in_virtual_time(checkpoint: bytes, task: str, options: _RunOptions) -> None:
+    from keyflock_client_sim.drivers.embedded_server import embedded_server
     from keyflock_client_sim.drivers.virtual_clock import VirtualClock
     from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
 
@@ -138,41 +138,41 @@ async def _in_virtual_time(checkpoint: bytes, task: str, wishes: _Wishes) -> Non
     with tempfile.TemporaryDirectory(prefix="keyflock-virtual-") as folder:
         place = Path(folder) / "server"
         opening = embedded_server(
-            place, clock, population=wishes.population, checkpoint=checkpoint, task=task
+            place, clock, population=options.population, checkpoint=checkpoint, task=task
         )
-        async with opening as server, _outfitted(server, wishes) as (phones, trainer):
-            await _live(VirtualTimeFleet(phones, server, trainer, clock), wishes)
+        async with opening as server, _phones_and_trainer(server, options) as (phones, trainer):
+            await _run_fleet(VirtualTimeFleet(phones, server, trainer, clock), options)
 
 
 @asynccontextmanager
-async def _outfitted(
-    exchange: "Exchange", wishes: _Wishes
+async def _phones_and_trainer(
+    exchange: "Exchange", options: _RunOptions
 ) -> "AsyncIterator[tuple[tuple[Phone, ...], Trainer]]":
-    """Phones with their text, and the processes that train for them, while the block lasts."""
+    """Yield phones with their text, and a trainer with worker processes, while the block lasts."""
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
-    from keyflock_client_sim.drivers.scout import scout
-    from keyflock_client_sim.fleet.population import make
-    from keyflock_client_sim.fleet.texts import in_sequences, phone_messages
+    from keyflock_client_sim.drivers.population_info import fetch_population
+    from keyflock_client_sim.fleet.population import make_fleet
+    from keyflock_client_sim.fleet.texts import encode_texts, phone_messages
     from keyflock_client_sim.personalising.personal_trainer import CAPABILITIES, PersonalTrainer
     from keyflock_client_sim.training.pool import WorkerPool, available_cores
     from keyflock_server.protocol.identifiers import PopulationName
 
-    population = PopulationName(wishes.population)
-    found = await scout(exchange, population)
-    messages = phone_messages(wishes.data, devices=wishes.devices, seed=wishes.seed)
-    sequences = in_sequences(messages, found.vocabulary)
+    population = PopulationName(options.population)
+    found = await fetch_population(exchange, population)
+    messages = phone_messages(options.data, devices=options.devices, seed=options.seed)
+    sequences = encode_texts(messages, found.vocabulary)
     examples = {name: len(rows) for name, rows in sequences.items()}
-    phones = make(
+    phones = make_fleet(
         examples,
         population=population,
-        profile=wishes.profile,
-        seed=wishes.seed,
+        profile=options.profile,
+        seed=options.seed,
         capabilities=CAPABILITIES,
     )
     speeds = {phone.name: phone.traits.train_s(phone.examples) for phone in phones}
     cache = user_cache_folder(os.environ) / "xla"
-    async with WorkerPool(wishes.workers or available_cores(), compilation_cache=cache) as pool:
+    async with WorkerPool(options.workers or available_cores(), compilation_cache=cache) as pool:
         training = PoolTrainer(pool, found.config, sequences)
         yield (
             phones,
@@ -182,41 +182,41 @@ async def _outfitted(
         )
 
 
-async def _live(fleet: "Fleet", wishes: _Wishes) -> None:
+async def _run_fleet(fleet: "Fleet", options: _RunOptions) -> None:
     from rich.console import Console
 
-    from keyflock_client_sim.drivers.books_page import line, table
+    from keyflock_client_sim.drivers.fleet_stats_page import status_line, summary_table
 
-    console = Console(stderr=wishes.as_json)
-    limit_s = float("inf") if wishes.seconds is None else wishes.seconds
+    console = Console(stderr=options.as_json)
+    limit_s = float("inf") if options.seconds is None else options.seconds
     _stop_on_interrupt(fleet)
     with console.status("") as status:
-        drawing = asyncio.create_task(_redraw(lambda: status.update(line(fleet.books))))
+        drawing = asyncio.create_task(_redraw(lambda: status.update(status_line(fleet.stats))))
         try:
-            await fleet.run(until=_end(wishes.rounds), limit_s=limit_s)
+            await fleet.run(until=_end(options.rounds), limit_s=limit_s)
         finally:
             drawing.cancel()
             with suppress(asyncio.CancelledError):
                 await drawing
-    if wishes.as_json:
-        typer.echo(json.dumps(fleet.books.summary()))
+    if options.as_json:
+        typer.echo(json.dumps(fleet.stats.summary()))
     else:
-        console.print(table(fleet.books))
+        console.print(summary_table(fleet.stats))
 
 
-def _end(rounds: int | None) -> "Callable[[Books], bool]":
-    """After so many rounds, or when the task that phones worked for has no more to do."""
+def _end(rounds: int | None) -> "Callable[[FleetStats], bool]":
+    """Return the condition to stop: after so many rounds, or when the task has no more work."""
 
-    def is_over(books: "Books") -> bool:
-        if rounds is not None and books.rounds_closed >= rounds:
+    def is_over(stats: "FleetStats") -> bool:
+        if rounds is not None and stats.rounds_closed >= rounds:
             return True
-        return books.assigned > 0 and books.sent_home > 0
+        return stats.assigned > 0 and stats.no_more_tasks > 0
 
     return is_over
 
 
 def _stop_on_interrupt(fleet: "Fleet") -> None:
-    """The first Ctrl-C lets phones settle what they have under way; the second ends at once."""
+    """Handle Ctrl-C: the first lets phones settle their reports; the second ends at once."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -234,5 +234,5 @@ async def _redraw(draw: Callable[[], None]) -> None:
 
 
 def _silence_the_server() -> None:
-    """Its log would be written between the figures; what goes wrong is in the phones' books."""
+    """Silence the server's log, which would mix with the figures; errors are in the fleet's statistics."""
     logging.getLogger("keyflock").addHandler(logging.NullHandler())

@@ -1,6 +1,6 @@
-"""Any corpus as a file: one JSON object a line, ``{"user": ..., "messages": [...]}``, plain or gzip.
+"""A corpus file has one JSON object a line, ``{"user": ..., "messages": [...]}``, plain or gzip.
 
-A bad line names itself by file, number and reason; what stands in it is never repeated, because it is
+An error names a bad line by file, number and reason; it never repeats the line's content, because that is
 somebody's text.
 """
 
@@ -24,7 +24,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 def read_jsonl(path: Path) -> tuple[UserText, ...]:
-    """The users of a ``.jsonl`` or ``.jsonl.gz`` file, in the file's order.
+    """Read the users of a ``.jsonl`` or ``.jsonl.gz`` file, in the file's order.
 
     Edge cases:
         blank line -> skipped; unknown fields -> ignored; the same user twice -> an error, not two users
@@ -77,7 +77,7 @@ def _parsed(path: Path, number: int, line: bytes) -> UserText:
 
 def _reason(error: Exception) -> str:
     # msgspec's messages name types, paths and byte positions and quote no text; a codec's error does quote,
-    # so it is said in our own words.
+    # so it gets a message of our own.
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 

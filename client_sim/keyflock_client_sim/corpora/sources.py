@@ -1,4 +1,4 @@
-"""A name or a file becomes a corpus: what ``--data`` means, in one place."""
+"""This module turns a name or a file into a corpus: it is the meaning of ``--data``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ SHAKESPEARE: Final = "shakespeare"
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Users of one source, and how they belong together."""
+    """The users of one source, and their groups."""
 
-    #: What a reader calls it: ``shakespeare`` or the file's name.
+    #: The corpus's name: ``shakespeare`` or the file's name.
     name: str
     users: tuple[UserText, ...]
-    #: The group that a user is never parted from when a public part is taken: the play, or the user alone.
+    #: Returns the group that the public part takes as a whole: the play, or the user alone.
     group_of: Callable[[UserText], str]
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of all text, in order."""
+        """Return the SHA-256 (hex) of all text, in order."""
         return text.digest(self.users)
 
     @property
     def words(self) -> int:
-        """Words of all users, by white space."""
+        """Return the number of words of all users, by white space."""
         return sum(user.words for user in self.users)
 
 
 def read_corpus(source: str | Path) -> Corpus:
-    """The corpus called ``shakespeare``, or the ``.jsonl(.gz)`` file at a path.
+    """Read the corpus called ``shakespeare``, or the ``.jsonl(.gz)`` file at a path.
 
     Raises:
-        CorpusError: It cannot be read; one line says which file, which line and why.
+        CorpusError: It cannot be read; the message names the file, the line and the reason.
     """
     if source == SHAKESPEARE:
         return Corpus(SHAKESPEARE, read_plays(), play_of)

@@ -1,4 +1,4 @@
-"""Which text is public, which phones train, and which nobody trains on.
+"""This module decides which text is public, which phones train, and which phones are held out.
 
 Held out are whole users, so that a figure says what a new user would see; or single phones, as in a fleet
 where a person who types much has several phones and some of them never take part (docs/decisions/0012). The
@@ -22,7 +22,7 @@ HeldOutBy = Literal["user", "phone"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceText:
-    """What one phone holds: a part of its user's messages, in their order."""
+    """The text on one phone: a part of its user's messages, in their order."""
 
     #: Unique within the fleet: the user's name and the part's number.
     device: str
@@ -31,7 +31,7 @@ class DeviceText:
 
     @property
     def words(self) -> int:
-        """Words by white space."""
+        """Return the number of words by white space."""
         return sum(len(message.split()) for message in self.messages)
 
 
@@ -39,11 +39,11 @@ class DeviceText:
 class Split:
     """The three parts of a corpus; no phone is in two of them, and no user where users are held out."""
 
-    #: Version 0 is trained on it; no phone has it.
+    #: The text that version 0 is trained on; no phone has it.
     public: tuple[UserText, ...]
     #: The fleet's phones.
     phones: tuple[DeviceText, ...]
-    #: Text that nobody trains on, cut to a phone's size: each is a phone that only evaluates.
+    #: Phones that only evaluate: no phone trains on their text.
     held_out: tuple[DeviceText, ...]
 
 
@@ -58,17 +58,17 @@ def split(
     max_words: int = MAX_DEVICE_WORDS,
     held_out_by: HeldOutBy = "user",
 ) -> Split:
-    """Public groups, phones and held-out phones of one corpus.
+    """Split one corpus into public groups, phones and held-out phones.
 
     Args:
-        corpus: Where the text comes from.
-        seed: Decides who is where.
-        devices: Phones wanted; fewer come back where the corpus has fewer.
-        held_out_devices: Held-out phones wanted; at most a quarter of all phones where text is short.
-        public_ratio: Share of the groups (plays, users) that is public; 0 for none.
+        corpus: The corpus to split.
+        seed: Decides which user is in which part.
+        devices: The number of phones wanted; the result has fewer where the corpus has fewer.
+        held_out_devices: The number of held-out phones wanted; at most a quarter of all where text is short.
+        public_ratio: The share of the groups (plays, users) that is public; 0 for none.
         min_words: Phones with fewer words are dropped, as a real one with too few examples never trains.
         max_words: A user with more is several phones.
-        held_out_by: Whether a user's phones are all held out or none, or each by its own lot.
+        held_out_by: Whether a user's phones are all held out or none, or each is drawn on its own.
 
     Raises:
         CorpusError: Not a single phone, or no held-out phone, is left.
@@ -95,7 +95,7 @@ def split(
 def take_public(
     users: Sequence[UserText], ratio: float, *, seed: int, group_of: Callable[[UserText], str]
 ) -> tuple[tuple[UserText, ...], tuple[UserText, ...]]:
-    """A share of the groups, and the rest; both in the corpus's order.
+    """Return a share of the groups, and the rest; both in the corpus's order.
 
     Guarantees:
         A group is on one side only. A larger ratio takes a superset of what a smaller one takes.
@@ -109,7 +109,7 @@ def take_public(
 def into_devices(
     user: UserText, min_words: int = MIN_DEVICE_WORDS, max_words: int = MAX_DEVICE_WORDS
 ) -> tuple[DeviceText, ...]:
-    """A user's messages as phones of at most ``max_words`` words each, oldest messages first.
+    """Cut a user's messages into phones of at most ``max_words`` words each, oldest messages first.
 
     Edge cases:
         a part below ``min_words`` -> dropped; a single message above ``max_words`` -> a phone of its own
@@ -118,22 +118,6 @@ def into_devices(
         DeviceText(f"{user.user}#{number}", user.user, tuple(part))
         for number, part in enumerate(_parts(user.messages, max_words))
         if sum(len(message.split()) for message in part) >= min_words
-    )
-
-
-def split_in_time(device: DeviceText, later_ratio: float = 0.2) -> tuple[DeviceText, DeviceText]:
-    """A phone's earlier messages to train on and its later ones to test on; each has at least one.
-
-    Raises:
-        CorpusError: The phone has fewer than two messages.
-    """
-    count = len(device.messages)
-    if count < 2:
-        raise CorpusError("a phone with fewer than two messages cannot be split in time")
-    earlier = min(max(round(count * (1 - later_ratio)), 1), count - 1)
-    return (
-        DeviceText(device.device, device.user, device.messages[:earlier]),
-        DeviceText(device.device, device.user, device.messages[earlier:]),
     )
 
 

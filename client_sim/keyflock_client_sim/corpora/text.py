@@ -1,4 +1,4 @@
-"""What a corpus is made of: a user, and that user's messages in the order they were written."""
+"""A corpus consists of users, each with messages in the order they were written."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class CorpusError(ValueError):
-    """A corpus cannot be read; the message is one line for the person who named it."""
+    """A corpus cannot be read; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +15,17 @@ class UserText:
 
     #: Unique within the corpus.
     user: str
-    #: In the order they were written; each is what a person would send at once.
+    #: The messages in the order they were written; each is what a person would send at once.
     messages: tuple[str, ...]
 
     @property
     def words(self) -> int:
-        """Words by white space: a measure of size that needs no vocabulary."""
+        """Return the number of words by white space: a measure of size that needs no vocabulary."""
         return sum(len(message.split()) for message in self.messages)
 
 
 def digest(users: Iterable[UserText]) -> str:
-    """SHA-256 (hex) over users and messages in order: two corpora with one digest are the same text."""
+    """Return the SHA-256 (hex) over users and messages in order; equal digests mean equal text."""
     hashed = hashlib.sha256()
     for text in users:
         for part in (text.user, *text.messages):

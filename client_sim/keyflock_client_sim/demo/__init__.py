@@ -1,5 +1,5 @@
-"""The main job, end to end on one machine: a server of its own, a fleet of phones, rounds, a verdict.
+"""The demo runs federated training end to end on one machine: a server, a fleet of phones, rounds, a verdict.
 
-Begin with ``run``. ``server_process`` and ``admin_client`` also serve the load tests. Light on purpose: a
-child process imports this package before it becomes the server.
+Begin with ``run``. What it shares with experiments is in ``training_setup``, and the server's process in
+``server_control``.
 """

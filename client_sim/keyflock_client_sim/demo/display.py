@@ -1,6 +1,6 @@
-"""What the demo shows while it runs: one line of progress that moves, and a table that grows above it.
+"""The demo's display is one line of progress that moves, and a table that grows above it.
 
-In a pipe or a log nothing moves: the phases and the rows are printed as lines.
+In a pipe or a log nothing moves: the rows are printed as lines.
 """
 
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keyflock_client_sim.demo.result import Recall, RoundRow
 from keyflock_client_sim.demo.table import HEADER, percent, round_line, start_line
-from keyflock_client_sim.device.states import State
-from keyflock_client_sim.drivers.books import Books
-from keyflock_client_sim.pretraining.progress import Progress as Pretraining
+from keyflock_client_sim.device.states import DeviceState
+from keyflock_client_sim.drivers.fleet_stats import FleetStats
+from keyflock_client_sim.pretraining.progress import PretrainingProgress as Pretraining
 from keyflock_server.protocol.operator import RoundView
 
 
 class Display:
-    """The demo's face.
+    """Shows the demo's progress and its table.
 
     Args:
-        console: Where it shows; progress moves only in a terminal.
+        console: The console; progress moves only in a terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -39,21 +39,21 @@ class Display:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Shows the moving line for as long as the block lasts."""
+        """Show the moving line for as long as the block lasts."""
         with self._progress:
             yield
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def print_line(self, text: str) -> None:
+        """Print a line that stays."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
-    def begin(self, doing: str) -> None:
-        """What is being done now, without knowing how long it takes."""
-        self._progress.reset(self._line, total=None, description=doing, visible=True)
+    def begin(self, description: str) -> None:
+        """Show a phase of unknown duration."""
+        self._progress.reset(self._line, total=None, description=description, visible=True)
         self._progress.update(self._line, detail="")
 
     def show_pretraining(self, progress: Pretraining) -> None:
-        """How far version 0 is."""
+        """Show the progress of version 0."""
         recall = "" if progress.recall_at_1 is None else f" · recall@1 {percent(progress.recall_at_1)}"
         self._progress.update(
             self._line,
@@ -63,15 +63,15 @@ class Display:
         )
 
     def show_start(self, recall: Recall) -> None:
-        """The table's head, and the row of the model that phones start from."""
-        self.say(f"[bold]{HEADER}[/]")
-        self.say(start_line(recall))
+        """Print the table's head, and the row of the model that phones start from."""
+        self.print_line(f"[bold]{HEADER}[/]")
+        self.print_line(start_line(recall))
 
-    def show_round(self, view: RoundView | None, done: int, wanted: int, books: Books) -> None:
-        """The round that is open."""
+    def show_round(self, view: RoundView | None, done: int, wanted: int, stats: FleetStats) -> None:
+        """Show the open round."""
         if view is None:
             return
-        training = books.states()[State.TRAINING]
+        training = stats.states()[DeviceState.TRAINING]
         self._progress.update(
             self._line,
             description=f"round {min(done + 1, wanted)} of {wanted}",
@@ -81,5 +81,5 @@ class Display:
         )
 
     def show_row(self, row: RoundRow, parameters: int) -> None:
-        """A round that is over."""
-        self.say(round_line(row, parameters))
+        """Print the row of a finished round."""
+        self.print_line(round_line(row, parameters))

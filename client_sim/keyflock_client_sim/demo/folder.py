@@ -1,4 +1,4 @@
-"""The demo's folder: what lies where, and whether an old one fits the demo that is asked for.
+"""The demo's folder stores a demo's files, and belongs to one choice of options.
 
 server/               the server's own data folder: SQLite, blobs, keys, log
 version_0.safetensors the checkpoint that phones start from
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from keyflock_client_sim.demo.options import DemoError, DemoOptions
+from keyflock_client_sim.training_setup.options import DemoError, DemoOptions
 
 #: Another value of these would put held-out text into training, or another model under the old rounds.
 _SHARED = ("data", "pretrain", "devices", "seed", "size")
@@ -21,29 +21,29 @@ _SHARED = ("data", "pretrain", "devices", "seed", "size")
 
 @dataclass(frozen=True, slots=True)
 class DemoFolder:
-    """Where one demo keeps its things."""
+    """The folder of one demo."""
 
     path: Path
-    #: Whether the folder goes away after the run.
+    #: Whether the folder is deleted after the run.
     is_temporary: bool
 
     @property
     def server(self) -> Path:
-        """The server's data folder."""
+        """Return the server's data folder."""
         return self.path / "server"
 
     @property
     def checkpoint(self) -> Path:
-        """Version 0."""
+        """Return the path of version 0."""
         return self.path / "version_0.safetensors"
 
     @property
     def summary(self) -> Path:
-        """The last run's JSON."""
+        """Return the path of the last run's JSON."""
         return self.path / "summary.json"
 
     def claim(self, options: DemoOptions) -> None:
-        """Takes the folder for a demo with these options; an earlier one's choices must be the same.
+        """Claim the folder for a demo with these options; an earlier demo's options must be the same.
 
         Raises:
             DemoError: it belongs to another demo, or is no demo's folder; the message says what differs.
@@ -70,7 +70,7 @@ class DemoFolder:
 
 @contextmanager
 def demo_folder(keep: Path | None) -> Iterator[DemoFolder]:
-    """The folder ``keep``, made when missing; or a temporary one that is gone after the block.
+    """Yield the folder ``keep``, made when missing; or a temporary one that is deleted after the block.
 
     Raises:
         DemoError: it cannot be made.

@@ -1,4 +1,4 @@
-"""The learning curve as a PNG: recall by round on held-out phones, the baselines as lines."""
+"""This module draws the learning curve as a PNG: recall by round on held-out phones, baselines as lines."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from keyflock_client_sim.demo.result import DemoResult, Recall
 
 
 def save_learning_curve(result: DemoResult, path: Path) -> None:
-    """Draws ``result`` into ``path``; needs no display."""
+    """Draw ``result`` into ``path``; no display is needed."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -18,7 +18,7 @@ def save_learning_curve(result: DemoResult, path: Path) -> None:
         def percent(recall: Recall, suggestions: int = suggestions) -> float:
             return 100.0 * (recall.at_1 if suggestions == 1 else recall.at_3)
 
-        measured = [(0, percent(result.start_at_a_glance))]
+        measured = [(0, percent(result.start_on_sample))]
         measured += [(row.version, percent(row.recall)) for row in result.rounds if row.recall is not None]
         panel.plot(*zip(*measured, strict=True), ".-", color="#08519c", label="a sample of their text")
         ends = ([0, measured[-1][0]], [percent(result.start), percent(result.end)])

@@ -1,18 +1,18 @@
-"""What the demo found out: a row a round, and the verdict."""
+"""The result of a demo: a row a round, and the final figures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
-from keyflock_client_sim.personalising.figures import Personalisation
-from keyflock_models.bootstrap import Comparison
+from keyflock_client_sim.experiments.personalisation.results import PersonalisationResult
+from keyflock_models.evaluation.paired_bootstrap import Comparison
 
 FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """How often the next word is among the first k suggestions; unknown words count as misses."""
+    """The share of words that are among the first k suggestions; unknown words count as misses."""
 
     at_1: float
     at_3: float
@@ -20,64 +20,64 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
-    """One committed round."""
+    """The figures of one committed round."""
 
     sequence: int
     #: The model version that it made.
     version: int
     #: Reports in the aggregate.
     reports: int
-    #: Phones that took work in this round and brought no report that was counted.
+    #: Phones that took work in this round and sent no report that was counted.
     drop_outs: int
-    #: On a fixed sample of the held-out phones; None: not evaluated.
+    #: Recall on a fixed sample of the held-out phones; None: not evaluated.
     recall: Recall | None
     bytes_per_report: float
     seconds: float
 
     def with_recall(self, recall: Recall) -> Self:
-        """The same round, judged."""
+        """Return the same round with its recall."""
         return replace(self, recall=recall)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """The whole run. Recalls are over all held-out phones."""
+    """The result of the whole run. Recalls are over all held-out phones."""
 
     rounds: tuple[RoundRow, ...]
     reports_acked: int
     reports_counted: int
     start: Recall
-    #: Version 0 on the sample that the rounds are judged on.
-    start_at_a_glance: Recall
+    #: Recall of version 0 on the sample that rounds are evaluated on.
+    start_on_sample: Recall
     end: Recall
     unigram: Recall
     trigram: Recall
-    #: Gain in recall@1 over version 0, with its 95 % interval over users.
+    #: The gain in recall@1 over version 0, with its 95 % interval over users.
     gain_at_1: Comparison
     gain_at_3: Comparison
     bytes_per_report: float
     parameters: int
-    #: Error of a round's mean delta that compression made; None: not measured.
+    #: The error that compression makes on a round's mean delta; None: not measured.
     cohort_nmse: float | None
     devices: int
     held_out_devices: int
     pretrain_s: float
     seconds: float
-    #: Of held-out phones on the last version; None where none has words enough.
-    personal: Personalisation | None = None
+    #: Personalisation of held-out phones on the last version; None where no phone has enough words.
+    personal: PersonalisationResult | None = None
 
     @property
     def fp32_bytes(self) -> int:
-        """What one uncompressed delta weighs."""
+        """Return the size of one uncompressed delta."""
         return self.parameters * FLOAT32_BYTES
 
     @property
     def bits_per_parameter(self) -> float:
-        """What one delta costs on the wire."""
+        """Return the size of one delta on the wire."""
         return 8.0 * self.bytes_per_report / self.parameters
 
     def summary(self) -> dict[str, object]:
-        """All of it as plain values, for one JSON line."""
+        """Return the result as plain values, for one JSON line."""
         return {
             "rounds": len(self.rounds),
             "reports_acked": self.reports_acked,
@@ -102,11 +102,11 @@ class DemoResult:
             "pretrain_s": round(self.pretrain_s, 1),
             "seconds": round(self.seconds, 1),
             "personalisation": None if self.personal is None else self.personal.headline(),
-            "curve": curve(self.rounds, self.start_at_a_glance),
+            "curve": curve(self.rounds, self.start_on_sample),
         }
 
 
 def curve(rounds: Sequence[RoundRow], start: Recall) -> list[dict[str, float]]:
-    """Recall by version, as far as it was measured."""
+    """Return recall by version, as far as it was measured."""
     points = [(0, start)] + [(row.version, row.recall) for row in rounds if row.recall is not None]
     return [{"version": version, **asdict(recall)} for version, recall in points]

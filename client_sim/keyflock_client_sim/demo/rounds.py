@@ -1,4 +1,4 @@
-"""The rounds of the demo as they happen: the fleet lives, the server is asked, versions are judged."""
+"""The demo's rounds: the fleet runs, the server is polled, and versions are evaluated."""
 
 import asyncio
 from collections import Counter
@@ -6,44 +6,44 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from keyflock_client_sim.demo.admin_client import AdminClient
 from keyflock_client_sim.demo.display import Display
-from keyflock_client_sim.demo.judge import Judge
-from keyflock_client_sim.demo.options import DemoError
 from keyflock_client_sim.demo.result import RoundRow
-from keyflock_client_sim.device.notices import Acked, Ended, Ending
-from keyflock_client_sim.drivers.books import Happening
+from keyflock_client_sim.demo.version_evaluator import VersionEvaluator
+from keyflock_client_sim.device.device_events import AssignmentEnded, EndReason, ReportAcked
+from keyflock_client_sim.drivers.fleet_stats import FleetEvent
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
+from keyflock_client_sim.training_setup.options import DemoError
 from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator_client import OperatorClient
 
-#: Between two questions to the server.
+#: The time between two polls of the server.
 POLL_S: Final = 0.2
 #: Without a single report for so long, something is wrong.
-STANDSTILL_S: Final = 120.0
-#: How a phone learns that the round has enough reports without its own.
-_NOT_NEEDED: Final = frozenset({Ending.DROPPED, Ending.REBASED, Ending.GONE})
+MAX_IDLE_S: Final = 120.0
+#: The ends of an assignment in a round that has enough reports without the phone's.
+_NOT_NEEDED: Final = frozenset({EndReason.DROPPED, EndReason.REBASED, EndReason.ROUND_OVER})
 
 
 @dataclass(slots=True)
-class Ledger:
-    """What phones went through, by round."""
+class RoundStats:
+    """Counts of phones' events by round."""
 
     delta_bytes: Counter[str] = field(default_factory=Counter)
     acked: Counter[str] = field(default_factory=Counter)
-    #: Finished, and told that the round has enough.
+    #: Phones that finished after the round had enough reports.
     not_needed: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, happening: Happening) -> None:
-        """Counts what happened; the fleet's watch."""
-        match happening.notice:
-            case Acked(round=name, delta_bytes=size):
+    def record(self, fleet_event: FleetEvent) -> None:
+        """Count an event; this is the fleet's listener."""
+        match fleet_event.event:
+            case ReportAcked(round=name, delta_bytes=size):
                 self.acked[name] += 1
                 self.delta_bytes[name] += size
-            case Ended(round=name, ending=ending) if ending in _NOT_NEEDED:
+            case AssignmentEnded(round=name, reason=ending) if ending in _NOT_NEEDED:
                 self.not_needed[name] += 1
 
     def row(self, view: RoundView) -> RoundRow:
-        """A committed round, not judged yet."""
+        """Return the row of a committed round, not evaluated yet."""
         if view.result_version is None or view.closed_at is None:
             raise ValueError(f"round {view.id} has made no version")
         drop_outs = view.assigned - view.counted - self.not_needed[view.id]
@@ -59,22 +59,22 @@ class Ledger:
 
 
 @dataclass(slots=True)
-class Rounds:
-    """A task's rounds, from the first to the last or until time is up."""
+class DemoRounds:
+    """Runs a task's rounds, from the first to the last or until the time is up."""
 
-    admin: AdminClient
+    admin: OperatorClient
     fleet: RealTimeFleet
-    ledger: Ledger
-    judge: Judge
+    stats: RoundStats
+    evaluator: VersionEvaluator
     display: Display
     parameters: int
     clock: Callable[[], float]
 
-    async def play(self, task: str, *, wanted: int, until_s: float) -> tuple[RoundRow, ...]:
-        """Lets the fleet live until ``wanted`` rounds are committed, or ``clock`` says ``until_s``.
+    async def run(self, task: str, *, wanted: int, until_s: float) -> tuple[RoundRow, ...]:
+        """Run the fleet until ``wanted`` rounds are committed, or ``clock`` reaches ``until_s``.
 
         Guarantees:
-            When it returns, no phone has a report under way whose fate it does not know, and every committed
+            When it returns, no phone has an unsettled report, and every committed
             round has its row.
         Raises:
             DemoError: the rounds stand still, or one did not pass the server's checks.
@@ -82,46 +82,46 @@ class Rounds:
         committed: asyncio.Queue[RoundRow | None] = asyncio.Queue()
         try:
             async with asyncio.TaskGroup() as group:
-                living = group.create_task(self.fleet.run())
-                judging = group.create_task(self._judge(committed))
-                await self._follow(task, committed, wanted, until_s)
+                fleet_run = group.create_task(self.fleet.run())
+                evaluation = group.create_task(self._evaluate_versions(committed))
+                await self._poll_rounds(task, committed, wanted, until_s)
                 self.fleet.stop()
-                await living
+                await fleet_run
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return tuple(judging.result())
+        return tuple(evaluation.result())
 
-    async def _follow(
+    async def _poll_rounds(
         self, task: str, committed: asyncio.Queue[RoundRow | None], wanted: int, until_s: float
     ) -> None:
-        seen = 0
-        last_sign_s, reports = self.clock(), 0
-        while seen < wanted and self.clock() < until_s:
+        committed_count = 0
+        last_report_at_s, reports = self.clock(), 0
+        while committed_count < wanted and self.clock() < until_s:
             await asyncio.sleep(POLL_S)
             views = await self.admin.rounds(task)
             finished = [
                 view for view in views if view.result_version is not None and view.closed_at is not None
             ]
-            for view in finished[seen:]:
-                committed.put_nowait(self.ledger.row(view))
-            seen = len(finished)
+            for view in finished[committed_count:]:
+                committed.put_nowait(self.stats.row(view))
+            committed_count = len(finished)
             if views and views[-1].phase == "held":
                 raise DemoError(f"Round {views[-1].id} is held: {views[-1].detail}")
-            self.display.show_round(views[-1] if views else None, seen, wanted, self.fleet.books)
-            if self.fleet.books.reports_acked > reports:
-                last_sign_s, reports = self.clock(), self.fleet.books.reports_acked
-            if self.clock() - last_sign_s > STANDSTILL_S:
+            self.display.show_round(views[-1] if views else None, committed_count, wanted, self.fleet.stats)
+            if self.fleet.stats.reports_acked > reports:
+                last_report_at_s, reports = self.clock(), self.fleet.stats.reports_acked
+            if self.clock() - last_report_at_s > MAX_IDLE_S:
                 raise DemoError(
-                    f"No phone could report for {STANDSTILL_S:.0f} s; the server's log may say why."
+                    f"No phone could report for {MAX_IDLE_S:.0f} s; the server's log may say why."
                 )
-        if seen < wanted:
+        if committed_count < wanted:
             await self.admin.cancel_task(task)
         committed.put_nowait(None)
 
-    async def _judge(self, committed: asyncio.Queue[RoundRow | None]) -> list[RoundRow]:
+    async def _evaluate_versions(self, committed: asyncio.Queue[RoundRow | None]) -> list[RoundRow]:
         rows: list[RoundRow] = []
         while (row := await committed.get()) is not None:
-            judged = row.with_recall(await self.judge.at_a_glance(row.version))
-            rows.append(judged)
-            self.display.show_row(judged, self.parameters)
+            evaluated = row.with_recall(await self.evaluator.evaluate_on_sample(row.version))
+            rows.append(evaluated)
+            self.display.show_row(evaluated, self.parameters)
         return rows

@@ -1,4 +1,4 @@
-"""The table of rounds, a line as soon as it is known; works in a terminal, in a pipe and in a log."""
+"""This module formats the table of rounds, line by line, for a terminal, a pipe or a log."""
 
 from typing import Final
 
@@ -9,12 +9,12 @@ _NOTHING: Final = "-"
 
 
 def start_line(recall: Recall) -> str:
-    """The row of version 0."""
+    """Return the row of version 0."""
     return _line(0, _NOTHING, _NOTHING, recall, _NOTHING, _NOTHING, _NOTHING)
 
 
 def round_line(row: RoundRow, parameters: int) -> str:
-    """The row of one round."""
+    """Return the row of one round."""
     return _line(
         row.sequence,
         str(row.reports),
@@ -27,14 +27,14 @@ def round_line(row: RoundRow, parameters: int) -> str:
 
 
 def byte_size(size_bytes: float) -> str:
-    """Bytes for the eye."""
+    """Format a number of bytes."""
     if size_bytes >= 1e6:
         return f"{size_bytes / 1e6:.2f} MB"
     return f"{size_bytes / 1e3:.1f} kB"
 
 
 def percent(ratio: float) -> str:
-    """A share for the eye."""
+    """Format a share in percent."""
     return f"{100 * ratio:.2f} %"
 
 

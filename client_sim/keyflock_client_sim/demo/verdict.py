@@ -1,16 +1,16 @@
-"""The last page: did the phones learn, against what, and do the books agree?"""
+"""The last page says whether recall has risen, against which baselines, and whether report counts agree."""
 
 from rich.console import Console
 from rich.table import Table
 
 from keyflock_client_sim.demo.result import DemoResult, Recall
 from keyflock_client_sim.demo.table import byte_size, percent
-from keyflock_client_sim.personalising.report import print_short
-from keyflock_models.bootstrap import Comparison
+from keyflock_client_sim.experiments.personalisation.report import print_summary
+from keyflock_models.evaluation.paired_bootstrap import Comparison
 
 
 def print_verdict(result: DemoResult, console: Console) -> None:
-    """Prints the comparison with the baselines, the upload's price and the books."""
+    """Print the comparison with the baselines, the upload's size and the report counts."""
     table = Table(title=f"on {result.held_out_devices} phones that took no part")
     for column in ("model", "recall@1", "recall@3"):
         table.add_column(column, justify="left" if column == "model" else "right")
@@ -46,7 +46,7 @@ def print_verdict(result: DemoResult, console: Console) -> None:
         else "[bold yellow]The gain is not clear of zero; more rounds (--rounds) would show.[/]"
     )
     if result.personal is not None:
-        print_short(result.personal, console)
+        print_summary(result.personal, console)
 
 
 def _points(gain: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""A phone's side of the protocol as a machine that does no I/O: it asks, and is told.
+"""This package is a phone's side of the protocol as a state machine that does no I/O.
 
 Begin with ``states`` (the table), then ``machine.Device``. Nothing here reads a clock, opens a socket, waits,
 or draws a random number that it was not given. So the same files serve a fleet over HTTP, a simulation in

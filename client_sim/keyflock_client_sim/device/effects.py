@@ -1,20 +1,21 @@
-"""What a device can ask for. It asks for one thing at a time."""
+"""These are the effects that a device can ask for. It asks for one at a time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from keyflock_server.protocol.calls import Call, Request
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion
-from keyflock_server.protocol.messages import Assignment, PersonalisingPlan, TrainingPlan
+from keyflock_server.protocol.messages import Assignment
+from keyflock_server.protocol.plans import PersonalisingPlan, TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Wake me at this time or later; answered by ``Woke``."""
 
-    #: On the clock that ``now_s`` is read from.
+    #: A time on the clock that ``now_s`` is read from.
     until_s: float
-    #: True: not before the phone is idle and charging, as a job scheduler promises. False: the pause before a
+    #: True: wait until the phone is idle and charging, as a job scheduler promises. False: the pause before a
     #: call goes out again; as soon as the time has come.
     when_idle: bool
 
@@ -23,7 +24,7 @@ class Wait:
 class Send:
     """Send this to the server; answered by ``Answered`` or ``CallLost``."""
 
-    #: Which endpoint it is.
+    #: The endpoint.
     call: Call
     request: Request
     #: 1 for the first time that these bytes go out.
@@ -31,29 +32,29 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """Keep a model's bytes under their digest; answered by ``Stored``."""
+class StoreModel:
+    """Store a model's bytes under their digest; answered by ``ModelStored``."""
 
     #: SHA-256 of the body.
     digest: bytes
     body: bytes
-    #: Kept until now, and not needed any more.
-    forget: tuple[bytes, ...] = ()
+    #: Models that are not needed any more.
+    evicted: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patch:
-    """Make a model out of one that is stored, and keep it; answered by ``Stored`` or ``PatchFailed``."""
+class PatchModel:
+    """Patch a stored model into a new one, and store it; answered by ``ModelStored`` or ``PatchFailed``."""
 
-    #: What the new model is stored under: SHA-256 of its whole download.
+    #: The digest that the new model is stored under: SHA-256 of its whole download.
     digest: bytes
-    #: The model that is stored under this digest is what the delta applies to.
+    #: The delta applies to the model that is stored under this digest.
     base: bytes
     delta: bytes
-    #: What the new model must have.
+    #: The content digest that the new model must have.
     content_digest: bytes
-    #: Kept until now, and not needed any more once this is.
-    forget: tuple[bytes, ...] = ()
+    #: Models that are not needed any more once this one is stored.
+    evicted: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,24 +62,24 @@ class Train:
     """Train on the phone's own sequences; answered by ``Trained`` or ``TrainingFailed``."""
 
     assignment: AssignmentId
-    #: Where to start from: a model that is stored under this digest.
+    #: Training starts from the model that is stored under this digest.
     model_digest: bytes
     model_version: ModelVersion
-    #: Digest of the parameter layout that the delta must have.
+    #: The digest of the parameter layout that the delta must have.
     layout: bytes
     plan: TrainingPlan
-    #: Wire form of the codec to encode the delta with.
+    #: The codec of the delta, in its wire form.
     codec: Mapping[str, object]
-    #: Order of the examples, and the codec's stochastic rounding.
+    #: Decides the order of the examples, and the codec's stochastic rounding.
     seed: int
-    #: No use in going on after that.
+    #: After that time the result is of no use.
     expires_at_s: float
-    #: Given: personalise by this plan instead of training, and measure what it gives.
+    #: If given, the phone personalises by this plan instead of training, and measures the gain.
     personalising: PersonalisingPlan | None = None
 
     @classmethod
     def of(cls, assignment: Assignment, expires_at_s: float) -> "Train":
-        """What an assignment asks for."""
+        """Return the training that an assignment asks for."""
         return cls(
             assignment=assignment.id,
             model_digest=assignment.model_digest,
@@ -92,4 +93,4 @@ class Train:
         )
 
 
-Effect = Wait | Send | Store | Patch | Train
+Effect = Wait | Send | StoreModel | PatchModel | Train

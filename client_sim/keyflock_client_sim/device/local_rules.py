@@ -1,20 +1,20 @@
-"""The rules of a task that only the phone can check. Which of them it broke stays on it."""
+"""Some rules of a task can be checked by the phone only. It never reports which of them it broke."""
 
 from typing import Final
 
 from keyflock_client_sim.device.installation import LocalFacts
-from keyflock_server.protocol.messages import DeviceRules
+from keyflock_server.protocol.plans import DeviceRules
 
-#: What a phone of this build says that it can check.
-CHECKED: Final = tuple(DeviceRules.__struct_fields__)
+#: The rules that a phone of this build can check.
+CHECKED_RULES: Final = tuple(DeviceRules.__struct_fields__)
 
 
-def holds(rules: DeviceRules, facts: LocalFacts, words_at_last_training: int) -> bool:
-    """Whether the phone may take part.
+def meets_rules(rules: DeviceRules, facts: LocalFacts, words_at_last_training: int) -> bool:
+    """Return whether the phone may take part.
 
     Args:
         rules: The assignment's.
-        facts: How the phone found itself at this check-in.
+        facts: The phone's facts at this check-in.
         words_at_last_training: Words that had been typed when it trained last; 0 before the first time.
     """
     return (

@@ -1,13 +1,14 @@
-"""The calls that a device makes: each message, and the bytes and headers that travel."""
+"""This module builds the calls of a device: each message, and the bytes and headers that travel."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from keyflock_client_sim.device.events import Trained
-from keyflock_client_sim.device.installation import Circumstances, Installation
+from keyflock_client_sim.device.input_events import Trained
+from keyflock_client_sim.device.installation import DeviceStatus, Installation
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential, Request
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.messages import (
     PROTOCOL,
     Assignment,
@@ -15,28 +16,27 @@ from keyflock_server.protocol.messages import (
     EnrolRequest,
     Failure,
     FailureCause,
-    Message,
-    ModelWeights,
     Offer,
     Report,
     TaskKind,
 )
+from keyflock_server.protocol.plans import ModelWeights
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A call that is to be made, as often as it takes: its body is fixed, only its credentials may change."""
+class OutgoingCall:
+    """A call that is sent as often as it takes: its body is fixed, only its credentials may change."""
 
-    call: Call
+    endpoint: Call
     body: bytes = b""
-    #: What fills the braces in the call's path.
-    parts: dict[str, str] = field(default_factory=dict)
-    #: Beside those that every call has.
+    #: The values of the parameters in the endpoint's path.
+    path_params: dict[str, str] = field(default_factory=dict)
+    #: Headers beside those that every call has.
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def enrol(installation: Installation) -> Outgoing:
-    """A device introduces itself, or (with its old token) asks for a new token."""
+def enrol(installation: Installation) -> OutgoingCall:
+    """Return the call that enrols a device, or (with its old token) asks for a new token."""
     message = EnrolRequest(
         protocol=PROTOCOL,
         population=installation.population,
@@ -48,55 +48,55 @@ def enrol(installation: Installation) -> Outgoing:
         tier=installation.tier,
         tags=installation.tags,
     )
-    return _outgoing(calls.ENROL, message)
+    return _outgoing_call(calls.ENROL, message)
 
 
-def check_in(installation: Installation, circumstances: Circumstances) -> Outgoing:
-    """A device has time, and asks for work."""
+def check_in(installation: Installation, status: DeviceStatus) -> OutgoingCall:
+    """Return the call of a device that has time and asks for work."""
     message = CheckIn(
         protocol=PROTOCOL,
         app_build=installation.app_build,
         locale=installation.locale,
-        conditions=circumstances.conditions,
-        examples=circumstances.examples,
+        conditions=status.conditions,
+        examples=status.examples,
         capabilities=installation.capabilities,
-        upload_budget_bytes=circumstances.upload_budget_bytes,
+        upload_budget_bytes=status.upload_budget_bytes,
     )
-    return _outgoing(calls.CHECK_IN, message)
+    return _outgoing_call(calls.CHECK_IN, message)
 
 
-def model(assignment: Assignment, has: Sequence[bytes] = ()) -> Outgoing:
-    """The model to start from, or a delta to it from one that the phone has.
+def model(assignment: Assignment, stored: Sequence[bytes] = ()) -> OutgoingCall:
+    """Return the call for the model to start from, or for a delta to it from a stored one.
 
     Args:
         assignment: Names the model.
-        has: Digests of the downloads that are stored; none asks for the whole.
+        stored: Digests of the downloads that are stored; without any, the call asks for the whole model.
     """
     plan = assignment.personalising
     is_released = plan is not None and plan.weights is ModelWeights.RELEASED
     call = calls.RELEASED_MODEL if is_released else calls.MODEL
     headers = {}
     # Without a content digest to check against, a delta would have to be believed.
-    if has and assignment.content_digest is not None:
-        tags = ", ".join(f'"{digest.hex()}"' for digest in has)
+    if stored and assignment.content_digest is not None:
+        tags = ", ".join(f'"{digest.hex()}"' for digest in stored)
         headers = {"A-IM": calls.MODEL_DELTA, "If-None-Match": tags}
-    return Outgoing(call, parts={"version": str(assignment.model_version)}, headers=headers)
+    return OutgoingCall(call, path_params={"version": str(assignment.model_version)}, headers=headers)
 
 
-def offer(assignment: Assignment, trained: Trained) -> Outgoing:
-    """Would this report still count?"""
+def offer(assignment: Assignment, trained: Trained) -> OutgoingCall:
+    """Return the call that asks whether this report would still count."""
     message = Offer(size_bytes=len(trained.delta), model_version=assignment.model_version)
-    return _outgoing(calls.OFFER, message, assignment)
+    return _outgoing_call(calls.OFFER, message, assignment)
 
 
-def report(assignment: Assignment, trained: Trained, session_shape: str) -> Outgoing:
-    """The delta. A measurement that is no finite number is left out, for the server would refuse it.
+def report(assignment: Assignment, trained: Trained, session_shape: str) -> OutgoingCall:
+    """Return the call that uploads the delta, without measurements that are no finite numbers.
 
-    Of ``personalize``, only the evidence: what was measured is in it, and beside it would be one phone's own.
+    A report of ``personalize`` holds the evidence only; measurements beside it would be one phone's own.
     """
     if is_personal(assignment):
         evidence = Report(delta=trained.delta, examples=1, session_shape=session_shape)
-        return _outgoing(calls.REPORT, evidence, assignment)
+        return _outgoing_call(calls.REPORT, evidence, assignment)
     message = Report(
         delta=trained.delta,
         examples=trained.examples,
@@ -105,40 +105,45 @@ def report(assignment: Assignment, trained: Trained, session_shape: str) -> Outg
         train_s=_finite(trained.train_s),
         session_shape=session_shape,
     )
-    return _outgoing(calls.REPORT, message, assignment)
+    return _outgoing_call(calls.REPORT, message, assignment)
 
 
 def is_personal(assignment: Assignment) -> bool:
-    """Whether it asks for evidence of personalisation."""
+    """Return whether the assignment asks for evidence of personalisation."""
     return assignment.task_kind is TaskKind.PERSONALIZE
 
 
-def failure(assignment: Assignment, cause: FailureCause, session_shape: str) -> Outgoing:
-    """There will be no delta."""
-    return _outgoing(calls.FAILURE, Failure(cause=cause, session_shape=session_shape), assignment)
+def failure(assignment: Assignment, cause: FailureCause, session_shape: str) -> OutgoingCall:
+    """Return the call that says that there will be no delta."""
+    return _outgoing_call(calls.FAILURE, Failure(cause=cause, session_shape=session_shape), assignment)
 
 
-def request(what: Outgoing, *, token: str | None, assignment_token: str | None) -> Request:
-    """What travels, with the credentials that the call must show.
+def request(outgoing: OutgoingCall, *, token: str | None, assignment_token: str | None) -> Request:
+    """Return the request that travels, with the credentials that the call must show.
 
     Args:
-        what: The call.
-        token: The device's, when it has one; enrolment shows it to renew it.
-        assignment_token: Shown by calls about an assignment only.
+        outgoing: The call.
+        token: The device's token, when it has one; enrolment shows it to refresh it.
+        assignment_token: The assignment's token; only calls about an assignment show it.
     """
-    headers = {"Accept": calls.MEDIA_TYPE, **what.headers}
-    if what.call.request is not None:
+    headers = {"Accept": calls.MEDIA_TYPE, **outgoing.headers}
+    if outgoing.endpoint.request is not None:
         headers["Content-Type"] = calls.MEDIA_TYPE
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    if assignment_token is not None and what.call.credential is Credential.ASSIGNMENT:
+    if assignment_token is not None and outgoing.endpoint.credential is Credential.ASSIGNMENT:
         headers[calls.ASSIGNMENT_HEADER] = assignment_token
-    return Request(what.call.method, what.call.path.format(**what.parts), headers, what.body)
+    return Request(
+        outgoing.endpoint.method,
+        outgoing.endpoint.path.format(**outgoing.path_params),
+        headers,
+        outgoing.body,
+    )
 
 
-def _outgoing(call: Call, message: Message, assignment: Assignment | None = None) -> Outgoing:
+def _outgoing_call(call: Call, message: Message, assignment: Assignment | None = None) -> OutgoingCall:
     parts: dict[str, str] = {} if assignment is None else {"assignment": assignment.id}
-    return Outgoing(call, wire.encode(message), parts)
+    return OutgoingCall(call, wire.encode(message), parts)
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,12 +1,12 @@
-"""One assignment on one device, from check-in to receipt."""
+"""A session is one assignment on one device, from check-in to receipt."""
 
 from dataclasses import dataclass
 from typing import Final
 
-from keyflock_client_sim.device.events import Trained
+from keyflock_client_sim.device.input_events import Trained
 from keyflock_server.protocol.messages import Assignment
 
-#: The most that a message carries.
+#: The maximum length of a session shape in a message.
 MAX_SHAPE: Final = 32
 
 ASSIGNED: Final = "-"
@@ -22,25 +22,25 @@ INTERRUPTED: Final = "!"
 
 @dataclass(slots=True)
 class Session:
-    """What a device remembers of the assignment that it is busy with."""
+    """The state of the assignment that a device is busy with."""
 
     assignment: Assignment
     expires_at_s: float
-    #: A character a step, see the constants above.
+    #: The session's steps, a character each; see the constants above.
     #: Source: Bonawitz et al. 2019, arXiv:1902.01046, Table 1.
     shape: str = ASSIGNED
     trained: Trained | None = None
-    #: Why it is given back; empty while it is not.
+    #: Why the assignment is returned; empty while it is not.
     cause: str = ""
-    #: Downloads of the model that were not what the assignment names.
+    #: The number of downloads that were not the model that the assignment names.
     damaged_downloads: int = 0
 
-    def note(self, step: str) -> None:
-        """Appends a step; one that a message has no room for is left out."""
+    def append_step(self, step: str) -> None:
+        """Append a step; one that a message has no room for is left out."""
         self.shape = (self.shape + step)[:MAX_SHAPE]
 
     def result(self) -> Trained:
-        """What training gave; asked for only once it is done."""
+        """Return the result of training; call it only once training is done."""
         if self.trained is None:
             raise AssertionError("asked for a result before there was one")
         return self.trained

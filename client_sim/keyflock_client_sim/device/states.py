@@ -1,8 +1,8 @@
-"""The states of a device and the table of what leads from one to another.
+"""This module holds the states of a device and the table of its transitions.
 
 The table is the contract: ``machine.Device`` takes an event only where the table has it, and goes only where
 the table says. Two questions decide whether an event is legal: does the table know it in this state, and may
-it follow on what the device asked for last (``ANSWERS``)?
+it answer the effect that the device asked for last (``ALLOWED_EVENTS``)?
 """
 
 from collections.abc import Mapping
@@ -10,107 +10,141 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
-from keyflock_client_sim.device.events import (
+from keyflock_client_sim.device.effects import Effect, PatchModel, Send, StoreModel, Train, Wait
+from keyflock_client_sim.device.input_events import (
     Answered,
     CallLost,
-    Event,
+    InputEvent,
     Interrupted,
+    ModelStored,
     PatchFailed,
-    Stored,
     Trained,
     TrainingFailed,
     Woke,
 )
 
 
-class State(StrEnum):
-    """Where a device is."""
+class DeviceState(StrEnum):
+    """The state of a device."""
 
-    #: It has no identity yet, or has lost it.
+    #: The device has no identity yet, or has lost it.
     UNENROLLED = "unenrolled"
-    #: Nothing to do until its return window.
+    #: The device has nothing to do until its return window.
     RESTING = "resting"
-    #: It renews its token, and then goes on with what it was about to do.
+    #: The device refreshes its token, and then goes on with the deferred call.
     REFRESHING = "refreshing"
     CHECKING_IN = "checking_in"
     DOWNLOADING = "downloading"
     TRAINING = "training"
     OFFERING = "offering"
     UPLOADING = "uploading"
-    #: It gives the assignment back, with a cause.
+    #: The device returns the assignment, with a cause.
     RETURNING = "returning"
 
 
-def _to(*states: State) -> frozenset[State]:
+def _to(*states: DeviceState) -> frozenset[DeviceState]:
     return frozenset(states)
 
 
-_U, _R, _F, _C, _D, _T, _O, _P, _B = State  # in the order above, so that the table fits on a page
+(
+    UNENROLLED,
+    RESTING,
+    REFRESHING,
+    CHECKING_IN,
+    DOWNLOADING,
+    TRAINING,
+    OFFERING,
+    UPLOADING,
+    RETURNING,
+) = DeviceState
 
-#: From a state, by an event, to one of these states.
-TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = MappingProxyType(
-    {
-        _U: {Woke: _to(_U), Answered: _to(_U, _R), CallLost: _to(_U), Interrupted: _to(_U)},
-        _R: {Woke: _to(_C, _F)},
-        _F: {
-            Woke: _to(_F),
-            Answered: _to(_F, _U, _C, _D, _O, _P, _B),
-            CallLost: _to(_F),
-            Interrupted: _to(_F),
-        },
-        _C: {
-            Woke: _to(_C),
-            Answered: _to(_C, _D, _T, _B, _R, _F, _U),
-            CallLost: _to(_C),
-            Interrupted: _to(_R),
-        },
-        _D: {
-            Woke: _to(_D, _R),
-            Answered: _to(_D, _B, _R, _F, _U),
-            CallLost: _to(_D, _R),
-            Stored: _to(_T),
-            PatchFailed: _to(_D),
-            Interrupted: _to(_B, _R),
-        },
-        _T: {Trained: _to(_O, _B, _R), TrainingFailed: _to(_B, _R), Interrupted: _to(_B, _R)},
-        _O: {
-            Woke: _to(_O, _R),
-            Answered: _to(_O, _P, _R, _F, _U),
-            CallLost: _to(_O, _R),
-            Interrupted: _to(_O, _R),
-        },
-        _P: {
-            Woke: _to(_P, _R),
-            Answered: _to(_P, _R, _F, _U),
-            CallLost: _to(_P, _R),
-            Interrupted: _to(_P, _R),
-        },
-        _B: {
-            Woke: _to(_B, _R),
-            Answered: _to(_B, _R, _F, _U),
-            CallLost: _to(_B, _R),
-            Interrupted: _to(_B, _R),
-        },
-    }
+#: The states that an event may lead to, by state and event.
+TRANSITIONS: Final[Mapping[DeviceState, Mapping[type[InputEvent], frozenset[DeviceState]]]] = (
+    MappingProxyType(
+        {
+            UNENROLLED: {
+                Woke: _to(UNENROLLED),
+                Answered: _to(UNENROLLED, RESTING),
+                CallLost: _to(UNENROLLED),
+                Interrupted: _to(UNENROLLED),
+            },
+            RESTING: {Woke: _to(CHECKING_IN, REFRESHING)},
+            REFRESHING: {
+                Woke: _to(REFRESHING),
+                Answered: _to(
+                    REFRESHING, UNENROLLED, CHECKING_IN, DOWNLOADING, OFFERING, UPLOADING, RETURNING
+                ),
+                CallLost: _to(REFRESHING),
+                Interrupted: _to(REFRESHING),
+            },
+            CHECKING_IN: {
+                Woke: _to(CHECKING_IN),
+                Answered: _to(CHECKING_IN, DOWNLOADING, TRAINING, RETURNING, RESTING, REFRESHING, UNENROLLED),
+                CallLost: _to(CHECKING_IN),
+                Interrupted: _to(RESTING),
+            },
+            DOWNLOADING: {
+                Woke: _to(DOWNLOADING, RESTING),
+                Answered: _to(DOWNLOADING, RETURNING, RESTING, REFRESHING, UNENROLLED),
+                CallLost: _to(DOWNLOADING, RESTING),
+                ModelStored: _to(TRAINING),
+                PatchFailed: _to(DOWNLOADING),
+                Interrupted: _to(RETURNING, RESTING),
+            },
+            TRAINING: {
+                Trained: _to(OFFERING, RETURNING, RESTING),
+                TrainingFailed: _to(RETURNING, RESTING),
+                Interrupted: _to(RETURNING, RESTING),
+            },
+            OFFERING: {
+                Woke: _to(OFFERING, RESTING),
+                Answered: _to(OFFERING, UPLOADING, RESTING, REFRESHING, UNENROLLED),
+                CallLost: _to(OFFERING, RESTING),
+                Interrupted: _to(OFFERING, RESTING),
+            },
+            UPLOADING: {
+                Woke: _to(UPLOADING, RESTING),
+                Answered: _to(UPLOADING, RESTING, REFRESHING, UNENROLLED),
+                CallLost: _to(UPLOADING, RESTING),
+                Interrupted: _to(UPLOADING, RESTING),
+            },
+            RETURNING: {
+                Woke: _to(RETURNING, RESTING),
+                Answered: _to(RETURNING, RESTING, REFRESHING, UNENROLLED),
+                CallLost: _to(RETURNING, RESTING),
+                Interrupted: _to(RETURNING, RESTING),
+            },
+        }
+    )
 )
 
-#: What may be told to a device that asked for this.
-ANSWERS: Final[Mapping[type[Effect], frozenset[type[Event]]]] = MappingProxyType(
+#: The events that may answer each effect.
+ALLOWED_EVENTS: Final[Mapping[type[Effect], frozenset[type[InputEvent]]]] = MappingProxyType(
     {
         Wait: frozenset({Woke, Interrupted}),
         Send: frozenset({Answered, CallLost, Interrupted}),
-        Store: frozenset({Stored, Interrupted}),
-        Patch: frozenset({Stored, PatchFailed, Interrupted}),
+        StoreModel: frozenset({ModelStored, Interrupted}),
+        PatchModel: frozenset({ModelStored, PatchFailed, Interrupted}),
         Train: frozenset({Trained, TrainingFailed, Interrupted}),
     }
 )
 
 
-class IllegalEvent(RuntimeError):
-    """The driver told a device something that it had not asked for. Nothing was changed."""
+class IllegalTransition(RuntimeError):
+    """The driver gave a device an event that it had not asked for. Nothing was changed."""
 
 
-def is_legal(state: State, asked_for: Effect, event: Event) -> bool:
-    """Whether a device in ``state`` that ``asked_for`` this may be told ``event``."""
-    return type(event) in ANSWERS[type(asked_for)] and type(event) in TRANSITIONS[state]
+def is_legal(state: DeviceState, asked_for: Effect, event: InputEvent) -> bool:
+    """Return whether a device in ``state`` that ``asked_for`` this effect may get ``event``."""
+    return type(event) in ALLOWED_EVENTS[type(asked_for)] and type(event) in TRANSITIONS[state]
+
+
+def require_legal(state: DeviceState, asked_for: Effect, event: InputEvent) -> None:
+    """Check that a device in ``state`` that ``asked_for`` this effect may get ``event``.
+
+    Raises:
+        IllegalTransition: it may not.
+    """
+    if not is_legal(state, asked_for, event):
+        wanted = type(asked_for).__name__
+        raise IllegalTransition(f"{type(event).__name__} to a device that is {state} and wants {wanted}")

@@ -1,5 +1,5 @@
-"""What carries out the wishes of devices: over HTTP on the real clock, or in one process in virtual time.
+"""Drivers carry out the effects of devices: over HTTP on the real clock, or in one process in virtual time.
 
 Begin with ``real_time`` or ``virtual_time``: the same phones run under both. ``trainer`` says what trains for
-them, ``books`` what is known of a fleet as it runs, ``scripted_server`` is a small server for trying phones.
+them, ``fleet_stats`` what is known of a fleet as it runs.
 """

@@ -1,4 +1,4 @@
-"""Calls over HTTP: one client session with a bounded number of connections for a whole fleet."""
+"""Calls over HTTP use one client session with a bounded number of connections for a whole fleet."""
 
 from types import TracebackType
 from typing import Final, Self
@@ -12,7 +12,7 @@ CALL_TIMEOUT_S: Final = 60.0
 
 
 class HttpExchange:
-    """A ``calls.Exchange`` over sockets; use it as ``async with``.
+    """A ``calls.Exchange`` over HTTP; use it as ``async with``.
 
     Args:
         url: The server's address for phones, for example ``http://127.0.0.1:8700``.
@@ -32,17 +32,17 @@ class HttpExchange:
         )
 
     async def __aenter__(self) -> Self:
-        """The exchange, ready to send."""
+        """Return the exchange, ready to send."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes its connections."""
+        """Close the connections."""
         await self._session.close()
 
     async def send(self, request: Request) -> Response:
-        """See ``Exchange``."""
+        """Send the request; see ``Exchange``."""
         try:
             async with self._session.request(
                 request.method,

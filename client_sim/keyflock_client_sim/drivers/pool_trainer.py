@@ -1,4 +1,4 @@
-"""Real local training, in the worker processes of ``keyflock_client_sim.training``."""
+"""This trainer trains for real, in the worker processes of ``keyflock_client_sim.training``."""
 
 import tempfile
 import time
@@ -9,26 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.device.events import Trained
+from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.trainer import TrainingError
+from keyflock_client_sim.training.model_folder import ModelDigest
 from keyflock_client_sim.training.pool import JobError, WorkerPool
 from keyflock_client_sim.training.process import WorkerDiedError
 from keyflock_client_sim.training.residuals import ResidualFile
-from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_client_sim.training.train_job import TrainJob
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_server.protocol.messages import FailureCause
 
 
 class PoolTrainer:
-    """Hands phones' text and work to a pool.
+    """Runs each phone's training in a worker pool.
 
     Args:
-        pool: Already started.
+        pool: A started pool.
         config: The size of the model.
         sequences: Each phone's text as tokens, shape (N, L + 1), int32.
-        clock: Seconds by the phones' clock, the fleet's: what their reports lost is kept for so long.
+        clock: Seconds by the fleet's clock: it decides how long residuals of error feedback count.
     """
 
     def __init__(
@@ -40,21 +40,21 @@ class PoolTrainer:
     ) -> None:
         self._pool = pool
         self._config = config
-        self._layout_digest = ParamLayout.of(config).digest
+        self._layout_digest = ParamLayout.for_config(config).digest
         self._sequences = sequences
         self._clock = clock
-        #: Of codecs with error feedback; there once one was asked for.
+        #: The folder of residuals, for codecs with error feedback; made when one is first needed.
         self._residuals: tempfile.TemporaryDirectory[str] | None = None
-        #: What a download is called on the shelf: a phone may have packed its bytes in another way.
+        #: The digest in the model folder by the download's: a phone may have packed its bytes in another way.
         self._published: dict[bytes, ModelDigest] = {}
 
     def store(self, digest: bytes, body: bytes) -> None:
-        """See ``Trainer``."""
+        """Store a model; see ``Trainer``."""
         if digest not in self._published:
             self._published[digest] = self._pool.publish(body)
 
     async def train(self, phone: str, work: Train) -> Trained:
-        """See ``Trainer``."""
+        """Train for a phone; see ``Trainer``."""
         if work.layout != self._layout_digest:
             raise TrainingError(FailureCause.TRAINING_FAILED, "the model has another layout than was said")
         sequences = self._sequences[phone]

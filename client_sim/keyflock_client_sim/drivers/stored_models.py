@@ -1,40 +1,41 @@
-"""What a fleet's phones have stored: each model's bytes once, however many phones have it.
+"""The models that a fleet's phones have stored: each model's bytes once, however many phones have it.
 
-A phone's device knows what it has; here is what that is. A delta that many phones get is worked out once.
+A phone's device knows the digests only; the bytes are here. A delta that many phones get is applied once.
 """
 
 import hashlib
-from collections import OrderedDict
 from typing import Final
 
-from keyflock_client_sim.device.effects import Patch, Store
-from keyflock_client_sim.device.events import PatchFailed, Stored
+from cachetools import FIFOCache, LRUCache
+
+from keyflock_client_sim.device.effects import PatchModel, StoreModel
+from keyflock_client_sim.device.input_events import ModelStored, PatchFailed
 from keyflock_client_sim.drivers.trainer import Trainer
 from keyflock_compression import CodecError, apply_weights_delta
 
-#: Bodies in memory. A phone whose model is none of them any more downloads the whole.
-KEPT_BODIES: Final = 24
+#: The number of bodies in memory. A phone whose model is no longer among them downloads the whole one.
+MAX_BODIES: Final = 24
 
 
 class StoredModels:
-    """Carries out ``Store`` and ``Patch``.
+    """Carries out ``StoreModel`` and ``PatchModel``.
 
     Args:
-        trainer: Is given every model that a phone has now.
+        trainer: Gets every model that a phone has now.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
-        #: Base, result and delta that were seen to fit, as one digest.
-        self._applied: OrderedDict[bytes, None] = OrderedDict()
+        self._bodies: LRUCache[bytes, bytes] = LRUCache(MAX_BODIES)
+        #: Digests over base, result and delta of the patches that were applied.
+        self._applied: FIFOCache[bytes, None] = FIFOCache(MAX_BODIES)
 
-    def store(self, effect: Store) -> Stored:
-        """Keeps a download."""
-        return self._keep(effect.digest, effect.body)
+    def store(self, effect: StoreModel) -> ModelStored:
+        """Store a download."""
+        return self._store_body(effect.digest, effect.body)
 
-    def patch(self, effect: Patch) -> Stored | PatchFailed:
-        """Keeps what the delta makes of the base, if it makes what it must."""
+    def patch(self, effect: PatchModel) -> ModelStored | PatchFailed:
+        """Apply the delta to the base, and store the result if it has the promised content."""
         base = self._bodies.get(effect.base)
         if base is None:
             return PatchFailed()
@@ -46,14 +47,9 @@ class StoredModels:
             except CodecError:
                 return PatchFailed()
             self._applied[case] = None
-            while len(self._applied) > KEPT_BODIES:
-                self._applied.popitem(last=False)
-        return self._keep(effect.digest, made)
+        return self._store_body(effect.digest, made)
 
-    def _keep(self, digest: bytes, body: bytes) -> Stored:
-        self._bodies.setdefault(digest, body)
-        self._bodies.move_to_end(digest)
-        while len(self._bodies) > KEPT_BODIES:
-            self._bodies.popitem(last=False)
+    def _store_body(self, digest: bytes, body: bytes) -> ModelStored:
+        self._bodies[digest] = body
         self._trainer.store(digest, body)
-        return Stored()
+        return ModelStored()

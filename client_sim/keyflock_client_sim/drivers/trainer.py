@@ -1,18 +1,18 @@
-"""Who trains for the phones, and keeps the models that they download."""
+"""A trainer trains for the phones, and stores the models that they download."""
 
 from typing import Protocol
 
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.device.events import Trained
+from keyflock_client_sim.device.input_events import Trained
 from keyflock_server.protocol.messages import FailureCause
 
 
 class TrainingError(RuntimeError):
-    """A phone's training came to nothing; the fleet goes on.
+    """A phone's training failed; the fleet goes on.
 
     Args:
-        cause: What the phone tells the server.
-        detail: For whoever runs the simulation.
+        cause: The cause that the phone reports to the server.
+        detail: An explanation for the user of the simulation.
     """
 
     def __init__(self, cause: FailureCause, detail: str = "") -> None:
@@ -21,19 +21,19 @@ class TrainingError(RuntimeError):
 
 
 class Trainer(Protocol):
-    """Trains on a phone's own text, which nobody else sees."""
+    """Trains on a phone's own text, which nothing else sees."""
 
     def store(self, digest: bytes, body: bytes) -> None:
-        """Keeps a model that a phone has downloaded; the same one again is no work."""
+        """Store a model that a phone has downloaded; the same one again is no work."""
         ...
 
     async def train(self, phone: str, work: Train) -> Trained:
-        """The delta of this phone's local training.
+        """Return the delta of this phone's local training.
 
         Guarantees:
             The same phone and the same work give the same delta, unless the codec has error feedback: then it
-            also says what the phone's last report lost.
+            also contains what the phone's last report lost.
         Raises:
-            TrainingError: there will be none.
+            TrainingError: there will be no delta.
         """
         ...

@@ -1,4 +1,4 @@
-"""A clock that moves when a simulation says so; a server in the same process reads it too."""
+"""A virtual clock moves when a simulation says so; a server in the same process reads it too."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -8,7 +8,7 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class VirtualClock:
-    """Time as a number that only grows. Calling it gives now, aware UTC."""
+    """A clock whose time only grows. Calling it returns the current time, aware UTC."""
 
     def __init__(self, epoch: datetime = EPOCH) -> None:
         self._epoch = epoch
@@ -16,15 +16,15 @@ class VirtualClock:
 
     @property
     def now_s(self) -> float:
-        """Seconds since its beginning."""
+        """Return the seconds since its beginning."""
         return self._now_s
 
     def __call__(self) -> datetime:
-        """Now."""
+        """Return the current time."""
         return self._epoch + timedelta(seconds=self._now_s)
 
     def advance_to(self, now_s: float) -> None:
-        """Moves on.
+        """Advance the clock.
 
         Edge cases:
             a time that is past -> stays

@@ -1,5 +1,5 @@
-"""A population of phones that differ: in data, speed, network, hours and luck; all of it drawn from one seed.
+"""Simulated phones differ in data, speed, network, hours and failures; all of it is drawn from one seed.
 
-Begin with ``profiles`` (what a population is like), then ``population.make``. A phone's traits depend on the
-seed and on its own name only, so a larger fleet has the same phones and some more.
+Begin with ``profiles`` (the traits of a population), then ``population.make_fleet``. A phone's traits depend
+on the seed and on its own name only, so a larger fleet has the same phones and some more.
 """

@@ -1,4 +1,4 @@
-"""When a phone is idle and charging: one stretch of hours a day, the same every day."""
+"""A phone is idle and charging for one stretch of hours a day, the same every day."""
 
 from typing import Final
 
@@ -9,10 +9,10 @@ HOUR_S: Final = 3_600.0
 
 
 def next_idle_s(traits: Traits, at_s: float) -> float:
-    """The first time from ``at_s`` on at which the phone is idle and charging.
+    """Return the first time from ``at_s`` on at which the phone is idle and charging.
 
     Args:
-        traits: The phone's.
+        traits: The phone's traits.
         at_s: Seconds since a midnight.
     Edge cases:
         idle at ``at_s`` -> ``at_s``; a stretch over midnight goes on into the next day

@@ -1,4 +1,4 @@
-"""What a population of phones is like: medians, spreads and shares. By name, or from a TOML file."""
+"""A fleet profile describes phones by medians, spreads and shares; it has a name, or is a TOML file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,36 +15,36 @@ Hours = Annotated[float, Meta(ge=0.0, le=24.0)]
 
 
 class ProfileError(ValueError):
-    """There is no such profile, or a file is none; the message is one line for the person who named it."""
+    """There is no such profile, or the file is none; the message is one line for the user."""
 
 
 class FleetProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A population. Spreads are the standard deviation of the logarithm: 0 makes all phones alike."""
+    """The traits of a population. Spreads are standard deviations of the logarithm; 0 means none."""
 
     #: Seconds that the median phone trains on one sequence.
     seconds_per_example: NotNegative = 0.02
     speed_spread: NotNegative = 0.5
-    #: Upload and download of the median phone.
+    #: Upload and download speed of the median phone.
     up_bytes_s: Positive = 500_000.0
     down_bytes_s: Positive = 2_500_000.0
-    #: Of a call and its answer together, without the bytes.
+    #: The latency of a call and its answer together, without the bytes.
     latency_s: NotNegative = 0.08
     network_spread: NotNegative = 0.8
-    #: Calls that get lost; half of them on the way to the server, half on the way back.
+    #: The share of calls that get lost; half of them on the way to the server, half on the way back.
     loss_share: Share = 0.01
     #: How long a phone waits for an answer that will not come.
     call_timeout_s: Positive = 30.0
-    #: Visits on a network that costs money.
+    #: The share of visits on a metered network.
     metered_share: Share = 0.0
-    #: The most that a phone uploads then; left out, whatever it is asked for.
+    #: The maximum upload of a phone on a metered network; left out, there is no limit.
     metered_budget_bytes: Annotated[int, Meta(ge=512)] | None = None
-    #: A phone that uploads more slowly says so.
+    #: A phone that uploads more slowly reports itself as slow.
     slow_below_bytes_s: NotNegative = 0.0
-    #: Assignments during which the phone's person comes back.
+    #: The share of assignments during which the phone's user comes back.
     drop_out_share: Share = 0.08
-    #: Those drop-outs of which the server hears nothing before the phone's next visit.
+    #: The share of drop-outs that the phone does not report before its next visit.
     silent_share: Share = 0.5
-    #: How long a phone stays away then, on average.
+    #: How long such a phone stays away, on average.
     absence_s: NotNegative = 1_800.0
     #: When phones become idle and charging, on average, as the hour of their day; 24 hours idle is always.
     idle_from_h: Hours = 23.0
@@ -61,21 +61,21 @@ class FleetProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tiers: Mapping[str, Share] = field(default_factory=lambda: {"1": 0.3, "2": 0.5, "3": 0.2})
     #: Share of the phones that has each tag.
     tags: Mapping[str, Share] = field(default_factory=lambda: {"beta": 0.05})
-    #: Words typed by the median phone.
+    #: Words typed a day on the median phone.
     words_a_day: Positive = 400.0
     words_spread: NotNegative = 0.8
-    #: Days on which anything was typed before the first visit, on average.
+    #: Days with typing before the first visit, on average.
     days_of_text: Positive = 60.0
-    #: Free space of the median phone.
+    #: Free storage of the median phone.
     free_storage_bytes: Positive = 8e9
     storage_spread: NotNegative = 1.0
-    #: Phones whose user has switched learning on.
+    #: The share of phones whose user has switched learning on.
     opt_in_share: Share = 1.0
 
 
 PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(
     {
-        # Always on and quick, so that a round takes seconds; with enough bad luck to show what over-selection
+        # Always on and quick, so that a round takes seconds; with enough failures to show what over-selection
         # and repeated calls are for.
         "demo": FleetProfile(
             seconds_per_example=0.0,
@@ -120,10 +120,10 @@ PROFILES: Final[Mapping[str, FleetProfile]] = MappingProxyType(
 
 
 def read_profile(source: str) -> FleetProfile:
-    """The profile of this name, or of the ``.toml`` file at this path.
+    """Return the profile of this name, or of the ``.toml`` file at this path.
 
     Raises:
-        ProfileError: there is none, or the file says something that a profile cannot be.
+        ProfileError: there is none, or the file is no valid profile.
     """
     if source in PROFILES:
         return PROFILES[source]

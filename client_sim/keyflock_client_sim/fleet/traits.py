@@ -1,4 +1,4 @@
-"""What one phone is like for as long as it lives."""
+"""The traits of one phone; they never change."""
 
 import random
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from keyflock_client_sim.fleet.profiles import FleetProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """One phone's speed, network, hours and luck; drawn once."""
+    """One phone's speed, network, hours and failure rates; drawn once."""
 
     #: Seconds of training on one sequence.
     seconds_per_example: float
@@ -26,7 +26,7 @@ class Traits:
     absence_s: float
     #: Hour of the phone's day at which it becomes idle, in [0, 24).
     idle_from_h: float
-    #: For so long; 24 is always.
+    #: How long it is idle; 24 is always.
     idle_hours: float
     starts_at_s: float
     app_build: int
@@ -34,26 +34,26 @@ class Traits:
     tier: int
     tags: tuple[str, ...]
     words_a_day: float
-    #: On which anything was typed before the simulation began.
+    #: Days with typing before the simulation began.
     days_of_text: float
     free_storage_bytes: int
     is_opted_in: bool
 
     def train_s(self, sequences: int) -> float:
-        """How long training on so many sequences takes."""
+        """Return how long training on so many sequences takes."""
         return self.seconds_per_example * sequences
 
     def to_server_s(self, size_bytes: int) -> float:
-        """How long a body is under way to the server."""
+        """Return how long a body takes to the server."""
         return self.latency_s / 2 + size_bytes / self.up_bytes_s
 
     def from_server_s(self, size_bytes: int) -> float:
-        """How long a body is under way from the server."""
+        """Return how long a body takes from the server."""
         return self.latency_s / 2 + size_bytes / self.down_bytes_s
 
 
-def draw(profile: FleetProfile, rng: random.Random) -> Traits:
-    """A phone of this population; always the same number of draws."""
+def draw_traits(profile: FleetProfile, rng: random.Random) -> Traits:
+    """Draw the traits of a phone of this population; always with the same number of draws."""
     network = rng.lognormvariate(0.0, profile.network_spread)
     return Traits(
         seconds_per_example=profile.seconds_per_example * rng.lognormvariate(0.0, profile.speed_spread),
@@ -83,7 +83,7 @@ def draw(profile: FleetProfile, rng: random.Random) -> Traits:
 
 
 def _hours(drawn: float, mean: float) -> float:
-    """A phone that is always idle stays so, and any other has at least half an hour."""
+    """Clamp the hours: a phone that is always idle stays so, and any other has at least half an hour."""
     return 24.0 if mean >= 24.0 else min(max(drawn, 0.5), 24.0)
 
 

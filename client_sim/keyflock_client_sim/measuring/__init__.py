@@ -1,5 +1,5 @@
-"""How good a model version is for people who took no part in making it.
+"""This package measures how good a model version is for users who took no part in its training.
 
-``evaluation`` measures a version or a baseline on held-out users in the worker pool, ``scorers`` says what
-can be measured, ``report`` puts figures beside each other and says whether a gain is more than luck.
+``evaluation`` measures a version or a baseline on held-out users in the worker pool, ``scorers`` defines what
+can be measured, ``report`` compares figures and says whether a gain is more than chance.
 """

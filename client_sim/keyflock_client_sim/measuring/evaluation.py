@@ -1,4 +1,4 @@
-"""A model measured on users: their text dealt out to the workers, their figures put together again."""
+"""This module evaluates a model on users: each worker evaluates a part, and the results are joined."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,31 +10,31 @@ import numpy.typing as npt
 
 from keyflock_client_sim.measuring.evaluation_job import EvaluateUsers, SimulateTyping
 from keyflock_client_sim.measuring.scorers import PublishedModel, ScorerSource
+from keyflock_client_sim.training.model_folder import ModelDigest
 from keyflock_client_sim.training.pool import WorkerPool
-from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_compression import encode_weights
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.evaluation import Evaluation
-from keyflock_models.keystrokes import KeystrokeSavings
-from keyflock_models.layout import ParamLayout
-from keyflock_models.per_user import PerUser
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.evaluation.keystrokes import KeystrokeSavings
+from keyflock_models.evaluation.measures import Evaluation
+from keyflock_models.evaluation.per_user import PerUser
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import Vocabulary
 
-#: By user, rows of token ids: ``keyflock_models.sequences.encode_messages``.
-RowsOfUsers = Mapping[str, npt.NDArray[np.int32]]
+#: Rows of token ids by user: ``keyflock_models.text.sequences.encode_messages``.
+UserRows = Mapping[str, npt.NDArray[np.int32]]
 
-#: Words of each user in the typing simulation, which is slow: enough for a figure of each user's own.
+#: Words of each user in the typing simulation, which is slow: enough for one figure a user.
 TYPED_WORDS_PER_USER: Final = 100
 
 
-async def evaluate(pool: WorkerPool, source: ScorerSource, sequences: RowsOfUsers) -> Evaluation:
-    """How well a model foresees the words of each of these users.
+async def evaluate(pool: WorkerPool, source: ScorerSource, sequences: UserRows) -> Evaluation:
+    """Measure how well a model predicts the words of each of these users.
 
     Guarantees:
         The same figures, whatever the number of workers; users in the order of ``sequences``.
     """
-    shares = _dealt(sequences, pool.workers)
+    shares = _partition_users(sequences, pool.workers)
     jobs = (pool.run(EvaluateUsers(source, {user: sequences[user] for user in share})) for share in shares)
     parts = await asyncio.gather(*jobs)
     measures = [field.name for field in fields(Evaluation) if field.name != "users"]
@@ -51,19 +51,19 @@ async def evaluate_version(
     *,
     config: ModelConfig,
     vocabulary: Vocabulary,
-    sequences: RowsOfUsers,
+    sequences: UserRows,
 ) -> Evaluation:
-    """``evaluate`` of a model version whose downloaded bytes were published as ``model``."""
+    """Evaluate a model version whose downloaded bytes were published as ``model``."""
     return await evaluate(pool, PublishedModel(model, config, vocabulary), sequences)
 
 
-async def savings(
-    pool: WorkerPool, source: ScorerSource, sequences: RowsOfUsers, letters: RowsOfUsers, *, seed: int
+async def keystroke_savings(
+    pool: WorkerPool, source: ScorerSource, sequences: UserRows, letters: UserRows, *, seed: int
 ) -> KeystrokeSavings:
-    """How many keystrokes a model spares each of these users, on a sample of each one's words.
+    """Measure how many keystrokes a model saves each of these users, on a sample of each one's words.
 
     Args:
-        pool: Does the typing.
+        pool: Simulates the typing.
         source: The model.
         sequences: The users' text.
         letters: ``letters_in_messages`` of the same messages.
@@ -79,7 +79,7 @@ async def savings(
                 seed,
             )
         )
-        for share in _dealt(sequences, pool.workers)
+        for share in _partition_users(sequences, pool.workers)
     )
     parts = await asyncio.gather(*jobs)
     order = _order([user for part in parts for user in part.users], sequences)
@@ -90,20 +90,20 @@ async def savings(
     )
 
 
-def published(pool: WorkerPool, checkpoint: Checkpoint) -> PublishedModel:
-    """A checkpoint at its full precision, on the workers' shelf."""
-    body = encode_weights(checkpoint.weights, ParamLayout.of(checkpoint.config), precision="float32")
+def publish_checkpoint(pool: WorkerPool, checkpoint: Checkpoint) -> PublishedModel:
+    """Publish a checkpoint at its full precision to the workers."""
+    body = encode_weights(checkpoint.weights, ParamLayout.for_config(checkpoint.config), precision="float32")
     return PublishedModel(pool.publish(body), checkpoint.config, checkpoint.vocabulary)
 
 
-def _dealt(sequences: RowsOfUsers, count: int) -> list[list[str]]:
-    """Users dealt out so that every share has about the same number of rows."""
+def _partition_users(sequences: UserRows, count: int) -> list[list[str]]:
+    """Divide the users so that every share has about the same number of rows."""
     shares: list[list[str]] = [[] for _ in range(max(1, min(count, len(sequences))))]
     rows = [0] * len(shares)
     for user in sorted(sequences, key=lambda user: (-len(sequences[user]), user)):
-        least = rows.index(min(rows))
-        shares[least].append(user)
-        rows[least] += len(sequences[user])
+        smallest = rows.index(min(rows))
+        shares[smallest].append(user)
+        rows[smallest] += len(sequences[user])
     return shares
 
 

@@ -1,4 +1,4 @@
-"""Some users' share of a measurement, as a job for a worker."""
+"""These worker jobs measure a model on some of the users."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ import numpy as np
 import numpy.typing as npt
 
 from keyflock_client_sim.measuring.scorers import ScorerSource
-from keyflock_client_sim.training.shelf import ModelShelf
-from keyflock_models.evaluation import Evaluation, evaluate
-from keyflock_models.keystrokes import KeystrokeSavings, keystroke_savings
+from keyflock_client_sim.training.model_folder import ModelFolder
+from keyflock_models.evaluation.keystrokes import KeystrokeSavings, keystroke_savings
+from keyflock_models.evaluation.measures import Evaluation, evaluate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluateUsers:
-    """How well the words of some users are foreseen."""
+    """A job that measures how well a model predicts the words of some users."""
 
     source: ScorerSource
-    #: By user, rows of token ids, shape (N, L + 1), int32, one L for all.
+    #: Rows of token ids by user, shape (N, L + 1), int32, one L for all.
     sequences: Mapping[str, npt.NDArray[np.int32]]
 
-    def run(self, shelf: ModelShelf) -> Evaluation:
-        """Scores every word of these users."""
-        return evaluate(self.source.scorer(shelf), self.sequences)
+    def run(self, models: ModelFolder) -> Evaluation:
+        """Score every word of these users."""
+        return evaluate(self.source.scorer(models), self.sequences)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulateTyping:
-    """How many keystrokes some users would be spared."""
+    """A job that measures how many keystrokes some users would save."""
 
     source: ScorerSource
     sequences: Mapping[str, npt.NDArray[np.int32]]
@@ -37,10 +37,10 @@ class SimulateTyping:
     words_per_user: int
     seed: int
 
-    def run(self, shelf: ModelShelf) -> KeystrokeSavings:
-        """Types a sample of each user's words."""
+    def run(self, models: ModelFolder) -> KeystrokeSavings:
+        """Type a sample of each user's words."""
         return keystroke_savings(
-            self.source.scorer(shelf),
+            self.source.scorer(models),
             self.source.vocabulary,
             self.sequences,
             self.letters,

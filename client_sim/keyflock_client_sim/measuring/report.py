@@ -1,4 +1,4 @@
-"""Measured models beside each other, for a reader and for a program."""
+"""This module reports measured models beside each other, as tables and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from keyflock_models.bootstrap import Comparison, paired_bootstrap
-from keyflock_models.evaluation import Evaluation
-from keyflock_models.keystrokes import KeystrokeSavings
+from keyflock_models.evaluation.keystrokes import KeystrokeSavings
+from keyflock_models.evaluation.measures import Evaluation
+from keyflock_models.evaluation.paired_bootstrap import Comparison, paired_bootstrap
 
-#: Measures in the order of a table, and what a reader calls them; all but perplexity in percent.
+#: Measures in the order of a table, with their titles; all but perplexity in percent.
 MEASURES: Mapping[str, str] = {
     "recall_at_1": "recall@1",
     "recall_at_3": "recall@3",
@@ -23,7 +23,7 @@ MEASURES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class MeasuredModel:
     """One model's figures on the users of a report."""
 
     name: str
@@ -31,7 +31,7 @@ class Measured:
     savings: KeystrokeSavings | None = None
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """By measure: micro, user mean, p5, p50, p95."""
+        """Return micro, user mean, p5, p50 and p95 by measure."""
         summary = self.evaluation.summary()
         if self.savings is not None:
             summary["keystrokes_saved"] = self.savings.all.summary()
@@ -39,8 +39,8 @@ class Measured:
         return summary
 
 
-def compare(candidate: Measured, baseline: Measured, *, seed: int) -> dict[str, Comparison]:
-    """What the candidate gains in recall, with 95 % intervals by paired bootstrap over users."""
+def compare(candidate: MeasuredModel, baseline: MeasuredModel, *, seed: int) -> dict[str, Comparison]:
+    """Return the candidate's gain in recall, with 95 % intervals by paired bootstrap over users."""
     return {
         measure: paired_bootstrap(
             getattr(candidate.evaluation, measure), getattr(baseline.evaluation, measure), seed=seed
@@ -50,9 +50,9 @@ def compare(candidate: Measured, baseline: Measured, *, seed: int) -> dict[str, 
 
 
 def as_json(
-    models: Sequence[Measured], comparisons: Mapping[str, Mapping[str, Comparison]]
+    models: Sequence[MeasuredModel], comparisons: Mapping[str, Mapping[str, Comparison]]
 ) -> dict[str, object]:
-    """The whole report as plain values.
+    """Return the whole report as plain values.
 
     Args:
         models: The measured models, the one that the report is about first.
@@ -70,19 +70,19 @@ def as_json(
 
 
 def print_report(
-    models: Sequence[Measured],
+    models: Sequence[MeasuredModel],
     comparisons: Mapping[str, Mapping[str, Comparison]],
     console: Console,
     *,
     counted_text: str,
 ) -> None:
-    """Prints the report.
+    """Print the report.
 
     Args:
         models: The measured models, the one that the report is about first.
         comparisons: Of the first model, by the name of the other.
-        console: Where.
-        counted_text: Which text the baselines counted, in the reader's words.
+        console: The console to print to.
+        counted_text: A description of the text that the baselines counted.
     """
     first = models[0]
     words = int(first.evaluation.recall_at_1.denominator.sum())
@@ -98,7 +98,7 @@ def print_report(
     console.print(f"[dim]Baselines counted {counted_text}.[/]")
 
 
-def _beside_each_other(models: Sequence[Measured], title: str) -> Table:
+def _beside_each_other(models: Sequence[MeasuredModel], title: str) -> Table:
     table = Table(title=title)
     table.add_column("model")
     summaries = [model.summary() for model in models]
@@ -113,7 +113,7 @@ def _beside_each_other(models: Sequence[Measured], title: str) -> Table:
     return table
 
 
-def _over_users(model: Measured) -> Table:
+def _over_users(model: MeasuredModel) -> Table:
     table = Table(title=f"{model.name}, over users, in percent")
     for column in ("measure", "all words", "user mean", "p5", "p50", "p95"):
         table.add_column(column, justify="left" if column == "measure" else "right")

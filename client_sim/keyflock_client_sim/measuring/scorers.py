@@ -1,4 +1,4 @@
-"""What can be measured, as values that cross to a worker and become a scorer there."""
+"""A scorer source is a value that is sent to a worker and becomes a scorer there."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,40 +6,40 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.neural_scorer import NeuralScorer
-from keyflock_models.scoring import Scorer
-from keyflock_models.trigram import KneserNeyTrigram
-from keyflock_models.unigram import UnigramModel
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_client_sim.training.model_folder import ModelDigest, ModelFolder
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.scoring import Scorer
+from keyflock_models.evaluation.trigram import KneserNeyTrigram
+from keyflock_models.evaluation.unigram import UnigramModel
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 class ScorerSource(Protocol):
-    """Something picklable that can be made into a scorer in a worker."""
+    """A picklable value that makes a scorer in a worker."""
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words that it scores."""
+        """Return the vocabulary that it scores."""
         ...
 
-    def scorer(self, shelf: ModelShelf) -> Scorer:
-        """Makes the scorer; called once a job."""
+    def scorer(self, models: ModelFolder) -> Scorer:
+        """Make the scorer; called once a job."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedModel:
-    """A model on the shelf: the very bytes that phones download, so the figures hold for what phones have."""
+    """A published model: the very bytes that phones download, so the figures hold for what phones have."""
 
     digest: ModelDigest
     config: ModelConfig
     vocabulary: Vocabulary
 
-    def scorer(self, shelf: ModelShelf) -> Scorer:
-        """The network with the published weights."""
-        weights = shelf.weights(self.digest, ParamLayout.of(self.config))
+    def scorer(self, models: ModelFolder) -> Scorer:
+        """Return the network with the published weights."""
+        weights = models.weights(self.digest, ParamLayout.for_config(self.config))
         return NeuralScorer(self.config, weights, self.vocabulary)
 
 
@@ -51,9 +51,9 @@ class Unigram:
     #: The text that it counts, shape (N, L + 1), int32: say beside every figure which text that was.
     text: npt.NDArray[np.int32]
 
-    def scorer(self, shelf: ModelShelf) -> Scorer:
-        """Counts."""
-        del shelf
+    def scorer(self, models: ModelFolder) -> Scorer:
+        """Fit the unigram model."""
+        del models
         return UnigramModel.fit(self.text, self.vocabulary)
 
 
@@ -65,7 +65,7 @@ class Trigram:
     #: The text that it counts, shape (N, L + 1), int32: say beside every figure which text that was.
     text: npt.NDArray[np.int32]
 
-    def scorer(self, shelf: ModelShelf) -> Scorer:
-        """Counts."""
-        del shelf
+    def scorer(self, models: ModelFolder) -> Scorer:
+        """Fit the trigram model."""
+        del models
         return KneserNeyTrigram.fit(self.text, self.vocabulary)

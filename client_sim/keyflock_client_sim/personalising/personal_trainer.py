@@ -1,36 +1,36 @@
-"""Phones that can do `personalize` beside what their trainer does: the work is told apart here."""
+"""This trainer adds `personalize` to another trainer, and dispatches the work between the two."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.device.events import Trained
+from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
 from keyflock_client_sim.personalising.evidence_job import GatherEvidence
 from keyflock_client_sim.training.job import Job
+from keyflock_client_sim.training.model_folder import ModelDigest
 from keyflock_client_sim.training.pool import JobError
 from keyflock_client_sim.training.process import WorkerDiedError
-from keyflock_client_sim.training.shelf import ModelDigest
-from keyflock_models.config import ModelConfig
+from keyflock_models.network.config import ModelConfig
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.vocabulary import Vocabulary
 from keyflock_server.protocol.messages import Capabilities, FailureCause, TaskKind
 
 AnswerT = TypeVar("AnswerT")
 
-#: What phones with this trainer say of themselves.
+#: The capabilities of phones with this trainer.
 CAPABILITIES: Final = Capabilities(tasks=(TaskKind.TRAIN.value, TaskKind.PERSONALIZE.value))
 
 
-class Workers(Protocol):
-    """Who runs jobs: a ``WorkerPool``, or this process."""
+class JobRunner(Protocol):
+    """Runs jobs: a ``WorkerPool``, or this process."""
 
     def publish(self, body: bytes) -> ModelDigest:
-        """Gives all workers a model's bytes."""
+        """Publish a model's bytes to all workers."""
         ...
 
     async def run(self, job: Job[AnswerT]) -> AnswerT:
-        """The job's answer."""
+        """Run the job and return its result."""
         ...
 
 
@@ -38,18 +38,18 @@ class PersonalTrainer:
     """Personalises on phones' messages; every other work goes to another trainer.
 
     Args:
-        other: Does what is no ``personalize``.
+        other: The trainer for work other than ``personalize``.
         workers: Run the jobs.
         config: The size of the model.
-        vocabulary: What its rows mean.
-        messages: Each phone's, in the order of typing.
-        seconds_of: What personalising takes on a phone; None: what it takes here, which differs between runs.
+        vocabulary: The vocabulary of the model.
+        messages: Each phone's messages, in the order of typing.
+        seconds_of: The duration on a phone; None: the duration here, which differs between runs.
     """
 
     def __init__(
         self,
         other: Trainer,
-        workers: Workers,
+        workers: JobRunner,
         config: ModelConfig,
         vocabulary: Vocabulary,
         messages: Mapping[str, Sequence[str]],
@@ -62,17 +62,17 @@ class PersonalTrainer:
         self._vocabulary = vocabulary
         self._messages = messages
         self._seconds_of = seconds_of
-        #: As a ``PoolTrainer``'s.
+        #: The digest in the model folder by the download's, as in ``PoolTrainer``.
         self._published: dict[bytes, ModelDigest] = {}
 
     def store(self, digest: bytes, body: bytes) -> None:
-        """See ``Trainer``."""
+        """Store a model; see ``Trainer``."""
         self._other.store(digest, body)
         if digest not in self._published:
             self._published[digest] = self._workers.publish(body)
 
     async def train(self, phone: str, work: Train) -> Trained:
-        """See ``Trainer``."""
+        """Train for a phone; see ``Trainer``."""
         if work.personalising is None:
             return await self._other.train(phone, work)
         if work.layout != EVIDENCE_LAYOUT.digest:

@@ -1,4 +1,4 @@
-"""The trunk as a user's phone has it: reads messages, fits heads on its states, is fine-tuned."""
+"""A trunk reader is the trunk on a user's phone: it reads messages, fits heads, and can be fine-tuned."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,37 +7,37 @@ from typing import Final
 import numpy as np
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.local_training import LocalTrainingConfig, local_train
-from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.head_fitting import HeadSettings, fit_head
-from keyflock_models.sequences import encode_messages
-from keyflock_models.special_tokens import BOS, EOS, PAD
-from keyflock_models.tokenizer import tokenize
+from keyflock_models.text.sequences import encode_messages
+from keyflock_models.text.special_tokens import BOS, EOS, PAD
+from keyflock_models.text.tokenizer import tokenize
+from keyflock_models.training.local_training import LocalTrainingConfig, local_train
 
-#: Words by white space of a piece that is learned and judged as one message.
-LONGEST: Final = 40
-#: A block of the trunk's probabilities has so many rows.
+#: The maximum words, by white space, of a piece that is learned and judged as one message.
+MAX_PIECE_WORDS: Final = 40
+#: A block of the trunk's probabilities has at most so many rows.
 _WORDS_AT_ONCE: Final = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """What the trunk made of a message."""
+class TrunkReading:
+    """The trunk's output for one message."""
 
     message: str
-    #: At each of its words, shape (T, V).
+    #: The probabilities at each word, shape (T, V).
     probabilities: F32
-    #: Before each of its words, shape (T, E).
+    #: The states before each word, shape (T, E).
     states: F32
 
 
 class TrunkReader:
-    """One trunk.
+    """Reads messages with one trunk.
 
     Args:
         scorer: The network.
-        seed: Of fitting.
+        seed: The seed of fitting.
     """
 
     def __init__(self, scorer: NeuralScorer, *, seed: int = 0) -> None:
@@ -47,8 +47,8 @@ class TrunkReader:
         #: The trunk's feature space.
         self.space = feature_space(scorer.weights)
 
-    def read(self, messages: Sequence[str]) -> Iterator[Reading]:
-        """Each message that has a word, in order; many go through the network at a time."""
+    def read(self, messages: Sequence[str]) -> Iterator[TrunkReading]:
+        """Yield a reading of each message that has a word, in order; the network runs on many at a time."""
         chunk: list[tuple[str, list[int]]] = []
         for message in messages:
             ids = self._scorer.vocabulary.encode(tokenize(message))
@@ -62,7 +62,7 @@ class TrunkReader:
             yield from self._readings(chunk)
 
     def fit(self, states: F32, targets: I32, settings: HeadSettings) -> PersonalHead | None:
-        """A head on this trunk; see `fit_head`."""
+        """Fit a head on this trunk; see `fit_head`."""
         return fit_head(
             states,
             targets,
@@ -74,15 +74,15 @@ class TrunkReader:
         )
 
     def with_head(self, head: PersonalHead, states: F32) -> F32:
-        """The trunk's probabilities with a head on it, shape (T, V).
+        """Return the trunk's probabilities with a head on it, shape (T, V).
 
         Raises:
-            WrongSpaceError: the head is another trunk's.
+            WrongSpaceError: the head belongs to another trunk.
         """
-        return head.on(self.space).probabilities(states, self._embedding, self._output_bias)
+        return head.require_space(self.space).probabilities(states, self._embedding, self._output_bias)
 
     def fine_tuned(self, messages: Sequence[str], *, learning_rate: float, epochs: int) -> "TrunkReader":
-        """All of the trunk's parameters, trained on one user's messages: what a head is compared with."""
+        """Fine-tune all of the trunk's parameters on one user's messages, as a comparison for heads."""
         scorer = self._scorer
         rows = encode_messages(scorer.vocabulary, list(messages))
         training = LocalTrainingConfig(
@@ -92,7 +92,7 @@ class TrunkReader:
         weights = np.asarray(scorer.weights - trained.delta, np.float32)
         return TrunkReader(NeuralScorer(scorer.config, weights, scorer.vocabulary), seed=self._seed)
 
-    def _readings(self, chunk: list[tuple[str, list[int]]]) -> Iterator[Reading]:
+    def _readings(self, chunk: list[tuple[str, list[int]]]) -> Iterator[TrunkReading]:
         longest = max(len(ids) for _, ids in chunk)
         rows = np.full((len(chunk), longest + 2), PAD, np.int32)
         for row, (_, ids) in zip(rows, chunk, strict=True):
@@ -106,12 +106,12 @@ class TrunkReader:
         begin = 0
         for message, ids in chunk:
             at = slice(begin, begin + len(ids))
-            yield Reading(message, logits[at], before_words[at])
+            yield TrunkReading(message, logits[at], before_words[at])
             begin += len(ids)
 
 
-def in_pieces(message: str) -> Iterator[str]:
-    """A message, or its parts if it is longer than is read at once."""
+def split_message(message: str) -> Iterator[str]:
+    """Yield the message, or its parts if it is longer than is read at once."""
     tokens = message.split()
-    for start in range(0, len(tokens), LONGEST):
-        yield " ".join(tokens[start : start + LONGEST])
+    for start in range(0, len(tokens), MAX_PIECE_WORDS):
+        yield " ".join(tokens[start : start + MAX_PIECE_WORDS])

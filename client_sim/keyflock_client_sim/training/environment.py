@@ -1,10 +1,10 @@
-"""The environment that a worker starts in: its threads, the CPU, and a compilation cache that outlives it."""
+"""A worker starts in this environment: its threads, the CPU, and a compilation cache that outlives it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-#: Variables that say how many threads a library starts. ``NPROC`` sizes the pool of XLA's CPU client.
+#: Variables that set how many threads a library starts. ``NPROC`` sizes the pool of XLA's CPU client.
 THREAD_COUNTS: Final = (
     "NPROC",
     "OMP_NUM_THREADS",
@@ -17,12 +17,12 @@ THREAD_COUNTS: Final = (
 def worker_environment(
     base: Mapping[str, str], *, threads: int, compilation_cache: Path | None
 ) -> dict[str, str]:
-    """The parent's environment, with what libraries read of it when they load, before the first import.
+    """Return the parent's environment with the variables that libraries read when they load.
 
     Args:
         base: The parent's own environment.
-        threads: A worker has this many and no more.
-        compilation_cache: Where compiled programs are kept between runs; None keeps none.
+        threads: The number of threads of a worker.
+        compilation_cache: The folder that caches compiled programs between runs; None caches none.
     """
     environment = {**base, **dict.fromkeys(THREAD_COUNTS, str(threads))}
     environment |= {

@@ -1,7 +1,7 @@
-"""How jobs and answers cross the pipe between the pool and a worker: a length and a pickle.
+"""Jobs and answers cross the pipe between the pool and a worker as frames: a length and a pickle.
 
-Pickle, because both ends are one program of one version and the pipe is private to them; what comes from a
-network never comes this way.
+Pickle is safe here: both ends are one program of one version and the pipe is private to them; data from a
+network never takes this way.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """What a job raised, as text: the exception itself may not survive the border."""
+    """The exception of a job, as text: the exception itself may not survive pickling."""
 
     #: The exception's type and message on one line.
     summary: str
@@ -31,13 +31,13 @@ class Raised:
 
 
 def to_frame(value: object) -> bytes:
-    """A value as bytes that say their own length."""
+    """Return a value as bytes that begin with their length."""
     body = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
 
 
 def read_body(pipe: IO[bytes]) -> bytes:
-    """The next value's bytes from a blocking pipe; ``value_of`` makes the value.
+    """Return the next value's bytes from a blocking pipe; ``value_of`` makes the value.
 
     Raises:
         EOFError: The other end is gone.
@@ -46,13 +46,13 @@ def read_body(pipe: IO[bytes]) -> bytes:
 
 
 def value_of(body: bytes) -> object:
-    """The value of a frame's body."""
+    """Return the value of a frame's body."""
     value: object = pickle.loads(body)  # noqa: S301 - written by our own process at the pipe's other end
     return value
 
 
 async def receive(stream: asyncio.StreamReader) -> object:
-    """The next value from a stream.
+    """Return the next value from a stream.
 
     Raises:
         asyncio.IncompleteReadError: The other end is gone.

@@ -1,18 +1,18 @@
-"""What a worker runs: a value that crosses a process border and does its work there."""
+"""A job is a value that is sent to a worker process and does its work there."""
 
 from typing import Protocol, TypeVar
 
-from keyflock_client_sim.training.shelf import ModelShelf
+from keyflock_client_sim.training.model_folder import ModelFolder
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 class Job(Protocol[AnswerT_co]):
-    """A picklable value with all its work needs, apart from model bodies, which lie on the shelf.
+    """A picklable value with all that its work needs, apart from model bodies, which are in the model folder.
 
     Its class must be importable by name in the worker, so it lives in a module of the product.
     """
 
-    def run(self, shelf: ModelShelf) -> AnswerT_co:
-        """Does the work in the worker process; what it returns or raises crosses back."""
+    def run(self, models: ModelFolder) -> AnswerT_co:
+        """Do the work in the worker process; the result or the exception is sent back."""
         ...

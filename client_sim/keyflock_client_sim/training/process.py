@@ -1,4 +1,4 @@
-"""One worker process seen from the pool: started, given one job at a time, ended."""
+"""The pool starts a worker process, gives it one job at a time, and ends it."""
 
 import asyncio
 import contextlib
@@ -14,38 +14,38 @@ from keyflock_client_sim.training.job import Job
 WORKER_MODULE: Final = "keyflock_client_sim.training.worker"
 #: A worker that does not see the end of its input within this time is killed.
 END_WITHIN_S: Final = 5.0
-#: Lines of a worker's standard error that are kept to explain its death.
-KEPT_LINES: Final = 20
+#: The last lines of a worker's standard error explain its death.
+MAX_STDERR_LINES: Final = 20
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker's process ended under a job; the message says how and what it said last."""
+    """A worker's process ended under a job; the message contains how, and its last output."""
 
 
 class WorkerProcess:
     """A worker's process and its pipes."""
 
-    def __init__(self, shelf_folder: Path, environment: Mapping[str, str]) -> None:
-        self._shelf_folder = shelf_folder
+    def __init__(self, model_folder: Path, environment: Mapping[str, str]) -> None:
+        self._model_folder = model_folder
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._last_lines: deque[str] = deque(maxlen=MAX_STDERR_LINES)
 
     @property
     def pid(self) -> int | None:
-        """The process id; None when there is no process."""
+        """Return the process id; None when there is no process."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Starts the process, after the end of an earlier one."""
+        """Start the process, after the end of an earlier one."""
         await self.end()
         self._last_lines.clear()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             WORKER_MODULE,
-            str(self._shelf_folder),
+            str(self._model_folder),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -56,7 +56,7 @@ class WorkerProcess:
         self._draining = asyncio.create_task(self._drain(self._process))
 
     async def run(self, job: Job[object]) -> Done | Raised:
-        """What became of the job.
+        """Run the job and return its outcome.
 
         Raises:
             WorkerDiedError: The process ended first.
@@ -69,13 +69,13 @@ class WorkerProcess:
             await process.stdin.drain()
             outcome = await receive(process.stdout)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise WorkerDiedError(await self._obituary(process)) from error
+            raise WorkerDiedError(await self._describe_death(process)) from error
         if not isinstance(outcome, Done | Raised):
             raise WorkerDiedError("the worker answered something that is no answer")
         return outcome
 
     async def end(self) -> None:
-        """Ends the process and waits until it is gone; none is no work."""
+        """End the process and wait until it is gone; without a process there is nothing to do."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -96,7 +96,7 @@ class WorkerProcess:
             async for line in process.stderr:
                 self._last_lines.append(line.decode(errors="replace").rstrip())
 
-    async def _obituary(self, process: asyncio.subprocess.Process) -> str:
+    async def _describe_death(self, process: asyncio.subprocess.Process) -> str:
         status = await process.wait()
         if self._draining is not None:
             await self._draining

@@ -1,4 +1,4 @@
-"""One simulated phone's local training: model and sequences in, an encoded delta out."""
+"""This job trains one simulated phone: model and sequences in, an encoded delta out."""
 
 import time
 from collections.abc import Mapping
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from keyflock_client_sim.training.model_folder import ModelDigest, ModelFolder
 from keyflock_client_sim.training.residuals import ResidualFile
-from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
-from keyflock_compression import CodecSpec, decode, nmse
+from keyflock_compression import CodecSpec, decode, nmse, parse_spec
 from keyflock_compression.feedback import encode_with_feedback
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.local_training import LocalTrainingConfig, local_train
-from keyflock_server.protocol.messages import TrainingPlan
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.training.local_training import LocalTrainingConfig, local_train
+from keyflock_server.protocol.plans import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedDelta:
-    """What a phone would upload, and what it measured."""
+    """The delta that a phone would upload, and its measurements."""
 
     #: The delta as a compression container.
     container: bytes
-    #: Sequences trained on.
+    #: The number of sequences trained on.
     examples: int
     #: Mean loss of the first batch, nats a token.
     loss_before: float
@@ -31,13 +31,13 @@ class TrainedDelta:
     loss_after: float
     #: Seconds of training on this machine's core, without encoding.
     train_s: float
-    #: What the codec lost of this delta, as a share of its energy; None where it was not asked for.
+    #: The codec's error on this delta, as a share of its energy; None where it was not measured.
     error_nmse: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
-    """What an assignment asks of a phone, with the phone's sequences."""
+    """The training that an assignment asks of a phone, with the phone's sequences."""
 
     #: The model to start from; publish its bytes first.
     model: ModelDigest
@@ -45,27 +45,27 @@ class TrainJob:
     #: The phone's text as tokens, shape (N, L + 1), int32, padded with PAD.
     sequences: npt.NDArray[np.int32]
     plan: TrainingPlan
-    #: Wire form of the codec, as the assignment carries it.
+    #: The codec in its wire form, as the assignment carries it.
     codec: Mapping[str, object]
     #: The assignment's seed: order of the examples, and the codec's stochastic rounding.
     seed: int
-    #: Where the phone keeps what its last report lost, and what time it is there; None: nowhere.
+    #: The file of what the phone's last report lost, and the phone's time; None: no error feedback.
     residual: ResidualFile | None = None
     now_s: float = 0.0
-    #: Whether to decode the delta again and say what the codec lost; costs some milliseconds.
+    #: Whether to decode the delta again and measure the codec's error; this costs some milliseconds.
     measures_error: bool = False
 
-    def run(self, shelf: ModelShelf) -> TrainedDelta:
-        """Trains and encodes.
+    def run(self, models: ModelFolder) -> TrainedDelta:
+        """Train and encode.
 
         Raises:
             UnknownModelError: The model was not published.
             CodecError: The model's bytes or the codec's wire form are not what this layout and build expect.
             ValueError: There is no sequence to train on.
         """
-        layout = ParamLayout.of(self.config)
-        codec = CodecSpec.from_wire(self.codec)
-        weights = shelf.weights(self.model, layout)
+        layout = ParamLayout.for_config(self.config)
+        codec = parse_spec(self.codec)
+        weights = models.weights(self.model, layout)
         began = time.perf_counter()
         trained = local_train(self.config, weights, self.sequences, local_training(self.plan), seed=self.seed)
         train_s = time.perf_counter() - began
@@ -90,7 +90,7 @@ class TrainJob:
 
 
 def local_training(plan: TrainingPlan) -> LocalTrainingConfig:
-    """The plan that travels, as the model's own configuration of local training."""
+    """Return the wire plan as the model's own configuration of local training."""
     return LocalTrainingConfig(
         learning_rate=plan.learning_rate,
         epochs=plan.epochs,

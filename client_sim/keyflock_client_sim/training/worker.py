@@ -1,6 +1,6 @@
-"""The worker process: reads jobs from its standard input, runs them one by one, writes answers.
+"""A worker process reads jobs from its standard input, runs them one by one, and writes answers.
 
-``python -m keyflock_client_sim.training.worker SHELF_FOLDER``. A thread of its own waits on the input, so
+``python -m keyflock_client_sim.training.worker MODEL_FOLDER``. A thread of its own waits on the input, so
 that the end of the parent, however it comes, ends the worker at once and in the middle of a job.
 """
 
@@ -14,22 +14,22 @@ from typing import IO, Final, cast
 
 from keyflock_client_sim.training.frames import Done, Raised, read_body, to_frame, value_of
 from keyflock_client_sim.training.job import Job
-from keyflock_client_sim.training.shelf import ModelShelf
+from keyflock_client_sim.training.model_folder import ModelFolder
 
-#: Behind the server that shares the machine: real phones take none of its cores.
+#: Workers yield to a server on the same machine: real phones take none of its cores.
 NICENESS: Final = 5
 
 
 def main() -> None:
-    """Serves jobs until the parent is gone."""
+    """Serve jobs until the parent is gone."""
     jobs_pipe, answers_pipe = _take_standard_streams()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    shelf = ModelShelf(Path(sys.argv[1]))
+    models = ModelFolder(Path(sys.argv[1]))
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(jobs_pipe, jobs), daemon=True).start()
     while True:
-        answers_pipe.write(to_frame(_outcome(jobs.get(), shelf)))
+        answers_pipe.write(to_frame(_outcome(jobs.get(), models)))
         answers_pipe.flush()
 
 
@@ -52,9 +52,9 @@ def _receive(pipe: IO[bytes], jobs: "queue.SimpleQueue[bytes]") -> None:
         os._exit(0)
 
 
-def _outcome(body: bytes, shelf: ModelShelf) -> Done | Raised:
+def _outcome(body: bytes, models: ModelFolder) -> Done | Raised:
     try:
-        return Done(cast("Job[object]", value_of(body)).run(shelf))
+        return Done(cast("Job[object]", value_of(body)).run(models))
     except Exception as error:  # noqa: BLE001 - whatever a job raises is its answer; the worker goes on
         return Raised(f"{type(error).__name__}: {error}", traceback.format_exc())
 

@@ -1,12 +1,12 @@
-"""What one phone says of its personalisation, as a small vector of numbers; and what many phones' mean says.
+"""The evidence that a phone reports of its personalisation, and the priors that many phones' mean gives.
 
-A `personalize` round asks phones how much they gain, and under which settings. Nobody but the phone needs its
-answer: all that is wanted is a mean. So the answer is a float32 vector of named places, which is summed as
-any report is, and of which only sums of several phones are ever written down. No word, no count of a word and
-no parameter of a head is in it.
+A `personalize` round asks phones how much they gain, and under which settings. Only the mean is needed, never
+one phone's answer. So the answer is a float32 vector of named entries, which is summed as any report is, and
+of which only sums of several phones are ever stored. It holds no word, no count of a word and no parameter of
+a head.
 
-Every place has bounds: a phone clips what it says to them, and what is beyond them is refused whole, so that
-no phone moves a mean further than any other could.
+Every entry has bounds: a phone clips its values to them, and a vector with an entry beyond them is refused,
+so that no phone moves a mean further than any other could.
 
 Source: the mean over phones gives moments, and moments give the priors (Casella and Berger 2002, 7.2.1).
 """
@@ -18,37 +18,37 @@ from typing import Final
 import numpy as np
 
 from keyflock_models.arrays import F32, F64
-from keyflock_models.layout import ParamLayout
+from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.blend import EXPERTS, TRUNK, BlendPrior
 from keyflock_models.personal.gate import Z_90, GainPrior
-from keyflock_models.personal.history import MATCHES
+from keyflock_models.personal.history import MATCH_BUCKETS
 from keyflock_models.personal.personal_model import PersonalModel
 
-#: Losing more than so many hits in the first three, a word, is harm.
+#: A loss of more hits in the first three per word than this is harm.
 HARM: Final = 0.002
-#: Words with one match that a phone's mixture may weigh: who types more says no more.
+#: Maximum weight of a phone's mixture for one match, in words; more words do not add to it.
 ROW_WORDS: Final = 1_000.0
-#: What the trunk keeps in the population's mixtures, whatever phones say.
+#: Minimum weight of the trunk in the population's mixtures.
 TRUNK_FLOOR: Final = 0.1
-#: What every expert keeps: one at zero would never be tried again, for EM cannot leave zero.
+#: Minimum weight of every expert: EM cannot leave zero, so one at zero would never be tried again.
 EXPERT_FLOOR: Final = 0.01
-#: However alike the phones of a round are, users differ by as much: hits in the first three, a word.
-LEAST_DEVIATION: Final = 0.01
+#: Minimum standard deviation between users, in hits in the first three per word.
+MIN_DEVIATION: Final = 0.01
 
 RESPONSIBILITIES: Final = "responsibilities"
-#: The numbers, in their order, and between which bounds each lies.
+#: The numbers in their order, and the bounds of each.
 BOUNDS: Final = MappingProxyType(
     {
-        # One phone is one; the mean of it is one.
+        # It is 1 for one phone, and so for the mean of many.
         "phones": (1.0, 1.0),
-        # Words judged.
+        # The number of words judged.
         "words": (0.0, 100_000.0),
-        # Hits in the first three that the blend has above the trunk's, a word; its square is for the spread.
+        # Hits in the first three per word, blend minus trunk; the square is for the spread.
         "gain": (-1.0, 1.0),
         "gain_squared": (0.0, 1.0),
-        # Variance of that gain by chance.
+        # The gain's variance by chance.
         "noise_variance": (0.0, 1.0),
-        # The gain after the head was fitted: what tells one setting of heads from another.
+        # The gain after the head was fitted, which tells one setting of heads from another.
         "late_gain": (-1.0, 1.0),
         # 0 or 1, of what was shown: the gain's lower 90 % bound is above zero; its upper is below, with harm.
         "helped": (0.0, 1.0),
@@ -56,36 +56,36 @@ BOUNDS: Final = MappingProxyType(
         # 0 or 1.
         "gate_open": (0.0, 1.0),
         "has_head": (0.0, 1.0),
-        # Of the personal model as it is stored.
+        # The size of the stored personal model.
         "stored_bytes": (0.0, 131_072.0),
-        # Of learning and fitting.
+        # The time that learning and fitting took.
         "seconds": (0.0, 86_400.0),
     }
 )
-#: What travels: the numbers above, then by match and expert the responsibilities in units of `ROW_WORDS`.
-#: A row's sum is how many words had that match.
+#: The layout of the vector: the numbers above, then by match and expert the responsibilities in units of
+#: `ROW_WORDS`. A row's sum is the number of words with that match.
 EVIDENCE_LAYOUT: Final = ParamLayout(
-    names=(*BOUNDS, RESPONSIBILITIES), shapes=(*((1,) for _ in BOUNDS), (MATCHES, len(EXPERTS)))
+    names=(*BOUNDS, RESPONSIBILITIES), shapes=(*((1,) for _ in BOUNDS), (MATCH_BUCKETS, len(EXPERTS)))
 )
-_AT: Final = MappingProxyType({name: index for index, name in enumerate(BOUNDS)})
-_LEAST: Final = np.array([least for least, _ in BOUNDS.values()], np.float32)
-_MOST: Final = np.array([most for _, most in BOUNDS.values()], np.float32)
-#: Beyond float32's rounding.
+_INDEX: Final = MappingProxyType({name: index for index, name in enumerate(BOUNDS)})
+_MIN: Final = np.array([low for low, _ in BOUNDS.values()], np.float32)
+_MAX: Final = np.array([high for _, high in BOUNDS.values()], np.float32)
+#: Tolerance for float32's rounding.
 _SLACK: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What was measured while a personal model learned, beside what the model knows itself."""
+class PersonalMeasurements:
+    """Measurements made while a personal model learned, beside what the model knows itself."""
 
-    #: Words judged before they were learned.
+    #: Number of words judged before they were learned.
     words: int
     #: Mean over them of hits in the first three, blend minus trunk; and the variance of that mean.
     gain: float
     noise_variance: float
     #: The same mean over the words after the head was fitted; 0 if there were none.
     late_gain: float
-    #: As `gain` and its variance, of what the user was shown: the blend while the gate was open.
+    #: The gain and its variance for what the user was shown, which is the blend while the gate was open.
     shown_gain: float
     shown_noise_variance: float
     stored_bytes: int
@@ -94,25 +94,25 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PopulationEvidence:
-    """What a round's mean says of all its phones."""
+    """The priors and figures that a round's mean gives."""
 
     blend: BlendPrior
     gain: GainPrior
-    #: The mean of the gain after the head was fitted: how good the round's head settings are.
+    #: The mean gain after the head was fitted, which tells how good the round's head settings are.
     late_gain: float
-    #: To be read: means and shares over the phones.
+    #: Means and shares over the phones, for people to read.
     figures: dict[str, float]
 
 
-def evidence_of(model: PersonalModel, measured: Measured) -> F32:
-    """One phone's vector, laid out as `EVIDENCE_LAYOUT`.
+def encode_evidence(model: PersonalModel, measured: PersonalMeasurements) -> F32:
+    """Encode one phone's evidence as a vector, laid out as `EVIDENCE_LAYOUT`.
 
     Guarantees:
-        `refusal_of` finds nothing to refuse in it, whatever was measured, if that is finite.
+        `evidence_problem` accepts it, whatever was measured, if that is finite.
     """
     shown, deviation = measured.shown_gain, measured.shown_noise_variance**0.5
     gain = min(max(measured.gain, -1.0), 1.0)
-    said = {
+    values = {
         "phones": 1.0,
         "words": float(measured.words),
         "gain": gain,
@@ -126,25 +126,25 @@ def evidence_of(model: PersonalModel, measured: Measured) -> F32:
         "stored_bytes": float(measured.stored_bytes),
         "seconds": measured.seconds,
     }
-    numbers = np.clip(np.array([said[name] for name in BOUNDS], np.float32), _LEAST, _MOST)
+    numbers = np.clip(np.array([values[name] for name in BOUNDS], np.float32), _MIN, _MAX)
     counts = np.maximum(model.weights.responsibilities, 0.0)
     per_match = counts.sum(axis=1, keepdims=True)
     rows = counts / np.maximum(per_match, ROW_WORDS)
     return np.concatenate([numbers, rows.reshape(-1).astype(np.float32)])
 
 
-def refusal_of(vector: F32) -> str:
-    """Why no honest phone has sent this vector; empty if one may have.
+def evidence_problem(vector: F32) -> str:
+    """Return why this vector cannot come from an honest phone; empty if it can.
 
     Args:
-        vector: Shape (EVIDENCE_LAYOUT.size,), finite.
+        vector: The vector, finite. Shape (EVIDENCE_LAYOUT.size,).
     """
     numbers = vector[: len(BOUNDS)]
-    beyond = np.flatnonzero(~((numbers >= _LEAST) & (numbers <= _MOST)))
+    beyond = np.flatnonzero(~((numbers >= _MIN) & (numbers <= _MAX)))
     if beyond.size:
         name = tuple(BOUNDS)[int(beyond[0])]
         return f"the evidence's {name} is not between {BOUNDS[name][0]:g} and {BOUNDS[name][1]:g}"
-    if not abs(float(numbers[_AT["gain"]]) ** 2 - float(numbers[_AT["gain_squared"]])) <= _SLACK:
+    if not abs(float(numbers[_INDEX["gain"]]) ** 2 - float(numbers[_INDEX["gain_squared"]])) <= _SLACK:
         return "the evidence's gain_squared is not the square of its gain"
     rows = EVIDENCE_LAYOUT.unflatten(vector)[RESPONSIBILITIES]
     if not ((rows >= 0.0).all() and (rows.sum(axis=1) <= 1.0 + _SLACK).all()):
@@ -152,23 +152,23 @@ def refusal_of(vector: F32) -> str:
     return ""
 
 
-def population_of(mean: F32, phones: int, before: BlendPrior) -> PopulationEvidence:
-    """The priors that the next phones begin with.
+def population_priors(mean: F32, phones: int, before: BlendPrior) -> PopulationEvidence:
+    """Return the priors that the next phones begin with.
 
     Args:
-        mean: The mean over phones, shape (EVIDENCE_LAYOUT.size,).
-        phones: How many.
-        before: What was believed until now: where few words were seen, it still is.
+        mean: The mean over phones. Shape (EVIDENCE_LAYOUT.size,).
+        phones: The number of phones.
+        before: The prior until now, which still dominates where there were few words.
     Guarantees:
         In every mixture the trunk has at least `TRUNK_FLOOR` and every expert at least `EXPERT_FLOOR`; the
-        gain's deviation is at least `LEAST_DEVIATION`.
+        gain's deviation is at least `MIN_DEVIATION`.
     """
-    numbers = {name: float(mean[at]) for name, at in _AT.items()}
+    numbers = {name: float(mean[at]) for name, at in _INDEX.items()}
     words = EVIDENCE_LAYOUT.unflatten(mean)[RESPONSIBILITIES].astype(np.float64) * (ROW_WORDS * phones)
     total = words.sum(axis=1, keepdims=True)
     mixtures = (words + before.strength * before.weights) / (total + before.strength)
     spread = numbers["gain_squared"] - numbers["gain"] ** 2 - numbers["noise_variance"]
-    gain = GainPrior(numbers["gain"], max(spread, LEAST_DEVIATION**2) ** 0.5)
+    gain = GainPrior(numbers["gain"], max(spread, MIN_DEVIATION**2) ** 0.5)
     figures = {
         "phones": float(phones),
         "words": numbers["words"],
@@ -182,15 +182,15 @@ def population_of(mean: F32, phones: int, before: BlendPrior) -> PopulationEvide
         "stored_bytes": numbers["stored_bytes"],
         "seconds": numbers["seconds"],
     }
-    blend = BlendPrior(with_floors(mixtures), before.strength)
+    blend = BlendPrior(apply_floors(mixtures), before.strength)
     return PopulationEvidence(blend, gain, numbers["late_gain"], figures)
 
 
-def with_floors(mixtures: F64) -> F64:
-    """The mixtures, every expert at its floor at least; what that takes, all give in proportion.
+def apply_floors(mixtures: F64) -> F64:
+    """Raise every expert to its floor at least, at the expense of all others in proportion.
 
     Args:
-        mixtures: Shape (MATCHES, experts); each row adds up to 1.
+        mixtures: The mixtures; each row adds up to 1. Shape (MATCH_BUCKETS, experts).
     """
     floors = np.full(mixtures.shape[1], EXPERT_FLOOR)
     floors[TRUNK] = TRUNK_FLOOR

@@ -1,9 +1,9 @@
-"""A user's fitted expert: a low-rank adapter before the trunk's output product, and a sparse output bias.
+"""A head, a user's fitted expert: a low-rank adapter before the output product, and a sparse output bias.
 
     state' = state + (state @ down) @ up          logits = state' @ embedding.T + output_bias + own bias
 
-About 4 KB at rank 8 with 256 biases in float16. It lives in the space of one trunk's states: on another trunk
-it means nothing, so it carries that space's id and is refused elsewhere.
+It takes about 4 KB at rank 8 with 256 biases in float16. It belongs to the space of one trunk's states: on
+another trunk it means nothing, so it holds that space's id and is refused elsewhere.
 
 Source: Hu et al. 2021, arXiv:2106.09685 (low-rank adapter); Jain et al. 2021 and Reddi et al. 2021 for heads
 on a frozen trunk in federated learning.
@@ -17,20 +17,20 @@ import numpy as np
 
 from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.words import PersonalStateError
-from keyflock_models.special_tokens import SPECIAL_TOKENS
+from keyflock_models.text.special_tokens import SPECIAL_TOKENS
 
 MAX_RANK: Final = 16
 MAX_BIASES: Final = 1_024
-#: Beyond this a logit is no longer a preference.
+#: Maximum magnitude of any of a head's numbers.
 MAX_MAGNITUDE: Final = 1_000.0
 
 
 class WrongSpaceError(ValueError):
-    """A head, or a map of heads, was brought to a trunk in whose feature space it does not live."""
+    """A head or a head map was used on a trunk of another feature space."""
 
 
 def feature_space(weights: F32) -> str:
-    """The id of the space in which a trunk's states live: 32 hex digits of its weights' digest.
+    """Return the id of the space of a trunk's states: 32 hex digits of its weights' digest.
 
     Any change of the weights gives another space. Ids of only those parameters that a state depends on would
     be the same set: the output product shares the embedding with the input.
@@ -39,28 +39,28 @@ def feature_space(weights: F32) -> str:
 
 
 def is_feature_space(value: object) -> TypeGuard[str]:
-    """Whether this could be an id that `feature_space` gave."""
+    """Return whether this could be an id from `feature_space`."""
     return isinstance(value, str) and len(value) == 32 and not set(value) - set("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonalHead:
-    """One user's head."""
+    """One user's fitted head."""
 
-    #: `feature_space` of the trunk it was fitted on.
+    #: `feature_space` of the trunk that it was fitted on.
     space: str
-    #: Shapes (E, r) and (r, E).
+    #: The adapter's matrices. Shapes (E, r) and (r, E).
     down: F32
     up: F32
-    #: Public ids, ascending, and what is added to their logits. Shape (B,).
+    #: Public ids, ascending, and the values added to their logits. Shape (B,) each.
     bias_ids: I32
     bias: F32
 
-    def on(self, space: str) -> Self:
-        """This head, for use on the trunk of that feature space.
+    def require_space(self, space: str) -> Self:
+        """Return this head if it belongs to that feature space.
 
         Raises:
-            WrongSpaceError: it lives in another one.
+            WrongSpaceError: it belongs to another one.
         """
         if space != self.space:
             raise WrongSpaceError(
@@ -69,12 +69,12 @@ class PersonalHead:
         return self
 
     def probabilities(self, states: F32, embedding: F32, output_bias: F32) -> F32:
-        """Of every public word; `on` says whether the head may be asked.
+        """Return the probabilities of all public words; `require_space` tells whether the head may be used.
 
         Args:
-            states: The trunk's, shape (T, E).
-            embedding: Its output product, shape (V, E).
-            output_bias: Shape (V,).
+            states: The trunk's states. Shape (T, E).
+            embedding: The trunk's output product. Shape (V, E).
+            output_bias: The trunk's output bias. Shape (V,).
         Returns:
             Shape (T, V).
         """
@@ -87,13 +87,13 @@ class PersonalHead:
         logits /= logits.sum(axis=1, keepdims=True)
         return np.asarray(logits, np.float32)
 
-    def without(self, word: int) -> Self:
-        """The same head with no bias of its own for this public id."""
-        is_kept = self.bias_ids != word
-        return replace(self, bias_ids=self.bias_ids[is_kept], bias=self.bias[is_kept])
+    def without_bias(self, word: int) -> Self:
+        """Return the same head without a bias for this public id."""
+        is_other = self.bias_ids != word
+        return replace(self, bias_ids=self.bias_ids[is_other], bias=self.bias[is_other])
 
     def to_state(self) -> dict[str, object]:
-        """As plain data, float16."""
+        """Return the state as plain data, in float16."""
         return {
             "space": self.space,
             "down": self.down.astype(np.float16),
@@ -104,14 +104,14 @@ class PersonalHead:
 
     @classmethod
     def from_state(cls, state: object, *, width: int, words: int) -> Self:
-        """Back from `to_state`.
+        """Restore what `to_state` returned.
 
         Args:
             state: The plain data.
-            width: E of the trunk.
-            words: V of the trunk.
+            width: The width E of the trunk's states.
+            words: The size V of the trunk's vocabulary.
         Raises:
-            PersonalStateError: it cannot have come from there.
+            PersonalStateError: the data cannot have come from there.
         """
         if not isinstance(state, dict):
             raise PersonalStateError("the head is no map")

@@ -1,7 +1,7 @@
-"""Fitting a head on the phone: the trunk is frozen, its states are computed once, the rest is small.
+"""Fitting of a head on the phone: the trunk is frozen, its states are computed once, the rest is small.
 
-Full softmax over the vocabulary, Adam, and the epoch that was best on the user's latest sentences; if that is
-the zeroth, there is no head: better none than one that does not help.
+The fit uses the full softmax over the vocabulary, Adam, and the epoch that was best on the user's latest
+sentences; if that is the zeroth, there is no head: better none than one that does not help.
 """
 
 from dataclasses import dataclass
@@ -16,29 +16,29 @@ from flax import nnx
 
 from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import MAX_BIASES, MAX_RANK, PersonalHead
-from keyflock_models.special_tokens import OOV, SPECIAL_TOKENS
+from keyflock_models.text.special_tokens import OOV, SPECIAL_TOKENS
 
 #: On fewer words a head learns its user's accidents: on chat, of a median of 150 words a user, heads alone
 #: lost 4 % in recall@3, early stopping notwithstanding.
-MIN_PLACES: Final = 300
-#: Places are filled up to a multiple of this: one compiled program for each.
-_PLACES: Final = 256
+MIN_POSITIONS: Final = 300
+#: Positions are padded to a multiple of this, and each multiple has one compiled program.
+_BATCH_POSITIONS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadSettings:
-    """How a head is fitted: what a `personalize` task would send."""
+    """The settings of a fit, as a `personalize` task sends them."""
 
-    #: 0 fits the biases alone.
+    #: Rank of the adapter; 0 fits the biases alone.
     rank: int = 8
-    #: Words with a bias of their own, the user's most frequent.
+    #: Number of words with a bias of their own, the user's most frequent ones.
     biases: int = 256
-    #: Of Adam.
+    #: Learning rate of Adam.
     learning_rate: float = 0.01
     epochs: int = 12
-    #: Pulls towards no head at all: times the squared norm, added to the mean loss.
+    #: The squared norm times this is added to the mean loss; it pulls towards no head at all.
     l2: float = 1e-3
-    #: Latest share of the places on which the epochs are judged.
+    #: Share of the positions, the latest ones, on which the epochs are compared.
     held_out_ratio: float = 0.2
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class HeadSettings:
 
 
 class HeadModule(nnx.Module):
-    """The head's parameters while they are fitted; starts as no head: `up` and the biases are zero."""
+    """The head's parameters while they are fitted; `up` and the biases start at zero, which is no head."""
 
     def __init__(self, width: int, rank: int, biases: int, *, rngs: nnx.Rngs) -> None:
         self.down = nnx.Param(jax.random.normal(rngs.params(), (width, rank)) / jnp.sqrt(width))
@@ -67,46 +67,46 @@ def fit_head(
     space: str,
     seed: int,
 ) -> PersonalHead | None:
-    """The head that was best on the latest places; None if none was better than no head.
+    """Fit a head; return the best on the latest positions, or None if none was better than no head.
 
     Args:
-        states: The trunk's, at the places of the user's words in the order of typing. Shape (T, E).
-        targets: The words; only public ones teach. Shape (T,).
-        embedding: The trunk's, shape (V, E).
-        output_bias: Shape (V,).
-        settings: How.
+        states: The trunk's states before the user's words, in the order of typing. Shape (T, E).
+        targets: The words' ids; only public ones are used. Shape (T,).
+        embedding: The trunk's embedding. Shape (V, E).
+        output_bias: The trunk's output bias. Shape (V,).
+        settings: The settings of the fit.
         space: The trunk's feature space.
-        seed: Of the adapter's first values.
+        seed: The seed of the adapter's first values.
     Edge cases:
-        fewer than ``MIN_PLACES`` places that teach -> None
+        fewer than ``MIN_POSITIONS`` usable positions -> None
     """
-    teaches = (targets > OOV) & (targets < len(embedding))
-    states, targets = states[teaches], targets[teaches]
+    is_used = (targets > OOV) & (targets < len(embedding))
+    states, targets = states[is_used], targets[is_used]
     boundary = round(len(targets) * (1.0 - settings.held_out_ratio))
-    if len(targets) < MIN_PLACES or boundary in {0, len(targets)}:
+    if len(targets) < MIN_POSITIONS or boundary in {0, len(targets)}:
         return None
     words, counts = np.unique(targets[:boundary], return_counts=True)
     chosen = np.sort(words[np.argsort(-counts, kind="stable")[: settings.biases]]).astype(np.int32)
     chosen = chosen[chosen >= len(SPECIAL_TOKENS)]
-    # Unused places of the table point past the vocabulary, and are dropped there.
+    # Unused entries of the table point past the vocabulary, where scatter drops them.
     table = np.full(settings.biases, len(embedding), np.int32)
     table[: len(chosen)] = chosen
     module = HeadModule(embedding.shape[1], settings.rank, settings.biases, rngs=nnx.Rngs(params=seed))
     params = dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
-    learn = _filled(states[:boundary], targets[:boundary])
-    judge = _filled(states[boundary:], targets[boundary:])
+    train = _padded(states[:boundary], targets[:boundary])
+    validation = _padded(states[boundary:], targets[boundary:])
     trunk = jnp.asarray(embedding), jnp.asarray(output_bias), jnp.asarray(table)
     optimizer = optax.adam(settings.learning_rate)
     optimizer_state = optimizer.init(params)
-    best_loss, best = float(_loss(params, *judge, *trunk, 0.0)), None
+    best_loss, best = float(_loss(params, *validation, *trunk, 0.0)), None
     for _ in range(settings.epochs):
-        for begin in range(0, len(learn[0]), _PLACES):
-            at = slice(begin, begin + _PLACES)
-            batch = (part[at] for part in learn)
+        for begin in range(0, len(train[0]), _BATCH_POSITIONS):
+            at = slice(begin, begin + _BATCH_POSITIONS)
+            batch = (part[at] for part in train)
             params, optimizer_state = _step(
                 params, optimizer_state, *batch, *trunk, settings.l2, settings.learning_rate
             )
-        loss = float(_loss(params, *judge, *trunk, 0.0))
+        loss = float(_loss(params, *validation, *trunk, 0.0))
         if loss < best_loss:
             best_loss, best = loss, params
     if best is None:
@@ -115,8 +115,8 @@ def fit_head(
     return PersonalHead(space, found["down"], found["up"], chosen, found["bias"][: len(chosen)])
 
 
-def _filled(states: F32, targets: I32) -> tuple[F32, I32, F32]:
-    room = -len(targets) % _PLACES
+def _padded(states: F32, targets: I32) -> tuple[F32, I32, F32]:
+    room = -len(targets) % _BATCH_POSITIONS
     weights = np.concatenate([np.ones(len(targets), np.float32), np.zeros(room, np.float32)])
     return np.pad(states, [(0, room), (0, 0)]), np.pad(targets, (0, room)), weights
 

@@ -1,9 +1,8 @@
-"""Carrying a head from one trunk to the next, where a user's own text is not at hand.
+"""Maps that carry a head from one trunk to the next without the user's own text.
 
-Both trunks read the same public contexts; what turns the new one's states into the old one's, and the new
-one's output product into the old one's, is a ridge regression towards the identity. The map is fitted once
-for a version and shipped with it (37 KB at 96 numbers a state); a phone maps its head without reading
-anything.
+Both trunks read the same public contexts; a ridge regression towards the identity turns the new one's states
+into the old one's, and the new one's output product into the old one's. The map is fitted once for a version
+and shipped with it (37 KB at 96 numbers per state); a phone maps its head without reading any text.
 
     old logits of a head      (S_old @ down) @ up @ W_old.T
     S_new @ M ~ S_old         down' = M @ down
@@ -19,7 +18,7 @@ from typing import Final, Self
 import numpy as np
 
 from keyflock_models.arrays import F32, F64, I32
-from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.personal.head import (
     MAX_MAGNITUDE,
     PersonalHead,
@@ -28,22 +27,22 @@ from keyflock_models.personal.head import (
     is_feature_space,
 )
 from keyflock_models.personal.words import PersonalStateError
-from keyflock_models.special_tokens import BOS, EOS, OOV
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.special_tokens import BOS, EOS, OOV
+from keyflock_models.text.vocabulary import Vocabulary
 
-#: Pulls towards the identity, in mean variances of a state's and of a word vector's numbers. From one
-#: federated round to the next, words move and the meaning of states hardly does: measured over 7 rounds, a
-#: regressed M undoes what the trunk has learned (a pull of 1e-2 costs a head 0.03 nats a word, of 10 still
-#: 0.01), while N gains 0.01. After a trunk was trained anew its states are turned, and `STATE_RIDGE` is too
-#: firm by far.
+#: Strengths of the pull towards the identity, in mean variances of a state's and of a word vector's numbers.
+#: From one federated round to the next, words move and the meaning of states hardly does: measured over 7
+#: rounds, a regressed M undoes what the trunk has learned (a pull of 1e-2 costs a head 0.03 nats per word, of
+#: 10 still 0.01), while N gains 0.01. After a trunk was trained anew its states are turned, and `STATE_RIDGE`
+#: is too firm by far.
 STATE_RIDGE: Final = 100.0
 OUTPUT_RIDGE: Final = 1e-3
-#: Trunk changes that one map may bridge.
+#: Maximum number of trunk changes that one map may bridge.
 MAX_STEPS: Final = 1_000
 
 
 def anchor_contexts(vocabulary: Vocabulary, *, count: int = 512, words: int = 8, seed: int = 0) -> I32:
-    """Messages of words drawn by the public's frequencies, OOV among them: text that is nobody's.
+    """Draw messages of words, OOV among them, by the public's frequencies: text that nobody wrote.
 
     Returns:
         Shape (count, words + 2), BOS in front and EOS behind.
@@ -65,18 +64,18 @@ def anchor_contexts(vocabulary: Vocabulary, *, count: int = 512, words: int = 8,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadMap:
-    """From heads of one trunk to heads of another."""
+    """A map from heads of one trunk to heads of another."""
 
     from_space: str
     to_space: str
-    #: M and N above, shape (E, E) each.
+    #: The matrices M and N above. Shape (E, E) each.
     states: F32
     outputs: F32
-    #: Trunk changes that it bridges: by so much a mapped head ages.
+    #: Number of trunk changes that it bridges, by which a mapped head ages.
     steps: int = 1
 
     def to_state(self) -> dict[str, object]:
-        """As plain data: differences from the identity in float16, so that a small step keeps its digits."""
+        """Return plain data: differences from the identity in float16, so that small steps keep digits."""
         one = np.eye(len(self.states), dtype=np.float32)
         return {
             "from": self.from_space,
@@ -88,13 +87,13 @@ class HeadMap:
 
     @classmethod
     def from_state(cls, state: object, *, width: int) -> Self:
-        """Back from `to_state`.
+        """Restore what `to_state` returned.
 
         Args:
             state: The plain data.
-            width: E of both trunks.
+            width: The width E of both trunks' states.
         Raises:
-            PersonalStateError: it cannot have come from there.
+            PersonalStateError: the data cannot have come from there.
         """
         if not isinstance(state, dict):
             raise PersonalStateError("the head map is no map")
@@ -115,14 +114,14 @@ def fit_head_map(
     state_ridge: float = STATE_RIDGE,
     output_ridge: float = OUTPUT_RIDGE,
 ) -> HeadMap:
-    """The map from heads on `old` to heads on `new`.
+    """Fit the map from heads on `old` to heads on `new`.
 
     Args:
         old: The trunk that the heads were fitted on.
         new: The trunk that takes its place.
         anchors: Contexts that both read, shape (N, L + 1); None: `anchor_contexts`.
         state_ridge: Pull of M towards the identity, > 0; about 1e-3 for a trunk that was trained anew.
-        output_ridge: The same of N.
+        output_ridge: Pull of N towards the identity, > 0.
     Edge cases:
         the same trunk twice -> the identity
     Raises:
@@ -135,31 +134,31 @@ def fit_head_map(
     contexts = anchor_contexts(old.vocabulary) if anchors is None else anchors
     width = old.config.embedding_size
     old_states, new_states = (one.states(contexts).reshape(-1, width) for one in (old, new))
-    # A shift that all states share is no turn of their space.
+    # A shift that all states share is no rotation of their space.
     old_states, new_states = (one - one.mean(axis=0) for one in (old_states, new_states))
-    places = np.full(len(old_states), 1.0 / len(old_states))
+    uniform = np.full(len(old_states), 1.0 / len(old_states))
     frequencies = np.exp(old.vocabulary.log_frequencies.astype(np.float64))
     frequencies /= frequencies.sum()
-    # What all logits of a place have in common is no preference: the softmax drops it, and so does the fit.
+    # What all logits of a position have in common is no preference: softmax drops it, and so does the fit.
     old_words, new_words = (
         product - frequencies @ product for product in (old.output_product[0], new.output_product[0])
     )
     return HeadMap(
         feature_space(old.weights),
         feature_space(new.weights),
-        _regressed(new_states, old_states, places, state_ridge).astype(np.float32),
+        _regressed(new_states, old_states, uniform, state_ridge).astype(np.float32),
         _regressed(new_words, old_words, frequencies, output_ridge).T.astype(np.float32),
     )
 
 
 def map_head(head: PersonalHead, head_map: HeadMap) -> PersonalHead:
-    """The head as it is on the new trunk; the biases belong to words and stay as they are.
+    """Map a head to the new trunk; the biases belong to words and stay as they are.
 
     Raises:
         WrongSpaceError: the map starts from another space than the head's.
-        PersonalStateError: the mapped head is no head any more: its numbers are beyond all bounds.
+        PersonalStateError: the mapped head's numbers are beyond all bounds.
     """
-    head.on(head_map.from_space)
+    head.require_space(head_map.from_space)
     down, up = head_map.states @ head.down, head.up @ head_map.outputs
     # NaN fails the comparison.
     if not all((np.abs(part) <= MAX_MAGNITUDE).all() for part in (down, up)):
@@ -167,8 +166,8 @@ def map_head(head: PersonalHead, head_map: HeadMap) -> PersonalHead:
     return replace(head, space=head_map.to_space, down=down, up=up)
 
 
-def composed(first: HeadMap, second: HeadMap) -> HeadMap:
-    """Both maps as one, for a phone that skipped the version between them.
+def compose_maps(first: HeadMap, second: HeadMap) -> HeadMap:
+    """Compose two maps into one, for a phone that skipped the version between them.
 
     Raises:
         WrongSpaceError: the second does not start where the first ends.
@@ -187,12 +186,12 @@ def composed(first: HeadMap, second: HeadMap) -> HeadMap:
 
 
 def _regressed(given: F32 | F64, wanted: F32 | F64, weights: F64, ridge: float) -> F64:
-    """T with given @ T ~ wanted, weighted by row, shrunk towards the identity. Shape (E, E)."""
+    """Return T with given @ T ~ wanted, weighted by row, shrunk towards the identity. Shape (E, E)."""
     given, wanted = given.astype(np.float64), wanted.astype(np.float64)
     weighted = given.T * weights
     gram = weighted @ given
     pull = max(ridge * float(np.trace(gram)) / len(gram), 1e-12) * np.eye(len(gram))
-    # For the difference from the identity: equal trunks give exactly zero.
+    # Solve for the difference from the identity, so that equal trunks give exactly zero.
     return np.eye(len(gram)) + np.linalg.solve(gram + pull, weighted @ (wanted - given))
 
 

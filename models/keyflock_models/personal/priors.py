@@ -1,8 +1,8 @@
-"""What is believed of a user before a word was typed: where `personalize` rounds have not said otherwise.
+"""The default priors of a new user, for populations without the results of `personalize` rounds.
 
-Measured on text messages and chat (docs/personalisation.md): the population's mean weights after all users'
-earlier messages, for a trunk that was federated on other users of the same text. Rounds over such users
-find nearly the same, and users who begin with what rounds found are suggested no better words.
+They were measured on text messages and chat (docs/personalisation.md): the population's mean weights after
+all users' earlier messages, for a trunk that was federated on other users of the same text. Rounds over such
+users find nearly the same, and users who begin with what rounds found get no better suggestions.
 """
 
 from typing import Final
@@ -12,8 +12,8 @@ import numpy as np
 from keyflock_models.personal.blend import BlendPrior
 from keyflock_models.personal.gate import GainPrior
 
-#: By match: no context known; bigram rare, known, frequent; trigram once, known, frequent. Experts: trunk,
-#: head, n-gram, cache. A head begins as likely as the trunk: what begins at nought stays there.
+#: One row per match bucket: no context known; bigram rare, known, frequent; trigram once, known, frequent.
+#: Experts: trunk, head, n-gram, cache. A head begins as likely as the trunk, for EM never leaves zero.
 DEFAULT_BLEND: Final = BlendPrior(
     np.array(
         [

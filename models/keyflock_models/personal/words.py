@@ -1,4 +1,4 @@
-"""A user's own words outside the public vocabulary: names, slang, the way they spell.
+"""A user's own words outside the public vocabulary: names, slang, spellings.
 
 A word is admitted when it is typed the second time (once may be a slip; users of keyboards that wait for more
 complain). Extended ids are the public ids, then the personal words from ``first_id`` on; the trunk reads the
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from sys import getsizeof
 from typing import Final, Self
 
-from keyflock_models.special_tokens import OOV
-from keyflock_models.tokenizer import MASKED, NUMBER, tokenize
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.special_tokens import OOV
+from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
+from keyflock_models.text.vocabulary import Vocabulary
 
 MAX_LETTERS: Final = 48
 _ADMITTED_AT: Final = 2
@@ -24,16 +24,16 @@ class PersonalStateError(ValueError):
 
 @dataclass(slots=True, eq=False)
 class PersonalWords:
-    """Personal words and their ids. Changes in place: it is one user's, and lives as long as the keyboard.
+    """One user's personal words and their ids. It changes in place, with every message.
 
     Args:
         first_id: Id of the first personal word; the public vocabulary's size.
-        capacity: Most words held.
+        capacity: Maximum number of words.
     """
 
     first_id: int
     capacity: int = 512
-    #: Slot by slot: the word, or "" where one was removed. Id = first_id + slot.
+    #: The word of each slot, or "" where one was removed. Id = first_id + slot.
     _slots: list[str] = field(default_factory=list)
     _ids: dict[str, int] = field(default_factory=dict)
     #: How often each admitted word was typed.
@@ -50,11 +50,11 @@ class PersonalWords:
         return self.first_id + len(self._slots)
 
     def word(self, word_id: int) -> str:
-        """The word of a personal id; "" where it was removed."""
+        """Return the word of a personal id; "" where it was removed."""
         return self._slots[word_id - self.first_id]
 
     def encode(self, vocabulary: Vocabulary, message: str) -> list[int]:
-        """Extended ids of a message's words, without BOS and EOS; OOV where neither side knows the word."""
+        """Return the extended ids of a message's words, without BOS and EOS; OOV for an unknown word."""
         tokens = tokenize(message)
         return [
             self._ids.get(token, OOV) if public == OOV else public
@@ -62,10 +62,10 @@ class PersonalWords:
         ]
 
     def learn(self, vocabulary: Vocabulary, message: str) -> list[int]:
-        """Count the message's unknown words; admit those typed before.
+        """Count the message's unknown words, and admit those typed before.
 
         Returns:
-            Ids whose word had to make room: whoever counts by id must forget them (`UserHistory.forget`).
+            The ids whose word was evicted: what counts by id must forget them (`UserHistory.forget`).
         """
         tokens = tokenize(message)
         evicted: list[int] = []
@@ -83,7 +83,7 @@ class PersonalWords:
         return evicted
 
     def remove(self, word: str) -> int | None:
-        """Take a word out, from the candidates too. Returns its id if it had one; forget that as well."""
+        """Remove a word, also from the candidates; return the id that it had, which others must forget."""
         self._candidates.pop(word, None)
         if word not in self._ids:
             return None
@@ -95,10 +95,10 @@ class PersonalWords:
     def _admit(self, word: str, uses: int) -> list[int]:
         evicted = []
         if len(self._ids) >= self.capacity:
-            # The least used goes, of those the earliest admitted.
-            least = min(self._uses, key=self._uses.__getitem__)
-            gone = self.remove(least)
-            evicted = [] if gone is None else [gone]
+            # Evict the least used word; of several, the one that was admitted first.
+            least_used = min(self._uses, key=self._uses.__getitem__)
+            evicted_id = self.remove(least_used)
+            evicted = [] if evicted_id is None else [evicted_id]
         slot = self._slots.index("") if "" in self._slots else len(self._slots)
         if slot == len(self._slots):
             self._slots.append(word)
@@ -108,20 +108,20 @@ class PersonalWords:
         self._uses[word] = uses
         return evicted
 
-    def without_counts(self) -> Self:
-        """The same words and ids, for whoever only reads: it cannot go on to learn, and weighs half."""
+    def read_only_copy(self) -> Self:
+        """Return a read-only copy of words and ids, which cannot learn and takes half the memory."""
         return type(self)(self.first_id, self.capacity, list(self._slots), dict(self._ids))
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes of memory."""
+        """The memory that it takes, approximately."""
         words = (*self._slots, *self._candidates)
         tables = (self._slots, self._ids, self._uses, self._candidates)
         # A word's id and its uses are whole numbers of their own, of 32 bytes each.
         return sum(map(getsizeof, (*words, *tables))) + 32 * (len(self._ids) + len(self._uses))
 
     def to_state(self) -> dict[str, object]:
-        """As plain data."""
+        """Return the state as plain data."""
         return {
             "words": list(self._slots),
             "uses": [self._uses.get(word, 0) for word in self._slots],
@@ -130,10 +130,10 @@ class PersonalWords:
 
     @classmethod
     def from_state(cls, state: object, first_id: int, capacity: int = 512) -> Self:
-        """Back from `to_state`.
+        """Restore what `to_state` returned.
 
         Raises:
-            PersonalStateError: it cannot have come from there.
+            PersonalStateError: the data cannot have come from there.
         """
         if not isinstance(state, dict):
             raise PersonalStateError("the personal words are no map")
@@ -143,8 +143,8 @@ class PersonalWords:
         is_counted = isinstance(uses, Sequence) and len(uses) == len(slots)
         if not is_counted or not all(type(use) is int and 0 <= use < 2**31 for use in uses or ()):
             raise PersonalStateError("the personal words' uses are not one small whole number a word")
-        held = [word for word in slots if word]
-        if len(set(held)) != len(held) or "" in candidates or len(set(candidates)) != len(candidates):
+        present = [word for word in slots if word]
+        if len(set(present)) != len(present) or "" in candidates or len(set(candidates)) != len(candidates):
             raise PersonalStateError("a personal word stands there twice")
         words = cls(first_id, capacity)
         words._slots = list(slots)
@@ -154,9 +154,9 @@ class PersonalWords:
         return words
 
 
-def _words(value: object, most: int, name: str) -> list[str]:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) > most:
-        raise PersonalStateError(f"the personal {name} are no list of at most {most}")
+def _words(value: object, max_words: int, name: str) -> list[str]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) > max_words:
+        raise PersonalStateError(f"the personal {name} are no list of at most {max_words}")
     for word in value:
         if not isinstance(word, str) or len(word) > MAX_LETTERS or (word and tokenize(word) != [word]):
             raise PersonalStateError(f"the personal {name} hold something that is no single word")

@@ -1,7 +1,9 @@
-"""Suggestions for many users at once: what a server computes when a keyboard asks it.
+"""Suggestions for many users at once: what a server computes when keyboards ask it.
 
-trunk_batch  the network over a batch of contexts: one compiled program for each shape
-profile      one user's personal model, laid out for lookups
-vocabulary_index  words by their first letters, and which may be shown
-suggesting   a batch of questions to a batch of answers
+batched_trunk     the network over a batch of contexts, with one compiled program for each shape
+profile           one user's personal model, laid out for look-ups
+history_index     a user's history as sorted arrays
+vocabulary_index  words by their first letters, and which of them may be shown
+typed_words       the blend's probabilities of the words that users have typed
+suggesting        the suggestions for a batch of queries
 """

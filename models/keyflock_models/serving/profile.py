@@ -1,4 +1,4 @@
-"""One user's personal model, laid out for lookups: made once, asked often, never changed."""
+"""One user's personal model, laid out for look-ups: it is built once, queried often and never changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,92 +8,92 @@ from typing import Final, Self
 import numpy as np
 
 from keyflock_models.arrays import F64, I32
-from keyflock_models.personal.blend import between_words, speaks_with_head, without_trunk
+from keyflock_models.personal.blend import next_word_mixtures, uses_head, without_trunk
 from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_mapping import HeadMap, map_head
-from keyflock_models.personal.head_standing import HeadStanding
+from keyflock_models.personal.head_trust import HeadTrust
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.serving.history_index import HistoryIndex
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
 
 _EMPTY: Final[I32] = np.zeros(0, np.int32)
-#: The profile itself and the objects that hold its parts together.
+#: The approximate size of the profile itself and of the objects that hold its parts.
 _OBJECTS_BYTES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServingProfile:
-    """What `PersonalModel.suggest` needs, with everything computed that does not depend on the context."""
+    """The data that `PersonalModel.suggest` needs, with all computed that does not depend on the context."""
 
     words: PersonalWords
     history: HistoryIndex
-    #: The words typed, 0 for the user's own, which the network does not know. Shape (N,).
+    #: Ids of the words typed; 0 for the user's own words, which the network does not know. Shape (N,).
     public_ids: I32
-    #: Where, among the words typed, the user's own stand, and those that may not be shown.
-    own_places: I32
-    hidden_places: I32
-    #: The blend's places on the strip, by the gate.
-    places: int
+    #: Positions, among the words typed, of the user's own words and of those that may not be shown.
+    own_positions: I32
+    hidden_positions: I32
+    #: The slots of the strip that the gate gives to the blend.
+    blend_slots: int
     head: PersonalHead | None
-    #: As learned, and with the head's share reduced by its age; the same before the first letter. Shape
-    #: (MATCHES, experts).
-    _learned: F64
+    #: The experts' weights as learned; with the head's share reduced by its age; and those while no letter is
+    #: typed yet. Shape (MATCH_BUCKETS, experts) each.
+    _learned_weights: F64
     weights: F64
-    between_words: F64
-    _standing: HeadStanding
+    next_word_weights: F64
+    _head_trust: HeadTrust
 
     @classmethod
-    def of(cls, model: PersonalModel, index: VocabularyIndex) -> Self:
-        """The profile of a model.
+    def from_model(cls, model: PersonalModel, index: VocabularyIndex) -> Self:
+        """Build the profile of a model.
 
         Args:
-            model: The user's; not to be changed any more.
-            index: Of the population's vocabulary.
+            model: The user's model, which must not change any more.
+            index: The index of the population's vocabulary.
         """
-        history = HistoryIndex.of(model.history)
+        history = HistoryIndex.from_history(model.history)
         ids = history.ids
         size = len(index.vocabulary)
         is_own = ids >= size
         is_shown = np.empty(len(ids), np.bool_)
         is_shown[~is_own] = index.is_shown[ids[~is_own]]
         is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
-        standing = replace(model.standing)
+        head_trust = replace(model.head_trust)
         learned = model.weights.current()
-        weights = standing.discounted(learned)
+        weights = head_trust.discounted(learned)
         return cls(
-            model.words.without_counts(),
+            model.words.read_only_copy(),
             history,
             np.where(is_own, 0, ids).astype(np.int32),
             np.flatnonzero(is_own).astype(np.int32),
             np.flatnonzero(~is_shown).astype(np.int32),
-            model.gate.places,
+            model.gate.blend_slots,
             model.head,
             learned,
             weights,
-            between_words(weights),
-            standing,
+            next_word_mixtures(weights),
+            head_trust,
         )
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes of memory: what a cache of profiles counts.
+        """The memory that it takes, approximately, for a cache that counts bytes.
 
         Guarantees:
-            Within a quarter of what the interpreter holds for it, and some kilobytes.
+            It is within a quarter of what the interpreter holds for the profile, and some kilobytes.
         """
-        arrays: list[np.ndarray] = [self.public_ids, self.own_places, self.hidden_places]
-        arrays += [self._learned, self.weights, self.between_words]
+        arrays: list[np.ndarray] = [self.public_ids, self.own_positions, self.hidden_positions]
+        arrays += [self._learned_weights, self.weights, self.next_word_weights]
         if self.head is not None:
             arrays += [self.head.down, self.head.up, self.head.bias_ids, self.head.bias]
         own = sum(one.nbytes + getsizeof(_EMPTY) for one in arrays)
         return _OBJECTS_BYTES + own + self.words.size_bytes + self.history.size_bytes
 
-    def following(self, space: str, maps: Mapping[str, HeadMap]) -> Self:
-        """The profile where the network is of this feature space: with its head mapped, if a map is there.
+    def for_trunk(self, space: str, maps: Mapping[str, HeadMap]) -> Self:
+        """Return the profile for a trunk of this feature space, with the head mapped where there is a map.
 
-        As `PersonalModel.follow`: a mapped head is older, and its weight less; one that cannot be mapped is
-        set aside.
+        As in `PersonalModel.update_trunk`, a mapped head is older and has less weight, and a head that cannot
+        be mapped is set aside.
         """
         if self.head is None or self.head.space == space or self.head.space not in maps:
             return self
@@ -102,26 +102,26 @@ class ServingProfile:
             head = map_head(self.head, head_map)
         except PersonalStateError:
             return replace(self, head=None)
-        standing = replace(self._standing)
-        standing.trunk_changed(head_map.steps)
-        weights = standing.discounted(self._learned)
+        head_trust = replace(self._head_trust)
+        head_trust.trunk_changed(head_map.steps)
+        weights = head_trust.discounted(self._learned_weights)
         return replace(
             self,
             head=head,
             weights=weights,
-            between_words=between_words(weights),
-            _standing=standing,
+            next_word_weights=next_word_mixtures(weights),
+            _head_trust=head_trust,
         )
 
     def mixture(self, match: int, space: str, *, is_personal: bool, has_letters: bool) -> F64:
-        """The weights at a place, shape (experts,), where the network is of this feature space."""
+        """Return the weights for a match bucket on a trunk of this feature space. Shape (experts,)."""
         if is_personal:
             return without_trunk(self.weights[match], has_head=self._fits(space))
-        return np.asarray((self.weights if has_letters else self.between_words)[match])
+        return np.asarray((self.weights if has_letters else self.next_word_weights)[match])
 
     def head_for(self, mixture: F64, space: str) -> PersonalHead | None:
-        """The head, where it speaks; a head of another feature space never does."""
-        return self.head if self._fits(space) and speaks_with_head(mixture) else None
+        """Return the head if the mixture uses it and it is of this feature space, else None."""
+        return self.head if self._fits(space) and uses_head(mixture) else None
 
     def _fits(self, space: str) -> bool:
         return self.head is not None and self.head.space == space

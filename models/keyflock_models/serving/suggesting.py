@@ -1,9 +1,10 @@
-"""A batch of questions to a batch of answers: one call of the network, and then only what can still win.
+"""Suggestions for a batch of queries: one call of the network, then only words that can be the best.
 
 A word that the user never typed has the network's probability times the network's share; so of all such words
 only the network's own k best can be among the k best of the blend. Everything else is among the words that
 the user has typed, a few hundred, and of these only those above the k-th of the former. Where the history
-does not know the context and no letter is typed yet, the network answers alone (`blend.between_words`).
+does not know the context and no letter is typed yet, the network answers alone
+(`blend.next_word_mixtures`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,109 +15,113 @@ import numpy as np
 
 from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import PersonalHead
-from keyflock_models.personal.strip import SLOTS, anchored
+from keyflock_models.personal.strip import SLOTS, network_slots
+from keyflock_models.serving.batched_trunk import BLOCK_WORDS, CONTEXT_LENGTHS, BatchedTrunk, TrunkPredictions
 from keyflock_models.serving.profile import ServingProfile
-from keyflock_models.serving.trunk_batch import BLOCK, LENGTHS, TrunkBatch, TrunkBlock
-from keyflock_models.serving.typed_words import Voice, typed_words
+from keyflock_models.serving.typed_words import PersonalizedRow, typed_words
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
-from keyflock_models.special_tokens import BOS, OOV
-from keyflock_models.tokenizer import tokenize
+from keyflock_models.text.special_tokens import BOS, OOV
+from keyflock_models.text.tokenizer import tokenize
 
-#: Words of a context that are read, BOS with them.
-LONGEST: Final = LENGTHS[-1]
+#: Maximum number of a context's ids that are read, BOS included.
+MAX_CONTEXT_IDS: Final = CONTEXT_LENGTHS[-1]
 
-Words = tuple[tuple[str, float], ...]
+#: Words and their probabilities.
+ScoredWords = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What one keyboard wants."""
+class SuggestionQuery:
+    """A request for suggestions by one keyboard."""
 
     #: The message so far.
     context: str
     #: The letters of the word that is being typed.
     prefix: str = ""
     count: int = 3
-    #: The user's; None asks the network alone.
+    #: The user's profile; None asks the network alone.
     profile: ServingProfile | None = None
-    #: The user's own experts without the network, whatever the gate says.
+    #: Whether to ask the user's own experts without the network, whatever the gate says.
     is_personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Words, most probable first, and whether the profile had a say."""
+class SuggestionResult:
+    """The suggested words, most probable first, and whether the profile took part."""
 
-    words: Words
+    words: ScoredWords
     is_personal: bool
 
 
-def answers(questions: Sequence[Question], trunk: TrunkBatch, index: VocabularyIndex) -> list[Answer]:
-    """All answers; equal to those of `PersonalModel.suggest`, one at a time.
+def suggest_batch(
+    queries: Sequence[SuggestionQuery], trunk: BatchedTrunk, index: VocabularyIndex
+) -> list[SuggestionResult]:
+    """Return the results of all queries, which equal those of `PersonalModel.suggest` one at a time.
 
     Args:
-        questions: At most the largest of `trunk_batch.BATCHES`.
+        queries: The queries, at most the largest of `batched_trunk.BATCH_SIZES`.
         trunk: The model version.
-        index: Of its vocabulary, the one that the profiles were made with.
+        index: The index of its vocabulary, with which the profiles were made.
     """
-    contexts, voices, heads = _read(questions, index, trunk.space)
-    block = trunk.ask(contexts, heads)
-    best, shares = _best_of_network(block, max(question.count for question in questions), index)
-    found: list[Words] = []
-    for row, question in enumerate(questions):
-        if question.prefix:
-            found.append(_completions(question, block.probabilities[row], voices.get(row), index))
+    contexts, personalized, heads = _prepare(queries, index, trunk.space)
+    block = trunk.predict(contexts, heads)
+    best, shares = _best_of_network(block, max(query.count for query in queries), index)
+    found: list[ScoredWords] = []
+    for row, query in enumerate(queries):
+        if query.prefix:
+            found.append(_completions(query, block.probabilities[row], personalized.get(row), index))
         else:
             pairs = zip(best[row].tolist(), shares[row].tolist(), strict=True)
             words = [(index.vocabulary.words[one], share) for one, share in pairs if share >= 0.0]
-            found.append(tuple(words[: question.count]))
-    speaking = [voice for row, voice in voices.items() if not questions[row].prefix]
-    for row, own in _blended(speaking, questions, block, best, shares, index).items():
+            found.append(tuple(words[: query.count]))
+    without_prefix = [one for row, one in personalized.items() if not queries[row].prefix]
+    for row, own in _blended(without_prefix, queries, block, best, shares, index).items():
         found[row] = own
     return [
-        Answer(words, is_personal=row in voices or heads[row] is not None) for row, words in enumerate(found)
+        SuggestionResult(words, is_personal=row in personalized or heads[row] is not None)
+        for row, words in enumerate(found)
     ]
 
 
-def _read(
-    questions: Sequence[Question], index: VocabularyIndex, space: str
-) -> tuple[list[list[int]], dict[int, Voice], list[PersonalHead | None]]:
-    """Each question's ids for the network, the rows in which a profile speaks, and with which head."""
+def _prepare(
+    queries: Sequence[SuggestionQuery], index: VocabularyIndex, space: str
+) -> tuple[list[list[int]], dict[int, PersonalizedRow], list[PersonalHead | None]]:
+    """Return each query's ids for the network, the rows that use a profile, and each row's head."""
     size = len(index.vocabulary)
     contexts: list[list[int]] = []
-    voices: dict[int, Voice] = {}
+    personalized: dict[int, PersonalizedRow] = {}
     heads: list[PersonalHead | None] = []
-    for row, question in enumerate(questions):
-        profile = question.profile
+    for row, query in enumerate(queries):
+        profile = query.profile
         if profile is None:
-            ids = index.vocabulary.encode(tokenize(question.context))
+            ids = index.vocabulary.encode(tokenize(query.context))
         else:
-            ids = profile.words.encode(index.vocabulary, question.context)
-        contexts.append([BOS, *(one if one < size else OOV for one in ids)][-LONGEST:])
+            ids = profile.words.encode(index.vocabulary, query.context)
+        contexts.append([BOS, *(one if one < size else OOV for one in ids)][-MAX_CONTEXT_IDS:])
         heads.append(None)
-        if profile is not None and (profile.places or question.is_personal):
-            recall = profile.history.recall(*[BOS, BOS, *ids][-2:])
-            if recall is not None:
-                has_letters = bool(question.prefix)
+        if profile is not None and (profile.blend_slots or query.is_personal):
+            prediction = profile.history.predict_sparse(*[BOS, BOS, *ids][-2:])
+            if prediction is not None:
+                has_letters = bool(query.prefix)
                 mixture = profile.mixture(
-                    recall.match, space, is_personal=question.is_personal, has_letters=has_letters
+                    prediction.match, space, is_personal=query.is_personal, has_letters=has_letters
                 )
                 heads[row] = profile.head_for(mixture, space)
-                if recall.match or has_letters or question.is_personal:
-                    is_whole = has_letters or question.is_personal
-                    places = SLOTS if is_whole else profile.places
-                    voices[row] = Voice(row, profile, recall, mixture, places)
-    return contexts, voices, heads
+                if prediction.match or has_letters or query.is_personal:
+                    fills_all = has_letters or query.is_personal
+                    blend_slots = SLOTS if fills_all else profile.blend_slots
+                    personalized[row] = PersonalizedRow(row, profile, prediction, mixture, blend_slots)
+    return contexts, personalized, heads
 
 
-def _best_of_network(block: TrunkBlock, count: int, index: VocabularyIndex) -> tuple[I32, F32]:
-    """The best words that may be shown, and their probabilities, best first. Shape (B, count) each.
+def _best_of_network(block: TrunkPredictions, count: int, index: VocabularyIndex) -> tuple[I32, F32]:
+    """Return the best words that may be shown, and their probabilities, best first. Shape (B, count) each.
 
-    A probability below 0 stands where there are fewer words than that.
+    The probability is below 0 where there are fewer such words.
     """
     size = block.probabilities.shape[1]
     blocks = _largest(block.best_of_block, count)
-    columns = (blocks[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(len(blocks), -1)
+    columns = (blocks[:, :, None] * BLOCK_WORDS + np.arange(BLOCK_WORDS)).reshape(len(blocks), -1)
     inside = np.minimum(columns, size - 1)
     offered = np.take_along_axis(block.probabilities, inside, axis=1)
     offered = np.where((columns < size) & index.is_shown[inside], offered, np.float32(-1.0))
@@ -130,57 +135,58 @@ def _best_of_network(block: TrunkBlock, count: int, index: VocabularyIndex) -> t
 
 
 def _largest(values: F32, count: int) -> np.ndarray:
-    """Where the ``count`` largest of each row are, in no order."""
+    """Return the indices of the ``count`` largest of each row, in no order."""
     if values.shape[1] <= count:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     return np.argpartition(values, -count, axis=1)[:, -count:]
 
 
 def _blended(
-    voices: Sequence[Voice],
-    questions: Sequence[Question],
-    block: TrunkBlock,
+    rows: Sequence[PersonalizedRow],
+    queries: Sequence[SuggestionQuery],
+    block: TrunkPredictions,
     best: I32,
     shares: F32,
     index: VocabularyIndex,
-) -> dict[int, Words]:
-    """The answers of the rows in which a profile speaks."""
-    if not voices:
+) -> dict[int, ScoredWords]:
+    """Return the words of the rows that use a profile."""
+    if not rows:
         return {}
-    typed = typed_words(voices, block.probabilities)
-    rows = np.array([voice.row for voice in voices])
-    worth = np.array([voice.network for voice in voices], np.float32)
-    untyped = worth[:, None] * shares[rows]
-    chosen = typed.best(best.shape[1], np.maximum(untyped.min(axis=1), 0.0), best[rows])
-    of_network = np.repeat(np.arange(len(voices)), best.shape[1])
-    voice = np.concatenate([typed.voice[chosen], of_network])
-    ids = np.concatenate([typed.ids[chosen], best[rows].ravel()])
+    typed = typed_words(rows, block.probabilities)
+    batch_rows = np.array([one.row for one in rows])
+    network_shares = np.array([one.network_share for one in rows], np.float32)
+    untyped = network_shares[:, None] * shares[batch_rows]
+    chosen = typed.best(best.shape[1], np.maximum(untyped.min(axis=1), 0.0), best[batch_rows])
+    of_network = np.repeat(np.arange(len(rows)), best.shape[1])
+    owner = np.concatenate([typed.owner[chosen], of_network])
+    ids = np.concatenate([typed.ids[chosen], best[batch_rows].ravel()])
     values = np.concatenate([typed.probability[chosen], untyped.ravel()])
-    order = np.lexsort((ids, -values, voice))
-    ranked: list[dict[int, float]] = [{} for _ in voices]
+    order = np.lexsort((ids, -values, owner))
+    ranked: list[dict[int, float]] = [{} for _ in rows]
     for at, one, value in zip(
-        voice[order].tolist(), ids[order].tolist(), values[order].tolist(), strict=True
+        owner[order].tolist(), ids[order].tolist(), values[order].tolist(), strict=True
     ):
         if value >= 0.0:
-            # A typed word stands here twice; the second time is the network's share of it alone.
+            # A typed word is here twice; the second value is the network's share of it alone.
             ranked[at].setdefault(one, value)
     found = {}
-    for one_voice, words in zip(voices, ranked, strict=True):
-        row, count = one_voice.row, questions[one_voice.row].count
-        stay = anchored(one_voice.places, count)
-        kept = best[row, :stay][shares[row, :stay] >= 0.0].tolist()
+    for personalized_row, words in zip(rows, ranked, strict=True):
+        row, count = personalized_row.row, queries[personalized_row.row].count
+        reserved = network_slots(personalized_row.blend_slots, count)
+        of_trunk = best[row, :reserved][shares[row, :reserved] >= 0.0].tolist()
         found[row] = tuple(
-            (_word(one, one_voice.profile, index), words[one]) for one in _arranged(words, kept, count)
+            (_word(one, personalized_row.profile, index), words[one])
+            for one in _fill_strip(words, of_trunk, count)
         )
     return found
 
 
-def _arranged(ranked: Iterable[int], kept: list[int], count: int) -> list[int]:
-    """The words of a strip, as `strip.on_strip`: the blend's, best first, but the network keeps some."""
-    room = min(SLOTS, count) - len(kept)
+def _fill_strip(ranked: Iterable[int], of_trunk: list[int], count: int) -> list[int]:
+    """Return the words of a strip as `strip.fill_strip` does, from the blend's words, best first."""
+    room = min(SLOTS, count) - len(of_trunk)
     strip, rest = [], []
     for one in ranked:
-        if one in kept:
+        if one in of_trunk:
             strip.append(one)
         elif room > 0:
             room -= 1
@@ -190,23 +196,25 @@ def _arranged(ranked: Iterable[int], kept: list[int], count: int) -> list[int]:
     return (strip + rest)[:count]
 
 
-def _completions(question: Question, network: F32, voice: Voice | None, index: VocabularyIndex) -> Words:
-    """The answer to a question with a prefix: probabilities are among the words that begin so."""
-    ids = index.beginning(question.prefix)
+def _completions(
+    query: SuggestionQuery, network: F32, personalized_row: PersonalizedRow | None, index: VocabularyIndex
+) -> ScoredWords:
+    """Return the words for a query with a prefix; probabilities are among the words with that prefix."""
+    ids = index.with_prefix(query.prefix)
     values = {int(one): float(network[one]) for one in ids}
     profile = None
-    if voice is not None:
-        profile = voice.profile
-        values = {one: voice.network * value for one, value in values.items()}
-        alone = replace(voice, row=0)
+    if personalized_row is not None:
+        profile = personalized_row.profile
+        values = {one: personalized_row.network_share * value for one, value in values.items()}
+        alone = replace(personalized_row, row=0)
         typed = typed_words([alone], network[None])
         own_words = range(len(index.vocabulary), profile.words.end_id)
-        begins = {one for one in own_words if profile.words.word(one).startswith(question.prefix)}
+        begins = {one for one in own_words if profile.words.word(one).startswith(query.prefix)}
         for one, value in zip(typed.ids.tolist(), typed.probability.tolist(), strict=True):
             if value >= 0.0 and (one in values or one in begins):
                 values[one] = value
     total = max(sum(values.values()), 1e-30)
-    best = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[: question.count]
+    best = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[: query.count]
     return tuple((_word(one, profile, index), value / total) for one, value in best)
 
 

@@ -1,12 +1,12 @@
-"""Shortening what is long: whole deltas, and single rows of the embedding. It scales before it refuses.
+"""Norm clipping of whole deltas and of single rows of the embedding, and rejection of deltas far beyond it.
 
 A whole delta is clipped to a multiple of the task's norm scale, so that one phone moves the mean at most so
 many times as far as the typical one. A row of the embedding is clipped on its own: a phone that types one
-rare word all day is alone with that row, and its delta may be of ordinary length.
+rare word all day is alone with that row, and its delta may have an ordinary norm.
 
-Both bounds are known before the first report comes: a row's from the delta itself (and a constant), the whole
-delta's from the scale as it was when the round opened. So the clips are the same on every replica, in every
-order of arrival and after a restart.
+Both bounds are known before the first report arrives: a row's from the delta itself (and a constant), the
+whole delta's from the scale as it was when the round opened. So the clips are the same on every replica, in
+every order of arrival and after a restart.
 
 Source: McMahan et al. 2018, arXiv:1710.06963 (flat and per-layer clipping).
 """
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from keyflock_compression import DecodedUpdate, Layout
 from keyflock_server.aggregation.norm_scale import MAX_NORM, THIN_RATIO, NormScales
-from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
+from keyflock_server.aggregation.verdicts import AdmittedReport, RejectedReport, Verdict
 from keyflock_server.rounds.task import Aggregation
 
-#: The tensor whose rows are words.
+#: The name of the tensor whose rows are words.
 _ROWS_OF: Final = "embedding"
 
 Float32 = NDArray[np.float32]
@@ -30,7 +30,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class WordRows:
-    """Where in the flat vector the rows lie, one after the other."""
+    """The position of the word rows in the flat vector, where they are contiguous."""
 
     start: int
     rows: int
@@ -38,7 +38,7 @@ class WordRows:
 
     @classmethod
     def of(cls, layout: Layout) -> "WordRows | None":
-        """The embedding's rows; None for a layout that has none."""
+        """Return the embedding's rows; None for a layout without an embedding."""
         for name, shape, offset in zip(layout.names, layout.shapes, layout.offsets, strict=True):
             if name == _ROWS_OF and len(shape) == 2:
                 return cls(offset, shape[0], shape[1])
@@ -46,40 +46,40 @@ class WordRows:
 
     @property
     def stop(self) -> int:
-        """Behind the last row."""
+        """Return the end of the last row."""
         return self.start + self.rows * self.width
 
 
 class RowClipped(NamedTuple):
-    """A delta whose rows are within their bound."""
+    """A delta whose rows are within the bound."""
 
     update: DecodedUpdate
-    #: How many were not.
+    #: Number of clipped rows.
     rows: int
 
 
 def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_norm: float) -> RowClipped:
-    """``update`` with every row of ``block`` scaled down to the bound; the rest of it is untouched.
+    """Return ``update`` with every row of ``block`` scaled down to the bound; the rest is unchanged.
 
     Args:
         update: A finite delta.
-        block: Where the rows are.
-        max_ratio: Times the median norm of the delta's own rows that are not zero; 0 is no such bound.
-        max_norm: In units of the parameters; 0 is no such bound.
+        block: The position of the rows.
+        max_ratio: The bound as a multiple of the median norm of the delta's nonzero rows; 0 is no such bound.
+        max_norm: The bound in units of the parameters; 0 is no such bound.
     Guarantees:
         No row's norm is above the bound by more than float32 rounding (1e-6 of it); a row below it keeps its
-        bits. The result depends on nothing but the arguments. Work grows with the values that are not zero:
+        bits. The result depends only on the arguments. The work grows with the number of nonzero values:
         on the default model 0.1 ms for a sparse delta, of which decoding takes 0.4 ms, and 0.6 ms for a dense
-        one, of which decoding takes 13 ms (python -m tests.benchmarks.clipping).
+        one, of which decoding takes 13 ms (python -m benchmarks.clipping).
     Edge cases:
         no row is too long -> the same object; all rows zero -> the same object
     """
-    places, values = update.entries()
-    if places is None:
+    positions, values = update.entries()
+    if positions is None:
         norms = _dense_norms(values, block)
     else:
-        inside = (places >= block.start) & (places < block.stop)
-        row_of = (places[inside] - block.start) // block.width
+        inside = (positions >= block.start) & (positions < block.stop)
+        row_of = (positions[inside] - block.start) // block.width
         inner = values[inside]
         norms = np.sqrt(np.bincount(row_of, np.square(inner, dtype=np.float64), block.rows))
     bound = _row_bound(norms, max_ratio, max_norm)
@@ -89,7 +89,7 @@ def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_n
     factors = np.ones(block.rows, np.float32)
     factors[long_rows] = bound / norms[long_rows]
     clipped = values.copy()
-    if places is None:
+    if positions is None:
         clipped[block.start : block.stop].reshape(block.rows, block.width)[long_rows] *= factors[
             long_rows, None
         ]
@@ -98,36 +98,36 @@ def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_n
     return RowClipped(update.with_values(clipped), int(long_rows.size))
 
 
-class DeltaJudge:
-    """Clips what is long, and refuses what is beyond all reason.
+class DeltaValidator:
+    """Clips long deltas, and rejects those whose norm exceeds the round's bound.
 
     Args:
-        rules: The task's.
-        scales: The task's norm scales as the round opened, by codec table. Deltas of a table without one
-            are judged by ``MAX_NORM`` alone.
+        rules: The task's aggregation rules.
+        scales: The task's norm scales when the round opened, by codec table. Deltas of a table without one
+            are bounded by ``MAX_NORM`` alone.
     Guarantees:
-        The norm of what is admitted, scaled, is at most ``clip_norm_ratio`` times the scale. The verdict on
-        a delta depends on nothing but the arguments.
+        The norm of an admitted delta, scaled, is at most ``clip_norm_ratio`` times the norm scale. The result
+        depends only on the arguments.
     """
 
     def __init__(self, rules: Aggregation, scales: NormScales) -> None:
         self._rules = rules
         self._scales = scales
 
-    def judge(self, update: DecodedUpdate, layout: Layout, table: str) -> Admitted | Rejected:
-        """Whether the delta is summed, and what of it."""
+    def validate(self, update: DecodedUpdate, layout: Layout, table: str) -> AdmittedReport | RejectedReport:
+        """Return whether the delta is admitted, and its clipped form."""
         norm, known = update.l2_norm, self._scales.get(table)
         scale = 0.0 if known is None else known.scale
         bound = min(MAX_NORM, self._rules.max_norm_ratio * scale or MAX_NORM)
         if not norm <= bound:  # NaN neither
-            return Rejected(
-                Verdict.TOO_LONG, f"the delta's norm is beyond {bound:.3g}, the bound of this round"
+            return RejectedReport(
+                Verdict.NORM_EXCEEDED, f"the delta's norm is beyond {bound:.3g}, the bound of this round"
             )
         is_thin = norm == 0.0 or norm < THIN_RATIO * scale
         rows = self._rows_clipped(update, layout)
         length = rows.update.l2_norm if rows.rows else norm
         clip_norm = self._rules.clip_norm_ratio * scale or MAX_NORM
-        return Admitted(
+        return AdmittedReport(
             rows.update,
             scale=clip_norm / length if length > clip_norm else 1.0,
             clipped_rows=rows.rows,
@@ -135,8 +135,8 @@ class DeltaJudge:
             is_thin=is_thin,
         )
 
-    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
-        """An admitted delta with its rows clipped, once more; the scale is for whoever kept it."""
+    def clipped(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
+        """Return an admitted delta with its rows clipped again; the caller has stored the scale."""
         return self._rows_clipped(update, layout).update
 
     def _rows_clipped(self, update: DecodedUpdate, layout: Layout) -> RowClipped:

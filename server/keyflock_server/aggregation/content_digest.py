@@ -1,4 +1,4 @@
-"""What tells two reports apart: a digest of the numbers, whatever bytes they were sent in."""
+"""The content digest of a report, by which repeated reports are found: it does not depend on the encoding."""
 
 import hashlib
 
@@ -8,17 +8,17 @@ from keyflock_compression import DecodedUpdate
 
 
 def content_digest(update: DecodedUpdate) -> bytes:
-    """Return the SHA-256 of the values that are not zero and of their places.
+    """Return the SHA-256 of the nonzero values and of their positions.
 
     Guarantees:
-        Equal vectors have equal digests, whichever codec they came in and however they were compressed.
+        Equal vectors have equal digests, whatever their codec and compression.
     """
-    places, values = update.entries()
-    kept = np.flatnonzero(values)
-    values = values[kept]
-    if places is not None:
-        order = np.argsort(places[kept], kind="stable")
-        kept, values = places[kept][order], values[order]
-    hasher = hashlib.sha256(kept.astype(np.int32).data)
+    positions, values = update.entries()
+    nonzero = np.flatnonzero(values)
+    values = values[nonzero]
+    if positions is not None:
+        order = np.argsort(positions[nonzero], kind="stable")
+        nonzero, values = positions[nonzero][order], values[order]
+    hasher = hashlib.sha256(nonzero.astype(np.int32).data)
     hasher.update(values.data)
     return hasher.digest()

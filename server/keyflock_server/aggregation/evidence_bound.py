@@ -1,22 +1,22 @@
-"""Which evidence of a phone's personalisation cannot be honest: each of its places has bounds of its own."""
+"""Validation of a phone's evidence of its personalisation: each component has bounds of its own."""
 
 from keyflock_compression import DecodedUpdate, Layout
-from keyflock_models.personal.evidence import refusal_of
-from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
+from keyflock_models.personal.evidence import evidence_problem
+from keyflock_server.aggregation.verdicts import AdmittedReport, RejectedReport, Verdict
 
 
-class EvidenceJudge:
-    """The bounds of ``keyflock_models.personal.evidence``.
+class EvidenceValidator:
+    """Rejects evidence beyond the bounds of ``keyflock_models.personal.evidence``.
 
     Guarantees:
-        What is admitted moves no place of a mean further than any other phone could.
+        Admitted evidence moves no component of a mean further than any other phone could.
     """
 
-    def judge(self, update: DecodedUpdate, layout: Layout, table: str) -> Admitted | Rejected:  # noqa: ARG002 - evidence has one layout and one codec
-        """Whether the evidence is summed."""
-        refusal = refusal_of(update.dense())
-        return Rejected(Verdict.EVIDENCE_BOUND, refusal) if refusal else Admitted(update)
+    def validate(self, update: DecodedUpdate, layout: Layout, table: str) -> AdmittedReport | RejectedReport:  # noqa: ARG002 - evidence has one layout and one codec
+        """Return whether the evidence is admitted."""
+        refusal = evidence_problem(update.dense())
+        return RejectedReport(Verdict.EVIDENCE_BOUND, refusal) if refusal else AdmittedReport(update)
 
-    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:  # noqa: ARG002 - as above
-        """Evidence is summed as it came."""
+    def clipped(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:  # noqa: ARG002 - as above
+        """Return the evidence unchanged."""
         return update

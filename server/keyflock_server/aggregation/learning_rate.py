@@ -1,7 +1,7 @@
 """The server's learning rate by steps: a warm-up, and then constant, cosine or exponential.
 
-A step is a round of this task that was closed; abandoned rounds do not count. The number of steps lies with
-the optimiser's state, so that a restart, or a day without phones, changes nothing.
+A step is a closed round of this task; abandoned rounds do not count. The number of steps is stored with the
+optimiser's state, so that a restart, or a day without phones, changes nothing.
 
 Source: Loshchilov and Hutter 2017, arXiv:1608.03983 (cosine, here without restarts); Charles et al. 2021,
 arXiv:2106.07820 (a server warm-up for large cohorts).
@@ -12,14 +12,14 @@ from typing import assert_never
 
 from msgspec import UNSET, UnsetType
 
-from keyflock_server.rounds.task import Schedule
+from keyflock_server.rounds.task import LearningRateSchedule
 
 
-def rate_ratio(schedule: Schedule, step: int) -> float:
-    """The factor of the task's learning rate at a step, counted from 0; in [0, 1].
+def rate_ratio(schedule: LearningRateSchedule, step: int) -> float:
+    """Return the factor of the task's learning rate at a step, counted from 0; in [0, 1].
 
     Edge cases:
-        warm-up of n -> steps 0 .. n-1 have 1/n, 2/n, .. 1; no step has nothing
+        warm-up of n -> steps 0 .. n-1 have 1/n, 2/n, .. 1; no step has 0
         cosine, after its end -> ``final_ratio``
     """
     if step < schedule.warmup_rounds:

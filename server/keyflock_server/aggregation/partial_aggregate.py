@@ -1,6 +1,7 @@
-"""The running weighted sum of deltas, and how long they were in coarse bins: all that is ever kept of them.
+"""The partial aggregate: a running weighted sum of deltas, and a coarse histogram of their norms.
 
-Memory is one vector, whatever the number of reports. The bytes are what a flush writes to the blob store.
+Nothing else of the deltas is stored. Memory is one vector, whatever the number of reports. A flush writes the
+bytes to the blob store.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from safetensors.numpy import load, save
 from keyflock_compression import DecodedUpdate
 from keyflock_server.aggregation.norm_histogram import BINS, NormHistogram
 
-#: Names of the tensors that hold the counts of norms, before the name of their codec table.
+#: The prefix of the tensors with counts of norms; the name of the codec table follows.
 _NORMS = "norms."
 
 
@@ -24,7 +25,7 @@ class CorruptedAggregate(ValueError):
 
 
 class PartialAggregate:
-    """A weighted sum, its weight, how many reports are in it, and how long they were.
+    """A weighted sum, its weight, its number of reports, and the histogram of their norms.
 
     Args:
         size: Number of parameters, P.
@@ -37,16 +38,16 @@ class PartialAggregate:
         self.norms = NormHistogram()
 
     def add(self, update: DecodedUpdate, weight: float, scale: float = 1.0) -> None:
-        """Take one report's delta in, in place. Norm at most ``norm_scale.MAX_NORM``, ``weight`` > 0.
+        """Add one report's delta in place. Its norm is at most ``norm_scale.MAX_NORM``, ``weight`` > 0.
 
-        ``scale`` shortens the delta and not its weight: a clipped report still counts whole in the mean.
+        ``scale`` multiplies the delta but not its weight: a clipped report has its full weight in the mean.
         """
         update.add_to(self.sum, weight * scale)
         self.weight += weight
         self.count += 1
 
     def merged(self, other: Self) -> Self:
-        """A new aggregate of both; neither is changed."""
+        """Return a new aggregate of both; neither is changed."""
         result = type(self)(0)
         result.sum = self.sum + other.sum
         result.weight = self.weight + other.weight
@@ -55,7 +56,7 @@ class PartialAggregate:
         return result
 
     def mean(self) -> NDArray[np.float32]:
-        """The weighted mean delta, shape (P,), float32: the pseudo-gradient of the server's step.
+        """Return the weighted mean delta, shape (P,), float32: the pseudo-gradient of the server's step.
 
         Raises:
             ValueError: nothing was added.
@@ -66,7 +67,7 @@ class PartialAggregate:
         return result
 
     def to_bytes(self) -> bytes:
-        """A safetensors file with the sum, its weight and count, counts of norms, and a digest of them."""
+        """Return a safetensors file: the sum, its weight and count, counts of norms, and a digest."""
         tensors: dict[str, NDArray[Any]] = {
             "sum": self.sum,
             "weight": np.array([self.weight], np.float64),
@@ -77,10 +78,10 @@ class PartialAggregate:
 
     @classmethod
     def from_bytes(cls, data: bytes, size: int) -> Self:
-        """The aggregate that ``to_bytes`` wrote; counts of norms may be missing, as of earlier releases.
+        """Return the aggregate that ``to_bytes`` wrote; earlier releases wrote no counts of norms.
 
         Raises:
-            CorruptedAggregate: damaged bytes, or another number of parameters than ``size``.
+            CorruptedAggregate: the bytes are damaged, or have another number of parameters than ``size``.
         """
         try:
             tensors: dict[str, NDArray[Any]] = load(data)

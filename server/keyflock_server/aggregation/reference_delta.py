@@ -1,8 +1,8 @@
-"""The delta that the server itself makes with a task's training plan: the measure of phones' deltas.
+"""The reference delta: the server's own delta under a task's training plan, the unit of phones' delta norms.
 
-Whoever reports first must not decide what is long. So the measure is the server's own: it trains the
-population's model once as the task tells phones to, on the population's anchor text, or where there is none
-on words that are drawn by their public frequencies.
+The first phones to report must not decide which norm is long. So the server trains the population's model
+once by the task's plan, on the population's anchor text, or where there is none on words that are drawn by
+their public frequencies.
 """
 
 from typing import Final
@@ -10,25 +10,25 @@ from typing import Final
 import numpy as np
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.local_training import LocalTrainingConfig, local_train
-from keyflock_models.special_tokens import BOS, EOS, SPECIAL_TOKENS
-from keyflock_models.vocabulary import Vocabulary
-from keyflock_server.protocol.messages import TrainingPlan
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.text.special_tokens import BOS, EOS, SPECIAL_TOKENS
+from keyflock_models.text.vocabulary import Vocabulary
+from keyflock_models.training.local_training import LocalTrainingConfig, local_train
+from keyflock_server.protocol.plans import TrainingPlan
 
-#: Sequences that it trains on: what a typical phone has (docs/decisions/0040).
+#: Number of training sequences, as of a typical phone (docs/decisions/0040).
 _EXAMPLES: Final = 64
-#: Words of a drawn message; half of all text messages are shorter.
+#: Number of words of a drawn message; half of all text messages are shorter.
 _DRAWN_WORDS: Final = 7
 _SEED: Final = 0
 
 
 def reference_delta(checkpoint: Checkpoint, plan: TrainingPlan) -> F32:
-    """The delta of one phone that has the anchor text, or drawn words, shape (P,), float32; seconds of work.
+    """Return the delta of a phone with the anchor text, or drawn words, shape (P,), float32. Takes seconds.
 
     Guarantees:
-        A function of its arguments: every replica finds the same, up to what processors round differently.
-        The result is finite.
+        The result depends only on the arguments: all replicas get the same, up to the processors' rounding.
+        It is finite.
     Edge cases:
         the plan's training diverges on that text -> the delta of its first step alone; that diverges too ->
         zeros
@@ -52,7 +52,7 @@ def reference_delta(checkpoint: Checkpoint, plan: TrainingPlan) -> F32:
 
 
 def drawn_text(vocabulary: Vocabulary, count: int, length: int) -> I32:
-    """Messages of independent words, drawn by their frequencies in public text; shape (count, length + 1)."""
+    """Return messages of independent words, drawn by their public frequencies; shape (count, length + 1)."""
     weights = np.exp(vocabulary.log_frequencies.astype(np.float64))
     weights[: len(SPECIAL_TOKENS)] = 0.0
     words = min(_DRAWN_WORDS, length - 1)

@@ -9,7 +9,7 @@
 | fedyogi    | scale_by_yogi                 | the same                                                  |
 | fedamsgrad | scale_by_amsgrad              | Tong et al. 2020, arXiv:2009.06303                        |
 
-Each gives a direction; the learning rate and the decoupled weight decay are ``server_step``'s, so that a
+Each gives a direction; ``server_step`` applies the learning rate and the decoupled weight decay, so that a
 schedule or another rate never changes the state's form.
 
 Reddi et al. write FedAdam without bias correction and start the second moment at eps squared. Optax corrects
@@ -34,11 +34,11 @@ from keyflock_server.rounds.task import OptimizerName
 
 
 def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> optax.GradientTransformation:
-    """The direction of a step, to be multiplied by the learning rate and subtracted.
+    """Return the transformation to a step's direction, to be multiplied by the learning rate and subtracted.
 
     Args:
-        name: Which.
-        parameters: All that ``OPTIMIZER_DEFAULTS`` lists for it.
+        name: The optimiser.
+        parameters: All parameters that ``OPTIMIZER_DEFAULTS`` lists for it.
     """
     match name:
         case "fedavg":
@@ -60,7 +60,7 @@ def server_optimizer(name: OptimizerName, parameters: Mapping[str, float]) -> op
 
 
 def _scale_by_adagrad(eps: float) -> optax.GradientTransformation:
-    """The gradient over the root of the sum of all squares so far, eps added to the root."""
+    """Divide the gradient by the root of the sum of all squares so far, with eps added to the root."""
 
     def init(params: jax.Array) -> jax.Array:
         return jnp.full_like(params, eps**2)

@@ -4,9 +4,9 @@ The mean delta is before minus after, so it points where a gradient points and a
 
     weights - rate · (direction + weight_decay · weights)
 
-The state survives other values of an optimiser's parameters, of the rate and of the schedule: moments go on
-with the new decay rates, and the schedule with the number of steps so far. It does not survive another
-optimiser: two of them may keep vectors of the same shape that mean different things.
+The state stays valid for other values of an optimiser's parameters, of the rate and of the schedule: moments
+continue with the new decay rates, and the schedule with the number of steps so far. It is not valid for
+another optimiser: two of them may have vectors of the same shape that mean different things.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,35 +22,35 @@ from safetensors.numpy import load, save
 
 from keyflock_server.aggregation.learning_rate import rate_ratio
 from keyflock_server.aggregation.server_optimizer import server_optimizer
-from keyflock_server.rounds.task import OptimizerName, Schedule
+from keyflock_server.rounds.task import LearningRateSchedule, OptimizerName
 
 _DIGITS: Final = 4
 _NAME, _STEPS = "optimizer", "steps"
-_CONSTANT: Final = Schedule()
+_CONSTANT: Final = LearningRateSchedule()
 
 
 class CorruptedOptimizerState(ValueError):
     """Fault of the store: the bytes are not a state of this optimiser for this model."""
 
 
-class OtherOptimizer(CorruptedOptimizerState):
-    """Fault of the operator: the state is that of another optimiser; a new task begins without one."""
+class OptimizerMismatch(CorruptedOptimizerState):
+    """Fault of the operator: the state belongs to another optimiser; a new task begins without a state."""
 
 
 class StepResult(NamedTuple):
-    """What a step makes."""
+    """The result of a step."""
 
     #: Shape (P,), float32.
     weights: NDArray[np.float32]
-    #: The optimiser's state, for the next step.
+    #: The optimiser's state for the next step.
     state: bytes
 
 
 class _State(NamedTuple):
-    """What is kept between steps."""
+    """The optimiser's state between steps."""
 
     inner: optax.OptState
-    #: How many there were.
+    #: Number of steps so far.
     steps: int
 
 
@@ -60,20 +60,20 @@ def server_step(
     mean_delta: NDArray[np.float32],
     name: OptimizerName,
     parameters: Mapping[str, float],
-    schedule: Schedule = _CONSTANT,
+    schedule: LearningRateSchedule = _CONSTANT,
 ) -> StepResult:
     """Apply the server optimiser once.
 
     Args:
         weights: The master weights, shape (P,), float32.
-        state: What the last step of this optimiser gave; None for the first.
+        state: The state after the last step of this optimiser; None for the first step.
         mean_delta: The aggregate's mean, shape (P,), float32.
         name: The optimiser.
-        parameters: Its parameters, all of them; ``weight_decay`` may be missing.
-        schedule: Of the learning rate.
+        parameters: All its parameters; ``weight_decay`` may be missing.
+        schedule: The schedule of the learning rate.
     Raises:
-        OtherOptimizer: ``state`` is another optimiser's.
-        CorruptedOptimizerState: it is none, or of another size.
+        OptimizerMismatch: ``state`` belongs to another optimiser.
+        CorruptedOptimizerState: ``state`` is no state, or has another size.
     """
     direction_of = {
         key: value for key, value in parameters.items() if key not in ("learning_rate", "weight_decay")
@@ -104,7 +104,7 @@ def _compiled(
 
 
 def _stored(state: optax.OptState, steps: int, name: OptimizerName) -> bytes:
-    """The state's leaves in their order, as safetensors: data, never code."""
+    """Return the state's leaves in their order as safetensors, which hold data and never code."""
     leaves = jax.tree.leaves(state)
     tensors: dict[str, NDArray[Any]] = {
         f"{index:0{_DIGITS}}": np.asarray(leaf) for index, leaf in enumerate(leaves)
@@ -117,26 +117,26 @@ def _stored(state: optax.OptState, steps: int, name: OptimizerName) -> bytes:
 
 
 def _restored(data: bytes, like: optax.OptState, name: OptimizerName) -> _State:
-    """The state in ``data``, with the structure, shapes and types of ``like``."""
+    """Return the state in ``data``, with the structure, shapes and types of ``like``."""
     leaves, structure = jax.tree.flatten(like)
     try:
         tensors: dict[str, NDArray[Any]] = load(data)
     except (SafetensorError, KeyError) as error:
         raise CorruptedOptimizerState(f"not an optimiser's state: {error}") from None
-    # Releases before schedules stored neither; all rates were constant then.
+    # Releases before schedules stored neither; their rates were constant.
     owner = tensors.pop(_NAME, np.frombuffer(name.encode(), np.uint8)).tobytes().decode(errors="replace")
     steps = tensors.pop(_STEPS, np.zeros(1, np.int64))
     if steps.shape != (1,) or steps.dtype != np.int64 or steps[0] < 0:
         raise CorruptedOptimizerState("the state does not say how many steps were made")
     if owner != name:
-        raise OtherOptimizer(
+        raise OptimizerMismatch(
             f"the state is that of {owner!r}, and means nothing to {name}; create a new task for {name}"
         )
     found = [tensors[key] for key in sorted(tensors)]
-    if [_kind(leaf) for leaf in found] != [_kind(np.asarray(leaf)) for leaf in leaves]:
+    if [_shape_and_dtype(leaf) for leaf in found] != [_shape_and_dtype(np.asarray(leaf)) for leaf in leaves]:
         raise CorruptedOptimizerState("the state is that of another optimiser, or of another model")
     return _State(jax.tree.unflatten(structure, found), int(steps[0]))
 
 
-def _kind(leaf: NDArray[Any]) -> tuple[tuple[int, ...], str]:
+def _shape_and_dtype(leaf: NDArray[Any]) -> tuple[tuple[int, ...], str]:
     return leaf.shape, str(leaf.dtype)

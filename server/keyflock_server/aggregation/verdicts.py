@@ -1,8 +1,8 @@
-"""What is said of a report before it is summed: a closed list, counted with the round and in the metrics.
+"""Verdicts on reports before they are summed: a closed list, counted with the round and in the metrics.
 
-A refusal names what the phone sent and the round does not take; it is never the server's own trouble, which
-is an error and says nothing of the phone. What was clipped is counted too: it is in the sum, shortened. So is
-what is in the sum and makes no flush larger.
+A verdict of rejection names what is wrong with the phone's report; it is never a fault of the server, which
+is an error. Verdicts on admitted reports are counted too: clipped ones, and thin ones, which do not count
+towards a flush.
 """
 
 from dataclasses import dataclass
@@ -14,34 +14,35 @@ from keyflock_compression import CodecError, DecodedUpdate, Layout, NonFinite, W
 
 
 class Verdict(StrEnum):
-    """What is counted of reports."""
+    """The verdicts on reports that are counted."""
 
     #: The bytes are no delta.
     MALFORMED = "malformed"
-    #: They were encoded with another spec than the assignment's.
+    #: The delta was encoded with another spec than the assignment's.
     WRONG_CODEC = "wrong_codec"
     WRONG_LAYOUT = "wrong_layout"
     NON_FINITE = "non_finite"
-    #: The norm is beyond the round's bound.
-    TOO_LONG = "too_long"
-    #: A phone's evidence of its personalisation says what cannot be.
+    #: The norm exceeds the round's bound.
+    NORM_EXCEEDED = "too_long"
+    #: A phone's evidence of its personalisation is out of bounds.
     EVIDENCE_BOUND = "evidence_bound"
-    #: More examples than the assignment lets a phone use.
+    #: The phone claims more examples than the assignment allows.
     TOO_MANY_EXAMPLES = "too_many_examples"
-    #: Deltas that were taken in, scaled down.
+    #: An admitted delta was scaled down.
     CLIPPED_UPDATES = "clipped_updates"
-    #: Rows of the embedding that were scaled down, in deltas that were taken in.
+    #: Rows of the embedding were scaled down in an admitted delta.
     CLIPPED_ROWS = "clipped_rows"
-    #: Reports that were taken in and do not make a flush larger: nearly nothing, or what was sent before.
+    #: An admitted report is thin: it is nearly zero, or repeats another one, and does not count towards a
+    #: flush.
     THIN_REPORTS = "thin_reports"
 
 
-#: Verdicts on reports that were taken in all the same.
+#: Verdicts on admitted reports.
 REMARKS: Final = frozenset({Verdict.CLIPPED_UPDATES, Verdict.CLIPPED_ROWS, Verdict.THIN_REPORTS})
-#: Verdicts on reports that were not.
+#: Verdicts on rejected reports.
 REFUSALS: Final = frozenset(Verdict) - REMARKS
-#: Verdicts that are held against a device. A delta's length alone is not: an honest one may be long.
-STRIKES: Final = REFUSALS - {Verdict.TOO_LONG}
+#: Verdicts that are violations of a device. An exceeded norm alone is none: an honest delta may be long.
+VIOLATIONS: Final = REFUSALS - {Verdict.NORM_EXCEEDED}
 
 _OF_CODEC: Final = MappingProxyType(
     {WrongLayout: Verdict.WRONG_LAYOUT, NonFinite: Verdict.NON_FINITE, WrongSpec: Verdict.WRONG_CODEC}
@@ -49,15 +50,16 @@ _OF_CODEC: Final = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A report that is summed.
+class AdmittedReport:
+    """A report that is added to the sum.
 
     Attributes:
-        update: What to add, its rows clipped.
-        scale: At most 1: what the whole is multiplied with, so that its norm is within the clip.
-        clipped_rows: How many rows were scaled down.
-        norm: Before clipping, where it is to be counted with the round's norms; None where not.
-        is_thin: Whether a flush is not larger by it: it says nearly nothing, or what was said before.
+        update: The delta to add, with its rows clipped.
+        scale: The factor of the whole delta, at most 1, with which its norm is within the clip.
+        clipped_rows: Number of clipped rows.
+        norm: The norm before clipping, for the round's histogram; None if it is not to be counted.
+        is_thin: Whether the report is nearly zero or repeats another one, so that it does not count towards
+            a flush.
     """
 
     update: DecodedUpdate
@@ -68,7 +70,7 @@ class Admitted:
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """What is to be counted of it; empty for most."""
+        """Return the verdicts to count; empty for most reports."""
         found = {
             Verdict.CLIPPED_UPDATES: int(self.scale < 1.0),
             Verdict.CLIPPED_ROWS: self.clipped_rows,
@@ -78,32 +80,32 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A report that is not."""
+class RejectedReport:
+    """A report that is not added to the sum."""
 
     verdict: Verdict
-    #: One sentence without its full stop.
+    #: The reason: one sentence without its full stop.
     detail: str
 
 
-class Judge(Protocol):
-    """Looks at decoded reports before they are summed. It learns nothing from them: each is judged alone."""
+class ReportValidator(Protocol):
+    """Validates decoded reports before they are summed. It has no state: each report is validated alone."""
 
-    def judge(self, update: DecodedUpdate, layout: Layout, table: str) -> Admitted | Rejected:
-        """Whether it is summed, and what of it.
+    def validate(self, update: DecodedUpdate, layout: Layout, table: str) -> AdmittedReport | RejectedReport:
+        """Return whether a report is admitted, and its clipped form.
 
         Args:
             update: The report's delta, or its evidence.
-            layout: Of it.
-            table: Which of the task's codec tables it was encoded by (``TaskSpec.codecs`` has the names).
+            layout: The layout of the update.
+            table: The codec table of the report's codec (``TaskSpec.codecs`` has the names).
         """
         ...
 
-    def shortened(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
+    def clipped(self, update: DecodedUpdate, layout: Layout) -> DecodedUpdate:
         """The ``Admitted.update`` of a report that was admitted, once more."""
         ...
 
 
-def verdict_on(error: CodecError) -> Verdict:
-    """The verdict on bytes that could not be decoded."""
+def verdict_for(error: CodecError) -> Verdict:
+    """Return the verdict on bytes that could not be decoded."""
     return _OF_CODEC.get(type(error), Verdict.MALFORMED)

@@ -1,4 +1,4 @@
-"""What a report weighs in the mean.
+"""The weight of a report in the mean.
 
 Example weights maximise the accuracy of the average word but let heavy typists dominate, and the number is
 the phone's own claim; therefore it is capped. Uniform weights make every user count the same, and are the
@@ -14,7 +14,7 @@ from keyflock_server.rounds.task import Aggregation
 
 
 def weight_of(examples: int, rules: Aggregation) -> float:
-    """The weight of a report that claims ``examples`` training sequences; above 0.
+    """Return the weight of a report that claims ``examples`` training sequences; above 0.
 
     Guarantees:
         At most ``rules.example_cap``, whatever the phone claims.
@@ -32,7 +32,7 @@ def weight_of(examples: int, rules: Aggregation) -> float:
 
 
 def staleness_factor(versions: int) -> float:
-    """What is left of the weight of a report whose phone trained from a model so many versions old; 1 at 0.
+    """Return the factor of the weight of a report that is so many versions stale; 1 at 0.
 
     Source: FedBuff, Nguyen et al. 2022, arXiv:2106.06639, section 5: 1 / sqrt(1 + staleness).
     """

@@ -1,4 +1,4 @@
-"""The command ``keyflock``: serve, and an operator's view of tasks and rounds."""
+"""The command ``keyflock``: it runs a server, and lets operators manage populations, tasks and rounds."""
 
 from keyflock_server.cli.application import main
 

@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands, and how any of them ends."""
+"""The whole command line: its commands, and the exit codes that they end with."""
 
 import sys
 from importlib.metadata import version as distribution_version
@@ -42,7 +42,7 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
 
 
 def main() -> NoReturn:
-    """Run the command that the process was started with, and end the process with its exit code."""
+    """Run the command of this process, and end the process with its exit code."""
     try:
         code = app(standalone_mode=False)
     except CommandError as error:
@@ -54,7 +54,7 @@ def main() -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+        sys.stderr.close()  # the reader of our output has gone
         sys.exit(ExitCode.OK)
     except OSError as error:
         _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
@@ -63,5 +63,5 @@ def main() -> NoReturn:
 
 
 def _complain(message: str) -> None:
-    if message:  # an empty one was the help page that a bare command shows
+    if message:  # it is empty after the help page of a bare command
         sys.stderr.write(f"keyflock: {' '.join(message.split())}\n")

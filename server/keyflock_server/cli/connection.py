@@ -1,5 +1,6 @@
-"""The operator's side of the admin port: where it is, the token it wants, and its answers."""
+"""A client of the admin port: it finds the server and its token, and makes calls."""
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -8,19 +9,20 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.data_folder import ANNOUNCEMENT_FILE
-from keyflock_server.http.operator_calls import OperatorCall
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
+from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator_client import NO_PROBLEM_DOCUMENT, OperatorClient, OperatorError
 
 TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A server's admin port and the token that opens it."""
+class AdminConnection:
+    """A server's admin port and its token."""
 
     url: str
     token: str = field(repr=False)
@@ -29,10 +31,10 @@ class Connection:
     def find(
         cls, *, url: str | None, token: str | None, token_file: Path | None, data_dir: Path | None
     ) -> Self:
-        """The server that the options name; what they leave out is read from its data folder.
+        """Find the server that the options name; what they leave out is read from its data folder.
 
         Raises:
-            CommandError: nothing says where the server is, or a file that should say so cannot be read.
+            CommandError: the options do not say where the server is, or its files cannot be read.
         """
         if url is None:
             url = _announced(data_dir)
@@ -52,36 +54,51 @@ class Connection:
         return cls(url.rstrip("/"), token)
 
     def call(
-        self, call: OperatorCall, parts: Mapping[str, str] | None = None, body: bytes | None = None
+        self, call: OperatorCall, path_params: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Any:  # noqa: ANN401 - JSON
-        """The server's answer, as plain JSON values.
+        """Return the server's answer, as plain JSON values.
 
         Raises:
-            CommandError: the server is not there, or said no.
+            CommandError: the server cannot be reached, or has refused the call.
         """
-        path = call.path.format_map({name: quote(value, safe="") for name, value in (parts or {}).items()})
-        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = call.media_type
-        request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-            self.url + path, data=body, headers=headers, method=call.method
-        )
-        # The admin port is on a private network: no proxy of the environment stands before it.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        client = OperatorClient(_UrllibExchange(self.url), self.token)
         try:
-            with opener.open(request, timeout=TIMEOUT_S) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refusal(self.url, error.code, error.read()) from None
+            return json.loads(asyncio.run(client.call(call, path_params, body)))
+        except OperatorError as error:
+            raise _command_error(self.url, error) from None
         except json.JSONDecodeError:
             raise CommandError(f"{self.url} is not a keyflock admin port.", ExitCode.UNREACHABLE) from None
+        except ConnectionError as error:
+            raise CommandError(f"No server answers at {self.url}: {error}.", ExitCode.UNREACHABLE) from None
+
+
+class _UrllibExchange:
+    """An ``Exchange`` of the standard library alone: a command makes one call, and starts at once."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def send(self, request: Request) -> Response:
+        return await asyncio.to_thread(self._send, request)
+
+    def _send(self, request: Request) -> Response:
+        sent = urllib.request.Request(  # noqa: S310 - the scheme was checked
+            self._url + request.path,
+            data=request.body if "content-type" in request.headers else None,
+            headers=dict(request.headers),
+            method=request.method,
+        )
+        # The admin port is on a private network, so proxies of the environment are ignored.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(sent, timeout=TIMEOUT_S) as answer:
+                return Response(answer.status, {}, answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Response(error.code, {}, error.read())
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise CommandError(
-                f"No server answers at {self.url}: {getattr(reason, 'strerror', None) or reason}.",
-                ExitCode.UNREACHABLE,
-            ) from None
+            raise ConnectionError(str(getattr(reason, "strerror", None) or reason)) from None
 
 
 def _announced(data_dir: Path | None) -> str:
@@ -104,10 +121,8 @@ def _read(path: Path) -> str:
         raise CommandError(f"{path} cannot be read: {reason}.", ExitCode.INPUT) from None
 
 
-def _refusal(url: str, status: int, body: bytes) -> CommandError:
-    code = ExitCode.CREDENTIALS if status in (401, 403) else ExitCode.REFUSED
-    try:
-        problem = json.loads(body)
-        return CommandError(f"{problem['title']} {problem['detail']} ({problem['code']})", code)
-    except (ValueError, KeyError, TypeError):
-        return CommandError(f"{url} answered {status}; it may not be a keyflock admin port.", code)
+def _command_error(url: str, error: OperatorError) -> CommandError:
+    code = ExitCode.CREDENTIALS if error.status in (401, 403) else ExitCode.REFUSED
+    if error.code == NO_PROBLEM_DOCUMENT:
+        return CommandError(f"{url} answered {error.status}; it may not be a keyflock admin port.", code)
+    return CommandError(f"{error.title} {error.detail} ({error.code})", code)

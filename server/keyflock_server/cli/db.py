@@ -1,4 +1,4 @@
-"""``keyflock db``: the database beneath a server, for whoever keeps it. No server is asked."""
+"""``keyflock db``: maintains a server's database directly, without asking a server."""
 
 import asyncio
 import uuid
@@ -16,13 +16,13 @@ from keyflock_server.cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from keyflock_server.storage.blob_identity import BlobCensus
-    from keyflock_server.storage.door import Blobs
+    from keyflock_server.storage.interfaces.blob_store import BlobStore
     from keyflock_server.storage.records import StoredBlob
     from keyflock_server.storage.sql.store import SqlStore
 
 app = typer.Typer(no_args_is_help=True, help="The database: its schema, and what it keeps.")
 
-#: What these commands are called in PostgreSQL's list of connections; servers have another name there.
+#: The name of these commands in PostgreSQL's list of connections; servers have another one.
 _APPLICATION_NAME: Final = "keyflock db"
 
 Database = Annotated[
@@ -55,7 +55,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @app.callback()
 def db() -> None:
-    """The database."""
+    """Manage the database."""
 
 
 @app.command("version")
@@ -145,11 +145,11 @@ def prune(
     from keyflock_server.storage.sql.store import SqlStore
 
     policy = RetentionPolicy(
-        assignments_kept=timedelta(days=assignments_days),
-        versions_kept=versions,
-        devices_kept=timedelta(days=devices_days),
-        unproven_kept=timedelta(days=unproven_days),
-        orphans_kept=timedelta(days=orphans_days),
+        assignments_retention=timedelta(days=assignments_days),
+        versions_retained=versions,
+        devices_retention=timedelta(days=devices_days),
+        unproven_retention=timedelta(days=unproven_days),
+        orphans_retention=timedelta(days=orphans_days),
     )
 
     async def run(url: str) -> pruning.PruneResult:
@@ -157,7 +157,7 @@ def prune(
         try:
             await _open(store)
             return await pruning.prune(
-                store, place, policy, datetime.now(UTC), is_dry_run=dry_run, on_deleted=_tell_deleted
+                store, place, policy, datetime.now(UTC), is_dry_run=dry_run, on_deleted=_print_deleted
             )
         finally:
             await store.close()
@@ -220,7 +220,7 @@ def adopt_blobs(
         try:
             await _open(store)
             found = await blob_identity.census(store, place)
-            refusal = _against_adopting(found, allow_missing=allow_missing)
+            refusal = _reason_not_to_adopt(found, allow_missing=allow_missing)
             if refusal:
                 raise blob_identity.ForeignBlobs(refusal)
             if yes:
@@ -244,8 +244,8 @@ def adopt_blobs(
         typer.echo("nothing was changed; run it again with --yes")
 
 
-def _against_adopting(found: "BlobCensus", *, allow_missing: bool) -> str:
-    """Why the blobs must not be adopted; empty when they may be."""
+def _reason_not_to_adopt(found: "BlobCensus", *, allow_missing: bool) -> str:
+    """Return why the blobs must not be adopted; empty when they may be."""
     if found.blobs and not found.in_use:
         return (
             f"The database points to no blob, and there are {found.blobs}: all would be deleted. Restore the "
@@ -272,25 +272,25 @@ def _locked(data_dir: Path | None) -> Iterator[None]:
             folder.release()
 
 
-def _blobs(blobs: str | None, data_dir: Path | None) -> "Blobs":
+def _blobs(blobs: str | None, data_dir: Path | None) -> "BlobStore":
     from keyflock_server.data_folder import BLOBS_FOLDER
-    from keyflock_server.storage.blobs import LocalBlobs, blobs_at
+    from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
 
     if blobs is not None:
         return blobs_at(blobs)
     if data_dir is None:
         raise CommandError("Where are the blobs? Give --blobs or --data-dir.", ExitCode.USAGE)
-    return LocalBlobs(data_dir / BLOBS_FOLDER)
+    return LocalBlobStore(data_dir / BLOBS_FOLDER)
 
 
 async def _open(store: "SqlStore") -> None:
-    """Open a database that is there: none is made."""
+    """Open an existing database; none is created."""
     if not await store.exists():
         raise CommandError(f"There is no database ({store.name}).", ExitCode.INPUT)
     await store.open()
 
 
-def _tell_deleted(blob: "StoredBlob") -> None:
+def _print_deleted(blob: "StoredBlob") -> None:
     written_at = f"{blob.modified_at:%Y-%m-%d %H:%M}"
     typer.echo(f"deleted blob {blob.key}, {blob.size_bytes} bytes, of {written_at}", err=True)
 
@@ -315,7 +315,7 @@ def _failures() -> Iterator[None]:
     from keyflock_server.data_folder import DataFolderError
     from keyflock_server.identity.keys import KeyFileError
     from keyflock_server.storage.blob_identity import ForeignBlobs
-    from keyflock_server.storage.door import StorageDamaged, StorageError
+    from keyflock_server.storage.errors import StorageDamaged, StorageError
 
     try:
         yield

@@ -1,4 +1,4 @@
-"""``keyflock device``: the phones of a population, and which of them are kept out and why."""
+"""``keyflock device``: lists a population's devices, and quarantines, releases or revokes them."""
 
 import json
 from typing import Annotated, Final
@@ -7,7 +7,7 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.http import operator_calls
+from keyflock_server.protocol import operator_calls
 
 COLUMNS: Final = (
     "id",
@@ -58,7 +58,7 @@ def show(
 @app.command("quarantine")
 def quarantine(
     device: DeviceId,
-    reason: Annotated[str, typer.Option("--reason", help="For whoever reads it later.")],
+    reason: Annotated[str, typer.Option("--reason", help="The reason, for later readers.")],
     days: Annotated[float, typer.Option("--days", min=0.0, max=365.0, help="For how long.")] = 365.0,
     url: Url = None,
     token_file: TokenFile = None,

@@ -1,17 +1,17 @@
-"""How a command says that it failed: one line on standard error and a code that a script can tell apart."""
+"""How a command fails: with one line on standard error, and an exit code for scripts."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command ends with."""
+    """The exit codes of the command line."""
 
     OK = 0
-    #: The server said no, and why.
+    #: The server refused the call.
     REFUSED = 1
     #: The command line itself is wrong.
     USAGE = 2
-    #: No server answers there.
+    #: No server answers at that address.
     UNREACHABLE = 3
     #: The token is missing or not this server's.
     CREDENTIALS = 4
@@ -27,11 +27,11 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command failed in a way that its user can act on.
+    """A command failed in a way that its user can mend.
 
     Args:
         message: One line: what is wrong, and what to do.
-        code: What the process ends with.
+        code: The exit code of the process.
     """
 
     def __init__(self, message: str, code: ExitCode) -> None:

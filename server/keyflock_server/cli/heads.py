@@ -1,4 +1,4 @@
-"""``keyflock heads``: the keys of stored heads."""
+"""``keyflock heads``: manages the keys that stored personal models are encrypted with."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Stored heads.")
 
 @app.callback()
 def heads() -> None:
-    """Stored heads."""
+    """Manage the keys of stored heads."""
 
 
 @app.command("add-key")
@@ -26,11 +26,11 @@ def add_key(
     Older lines still decrypt. The server encrypts old heads anew and says in its log when none is left; then
     the old lines may go. Keep a copy where the database is not: without the keys the heads are lost.
     """
-    from keyflock_server.heads.key_ring import add_head_key
     from keyflock_server.identity.keys import KeyFileError
+    from keyflock_server.personal_models.key_ring import add_encryption_key
 
     try:
-        keys = add_head_key(file)
+        keys = add_encryption_key(file)
     except KeyFileError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
     if as_json:

@@ -1,4 +1,4 @@
-"""Options that several commands share: where the server is, and how to print its answer."""
+"""Options that several commands share: where the server is, and how its answer is printed."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_server.cli.connection import Connection
+from keyflock_server.cli.connection import AdminConnection
 
 Url = Annotated[
     str | None,
@@ -34,7 +34,7 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
 
 
-def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> Connection:
-    """The server that the shared options and the environment name."""
+def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> AdminConnection:
+    """Return a connection to the server that the shared options and the environment name."""
     token = None if token_file is not None else os.environ.get("KEYFLOCK_ADMIN_TOKEN")
-    return Connection.find(url=url, token=token, token_file=token_file, data_dir=data_dir)
+    return AdminConnection.find(url=url, token=token, token_file=token_file, data_dir=data_dir)

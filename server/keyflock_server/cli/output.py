@@ -1,4 +1,4 @@
-"""Answers for people (tables) or for programs (``--json``: exactly what the server said, one object)."""
+"""Prints answers for people (tables) or for programs (``--json``: the server's answer as one object)."""
 
 import json
 import re
@@ -15,12 +15,12 @@ _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z")
 
 
 def print_json(answer: object) -> None:
-    """One JSON value on standard output."""
+    """Print one JSON value."""
     sys.stdout.write(json.dumps(answer) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """One row a mapping, one column a field; fields that are not there stay blank."""
+    """Print a table with a row per mapping and a column per field; missing fields stay blank."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
@@ -30,7 +30,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
 
 
 def print_fields(answer: Mapping[str, Any]) -> None:
-    """One line a field that is set; fields of tables within are named by their path, as TOML would."""
+    """Print a line per field that is set; fields of nested tables are named by their path, as in TOML."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

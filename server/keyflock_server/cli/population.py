@@ -1,4 +1,4 @@
-"""``keyflock population``: make, list and roll back the groups of phones that share a model."""
+"""``keyflock population``: creates, lists and rolls back the groups of phones that share a model."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ import typer
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.http import operator_calls
-from keyflock_server.rounds.cohort import CohortError, parse_cohort
+from keyflock_server.protocol import operator_calls
+from keyflock_server.rounds.cohort import CohortSyntaxError, parse_cohort
 
 COLUMNS: Final = ("name", "model_version", "parameter_count", "vocabulary_size", "devices", "anchor_text")
 
@@ -52,7 +52,7 @@ def preview(
     """Count the devices that a task with this cohort expression would be for."""
     try:
         parse_cohort(cohort)
-    except CohortError as error:
+    except CohortSyntaxError as error:
         raise CommandError(f"--cohort: {error}", ExitCode.INPUT) from None
     body = json.dumps({"cohort": cohort}).encode()
     connection = connect(url, token_file, data_dir)
@@ -64,7 +64,7 @@ def preview(
 def roll_back(
     name: Annotated[str, typer.Argument(help="For example en-US.")],
     to: Annotated[int, typer.Option("--to", min=0, help="The version whose weights are to be served again.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads it later; no user text.")],
+    reason: Annotated[str, typer.Option("--reason", help="The reason, for later readers; no user text.")],
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,

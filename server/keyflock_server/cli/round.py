@@ -1,4 +1,4 @@
-"""``keyflock round``: how the rounds of a task went, and what becomes of one that is held."""
+"""``keyflock round``: shows the rounds of a task, and accepts or discards held ones."""
 
 import json
 from typing import Annotated, Final
@@ -6,9 +6,9 @@ from typing import Annotated, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.connection import Connection
+from keyflock_server.cli.connection import AdminConnection
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.http import operator_calls
+from keyflock_server.protocol import operator_calls
 
 COLUMNS: Final = (
     "id",
@@ -24,7 +24,7 @@ COLUMNS: Final = (
 )
 
 RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for whoever reads it later; no user text.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason, for later readers; no user text.")]
 
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")
 
@@ -84,7 +84,12 @@ def discard(
 
 
 def _decide(
-    connection: Connection, call: operator_calls.OperatorCall, round_id: str, reason: str, *, as_json: bool
+    connection: AdminConnection,
+    call: operator_calls.OperatorCall,
+    round_id: str,
+    reason: str,
+    *,
+    as_json: bool,
 ) -> None:
     body = json.dumps({"reason": reason}).encode()
     answer = connection.call(call, {"round": round_id}, body)

@@ -1,4 +1,4 @@
-"""``keyflock serve``: run a server until it is told to stop."""
+"""``keyflock serve``: runs a server until it is told to stop."""
 
 import sys
 from pathlib import Path
@@ -8,8 +8,8 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.http.addresses import Addresses
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
+from keyflock_server.runtime.addresses import Addresses
 
 
 def serve(
@@ -101,18 +101,18 @@ def serve(
     Every other setting is read from the environment: KEYFLOCK_ACK_WAIT_S, KEYFLOCK_BODY_TIMEOUT_S and so on
     (server/README.md lists them).
     """
-    from keyflock_server.bootstrap import build
+    from keyflock_server.bootstrap import build_server
     from keyflock_server.data_folder import DataFolderError, private_files
     from keyflock_server.descriptors import raise_descriptor_limit
-    from keyflock_server.http.event_loop import run_in_bounded_time
-    from keyflock_server.http.listeners import ListenError
-    from keyflock_server.http.server import BackgroundLoopError
     from keyflock_server.identity.keys import KeyFileError
-    from keyflock_server.large_blocks import keep_large_blocks_apart
+    from keyflock_server.large_blocks import map_large_blocks
+    from keyflock_server.runtime.event_loop import run_in_bounded_time
+    from keyflock_server.runtime.listeners import ListenError
+    from keyflock_server.runtime.server import BackgroundLoopError
     from keyflock_server.settings import Settings, SettingsError
-    from keyflock_server.storage.door import StorageDamaged, StorageError
+    from keyflock_server.storage.errors import StorageDamaged, StorageError
     from keyflock_server.telemetry.logs import configure_logs, logger
-    from keyflock_server.telemetry.process_hooks import log_what_nobody_caught
+    from keyflock_server.telemetry.process_hooks import log_uncaught
 
     options = {
         "data_dir": data_dir,
@@ -134,17 +134,17 @@ def serve(
     try:
         settings = Settings.read(options)
         configure_logs(settings.log_format, settings.log_level)
-        log_what_nobody_caught()
-        keep_large_blocks_apart()
+        log_uncaught()
+        map_large_blocks()
         logger("keyflock.server").info("open files", limit=raise_descriptor_limit())
 
         def on_ready(addresses: Addresses) -> None:
             if announce is not None:
                 addresses.write(announce)
-            _say(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
+            _announce(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
 
         with private_files():
-            server = build(settings)
+            server = build_server(settings)
             run_in_bounded_time(server.run(on_ready), grace_s=settings.shutdown_grace_s)
     except StorageDamaged as error:
         raise CommandError(str(error), ExitCode.DAMAGED) from None
@@ -154,7 +154,7 @@ def serve(
         raise CommandError(str(error), ExitCode.FAILED) from None
 
 
-def _say(addresses: Addresses, admin_token_file: Path, *, as_json: bool) -> None:
+def _announce(addresses: Addresses, admin_token_file: Path, *, as_json: bool) -> None:
     if as_json:
         output.print_json({**addresses.to_dict(), "admin_token_file": str(admin_token_file)})
     else:

@@ -1,4 +1,4 @@
-"""``keyflock task``: what the phones of a population should train, and whether they may right now."""
+"""``keyflock task``: creates, shows, pauses, resumes and cancels tasks."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -8,8 +8,8 @@ import typer
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.http import operator_calls
-from keyflock_server.http.operator_calls import OperatorCall
+from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.operator_calls import OperatorCall
 
 COLUMNS: Final = (
     *(
@@ -119,8 +119,8 @@ def _call(
 
 
 def _checked(file: Path) -> bytes:
-    """The file's bytes; read as a task first, so that a mistake is found before anything is sent."""
-    from keyflock_server.rounds.task import TaskError, parse_task
+    """Return the file's bytes after parsing it as a task, so that mistakes are found before it is sent."""
+    from keyflock_server.rounds.task_validation import TaskError, parse_task
 
     try:
         body = file.read_bytes()

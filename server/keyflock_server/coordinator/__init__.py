@@ -1,9 +1,15 @@
-"""The one hinge between the pure core and the shell: it asks the core, and does what the core describes."""
+"""The coordinator connects the pure core to the store: it asks the core, and does what the core decides."""
 
+from keyflock_server.coordinator.compute_thread import ComputeThread
 from keyflock_server.coordinator.coordinator import Coordinator
-from keyflock_server.coordinator.enrolment import EnrolledDevice
-from keyflock_server.coordinator.events import Observer, Silent
-from keyflock_server.coordinator.surroundings import Surroundings, random_id
-from keyflock_server.coordinator.workbench import Workbench
+from keyflock_server.coordinator.dependencies import Dependencies, random_id
+from keyflock_server.coordinator.events import NullObserver, Observer
 
-__all__ = ["Coordinator", "EnrolledDevice", "Observer", "Silent", "Surroundings", "Workbench", "random_id"]
+__all__ = [
+    "ComputeThread",
+    "Coordinator",
+    "Dependencies",
+    "NullObserver",
+    "Observer",
+    "random_id",
+]

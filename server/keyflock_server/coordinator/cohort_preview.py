@@ -1,46 +1,46 @@
-"""How many devices an expression fits, before a task is created with it."""
+"""The cohort preview counts the devices that an expression fits, before a task is created with it."""
 
 import asyncio
 from collections import Counter
 from datetime import timedelta
 from typing import Final
 
-from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.operator import CohortPreview
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.availability import ActiveDevices, counted_devices
-from keyflock_server.rounds.cohort import CohortError, DeviceAttributes, matches, parse_cohort, to_text
+from keyflock_server.rounds.cohort import CohortSyntaxError, DeviceAttributes, matches, parse_cohort, to_text
 
-#: Rows in memory at once.
+#: Maximum number of rows in memory at once.
 PAGE_ROWS: Final = 1_000
 _DAY: Final = timedelta(days=1)
 
 
 async def preview_cohort(
-    world: Surroundings, population: PopulationName, expression: str, slots: int
+    deps: Dependencies, population: PopulationName, expression: str, slots: int
 ) -> CohortPreview:
-    """Counts over a population's devices; a page of them is in memory at once.
+    """Count a population's devices that match; one page of them is in memory at once.
 
     Args:
-        world: The store and the clock.
-        population: Whose devices.
-        expression: Which of them.
-        slots: Devices that the population's tasks assign together: of devices that never reported, no more
+        deps: The store and the clock.
+        population: The population whose devices are counted.
+        expression: The cohort expression that they must match.
+        slots: Slots of all the population's tasks: of devices that never reported, no more
             are counted as active than pacing would count. 0, where there is no task yet: all are.
     Raises:
-        Refused: ``invalid_cohort``; the detail says where the expression is wrong.
+        ApiError: ``invalid_cohort``; the detail says where the expression is wrong.
     """
     try:
         cohort = parse_cohort(expression)
-    except CohortError as error:
-        raise Refused(ProblemCode.INVALID_COHORT, str(error)) from None
-    active_since = world.clock() - _DAY
+    except CohortSyntaxError as error:
+        raise ApiError(ProblemCode.INVALID_COHORT, str(error)) from None
+    active_since = deps.clock() - _DAY
     enrolled = matching = 0
     active: Counter[bool] = Counter()
     active_matching: Counter[bool] = Counter()
     after: DeviceId | None = None
-    while page := await world.store.devices.page(population, after, PAGE_ROWS):
+    while page := await deps.store.devices.page(population, after, PAGE_ROWS):
         for device in page:
             fits = matches(
                 cohort, DeviceAttributes(device.app_build, device.locale, device.tier, device.tags)
@@ -58,13 +58,13 @@ async def preview_cohort(
         cohort=to_text(cohort),
         enrolled=enrolled,
         matching=matching,
-        active=_counted(active, slots),
-        active_matching=_counted(active_matching, slots),
+        active=_active_devices(active, slots),
+        active_matching=_active_devices(active_matching, slots),
     )
 
 
-def _counted(active: Counter[bool], slots: int) -> int:
-    """As pacing counts them; by whether they are proven."""
+def _active_devices(active: Counter[bool], slots: int) -> int:
+    """Return the active devices as pacing counts them, given their numbers by whether they are proven."""
     if slots == 0:
         return active.total()
     return counted_devices(ActiveDevices(proven=active[True], unproven=active[False]), slots)

@@ -1,103 +1,105 @@
-"""What a phone needs of a version beyond what it has: the difference to a version that it may have.
+"""The downlink sends a phone the difference between a model version and one that it has already.
 
-A difference is made when the first phone asks for it, off the event loop, and kept with others in bounded
-memory. It is only ever a saving: whatever is missing or damaged on the way, the answer is that there is none,
-and the phone gets the whole.
+A delta is computed when the first phone asks for it, off the event loop, and cached with others in bounded
+memory. It only ever saves bytes: if anything is missing or damaged on the way, the answer is that there is no
+delta, and the phone gets the whole download.
 """
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from keyflock_compression import CodecError, content_digest, encode_weights_delta
-from keyflock_server.coordinator.shared_work import SharedWork
-from keyflock_server.coordinator.surroundings import Surroundings
-from keyflock_server.coordinator.trunk import Trunk
-from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
-from keyflock_server.protocol.messages import ModelWeights
-from keyflock_server.protocol.problems import Refused
-from keyflock_server.releases.model_version import VersionRecord, download_digest
-from keyflock_server.storage.door import StorageError, StorageUnavailable
+from cachetools import LRUCache
+from msgspec.structs import replace
 
-#: A phone that is further behind gets the whole.
-BASES_KEPT: Final = 8
-#: No phone waits longer for what is only a saving. Many times what it takes to read and make.
-PATIENCE_S: Final = 5.0
-#: Of all differences in memory.
+from keyflock_compression import CodecError, content_digest, encode_weights_delta
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.single_flight import SingleFlight
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.messages import Release
+from keyflock_server.protocol.plans import ModelWeights
+from keyflock_server.protocol.problems import ApiError
+from keyflock_server.releases.model_version import VersionRecord, download_digest
+from keyflock_server.storage.errors import StorageError, StorageUnavailable
+
+#: Number of newest versions that deltas start from; a phone that is further behind gets the whole.
+MAX_BASES: Final = 8
+#: Maximum wait for a delta, which only saves bytes: many times what it takes to read and compute it.
+MAX_WAIT_S: Final = 5.0
+#: Maximum size of all deltas in memory.
 MAX_DELTA_BYTES: Final = 33_554_432
-#: What an entry takes beside its body; so that even many that say "there is none" are bounded.
+#: Size of a cache entry without its body, so that even many entries "there is no delta" are bounded.
 _ENTRY_BYTES: Final = 256
-_KEPT_CONTENTS: Final = 256
-_UNREADABLE_FOR: Final = timedelta(seconds=30)
+_MAX_CACHED_DIGESTS: Final = 256
+_RETRY_AFTER: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDelta:
-    """How one download follows from another."""
+    """A delta that turns one download into another."""
 
-    #: A container of ``encode_weights_delta``.
+    #: A container made by ``encode_weights_delta``.
     body: bytes
     #: SHA-256 of the download that it is applied to.
     base: bytes
 
 
-class _Named(NamedTuple):
-    """A download by its version and which of the version's weights it has."""
+class _DownloadRef(NamedTuple):
+    """Names a download by its version and which of the version's weights it has."""
 
     version: ModelVersion
     weights: ModelWeights
 
 
 class Downlink:
-    """Differences between downloads, for all populations.
+    """Computes and caches deltas between downloads, for all populations.
 
     Args:
-        world: Blobs are read there, and the numbers are worked out on its workbench.
-        trunk: Knows the versions.
+        deps: Gives the blobs, and the thread that computes deltas.
+        models: Gives the versions.
     """
 
-    def __init__(self, world: Surroundings, trunk: Trunk) -> None:
-        self._world = world
-        self._trunk = trunk
-        #: By target's and base's digest; None: it would not be smaller than the whole, or cannot be made.
-        self._deltas: OrderedDict[tuple[bytes, bytes], bytes | None] = OrderedDict()
-        self._held_bytes = 0
-        #: By the download's digest; None, and until when it is not tried again, if it could not be read.
-        self._contents: OrderedDict[bytes, tuple[bytes | None, datetime]] = OrderedDict()
-        #: Each population's newest version when it was looked up, and the downloads that deltas lead between.
-        self._recent: dict[PopulationName, tuple[ModelVersion, dict[bytes, _Named]]] = {}
-        #: The blob store did not answer: until then nobody waits for it.
-        self._away_until = datetime.min.replace(tzinfo=UTC)
-        self._making: SharedWork[tuple[bytes, bytes], bytes | None] = SharedWork(PATIENCE_S)
-        self._reading: SharedWork[bytes, bytes | None] = SharedWork(PATIENCE_S)
-        #: Held while a delta is made: two models are in memory for it.
-        self._one_at_a_time = asyncio.Lock()
-        self._listing = asyncio.Lock()
+    def __init__(self, deps: Dependencies, models: ModelStore) -> None:
+        self._deps = deps
+        self._models = models
+        #: Deltas by target's and base's digest; None: the delta is larger than the whole, or impossible.
+        self._deltas: LRUCache[tuple[bytes, bytes], bytes | None] = LRUCache(MAX_DELTA_BYTES, _entry_bytes)
+        #: Content digests by the download's digest, with the time of the next try; None if unreadable.
+        self._content_digests: LRUCache[bytes, tuple[bytes | None, datetime]] = LRUCache(_MAX_CACHED_DIGESTS)
+        #: Each population's newest version at the last query, and the downloads that may have deltas.
+        self._recent: dict[PopulationName, tuple[ModelVersion, dict[bytes, _DownloadRef]]] = {}
+        #: Until this instant nothing waits for the blob store, which did not answer.
+        self._unavailable_until = datetime.min.replace(tzinfo=UTC)
+        self._making: SingleFlight[tuple[bytes, bytes], bytes | None] = SingleFlight(MAX_WAIT_S)
+        self._reading: SingleFlight[bytes, bytes | None] = SingleFlight(MAX_WAIT_S)
+        #: Held while a delta is computed: two models are in memory for it.
+        self._making_lock = asyncio.Lock()
+        self._listing_lock = asyncio.Lock()
 
     async def delta(
         self, name: PopulationName, version: int, weights: ModelWeights, has: Collection[bytes]
     ) -> ModelDelta | None:
-        """The smallest step from a download that the phone has; None: it needs the whole.
+        """Return the smallest delta from a download that the phone has; None: it needs the whole.
 
         Args:
             name: The population.
-            version: What the phone wants.
-            weights: And which of the version's weights.
+            version: The version that the phone wants.
+            weights: Which of the version's weights it wants.
             has: Digests of downloads that it says it has; anything at all may be among them.
         Edge cases:
-            it is not made within ``PATIENCE_S`` -> None; it is there for whoever comes later
+            it is not computed within ``MAX_WAIT_S`` -> None; later requests find it
         Raises:
-            Refused: ``model_unknown`` or ``model_withdrawn``.
+            ApiError: ``model_unknown`` or ``model_withdrawn``.
         """
-        record = await self._trunk.version(name, version)
+        record = await self._models.version(name, version)
         target = record.digest_of(weights)
-        known = await self._known(name)
+        known = await self._recent_downloads(name)
         bases = [digest for digest in has if digest in known and digest != target]
-        # Old targets have no deltas: what a phone can have made must not grow with the versions.
+        # Old targets have no deltas: the work that phones can cause must not grow with the versions.
         if not bases or target not in known:
             return None
 
@@ -106,126 +108,126 @@ class Downlink:
             return abs(record.version - base.version), base.weights is not weights, digest
 
         base = min(bases, key=distance)
-        pair, wanted = (target, base), _Named(record.version, weights)
+        pair, wanted = (target, base), _DownloadRef(record.version, weights)
         if pair in self._deltas:
-            self._deltas.move_to_end(pair)
             body = self._deltas[pair]
-        elif self._world.clock() < self._away_until:
+        elif self._deps.clock() < self._unavailable_until:
             return None
         else:
-            body = await self._making.result(pair, lambda: self._make(name, pair, wanted, known[base]))
+            body = await self._making.result(pair, lambda: self._make_delta(name, pair, wanted, known[base]))
         return None if body is None else ModelDelta(body, base)
 
-    async def content(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
-        """What a phone may check whatever it got against: the digest of what the download says.
+    async def release(self, name: PopulationName) -> Release:
+        """Return what keyboards should serve, with the digest of its content."""
+        release = await self._models.release(name)
+        version = await self._models.version(name, release.model_version)
+        return replace(release, content_digest=await self.content_digest(version, release.weights))
+
+    async def content_digest(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
+        """Return the digest of a download's decoded content, which a phone may check its model against.
 
         Edge cases:
             the download is lost, damaged or cannot be reached -> None, and no wait for it in the next half
-            minute; it is not read within ``PATIENCE_S`` -> None, and no wait until it is: no check-in depends
+            minute; it is not read within ``MAX_WAIT_S`` -> None, and no wait until it is: no check-in depends
             on the blob store
         """
-        digest, now = record.digest_of(weights), self._world.clock()
-        found, until = self._contents.get(digest, (None, now))
+        digest, now = record.digest_of(weights), self._deps.clock()
+        found, until = self._content_digests.get(digest, (None, now))
         if found is not None:
-            self._contents.move_to_end(digest)
             return found
         if now < until:
             return None
-        return await self._reading.result(digest, lambda: self._read_content(record, weights))
+        return await self._reading.result(digest, lambda: self._read_content_digest(record, weights))
 
     async def stop(self) -> None:
-        """Give up what is being made or read."""
+        """Cancel the deltas and digests that are being computed."""
         await self._making.stop()
         await self._reading.stop()
 
-    async def _read_content(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
+    async def _read_content_digest(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
         found = None
         with contextlib.suppress(StorageUnavailable):
-            body = await self._intact(record, weights)
-            found = None if body is None else await self._world.workbench.run(_content, body)
+            body = await self._read_intact(record, weights)
+            found = None if body is None else await self._deps.compute.run(_digest_or_none, body)
         digest = record.digest_of(weights)
-        self._contents[digest] = found, self._world.clock() + _UNREADABLE_FOR
-        self._contents.move_to_end(digest)
-        while len(self._contents) > _KEPT_CONTENTS:
-            self._contents.popitem(last=False)
+        self._content_digests[digest] = found, self._deps.clock() + _RETRY_AFTER
         return found
 
-    async def _known(self, name: PopulationName) -> dict[bytes, _Named]:
-        latest = (await self._trunk.population(name)).latest_version
-        async with self._listing:  # a thousand phones that ask at once cost one look
+    async def _recent_downloads(self, name: PopulationName) -> dict[bytes, _DownloadRef]:
+        latest = (await self._models.population(name)).latest_version
+        async with self._listing_lock:  # a thousand phones that ask at once cost one query
             known = self._recent.get(name)
             if known is None or known[0] < latest:
-                known = self._recent[name] = latest, await self._listed(name, latest)
+                known = self._recent[name] = latest, await self._list_recent(name, latest)
         return known[1]
 
-    async def _listed(self, name: PopulationName, latest: ModelVersion) -> dict[bytes, _Named]:
-        found: dict[bytes, _Named] = {}
-        for version in range(max(0, latest - BASES_KEPT + 1), latest + 1):
+    async def _list_recent(self, name: PopulationName, latest: ModelVersion) -> dict[bytes, _DownloadRef]:
+        found: dict[bytes, _DownloadRef] = {}
+        for version in range(max(0, latest - MAX_BASES + 1), latest + 1):
             try:
-                # One that was withdrawn is still what phones have: the newest may follow from it.
-                record = await self._trunk.any_version(name, version)
-            except Refused:  # it was pruned
+                # Phones may still have a withdrawn version: the newest may be sent as a delta from it.
+                record = await self._models.any_version(name, version)
+            except ApiError:  # it was pruned
                 continue
             for weights in ModelWeights:
-                found.setdefault(record.digest_of(weights), _Named(record.version, weights))
+                found.setdefault(record.digest_of(weights), _DownloadRef(record.version, weights))
         return found
 
-    async def _make(
-        self, name: PopulationName, pair: tuple[bytes, bytes], target: _Named, base: _Named
+    async def _make_delta(
+        self, name: PopulationName, pair: tuple[bytes, bytes], target: _DownloadRef, base: _DownloadRef
     ) -> bytes | None:
-        async with self._one_at_a_time:
-            if self._world.clock() < self._away_until:
+        async with self._making_lock:
+            if self._deps.clock() < self._unavailable_until:
                 return None
             try:
-                made = await self._made(name, target, base)
+                made = await self._encode_delta(name, target, base)
             except StorageUnavailable:
-                self._away_until = self._world.clock() + _UNREADABLE_FOR
+                self._unavailable_until = self._deps.clock() + _RETRY_AFTER
                 return None
-            self._keep(pair, made)
+            self._cache_delta(pair, made)
         return made
 
-    async def _made(self, name: PopulationName, target: _Named, base: _Named) -> bytes | None:
+    async def _encode_delta(
+        self, name: PopulationName, target: _DownloadRef, base: _DownloadRef
+    ) -> bytes | None:
         try:
-            records = [await self._trunk.any_version(name, one.version) for one in (target, base)]
-        except Refused:  # it was pruned since
+            records = [await self._models.any_version(name, one.version) for one in (target, base)]
+        except ApiError:  # it was pruned since
             return None
-        after = await self._intact(records[0], target.weights)
-        before = await self._intact(records[1], base.weights)
+        after = await self._read_intact(records[0], target.weights)
+        before = await self._read_intact(records[1], base.weights)
         if after is None or before is None:
             return None
-        return await self._world.workbench.run(_smaller, after, before)
+        return await self._deps.compute.run(_encode_if_smaller, after, before)
 
-    async def _intact(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
-        """A version's download as it was published; None if it is lost or damaged.
+    async def _read_intact(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
+        """Return a version's download as it was published; None if it is lost or damaged.
 
         Raises:
-            StorageUnavailable: whether it is cannot be known now.
+            StorageUnavailable: the blob store does not answer now.
         """
         try:
-            body = (await self._trunk.stored(record, weights)).body
+            body = (await self._models.download_of(record, weights)).body
         except StorageUnavailable:
             raise
         except StorageError:
             return None
-        digest = await self._world.workbench.run(download_digest, body)
+        digest = await self._deps.compute.run(download_digest, body)
         return body if digest == record.digest_of(weights) else None
 
-    def _keep(self, key: tuple[bytes, bytes], body: bytes | None) -> None:
-        self._deltas[key] = body
-        self._held_bytes += _weight(body)
-        while self._held_bytes > MAX_DELTA_BYTES:
-            _, body = self._deltas.popitem(last=False)
-            self._held_bytes -= _weight(body)
+    def _cache_delta(self, key: tuple[bytes, bytes], body: bytes | None) -> None:
+        with contextlib.suppress(ValueError):  # one that is larger than the whole cache is made each time
+            self._deltas[key] = body
 
 
-def _content(body: bytes) -> bytes | None:
+def _digest_or_none(body: bytes) -> bytes | None:
     try:
         return content_digest(body)
     except CodecError:
         return None
 
 
-def _smaller(after: bytes, before: bytes) -> bytes | None:
+def _encode_if_smaller(after: bytes, before: bytes) -> bytes | None:
     try:
         delta = encode_weights_delta(after, before)
     except CodecError:
@@ -233,5 +235,5 @@ def _smaller(after: bytes, before: bytes) -> bytes | None:
     return delta if len(delta) < len(after) else None
 
 
-def _weight(body: bytes | None) -> int:
+def _entry_bytes(body: bytes | None) -> int:
     return _ENTRY_BYTES + len(body or b"")

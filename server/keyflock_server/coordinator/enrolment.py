@@ -1,50 +1,49 @@
-"""Devices come: enrolment, and the refresh of their tokens."""
+"""Enrolment adds devices and refreshes their tokens."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from keyflock_server.coordinator.desk import Desk
-from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.token_revocations import TokenRevocations
-from keyflock_server.coordinator.tombstones import remains
-from keyflock_server.coordinator.trunk import Trunk
+from keyflock_server.coordinator.tombstones import tombstone_rule
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.owners import subject_digest, tombstone_digest
 from keyflock_server.identity.revocations import void_token
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserDigest
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.protocol.messages import EnrolRequest, ReturnWindow
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.pacing import SHED_LOAD, first_visit
-from keyflock_server.rounds.standing import inherited_standing
-from keyflock_server.storage.door import Remains
+from keyflock_server.rounds.quarantine import inherited_quarantine
+from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, TombstoneRecord
 
 
 @dataclass(frozen=True, slots=True)
-class EnrolledDevice:
-    """A device that the server knows now."""
+class EnrolmentResult:
+    """An enrolled device, as the answer to its request needs it."""
 
     device: DeviceId
     population: PopulationName
-    #: Of its newest token.
+    #: Generation of its newest token.
     generation: int
     return_window: ReturnWindow
 
 
-class Enrolments:
-    """Keeps the register of devices."""
+class EnrolmentService:
+    """Enrols devices and refreshes their tokens."""
 
     def __init__(
         self,
-        world: Surroundings,
-        trunk: Trunk,
-        desks: Mapping[TaskName, Desk],
+        deps: Dependencies,
+        models: ModelStore,
+        registry: TaskRegistry,
         revocations: TokenRevocations,
     ) -> None:
-        self._world = world
-        self._trunk = trunk
-        self._desks = desks
+        self._deps = deps
+        self._models = models
+        self._registry = registry
         self._revocations = revocations
 
     async def enrol(
@@ -54,43 +53,47 @@ class Enrolments:
         *,
         user_proof: str | None = None,
         subject: str | None = None,
-    ) -> EnrolledDevice:
-        """A new device, or the one whose token is being refreshed.
+    ) -> EnrolmentResult:
+        """Enrol a new device, or refresh the token of a known one.
 
         Args:
-            request: What the phone says.
-            shown: Of the token to refresh; None enrols a new device.
-            user_proof: What proves the user that the device has now, when it names another.
-            subject: What the platform says the installation is.
+            request: The phone's request.
+            shown: The identity in the token to refresh; None enrols a new device.
+            user_proof: Proof of the user that the device has now, needed when it names another.
+            subject: The installation's identity as the platform attests it.
         Raises:
-            Refused: ``population_unknown``; ``user_not_proven``; ``token_invalid`` when the token to refresh
+            ApiError: ``population_unknown``; ``user_not_proven``; ``token_invalid`` when the token to refresh
                 is void, or its device was forgotten; ``conflict`` when it would change its population;
                 ``overloaded`` for a new device while the server is beyond its capacity: those that are
                 enrolled come first. Nothing was stored.
         """
-        if shown is None and (load := self._world.load()) >= SHED_LOAD:
+        if shown is None and (load := self._deps.load()) >= SHED_LOAD:
             window = ReturnWindow(min_s=30.0 * (1.0 + load), max_s=120.0 * (1.0 + load))
-            raise Refused(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
+            raise ApiError(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
         name = PopulationName(request.population)
-        await self._trunk.population(name)
-        said = self._said(request, name, subject)
-        device = await (self._add(said) if shown is None else self._refresh(said, shown, user_proof))
-        return EnrolledDevice(device.id, name, device.token_generation, self._first_visit(name))
+        await self._models.population(name)
+        requested = self._device_from_request(request, name, subject)
+        device = await (
+            self._add(requested) if shown is None else self._refresh(requested, shown, user_proof)
+        )
+        return EnrolmentResult(device.id, name, device.token_generation, self._first_window(name))
 
-    def _first_visit(self, name: PopulationName) -> ReturnWindow:
-        """An app update enrols a whole population within minutes: it is spread like any other crowd."""
-        theirs = [desk.spread_s for desk in self._desks.values() if desk.spec.population == name]
-        load = self._world.load()
+    def _first_window(self, name: PopulationName) -> ReturnWindow:
+        """Return the first window: a population that enrols within minutes is spread like any crowd."""
+        theirs = [state.spread_s for state in self._registry.in_population(name)]
+        load = self._deps.load()
         return first_visit(min(theirs, default=0.0) * (1.0 + load) + load)
 
-    def _said(self, request: EnrolRequest, name: PopulationName, subject: str | None) -> DeviceRecord:
-        """A new device with what this phone says of itself; its user is judged before anything is stored."""
-        world, now = self._world, self._world.clock()
+    def _device_from_request(
+        self, request: EnrolRequest, name: PopulationName, subject: str | None
+    ) -> DeviceRecord:
+        """Return a new device as the phone describes it; its user is verified before anything is stored."""
+        deps, now = self._deps, self._deps.clock()
         user = None
         if request.user is not None:
-            user = world.users.digest(name, world.users.named(request.user, now))
+            user = deps.users.digest(name, deps.users.authenticate(request.user, now))
         return DeviceRecord(
-            id=DeviceId(world.new_id()),
+            id=DeviceId(deps.new_id()),
             population=name,
             user_digest=user,
             app_build=request.app_build,
@@ -99,19 +102,19 @@ class Enrolments:
             last_seen_at=now,
             tier=request.tier,
             tags=tuple(sorted(set(request.tags))),
-            subject_digest=None if subject is None else subject_digest(world.owner_key, name, subject),
+            subject_digest=None if subject is None else subject_digest(deps.owner_key, name, subject),
         )
 
-    async def _add(self, said: DeviceRecord) -> DeviceRecord:
-        device = self._burdened(said, await self._inherited(said))
-        await self._world.store.devices.add(device)
+    async def _add(self, requested: DeviceRecord) -> DeviceRecord:
+        device = self._with_inherited_limits(requested, await self._find_inherited_limits(requested))
+        await self._deps.store.devices.add(device)
         return device
 
-    def _burdened(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:
-        """The device with what must hold of it although it has enrolled anew, or named its user late."""
+    def _with_inherited_limits(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:
+        """Return the device with the inherited limits that still hold."""
         if inherited is None:
             return device
-        now = self._world.clock()
+        now = self._deps.clock()
         own = TombstoneRecord(
             digest=inherited.digest,
             until=now,
@@ -128,78 +131,80 @@ class Enrolments:
         until = both.quarantined_until
         if until is None or until <= now or until == device.quarantined_until:
             return device
-        standing_json = inherited_standing(until, now).to_json()
+        standing_json = inherited_quarantine(until, now).to_json()
         return replace(device, quarantined_until=until, standing_json=standing_json)
 
-    async def _inherited(self, said: DeviceRecord) -> TombstoneRecord | None:
-        """What must hold of a device that was forgotten, or of the same installation's earlier devices."""
-        world, now = self._world, self._world.clock()
-        proofs = [one for one in (said.user_digest, said.subject_digest) if one is not None]
-        digests = [tombstone_digest(world.owner_key, one) for one in proofs]
-        found = await world.store.tombstones.among(digests, now) if digests else []
-        if said.subject_digest is not None:
-            rule = await self._rule()
-            for earlier in await world.store.devices.of_subject(said.subject_digest):
-                found += rule(earlier, await world.store.rounds.participations_by_task(earlier.id))
+    async def _find_inherited_limits(self, requested: DeviceRecord) -> TombstoneRecord | None:
+        """Return the limits of a forgotten device, or of the same installation's earlier devices."""
+        deps, now = self._deps, self._deps.clock()
+        proofs = [one for one in (requested.user_digest, requested.subject_digest) if one is not None]
+        digests = [tombstone_digest(deps.owner_key, one) for one in proofs]
+        found = await deps.store.tombstones.among(digests, now) if digests else []
+        if requested.subject_digest is not None:
+            rule = await self._tombstone_rule()
+            for earlier in await deps.store.devices.list_by_subject(requested.subject_digest):
+                found += rule(earlier, await deps.store.rounds.participations_by_task(earlier.id))
         return reduce(TombstoneRecord.merged, found) if found else None
 
     async def _refresh(
-        self, said: DeviceRecord, shown: DeviceIdentity, user_proof: str | None
+        self, requested: DeviceRecord, shown: DeviceIdentity, user_proof: str | None
     ) -> DeviceRecord:
-        """The device with a new token generation; the same one for whoever asks again within the grace."""
-        devices = self._world.store.devices
+        """Return the device with a new token generation; a repetition within the grace gets the same one."""
+        devices = self._deps.store.devices
         while True:
             known = await devices.get(shown.device)
             if known is None:
                 raise void_token()
-            if known.population != said.population:
+            if known.population != requested.population:
                 detail = f"The device is in population {known.population!r}; enrol anew for another one."
-                raise Refused(ProblemCode.CONFLICT, detail)
-            self._check_rename(known, said.user_digest, user_proof)
+                raise ApiError(ProblemCode.CONFLICT, detail)
+            self._check_rename(known, requested.user_digest, user_proof)
             revocation = None
-            # A database that was restored from a backup has a lower one than the phone.
+            # A database restored from a backup has a lower generation than the phone.
             if shown.generation >= known.token_generation:
-                revocation = self._revocations.of_refreshed(shown)
+                revocation = self._revocations.revocation_of_refreshed(shown)
             elif shown.generation + 1 != known.token_generation or not (
                 await self._revocations.is_in_grace(shown)
             ):
                 raise void_token()
             after = replace(
                 known,
-                app_build=said.app_build,
-                locale=said.locale,
-                last_seen_at=said.last_seen_at,
-                tier=said.tier,
-                tags=said.tags,
-                user_digest=said.user_digest or known.user_digest,
-                subject_digest=known.subject_digest or said.subject_digest,
+                app_build=requested.app_build,
+                locale=requested.locale,
+                last_seen_at=requested.last_seen_at,
+                tier=requested.tier,
+                tags=requested.tags,
+                user_digest=requested.user_digest or known.user_digest,
+                subject_digest=known.subject_digest or requested.subject_digest,
                 token_generation=shown.generation + 1,
             )
             if after.user_digest != known.user_digest:
-                after = await self._renamed(known, after)
+                after = await self._change_user(known, after)
             if await devices.renew(known, after, revocation):
                 if revocation is not None:
-                    self._revocations.learn(revocation)
+                    self._revocations.apply(revocation)
                 return after
 
-    async def _renamed(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:
-        """The device under another user: what must hold goes with it, and stays with the user that it had."""
-        store = self._world.store
-        left = (await self._rule())(known, await store.rounds.participations_by_task(known.id))
+    async def _change_user(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:
+        """Give the device another user: its limits go with it, and stay with its former user too."""
+        store = self._deps.store
+        left = (await self._tombstone_rule())(known, await store.rounds.participations_by_task(known.id))
         await store.tombstones.add(left)
-        return self._burdened(after, await self._inherited(replace(after, subject_digest=None)))
+        return self._with_inherited_limits(
+            after, await self._find_inherited_limits(replace(after, subject_digest=None))
+        )
 
-    async def _rule(self) -> Remains:
-        world = self._world
-        return remains(world.owner_key, await world.store.tasks.all([]), world.clock())
+    async def _tombstone_rule(self) -> TombstonesOf:
+        deps = self._deps
+        return tombstone_rule(deps.owner_key, await deps.store.tasks.all([]), deps.clock())
 
     def _check_rename(self, known: DeviceRecord, user: UserDigest | None, user_proof: str | None) -> None:
-        """Whoever holds a device's token may name its first user; another one takes what proves the first."""
+        """Let a device's token name its first user; changing the user takes the proof of the first."""
         now_has = known.user_digest
         if user is None or now_has is None or user == now_has:
             return
-        if not self._world.users.is_same(known.population, now_has, user_proof, self._world.clock()):
-            raise Refused(
+        if not self._deps.users.is_same(known.population, now_has, user_proof, self._deps.clock()):
+            raise ApiError(
                 ProblemCode.USER_NOT_PROVEN,
                 "The device has another user: send what proves that one in the header Keyflock-User.",
             )

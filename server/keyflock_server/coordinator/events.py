@@ -1,4 +1,4 @@
-"""What happens in the coordinator, for whoever counts it. Numbers and closed lists only, never a delta."""
+"""The coordinator reports its events to an observer: numbers and closed lists only, never a delta."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from keyflock_server.protocol.identifiers import PopulationName, TaskName
 
 
 class Observer(Protocol):
-    """Is told of what has happened; must return at once and never raise."""
+    """Receives the coordinator's events; a method must return at once and never raise."""
 
     def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
         """A micro-batch was committed."""
@@ -17,31 +17,31 @@ class Observer(Protocol):
         ...
 
     def task_stuck(self, task: TaskName, error: Exception) -> None:
-        """A task could not be driven on; the others go on, and it is tried again at the next pass."""
+        """A task's round could not go on; the other tasks do, and the next pass tries it again."""
         ...
 
     def store_unreachable(self, error: Exception) -> None:
-        """A pass could not read the store; it is tried again at the next."""
+        """A pass could not read the store; the next one tries again."""
         ...
 
     def verdict(self, task: TaskName, verdict: str, count: int) -> None:
-        """Something was said of a report: it was refused, or clipped."""
+        """A verdict was given on reports: they were rejected, clipped or marked."""
         ...
 
     def quarantined(self, task: TaskName) -> None:
-        """A device's refused reports were too many; it is kept out."""
+        """A device had too many rejected reports and is quarantined."""
         ...
 
-    def strikes_withheld(self, task: TaskName, devices: int) -> None:
-        """So many devices of a round were refused that it is not held against them."""
+    def violations_withheld(self, task: TaskName, devices: int) -> None:
+        """So many devices of a round had rejected reports that no violation is recorded."""
         ...
 
-    def books_not_kept(self, error: Exception) -> None:
+    def housekeeping_failed(self, error: Exception) -> None:
         """Counts of verdicts could not be written, or quarantines not read; the next pass tries again."""
         ...
 
     def assignments_expired(self, task: TaskName, sequence: int, count: int, *, is_mostly: bool) -> None:
-        """Assignments ran out of time; ``is_mostly``: with them, half of the round's slots have so far."""
+        """Assignments expired; ``is_mostly``: with them, half of the round's slots have expired."""
         ...
 
     def unproven_devices_deleted(self, devices: int) -> None:
@@ -49,23 +49,23 @@ class Observer(Protocol):
         ...
 
     def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
-        """A task was created whose stored sums may hold so few phones that one's update can be told."""
+        """A task was created whose stored sums may have so few phones that one's update can be inferred."""
         ...
 
     def round_opened(self, task: TaskName, sequence: int) -> None:
-        """A round takes assignments."""
+        """A round was opened and assigns devices."""
         ...
 
     def round_ended(self, task: TaskName, sequence: int, phase: str, reports: int, duration_s: float) -> None:
-        """A round is closed, abandoned or cancelled."""
+        """A round was closed, abandoned or cancelled."""
         ...
 
     def round_held(self, task: TaskName, sequence: int, reason: str) -> None:
-        """What a round made did not pass the checks; the reason has numbers of the server's alone."""
+        """A round's result did not pass the checks; the reason only has numbers of the server."""
         ...
 
     def rounds_waiting(self, held: int) -> None:
-        """So many rounds are held now, of all tasks."""
+        """``held`` rounds of all tasks wait for an operator now."""
         ...
 
     def version_published(self, population: PopulationName, version: int) -> None:
@@ -77,7 +77,7 @@ class Observer(Protocol):
         ...
 
     def priors_published(self, population: PopulationName, phones: int) -> None:
-        """A population is personalised with what so many phones said."""
+        """A population has new priors from the evidence of ``phones`` phones."""
         ...
 
     def blobs_marked(self) -> None:
@@ -89,65 +89,65 @@ class Observer(Protocol):
         ...
 
 
-class Silent:
-    """Counts nothing."""
+class NullObserver:
+    """Ignores every event."""
 
     def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def flush_failed(self, task: TaskName, error: Exception) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def task_stuck(self, task: TaskName, error: Exception) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def store_unreachable(self, error: Exception) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def verdict(self, task: TaskName, verdict: str, count: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def quarantined(self, task: TaskName) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def unsafe_flush(self, task: TaskName, min_flush_clients: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
-    def strikes_withheld(self, task: TaskName, devices: int) -> None:
-        """Ignored."""
+    def violations_withheld(self, task: TaskName, devices: int) -> None:
+        """Do nothing."""
 
-    def books_not_kept(self, error: Exception) -> None:
-        """Ignored."""
+    def housekeeping_failed(self, error: Exception) -> None:
+        """Do nothing."""
 
     def assignments_expired(self, task: TaskName, sequence: int, count: int, *, is_mostly: bool) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def unproven_devices_deleted(self, devices: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def round_opened(self, task: TaskName, sequence: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def round_ended(self, task: TaskName, sequence: int, phase: str, reports: int, duration_s: float) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def round_held(self, task: TaskName, sequence: int, reason: str) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def rounds_waiting(self, held: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def version_published(self, population: PopulationName, version: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def rolled_back(self, population: PopulationName, version: int, to: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def priors_published(self, population: PopulationName, phones: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def blobs_marked(self) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def orphan_deleted(self, key: str, size_bytes: int, age_s: float) -> None:
-        """Ignored."""
+        """Do nothing."""

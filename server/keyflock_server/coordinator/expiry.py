@@ -1,65 +1,65 @@
-"""Assignments that run out of time within their round: their slots are given to others.
+"""Assignments expire within their round, so that their slots go to other devices.
 
-The leader asks for them at its passes, and once more when a round ends. Nobody is kept out for a lost
-connection: what a repeated silence costs is a part of the device's claim to the next slots
+The leader expires them at its passes, and once more when a round ends. No device is quarantined for a lost
+connection: a repeated silence costs a part of the device's claim to the next slots
 (``rounds.selection.claim_ratio``).
 """
 
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from keyflock_server.coordinator.desk import Desk, OpenRound
-from keyflock_server.coordinator.surroundings import Surroundings
-from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.records import AssignmentState
 
-#: Between two questions to the store about one task.
-_PAUSE: Final = timedelta(seconds=5)
+#: Time between two queries to the store about one task.
+_ASK_INTERVAL: Final = timedelta(seconds=5)
 
 
 class Expiry:
-    """Ends assignments that nothing was heard of."""
+    """Expires assignments whose devices sent nothing."""
 
-    def __init__(self, world: Surroundings) -> None:
-        self._world = world
-        self._asked_at: dict[TaskName, datetime] = {}
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+        self._asked_at: WeakKeyDictionary[TaskState, datetime] = WeakKeyDictionary()
 
-    async def expire_due(self, desk: Desk, opened: OpenRound, *, has_peers: bool) -> None:
-        """End the assignments of a round that collects whose reports would not be taken any more.
+    async def expire_due(self, state: TaskState, opened: OpenRound, *, has_peers: bool) -> None:
+        """Expire the assignments of a collecting round whose reports would no longer be accepted.
 
-        Whoever still had time when the round began to close was not silent, however long it is held.
+        A device that still had time when the round began to close was not silent, however long it is held.
 
         Args:
-            desk: The task.
+            state: The task.
             opened: Its round.
-            has_peers: Whether a report may wait to be counted in another process, which is given the time to.
+            has_peers: Whether another process may still have to count a report; it is given the time.
         """
-        now = self._world.clock()
-        asked_at = self._asked_at.get(desk.task)
+        now = self._deps.clock()
+        asked_at = self._asked_at.get(state)
         has_none = opened.round.outstanding == 0 and not opened.round.is_async
         is_idle = has_none or opened.round.phase is not Phase.COLLECTING
-        if is_idle or (asked_at is not None and timedelta(0) <= now - asked_at < _PAUSE):
+        if is_idle or (asked_at is not None and timedelta(0) <= now - asked_at < _ASK_INTERVAL):
             return
-        self._asked_at[desk.task] = now
-        patience_s = self._world.tokens.leeway_s + (self._world.ack_wait_s if has_peers else 0.0)
-        await self._expire(desk, opened, now - timedelta(seconds=patience_s))
+        self._asked_at[state] = now
+        grace_s = self._deps.tokens.leeway_s + (self._deps.ack_wait_s if has_peers else 0.0)
+        await self._expire(state, opened, now - timedelta(seconds=grace_s))
 
-    async def end(self, desk: Desk, opened: OpenRound) -> None:
-        """End what has run out by now of a synchronous round that takes no reports any more.
+    async def end(self, state: TaskState, opened: OpenRound) -> None:
+        """Expire what is due in a synchronous round that accepts no more reports.
 
-        After the round's last event, and not before: until then another process may count what waits there. A
-        process that dies in between has held nothing against the devices of this round.
+        This follows the round's last event: until then another process may count its pending reports. If a
+        process dies in between, this round's devices have no silence on record.
         """
         if not opened.round.is_async:
-            await self._expire(desk, opened, self._world.clock())
+            await self._expire(state, opened, self._deps.clock())
 
-    async def _expire(self, desk: Desk, opened: OpenRound, before: datetime) -> None:
-        async with desk.lock:
-            # What waits to be counted has come in time.
-            known = await self._world.store.rounds.expire(
-                opened.id, before, spared=opened.batch.ids, heard=opened.heard
+    async def _expire(self, state: TaskState, opened: OpenRound, before: datetime) -> None:
+        async with state.row_lock:
+            # Pending reports arrived in time.
+            known = await self._deps.store.rounds.expire(
+                opened.id, before, excluded=opened.batch.ids, rejected=opened.report_arrivals
             )
             if known is None:
                 return
@@ -68,12 +68,12 @@ class Expiry:
             for id_ in expired:
                 if (member := opened.members.get(id_)) is not None:
                     opened.members[id_] = replace(member, state=AssignmentState.EXPIRED)
-            opened.learn(record)
+            opened.refresh(record)
         is_collecting = record.round.phase is Phase.COLLECTING
         total = record.round.expired if is_collecting else was_expired + len(expired)
-        self._world.observer.assignments_expired(
-            desk.task,
+        self._deps.observer.assignments_expired(
+            state.task,
             record.round.sequence,
             len(expired),
-            is_mostly=was_expired < desk.spec.round.slots / 2 <= total,
+            is_mostly=was_expired < state.spec.round.slots / 2 <= total,
         )

@@ -1,51 +1,58 @@
-"""Reports that are summed and not yet committed. Nobody in here has been acknowledged.
+"""A micro-batch has the reports that are summed and not yet committed; none of them is acknowledged.
 
-Two halves. ``MicroBatch`` lives on the event loop and knows who waits; ``PendingSum`` on the workbench's
-one thread and knows what was added; since that thread does one thing after the other, what ``take`` returns
-is exactly the sum of the reports it names.
+It has two halves. ``MicroBatch`` lives on the event loop and knows which requests wait; ``PendingSum`` lives
+on the compute thread and knows which reports were added. That thread does one thing after the other, so what
+``take`` returns is exactly the sum of the reports that it names.
 
 The encoded deltas stay in memory until their batch is committed: a phone may have sent its report to another
-replica too, and a sum from which a report must be left out is made anew.
+replica too, and a sum without a certain report is computed anew.
 
-A flush is only as large as the reports in it are distinct: what repeats another report of the round,
-or says nearly nothing is summed and counted with the others, but does not make them enough.
+Only distinct reports count towards the size of a flush: a report that repeats another of the round, or that
+is nearly empty, is summed and counted with the others, but does not make them enough.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final
 
+from cachetools import FIFOCache
+
 from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, DecodeLimits, Layout, decode
 from keyflock_server.aggregation.content_digest import content_digest
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
-from keyflock_server.aggregation.verdicts import Admitted, Judge, Rejected, Verdict, verdict_on
+from keyflock_server.aggregation.verdicts import (
+    AdmittedReport,
+    RejectedReport,
+    ReportValidator,
+    Verdict,
+    verdict_for,
+)
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 from keyflock_server.rounds.decisions import Pending
 
-#: Digests of a round's reports that are remembered, so that sending them again makes no later flush larger.
-_KEPT_DIGESTS: Final = 8_192
+#: Maximum number of digests of a round's reports that are remembered, so that repeats make no flush larger.
+_MAX_KNOWN_DIGESTS: Final = 8_192
 
 
-class Outcome(Enum):
-    """What became of a pending report."""
+class ReportOutcome(Enum):
+    """The outcome of a pending report."""
 
     COUNTED = auto()
     #: Another report was counted for the same assignment, by another process.
     CONFLICT = auto()
     #: The round ended without it.
     ROUND_GONE = auto()
-    #: The device was forgotten; nothing of it is counted.
+    #: The device was erased; none of its reports is counted.
     FORGOTTEN = auto()
     #: This process stops before the batch is full; the report is not counted and may be sent again.
     STOPPING = auto()
 
 
-class Refusal(Exception):
-    """Fault of the client: the report says what the round does not take."""
+class ReportRejected(Exception):
+    """The round does not accept the report; this is the client's fault."""
 
     def __init__(self, verdict: Verdict, detail: str) -> None:
         super().__init__(detail)
@@ -54,156 +61,156 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PendingReport:
-    """One report that waits for its batch."""
+    """A report that waits for its batch."""
 
     id: AssignmentId
-    #: The round that it was assigned in.
+    #: The round in which its device was assigned.
     round_id: RoundId
     device: DeviceId
     digest: bytes
     weight: float
     session_shape: str
     received_at: datetime
-    outcome: asyncio.Future[Outcome]
+    outcome: asyncio.Future[ReportOutcome]
 
 
 @dataclass(frozen=True, slots=True)
 class AssignedCodec:
-    """What a delta must be encoded with; the assignment says it."""
+    """The codec that the assignment demands for the delta."""
 
     spec: CodecSpec
-    #: A codec that draws from the assignment's seed must have drawn from this one.
+    #: The seed that a randomised codec must have used.
     seed: int
-    #: The task's table that it comes from.
+    #: The codec table of the task from which it comes.
     table: str
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One report's part in a sum."""
+class SummedReport:
+    """A report that is part of a sum."""
 
     delta: bytes = field(repr=False)
     codec: AssignedCodec
     weight: float
-    #: As it was judged: the batch may have been taken over by the next buffer, whose scales have moved.
+    #: The scale that it was judged with: the next buffer, which may take the batch over, has other scales.
     scale: float
-    #: As it was judged: its norm, where that is counted.
+    #: The norm found when it was judged, where that is counted.
     norm: float | None
-    #: Of the numbers; None for a report that makes no flush larger, whatever it is committed with.
+    #: Digest of the numbers; None for a report that makes no flush larger, whatever else is in it.
     digest: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A batch on its way to the store."""
+class FlushBatch:
+    """A batch that is being committed."""
 
     sum: PartialAggregate
-    entries: dict[AssignmentId, Entry]
+    entries: dict[AssignmentId, SummedReport]
 
     @property
     def ids(self) -> tuple[AssignmentId, ...]:
-        """Whose reports are in the sum, in the order of its additions."""
+        """The assignments whose reports are in the sum, in the order of addition."""
         return tuple(self.entries)
 
     @property
     def size(self) -> Pending:
-        """How many reports there are."""
+        """How many reports are in the batch, and how many of them are distinct."""
         return Pending(len(self.entries), len(_digests(self.entries)))
 
 
 class PendingSum:
-    """The sum of what was decoded since the last flush. Only the workbench's thread calls it.
+    """Sums the reports that were decoded since the last flush. Only the compute thread calls it.
 
     Args:
-        layout: What every delta must be laid out as.
-        judge: What is said of each delta.
+        layout: The layout of every delta.
+        validator: Gives the verdict on each delta.
     """
 
-    def __init__(self, layout: Layout, judge: Judge) -> None:
+    def __init__(self, layout: Layout, validator: ReportValidator) -> None:
         self._layout = layout
-        self._judge = judge
+        self._validator = validator
         self._sum = PartialAggregate(layout.size)
-        self._entries: dict[AssignmentId, Entry] = {}
-        #: Of ``_entries``.
+        self._entries: dict[AssignmentId, SummedReport] = {}
+        #: The digests of ``_entries``.
         self._digests: set[bytes] = set()
-        #: Of the round's reports that were taken before, the oldest first.
-        self._taken: OrderedDict[bytes, None] = OrderedDict()
+        #: Digests of the round's reports in earlier flushes, the oldest first.
+        self._taken_digests: FIFOCache[bytes, None] = FIFOCache(_MAX_KNOWN_DIGESTS)
 
-    def begin_round(self, judge: Judge) -> None:
-        """Go on for the next buffer of an asynchronous task, which judges by other norm scales."""
-        self._judge = judge
-        self._taken = OrderedDict()
+    def begin_round(self, validator: ReportValidator) -> None:
+        """Begin the next buffer of an asynchronous task, which judges by other norm scales."""
+        self._validator = validator
+        self._taken_digests.clear()
 
     @property
     def size(self) -> Pending:
-        """How many reports are in the sum; may be read from anywhere."""
+        """How many reports are in the sum; any thread may read it."""
         return Pending(len(self._entries), len(self._digests))
 
-    def add(self, assignment: AssignmentId, delta: bytes, codec: AssignedCodec, weight: float) -> Admitted:
-        """Decode one delta, judge it, and take it in; what was said of it.
+    def add(
+        self, assignment: AssignmentId, delta: bytes, codec: AssignedCodec, weight: float
+    ) -> AdmittedReport:
+        """Decode a delta, validate it and add it to the sum; return the validated report.
 
         Args:
-            assignment: Whose it is.
-            delta: Untrusted.
-            codec: What it must be encoded with.
-            weight: The report's.
+            assignment: The assignment that the delta answers.
+            delta: The encoded delta, untrusted.
+            codec: The codec that it must be encoded with.
+            weight: The report's weight in the sum.
 
         Raises:
-            Refusal: it is no delta of this round, or says what cannot be. Nothing was added.
+            ReportRejected: it is no delta of this round, or has impossible values. Nothing was added.
         """
         try:
             update = self._decoded(delta, codec)
         except CodecError as error:
-            raise Refusal(verdict_on(error), str(error)) from None
-        said = self._judge.judge(update, self._layout, codec.table)
-        if isinstance(said, Rejected):
-            raise Refusal(said.verdict, said.detail)
-        digest = None if said.is_thin else content_digest(update)
-        if digest is not None and digest in self._taken:
+            raise ReportRejected(verdict_for(error), str(error)) from None
+        result = self._validator.validate(update, self._layout, codec.table)
+        if isinstance(result, RejectedReport):
+            raise ReportRejected(result.verdict, result.detail)
+        digest = None if result.is_thin else content_digest(update)
+        if digest is not None and digest in self._taken_digests:
             digest = None
         is_thin = digest is None or digest in self._digests
-        entry = Entry(delta, codec, weight, said.scale, said.norm, digest)
-        _sum_up(self._sum, said.update, entry)
+        entry = SummedReport(delta, codec, weight, result.scale, result.norm, digest)
+        _sum_up(self._sum, result.update, entry)
         self._entries[assignment] = entry
         if digest is not None:
             self._digests.add(digest)
-        return replace(said, is_thin=is_thin)
+        return replace(result, is_thin=is_thin)
 
-    def take(self, may_take: Callable[[Pending], bool]) -> Taken | None:
-        """All that is there, if so many reports may be taken; begins anew then.
+    def take(self, may_take: Callable[[Pending], bool]) -> FlushBatch | None:
+        """Return the whole sum and begin a new one, if ``may_take`` allows its size; else None.
 
-        Asked here and not on the event loop: until this thread comes to it, the sum goes on growing.
+        The size is checked here and not on the event loop: until this thread runs, the sum still grows.
         """
         if not may_take(self.size):
             return None
-        taken = Taken(self._sum, self._entries)
-        self._taken.update(dict.fromkeys(self._digests))
-        while len(self._taken) > _KEPT_DIGESTS:
-            self._taken.popitem(last=False)
+        taken = FlushBatch(self._sum, self._entries)
+        self._taken_digests.update(dict.fromkeys(self._digests))
         self._sum = PartialAggregate(self._layout.size)
         self._entries, self._digests = {}, set()
         return taken
 
-    def give_back(self, taken: Taken) -> None:
-        """A batch whose commit failed."""
+    def give_back(self, taken: FlushBatch) -> None:
+        """Add a batch back whose commit failed."""
         self._sum = taken.sum.merged(self._sum)
         self._entries = taken.entries | self._entries
         self._digests = _digests(self._entries)
 
-    def without(self, taken: Taken, left_out: Collection[AssignmentId]) -> Taken:
-        """The same batch as if these reports had never come."""
+    def without(self, taken: FlushBatch, left_out: Collection[AssignmentId]) -> FlushBatch:
+        """Return the same batch without these reports, as if they had never been added."""
         rest = {id_: entry for id_, entry in taken.entries.items() if id_ not in left_out}
         total = PartialAggregate(self._layout.size)
         for entry in rest.values():
-            update = self._judge.shortened(self._decoded(entry.delta, entry.codec), self._layout)
+            update = self._validator.clipped(self._decoded(entry.delta, entry.codec), self._layout)
             _sum_up(total, update, entry)
-        return Taken(total, rest)
+        return FlushBatch(total, rest)
 
     def drop(self, left_out: Collection[AssignmentId]) -> tuple[AssignmentId, ...]:
-        """Take these reports out of the sum, as if they had never come; return which of them were in it."""
+        """Remove these reports from the sum, as if they had never been added; return which were in it."""
         dropped = tuple(id_ for id_ in self._entries if id_ in left_out)
         if dropped:
-            rest = self.without(Taken(self._sum, self._entries), dropped)
+            rest = self.without(FlushBatch(self._sum, self._entries), dropped)
             self._sum, self._entries = rest.sum, rest.entries
             self._digests = _digests(self._entries)
         return dropped
@@ -213,29 +220,29 @@ class PendingSum:
         return decode(delta, self._layout, spec=codec.spec, seed=codec.seed, limits=limits)
 
 
-def _sum_up(total: PartialAggregate, update: DecodedUpdate, entry: Entry) -> None:
+def _sum_up(total: PartialAggregate, update: DecodedUpdate, entry: SummedReport) -> None:
     total.add(update, entry.weight, entry.scale)
     if entry.norm is not None:
         total.norms.add(entry.codec.table, entry.norm)
 
 
-def _digests(entries: Mapping[AssignmentId, Entry]) -> set[bytes]:
+def _digests(entries: Mapping[AssignmentId, SummedReport]) -> set[bytes]:
     return {entry.digest for entry in entries.values() if entry.digest is not None}
 
 
 class MicroBatch:
-    """Who waits for the next flush.
+    """Holds the reports that wait for the next flush.
 
     Args:
-        pending_sum: The other half.
+        pending_sum: The half on the compute thread.
     """
 
     def __init__(self, pending_sum: PendingSum) -> None:
         self.sum = pending_sum
         self._waiting: dict[AssignmentId, PendingReport] = {}
-        #: Sizes of the deltas whose phones have been answered, or have left, before the flush.
+        #: Sizes of the deltas whose requests ended before the flush.
         self._unattended: dict[AssignmentId, int] = {}
-        #: Bytes of the deltas that are kept though no request is under way for them.
+        #: Bytes of the deltas that stay in memory though their requests have ended.
         self.unattended_bytes = 0
 
     def __len__(self) -> int:
@@ -248,47 +255,47 @@ class MicroBatch:
 
     @property
     def size(self) -> Pending:
-        """How many reports wait; those that are being decoded, or committed, pass for distinct."""
+        """How many reports wait; those being decoded or committed are taken for distinct."""
         reports, distinct = self.sum.size
         return Pending(len(self._waiting), max(0, len(self._waiting) - reports + distinct))
 
     def get(self, assignment: AssignmentId) -> PendingReport | None:
-        """The assignment's report, if one waits."""
+        """Return the assignment's report, if one waits."""
         return self._waiting.get(assignment)
 
     def reserve(self, report: PendingReport) -> None:
-        """A place for a report that is about to be decoded."""
+        """Add a report that is about to be decoded."""
         self._waiting[report.id] = report
 
     def withdraw(self, assignment: AssignmentId) -> None:
-        """The report was refused."""
+        """Remove a report that was rejected."""
         self._waiting.pop(assignment, None)
         self._forget(assignment)
 
     def leave_unattended(self, assignment: AssignmentId, delta_bytes: int) -> None:
-        """The request is over; if its report still waits, its delta is kept in memory all the same."""
+        """Record that a request has ended; if its report still waits, its delta stays in memory."""
         if assignment in self._waiting and assignment not in self._unattended:
             self._unattended[assignment] = delta_bytes
             self.unattended_bytes += delta_bytes
 
-    def named(self, assignments: Collection[AssignmentId]) -> list[PendingReport]:
-        """These reports, which still wait."""
+    def reports_for(self, assignments: Collection[AssignmentId]) -> list[PendingReport]:
+        """Return these reports, which still wait."""
         return [self._waiting[assignment] for assignment in assignments]
 
-    def of_devices(self, devices: Collection[DeviceId]) -> list[AssignmentId]:
-        """Return whose reports of these devices wait."""
+    def ids_of_devices(self, devices: Collection[DeviceId]) -> list[AssignmentId]:
+        """Return the assignments of these devices whose reports wait."""
         return [report.id for report in self._waiting.values() if report.device in devices]
 
-    def settle(self, assignments: Collection[AssignmentId], outcome: Outcome) -> None:
-        """These reports wait no more."""
+    def settle(self, assignments: Collection[AssignmentId], outcome: ReportOutcome) -> None:
+        """Give these reports their outcome and remove them."""
         for assignment in assignments:
             report = self._waiting.pop(assignment)
             self._forget(assignment)
             if not report.outcome.done():
                 report.outcome.set_result(outcome)
 
-    def settle_all(self, outcome: Outcome) -> None:
-        """Nobody waits any more."""
+    def settle_all(self, outcome: ReportOutcome) -> None:
+        """Give all reports their outcome and remove them."""
         self.settle(tuple(self._waiting), outcome)
 
     def _forget(self, assignment: AssignmentId) -> None:

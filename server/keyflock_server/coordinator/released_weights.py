@@ -1,91 +1,78 @@
-"""The versions' average on its way to keyboards: written with a round's step, published with its version.
+"""The versions' average is written with a round's step and published to keyboards with its version.
 
 The average that a step starts from is the one that the population's row points to, and that pointer moves in
-the transaction that publishes the version. So a step that is done again after a crash starts from the same
+the transaction that publishes the version. So a step that is repeated after a crash starts from the same
 average and writes the same bytes under fresh names, and no version enters it twice.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from keyflock_models.arrays import F32
-from keyflock_models.layout import ParamLayout
-from keyflock_server.coordinator.surroundings import Surroundings
+from keyflock_models.network.layout import ParamLayout
+from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.releases.ema import WeightAverage
-from keyflock_server.releases.model_version import Download, download_digest, package
-from keyflock_server.storage.door import StorageError
-from keyflock_server.storage.records import RoundRecord
+from keyflock_server.releases.model_version import Download, package
+from keyflock_server.storage.errors import StorageError
+from keyflock_server.storage.records import RoundRecord, StagedVersion
 
 
-class AverageKeys(NamedTuple):
-    """Where a step's average lies; None, None where the task wants none."""
+class StoredAverage(NamedTuple):
+    """The blob keys of a step's average, before any row points to them, and its download."""
 
-    average_key: str | None = None
-    released_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasedFields:
-    """What a version's row says of its release; all None: keyboards serve what phones train from."""
-
-    released_digest: bytes | None = None
-    released_bytes: int | None = None
-    released_key: str | None = None
+    average_key: str
+    released_key: str
+    download: Download
 
 
 class ReleasedWeights:
-    """Keeps the averages."""
+    """Writes the versions' averages."""
 
-    def __init__(self, world: Surroundings) -> None:
-        self._world = world
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
-    async def write(self, record: RoundRecord, before: F32, after: F32, layout: ParamLayout) -> AverageKeys:
-        """The average with the round's version in it, and its download; nothing points to them yet.
+    async def write(
+        self, record: RoundRecord, before: F32, after: F32, layout: ParamLayout
+    ) -> StoredAverage | None:
+        """Write the average that includes the round's version, and its download; None: the task has none.
 
         Args:
             record: The round.
-            before: The weights that it started from: an average's beginning, where there is none yet.
-            after: The weights that it made.
-            layout: Of both.
+            before: The weights that it started from; they begin an average where there is none yet.
+            after: The weights that its step produced.
+            layout: The layout of both.
         """
-        world, current = self._world, record.round
+        deps, current = self._deps, record.round
         decay = current.spec.release.ema_decay
         if decay == 0.0:
-            return AverageKeys()
-        known = await self._known(current.population, layout.size)
+            return None
+        known = await self._current_average(current.population, layout.size)
 
         def made() -> tuple[bytes, Download]:
             average = (known or WeightAverage.of(before, decay)).after(after, decay)
             return average.to_bytes(), package(average.mean, layout)
 
-        data, download = await world.workbench.run(made)
-        keys = AverageKeys(
-            f"averages/{current.population}/{world.new_id()}",
-            f"versions/{current.population}/{current.base_version + 1}-{world.new_id()}/released",
+        data, download = await deps.compute.run(made)
+        stored = StoredAverage(
+            f"averages/{current.population}/{deps.new_id()}",
+            f"versions/{current.population}/{current.base_version + 1}-{deps.new_id()}/released",
+            download,
         )
-        await world.blobs.put(keys.average_key or "", data)
-        await world.blobs.put(keys.released_key or "", download.body)
-        return keys
+        await deps.blobs.put(stored.average_key, data)
+        await deps.blobs.put(stored.released_key, download.body)
+        return stored
 
-    async def fields(self, record: RoundRecord) -> ReleasedFields:
-        """What the version's row is to say of the release that ``write`` made."""
-        if record.released_key is None:
-            return ReleasedFields()
-        body = await self._world.blobs.get(record.released_key)
-        return ReleasedFields(download_digest(body), len(body), record.released_key)
-
-    async def superseded(self, record: RoundRecord) -> tuple[str, ...]:
-        """What publishing the round's version leaves behind; to be asked before, deleted after."""
-        population = await self._world.store.populations.get(record.round.population)
+    async def superseded(self, name: PopulationName, staged: StagedVersion) -> tuple[str, ...]:
+        """Return the keys that publishing a staged version supersedes; call before, delete after."""
+        population = await self._deps.store.populations.get(name)
         key = None if population is None else population.average_key
-        return () if key is None or key == record.average_key else (key,)
+        return () if key is None or key == staged.average_key else (key,)
 
-    async def _known(self, name: PopulationName, size: int) -> WeightAverage | None:
-        population = await self._world.store.populations.get(name)
+    async def _current_average(self, name: PopulationName, size: int) -> WeightAverage | None:
+        population = await self._deps.store.populations.get(name)
         if population is None:
             raise StorageError(f"Population {name} is gone; restore the database.")
         if population.average_key is None:
             return None
-        data = await self._world.blobs.get(population.average_key)
-        return await self._world.workbench.run(WeightAverage.from_bytes, data, size)
+        data = await self._deps.blobs.get(population.average_key)
+        return await self._deps.compute.run(WeightAverage.from_bytes, data, size)

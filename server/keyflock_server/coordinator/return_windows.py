@@ -1,74 +1,71 @@
-"""Who was told to come back when, so that whoever comes earlier is answered without a look at anything.
+"""Return windows are remembered, so that a device that comes earlier is answered without any query.
 
-In this process and within bounds: a device that goes to another process, or that 65,536 others have pushed
-out, is answered as if it had come in time. Nothing is kept of it when its window has come.
+The memory is this process's and bounded: a device that goes to another process, or that 65,536 others have
+pushed out, is answered as if it had come in time. A device is forgotten once its window has come.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import msgspec
+from cachetools import FIFOCache
 
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Refusal, ReturnWindow
 
-#: Devices that are remembered; the window told longest ago goes first.
+#: Maximum number of devices that are remembered; the oldest window goes first.
 MAX_DEVICES: Final = 65_536
-#: Phones' clocks run so much too fast, and timers fire so much too early.
+#: Tolerated drift of phones' clocks, and seconds by which their timers may fire early.
 _DRIFT_RATIO: Final = 0.02
 _TOLERANCE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _StoredRefusal:
     refusal: Refusal
     at: datetime
 
 
 class ReturnWindows:
-    """Remembers what devices were told.
+    """Remembers the last refusal of each device.
 
     Args:
-        max_devices: How many are remembered.
+        max_devices: Maximum number of devices that are remembered.
     """
 
     def __init__(self, max_devices: int = MAX_DEVICES) -> None:
-        self._max_devices = max_devices
-        self._told: OrderedDict[DeviceId, _Told] = OrderedDict()
+        self._refusals: FIFOCache[DeviceId, _StoredRefusal] = FIFOCache(max_devices)
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._refusals)
 
-    def tell(self, device: DeviceId, refusal: Refusal, now: datetime) -> None:
+    def remember(self, device: DeviceId, refusal: Refusal, now: datetime) -> None:
         """Remember that the device was told to stay away until the refusal's window comes."""
-        self._told.pop(device, None)
-        self._told[device] = _Told(refusal, now)
-        while len(self._told) > self._max_devices:
-            self._told.popitem(last=False)
+        self._refusals.pop(device, None)
+        self._refusals[device] = _StoredRefusal(refusal, now)
 
-    def early(self, device: DeviceId, now: datetime) -> Refusal | None:
+    def repeated_refusal(self, device: DeviceId, now: datetime) -> Refusal | None:
         """Return the refusal again with what is left of its window, for a device that comes before it.
 
         Edge cases:
-            the clock was set back -> None: nobody knows how long ago the device was told
+            the clock was set back -> None: it is unknown how long ago the device was told
         """
-        told = self._told.get(device)
-        if told is None:
+        stored = self._refusals.get(device)
+        if stored is None:
             return None
-        window = told.refusal.return_window
-        passed_s = (now - told.at).total_seconds()
+        window = stored.refusal.return_window
+        passed_s = (now - stored.at).total_seconds()
         if passed_s < 0.0 or passed_s >= window.min_s * (1.0 - _DRIFT_RATIO) - _TOLERANCE_S:
-            del self._told[device]
+            del self._refusals[device]
             return None
         left = ReturnWindow(min_s=window.min_s - passed_s, max_s=window.max_s - passed_s)
-        return msgspec.structs.replace(told.refusal, return_window=left)
+        return msgspec.structs.replace(stored.refusal, return_window=left)
 
     def forget(self, device: DeviceId) -> None:
-        """Let the device come whenever it wants."""
-        self._told.pop(device, None)
+        """Forget the device's refusal, so that it may come at any time."""
+        self._refusals.pop(device, None)
 
     def clear(self) -> None:
-        """Let everybody come: what they were told may not hold any more."""
-        self._told.clear()
+        """Forget all refusals, which may not hold any more."""
+        self._refusals.clear()

@@ -1,34 +1,33 @@
-"""What keeps a new task from living beside those of its population that are not over."""
+"""A new task must not conflict with the unfinished tasks of its population."""
 
 from collections.abc import Iterable
 
-from keyflock_server.coordinator.desk import Desk
+from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.protocol.messages import TaskKind
-from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.rounds.task import TaskSpec
 
 
-def check_conflicts(spec: TaskSpec, desks: Iterable[Desk]) -> None:
-    """Raise Refused ``conflict`` for a task that disagrees with another one.
+def check_conflicts(spec: TaskSpec, tasks: Iterable[TaskState]) -> None:
+    """Raise ApiError ``conflict`` for a task that disagrees with another one.
 
     Two tasks that personalise one population would each forget the other's candidates. Several tasks step one
     model, and must agree on what keyboards serve of it.
     """
-    for desk in desks:
-        is_live = desk.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
-        if not is_live or desk.task == spec.name or desk.spec.population != spec.population:
+    for state in tasks:
+        if state.status.is_over or state.task == spec.name or state.spec.population != spec.population:
             continue
-        if spec.kind is desk.spec.kind is TaskKind.PERSONALIZE:
+        if spec.kind is state.spec.kind is TaskKind.PERSONALIZE:
             detail = (
-                f"Population {spec.population!r} has the task {desk.task!r} of this kind, which is "
-                f"{desk.status}; cancel it first, or wait for its last round."
+                f"Population {spec.population!r} has the task {state.task!r} of this kind, which is "
+                f"{state.status}; cancel it first, or wait for its last round."
             )
-            raise Refused(ProblemCode.CONFLICT, detail)
-        decays = desk.spec.release.ema_decay, spec.release.ema_decay
-        if desk.spec.kind is TaskKind.TRAIN and decays[0] != decays[1]:
+            raise ApiError(ProblemCode.CONFLICT, detail)
+        decays = state.spec.release.ema_decay, spec.release.ema_decay
+        if state.spec.kind is TaskKind.TRAIN and decays[0] != decays[1]:
             detail = (
-                f"Task {desk.task!r} of population {spec.population!r} has release.ema_decay "
+                f"Task {state.task!r} of population {spec.population!r} has release.ema_decay "
                 f"{decays[0]:g}, this one {decays[1]:g}: keyboards serve one of them. "
                 "Give both the same, or cancel the other first."
             )
-            raise Refused(ProblemCode.CONFLICT, detail)
+            raise ApiError(ProblemCode.CONFLICT, detail)

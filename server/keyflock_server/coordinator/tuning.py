@@ -1,12 +1,12 @@
-"""The task as its next round should run it: rows to ``rounds.tuning``."""
+"""Tuning gives stored rows to ``rounds.tuning``, which sets the task for its next round."""
 
 from keyflock_server.rounds.task import TaskSpec
-from keyflock_server.rounds.tuning import ASSIGNMENTS, ROUNDS, tuned
-from keyflock_server.storage.door import Store
+from keyflock_server.rounds.tuning import MAX_ASSIGNMENTS, MAX_ROUNDS, tuned
+from keyflock_server.storage.interfaces.record_store import RecordStore
 
 
-async def tuned_task(store: Store, spec: TaskSpec) -> TaskSpec:
-    """The task with what ``[round.auto]`` names set from its last rounds; unchanged without that table."""
+async def tuned_task(store: RecordStore, spec: TaskSpec) -> TaskSpec:
+    """Return the task with the values of ``[round.auto]`` set from its last rounds, if it has that table."""
     if spec.round.auto is None:
         return spec
-    return tuned(spec, await store.rounds.history(spec.name, ROUNDS, ASSIGNMENTS))
+    return tuned(spec, await store.rounds.history(spec.name, MAX_ROUNDS, MAX_ASSIGNMENTS))

@@ -3,20 +3,20 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from keyflock_server.coordinator.surroundings import Surroundings
-from keyflock_server.storage.retention import UNPROVEN_KEPT, UnprovenDevices
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.storage.retention import UNPROVEN_RETENTION, UnprovenDevices
 
-#: Between the beginnings of two passes over the devices.
-_EVERY: Final = timedelta(hours=1)
-#: Devices in one transaction; one a tick, so that rounds are driven meanwhile.
-_BATCH: Final = 1_000
+#: Time between the beginnings of two passes over the devices.
+_PASS_INTERVAL: Final = timedelta(hours=1)
+#: Devices per transaction; there is one a tick, so that rounds are driven meanwhile.
+_BATCH_SIZE: Final = 1_000
 
 
 class UnprovenDeletion:
-    """Deletes unproven devices in small batches; the leader asks at every tick."""
+    """Deletes unproven devices in small batches; the leader calls it at every tick."""
 
-    def __init__(self, world: Surroundings) -> None:
-        self._world = world
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
         #: When this pass began; None before the first.
         self._began_at: datetime | None = None
         self._is_done = False
@@ -28,14 +28,14 @@ class UnprovenDeletion:
         Raises:
             StorageError: the batch was not deleted; the next call tries again.
         """
-        now = self._world.clock()
-        if self._began_at is None or not timedelta(0) <= now - self._began_at < _EVERY:
+        now = self._deps.clock()
+        if self._began_at is None or not timedelta(0) <= now - self._began_at < _PASS_INTERVAL:
             self._began_at, self._is_done, self._deleted = now, False, 0
         if self._is_done:
             return
-        unproven = UnprovenDevices(seen_before=self._began_at - UNPROVEN_KEPT, now=now)
-        deleted = await self._world.store.retention.delete_unproven(unproven, _BATCH)
+        unproven = UnprovenDevices(seen_before=self._began_at - UNPROVEN_RETENTION, now=now)
+        deleted = await self._deps.store.retention.delete_unproven(unproven, _BATCH_SIZE)
         self._deleted += deleted
-        self._is_done = deleted < _BATCH
+        self._is_done = deleted < _BATCH_SIZE
         if self._is_done and self._deleted:
-            self._world.observer.unproven_devices_deleted(self._deleted)
+            self._deps.observer.unproven_devices_deleted(self._deleted)

@@ -1,4 +1,4 @@
-"""Rows as operators see them."""
+"""Views show rows as operators see them."""
 
 import json
 from collections.abc import Mapping
@@ -7,19 +7,19 @@ from typing import Any
 
 import msgspec
 
-from keyflock_models.config import ModelConfig
-from keyflock_server.aggregation.norm_scale import stored_scales
-from keyflock_server.aggregation.population_personalisation import stored_personalisation
+from keyflock_models.network.config import ModelConfig
+from keyflock_server.aggregation.norm_scale import scales_from_json
+from keyflock_server.aggregation.population_personalisation import personalisation_from_json
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
+from keyflock_server.rounds.quarantine import stored_quarantine
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
-from keyflock_server.rounds.standing import stored_standing
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 
 def population_view(record: PopulationRecord, devices: int) -> PopulationView:
-    """A population, and how many devices are enrolled."""
+    """Return a population's view, with the number of its devices."""
     config = ModelConfig.from_dict(json.loads(record.config_json))
     return PopulationView(
         name=record.name,
@@ -34,7 +34,7 @@ def population_view(record: PopulationRecord, devices: int) -> PopulationView:
 
 
 def anchor_text(population: PopulationRecord) -> str:
-    """Return what the population's versions are checked on, in words."""
+    """Describe what the population's versions are checked on."""
     if population.anchor_tokens is None:
         return "no anchor text: versions are checked by the length of their steps alone"
     return f"{population.anchor_tokens} words of public text"
@@ -46,13 +46,13 @@ def task_view(
     phases: Mapping[Phase, int],
     held_round: RoundId | None = None,
 ) -> TaskView:
-    """A task and how far it has come.
+    """Return a task's view, with its progress.
 
     Args:
         record: The task.
         population: Its population.
-        phases: How many of its rounds are in each.
-        held_round: The one that waits for an operator.
+        phases: The number of its rounds in each phase.
+        held_round: The round that waits for an operator.
     """
     return TaskView(
         name=record.name,
@@ -72,15 +72,15 @@ def task_view(
 
 
 def round_view(
-    record: RoundRecord, population: PopulationRecord, verdicts: Mapping[str, int], trouble: str = ""
+    record: RoundRecord, population: PopulationRecord, verdicts: Mapping[str, int], last_error: str = ""
 ) -> RoundView:
-    """A round: where it stands or how it ended, and what was said of its reports.
+    """Return a round's view, with the verdicts on its reports.
 
     Args:
         record: The round.
         population: Its population.
-        verdicts: So many of each.
-        trouble: What keeps the task's open round from going on.
+        verdicts: The number of each verdict.
+        last_error: Why the task's open round could not go on.
     """
     current = record.round
     return RoundView(
@@ -101,7 +101,7 @@ def round_view(
         deadline_at=current.deadline_at,
         closed_at=current.closed_at,
         result_version=current.result_version,
-        detail=current.detail if current.is_over else f"{current.detail} {trouble}".strip(),
+        detail=current.detail if current.is_over else f"{current.detail} {last_error}".strip(),
         figures=json.loads(current.figures_json) if current.figures_json else None,
         anchor_text=anchor_text(population) if current.spec.kind is TaskKind.TRAIN else "",
         verdicts=dict(verdicts),
@@ -111,15 +111,15 @@ def round_view(
 
 
 def _expired(current: Round) -> int:
-    """Those that ran out within the round, and those that ended with it at its deadline."""
+    """Return how many assignments expired within the round, or ended with it at its deadline."""
     is_at_deadline = current.closed_at is not None and current.closed_at >= current.deadline_at
     return current.expired + (current.outstanding if is_at_deadline and not current.is_async else 0)
 
 
 def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
-    """A device, and what is held against it."""
-    standing = stored_standing(record.standing_json)
-    last = standing.quarantine
+    """Return a device's view, with its quarantine and violations."""
+    quarantine = stored_quarantine(record.standing_json)
+    last = quarantine.last
     return DeviceView(
         id=record.id,
         population=record.population,
@@ -129,22 +129,24 @@ def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
         last_seen_at=record.last_seen_at,
         last_contributed_at=record.last_contributed_at,
         silences=record.silences,
-        is_quarantined=standing.is_quarantined(now),
+        is_quarantined=quarantine.is_quarantined(now),
         quarantined_until=None if last is None else last.until,
         reason="" if last is None else last.reason,
         quarantined_by="" if last is None else last.by.value,
-        quarantines=standing.quarantines,
-        strikes=[StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in standing.strikes],
+        quarantines=quarantine.quarantines,
+        strikes=[
+            StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in quarantine.violations
+        ],
     )
 
 
 def _norm_scales(stored: bytes | None) -> dict[str, float]:
-    return {table: known.scale for table, known in stored_scales(stored).items()}
+    return {table: known.scale for table, known in scales_from_json(stored).items()}
 
 
 def _personalisation(record: PopulationRecord) -> dict[str, Any] | None:
     stored = record.personalisation_json
     if stored is None:
         return None
-    found = stored_personalisation(stored)
+    found = personalisation_from_json(stored)
     return {**msgspec.to_builtins(found), "head": msgspec.to_builtins(found.head)}

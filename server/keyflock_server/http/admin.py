@@ -8,29 +8,31 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from keyflock_server.http import operator_calls
-from keyflock_server.http.documents import JSON
+from keyflock_server.coordinator.population_service import PopulationService
+from keyflock_server.coordinator.quarantine_service import QuarantineService
+from keyflock_server.coordinator.task_service import TaskService
+from keyflock_server.coordinator.token_revocations import TokenRevocations
+from keyflock_server.http.endpoint_group import EndpointGroup, ReadBody, bearer, with_header
 from keyflock_server.http.failed_attempts import FailedAttempts
-from keyflock_server.http.operator_calls import OPERATOR_CALLS, OperatorCall
-from keyflock_server.http.plane import Plane, ReadBody, bearer, with_header
 from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.responses import JSON
 from keyflock_server.http.routes import Routes
-from keyflock_server.http.services import OperatorService
-from keyflock_server.protocol import wire
+from keyflock_server.protocol import operator_calls, wire
 from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.fields import Name
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
-from keyflock_server.protocol.messages import Name
 from keyflock_server.protocol.operator import (
     CohortQuestion,
     DecisionOrder,
-    Populations,
+    PopulationList,
     QuarantineOrder,
     RollbackOrder,
-    Rounds,
-    Tasks,
+    RoundList,
+    TaskList,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.rounds.task import TaskError, parse_task
+from keyflock_server.protocol.operator_calls import OPERATOR_CALLS, OperatorCall
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.rounds.task_validation import TaskError, parse_task
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
@@ -40,27 +42,33 @@ _log: Final = logger("keyflock.operator")
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorAdmission:
-    """One call that the admin token has opened."""
+class AuthenticatedOperatorCall:
+    """An operator's call whose admin token was checked."""
 
-    parts: Mapping[str, str]
+    path_params: Mapping[str, str]
 
 
-class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
-    """Everything in ``operator_calls.OPERATOR_CALLS``.
+class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
+    """Serves every call of ``operator_calls.OPERATOR_CALLS``.
 
     Args:
-        service: The coordinator.
-        admin_token: What every call must show.
-        readiness: Whether to take work now.
-        metrics: Where requests are counted.
-        failed_attempts: Slows down who guesses the token; None: with the system's clock.
+        tasks: Creates, changes and shows tasks and their rounds.
+        populations: Creates, rolls back and shows populations.
+        quarantines: Shows devices and quarantines them.
+        revocations: Makes devices' tokens void.
+        admin_token: The bearer token that every call must carry.
+        readiness: Says whether the server takes work now.
+        metrics: Counts requests.
+        failed_attempts: Slows down callers that guess the token; None: one with the system's clock is made.
     """
 
     def __init__(
         self,
-        service: OperatorService,
         *,
+        tasks: TaskService,
+        populations: PopulationService,
+        quarantines: QuarantineService,
+        revocations: TokenRevocations,
         admin_token: str,
         readiness: Readiness,
         metrics: Metrics,
@@ -73,7 +81,10 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
             readiness=readiness,
             metrics=metrics,
         )
-        self._service = service
+        self._task_service = tasks
+        self._population_service = populations
+        self._quarantine_service = quarantines
+        self._revocations = revocations
         self._admin_token = admin_token.encode()
         self._failed_attempts = failed_attempts or FailedAttempts(metrics)
         self._handlers: dict[str, Callable[[Mapping[str, str], bytes], Awaitable[Response]]] = {
@@ -99,112 +110,122 @@ class AdminEndpoints(Plane[OperatorCall, OperatorAdmission]):
         }
 
     async def _answer(
-        self, call: OperatorCall, parts: Mapping[str, str], head: Request, read_body: ReadBody
+        self, call: OperatorCall, path_params: Mapping[str, str], head: Request, read_body: ReadBody
     ) -> Response:
         try:
-            return await super()._answer(call, parts, head, read_body)
-        except Refused as refused:
-            if refused.status == HTTPStatus.UNAUTHORIZED:
-                await self._failed_attempts.failed()
+            return await super()._answer(call, path_params, head, read_body)
+        except ApiError as error:
+            if error.status == HTTPStatus.UNAUTHORIZED:
+                await self._failed_attempts.delay_failure()
             raise
 
-    def _admit(
-        self, call: OperatorCall, parts: Mapping[str, str], headers: Mapping[str, str], _head: Request
-    ) -> OperatorAdmission:
+    def _authenticate(
+        self, call: OperatorCall, path_params: Mapping[str, str], headers: Mapping[str, str], _head: Request
+    ) -> AuthenticatedOperatorCall:
         token = bearer(headers)
         if token is None:
-            raise Refused(
+            raise ApiError(
                 ProblemCode.TOKEN_MISSING,
                 f"The call {call.name} needs the header Authorization: Bearer <token>.",
             )
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._admin_token):
-            raise Refused(ProblemCode.TOKEN_INVALID, "The token is not this server's admin token.")
-        return OperatorAdmission(parts)
+            raise ApiError(ProblemCode.TOKEN_INVALID, "The token is not this server's admin token.")
+        return AuthenticatedOperatorCall(path_params)
 
-    async def _act(self, call: OperatorCall, admission: OperatorAdmission, body: bytes) -> Response:
-        response = await self._handlers[call.name](admission.parts, body)
+    async def _dispatch(
+        self, call: OperatorCall, authenticated: AuthenticatedOperatorCall, body: bytes
+    ) -> Response:
+        response = await self._handlers[call.name](authenticated.path_params, body)
         if call.method != "GET":
-            # It succeeded: what the address names was looked up and found, or made under a checked name.
-            _log.info("operator call", call=call.name, **admission.parts)
+            # The call succeeded, so each path parameter names something that exists, or a checked new name.
+            _log.info("operator call", call=call.name, **authenticated.path_params)
         return response
 
-    async def _populations(self, _parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(Populations(populations=await self._service.populations()))
+    async def _populations(self, _path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(PopulationList(populations=await self._population_service.all()))
 
-    async def _create_population(self, parts: Mapping[str, str], body: bytes) -> Response:
-        name = PopulationName(_name(parts["population"], "population"))
-        return JSON.answer(await self._service.create_population(name, body), status=201)
+    async def _create_population(self, path_params: Mapping[str, str], body: bytes) -> Response:
+        name = PopulationName(_name(path_params["population"], "population"))
+        return JSON.response(await self._population_service.create(name, body), status=201)
 
-    async def _preview_cohort(self, parts: Mapping[str, str], body: bytes) -> Response:
-        name = PopulationName(_name(parts["population"], "population"))
+    async def _preview_cohort(self, path_params: Mapping[str, str], body: bytes) -> Response:
+        name = PopulationName(_name(path_params["population"], "population"))
         try:
             question = msgspec.json.decode(body, type=CohortQuestion)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(
+            raise ApiError(
                 ProblemCode.MALFORMED_BODY, f"{wire.without_values(str(error)).rstrip('.')}."
             ) from None
-        return JSON.answer(await self._service.preview_cohort(name, question.cohort))
+        return JSON.response(await self._population_service.preview_cohort(name, question.cohort))
 
-    async def _roll_back(self, parts: Mapping[str, str], body: bytes) -> Response:
+    async def _roll_back(self, path_params: Mapping[str, str], body: bytes) -> Response:
         order = _order(body, RollbackOrder)
-        return JSON.answer(await self._service.roll_back(PopulationName(parts["population"]), order))
+        return JSON.response(
+            await self._population_service.roll_back(PopulationName(path_params["population"]), order)
+        )
 
-    async def _tasks(self, _parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(Tasks(tasks=await self._service.tasks()))
+    async def _tasks(self, _path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(TaskList(tasks=await self._task_service.all()))
 
-    async def _create_task(self, _parts: Mapping[str, str], body: bytes) -> Response:
+    async def _create_task(self, _path_params: Mapping[str, str], body: bytes) -> Response:
         try:
             spec = parse_task(body.decode())
         except UnicodeDecodeError:
-            raise Refused(ProblemCode.INVALID_TASK, "The task is not UTF-8 text.") from None
+            raise ApiError(ProblemCode.INVALID_TASK, "The task is not UTF-8 text.") from None
         except RecursionError:
-            raise Refused(ProblemCode.INVALID_TASK, "The task is nested too deeply.") from None
+            raise ApiError(ProblemCode.INVALID_TASK, "The task is nested too deeply.") from None
         except TaskError as error:
-            raise Refused(ProblemCode.INVALID_TASK, str(error)) from None
-        created = await self._service.create_task(spec)
-        return with_header(JSON.answer(created, status=201), "location", f"/admin/v1/tasks/{created.name}")
+            raise ApiError(ProblemCode.INVALID_TASK, str(error)) from None
+        created = await self._task_service.create(spec)
+        return with_header(JSON.response(created, status=201), "location", f"/admin/v1/tasks/{created.name}")
 
-    async def _task(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.task(TaskName(parts["task"])))
+    async def _task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._task_service.get(TaskName(path_params["task"])))
 
-    async def _pause_task(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.pause_task(TaskName(parts["task"])))
+    async def _pause_task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._task_service.pause(TaskName(path_params["task"])))
 
-    async def _resume_task(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.resume_task(TaskName(parts["task"])))
+    async def _resume_task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._task_service.resume(TaskName(path_params["task"])))
 
-    async def _cancel_task(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.cancel_task(TaskName(parts["task"])))
+    async def _cancel_task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._task_service.cancel(TaskName(path_params["task"])))
 
-    async def _rounds(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(Rounds(rounds=await self._service.rounds(TaskName(parts["task"]))))
+    async def _rounds(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(RoundList(rounds=await self._task_service.rounds(TaskName(path_params["task"]))))
 
-    async def _round(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.round(RoundId(parts["round"])))
+    async def _round(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._task_service.round(RoundId(path_params["round"])))
 
-    async def _accept_round(self, parts: Mapping[str, str], body: bytes) -> Response:
+    async def _accept_round(self, path_params: Mapping[str, str], body: bytes) -> Response:
         order = _order(body, DecisionOrder)
-        return JSON.answer(await self._service.accept_round(RoundId(parts["round"]), order))
+        return JSON.response(await self._task_service.accept_round(RoundId(path_params["round"]), order))
 
-    async def _discard_round(self, parts: Mapping[str, str], body: bytes) -> Response:
+    async def _discard_round(self, path_params: Mapping[str, str], body: bytes) -> Response:
         order = _order(body, DecisionOrder)
-        return JSON.answer(await self._service.discard_round(RoundId(parts["round"]), order))
+        return JSON.response(await self._task_service.discard_round(RoundId(path_params["round"]), order))
 
-    async def _devices(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.devices(PopulationName(parts["population"])))
+    async def _devices(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(
+            await self._quarantine_service.devices(PopulationName(path_params["population"]))
+        )
 
-    async def _device(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.device(DeviceId(parts["device"])))
+    async def _device(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._quarantine_service.device(DeviceId(path_params["device"])))
 
-    async def _quarantine_device(self, parts: Mapping[str, str], body: bytes) -> Response:
+    async def _quarantine_device(self, path_params: Mapping[str, str], body: bytes) -> Response:
         order = _order(body, QuarantineOrder)
-        return JSON.answer(await self._service.quarantine_device(DeviceId(parts["device"]), order))
+        return JSON.response(
+            await self._quarantine_service.quarantine(DeviceId(path_params["device"]), order)
+        )
 
-    async def _release_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.release_device(DeviceId(parts["device"])))
+    async def _release_device(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        return JSON.response(await self._quarantine_service.release(DeviceId(path_params["device"])))
 
-    async def _revoke_device(self, parts: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.answer(await self._service.revoke_device(DeviceId(parts["device"])))
+    async def _revoke_device(self, path_params: Mapping[str, str], _body: bytes) -> Response:
+        device = DeviceId(path_params["device"])
+        await self._revocations.revoke(device)
+        return JSON.response(await self._quarantine_service.device(device))
 
 
 def _order(body: bytes, kind: type[Order]) -> Order:
@@ -212,11 +233,11 @@ def _order(body: bytes, kind: type[Order]) -> Order:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         detail = f"The order cannot be read: {wire.without_values(str(error))}."
-        raise Refused(ProblemCode.MALFORMED_BODY, detail) from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, detail) from None
 
 
 def _name(text: str, noun: str) -> str:
     try:
         return msgspec.convert(text, Name)
     except msgspec.ValidationError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"The {noun}'s name in the address: {error}.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, f"The {noun}'s name in the address: {error}.") from None

@@ -1,7 +1,7 @@
-"""aiohttp around a plane: sockets to requests, responses to sockets, nothing else.
+"""Serves an endpoint group through aiohttp: sockets to requests, responses to sockets, nothing else.
 
-There is no router of aiohttp's: the plane's own table decides what an address means, with and without sockets
-alike, and the probes are three fixed addresses beside it. So no answer is ever aiohttp's.
+aiohttp's router is not used: the group's own table decides what an address means, with and without sockets
+alike, and the probes are fixed addresses beside it. So aiohttp never writes a response of its own.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,22 +12,23 @@ from aiohttp import web
 
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections, MalformedKind
-from keyflock_server.http.plane import Plane
-from keyflock_server.http.probes import Probe, Probes
-from keyflock_server.http.request_handler import UnreadableRequest, web_response
+from keyflock_server.http.endpoint_group import EndpointGroup
+from keyflock_server.http.request_handler import UnreadableRequest, to_aiohttp_response
 from keyflock_server.protocol.calls import Request, Response
 
-_PROBED_BY: Final = ("GET", "HEAD")
+Probe = Callable[[], Response]
+
+_PROBE_METHODS: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What one port answers.
+    """The request handling of one port.
 
     Args:
-        answer: Answers every address that is no probe's.
+        answer: Answers every request that is not for a probe.
         probes: The probes by their paths.
-        connections: Counts the port's connections, and answers what cannot be read.
+        connections: Counts the port's connections, and answers requests that cannot be read.
     """
 
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -35,50 +36,47 @@ class Application:
     connections: Connections
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Return the answer to one request; ``Expect`` waits until the body is asked for."""
+        """Return the response to one request; ``Expect`` is answered when the body is read."""
         if isinstance(request, UnreadableRequest):
             return self._unreadable(MalformedKind.VERSION)
         if not request.raw_path.isascii():
             return self._unreadable(MalformedKind.REQUEST_LINE)
         probe = self.probes.get(request.raw_path.partition("?")[0])
-        if probe is not None and request.method in _PROBED_BY:
-            response: web.StreamResponse = web_response(probe())
+        if probe is not None and request.method in _PROBE_METHODS:
+            response: web.StreamResponse = to_aiohttp_response(probe())
         else:
             response = await self.answer(request)
         if not request.content.at_eof():
-            response.force_close()  # what was refused unread must not be taken for the next request
+            response.force_close()  # an unread body must not be parsed as the next request
         return response
 
     def _unreadable(self, kind: MalformedKind) -> web.StreamResponse:
-        response = web_response(self.connections.malformed(kind))
+        response = to_aiohttp_response(self.connections.malformed_response(kind))
         response.force_close()
         return response
 
 
 def application(
-    plane: Plane[Any, Any],
+    endpoints: EndpointGroup[Any, Any],
     body_limits: BodyLimits,
-    probes: Probes,
-    *,
-    with_metrics: bool,
+    probes: Mapping[str, Probe],
     connections: Connections | None = None,
 ) -> Application:
-    """Return what serves one plane and the probes on a port.
+    """Return the application that serves one endpoint group and the probes on a port.
 
     Args:
-        plane: The port's calls.
-        body_limits: What their bodies may take together.
-        probes: Served beside the plane.
-        with_metrics: Whether the figures are served, too.
-        connections: The port's; None: with the defaults.
+        endpoints: The port's calls.
+        body_limits: What their request bodies may take together.
+        probes: The probes by their paths.
+        connections: Counts the port's connections; None: one with the defaults is made.
     """
     if connections is None:
-        connections = Connections(plane.form, plane.metrics, port=body_limits.whose)
+        connections = Connections(endpoints.form, endpoints.metrics, port=body_limits.port)
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         head = Request(request.method, request.raw_path, request.headers, peer=request.remote or "")
-        with body_limits.intake(request) as intake:
-            answered: Response = await plane.serve(head, intake.read)
-        return web_response(answered)
+        with body_limits.reader(request) as body_reader:
+            response: Response = await endpoints.serve(head, body_reader.read)
+        return to_aiohttp_response(response)
 
-    return Application(answer, probes.by_path(with_metrics=with_metrics), connections)
+    return Application(answer, probes, connections)

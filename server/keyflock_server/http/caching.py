@@ -1,9 +1,9 @@
-"""The header Cache-Control of what phones download."""
+"""Values of the header Cache-Control for phones' downloads."""
 
 from typing import Final
 
-#: The address of a model is the same in every population, so only the phone itself may keep it.
+#: The address of a model is the same in every population, so only the phone itself may cache it.
 IMMUTABLE: Final = "private, max-age=31536000, immutable"
 REVALIDATED: Final = "private, no-cache"
-#: What only the phone that asked can use, and that once.
+#: For bytes that only the requesting phone can use, and only once.
 NEVER: Final = "no-store"

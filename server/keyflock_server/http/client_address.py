@@ -1,11 +1,11 @@
-"""Which address a request comes from: the peer's, or behind a trusted proxy the one that the proxy names.
+"""Finds the address that a request comes from: the peer's, or behind a trusted proxy the one that it names.
 
-A header says whatever its writer wants: it is believed only when a trusted proxy has sent the request, and
-of it only the right-most address that is no trusted proxy's itself, which one of the proxies has written.
-What lies to the left of it the client may have made up. Addresses are compared in memory, never logged or
+A client can write anything into a header, so a header is used only when a trusted proxy has sent the request,
+and only its right-most address that is not a trusted proxy's, which one of the proxies has written. The
+client may have made up everything to the left of it. Addresses are compared in memory, never logged or
 stored.
 
-Source: RFC 7239 (``Forwarded``); ``X-Forwarded-For`` is its older custom.
+Source: RFC 7239 (``Forwarded``); ``X-Forwarded-For`` is an older convention.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,12 +18,12 @@ Network = IPv4Network | IPv6Network
 def client_address(
     peer: str, headers: Iterable[tuple[str, str]], trusted: Collection[Network]
 ) -> Address | None:
-    """Return the address that a request comes from, as far as it can be believed.
+    """Return the address that a request comes from, as far as it can be trusted.
 
     Args:
-        peer: The other end of the connection; empty where there is none.
-        headers: Names and values, in their order; a name may come more than once.
-        trusted: Networks of proxies that write the headers.
+        peer: The address of the connection's other end; empty where there is no connection.
+        headers: Names and values in their order; a name may occur more than once.
+        trusted: The networks of the proxies that write the headers.
     Edge cases:
         no connection -> None; a header that is malformed, or two kinds of headers that disagree -> the peer
     """
@@ -48,10 +48,10 @@ def address_block(address: Address) -> Network:
     return IPv6Network((int(address), 48), strict=False)
 
 
-def _rightmost(written: Iterable[str], trusted: Collection[Network]) -> Address | None:
-    """The first address that is no trusted proxy's, from the right; None where one cannot be read."""
+def _rightmost(addresses: Iterable[str], trusted: Collection[Network]) -> Address | None:
+    """Return the right-most address that is not a trusted proxy's; None if one cannot be parsed."""
     address = None
-    for text in written:
+    for text in addresses:
         address = _address(text)
         if address is None or not _is_trusted(address, trusted):
             return address
@@ -64,7 +64,7 @@ def _values(headers: Iterable[tuple[str, str]], name: str) -> list[str]:
 
 
 def _for_of(element: str) -> str:
-    """The ``for`` of one element of ``Forwarded``; empty where there is none."""
+    """Return the parameter ``for`` of one element of ``Forwarded``; empty if there is none."""
     for pair in element.split(";"):
         name, _, value = pair.strip().partition("=")
         if name.lower() == "for":
@@ -73,7 +73,7 @@ def _for_of(element: str) -> str:
 
 
 def _address(text: str) -> Address | None:
-    """The address, without a port; an IPv4 address written as IPv6 is an IPv4 address."""
+    """Parse an address and drop its port; an IPv4 address written as IPv6 becomes an IPv4 address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,20 +1,21 @@
-"""How many phones may enrol, in all and from one network: enrolling costs nothing, so anybody could flood.
+"""Limits how many phones may enrol, in all and from one network, because enrolment is open to anybody.
 
-Token buckets in this process's memory: each of several processes allows as much. A network's bucket is
-forgotten when 65,536 others were used since, which the limit on all of them keeps slow.
+The token buckets are in this process's memory, so each of several processes allows as much. A network's
+bucket is dropped after 65,536 other networks have enrolled, which the limit on all of them keeps slow.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from cachetools import LRUCache
+
 from keyflock_server.http.client_address import Network, address_block, client_address
 from keyflock_server.protocol.calls import Request
 from keyflock_server.protocol.messages import ReturnWindow
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
-#: Networks that are remembered.
+#: Maximum number of networks whose buckets are stored.
 MAX_BLOCKS: Final = 65_536
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3_600.0
@@ -22,12 +23,12 @@ _HOUR_S: Final = 3_600.0
 
 @dataclass(slots=True)
 class TokenBucket:
-    """So many a period, in one go or spread.
+    """Allows a number of events per period, at once or spread over it.
 
     Args:
         capacity: Tokens that a full bucket holds.
-        period_s: In which an empty one fills.
-        now_s: When it is full, in seconds of any clock.
+        period_s: The time in which an empty bucket fills.
+        now_s: The time at which it is full, in seconds of any clock.
     """
 
     capacity: int
@@ -46,7 +47,7 @@ class TokenBucket:
         return max(0.0, 1.0 - self.tokens) * self.period_s / self.capacity
 
     def take(self) -> None:
-        """Take a token that is there."""
+        """Take a token; there must be one."""
         self.tokens -= 1.0
 
 
@@ -54,10 +55,10 @@ class EnrolmentLimits:
     """Refuses enrolments beyond its limits.
 
     Args:
-        max_per_minute: Of all phones.
-        max_per_block_per_hour: Of one network: an IPv4 /24 or an IPv6 /48.
-        trusted_proxies: Whose word on where a request comes from is taken.
-        max_blocks: Networks that are remembered.
+        max_per_minute: Maximum number of enrolments of all phones.
+        max_per_block_per_hour: Maximum number of enrolments from one network: an IPv4 /24 or an IPv6 /48.
+        trusted_proxies: The networks of the proxies whose headers name the client's address.
+        max_blocks: Maximum number of networks whose buckets are stored.
     """
 
     def __init__(
@@ -71,14 +72,13 @@ class EnrolmentLimits:
         self._all = TokenBucket(max_per_minute, _MINUTE_S, 0.0)
         self._max_per_block_per_hour = max_per_block_per_hour
         self._trusted_proxies = tuple(trusted_proxies)
-        self._max_blocks = max_blocks
-        self._blocks: OrderedDict[Network, TokenBucket] = OrderedDict()
+        self._blocks: LRUCache[Network, TokenBucket] = LRUCache(max_blocks)
 
     def admit(self, head: Request, now_s: float) -> None:
-        """Count one more enrolment, or refuse it. A request that came over no connection is not limited.
+        """Count one more enrolment, or refuse it. A request without a connection is not limited.
 
         Raises:
-            Refused: ``too_many_requests``; says when to come back, spread over a period of the limit.
+            ApiError: ``too_many_requests``; says when to come back, spread over a period of the limit.
         """
         address = client_address(head.peer, head.headers.items(), self._trusted_proxies)
         if address is None:
@@ -90,13 +90,10 @@ class EnrolmentLimits:
         if wait_s := bucket.wait_s(now_s):
             raise _too_many("Too many phones of this network enrol at once", wait_s, _HOUR_S)
         self._blocks[block] = bucket
-        self._blocks.move_to_end(block)
-        if len(self._blocks) > self._max_blocks:
-            self._blocks.popitem(last=False)
         self._all.take()
         bucket.take()
 
 
-def _too_many(why: str, wait_s: float, period_s: float) -> Refused:
+def _too_many(why: str, wait_s: float, period_s: float) -> ApiError:
     window = ReturnWindow(min_s=max(wait_s, 1.0), max_s=max(wait_s, 1.0) + period_s)
-    return Refused(ProblemCode.TOO_MANY_REQUESTS, f"{why}; enrol later.", window)
+    return ApiError(ProblemCode.TOO_MANY_REQUESTS, f"{why}; enrol later.", window)

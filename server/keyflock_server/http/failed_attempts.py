@@ -1,8 +1,8 @@
-"""Guesses of a credential are answered late, and never keep out whoever has the right one.
+"""Delays the responses to wrong credentials, without ever delaying a caller with the right one.
 
-The delay grows with each failure, whoever it comes from: addresses are neither kept nor told apart, for an
-attacker has many. What must not follow is that failures lock the operator out: a right credential never comes
-here. So few failures wait at once, and those beyond are refused without waiting.
+The delay grows with each failure of any caller: addresses are neither stored nor distinguished, because an
+attacker has many. Failures cannot lock the operator out, because a call with the right credential never gets
+here. Only a few failures wait at once; further ones are refused without waiting.
 """
 
 import asyncio
@@ -11,26 +11,26 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from keyflock_server.protocol.messages import ReturnWindow
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.telemetry.log_throttle import LogThrottle
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
-from keyflock_server.telemetry.repeats import Repeats
 
 FIRST_DELAY_S: Final = 0.1
 MAX_DELAY_S: Final = 5.0
 MAX_WAITING: Final = 16
-#: After so long without a failure the delay begins anew.
+#: After this long without a failure the delay starts anew.
 FORGOTTEN_AFTER_S: Final = 300.0
 
 _log: Final = logger("keyflock.operator")
 
 
 class FailedAttempts:
-    """Slows down who guesses the admin token.
+    """Slows down callers that guess the admin token.
 
     Args:
-        metrics: Where failures are counted.
-        sleep: Waits so many seconds.
+        metrics: Counts failures.
+        sleep: Waits for a number of seconds.
         monotonic: A clock in seconds that never goes back.
     """
 
@@ -43,24 +43,24 @@ class FailedAttempts:
         self._failures = metrics.admin_authentication_failures
         self._sleep = sleep
         self._monotonic = monotonic
-        self._repeats = Repeats(monotonic)
+        self._log_throttle = LogThrottle(monotonic)
         self._delay_s = 0.0
         self._last_at_s = monotonic()
         self._waiting = 0
 
-    async def failed(self) -> None:
-        """Count a failure, and return when it may be answered.
+    async def delay_failure(self) -> None:
+        """Count a failure, and wait until it may be answered.
 
         Raises:
-            Refused: fault of the client; ``too_many_requests`` when enough failures wait already.
+            ApiError: fault of the client; ``too_many_requests`` when enough failures wait already.
         """
         is_refused = self._waiting >= MAX_WAITING
         self._failures.labels("refused" if is_refused else "delayed").inc()
-        if (untold := self._repeats.untold("admin authentication")) is not None:
-            _log.warning("a call showed no admin token, or a wrong one", repeated=untold)
+        if (suppressed := self._log_throttle.suppressed_count("admin authentication")) is not None:
+            _log.warning("a call showed no admin token, or a wrong one", repeated=suppressed)
         delay_s = self._next_delay_s()
         if is_refused:
-            raise Refused(
+            raise ApiError(
                 ProblemCode.TOO_MANY_REQUESTS,
                 "Too many calls with a wrong token wait for their answer.",
                 ReturnWindow(min_s=MAX_DELAY_S, max_s=2 * MAX_DELAY_S),

@@ -1,13 +1,13 @@
-"""Whether this server takes work now: a load balancer asks, and every call is checked against it."""
+"""Says whether this server takes work now: probes report it, and every call is checked against it."""
 
 from enum import StrEnum
 
 from keyflock_server.protocol.messages import ReturnWindow
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 
-class Stage(StrEnum):
-    """Where in its life a server is."""
+class ServerState(StrEnum):
+    """The states of a server process."""
 
     STARTING = "starting"
     READY = "ready"
@@ -15,18 +15,18 @@ class Stage(StrEnum):
 
 
 class Readiness:
-    """The server's stage, shared by its planes and probes."""
+    """The server's state, shared by its endpoint groups and probes."""
 
     def __init__(self) -> None:
-        self.stage = Stage.STARTING
+        self.state = ServerState.STARTING
 
     def require(self) -> None:
-        """Return when the server takes work.
+        """Return if the server takes work, else raise.
 
         Raises:
-            Refused: fault of the server; ``not_ready``.
+            ApiError: fault of the server; ``not_ready``.
         """
-        if self.stage is not Stage.READY:
-            raise Refused(
-                ProblemCode.NOT_READY, f"The server is {self.stage}.", ReturnWindow(min_s=2.0, max_s=10.0)
+        if self.state is not ServerState.READY:
+            raise ApiError(
+                ProblemCode.NOT_READY, f"The server is {self.state}.", ReturnWindow(min_s=2.0, max_s=10.0)
             )

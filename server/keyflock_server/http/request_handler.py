@@ -1,11 +1,11 @@
-"""aiohttp's connection, saying what it says in our words: problem documents, no banner, no quotation.
+"""aiohttp's connection, changed to answer with problem documents, without a banner or quotations.
 
-What aiohttp does by itself when a request cannot be read is to log a traceback that quotes it, with the
-client's address, and to answer in HTTP/1.0 with the same quotation and the versions of its parts. All of that
-passes through the few methods that are replaced here, whichever of its two parsers is at work.
+When a request cannot be read, aiohttp by itself logs a traceback that quotes it, with the client's address,
+and answers in HTTP/1.0 with the same quotation and the versions of its parts. All of that passes through the
+few methods that are replaced here, with either of its two parsers.
 
-A request's head has a time of its own (Slowloris): from the connection, or from the first byte after an
-answer, to the head's end.
+A request's head has its own timeout (Slowloris): from the connection, or from the first byte after a
+response, to the head's end.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from keyflock_server.http.connections import LINGER_S, Connections, MalformedKin
 from keyflock_server.protocol.calls import Response
 
 SERVER_NAME: Final = "keyflock"
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+HandleRequest = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _READABLE_VERSIONS: Final = (HttpVersion10, HttpVersion11)
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2"
@@ -44,17 +44,17 @@ class HttpServer(web.Server):
     """Makes a ``RequestHandler`` for every connection of one port.
 
     Args:
-        answer: Answers what can be read.
+        answer: Answers the requests that can be read.
         connections: Counts the port's connections.
-        options: As aiohttp's server takes them.
+        options: Options of aiohttp's server.
     """
 
-    def __init__(self, answer: Answer, connections: Connections, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, answer: HandleRequest, connections: Connections, **options: Any) -> None:  # noqa: ANN401
         super().__init__(answer, request_factory=self._readable, **options)
         self._port_connections = connections
 
     def __call__(self) -> "RequestHandler":
-        """A new connection's handler."""
+        """Return the handler of a new connection."""
         return RequestHandler(self, self._port_connections, loop=self._loop, **self._kwargs)
 
     def _readable(
@@ -69,20 +69,20 @@ class HttpServer(web.Server):
         if message.version not in _READABLE_VERSIONS:
             kind = UnreadableRequest
         if message is ERROR or kind is UnreadableRequest:
-            message = message._replace(version=HttpVersion11)  # in which it is answered
+            message = message._replace(version=HttpVersion11)  # the response is written in it
         return kind(message, payload, protocol, writer, task, self._loop)
 
 
 class UnreadableRequest(web.BaseRequest):
-    """A request in another version of HTTP: its words may mean anything."""
+    """A request in another version of HTTP, which this server does not interpret."""
 
 
 class RequestHandler(web.RequestHandler):
-    """One connection.
+    """Handles one connection.
 
     Guarantees:
-        Nothing is logged but through ``Connections``; whatever comes over the wire is answered by the port's
-        own documents, or by the end of the connection.
+        Everything is logged through ``Connections``; all input is answered with the port's own documents, or
+        by closing the connection.
     """
 
     __slots__ = (
@@ -97,19 +97,19 @@ class RequestHandler(web.RequestHandler):
     def __init__(self, manager: HttpServer, connections: Connections, **options: Any) -> None:  # noqa: ANN401
         super().__init__(manager, **options)
         self._connections = connections
-        #: Of the connection: they tell TLS and HTTP/2 from garbage.
+        #: The connection's first bytes, which tell TLS and HTTP/2 from garbage.
         self._first_bytes = b""
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_receiving_head = False
-        #: Nothing that comes after what cannot be read can be read.
+        #: After input that cannot be read, nothing more is read.
         self._is_broken = False
         #: The body of the newest request.
         self._payload = EMPTY_PAYLOAD
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve the connection, or turn it away."""
+        """Serve the connection, or refuse it."""
         if not self._connections.admit(self):
-            self._turn_away(transport)
+            self._refuse(transport)
             return
         super().connection_made(transport)
         self._await_head()
@@ -117,11 +117,11 @@ class RequestHandler(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the connection."""
         self._stop_head_timer()
-        self._connections.closed(self)
+        self._connections.mark_closed(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; a request that cannot be read is the connection's last."""
+        """Parse the bytes; a request that cannot be read is the connection's last."""
         if self._is_broken or self._force_close or self._close:
             return
         if not self._request_count and len(self._first_bytes) < len(_HTTP2_PREFACE):
@@ -129,22 +129,22 @@ class RequestHandler(web.RequestHandler):
         in_body, before = not self._payload.is_eof(), self._request_count
         try:
             super().data_received(data)
-        except Exception as error:  # noqa: BLE001 - what the parser did not foresee is the sender's fault, too
+        except Exception as error:  # noqa: BLE001 - input that the parser did not expect is the sender's fault, too
             self._request_count += 1
             self._messages.append((_unreadable(error), EMPTY_PAYLOAD))
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
         if self._request_count > before:
-            self._requests_came(in_body=in_body)
+            self._requests_received(in_body=in_body)
         elif data and not in_body:
             self._is_receiving_head = True
             if self._head_timer is None:
                 self._await_head()
 
-    def _requests_came(self, *, in_body: bool) -> None:
+    def _requests_received(self, *, in_body: bool) -> None:
         self._stop_head_timer()
         self._is_receiving_head = False
-        self._connections.is_served(self)
+        self._connections.mark_busy(self)
         if not self._messages:
             return
         newest, payload = self._messages[-1]
@@ -153,9 +153,9 @@ class RequestHandler(web.RequestHandler):
             return
         self._is_broken = True
         if in_body and not self._payload.is_eof():
-            # It is the body that cannot be read, and whoever reads it must hear of it, not wait for more.
+            # The body cannot be read; its reader must get an error and not wait for more.
             self._messages.pop()
-            self._connections.note_malformed(MalformedKind.FRAMING)
+            self._connections.record_malformed(MalformedKind.FRAMING)
             self._payload.set_exception(web.RequestPayloadError("The body's framing cannot be read."))
 
     def handle_error(
@@ -165,46 +165,46 @@ class RequestHandler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - the parser's words quote the request
     ) -> web.StreamResponse:
-        """Answer what cannot be read, or what could not be answered, with a problem document."""
+        """Answer a request that cannot be read, or whose handler failed, with a problem document."""
         if request.writer.output_size > 0:
             raise ConnectionError("part of the answer is sent already")
         if status == HTTPStatus.BAD_REQUEST:
-            answer = self._connections.malformed(self._kind_of(exc))
+            answer = self._connections.malformed_response(self._kind_of(exc))
         else:
-            answer = self._connections.failed(exc)
-        response = web_response(answer)
+            answer = self._connections.failure_response(exc)
+        response = to_aiohttp_response(answer)
         response.force_close()
         return response
 
     def log_exception(self, *_args: object, exc_info: BaseException | None = None, **_: object) -> None:
-        """Tell of a failure, unless a client that sends nonsense, or leaves, is all there is to it."""
+        """Log a failure, unless the cause is only a client that sends nonsense or leaves."""
         if not isinstance(
             exc_info, web.RequestPayloadError | BadHttpMessage | PayloadEncodingError | OSError
         ):
-            self._connections.failed(exc_info)
+            self._connections.failure_response(exc_info)
 
     def log_debug(self, *_args: object, **_: object) -> None:
-        """Say nothing: clients that leave early are no event."""
+        """Log nothing: clients that leave early are no event."""
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer; the connection waits for the next head then."""
+        """Send the response; afterwards the connection waits for the next request's head."""
         overdue = self._loop.call_later(self._connections.answer_timeout_s, self._abort)
         try:
             finished = await super().finish_response(request, resp, start_time)
         finally:
             overdue.cancel()
         if not self._messages:
-            self._connections.waits(self)
+            self._connections.mark_waiting(self)
         return finished
 
     def _abort(self) -> None:
-        """End the connection of who does not take its answer: it would be held for ever."""
+        """Abort the connection of a client that does not read its response: it would stay open for ever."""
         if self.transport is not None:
             self.transport.abort()
 
-    def give_way(self) -> bool:
+    def close_if_idle(self) -> bool:
         """See ``connections.CountedConnection``."""
         if self._messages or self._current_request is not None:
             return False
@@ -238,39 +238,39 @@ class RequestHandler(web.RequestHandler):
     def _head_is_overdue(self) -> None:
         self._head_timer = None
         if self._messages or self._current_request is not None:
-            self._await_head()  # it came behind a request that is still being answered
+            self._await_head()  # the head arrived behind a request that is still being answered
             return
         if self._is_receiving_head and self.transport is not None:
             kind = MalformedKind.SLOW_HEAD
             if self._first_bytes.startswith(_TLS_HANDSHAKE) and not self._request_count:
-                kind = MalformedKind.TLS  # without a line's end in it, one of the parsers waits for ever
-            self.transport.write(serialized(self._connections.malformed(kind)))
+                kind = MalformedKind.TLS  # one of the parsers waits for ever for a line's end
+            self.transport.write(serialize_response(self._connections.malformed_response(kind)))
         self.force_close()
 
-    def _turn_away(self, transport: asyncio.BaseTransport) -> None:
+    def _refuse(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
         self._force_close = True
-        transport.write(serialized(self._connections.turning_away()))
-        if not self._connections.may_linger():
+        transport.write(serialize_response(self._connections.overload_response()))
+        if not self._connections.try_linger():
             transport.close()
             return
-        # Closed at once, what the client has sent meanwhile would reset the connection before it could read.
+        # If it were closed at once, bytes that the client sends meanwhile would reset it before it is read.
         transport.write_eof()
         self._loop.call_later(LINGER_S, self._end_lingering, transport)
 
     def _end_lingering(self, transport: asyncio.Transport) -> None:
         transport.abort()
-        self._connections.lingered()
+        self._connections.stop_lingering()
 
 
-def web_response(answer: Response) -> web.Response:
-    """The answer as aiohttp sends it: with the server's name, and not with its libraries'."""
+def to_aiohttp_response(answer: Response) -> web.Response:
+    """Convert a response to aiohttp's, with the server's name instead of its libraries'."""
     headers = {**answer.headers, hdrs.SERVER: SERVER_NAME}
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-def serialized(answer: Response) -> bytes:
-    """The answer as bytes, after which the connection ends."""
+def serialize_response(answer: Response) -> bytes:
+    """Return the response as bytes, with ``Connection: close``."""
     headers = {
         **answer.headers,
         "content-length": str(len(answer.body)),
@@ -283,5 +283,5 @@ def serialized(answer: Response) -> bytes:
 
 
 def _unreadable(error: Exception) -> _ErrInfo:
-    """Aiohttp's own note of a request that cannot be read."""
+    """Return aiohttp's own record of a request that cannot be read."""
     return _ErrInfo(status=400, exc=error, message="")

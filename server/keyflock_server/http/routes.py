@@ -1,34 +1,34 @@
-"""Which call of a table a method and a path mean, with or without sockets around it."""
+"""Finds the call of a table that a method and a path mean, with or without sockets."""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 
-class Routed(Protocol):
-    """A row of a table of calls."""
+class RouteSpec(Protocol):
+    """A row of a table of calls, as far as routing needs it."""
 
     @property
     def method(self) -> str:
-        """The HTTP method."""
+        """Return the HTTP method."""
         ...
 
     @property
     def path(self) -> str:
-        """The path, with ``{name}`` where a part varies."""
+        """Return the path, with ``{name}`` for each path parameter."""
         ...
 
 
-C = TypeVar("C", bound=Routed)
+C = TypeVar("C", bound=RouteSpec)
 
 
-class MethodNotAllowed(Refused):
-    """Fault of the client: the address exists and takes other methods."""
+class MethodNotAllowed(ApiError):
+    """Fault of the client: the address exists, and takes other methods."""
 
     def __init__(self, allowed: Sequence[str]) -> None:
         self.allowed = ", ".join(allowed)
@@ -36,16 +36,16 @@ class MethodNotAllowed(Refused):
 
 
 class Routes(Generic[C]):
-    """The calls of one table, found by method and path."""
+    """Finds the calls of one table by method and path."""
 
     def __init__(self, calls: Iterable[C]) -> None:
         self._rows = tuple((_pattern(call.path), call) for call in calls)
 
     def match(self, method: str, path: str) -> tuple[C, dict[str, str]]:
-        """The call, and the varying parts of its path, percent-decoded.
+        """Return the call, and its path parameters, percent-decoded.
 
         Raises:
-            Refused: fault of the client; ``not_found``, or ``method_not_allowed`` naming those that are.
+            ApiError: fault of the client; ``not_found``, or ``method_not_allowed`` with the allowed ones.
         """
         path = path.partition("?")[0]
         allowed = []
@@ -56,11 +56,11 @@ class Routes(Generic[C]):
                 allowed.append(call.method)
         if allowed:
             raise MethodNotAllowed(allowed)
-        raise Refused(ProblemCode.NOT_FOUND, "No call of this protocol has this path.")
+        raise ApiError(ProblemCode.NOT_FOUND, "No call of this protocol has this path.")
 
 
 def _pattern(template: str) -> re.Pattern[str]:
     # Every second part of the split is a placeholder's name.
-    parts = _PLACEHOLDER.split(template)
-    literals = [re.escape(part) if i % 2 == 0 else f"(?P<{part}>[^/]+)" for i, part in enumerate(parts)]
+    segments = _PLACEHOLDER.split(template)
+    literals = [re.escape(part) if i % 2 == 0 else f"(?P<{part}>[^/]+)" for i, part in enumerate(segments)]
     return re.compile("".join(literals))

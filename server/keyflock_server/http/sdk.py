@@ -1,4 +1,4 @@
-"""The endpoints that phones call: credentials, bytes to messages, the coordinator's answer to bytes."""
+"""The endpoints that phones call: they check credentials, decode messages and encode answers."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,17 +6,22 @@ from typing import TypeVar
 
 import msgspec
 
+from keyflock_server.coordinator.check_in import CheckInService
+from keyflock_server.coordinator.downlink import Downlink
+from keyflock_server.coordinator.enrolment import EnrolmentService
+from keyflock_server.coordinator.erasure import ErasureService
+from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.http import caching
-from keyflock_server.http.admission import Admission, missing
-from keyflock_server.http.documents import MSGPACK
+from keyflock_server.http.authenticated_call import AuthenticatedCall, credential_missing
+from keyflock_server.http.endpoint_group import Clock, EndpointGroup, bearer
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
-from keyflock_server.http.model_downloads import ModelDownloads
-from keyflock_server.http.personal import PersonalCalls
-from keyflock_server.http.plane import Clock, Plane, bearer
+from keyflock_server.http.etags import etag_response
+from keyflock_server.http.model_downloads import ModelDownloadEndpoints
+from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.responses import MSGPACK
 from keyflock_server.http.routes import Routes
-from keyflock_server.http.services import SdkService
-from keyflock_server.http.tagged import tagged
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import Attestation
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
@@ -34,46 +39,56 @@ from keyflock_server.protocol.messages import (
     Offer,
     Report,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.codec_choice import network_of
 from keyflock_server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 
 
-class _Spoken(msgspec.Struct):
-    """As much of a message as must be understood to say that the rest is not."""
+class _ProtocolField(msgspec.Struct):
+    """The only field of a message that is decoded before its protocol version is known."""
 
     protocol: int
 
 
 class _ReceivedReport(Report, frozen=True, kw_only=True):
-    """A report whose delta is a part of the body that it came in: there is no second copy of it."""
+    """A report whose delta is a view of the request's body, not a copy."""
 
-    delta: memoryview  # type: ignore[assignment]  # as good as bytes to whoever reads it
+    delta: memoryview  # type: ignore[assignment]  # readers treat it like bytes
 
 
-class SdkEndpoints(Plane[Call, Admission]):
-    """Everything in ``protocol.calls.CALLS``.
+class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
+    """Serves every call of ``protocol.calls.CALLS``.
 
     Args:
-        service: The coordinator.
-        personal: Heads and suggestions.
+        enrolments: Enrols phones and refreshes their tokens.
+        erasure: Answers forget-me.
+        check_ins: Assigns work.
+        reports: Accepts what phones send back.
+        models: Gives model versions and vocabularies.
+        downlink: Gives releases, and deltas between versions.
+        personal: The endpoints about personal models and suggestions.
         device_tokens: Issues and reads device tokens.
-        revocations: Knows which of them are void.
+        revocations: Knows which device tokens are void.
         assignment_tokens: Reads assignment tokens.
-        attestation: Judges a phone's evidence at enrolment.
-        clock: Gives now, aware UTC.
-        readiness: Whether to take work now.
-        metrics: Where outcomes are counted.
-        enrolment_limits: How many phones may enrol; None: any number. A refresh is no enrolment.
+        attestation: Checks a phone's evidence at enrolment.
+        clock: Returns the current time, aware UTC.
+        readiness: Says whether the server takes work now.
+        metrics: Counts outcomes.
+        enrolment_limits: Limits how many phones may enrol; None: any number. A refresh is not an enrolment.
     """
 
     def __init__(
         self,
-        service: SdkService,
-        personal: PersonalCalls,
         *,
+        enrolments: EnrolmentService,
+        erasure: ErasureService,
+        check_ins: CheckInService,
+        reports: ReportService,
+        models: ModelStore,
+        downlink: Downlink,
+        personal: PersonalEndpoints,
         device_tokens: DeviceTokens,
         revocations: Revocations,
         assignment_tokens: AssignmentTokens,
@@ -90,7 +105,12 @@ class SdkEndpoints(Plane[Call, Admission]):
             readiness=readiness,
             metrics=metrics,
         )
-        self._service = service
+        self._enrolments = enrolments
+        self._erasure = erasure
+        self._check_ins = check_ins
+        self._reports = reports
+        self._models = models
+        self._downlink = downlink
         self._personal = personal
         self._device_tokens = device_tokens
         self._revocations = revocations
@@ -98,8 +118,8 @@ class SdkEndpoints(Plane[Call, Admission]):
         self._attestation = attestation
         self._clock = clock
         self._enrolment_limits = enrolment_limits
-        downloads = ModelDownloads(service, metrics)
-        self._handlers: dict[str, Callable[[Admission, bytes], Awaitable[Response]]] = {
+        downloads = ModelDownloadEndpoints(models, downlink, metrics)
+        self._handlers: dict[str, Callable[[AuthenticatedCall, bytes], Awaitable[Response]]] = {
             calls.ENROL.name: self._enrol,
             calls.FORGET.name: self._forget,
             calls.CHECK_IN.name: self._check_in,
@@ -117,64 +137,66 @@ class SdkEndpoints(Plane[Call, Admission]):
             calls.SUGGEST.name: personal.suggest,
         }
 
-    def _admit(
-        self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], head: Request
-    ) -> Admission:
+    def _authenticate(
+        self, call: Call, path_params: Mapping[str, str], headers: Mapping[str, str], head: Request
+    ) -> AuthenticatedCall:
         now = self._clock()
         token = bearer(headers)
         if call.credential is Credential.NONE:
             device = None if token is None else self._device_tokens.read_for_refresh(token, now)
-            self._refuse_void(device)
+            self._require_valid(device)
             if device is None and self._enrolment_limits is not None:
                 self._enrolment_limits.admit(head, now.timestamp())
-            return Admission(parts, headers, device)
+            return AuthenticatedCall(path_params, headers, device)
         if token is None:
-            raise missing("Authorization: Bearer <token>")
+            raise credential_missing("Authorization: Bearer <token>")
         device = self._device_tokens.read(token, now)
-        self._refuse_void(device)
+        self._require_valid(device)
         if call.credential is Credential.DEVICE:
-            return Admission(parts, headers, device, query=head.path.partition("?")[2])
-        return Admission(parts, headers, device, self._claims(call, parts, headers, device))
+            return AuthenticatedCall(path_params, headers, device, query=head.path.partition("?")[2])
+        return AuthenticatedCall(
+            path_params, headers, device, self._assignment_claims(call, path_params, headers, device)
+        )
 
-    def _refuse_void(self, device: DeviceIdentity | None) -> None:
+    def _require_valid(self, device: DeviceIdentity | None) -> None:
         if device is not None:
             self._revocations.check(device, self._clock())
 
-    def _claims(
-        self, call: Call, parts: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
+    def _assignment_claims(
+        self, call: Call, path_params: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
     ) -> AssignmentClaims:
         token = headers.get(calls.ASSIGNMENT_HEADER.lower())
         if token is None:
-            raise missing(calls.ASSIGNMENT_HEADER)
+            raise credential_missing(calls.ASSIGNMENT_HEADER)
         if call.name == calls.REPORT.name:
-            # What was counted is acknowledged whenever it is asked; the coordinator takes nothing new.
+            # A counted report is acknowledged at any time; after the expiry no new one is accepted.
             claims = self._assignment_tokens.read_late(token)
         else:
             claims = self._assignment_tokens.read(token, self._clock())
         if claims.device != device.device or claims.population != device.population:
-            raise Refused(ProblemCode.WRONG_ASSIGNMENT, "The assignment was given to another device.")
-        if claims.assignment != parts["assignment"]:
-            raise Refused(
+            raise ApiError(ProblemCode.WRONG_ASSIGNMENT, "The assignment was given to another device.")
+        if claims.assignment != path_params["assignment"]:
+            raise ApiError(
                 ProblemCode.WRONG_ASSIGNMENT, "The token is for another assignment than the address."
             )
         return claims
 
-    async def _act(self, call: Call, admission: Admission, body: bytes) -> Response:
-        self._refuse_void(admission.device)  # a slow body may outlive its token
-        return await self._handlers[call.name](admission, body)
+    async def _dispatch(self, call: Call, authenticated: AuthenticatedCall, body: bytes) -> Response:
+        self._require_valid(authenticated.device)  # a slow body may outlive its token
+        return await self._handlers[call.name](authenticated, body)
 
-    async def _enrol(self, admission: Admission, body: bytes) -> Response:
-        request = _decode_spoken(body, EnrolRequest)
-        known = admission.device
+    async def _enrol(self, call: AuthenticatedCall, body: bytes) -> Response:
+        request = _decode_versioned(body, EnrolRequest)
+        known = call.device
         if known is not None and known.population != request.population:
-            raise Refused(
+            raise ApiError(
                 ProblemCode.FORBIDDEN, "The token is of another population; enrol there without a token."
             )
         subject = await self._attestation.verify(request.attestation, request)
-        enrolled = await self._service.enrol(
-            request, known, user_proof=admission.headers.get(calls.USER_HEADER.lower()), subject=subject
+        enrolled = await self._enrolments.enrol(
+            request, known, user_proof=call.headers.get(calls.USER_HEADER.lower()), subject=subject
         )
-        self._personal.renamed(enrolled.device)
+        self._personal.owner_changed(enrolled.device)
         identity = DeviceIdentity(enrolled.device, enrolled.population, enrolled.generation)
         enrolment = Enrolment(
             device=enrolled.device,
@@ -182,58 +204,58 @@ class SdkEndpoints(Plane[Call, Admission]):
             expires_in_s=self._device_tokens.ttl_s,
             return_window=enrolled.return_window,
         )
-        return MSGPACK.answer(enrolment)
+        return MSGPACK.response(enrolment)
 
-    async def _forget(self, admission: Admission, _body: bytes) -> Response:
-        scope = await self._service.erasure_scope(
-            admission.identity,
-            admission.headers.get(calls.USER_HEADER.lower()),
-            is_whole_user=admission.is_whole_user(),
+    async def _forget(self, call: AuthenticatedCall, _body: bytes) -> Response:
+        targets = await self._erasure.targets(
+            call.identity,
+            call.headers.get(calls.USER_HEADER.lower()),
+            is_whole_user=call.forgets_whole_user(),
         )
-        return MSGPACK.answer(await self._personal.forget(scope, self._service.forget))
+        return MSGPACK.response(await self._personal.forget(targets, self._erasure.forget))
 
-    async def _check_in(self, admission: Admission, body: bytes) -> Response:
-        message = _decode_spoken(body, CheckIn)
-        answer = await self._service.check_in(admission.identity, message)
+    async def _check_in(self, call: AuthenticatedCall, body: bytes) -> Response:
+        message = _decode_versioned(body, CheckIn)
+        answer = await self._check_ins.check_in(call.identity, message)
         outcome = "assigned" if isinstance(answer, Assignment) else answer.reason.value
         self.metrics.check_ins.labels(outcome).inc()
         if isinstance(answer, Assignment):
             network = network_of(message.conditions)
             self.metrics.codecs.labels(network, answer.codec["codec"]).inc()
-        return MSGPACK.answer(answer)
+        return MSGPACK.response(answer)
 
-    async def _release(self, admission: Admission, _body: bytes) -> Response:
-        return MSGPACK.answer(await self._service.release(admission.own_population()))
+    async def _release(self, call: AuthenticatedCall, _body: bytes) -> Response:
+        return MSGPACK.response(await self._downlink.release(call.own_population()))
 
-    async def _vocabulary(self, admission: Admission, _body: bytes) -> Response:
-        words = await self._service.vocabulary(admission.own_population())
+    async def _vocabulary(self, call: AuthenticatedCall, _body: bytes) -> Response:
+        words = await self._models.vocabulary(call.own_population())
         digest = hashlib.sha256(words).digest()
-        return tagged(admission.headers, words, digest, calls.VOCABULARY_MEDIA_TYPE, caching.REVALIDATED)
+        return etag_response(call.headers, words, digest, calls.VOCABULARY_MEDIA_TYPE, caching.REVALIDATED)
 
-    async def _offer(self, admission: Admission, body: bytes) -> Response:
-        return MSGPACK.answer(await self._service.offer(admission.claims, wire.decode(body, Offer)))
+    async def _offer(self, call: AuthenticatedCall, body: bytes) -> Response:
+        return MSGPACK.response(await self._reports.offer(call.claims, wire.decode(body, Offer)))
 
-    async def _report(self, admission: Admission, body: bytes) -> Response:
+    async def _report(self, call: AuthenticatedCall, body: bytes) -> Response:
         report = wire.decode_bulky(body, _ReceivedReport, "delta")
-        receipt = await self._service.report(admission.claims, report)
+        receipt = await self._reports.report(call.claims, report)
         self.metrics.reports.labels("duplicate" if receipt.duplicate else "counted").inc()
         if not receipt.duplicate:
-            self.metrics.delta_bytes.labels(admission.claims.network).observe(len(report.delta))
-        return MSGPACK.answer(receipt)
+            self.metrics.delta_bytes.labels(call.claims.network).observe(len(report.delta))
+        return MSGPACK.response(receipt)
 
-    async def _failure(self, admission: Admission, body: bytes) -> Response:
+    async def _failure(self, call: AuthenticatedCall, body: bytes) -> Response:
         failure = wire.decode(body, Failure)
-        noted = await self._service.failure(admission.claims, failure)
+        acknowledgement = await self._reports.failure(call.claims, failure)
         self.metrics.failures.labels(failure.cause).inc()
-        return MSGPACK.answer(noted)
+        return MSGPACK.response(acknowledgement)
 
 
-def _decode_spoken(body: bytes, kind: type[T]) -> T:
-    """The message, unless the phone speaks another protocol: then its other fields may mean anything."""
-    spoken = wire.decode(body, _Spoken).protocol
-    if spoken != PROTOCOL:
-        raise Refused(
+def _decode_versioned(body: bytes, kind: type[T]) -> T:
+    """Decode a message of this protocol's version; in another version its fields may mean anything."""
+    version = wire.decode(body, _ProtocolField).protocol
+    if version != PROTOCOL:
+        raise ApiError(
             ProblemCode.PROTOCOL_UNSUPPORTED,
-            f"This server speaks protocol {PROTOCOL}, the phone speaks {spoken}.",
+            f"This server speaks protocol {PROTOCOL}, the phone speaks {version}.",
         )
     return wire.decode(body, kind)

@@ -1,1 +1,1 @@
-"""Who is speaking: attestation, device tokens and assignment tokens."""
+"""Authentication: attestation, users, device tokens and assignment tokens."""

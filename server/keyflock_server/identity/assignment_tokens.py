@@ -1,4 +1,4 @@
-"""Assignment tokens: a phone carries its own assignment, signed, so that any replica can judge a report."""
+"""Assignment tokens: a phone carries its assignment, signed, so that any replica can validate a report."""
 
 import base64
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from typing import Final
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.identity.keys import SigningKeys
-from keyflock_server.identity.signed_claims import TokenKind, seal, unseal
+from keyflock_server.identity.signed_claims import TokenKind, sign_token, verify_token
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
     DeviceId,
@@ -15,7 +15,7 @@ from keyflock_server.protocol.identifiers import (
     RoundId,
     TaskName,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 _KIND: Final = TokenKind(type="keyflock-assignment+jwt", audience="keyflock:assignment", noun="assignment")
 
@@ -24,7 +24,7 @@ class AssignmentTokens:
     """Issues and reads assignment tokens.
 
     Args:
-        keys: What signs and verifies.
+        keys: The keys that sign and verify.
         leeway_s: How far the clocks of two replicas may differ.
     """
 
@@ -33,7 +33,7 @@ class AssignmentTokens:
         self.leeway_s = leeway_s
 
     def issue(self, claims: AssignmentClaims) -> str:
-        """The token that says ``claims``; the same claims give the same token."""
+        """Return the token with these claims; the same claims give the same token."""
         payload = {
             "jti": claims.assignment,
             "sub": claims.device,
@@ -46,33 +46,33 @@ class AssignmentTokens:
             "seed": claims.seed,
             "layout": base64.b64encode(claims.layout).decode(),
         }
-        return seal(self._keys, _KIND, payload, expires_at=claims.expires_at)
+        return sign_token(self._keys, _KIND, payload, expires_at=claims.expires_at)
 
     def read(self, token: str, now: datetime) -> AssignmentClaims:
-        """What an authentic token says.
+        """Return the claims of an authentic token.
 
         Raises:
-            Refused: fault of the client; ``token_invalid``, or ``round_gone`` for an expired one: no refresh
-                helps then, only the next check-in.
+            ApiError: fault of the client; ``token_invalid``, or ``round_gone`` for an expired one, which
+                cannot be refreshed: the phone must check in again.
         """
         claims = self.read_late(token)
         if self.has_expired(claims, now):
-            raise Refused(
+            raise ApiError(
                 ProblemCode.ROUND_GONE, f"The assignment expired at {claims.expires_at:%Y-%m-%dT%H:%M:%SZ}."
             )
         return claims
 
     def has_expired(self, claims: AssignmentClaims, now: datetime) -> bool:
-        """Whether it is too late for anything new of this assignment."""
+        """Return whether the assignment has expired, so that no new report of it is accepted."""
         return now >= claims.expires_at + timedelta(seconds=self.leeway_s)
 
     def read_late(self, token: str) -> AssignmentClaims:
-        """Like ``read``, and takes an expired one: its phone may not have heard that its report was counted.
+        """Like ``read``, but accept an expired token: its phone may not know that its report was counted.
 
         Raises:
-            Refused: fault of the client; ``token_invalid``.
+            ApiError: fault of the client; ``token_invalid``.
         """
-        claims = unseal(self._keys, _KIND, token)
+        claims = verify_token(self._keys, _KIND, token)
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         return AssignmentClaims(
             assignment=AssignmentId(claims["jti"]),

@@ -1,4 +1,7 @@
-"""Is this a genuine app on a genuine phone? The door for a platform's answer (Play Integrity, App Attest)."""
+"""The interface to a platform's attestation that this is a genuine app on a genuine phone.
+
+Examples of such platforms are Play Integrity and App Attest.
+"""
 
 from typing import Final, Protocol
 
@@ -6,27 +9,27 @@ from keyflock_server.protocol.messages import EnrolRequest
 
 
 class Attestation(Protocol):
-    """Judges the evidence that a phone enrols with."""
+    """Verifies the evidence that a phone enrols with."""
 
     @property
     def warning(self) -> str:
-        """One sentence for the operator at start-up when this is weaker than real phones need, or nothing."""
+        """Return a warning for the operator at start-up if this is too weak for real phones, else nothing."""
         ...
 
     async def verify(self, evidence: bytes, request: EnrolRequest) -> str | None:
-        """Return what the platform says the installation is, when the evidence is good.
+        """Return the platform's name for the installation, if the evidence is valid.
 
         Returns:
-            A name that stays the same when the app is installed anew, so that a quarantine or a limit holds
-            over a new enrolment; None where the platform gives none. It is stored as a keyed digest only.
+            A name that stays the same when the app is installed anew, so that a quarantine or a limit
+            outlasts a new enrolment; None if the platform gives none. Only its keyed digest is stored.
         Raises:
-            Refused: fault of the client; ``attestation_failed``.
+            ApiError: fault of the client; ``attestation_failed``.
         """
         ...
 
 
 class AcceptAll:
-    """Takes every phone at its word: for simulations and embedded use."""
+    """Accepts every phone without evidence, for simulations and in-process use."""
 
     warning: Final = (
         "attestation is off: any program that reaches the SDK port can enrol as a phone; "
@@ -34,4 +37,4 @@ class AcceptAll:
     )
 
     async def verify(self, evidence: bytes, request: EnrolRequest) -> None:
-        """Accept, and know nothing of the installation."""
+        """Accept any evidence; the installation has no name."""

@@ -1,4 +1,4 @@
-"""What a token says once it has been believed: the device that speaks, and the assignment it speaks of."""
+"""The contents of verified tokens: a device's identity, and the claims of an assignment."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,19 +16,19 @@ from keyflock_server.protocol.identifiers import (
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """One enrolled phone."""
+    """The identity of an enrolled phone."""
 
     device: DeviceId
     population: PopulationName
-    #: Of the token that it showed; grows with each refresh. Tokens from before generations are of 0.
+    #: The generation of its token, which grows with each refresh. Tokens without a generation have 0.
     generation: int = 0
-    #: When that token expires; None where no token was shown.
+    #: When that token expires; None if the identity does not come from a token.
     expires_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AssignmentClaims:
-    """Everything a replica must know to judge a report, so that it validates one without a read."""
+    """All that a replica needs to validate a report without a read from the store."""
 
     assignment: AssignmentId
     device: DeviceId
@@ -41,7 +41,7 @@ class AssignmentClaims:
     seed: int
     #: Digest of the parameter layout that the delta must have.
     layout: bytes
-    #: Aware UTC. Reports that come later find their round gone.
+    #: Aware UTC. Later reports are refused with ``round_gone``.
     expires_at: datetime
-    #: On which the phone asked: its report's bytes are counted under it.
+    #: The network on which the phone checked in; metrics count its report's bytes under it.
     network: str = "unmetered"

@@ -5,9 +5,9 @@ from typing import Final
 
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.keys import SigningKeys
-from keyflock_server.identity.signed_claims import TokenKind, seal, unseal
+from keyflock_server.identity.signed_claims import TokenKind, sign_token, verify_token
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 _KIND: Final = TokenKind(type="keyflock-device+jwt", audience="keyflock:device", noun="device")
 
@@ -16,8 +16,8 @@ class DeviceTokens:
     """Issues and reads device tokens.
 
     Args:
-        keys: What signs and verifies.
-        ttl_s: Life of a token.
+        keys: The keys that sign and verify.
+        ttl_s: Lifetime of a token.
         leeway_s: How far the clocks of two replicas may differ.
         refresh_grace_s: How long after its expiry a token may still be exchanged for a new one, so that a
             phone that was in a drawer keeps its identity (and its separation between contributions).
@@ -37,27 +37,27 @@ class DeviceTokens:
         self._refresh_grace_s = refresh_grace_s
 
     def issue(self, identity: DeviceIdentity, now: datetime) -> str:
-        """A token for this device that expires ``ttl_s`` from now."""
+        """Return a token for this device that expires ``ttl_s`` from now."""
         claims = {"sub": identity.device, "pop": identity.population, "gen": identity.generation}
-        return seal(self._keys, _KIND, claims, expires_at=now + timedelta(seconds=self.ttl_s))
+        return sign_token(self._keys, _KIND, claims, expires_at=now + timedelta(seconds=self.ttl_s))
 
     def read(self, token: str, now: datetime) -> DeviceIdentity:
-        """The device that holds ``token``.
+        """Return the identity in a token.
 
         Raises:
-            Refused: fault of the client; ``token_invalid`` or ``token_expired``.
+            ApiError: fault of the client; ``token_invalid`` or ``token_expired``.
         """
         return self._read(token, now, self._leeway_s)
 
     def read_for_refresh(self, token: str, now: datetime) -> DeviceIdentity:
-        """Like ``read``, and takes a token that expired less than ``refresh_grace_s`` ago."""
+        """Like ``read``, but accept a token that expired less than ``refresh_grace_s`` ago."""
         return self._read(token, now, self._refresh_grace_s)
 
     def _read(self, token: str, now: datetime, grace_s: float) -> DeviceIdentity:
-        claims = unseal(self._keys, _KIND, token)
+        claims = verify_token(self._keys, _KIND, token)
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         if now >= expires_at + timedelta(seconds=grace_s):
-            raise Refused(
+            raise ApiError(
                 ProblemCode.TOKEN_EXPIRED, f"The device token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}."
             )
         device, population = DeviceId(claims["sub"]), PopulationName(claims["pop"])

@@ -1,9 +1,10 @@
-"""The secrets of a server, made on first use and kept in its data folder.
+"""The secrets of a server, created on first use and stored in its data folder.
 
-``signing_key`` holds one base64url secret a line: the first signs, the others are retired and only verify, so
-that a key is rotated by putting a new line on top. ``admin_token`` is the operator's bearer token.
-``owner_key`` turns users into the names that stored heads go by; it is never rotated, or their heads would be
-nobody's. The files belong to the server's user alone (0600). No secret is ever logged or shown by ``repr``.
+``signing_key`` holds one base64url secret per line: the first signs, the others are retired and only verify,
+so that a key is rotated by putting a new line on top. ``admin_token`` is the operator's bearer token.
+``owner_key`` is the key of the digests that stand for owners of personal models; it is never rotated, because
+no owner would match any more. Only the server's user may read the files (0600). No secret is ever logged or
+shown by ``repr``.
 """
 
 import base64
@@ -32,14 +33,14 @@ class KeyFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One HMAC secret and the name it goes by in a token's header."""
+    """One HMAC secret, and the id by which a token's header refers to it."""
 
     id: str
     secret: bytes = field(repr=False)
 
     @classmethod
     def of(cls, secret: bytes) -> Self:
-        """The key with this secret; its name is a digest, so every replica calls it the same."""
+        """Make a key from its secret; its id is a digest, so it is the same in every replica."""
         if len(secret) < SECRET_BYTES:
             raise KeyFileError(
                 f"A signing key needs at least {SECRET_BYTES} bytes, this one has {len(secret)}."
@@ -49,27 +50,27 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """The key that signs, and the retired ones that still verify."""
+    """The key that signs, and the retired keys that still verify."""
 
     current: SigningKey
     retired: tuple[SigningKey, ...] = ()
 
     @classmethod
     def of(cls, secret: bytes) -> Self:
-        """One key, nothing retired."""
+        """Make signing keys from one secret, without retired ones."""
         return cls(SigningKey.of(secret))
 
     def derived(self, purpose: str) -> bytes:
-        """A secret of 32 bytes for another purpose, from which the signing key cannot be found."""
+        """Return a secret of 32 bytes for another purpose, from which the signing key cannot be derived."""
         return hmac.digest(self.current.secret, f"keyflock {purpose}".encode(), "sha256")
 
-    def named(self, key_id: object) -> SigningKey | None:
-        """The key that a token names, or None when it is not one of ours."""
+    def find(self, key_id: object) -> SigningKey | None:
+        """Return the key that a token names, or None when it is not one of ours."""
         return next((key for key in (self.current, *self.retired) if key.id == key_id), None)
 
 
 def require_private(path: Path) -> None:
-    """Return when a secret's file is closed to everybody but its owner: 0600, or stricter.
+    """Raise unless only its owner can read a secret's file: 0600, or stricter.
 
     Raises:
         KeyFileError: fault of the operator; the message holds the command that mends it.
@@ -83,7 +84,7 @@ def require_private(path: Path) -> None:
 
 
 def load_or_create_signing_keys(folder: Path) -> SigningKeys:
-    """The signing keys of a data folder; the first call makes one.
+    """Return the signing keys of a data folder; the first call creates one.
 
     Raises:
         KeyFileError: the file is open to others, or a line is not base64url of at least 32 bytes.
@@ -95,7 +96,7 @@ def load_or_create_signing_keys(folder: Path) -> SigningKeys:
 
 
 def load_or_create_admin_token(folder: Path) -> str:
-    """The operator's bearer token of a data folder; the first call makes one.
+    """Return the operator's bearer token of a data folder; the first call creates one.
 
     Raises:
         KeyFileError: the file is open to others, or it is empty.
@@ -104,7 +105,7 @@ def load_or_create_admin_token(folder: Path) -> str:
 
 
 def load_or_create_owner_key(folder: Path) -> bytes:
-    """The key of the names that stored heads go by; the first call makes one.
+    """Return the key of the owners' digests; the first call creates it.
 
     Raises:
         KeyFileError: the file is open to others, or it is not base64url of at least 32 bytes.
@@ -115,10 +116,10 @@ def load_or_create_owner_key(folder: Path) -> bytes:
 
 
 def read_owner_key(folder: Path) -> bytes | None:
-    """Return the key of the names that stored heads go by; None where no server has made one.
+    """Return the key of the owners' digests; None if no server has created one.
 
     Raises:
-        KeyFileError: as ``load_or_create_owner_key``.
+        KeyFileError: the same as for ``load_or_create_owner_key``.
     """
     return load_or_create_owner_key(folder) if (folder / OWNER_KEY_FILE).exists() else None
 
@@ -135,7 +136,7 @@ def _base64url(secret: bytes) -> str:
 
 
 def _load_or_create(path: Path, fresh: str) -> str:
-    """What the file holds, or ``fresh`` after writing it; of two servers that start at once, one wins."""
+    """Return the file's text; write ``fresh`` if it is missing. Of two servers that start, one wins."""
     if not path.exists():
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
         try:
@@ -143,7 +144,7 @@ def _load_or_create(path: Path, fresh: str) -> str:
                 file.write(fresh + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(name, path)  # fails when the other server was first; its file is as good
+            os.link(name, path)  # fails when another server was first; its file is used then
         except FileExistsError:
             pass
         finally:

@@ -1,9 +1,9 @@
-"""Device tokens that are void though they have not expired: refreshed, revoked, or of a forgotten device.
+"""Device tokens that are void before they expire: refreshed, revoked, or of a forgotten device.
 
-Every token has a generation, which grows with each refresh of its device. One entry a device says from which
-generation down its tokens are void. Entries vanish when the last such token has expired by itself, so that
+Every token has a generation, which grows with each refresh of its device. One entry per device says up to
+which generation its tokens are void. An entry is dropped when the last such token has expired by itself, so
 memory holds one entry (about 300 bytes) for each device that refreshed, was revoked or was forgotten within
-the life of a token.
+the lifetime of a token.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from typing import Final
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.owners import device_digest
 from keyflock_server.protocol.identifiers import DeviceId
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
-#: Above the generation of any token: what a forgotten device's revocation says.
+#: Larger than the generation of any token; the revocation of a forgotten device has it.
 ALL_GENERATIONS: Final = 2**31 - 1
 
 
@@ -27,10 +27,10 @@ class _Revoked:
 
 
 class Revocations:
-    """Knows which device tokens are void. One process's memory of what the store says.
+    """Knows which device tokens are void: one process's copy of the revocations in the store.
 
     Args:
-        owner_key: Of the devices' digests, at most 64 bytes.
+        owner_key: The key of the devices' digests, at most 64 bytes.
     """
 
     def __init__(self, owner_key: bytes) -> None:
@@ -41,14 +41,14 @@ class Revocations:
         return len(self._revoked)
 
     def digest(self, device: DeviceId) -> str:
-        """Return what revocations call a device."""
+        """Return a device's digest in revocations."""
         return device_digest(self._owner_key, device)
 
-    def learn(self, digest: str, generation: int, effective_at: datetime, until: datetime) -> None:
-        """Take a revocation in; an older one of the same device changes nothing.
+    def record(self, digest: str, generation: int, effective_at: datetime, until: datetime) -> None:
+        """Record a revocation; an older one of the same device changes nothing.
 
         Args:
-            digest: The device's.
+            digest: The device's digest.
             generation: Tokens below this are void at once.
             effective_at: Tokens of this generation itself are void from then on.
             until: When the last of these tokens has expired by itself.
@@ -59,16 +59,16 @@ class Revocations:
             self._revoked[key] = new
 
     def check(self, identity: DeviceIdentity, now: datetime) -> None:
-        """Pass a device token that is not void.
+        """Raise if a device token is void.
 
         Raises:
-            Refused: fault of the client; ``token_invalid``.
+            ApiError: fault of the client; ``token_invalid``.
         """
         if self._is_void(identity, now):
             raise void_token()
 
     def drop_expired(self, now: datetime) -> None:
-        """Forget what says nothing any more."""
+        """Drop the revocations whose tokens have all expired."""
         for key in [key for key, one in self._revoked.items() if one.until <= now]:
             del self._revoked[key]
 
@@ -84,14 +84,14 @@ def is_void(generation: int, revoked: int, effective_at: datetime, now: datetime
     return generation < revoked or (generation == revoked and now >= effective_at)
 
 
-def void_token() -> Refused:
-    """Return the refusal of a token that was good once."""
-    return Refused(
+def void_token() -> ApiError:
+    """Return the error for a void token."""
+    return ApiError(
         ProblemCode.TOKEN_INVALID,
         "This token is void: refreshed or revoked, or its device was forgotten. Enrol anew without it.",
     )
 
 
 def _order(revoked: _Revoked) -> tuple[int, float]:
-    """Rank a device's revocations: the later generation says more, and then the sooner end."""
+    """Return a sort key: the later generation wins, and then the earlier effect."""
     return revoked.generation, -revoked.effective_at.timestamp()

@@ -1,7 +1,7 @@
-"""Claims that travel through a phone and come back unaltered: JSON web tokens, HMAC-SHA-256.
+"""Signed claims that phones carry: JSON web tokens with HMAC-SHA-256.
 
-A token names its kind three times over (header ``typ``, claim ``aud``, and the fields themselves), so one
-kind is never accepted as another. Expiry is judged against the caller's ``now``, never the machine's clock.
+A token states its kind three times (header ``typ``, claim ``aud``, and the fields themselves), so one kind is
+never accepted as another. Expiry is checked by the caller against its ``now``, never the machine's clock.
 
 Source: RFC 7519; RFC 8725 (explicit typing, fixed algorithm, audience).
 """
@@ -14,41 +14,41 @@ from typing import Any, Final
 import jwt
 
 from keyflock_server.identity.keys import SigningKeys
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "keyflock"
-#: Longer ones cannot be ours: aiohttp takes header fields of at most 8,190 bytes.
+#: Longer tokens cannot be ours: aiohttp accepts header fields of at most 8,190 bytes.
 MAX_TOKEN_CHARS: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKind:
-    """What sets one kind of token apart, and how a refusal calls it."""
+    """The properties of one kind of token, and its name in error messages."""
 
     type: str
     audience: str
     noun: str
 
 
-def seal(keys: SigningKeys, kind: TokenKind, claims: Mapping[str, Any], *, expires_at: datetime) -> str:
-    """The signed token that says ``claims`` until ``expires_at``."""
+def sign_token(keys: SigningKeys, kind: TokenKind, claims: Mapping[str, Any], *, expires_at: datetime) -> str:
+    """Return a signed token with these claims that expires at ``expires_at``."""
     payload = {**claims, "iss": ISSUER, "aud": kind.audience, "exp": expires_at.timestamp()}
     headers = {"kid": keys.current.id, "typ": kind.type}
     return jwt.encode(payload, keys.current.secret, algorithm=ALGORITHM, headers=headers)
 
 
-def unseal(keys: SigningKeys, kind: TokenKind, token: str) -> dict[str, Any]:
-    """What an authentic token says, whether or not it has expired.
+def verify_token(keys: SigningKeys, kind: TokenKind, token: str) -> dict[str, Any]:
+    """Return the claims of an authentic token, whether or not it has expired.
 
     Raises:
-        Refused: fault of the client; ``token_invalid`` for all that this server did not sign as this kind.
+        ApiError: fault of the client; ``token_invalid`` if this server did not sign it as this kind.
     """
     if not token.isascii() or len(token) > MAX_TOKEN_CHARS:
         raise _invalid(kind)
     try:
         header = jwt.get_unverified_header(token)
-        key = keys.named(header.get("kid"))
+        key = keys.find(header.get("kid"))
         if key is None or header.get("typ") != kind.type:
             raise _invalid(kind)
         return jwt.decode(
@@ -57,7 +57,7 @@ def unseal(keys: SigningKeys, kind: TokenKind, token: str) -> dict[str, Any]:
             algorithms=[ALGORITHM],
             audience=kind.audience,
             issuer=ISSUER,
-            # The caller judges the time.
+            # The caller checks the time.
             options={
                 "require": ["exp", "aud", "iss"],
                 "verify_exp": False,
@@ -70,5 +70,5 @@ def unseal(keys: SigningKeys, kind: TokenKind, token: str) -> dict[str, Any]:
         raise _invalid(kind) from None
 
 
-def _invalid(kind: TokenKind) -> Refused:
-    return Refused(ProblemCode.TOKEN_INVALID, f"The {kind.noun} token is not one that this server signed.")
+def _invalid(kind: TokenKind) -> ApiError:
+    return ApiError(ProblemCode.TOKEN_INVALID, f"The {kind.noun} token is not one that this server signed.")

@@ -1,9 +1,9 @@
-"""Which texts may name a user as a secret: random ones of at least 128 bits, in one of two alphabets.
+"""Decides which texts may name a user as a secret: random ones of at least 128 bits, in one of two alphabets.
 
-Whoever knows a user's name reads that user's personal model and may delete it, so a name that can be guessed
-or looked up (an e-mail address, a telephone number, a person's name, words, a sequence, a UUID) is none, and
-neither is one in another alphabet. No test proves that a text is random; this one refuses what an app would
-send by mistake. A hash of such a name it cannot tell from a secret.
+Anyone who knows a user's secret can read and delete that user's personal model, so a text that can be guessed
+or looked up (an e-mail address, a telephone number, a person's name, words, a sequence, a UUID) is refused,
+and so is a text in another alphabet. No test proves that a text is random; this one refuses what an app could
+send by mistake. It cannot tell a hash of a name from a secret.
 """
 
 import base64
@@ -13,23 +13,23 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
-#: What is asked for, for messages and documents.
+#: The rule in words, for error messages and documents.
 RULE: Final = (
     "at least 128 random bits, as 32 or more hexadecimal digits or as 22 or more base64url characters "
     "without padding"
 )
 _HEX: Final = re.compile(r"[0-9a-fA-F]{32,}")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]{22,}")
-#: 122 random bits at most, and often the number of a device or of an account.
+#: A UUID has at most 122 random bits, and often identifies a device or an account.
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _MIN_DISTINCT_HEX: Final = 8
 _MIN_DISTINCT_BASE64URL: Final = 10
-#: Share of neighbours that follow one another, or are the same, from which on a text is a sequence.
+#: Above this share of neighbours that are equal or consecutive, a text counts as a sequence.
 _SEQUENCE_RATIO: Final = 0.6
-#: Evidence that a text was written by a person, from which on it is taken for one. Of random texts of 22
-#: characters fewer than one in 100,000 reaches it, of longer ones fewer still.
+#: From this much evidence on, a text counts as written by a person. Fewer than one in 100,000 random texts of
+#: 22 characters reach it, and fewer still of longer ones.
 _WORDS_BITS: Final = 12.0
-#: Per cent of letters in English text.
+#: Frequency of letters in English text, in per cent.
 _LETTERS: Final = MappingProxyType(
     {
         "a": 8.2,
@@ -60,8 +60,8 @@ _LETTERS: Final = MappingProxyType(
         "z": 0.07,
     }
 )
-#: How often, in names and phrases, a kind of character follows another: a small letter, a capital, a digit,
-#: a separator.
+#: Frequency with which a kind of character follows another in names and phrases; kinds: ``a`` lower-case
+#: letter, ``A`` capital, ``0`` digit, ``-`` separator.
 _STEPS: Final = MappingProxyType(
     {
         "aa": 0.80,
@@ -83,7 +83,7 @@ _STEPS: Final = MappingProxyType(
     }
 )
 _BASE64URL_BITS: Final = 6.0
-#: A base64 text of four characters and one more has lost some.
+#: Size of a base64 group; a text with one character beyond whole groups is invalid.
 _BASE64_GROUP: Final = 4
 
 
@@ -91,9 +91,9 @@ def is_secret(text: str) -> bool:
     """Return whether an app may name a user by ``text``.
 
     Guarantees:
-        What is shorter than 128 bits can be, in its alphabet, is refused.
+        A text too short for 128 bits in its alphabet is refused.
     Edge cases:
-        a random text that happens to look like words or a sequence -> False, at most once in 100,000: the
+        a random text that happens to look like words or a sequence -> False, at most once in 100,000; the
         app draws another
     """
     if _UUID.fullmatch(text) or _is_sequence(text) or _is_repeated(text) or _is_encoded_text(text):
@@ -118,9 +118,9 @@ def _is_repeated(text: str) -> bool:
 
 
 def _is_encoded_text(text: str) -> bool:
-    """Whether it is the hexadecimal or base64url form of something to read: an address, a name, a number.
+    """Return whether it is the hexadecimal or base64url form of readable text: an address, a name, a number.
 
-    Of 16 random bytes fewer than one in 100,000 are such a text in UTF-8.
+    Fewer than one in 100,000 strings of 16 random bytes are such a text in UTF-8.
     """
     return any(_is_readable(data) for data in (_from_hex(text), _from_base64url(text)))
 
@@ -145,7 +145,7 @@ def _from_base64url(text: str) -> bytes:
 
 
 def _words_bits(text: str) -> float:
-    """How many bits of evidence speak for names and phrases, and against a random text."""
+    """Return the bits of evidence for names and phrases, against a random text."""
     kinds = [_kind(one) for one in text]
     bits = sum(math.log2(_STEPS[one + next_one]) for one, next_one in pairwise(kinds))
     for one, kind in zip(text, kinds, strict=True):

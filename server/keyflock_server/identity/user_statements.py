@@ -1,6 +1,6 @@
-"""Statements of the app's backend that a phone's user goes by some name: JSON web tokens.
+"""Statements of the app's backend about the name of a phone's user: JSON web tokens.
 
-Source: RFC 7519; RFC 8725 (one algorithm a key, audience, expiry).
+Source: RFC 7519; RFC 8725 (one algorithm per key, audience, expiry).
 """
 
 import re
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keyflock_server.identity.keys import KeyFileError
 
-#: What a statement must be addressed to, in its claim ``aud``.
+#: The value that a statement must have in its claim ``aud``.
 AUDIENCE: Final = "keyflock:user"
 _MIN_RSA_BITS: Final = 2_048
 _LEEWAY: Final = timedelta(seconds=5)
@@ -36,11 +36,11 @@ class UserKey:
 
 
 def read_user_keys(path: Path) -> tuple[UserKey, ...]:
-    """Return the public keys of a PEM file, which may hold several while one takes another's place.
+    """Return the public keys of a PEM file, which may hold several during a key rotation.
 
     Raises:
-        KeyFileError: fault of the operator; there is no such file, or something in it is no public key of
-            Ed25519, P-256 or RSA of 2,048 bits or more.
+        KeyFileError: fault of the operator; there is no such file, or it holds something other than public
+            keys of Ed25519, P-256, or RSA of 2,048 bits or more.
     """
     try:
         text = path.read_bytes()
@@ -52,8 +52,8 @@ def read_user_keys(path: Path) -> tuple[UserKey, ...]:
     return tuple(_key(path, number, block) for number, block in enumerate(blocks, start=1))
 
 
-def stated_name(keys: tuple[UserKey, ...], statement: str, now: datetime) -> str | None:
-    """Return the user's name that an authentic statement gives; None for anything else, or an expired one."""
+def verified_user_name(keys: tuple[UserKey, ...], statement: str, now: datetime) -> str | None:
+    """Return the user's name in an authentic statement; None if it is not authentic or has expired."""
     if not statement.isascii():
         return None
     for one in keys:
@@ -63,7 +63,7 @@ def stated_name(keys: tuple[UserKey, ...], statement: str, now: datetime) -> str
                 one.key,
                 algorithms=[one.algorithm],
                 audience=AUDIENCE,
-                # The caller judges the time.
+                # The time is checked below.
                 options={
                     "require": ["sub", "exp", "aud"],
                     "verify_exp": False,

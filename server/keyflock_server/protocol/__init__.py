@@ -1,5 +1,6 @@
-"""What phones and the server say to each other: messages, refusals, problems and the bytes they travel in.
+"""The protocol between phones and the server: messages, problem documents and their encoding.
 
-Pure: no I/O, no clock, no server state. Phones (the simulator, SDK conformance tests) may import this
-package and no other part of the server. Begin with ``messages``; ``calls`` is the table of endpoints.
+The package is pure: no I/O, no clock, no server state. Phones (the simulator, SDK conformance tests) may
+import this package and no other part of the server. Begin with ``messages``; ``calls`` is the table of
+endpoints.
 """

@@ -1,7 +1,7 @@
-"""The table of SDK endpoints: what each call sends, what it gets, and how large a body may be.
+"""The table of SDK endpoints: what each call sends, what it gets, and how large its body may be.
 
-Handlers, the simulator's phones and the documentation all read this one table. An ``Exchange`` is whatever
-carries a call to the server: HTTP, or a function call in a simulation.
+Handlers, the simulator's phones and the documentation all use this one table. An ``Exchange`` carries a call
+to the server: over HTTP, or by a function call in a simulation.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from keyflock_server.protocol import messages
+from keyflock_server.protocol.fields import Message
 
 MEDIA_TYPE: Final = "application/msgpack"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+msgpack"
@@ -18,19 +19,19 @@ VOCABULARY_MEDIA_TYPE: Final = "application/vnd.keyflock.vocabulary"
 HEAD_MEDIA_TYPE: Final = "application/vnd.keyflock.head"
 HEAD_MAP_MEDIA_TYPE: Final = "application/vnd.keyflock.head-map"
 ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
-#: The secret or the statement of the user that the device has now: to name another, or to forget them all.
+#: Carries the secret or the statement of the device's present user, to change or to forget the user.
 USER_HEADER: Final = "Keyflock-User"
-#: What a phone asks for in ``A-IM`` that can put a model together from one that it has (RFC 3229).
+#: The name that a phone lists in ``A-IM`` if it can apply a delta to a model that it has (RFC 3229).
 MODEL_DELTA: Final = "keyflock-delta"
 
 SMALL_BODY_BYTES: Final = 65_536
 REPORT_BODY_BYTES: Final = 16_777_216
-#: As ``keyflock_compression.MAX_STATE_BYTES``.
+#: The same as ``keyflock_compression.MAX_STATE_BYTES``.
 HEAD_BODY_BYTES: Final = 131_072
 
 
 class Credential(StrEnum):
-    """What a call must show."""
+    """The credentials that a call needs."""
 
     NONE = "none"
     DEVICE = "device"
@@ -40,18 +41,18 @@ class Credential(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One endpoint."""
+    """One endpoint of the SDK protocol."""
 
     name: str
     method: str
     #: aiohttp's route syntax.
     path: str
     credential: Credential
-    request: type[messages.Message] | None
-    #: None: the answer is raw bytes of a media type of its own.
+    request: type[Message] | None
+    #: None: the response is raw bytes with a media type of their own.
     answer: type | None
     max_body_bytes: int = 0
-    #: Of the request's body.
+    #: The media type of the request's body.
     media_type: str = MEDIA_TYPE
 
 
@@ -108,7 +109,7 @@ FAILURE: Final = Call(
     "/v1/assignments/{assignment}/failure",
     Credential.ASSIGNMENT,
     messages.Failure,
-    messages.Noted,
+    messages.FailureAck,
     SMALL_BODY_BYTES,
 )
 
@@ -157,19 +158,19 @@ CALLS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call on its way: method, path with its parts filled in, headers, body."""
+    """A request: method, path with its parameters filled in, headers, body."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    #: Address of the connection's other end; empty without sockets. Never logged or stored.
+    #: The address of the connection's other end; empty without sockets. It is never logged or stored.
     peer: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back. Header names are lower case."""
+    """A response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -177,12 +178,12 @@ class Response:
 
 
 class Exchange(Protocol):
-    """Carries one call to a server and brings the answer.
+    """Carries one call to a server and returns the response.
 
     Raises:
-        ConnectionError: the call or its answer was lost on the way; the server may or may not have acted.
+        ConnectionError: the request or its response was lost; the server may or may not have acted.
     """
 
     async def send(self, request: Request) -> Response:
-        """The server's answer to ``request``."""
+        """Return the server's response to ``request``."""
         ...

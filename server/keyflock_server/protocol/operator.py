@@ -1,4 +1,4 @@
-"""What an operator sees: the answers of the admin port, as JSON with these field names.
+"""The messages of the admin port, as JSON with these field names.
 
 Unlike the SDK's messages these may grow with every release; instants are RFC 3339 in UTC.
 """
@@ -10,25 +10,25 @@ from msgspec import Meta, Struct
 
 
 class PopulationView(Struct, frozen=True, kw_only=True):
-    """All phones that share one model."""
+    """A population: all phones that share one model."""
 
     name: str
-    #: The newest version.
+    #: The newest model version.
     model_version: int
     parameter_count: int
     vocabulary_size: int
-    #: Devices enrolled now.
+    #: Number of devices that are enrolled now.
     devices: int
-    #: What versions are checked on before they become the newest, in words.
+    #: Description of the text on which versions are checked before they become the newest.
     anchor_text: str = ""
-    #: Nats a word on the anchor text, of the version that a person last chose.
+    #: Loss on the anchor text of the version that an operator last chose, in nats per word.
     anchor_loss_chosen: float | None = None
-    #: What personalize rounds have found: prior, candidates with their gains, the best head.
+    #: Results of personalize rounds: prior, candidates with their gains, the best head.
     personalisation: dict[str, Any] | None = None
 
 
 class TaskView(Struct, frozen=True, kw_only=True):
-    """A task, its state, and how far it has come."""
+    """A task, its state, and its progress."""
 
     name: str
     population: str
@@ -37,61 +37,61 @@ class TaskView(Struct, frozen=True, kw_only=True):
     created_at: datetime
     rounds_committed: int
     rounds_abandoned: int
-    #: Missed rounds whose reports began the next.
+    #: Number of missed rounds whose reports were carried into the next round.
     rounds_carried: int = 0
     max_rounds: int | None
-    #: The round that waits for ``accept`` or ``discard``; until then the task gives out no work.
+    #: The round that waits for ``accept`` or ``discard``; until then the task assigns no work.
     held_round: str | None = None
-    #: What its versions are checked on before they become the newest, in words.
+    #: Description of the text on which its versions are checked before they become the newest.
     anchor_text: str = ""
-    #: Whether its stored sums may hold so few phones that one's update can be told.
+    #: Whether its stored sums may hold so few phones that one's update can be inferred.
     is_unsafe_flush: bool = False
-    #: What its next round measures lengths by, in units of the parameters, by codec table.
+    #: The norm scale of its next round, in units of the parameters, by codec table.
     norm_scales: dict[str, float] = {}
     #: The task as it was written, by table and key.
     spec: dict[str, Any]
 
 
 class RoundView(Struct, frozen=True, kw_only=True):
-    """A round: where it stands or how it ended."""
+    """A round: its present state, or how it ended."""
 
     id: str
     task: str
     sequence: int
-    #: Where in the state table of rounds it is.
+    #: The round's state in the state table of rounds.
     phase: str
     #: The version that phones train from.
     model_version: int
     goal: int
     minimum: int
-    #: Assignments given out.
+    #: Number of assignments made.
     assigned: int
-    #: Reports in the aggregate, durably.
+    #: Number of reports that are durably in the aggregate.
     counted: int
-    #: Reports of missed rounds that its aggregate began with.
+    #: Number of reports carried from missed rounds, with which its aggregate began.
     carried: int = 0
     #: Sum of the reports' weights.
     weight: float
-    #: Assignments that phones gave back.
+    #: Number of assignments that phones returned.
     failed: int = 0
-    #: Assignments that ran out of time with nothing heard of their devices.
+    #: Number of assignments that expired without a word from their devices.
     expired: int = 0
     opened_at: datetime
     deadline_at: datetime
     closed_at: datetime | None = None
-    #: The version it made, when it was committed.
+    #: The version that it made, if it was committed.
     result_version: int | None = None
-    #: Why it came to no result, or is held.
+    #: Why it has no result, or why it is held.
     detail: str = ""
-    #: What was measured of the version that it made; of a personalize round, means over its phones.
+    #: Measurements of the version that it made; for a personalize round, means over its phones.
     figures: dict[str, float] | None = None
-    #: Of a train round: what its version is checked on before it becomes the newest, in words.
+    #: For a train round: the text on which its version is checked before it becomes the newest, in words.
     anchor_text: str = ""
-    #: What was said of its reports: refused uploads by cause, and what was clipped.
+    #: Verdicts on its reports: refused uploads by cause, and clipped ones.
     verdicts: dict[str, int] = {}
-    #: Whether its stored sums may hold so few phones that one's update can be told.
+    #: Whether its stored sums may hold so few phones that one's update can be inferred.
     is_unsafe_flush: bool = False
-    #: What it measures the lengths of deltas by, in units of the parameters, by codec table.
+    #: The norm scale for its deltas, in units of the parameters, by codec table.
     norm_scales: dict[str, float] = {}
 
 
@@ -104,7 +104,7 @@ class StrikeView(Struct, frozen=True, kw_only=True):
 
 
 class DeviceView(Struct, frozen=True, kw_only=True):
-    """A device and what is held against it; nothing of who the person is."""
+    """A device and its violations; nothing about the person."""
 
     id: str
     population: str
@@ -113,14 +113,14 @@ class DeviceView(Struct, frozen=True, kw_only=True):
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
-    #: Assignments in a row that ran out of time; each beyond the first halves the chance of another.
+    #: Number of assignments in a row that expired; each beyond the first halves the chance of another one.
     silences: int = 0
     is_quarantined: bool = False
-    #: Of the last quarantine, also when it is over.
+    #: End of the last quarantine, also when it is over.
     quarantined_until: datetime | None = None
-    #: Why, in words.
+    #: The reason of the last quarantine.
     reason: str = ""
-    #: policy or operator.
+    #: Who quarantined it: policy or operator.
     quarantined_by: str = ""
     quarantines: int = 0
     #: Refused reports that may yet lead to a quarantine, oldest first.
@@ -130,7 +130,7 @@ class DeviceView(Struct, frozen=True, kw_only=True):
 class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /admin/v1/devices/{device}/quarantine``."""
 
-    #: For whoever reads it later. No user text.
+    #: The operator's reason, for later readers. It must hold no user text.
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
     days: Annotated[float, Meta(gt=0.0, le=365.0)] = 365.0
 
@@ -138,7 +138,7 @@ class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class DecisionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /admin/v1/rounds/{round}/accept`` and ``…/discard``."""
 
-    #: For whoever reads it later. No user text.
+    #: The operator's reason, for later readers. It must hold no user text.
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
 
 
@@ -147,29 +147,29 @@ class RollbackOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     #: The version whose weights are to be the newest again.
     to: Annotated[int, Meta(ge=0, le=2**31 - 1)]
-    #: For whoever reads it later. No user text.
+    #: The operator's reason, for later readers. It must hold no user text.
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
 
 
-class Devices(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/populations/{population}/devices``: at most 1,000."""
+class DeviceList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/populations/{population}/devices``: at most 1,000 devices."""
 
     devices: list[DeviceView]
-    #: Enrolled in the population.
+    #: Number of devices that are enrolled in the population.
     total: int
 
 
 class CohortPreview(Struct, frozen=True, kw_only=True):
-    """How many devices of a population an expression fits."""
+    """How many devices of a population a cohort expression matches."""
 
     population: str
-    #: The expression as it was understood.
+    #: The expression, as it was parsed.
     cohort: str
-    #: Devices enrolled, and of these in the cohort.
+    #: Number of enrolled devices, and how many of them are in the cohort.
     enrolled: int
     matching: int
-    #: Devices that checked in within the last 24 hours, and of these in the cohort; of those that never
-    #: reported no more than pacing counts.
+    #: Number of devices that checked in within the last 24 hours, and how many of them are in the cohort; of
+    #: devices that never reported, only as many are counted as pacing counts.
     active: int
     active_matching: int
 
@@ -177,23 +177,23 @@ class CohortPreview(Struct, frozen=True, kw_only=True):
 class CohortQuestion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /admin/v1/populations/{population}/cohort-preview``."""
 
-    #: As ``[eligibility] cohort`` of a task.
+    #: A cohort expression, as in ``[eligibility] cohort`` of a task.
     cohort: str
 
 
-class Populations(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/populations``."""
+class PopulationList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/populations``: all populations."""
 
     populations: list[PopulationView]
 
 
-class Tasks(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/tasks``."""
+class TaskList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/tasks``: all tasks."""
 
     tasks: list[TaskView]
 
 
-class Rounds(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/tasks/{name}/rounds``, oldest first."""
+class RoundList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/tasks/{name}/rounds``: the task's rounds, oldest first."""
 
     rounds: list[RoundView]

@@ -1,10 +1,10 @@
-"""What can go wrong between a phone (or an operator) and the server, and how it is said.
+"""The errors between a phone (or an operator) and the server, and the documents that describe them.
 
-    Refused                      a promise of the protocol was broken; carries a ProblemCode
-      -> Problem                 the document that travels (RFC 9457 fields and ours)
+    ApiError                     a call that cannot be fulfilled; has a ProblemCode
+      -> Problem                 the document in the response (RFC 9457 fields and ours)
 
-The table ``PROBLEMS`` is the only place that knows a code's HTTP status, whose fault it is, and its title.
-A business refusal (no work now) is not here: that is an answer, see ``messages.Refusal``.
+The table ``PROBLEMS`` is the only place that defines a code's HTTP status, whose fault it is, and its title.
+A refusal of work is not an error but a normal answer, see ``messages.Refusal``.
 
 Source: RFC 9457, Problem Details for HTTP APIs.
 """
@@ -13,11 +13,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from keyflock_server.protocol.messages import Message, ReturnWindow
+from keyflock_server.protocol.fields import Message
+from keyflock_server.protocol.messages import ReturnWindow
 
 
 class Fault(StrEnum):
-    """Who has to act."""
+    """Who is at fault and has to act."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -25,7 +26,7 @@ class Fault(StrEnum):
 
 
 class ProblemCode(StrEnum):
-    """Stable names that an SDK may switch on."""
+    """Stable error codes that an SDK may switch on."""
 
     TOKEN_MISSING = "token_missing"  # noqa: S105 - the name of a problem, not a secret
     TOKEN_INVALID = "token_invalid"  # noqa: S105
@@ -72,8 +73,8 @@ class ProblemCode(StrEnum):
     INTERNAL = "internal"
 
 
-class Kind(NamedTuple):
-    """One row of the table."""
+class ProblemKind(NamedTuple):
+    """One row of the table ``PROBLEMS``."""
 
     status: int
     fault: Fault
@@ -83,73 +84,93 @@ class Kind(NamedTuple):
 
 PROBLEMS: Final = MappingProxyType(
     {
-        ProblemCode.TOKEN_MISSING: Kind(401, Fault.CLIENT, "A bearer token is needed; enrol first."),
-        ProblemCode.TOKEN_INVALID: Kind(
+        ProblemCode.TOKEN_MISSING: ProblemKind(401, Fault.CLIENT, "A bearer token is needed; enrol first."),
+        ProblemCode.TOKEN_INVALID: ProblemKind(
             401, Fault.CLIENT, "The token is not one of this server's; enrol again."
         ),
-        ProblemCode.TOKEN_EXPIRED: Kind(401, Fault.CLIENT, "The token has expired; refresh it."),
-        ProblemCode.ATTESTATION_FAILED: Kind(401, Fault.CLIENT, "The attestation evidence was not accepted."),
-        ProblemCode.USER_NOT_PROVEN: Kind(
+        ProblemCode.TOKEN_EXPIRED: ProblemKind(401, Fault.CLIENT, "The token has expired; refresh it."),
+        ProblemCode.ATTESTATION_FAILED: ProblemKind(
+            401, Fault.CLIENT, "The attestation evidence was not accepted."
+        ),
+        ProblemCode.USER_NOT_PROVEN: ProblemKind(
             422, Fault.CLIENT, "The user is no secret, nor a statement that this server can check."
         ),
-        ProblemCode.FORBIDDEN: Kind(403, Fault.CLIENT, "This token does not allow that."),
-        ProblemCode.QUARANTINED: Kind(403, Fault.CLIENT, "This device is quarantined."),
-        ProblemCode.NOT_FOUND: Kind(404, Fault.CLIENT, "There is nothing at this address."),
-        ProblemCode.POPULATION_UNKNOWN: Kind(404, Fault.CLIENT, "No such population."),
-        ProblemCode.MODEL_UNKNOWN: Kind(404, Fault.CLIENT, "No such model version."),
-        ProblemCode.MODEL_WITHDRAWN: Kind(
+        ProblemCode.FORBIDDEN: ProblemKind(403, Fault.CLIENT, "This token does not allow that."),
+        ProblemCode.QUARANTINED: ProblemKind(403, Fault.CLIENT, "This device is quarantined."),
+        ProblemCode.NOT_FOUND: ProblemKind(404, Fault.CLIENT, "There is nothing at this address."),
+        ProblemCode.POPULATION_UNKNOWN: ProblemKind(404, Fault.CLIENT, "No such population."),
+        ProblemCode.MODEL_UNKNOWN: ProblemKind(404, Fault.CLIENT, "No such model version."),
+        ProblemCode.MODEL_WITHDRAWN: ProblemKind(
             404, Fault.CLIENT, "That model version was withdrawn; take the newest."
         ),
-        ProblemCode.TASK_UNKNOWN: Kind(404, Fault.OPERATOR, "No such task."),
-        ProblemCode.HEAD_UNKNOWN: Kind(404, Fault.CLIENT, "No head is stored."),
-        ProblemCode.METHOD_NOT_ALLOWED: Kind(405, Fault.CLIENT, "This address does not take that method."),
-        ProblemCode.CONFLICT: Kind(409, Fault.CLIENT, "That contradicts what is already there."),
-        ProblemCode.REPORT_CONFLICT: Kind(
+        ProblemCode.TASK_UNKNOWN: ProblemKind(404, Fault.OPERATOR, "No such task."),
+        ProblemCode.HEAD_UNKNOWN: ProblemKind(404, Fault.CLIENT, "No head is stored."),
+        ProblemCode.METHOD_NOT_ALLOWED: ProblemKind(
+            405, Fault.CLIENT, "This address does not take that method."
+        ),
+        ProblemCode.CONFLICT: ProblemKind(409, Fault.CLIENT, "That contradicts what is already there."),
+        ProblemCode.REPORT_CONFLICT: ProblemKind(
             409, Fault.CLIENT, "Another report was already taken for this assignment."
         ),
-        ProblemCode.PRECONDITION_FAILED: Kind(
+        ProblemCode.PRECONDITION_FAILED: ProblemKind(
             412, Fault.CLIENT, "What is stored is not what this would replace."
         ),
-        ProblemCode.ROUND_GONE: Kind(410, Fault.CLIENT, "The round is over; check in again."),
-        ProblemCode.BODY_TOO_LARGE: Kind(413, Fault.CLIENT, "The body is larger than this call takes."),
-        ProblemCode.BODY_TIMEOUT: Kind(408, Fault.CLIENT, "The body did not arrive in time.", may_retry=True),
-        ProblemCode.UNSUPPORTED_MEDIA_TYPE: Kind(
+        ProblemCode.ROUND_GONE: ProblemKind(410, Fault.CLIENT, "The round is over; check in again."),
+        ProblemCode.BODY_TOO_LARGE: ProblemKind(
+            413, Fault.CLIENT, "The body is larger than this call takes."
+        ),
+        ProblemCode.BODY_TIMEOUT: ProblemKind(
+            408, Fault.CLIENT, "The body did not arrive in time.", may_retry=True
+        ),
+        ProblemCode.UNSUPPORTED_MEDIA_TYPE: ProblemKind(
             415, Fault.CLIENT, "The body's type or encoding is not taken here."
         ),
-        ProblemCode.MALFORMED_REQUEST: Kind(
+        ProblemCode.MALFORMED_REQUEST: ProblemKind(
             400, Fault.CLIENT, "That is not HTTP/1.1 as this server reads it."
         ),
-        ProblemCode.MALFORMED_BODY: Kind(422, Fault.CLIENT, "The body is not what this call takes."),
-        ProblemCode.MALFORMED_DELTA: Kind(422, Fault.CLIENT, "The delta cannot be decoded."),
-        ProblemCode.MALFORMED_HEAD: Kind(422, Fault.CLIENT, "The head is not a personal model of this kind."),
-        ProblemCode.STALE_HEAD: Kind(422, Fault.CLIENT, "The head was fitted on none of the recent models."),
-        ProblemCode.WRONG_LAYOUT: Kind(422, Fault.CLIENT, "The delta is laid out for another model."),
-        ProblemCode.NON_FINITE_DELTA: Kind(422, Fault.CLIENT, "The delta holds a value that is not finite."),
-        ProblemCode.DELTA_TOO_LARGE: Kind(422, Fault.CLIENT, "The delta's norm is beyond the round's bound."),
-        ProblemCode.TOO_MANY_EXAMPLES: Kind(
+        ProblemCode.MALFORMED_BODY: ProblemKind(422, Fault.CLIENT, "The body is not what this call takes."),
+        ProblemCode.MALFORMED_DELTA: ProblemKind(422, Fault.CLIENT, "The delta cannot be decoded."),
+        ProblemCode.MALFORMED_HEAD: ProblemKind(
+            422, Fault.CLIENT, "The head is not a personal model of this kind."
+        ),
+        ProblemCode.STALE_HEAD: ProblemKind(
+            422, Fault.CLIENT, "The head was fitted on none of the recent models."
+        ),
+        ProblemCode.WRONG_LAYOUT: ProblemKind(422, Fault.CLIENT, "The delta is laid out for another model."),
+        ProblemCode.NON_FINITE_DELTA: ProblemKind(
+            422, Fault.CLIENT, "The delta holds a value that is not finite."
+        ),
+        ProblemCode.DELTA_TOO_LARGE: ProblemKind(
+            422, Fault.CLIENT, "The delta's norm is beyond the round's bound."
+        ),
+        ProblemCode.TOO_MANY_EXAMPLES: ProblemKind(
             422, Fault.CLIENT, "The report claims more examples than the assignment allows."
         ),
-        ProblemCode.WRONG_ASSIGNMENT: Kind(
+        ProblemCode.WRONG_ASSIGNMENT: ProblemKind(
             403, Fault.CLIENT, "The assignment token belongs to another assignment."
         ),
-        ProblemCode.INVALID_TASK: Kind(422, Fault.OPERATOR, "The task cannot be run as written."),
-        ProblemCode.INVALID_COHORT: Kind(422, Fault.OPERATOR, "That is no cohort expression."),
-        ProblemCode.INVALID_CHECKPOINT: Kind(422, Fault.OPERATOR, "The checkpoint cannot be used."),
-        ProblemCode.PROTOCOL_UNSUPPORTED: Kind(
+        ProblemCode.INVALID_TASK: ProblemKind(422, Fault.OPERATOR, "The task cannot be run as written."),
+        ProblemCode.INVALID_COHORT: ProblemKind(422, Fault.OPERATOR, "That is no cohort expression."),
+        ProblemCode.INVALID_CHECKPOINT: ProblemKind(422, Fault.OPERATOR, "The checkpoint cannot be used."),
+        ProblemCode.PROTOCOL_UNSUPPORTED: ProblemKind(
             426, Fault.CLIENT, "This server speaks another protocol version."
         ),
-        ProblemCode.FEATURE_OFF: Kind(501, Fault.OPERATOR, "This server does not do that."),
-        ProblemCode.HEAD_UNREADABLE: Kind(500, Fault.OPERATOR, "The stored head cannot be read."),
-        ProblemCode.QUOTA_EXCEEDED: Kind(507, Fault.OPERATOR, "The space set aside for this is full."),
-        ProblemCode.TOO_MANY_REQUESTS: Kind(
+        ProblemCode.FEATURE_OFF: ProblemKind(501, Fault.OPERATOR, "This server does not do that."),
+        ProblemCode.HEAD_UNREADABLE: ProblemKind(500, Fault.OPERATOR, "The stored head cannot be read."),
+        ProblemCode.QUOTA_EXCEEDED: ProblemKind(507, Fault.OPERATOR, "The space set aside for this is full."),
+        ProblemCode.TOO_MANY_REQUESTS: ProblemKind(
             429, Fault.CLIENT, "Too many requests of this kind came from there.", may_retry=True
         ),
-        ProblemCode.OVERLOADED: Kind(503, Fault.SERVER, "The server has too much to do.", may_retry=True),
-        ProblemCode.NOT_READY: Kind(503, Fault.SERVER, "The server is starting or stopping.", may_retry=True),
-        ProblemCode.REPORT_PENDING: Kind(
+        ProblemCode.OVERLOADED: ProblemKind(
+            503, Fault.SERVER, "The server has too much to do.", may_retry=True
+        ),
+        ProblemCode.NOT_READY: ProblemKind(
+            503, Fault.SERVER, "The server is starting or stopping.", may_retry=True
+        ),
+        ProblemCode.REPORT_PENDING: ProblemKind(
             503, Fault.SERVER, "The report waits for others; send it again.", may_retry=True
         ),
-        ProblemCode.INTERNAL: Kind(500, Fault.SERVER, "The server failed.", may_retry=True),
+        ProblemCode.INTERNAL: ProblemKind(500, Fault.SERVER, "The server failed.", may_retry=True),
     }
 )
 
@@ -166,13 +187,13 @@ class Problem(Message, frozen=True, kw_only=True):
     retry: ReturnWindow | None = None
 
 
-class Refused(Exception):
-    """A request broke a promise of the protocol. Nothing was changed.
+class ApiError(Exception):
+    """A call cannot be fulfilled, and has changed nothing; it is answered with a problem document.
 
     Args:
-        code: Which promise.
+        code: The error code.
         detail: One sentence: what was wrong with this request, and what to do. No secret, no user text.
-        retry: When to try again; given for codes that may be retried.
+        retry: When to try again, for codes that may be retried.
     """
 
     def __init__(self, code: ProblemCode, detail: str, retry: ReturnWindow | None = None) -> None:
@@ -183,11 +204,11 @@ class Refused(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status of this refusal."""
+        """Return the HTTP status of this error."""
         return PROBLEMS[self.code].status
 
     def document(self) -> Problem:
-        """The document that travels."""
+        """Return the problem document of this error."""
         kind = PROBLEMS[self.code]
         retry = self.retry or (ReturnWindow(min_s=1.0, max_s=5.0) if kind.may_retry else None)
         return Problem(

@@ -1,9 +1,9 @@
-"""Messages to bytes and back, in bounded time and memory whatever the bytes are.
+"""Encodes and decodes messages, in bounded time and memory for any input.
 
 The decoder is driven by the message's type: it builds only what a field declares, within the field's own
-bounds, and skips unknown fields without building them. So the memory it takes is bounded by the body's size.
-That of a decoder which first builds whatever the bytes say is not: 15 MB of empty arrays in an unknown field
-cost it 1 GB and seven seconds.
+bounds, and skips unknown fields without building them. So its memory is bounded by the body's size. That is
+not so for a decoder that first builds everything: 15 MB of empty arrays in an unknown field cost it 1 GB and
+seven seconds.
 
 Source: msgpack specification.
 """
@@ -16,25 +16,25 @@ import msgpack
 import msgspec
 
 from keyflock_server.protocol.calls import SMALL_BODY_BYTES
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 T = TypeVar("T")
 
-#: How many bytes tell a binary field's length, by its first byte.
+#: The number of bytes that encode a binary field's length, by the field's first byte.
 _BINARY_SIZES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 _FIXED_MAP: Final = 0x80
 _MAP_16: Final = 0xDE
 _MAP_16_LEAST: Final = 16
-#: The messages of the decoder that quote.
+#: Matches the parts of msgspec's messages that quote input.
 _QUOTED_VALUE: Final = re.compile(r"Invalid (?:enum )?value .*?(?= - at `|\Z)", re.DOTALL)
 _QUOTED_FIELD: Final = re.compile(r"Object contains unknown field `.*?`(?= - at `|\Z)", re.DOTALL)
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """The message as a msgpack map, in msgpack's shortest form."""
+    """Return the message as a msgpack map, in msgpack's shortest form."""
     data = msgspec.msgpack.encode(message)
-    # msgspec sizes a map's head for all the fields that there may be, also where it leaves some out.
+    # msgspec sizes a map's header for all possible fields, even where it leaves some out.
     fields = int.from_bytes(data[1:3])
     if data[0] == _MAP_16 and fields < _MAP_16_LEAST:
         return bytes((_FIXED_MAP | fields,)) + data[3:]
@@ -42,7 +42,7 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """The message in ``body``.
+    """Return the message in ``body``.
 
     Args:
         body: Untrusted bytes.
@@ -50,39 +50,39 @@ def decode(body: bytes, kind: type[T]) -> T:
     Edge cases:
         unknown fields -> skipped; a key twice -> the last one counts; NaN or infinity -> refused
     Raises:
-        Refused: fault of the client; ``malformed_body`` says what was wrong and where.
+        ApiError: fault of the client; ``malformed_body`` says what was wrong and where.
     """
     if not body:
-        raise Refused(ProblemCode.MALFORMED_BODY, "The body is empty; a msgpack map was expected.")
+        raise ApiError(ProblemCode.MALFORMED_BODY, "The body is empty; a msgpack map was expected.")
     try:
         message = msgspec.msgpack.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
     except UnicodeDecodeError:
-        raise Refused(ProblemCode.MALFORMED_BODY, "A string in the body is not UTF-8.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, "A string in the body is not UTF-8.") from None
     except msgspec.DecodeError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"{str(error).rstrip('.')}.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, f"{str(error).rstrip('.')}.") from None
     except RecursionError:
-        raise Refused(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
     _refuse_non_finite(message, "$")
     return message
 
 
 def decode_bulky(body: bytes, kind: type[T], bulk: str) -> T:
-    """The message in ``body``, whose size is that of one binary field; raises like ``decode``.
+    """Return the message in ``body``, most of which is one binary field; raises like ``decode``.
 
-    A field of type ``memoryview`` is not copied: it is a part of the body, and keeps it in memory.
+    A field of type ``memoryview`` is not copied: it is a view of the body, and keeps it in memory.
 
     Args:
         body: Untrusted bytes.
         kind: The message type.
         bulk: The name of the field that may be large.
     Guarantees:
-        All that must be looked at takes ``SMALL_BODY_BYTES`` at most, so decoding takes milliseconds:
-        skipping 16 MB of unknown fields would hold up everybody else for a third of a second.
+        Beside that field at most ``SMALL_BODY_BYTES`` are parsed, so decoding takes milliseconds: skipping
+        16 MB of unknown fields would block the event loop for a third of a second.
     """
     if len(body) - _bulk_bytes(body, bulk) > SMALL_BODY_BYTES:
-        raise Refused(
+        raise ApiError(
             ProblemCode.MALFORMED_BODY,
             f"Beside the field {bulk} the body takes at most {SMALL_BODY_BYTES} bytes.",
         )
@@ -90,7 +90,7 @@ def decode_bulky(body: bytes, kind: type[T], bulk: str) -> T:
 
 
 def _bulk_bytes(body: bytes, bulk: str) -> int:
-    """The length of the first binary field of that name, which begins within the first small body; else 0."""
+    """Return the length of the first binary field of that name in the first ``SMALL_BODY_BYTES``; else 0."""
     if len(body) <= SMALL_BODY_BYTES:
         return 0
     head = memoryview(body)[:SMALL_BODY_BYTES]
@@ -103,24 +103,24 @@ def _bulk_bytes(body: bytes, bulk: str) -> int:
                 return int.from_bytes(body[unpacker.tell() + 1 : unpacker.tell() + 1 + size])
             unpacker.skip()
     except (ValueError, TypeError, IndexError, RecursionError, msgpack.UnpackException):
-        pass  # it does not begin there, or this is no map: ``decode`` says what it is
+        pass  # it does not begin there, or this is not a map: ``decode`` reports the error
     return 0
 
 
 def structure(value: object, kind: type[T]) -> T:
-    """The typed form of plain maps, lists, numbers and strings; raises like ``decode``."""
+    """Return the typed form of plain maps, lists, numbers and strings; raises like ``decode``."""
     try:
         message = msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise Refused(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
     except RecursionError:
-        raise Refused(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
+        raise ApiError(ProblemCode.MALFORMED_BODY, "The body is nested too deeply.") from None
     _refuse_non_finite(message, "$")
     return message
 
 
 def without_values(message: str) -> str:
-    """Return what msgspec finds wrong and where, without what stood there: it may be what somebody typed."""
+    """Return msgspec's message without the values that it quotes, because they may be user text."""
     message = _QUOTED_VALUE.sub("Not one of the values that are taken", message)
     return _QUOTED_FIELD.sub("There is a field that is not known", message)
 
@@ -129,7 +129,9 @@ def _refuse_non_finite(value: object, path: str) -> None:
     """Refuse NaN and infinity: a bound such as ``ge=0`` lets NaN pass, and one NaN spoils a mean for all."""
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise Refused(ProblemCode.MALFORMED_BODY, f"Expected a finite number, got {value} - at `{path}`.")
+            raise ApiError(
+                ProblemCode.MALFORMED_BODY, f"Expected a finite number, got {value} - at `{path}`."
+            )
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             _refuse_non_finite(getattr(value, name), f"{path}.{name}")

@@ -1,8 +1,8 @@
-"""Whether a new version may become the newest by itself. Pure: what a round's row says decides, and no clock.
+"""Checks of whether a new version may be published without an operator. They are pure.
 
-Two kinds of evidence. The step's length needs no text: it is compared with what phones themselves did (their
-mean delta) and with what earlier steps of the task did. The loss on the anchor text sees also a step of
-ordinary length in a bad direction; where a population has none, the lengths are all there is.
+There are two kinds of checks. The step's norm needs no text: it is compared with the phones' mean delta and
+with earlier steps of the task. The loss on the anchor text also detects a step of ordinary norm in a bad
+direction; a population without such a text has only the norms.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,17 +14,17 @@ from keyflock_server.rounds.checks_policy import ChecksPolicy
 def publishing_problem(
     figures: StepFigures, history: Sequence[StepFigures], bounds: ChecksPolicy, *, is_clipped: bool = False
 ) -> str:
-    """Return why the version that a step made must not be published unasked; empty: it may be.
+    """Return why a step's version needs an operator's decision; empty if it may be published.
 
     Args:
-        figures: Of the step.
-        history: Of the task's last committed rounds, whose versions are still served.
-        bounds: The task's.
-        is_clipped: Whether the round's deltas were clipped, so that its mean is bounded whoever sent them.
+        figures: The step's figures.
+        history: The figures of the task's last committed rounds whose versions are still served.
+        bounds: The task's checks.
+        is_clipped: Whether the round's deltas were clipped, so that their mean is bounded.
     Guarantees:
-        Where deltas are clipped, a step that is to its mean delta as an earlier one was to its own is no
-        growth: a few phones that made an earlier step short cannot have an ordinary one held.
-        The text holds numbers that the server measured, and nothing that anybody sent.
+        Where deltas are clipped, a step in the same proportion to its mean delta as an earlier one does not
+        count as growth: a few phones that made an earlier step short cannot hold an ordinary one.
+        The text has only numbers that the server measured, and nothing that a phone sent.
     """
     return (
         unacceptable_problem(figures)
@@ -34,7 +34,7 @@ def publishing_problem(
 
 
 def unacceptable_problem(figures: StepFigures) -> str:
-    """Return why not even an operator can want the version; empty: one may."""
+    """Return why not even an operator may accept the version; empty if one may."""
     if figures.non_finite_weights:
         return (
             f"{figures.non_finite_weights} of the new version's weights are infinite or no number: "
@@ -75,7 +75,7 @@ def _length_problem(
 
 
 def _amplification(history: Sequence[StepFigures]) -> float:
-    """Return how far the server went for each unit of a mean delta, at most."""
+    """Return the maximum ratio of a step's norm to its mean delta's."""
     return _largest(
         one.step_norm / one.mean_delta_norm for one in history if one.step_norm and one.mean_delta_norm
     )

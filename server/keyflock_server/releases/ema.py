@@ -1,7 +1,7 @@
-"""The exponential moving average of a population's versions: what keyboards may serve instead of the newest.
+"""The exponential moving average of a population's versions, which keyboards may serve instead of the newest.
 
-Each version moves by what one cohort says; their average moves less and is, as a rule, the better model. It
-is for serving alone: rounds train from the newest version, and the average never enters a step.
+Each version depends on one cohort; their average moves less and is, as a rule, the better model. It is only
+served: rounds train from the newest version, and the average never enters a step.
 
 With decay d, weights w_0, w_1, .. and the bias corrected (Kingma and Ba), the average after w_n is
 
@@ -32,22 +32,22 @@ class CorruptedAverage(ValueError):
 class WeightAverage:
     """The average of the versions so far."""
 
-    #: Corrected for its bias: what is served. Shape (P,), float32.
+    #: The average with its bias corrected, which is served. Shape (P,), float32.
     mean: NDArray[np.float32]
     #: c_n: how much of the uncorrected average is data; tends to 1.
     correction: float
 
     @classmethod
     def of(cls, weights: NDArray[np.float32], decay: float) -> Self:
-        """The average of one version: itself."""
+        """Return the average of one version, which is that version."""
         return cls(weights.astype(np.float32), 1.0 - decay)
 
     def after(self, weights: NDArray[np.float32], decay: float) -> "WeightAverage":
-        """The average with one more version in it; this one is not changed.
+        """Return the average with one more version in it; this one is not changed.
 
         Args:
-            weights: The new version's, shape (P,), float32.
-            decay: In [0, 1): what a version is worth when the next one is made. May differ from the last.
+            weights: The new version's weights, shape (P,), float32.
+            decay: The factor of earlier versions, in [0, 1). It may differ from the last.
         Guarantees:
             Each number of the result lies between the average's and the weights', up to float32 rounding.
         """
@@ -56,7 +56,7 @@ class WeightAverage:
         return WeightAverage(self.mean + share * (weights - self.mean), correction)
 
     def to_bytes(self) -> bytes:
-        """A safetensors file with the mean, the correction, and a digest of them."""
+        """Return a safetensors file with the mean, the correction, and a digest of them."""
         tensors: dict[str, NDArray[Any]] = {
             "mean": self.mean,
             "correction": np.array([self.correction], np.float64),
@@ -65,10 +65,10 @@ class WeightAverage:
 
     @classmethod
     def from_bytes(cls, data: bytes, size: int) -> Self:
-        """What ``to_bytes`` wrote.
+        """Return the average that ``to_bytes`` wrote.
 
         Raises:
-            CorruptedAverage: damaged bytes, or another number of parameters than ``size``.
+            CorruptedAverage: the bytes are damaged, or have another number of parameters than ``size``.
         """
         try:
             tensors: dict[str, NDArray[Any]] = load(data)

@@ -1,9 +1,9 @@
-"""What is measured of a step while its weights are in memory.
+"""The figures of a step, measured while its weights are in memory.
 
-The figures are stored with the round, so that every process that looks at it afterwards decides the same.
+They are stored with the round, so that every process that checks them afterwards decides the same.
 
-The loss is the master weights': the download rounds each to one of 255 steps of its row, which moves the
-loss on the anchor text by some hundredths of a nat, far below what the checks are for.
+The loss is that of the master weights: the download rounds each to one of 255 steps of its row, which moves
+the loss on the anchor text by some hundredths of a nat, far below what the checks are for.
 """
 
 import math
@@ -14,27 +14,27 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from keyflock_models.anchor import anchor_loss
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.layout import ParamLayout
+from keyflock_models.network.anchor import anchor_loss
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.layout import ParamLayout
 
-#: A larger weight is as good as infinite: float32 does not hold its square.
+#: A larger weight counts as infinite: float32 does not hold its square.
 LARGEST_WEIGHT: Final = 1e18
 _ROWS: Final = "embedding"
 
 
 class StepFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step in numbers. A figure that is not there could not be measured, or is not finite."""
+    """The figures of one step. A missing figure could not be measured, or is not finite."""
 
-    #: Weights of the new version that are infinite, no number, or larger than ``LARGEST_WEIGHT``.
+    #: Number of weights of the new version that are infinite, NaN, or larger than ``LARGEST_WEIGHT``.
     non_finite_weights: int = 0
-    #: L2 norms, in units of the parameters: of new minus old weights, and of its longest word's row.
+    #: L2 norms of new minus old weights, and of its longest word's row, in units of the parameters.
     step_norm: float | None = None
     step_row_norm: float | None = None
-    #: The same of the cohort's mean delta.
+    #: The same norms of the cohort's mean delta.
     mean_delta_norm: float | None = None
     mean_delta_row_norm: float | None = None
-    #: Nats a word on the anchor text: of the new version, the one before, and the one a person last chose.
+    #: Losses on the anchor text, nats a word: of the new version, the one before, and the last chosen one.
     anchor_loss: float | None = None
     anchor_loss_before: float | None = None
     anchor_loss_chosen: float | None = None
@@ -42,12 +42,12 @@ class StepFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     non_finite_losses: int = 0
 
     def to_json(self) -> str:
-        """Return the form in which a round keeps it: an object of the numbers that there are."""
+        """Return the JSON object that is stored with the round; missing figures are left out."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, stored: str) -> Self:
-        """Return what ``to_json`` wrote; nothing measured for what an earlier release left empty."""
+        """Return the figures that ``to_json`` encoded; none for the empty text of earlier releases."""
         return msgspec.json.decode(stored, type=cls) if stored else cls()
 
 
@@ -62,13 +62,13 @@ def step_figures(
     """Measure a step.
 
     Args:
-        before: The version that it started from, with the anchor text if there is one.
-        weights: What it made, shape (P,), float32; may be anything at all.
-        mean_delta: The cohort's, shape (P,), float32.
-        loss_before: The version before's loss on the anchor text, where it is known.
-        loss_chosen: The same of the version that a person last chose.
+        before: The version that the step started from, with the anchor text if there is one.
+        weights: The new weights, shape (P,), float32; they may be infinite or NaN.
+        mean_delta: The cohort's mean delta, shape (P,), float32.
+        loss_before: The loss of the version before on the anchor text, where it is known.
+        loss_chosen: The loss of the version that an operator last chose.
     """
-    layout = ParamLayout.of(before.config)
+    layout = ParamLayout.for_config(before.config)
     with np.errstate(invalid="ignore"):
         non_finite = int(np.count_nonzero(~(np.abs(weights) <= LARGEST_WEIGHT)))
         step = weights.astype(np.float64) - before.weights

@@ -1,4 +1,4 @@
-"""Cohort expressions: which devices a task is for, by what they said of themselves at enrolment.
+"""Cohort expressions: they select a task's devices by the attributes that these stated at enrolment.
 
     locale in ("en", "en-GB") and app_build >= 4200 and tier >= 2 and not ("internal" in tags)
 
@@ -9,8 +9,8 @@
                | "locale" (["not"] "in" "(" text { "," text } ")" | ("==" | "!=") text)
                | text ["not"] "in" "tags"
 
-A language that can only ask about four attributes, always ends and has no side: an operator's text is parsed,
-never run. A locale fits a text as a range of languages (RFC 4647, basic filtering): ``en`` fits ``en-US``.
+The language has four attributes, always terminates and has no side effects: an operator's text is parsed,
+never run. A locale matches a text as a language range (RFC 4647, basic filtering): ``en`` matches ``en-US``.
 """
 
 import operator
@@ -21,9 +21,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, assert_never
 
-#: Characters of an expression.
+#: Maximum number of characters of an expression.
 MAX_LENGTH: Final = 1_000
-#: Parentheses and ``not`` within each other.
+#: Maximum nesting of parentheses and ``not``.
 MAX_DEPTH: Final = 16
 
 _NUMBERS: Final = frozenset({"app_build", "tier"})
@@ -43,13 +43,13 @@ _TOKEN: Final = re.compile(
 )
 
 
-class CohortError(ValueError):
-    """Fault of the operator: no expression; the message says where and what was expected there."""
+class CohortSyntaxError(ValueError):
+    """Fault of the operator: the text is no expression; the message says what is expected and where."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceAttributes:
-    """What an expression may ask about."""
+    """The attributes of a device that an expression can test."""
 
     app_build: int
     locale: str
@@ -60,7 +60,7 @@ class DeviceAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """``app_build`` or ``tier`` against a number."""
+    """A comparison of ``app_build`` or ``tier`` with a number."""
 
     attribute: str
     comparison: str
@@ -69,35 +69,35 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class LocaleIn:
-    """The locale is in one of these ranges of languages."""
+    """A test of whether the locale is in one of these language ranges."""
 
     ranges: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class HasTag:
-    """The device has this tag."""
+    """A test of whether the device has this tag."""
 
     tag: str
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The opposite."""
+    """A negation."""
 
     of: "Cohort"
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Every one of two or more."""
+    """A conjunction of two or more parts."""
 
     parts: tuple["Cohort", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """At least one of two or more."""
+    """A disjunction of two or more parts."""
 
     parts: tuple["Cohort", ...]
 
@@ -107,14 +107,14 @@ Cohort = Compared | LocaleIn | HasTag | Not | AllOf | AnyOf
 
 @lru_cache(maxsize=256)
 def parse_cohort(text: str) -> Cohort:
-    """The expression that an operator wrote.
+    """Parse the expression that an operator wrote.
 
     Raises:
-        CohortError: it is longer or deeper than the bounds, or no expression; the message has the position,
-            counted from 1.
+        CohortSyntaxError: it is longer or deeper than the bounds, or no expression; the message has the
+            position, counted from 1.
     """
     if len(text) > MAX_LENGTH:
-        raise CohortError(f"An expression has at most {MAX_LENGTH} characters, this one {len(text)}.")
+        raise CohortSyntaxError(f"An expression has at most {MAX_LENGTH} characters, this one {len(text)}.")
     parser = _Parser(text)
     cohort = parser.either(0)
     parser.end()
@@ -122,7 +122,7 @@ def parse_cohort(text: str) -> Cohort:
 
 
 def matches(cohort: Cohort, device: DeviceAttributes) -> bool:
-    """Whether a device is in the cohort. Never raises, whatever the device says."""
+    """Return whether a device is in the cohort. It never raises, whatever the device's attributes are."""
     match cohort:
         case Compared(attribute, comparison, number):
             value = device.app_build if attribute == "app_build" else device.tier
@@ -142,7 +142,7 @@ def matches(cohort: Cohort, device: DeviceAttributes) -> bool:
 
 
 def to_text(cohort: Cohort) -> str:
-    """An expression that parses to the same cohort."""
+    """Return an expression that parses to the same cohort."""
     match cohort:
         case Compared(attribute, comparison, number):
             return f"{attribute} {comparison} {number}"
@@ -165,7 +165,7 @@ def _within(cohort: Cohort) -> str:
 
 
 def in_ranges(ranges: tuple[str, ...], locale: str) -> bool:
-    """Whether a locale is in one of these ranges of languages: ``en`` has ``en-US``, and not ``eng``."""
+    """Return whether a locale is in one of these language ranges: ``en`` includes ``en-US``, not ``eng``."""
     parts = _subtags(locale)
     return any(parts[: len(wanted)] == wanted for wanted in map(_subtags, ranges))
 
@@ -179,12 +179,12 @@ class _Token:
     #: ``text``, ``number``, ``word``, ``sign`` or ``end``.
     kind: str
     value: str
-    #: Counted from 1.
+    #: The position in the text, from 1.
     position: int
 
 
 class _Parser:
-    """Recursive descent: one method a rule of the grammar, one token ahead."""
+    """A recursive descent parser: one method for each rule of the grammar, one token of lookahead."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -192,14 +192,14 @@ class _Parser:
         self._token = self._read()
 
     def either(self, depth: int) -> Cohort:
-        """``both { "or" both }``."""
+        """Parse ``both { "or" both }``."""
         parts = [self._both(depth)]
         while self._took("or"):
             parts.append(self._both(depth))
         return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Raise CohortSyntaxError unless the text ends here."""
         if self._token.kind != "end":
             raise self._unexpected("'and', 'or' or the end")
 
@@ -211,7 +211,7 @@ class _Parser:
 
     def _single(self, depth: int) -> Cohort:
         if depth > MAX_DEPTH:
-            raise CohortError(f"At position {self._token.position}: nested deeper than {MAX_DEPTH}.")
+            raise CohortSyntaxError(f"At position {self._token.position}: nested deeper than {MAX_DEPTH}.")
         if self._took("not"):
             return Not(self._single(depth + 1))
         if self._took("("):
@@ -287,13 +287,14 @@ class _Parser:
         position = self._next_at + len(rest) - len(rest.lstrip()) + 1
         return _Token("stray" if rest.strip() else "end", rest.strip()[:1], position)
 
-    def _unexpected(self, wanted: str) -> CohortError:
+    def _unexpected(self, wanted: str) -> CohortSyntaxError:
         token = self._token
-        # By its kind: what stands there may be anything, and the position says where it is.
+        # The message names the token's kind only: its text may be anything, and the position tells where it
+        # is.
         found = {"end": "the end", "stray": "a character that means nothing"}.get(
             token.kind, f"a {token.kind}"
         )
-        return CohortError(f"At position {token.position}: expected {wanted}, found {found}.")
+        return CohortSyntaxError(f"At position {token.position}: expected {wanted}, found {found}.")
 
 
 def _inside(token: _Token) -> str:

@@ -1,20 +1,21 @@
-"""Whether a phone may take part now. The rules are the task's; the answers are never stored."""
+"""Eligibility: whether a phone may take part now. The phone's answers are never stored."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from keyflock_server.protocol.messages import CheckIn, DeviceRules, RefusalReason, TaskKind
+from keyflock_server.protocol.messages import CheckIn, RefusalReason, TaskKind
+from keyflock_server.protocol.plans import DeviceRules
 from keyflock_server.rounds.cohort import DeviceAttributes, in_ranges, matches, parse_cohort
 from keyflock_server.rounds.task import Eligibility
 
 
 @dataclass(frozen=True, slots=True)
 class Ineligible:
-    """Which rule, in one sentence for the SDK's log."""
+    """The rule that a check-in breaks, with one sentence for the SDK's log."""
 
     reason: RefusalReason
     detail: str
-    #: For ``too_soon``: when the device may come again.
+    #: For ``too_soon``: the time until the device may come again.
     wait_s: float = 0.0
 
 
@@ -28,16 +29,16 @@ def ineligibility(
     tier: int = 0,
     tags: tuple[str, ...] = (),
 ) -> Ineligible | None:
-    """The first rule that this check-in breaks, or None.
+    """Return the first rule that this check-in breaks, or None.
 
     Args:
-        rules: The task's.
-        message: What the phone says of itself.
+        rules: The task's rules.
+        message: The phone's check-in.
         last_contributed_at: When a report of this device was last counted.
-        now: This instant.
-        kind: What the task wants.
-        tier: Of the device, as it said at enrolment.
-        tags: Of the device, as it said at enrolment.
+        now: The current time.
+        kind: The task's kind.
+        tier: The device's tier, as stated at enrolment.
+        tags: The device's tags, as stated at enrolment.
     """
     if message.app_build < rules.app_build_min:
         return Ineligible(
@@ -61,23 +62,23 @@ def ineligibility(
     return Ineligible(RefusalReason.NOT_ELIGIBLE, detail) if detail else None
 
 
-def has_taken_part_enough(rules: Eligibility, participations: int) -> Ineligible | None:
-    """Whether this task has counted as many reports of the device as it may."""
-    most = rules.max_participations
-    if most is None or participations < most:
+def participation_limit_reached(rules: Eligibility, participations: int) -> Ineligible | None:
+    """Return the broken limit if this task has counted as many reports of the device as it may."""
+    limit = rules.max_participations
+    if limit is None or participations < limit:
         return None
     return Ineligible(
-        RefusalReason.NOT_ELIGIBLE, f"This device has taken part {participations} times; the most is {most}."
+        RefusalReason.NOT_ELIGIBLE, f"This device has taken part {participations} times; the most is {limit}."
     )
 
 
 def rules_asked(rules: DeviceRules) -> tuple[str, ...]:
-    """The rules that ask for something: what the SDK must be able to check."""
+    """Return the rules that are set, which the SDK must be able to check."""
     return tuple(name for name in rules.__struct_fields__ if getattr(rules, name))
 
 
 def admits(locales: tuple[str, ...], locale: str) -> bool:
-    """Whether a locale is among those wanted: ``en`` admits ``en-US``; an empty list admits all."""
+    """Return whether a locale is admitted: ``en`` admits ``en-US``; an empty list admits all."""
     return not locales or in_ranges(locales, locale)
 
 

@@ -1,19 +1,19 @@
-"""When phones should return: soon enough that cohorts fill, late enough that nobody stampedes.
+"""Pace steering: when phones should return, so that cohorts fill and check-ins do not come all at once.
 
-Stateless: windows follow from a few numbers that every replica knows. E eligible devices were seen in a day,
-and the task wants D check-ins a second, enough to fill its slots within a selection window; then each should
-return every T = E / D seconds. A large population spreads over [0.5 T, 1.5 T], later in busy hours and sooner
-in quiet ones; T is cut so that the whole of that fits under the longest window, for a window that is cut to
-a point spreads nobody. A small one cannot fill a cohort by
-chance, so its phones meet: all are sent to the same slot of the clock, and whoever comes while a slot is open
-is sent to the one that follows it.
+It is stateless: windows follow from a few numbers that every replica has. E eligible devices were seen in a
+day, and the task needs D check-ins a second to fill its slots within a selection window; so each device
+should return every T = E / D seconds. A large population spreads over [0.5 T, 1.5 T], later in busy hours and
+sooner in quiet ones; T is limited so that this interval fits under the longest window, because a window that
+is cut to a point spreads nothing. A small population cannot fill a cohort by chance, so its phones meet: all
+are sent to the same slot of the clock, and a phone that comes while a slot is open is sent to the following
+one.
 
-Devices that have never reported count only up to a cap, so that ghosts cannot steer anybody's windows. A
-crowd of them may be real all the same, as after an app update: however few of them count, all that were seen
-are spread so far that no more than ``CROWD_PER_S`` come a second.
+Devices that have never reported count only up to a cap, so that fake devices cannot move others' windows. A
+crowd of them may be real, as after an app update: however few of them count, all seen devices are spread so
+far that no more than ``CROWD_PER_S`` come a second.
 
-While a round only waits for reports, check-ins are judged for the round after it, and whoever is in its
-sample is told to come when it opens (docs/decisions/0018).
+While a round only waits for reports, check-ins are sampled for the round after it, and a device in its sample
+is told to come when it opens (docs/decisions/0018).
 
 Source: the idea is pace steering, Bonawitz et al. 2019, section 2.3; it gives no formula, this one is ours.
 """
@@ -23,27 +23,27 @@ from collections.abc import Sequence
 from typing import Final
 
 from keyflock_server.protocol.messages import ReturnWindow
-from keyflock_server.rounds.availability import EVEN, HOUR_S
+from keyflock_server.rounds.availability import HOUR_S, UNIFORM_HOURS
 from keyflock_server.rounds.task import Pacing, RoundPolicy
 
-#: Check-ins wanted for each slot: some that come are not sampled, or come too late.
+#: Check-ins needed for each slot: some are not sampled, or come too late.
 CHECK_INS_PER_SLOT: Final = 1.5
-#: Check-ins a second of one population beyond which all its phones are spread, whoever they are. One process
-#: answers several times as many.
+#: Check-ins a second of one population beyond which all its phones are spread. One process answers several
+#: times as many.
 CROWD_PER_S: Final = 100.0
-#: Beyond this load a check-in is turned away before anything is looked up for it.
+#: Beyond this load a check-in is refused before anything is read for it.
 SHED_LOAD: Final = 1.0
 #: Windows reach from 2 minus this times T to this times T.
 _SPREAD: Final = 1.5
 #: A rendezvous is open for this share of its period.
 _RENDEZVOUS_SHARE: Final = 0.2
-#: Whoever is in the next round's sample comes within this share of its selection window.
+#: A device in the next round's sample comes within this share of its selection window.
 _AIM_SHARE: Final = 0.25
-#: What the protocol can say: a year.
+#: The longest window of the protocol: a year.
 _LONGEST_S: Final = 31_536_000.0
-#: An event loop that answers so late is at its limit.
+#: At this lag the event loop is at its limit.
 _LAG_AT_LIMIT_S: Final = 0.5
-_MOST_LOAD: Final = 9.0
+_MAX_LOAD: Final = 9.0
 
 
 def return_window(
@@ -53,19 +53,19 @@ def return_window(
     now_s: float,
     *,
     load: float = 0.0,
-    hours: Sequence[float] = EVEN,
+    hours: Sequence[float] = UNIFORM_HOURS,
     seen_devices: float = 0.0,
 ) -> ReturnWindow:
-    """When a phone that got no work should ask again.
+    """Return when a phone that got no work should ask again.
 
     Args:
-        policy: Of the round that is open or next.
+        policy: The policy of the open or next round.
         pacing: Bounds of the window.
-        eligible_devices: Devices seen in the last 24 hours that would have fitted, E.
-        now_s: Seconds since the epoch: places the rendezvous, and tells the hour of the day.
+        eligible_devices: Number of eligible devices seen in the last 24 hours, E.
+        now_s: Seconds since the epoch, for the rendezvous and the hour of the day.
         load: How far the server is beyond its capacity; widens the window by 1 + load.
         hours: How busy each hour of the day is, as a multiple of the mean hour.
-        seen_devices: All devices seen in the last 24 hours, those that do not count among them.
+        seen_devices: Number of all devices seen in the last 24 hours, with those that do not count.
     Guarantees:
         pacing.min_s <= min_s <= max_s <= pacing.max_s, all of them times 1 + load; never more than a year.
     Edge cases:
@@ -92,18 +92,18 @@ def next_round_window(
     opens_in_s: float,
     load: float = 0.0,
 ) -> ReturnWindow:
-    """When a phone that is in the next round's sample should come: as that round opens.
+    """Return when a phone in the next round's sample should come: as that round opens.
 
     Args:
-        policy: As for ``return_window``, and so the other arguments.
+        policy: As in ``return_window``.
         pacing: Bounds of the window.
-        eligible_devices: E.
+        eligible_devices: Number of eligible devices, E.
         now_s: Seconds since the epoch.
-        opens_in_s: When the next round is expected to open; below 0, it is late.
+        opens_in_s: Expected time until the next round opens; below 0, it is late.
         load: How far the server is beyond its capacity.
     Guarantees:
-        As ``return_window``; never beyond the first rendezvous, or the first of the selection window, that
-        ``opens_in_s`` and the bounds allow.
+        Those of ``return_window``; the window is never later than the first rendezvous, or the first part
+        of the selection window, that ``opens_in_s`` and the bounds allow.
     """
     if is_large(policy, eligible_devices):
         low = max(opens_in_s, pacing.min_s)
@@ -122,16 +122,17 @@ def expected_arrivals(
     present_devices: float = math.inf,
     observed_per_s: float | None = None,
 ) -> float:
-    """Eligible devices that will have come for a round.
+    """Return the expected number of eligible devices that check in for a round.
 
     Args:
-        policy: The round's.
+        policy: The round's policy.
         pacing: Bounds of the windows.
-        eligible_devices: E.
-        cycle_s: From one opening to the next: who comes while the round before is full is judged for this
-            one. 0 for a task's first round, which has none before it.
-        present_devices: Of E, those seen within the hour: of a small population, all of them come.
-        observed_per_s: Of a large one, what arrives now; None: what would, if all kept to their windows.
+        eligible_devices: Number of eligible devices, E.
+        cycle_s: Time from one opening to the next: devices that come while the round before is full are
+            sampled for this one. 0 for a task's first round.
+        present_devices: Number of these seen within the hour; in a small population all of them come.
+        observed_per_s: The observed arrivals a second in a large one; None assumes that all devices keep to
+            their windows.
     """
     if not is_large(policy, eligible_devices):
         return float(min(eligible_devices, present_devices))  # they all meet at the next slot
@@ -141,35 +142,35 @@ def expected_arrivals(
 
 
 def is_large(policy: RoundPolicy, eligible_devices: float) -> bool:
-    """Whether so many devices fill a cohort without meeting."""
+    """Return whether so many devices fill a cohort without a rendezvous."""
     return _revisit_s(policy, eligible_devices) >= policy.deadline_s
 
 
 def after_work(min_separation_s: float, pacing: Pacing, *, spread_s: float = 0.0) -> ReturnWindow:
-    """When a phone that has contributed may come again: not before its separation has passed.
+    """Return when a phone that has contributed may come again: after its separation has passed.
 
     Args:
-        min_separation_s: The task's.
+        min_separation_s: The task's minimum separation.
         pacing: Bounds of the window, which the separation may exceed.
-        spread_s: Over how long a cohort is to be spread that finished together; at least ``pacing.min_s``.
+        spread_s: The time over which a cohort that finished together is spread; at least ``pacing.min_s``.
     """
     low = max(pacing.min_s, min_separation_s)
-    return _said(low, low + min(max(pacing.min_s, spread_s), pacing.max_s))
+    return _window(low, low + min(max(pacing.min_s, spread_s), pacing.max_s))
 
 
 def first_visit(spread_s: float) -> ReturnWindow:
-    """When a phone that has just enrolled should check in: at once, or spread like all others.
+    """Return when a phone that has just enrolled should check in: at once, or spread like all others.
 
     Args:
-        spread_s: How often each device of its population comes; 0 where they meet anyway.
+        spread_s: The interval at which each device of its population comes; 0 where they meet.
     """
-    return _said(0.0, max(1.0, spread_s))
+    return _window(0.0, max(1.0, spread_s))
 
 
 def spread_s(
     policy: RoundPolicy, pacing: Pacing, eligible_devices: float, seen_devices: float = 0.0
 ) -> float:
-    """Over how long phones that come together are to be spread; 0 for a small population, which meets."""
+    """Return the time over which phones that come together are spread; 0 for a small population."""
     crowd_s = _crowd_s(pacing, seen_devices)
     if not crowd_s and not is_large(policy, eligible_devices):
         return 0.0
@@ -177,42 +178,42 @@ def spread_s(
 
 
 def is_crowd(pacing: Pacing, seen_devices: float) -> bool:
-    """Whether so many devices were seen that they are spread, however few of them count."""
+    """Return whether so many devices were seen that they are spread, however few of them count."""
     return _crowd_s(pacing, seen_devices) > 0.0
 
 
 def no_task_window() -> ReturnWindow:
-    """When a phone should ask again where nothing is to be done: in some hours."""
+    """Return when a phone should ask again where there is no task: in some hours."""
     return ReturnWindow(min_s=3_600.0, max_s=4 * 3_600.0)
 
 
 def overload(in_flight: int, capacity: int, lag_s: float) -> float:
-    """How far a server is beyond its capacity: 0 up to it, 1 at twice as much, at most 9.
+    """Return how far a server is beyond its capacity: 0 up to it, 1 at twice as much, at most 9.
 
     Args:
-        in_flight: Requests being read or answered.
-        capacity: How many there may be.
-        lag_s: How late the event loop comes to what is due.
+        in_flight: Number of requests being read or answered.
+        capacity: Number of requests that the server can handle.
+        lag_s: The lag of the event loop.
     """
-    return min(max(0.0, 2.0 * in_flight / capacity - 1.0, lag_s / _LAG_AT_LIMIT_S - 1.0), _MOST_LOAD)
+    return min(max(0.0, 2.0 * in_flight / capacity - 1.0, lag_s / _LAG_AT_LIMIT_S - 1.0), _MAX_LOAD)
 
 
 def _revisit_s(policy: RoundPolicy, eligible_devices: float) -> float:
-    """T = E / D: how often each device should come."""
+    """Return T = E / D, the interval at which each device should come."""
     return eligible_devices * policy.selection_window_s / (policy.slots * CHECK_INS_PER_SLOT)
 
 
 def _crowd_s(pacing: Pacing, seen_devices: float) -> float:
-    """How often each of so many devices may come at most; 0 where they are no crowd."""
+    """Return the minimum interval of each of so many devices; 0 where they are no crowd."""
     revisit_s = seen_devices / CROWD_PER_S
     return revisit_s if revisit_s > pacing.min_s else 0.0
 
 
 def _rendezvous(pacing: Pacing, now_s: float, not_before_s: float) -> tuple[float, float]:
-    """Seconds until the next common slot opens that is at least so far away, and until it closes.
+    """Return the seconds until the next common slot that is at least so far away opens, and until it closes.
 
     The period is so much longer than ``pacing.min_s`` that from the last moment of an open slot the next one
-    is just far enough: nobody skips a slot, and no two halves of a population miss each other for ever.
+    is just far enough: no phone skips a slot, and no two halves of a population miss each other for ever.
     """
     period_s = pacing.min_s / (1.0 - _RENDEZVOUS_SHARE)
     slot_s = math.ceil((now_s + not_before_s) / period_s) * period_s - now_s
@@ -221,8 +222,8 @@ def _rendezvous(pacing: Pacing, now_s: float, not_before_s: float) -> tuple[floa
 
 def _bounded(window: tuple[float, float], pacing: Pacing, load: float) -> ReturnWindow:
     low, high = (min(max(bound_s, pacing.min_s), pacing.max_s) * (1.0 + load) for bound_s in window)
-    return _said(low, high)
+    return _window(low, high)
 
 
-def _said(low: float, high: float) -> ReturnWindow:
+def _window(low: float, high: float) -> ReturnWindow:
     return ReturnWindow(min_s=min(low, _LONGEST_S), max_s=min(max(low, high), _LONGEST_S))

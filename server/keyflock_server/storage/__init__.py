@@ -1,1 +1,1 @@
-"""What survives a crash, behind one typed door: rows in SQL, blobs in an object store."""
+"""Durable storage behind typed interfaces: rows in SQL, blobs in an object store."""

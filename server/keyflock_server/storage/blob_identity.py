@@ -1,8 +1,8 @@
-"""Whose blobs these are: a blob store carries the identity of its database, in a marker.
+"""The identity of a blob store: a marker blob names the database that the blobs belong to.
 
-What no row of a database points to is deleted in time. A server that looked at another database's blobs, or
-at its own with an empty database, would find all of them to be such. So nothing is read, written or deleted
-before the marker says that blobs and database belong together, and before each deletion it is read again.
+Blobs that no row points to are deleted after a while. With another database's blobs, or with an empty
+database, a server would take all blobs for such. So nothing is read, written or deleted before the marker
+confirms that blobs and database belong together, and the marker is read again before each deletion.
 """
 
 import json
@@ -10,50 +10,52 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from keyflock_server.storage.door import BlobMissing, Blobs, StorageDamaged, StorageError, Store
+from keyflock_server.storage.errors import BlobMissing, StorageDamaged, StorageError
+from keyflock_server.storage.interfaces.blob_store import BlobStore
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import StoredBlob
 
-#: Key of the marker, which no row points to, and which is never collected.
+#: Key of the marker. No row points to it, and it is never deleted.
 MARKER_KEY: Final = "identity"
-#: Name of the database's identity among what all processes over it agree on.
+#: Name of the database's identity among the cluster's values.
 STORE_ID: Final = "store_id"
 _ADOPT: Final = "keyflock db adopt-blobs (with --data-dir, --database and --blobs as for serve)"
 
 
 class ForeignBlobs(StorageError):
-    """The blobs are not, or not known to be, those of the database; nothing was changed."""
+    """The blobs do not, or may not, belong to the database; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobCensus:
-    """What is in a blob store, as far as a database is concerned."""
+    """The blobs of a blob store, compared with a database's rows."""
 
-    #: The database that the marker names; None without a marker, or where it cannot be read.
+    #: The database that the marker names; None if there is no readable marker.
     belongs_to: str | None
-    #: Blobs there, without the marker.
+    #: Number of blobs, without the marker.
     blobs: int
-    #: Keys that rows point to, and those of them that are not there.
+    #: Number of keys that rows point to, and of those whose blob is missing.
     in_use: int
     missing: int
 
     @property
     def unused(self) -> int:
-        """Blobs that no row points to: they are deleted in time."""
+        """Return the number of blobs that no row points to; they are deleted after a while."""
         return self.blobs - (self.in_use - self.missing)
 
 
-async def open_store(store: Store, blobs: Blobs, new_id: Callable[[], str]) -> bool:
-    """Open the database, if the blobs are its own or there are none yet.
+async def open_store(store: RecordStore, blobs: BlobStore, new_id: Callable[[], str]) -> bool:
+    """Open the database, if the blobs belong to it or there are none yet.
 
     Args:
-        store: Not opened yet.
-        blobs: Where its blobs are, or are to be.
-        new_id: Gives ids that no other database has.
+        store: The record store, not opened yet.
+        blobs: The blob store for its blobs.
+        new_id: Returns ids that no other database has.
     Guarantees:
-        Of several databases that are opened over one empty blob store at once, one gets it. Where there is
-        no database yet and the blob store is not empty, none is made.
+        If several databases are opened over one empty blob store at once, one gets it. If there is no
+        database yet and the blob store is not empty, no database is created.
     Returns:
-        Whether the blobs were marked now, though there were some: an installation from before markers.
+        Whether existing blobs were marked now, as of an installation from before markers.
     Raises:
         ForeignBlobs: fault of the operator; the message says which and what to do.
         StorageError: the database or the blobs cannot be used.
@@ -70,16 +72,16 @@ async def open_store(store: Store, blobs: Blobs, new_id: Callable[[], str]) -> b
         return False
     had_blobs = bool(await _keys(blobs))
     await blobs.create(MARKER_KEY, _marker(await _own_id(store)))
-    # Another database may have been faster.
+    # Another database may have written its marker first.
     await is_marked(store, blobs)
     return had_blobs
 
 
-async def is_marked(store: Store, blobs: Blobs) -> bool:
-    """Whether the marker names this database; False: there is none, and nothing says that it is another's.
+async def is_marked(store: RecordStore, blobs: BlobStore) -> bool:
+    """Return whether the marker names this database; False if there is no marker, and the blobs fit.
 
     Raises:
-        ForeignBlobs: another database's, or not known to be this one's.
+        ForeignBlobs: the blobs belong to another database, or may do so.
         StorageDamaged: the marker cannot be read.
     """
     marker, own = await read_marker(blobs), await _own_id(store)
@@ -101,8 +103,8 @@ async def is_marked(store: Store, blobs: Blobs) -> bool:
     return False
 
 
-async def census(store: Store, blobs: Blobs) -> BlobCensus:
-    """What adopting the blobs would mean; the database is open."""
+async def census(store: RecordStore, blobs: BlobStore) -> BlobCensus:
+    """Compare the blobs with the rows of an open database, before they are adopted."""
     try:
         belongs_to = await read_marker(blobs)
     except StorageDamaged:
@@ -113,14 +115,14 @@ async def census(store: Store, blobs: Blobs) -> BlobCensus:
     )
 
 
-async def adopt(store: Store, blobs: Blobs, new_id: Callable[[], str]) -> None:
-    """The blobs are this database's from now on, whatever the marker said."""
+async def adopt(store: RecordStore, blobs: BlobStore, new_id: Callable[[], str]) -> None:
+    """Mark the blobs as this database's, whatever the marker says."""
     await store.cluster.claim(STORE_ID, new_id())
     await blobs.put(MARKER_KEY, _marker(await _own_id(store)))
 
 
-async def keys_in_use(store: Store) -> set[str]:
-    """The keys that rows point to."""
+async def keys_in_use(store: RecordStore) -> set[str]:
+    """Return the blob keys that rows point to."""
     keys: set[str] = set()
     for record in await store.rounds.unfinished():
         keys.update(record.blob_keys)
@@ -131,11 +133,11 @@ async def keys_in_use(store: Store) -> set[str]:
     return keys | {task.optimizer_state_key for task in await store.tasks.all() if task.optimizer_state_key}
 
 
-async def read_marker(blobs: Blobs) -> str | None:
-    """The identity of the database whose blobs these are; None without a marker.
+async def read_marker(blobs: BlobStore) -> str | None:
+    """Return the identity of the database that the marker names; None without a marker.
 
     Raises:
-        StorageDamaged: there is a marker that cannot be read.
+        StorageDamaged: the marker cannot be read.
     """
     try:
         data = await blobs.get(MARKER_KEY)
@@ -154,15 +156,15 @@ async def read_marker(blobs: Blobs) -> str | None:
 
 
 def is_marker(blob: StoredBlob) -> bool:
-    """Whether a blob is the marker."""
+    """Return whether a blob is the marker."""
     return blob.key == MARKER_KEY
 
 
-async def _own_id(store: Store) -> str:
+async def _own_id(store: RecordStore) -> str:
     return await store.cluster.get(STORE_ID) or ""
 
 
-async def _keys(blobs: Blobs) -> set[str]:
+async def _keys(blobs: BlobStore) -> set[str]:
     return {blob.key async for blob in blobs.list_blobs() if not is_marker(blob)}
 
 

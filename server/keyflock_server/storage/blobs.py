@@ -1,8 +1,8 @@
-"""Blobs through obstore: files below one folder, or objects in a bucket.
+"""Blob stores through obstore: files below one folder, or objects in a bucket.
 
-A file's put is a temporary file, a rename, and here also an fsync of the file and of every folder that was
-made for it: a database row must never point to a blob that a power cut took away. An object store
-acknowledges a put when it is durable.
+A file is written as a temporary file, renamed, and here also synced with every folder that was made for it: a
+database row must never point to a blob that a power cut has removed. An object store acknowledges a put when
+it is durable.
 """
 
 import asyncio
@@ -16,32 +16,33 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
-from keyflock_server.storage.door import BlobMissing, StorageError, StorageUnavailable
+from keyflock_server.storage.errors import BlobMissing, StorageError, StorageUnavailable
 from keyflock_server.storage.records import StoredBlob
 
-#: One request to a bucket, and how long it is tried again; a phone's report waits for it.
+#: Limits of one request to a bucket, and how often it is retried; a phone's report waits for it.
 REQUEST_TIMEOUT: Final = "15s"
 CONNECT_TIMEOUT: Final = "3s"
 RETRIES: Final = 3
 _OPTIONS: Final = frozenset({"endpoint", "region"})
 
 
-def blobs_at(url: str) -> "LocalBlobs | S3Blobs":
-    """The blob store of a ``--blobs`` URL: ``file:///PATH`` or ``s3://BUCKET/PREFIX?endpoint=…&region=…``.
+def blobs_at(url: str) -> "LocalBlobStore | S3BlobStore":
+    """Return the blob store of a ``--blobs`` URL.
 
-    An S3 store's credentials come from where AWS's own programs take them: ``AWS_ACCESS_KEY_ID`` and
+    The URL is ``file:///PATH`` or ``s3://BUCKET/PREFIX?endpoint=…&region=…``.
+    An S3 store's credentials come from the sources that AWS's own programs use: ``AWS_ACCESS_KEY_ID`` and
     ``AWS_SECRET_ACCESS_KEY``, a web identity, or the machine's role.
 
     Raises:
-        StorageError: fault of the operator; the URL is not understood (the message repeats nothing of it), or
-            the folder cannot be made.
+        StorageError: fault of the operator; the URL is not understood (the message quotes nothing of it), or
+            the folder cannot be created.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path and not options:
-        return LocalBlobs(Path(unquote(parts.path)))
+        return LocalBlobStore(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc and options.keys() <= _OPTIONS:
-        return S3Blobs(parts.netloc, parts.path.strip("/"), **options)
+        return S3BlobStore(parts.netloc, parts.path.strip("/"), **options)
     raise StorageError(
         "The blob URL is not understood; write file:///PATH or s3://BUCKET/PREFIX, the latter with "
         "?endpoint=URL&region=NAME where needed. Credentials belong into AWS_ACCESS_KEY_ID and "
@@ -49,18 +50,18 @@ def blobs_at(url: str) -> "LocalBlobs | S3Blobs":
     )
 
 
-class LocalBlobs:
+class LocalBlobStore:
     """Blobs on this machine's disk.
 
     Args:
-        folder: Made if it is not there.
+        folder: The folder of the blobs; created if it does not exist.
     Raises:
-        StorageError: the folder cannot be made.
+        StorageError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        #: Where it is, for messages.
+        #: The name of the blob store for messages.
         self.name = str(folder)
         try:
             made = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -72,7 +73,7 @@ class LocalBlobs:
             raise StorageError(f"The blob folder {folder} cannot be used: {error}") from None
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write and sync."""
+        """Write a blob and sync it to the disk."""
         try:
             await obstore.put_async(self._store, key, data, use_multipart=False)
             await asyncio.to_thread(self._sync, self._folder / key)
@@ -80,39 +81,40 @@ class LocalBlobs:
             raise _failed(key, "written", error) from None
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Write and sync, unless there is one."""
+        """Write a blob and sync it, unless the key exists; return whether it was written."""
         is_new = await _create(self._store, key, data)
         if is_new:
             await asyncio.to_thread(self._sync, self._folder / key)
         return is_new
 
     async def get(self, key: str) -> bytes:
-        """Read whole."""
+        """Return a blob's bytes; raises BlobMissing."""
         return await _get(self._store, key)
 
     async def delete(self, key: str) -> None:
-        """Unlink."""
+        """Delete a blob's file; a missing one is no error."""
         await _delete(self._store, key)
 
     async def list_blobs(self) -> AsyncIterator[StoredBlob]:
-        """List."""
+        """List all blobs."""
         async for blob in _list(self._store):
             yield blob
 
     def _sync(self, path: Path) -> None:
-        # Which of the folders between were made for this key is not known here; an old one costs nothing.
+        # It is not known here which of these folders are new; syncing an old one costs nothing.
         for target in (path, *(folder for folder in path.parents if folder.is_relative_to(self._folder))):
             _fsync(target)
 
 
-class S3Blobs:
-    """Blobs in a bucket of S3, or of what speaks its language.
+class S3BlobStore:
+    """Blobs in a bucket of S3, or of a service that is compatible with it.
 
     Args:
-        bucket: Must be there.
-        prefix: Of all keys; empty for none.
-        endpoint: Of another service than Amazon's. ``http://`` is taken: the operator says so.
-        region: Where the bucket is; AWS_REGION when left out.
+        bucket: The name of an existing bucket.
+        prefix: The prefix of all keys; may be empty.
+        endpoint: The URL of another service than Amazon's. ``http://`` is accepted, because the operator set
+            it.
+        region: The bucket's region; defaults to AWS_REGION.
     Raises:
         StorageError: an option cannot be used.
     """
@@ -120,7 +122,7 @@ class S3Blobs:
     def __init__(
         self, bucket: str, prefix: str = "", *, endpoint: str | None = None, region: str | None = None
     ) -> None:
-        #: Where it is, for messages.
+        #: The name of the blob store for messages.
         self.name = f"s3://{bucket}/{prefix}"
         given: dict[str, Any] = {"endpoint": endpoint, "region": region}
         try:
@@ -139,26 +141,26 @@ class S3Blobs:
             raise StorageError(f"The bucket {bucket} cannot be used: {_reason(error)}.") from None
 
     async def put(self, key: str, data: bytes) -> None:
-        """One request, whatever the size: an object is there whole or not at all."""
+        """Write a blob with one request, whatever its size: it exists as a whole or not at all."""
         try:
             await obstore.put_async(self._store, key, data, use_multipart=False)
         except (OSError, BaseError) as error:
             raise _failed(key, "written", error) from None
 
     async def create(self, key: str, data: bytes) -> bool:
-        """One request that the bucket refuses where there is one."""
+        """Write a blob with one request unless the key exists; return whether it was written."""
         return await _create(self._store, key, data)
 
     async def get(self, key: str) -> bytes:
-        """Read whole."""
+        """Return a blob's bytes; raises BlobMissing."""
         return await _get(self._store, key)
 
     async def delete(self, key: str) -> None:
-        """Delete the object; a bucket that keeps versions keeps it until its lifecycle rule takes it."""
+        """Delete the object; a bucket with versioning retains it until its lifecycle rule expires it."""
         await _delete(self._store, key)
 
     async def list_blobs(self) -> AsyncIterator[StoredBlob]:
-        """List what is below the prefix."""
+        """List the blobs below the prefix."""
         async for blob in _list(self._store):
             yield blob
 
@@ -216,5 +218,5 @@ def _failed(key: str, what: str, error: Exception) -> StorageUnavailable:
 
 
 def _reason(error: Exception) -> str:
-    # The lines that follow are the library's own view of its error, nested structures and all.
+    # The following lines are the library's dump of its nested error.
     return str(error).partition("\n")[0].strip().rstrip(".")

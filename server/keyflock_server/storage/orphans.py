@@ -1,42 +1,43 @@
-"""Blobs that no row points to: what a crash leaves between a blob and its transaction."""
+"""Orphans: blobs that no row points to, as a crash leaves them between a blob's write and its transaction."""
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.blob_identity import is_marked, is_marker, keys_in_use
-from keyflock_server.storage.door import Blobs, Store
+from keyflock_server.storage.interfaces.blob_store import BlobStore
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import RoundRecord, StoredBlob
 
-#: A blob is written before the row that points to it. One younger than this may be on its way into a
-#: transaction of another process; none takes so long.
+#: A blob is written before the row that points to it. A younger blob than this may belong to a transaction of
+#: another process that has not committed yet; none takes so long.
 ORPHAN_AGE: Final = timedelta(hours=1)
 
 
-async def orphans(
-    store: Store,
-    blobs: Blobs,
+async def find_orphans(
+    store: RecordStore,
+    blobs: BlobStore,
     *,
     written_before: datetime,
     no_longer_in_use: frozenset[str] = frozenset(),
 ) -> list[StoredBlob]:
-    """What no row points to, of what was written before then.
+    """Return the blobs that were written before then and that no row points to.
 
     Args:
         store: The rows.
         blobs: The blobs.
-        written_before: Spares younger ones.
-        no_longer_in_use: Keys whose rows are about to go.
+        written_before: Younger blobs are left out.
+        no_longer_in_use: Keys of rows that are about to be deleted.
     Guarantees:
-        While rounds are under way, nothing is named that one of them may yet point to, however wrong the
-        clocks are: their blobs wait until their rounds are over. Nothing is named of a blob store that is
-        another database's, or is not known to be this one's; nor is the marker that says so.
+        While rounds are open, no blob is returned that one of them may yet point to, however wrong the clocks
+        are. No blob is returned of a blob store that does not, or may not, belong to this database, and
+        never the marker.
     Raises:
-        ForeignBlobs: fault of the operator; the blobs are not this database's.
+        ForeignBlobs: fault of the operator; the blobs do not belong to this database.
         StorageError: rows or blobs cannot be listed.
     """
     await is_marked(store, blobs)
-    # The blobs first: one whose row comes and goes between the two listings is not taken for another.
+    # Blobs are listed before rows, so that a blob whose row is written meanwhile is not taken for an orphan.
     listed = [blob async for blob in blobs.list_blobs()]
     old = [blob for blob in listed if blob.modified_at < written_before and not is_marker(blob)]
     under_way: list[str] = []
@@ -47,7 +48,7 @@ async def orphans(
 
 
 def _folders_of(record: RoundRecord) -> tuple[str, ...]:
-    """Where a transaction of this round may soon point to."""
+    """Return the key prefixes of blobs that a transaction of this round may soon point to."""
     current = record.round
     sums = (f"partials/{current.id}/", f"aggregates/{current.id}/")
     if current.phase is Phase.COLLECTING:

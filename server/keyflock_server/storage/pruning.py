@@ -1,4 +1,4 @@
-"""Applies a retention policy to a store and its blobs, also while servers run over them."""
+"""Applies a retention policy to a record store and its blob store, also while servers use them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,62 +6,63 @@ from datetime import datetime
 from typing import Final
 
 from keyflock_server.storage.blob_identity import is_marked
-from keyflock_server.storage.door import Blobs, Store
-from keyflock_server.storage.orphans import orphans
+from keyflock_server.storage.interfaces.blob_store import BlobStore
+from keyflock_server.storage.interfaces.record_store import RecordStore
+from keyflock_server.storage.orphans import find_orphans
 from keyflock_server.storage.records import StoredBlob
-from keyflock_server.storage.retention import Pruned, RetentionPolicy, doomed
+from keyflock_server.storage.retention import PrunedRows, RetentionPolicy, expired_rows
 
-#: Revocations or tombstones in one transaction.
+#: Maximum number of revocations or tombstones in one transaction.
 _AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
-    """What went, or would go."""
+    """The numbers of deleted rows and blobs, or of those that would be deleted."""
 
-    rows: Pruned
+    rows: PrunedRows
     blobs: int
     blob_bytes: int
 
 
 async def prune(
-    store: Store,
-    blobs: Blobs,
+    store: RecordStore,
+    blobs: BlobStore,
     policy: RetentionPolicy,
     now: datetime,
     *,
     is_dry_run: bool,
     on_deleted: Callable[[StoredBlob], None] = lambda _blob: None,
 ) -> PruneResult:
-    """Delete what the policy dooms: rows first, in one transaction, and then blobs that none points to.
+    """Delete expired rows in one transaction, and then the blobs that no row points to.
 
     Args:
-        store: The rows.
-        blobs: The blobs.
-        policy: What is kept.
-        now: Aware UTC.
-        is_dry_run: Only say what would go.
-        on_deleted: Told of each blob that was deleted.
+        store: The record store.
+        blobs: Its blob store.
+        policy: The retention policy.
+        now: The current time, aware UTC.
+        is_dry_run: Whether to only count what would be deleted.
+        on_deleted: Called with each deleted blob.
     Guarantees:
-        Killed anywhere, it leaves rows that point to their blobs; the next run finishes.
+        If the process is killed anywhere, all rows still point to existing blobs; the next run finishes.
     Raises:
-        ForeignBlobs: fault of the operator; the blobs are not this database's. Nothing was deleted.
+        ForeignBlobs: fault of the operator; the blobs do not belong to this database. Nothing was deleted.
         StorageError: fault of the operator or the machine; run it again.
     """
     await is_marked(store, blobs)
     populations, versions = await store.populations.all(), await store.populations.versions()
     unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
-    going = doomed(policy, now, populations, versions, unfinished, tasks)
-    gone = set(going.versions)
+    expired = expired_rows(policy, now, populations, versions, unfinished, tasks)
+    expired_versions = set(expired.versions)
     dead_keys: Sequence[str] = [
         key
         for version in versions
-        if (version.population, version.version) in gone
+        if (version.population, version.version) in expired_versions
         for key in version.blob_keys
     ]
-    rows = await (store.retention.count(going) if is_dry_run else store.retention.delete(going))
-    old = await orphans(
-        store, blobs, written_before=going.orphans_written_before, no_longer_in_use=frozenset(dead_keys)
+    rows = await (store.retention.count(expired) if is_dry_run else store.retention.delete(expired))
+    old = await find_orphans(
+        store, blobs, written_before=expired.orphans_written_before, no_longer_in_use=frozenset(dead_keys)
     )
     if not is_dry_run:
         while await store.revocations.prune(now, _AT_ONCE) or await store.tombstones.prune(now, _AT_ONCE):
@@ -70,5 +71,5 @@ async def prune(
             await blobs.delete(blob.key)
             on_deleted(blob)
         if rows.heads:
-            await store.heads.scrub()
+            await store.personal_models.scrub()
     return PruneResult(rows=rows, blobs=len(old), blob_bytes=sum(blob.size_bytes for blob in old))

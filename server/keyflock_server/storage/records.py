@@ -1,4 +1,4 @@
-"""The rows, as immutable values. What a row means is said here; how it is stored, in ``tables``."""
+"""Rows as immutable values. This module documents what they mean; ``tables`` declares how they are stored."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,15 +18,15 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.rounds.tuning import Fate, Outcome, RoundHistory
+from keyflock_server.rounds.tuning import AssignmentOutcome, OutcomeKind, RoundHistory
 
-#: Given so long, a phone that says nothing is silent, though its round's end has cut its time short.
-_ENOUGH_TIME: Final = timedelta(minutes=1)
+#: A phone that had so long and did not report is silent, even if its round's end cut its time short.
+_MIN_REPORT_TIME: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PopulationRecord:
-    """All phones that share one model."""
+    """A population: all phones that share one model."""
 
     name: PopulationName
     created_at: datetime
@@ -37,9 +37,9 @@ class PopulationRecord:
     vocabulary_digest: str
     #: ``PopulationPersonalisation`` as JSON; None until a ``personalize`` round has closed.
     personalisation_json: bytes | None = None
-    #: Where the running average of the versions lies; None where keyboards serve the newest itself.
+    #: The blob key of the versions' running average; None where keyboards serve the newest version itself.
     average_key: str | None = None
-    #: Target words of the anchor text that versions are checked on; None: version 0 came without one.
+    #: Number of target words of the anchor text that versions are checked on; None if there is no such text.
     anchor_tokens: int | None = None
     #: Loss on the anchor text of the version that a person last chose: version 0, one that was accepted, or
     #: one that the population was rolled back to.
@@ -48,61 +48,72 @@ class PopulationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """A task and where it stands."""
+    """A task and its state."""
 
     spec: TaskSpec
     status: TaskStatus
     created_at: datetime
-    #: Where the server optimiser's state lies; None before the first step.
+    #: The blob key of the server optimiser's state; None before the first step.
     optimizer_state_key: str | None = None
     #: ``aggregation.norm_scale``'s scales as JSON; None before the first.
     norm_scales_json: bytes | None = None
 
     @property
     def name(self) -> TaskName:
-        """What the operator calls it."""
+        """Return the task's name."""
         return self.spec.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRecord:
-    """A round, and where its intermediate results lie in the blob store."""
+class StagedVersion:
+    """The result of a round's step: the next version, before it is published.
 
-    round: Round
-    aggregate_key: str | None = None
-    #: The version that the step began with, once it is done: its result is the next one.
-    stepped_from: ModelVersion | None = None
-    #: The next version's master checkpoint, download and optimiser state, once the step is done.
+    Its fields are columns of the round's row. A step whose weights are not finite writes no blobs.
+    """
+
+    #: The version that the step started from.
+    stepped_from: ModelVersion
+    #: Blob keys of the next version's master checkpoint, download and optimiser state.
     checkpoint_key: str | None = None
     download_key: str | None = None
     state_key: str | None = None
-    #: The versions' average with the next one in it, and its download; where the task wants one.
+    #: Blob keys of the versions' average with the next version in it, and of its download, if configured.
     average_key: str | None = None
     released_key: str | None = None
-    #: The task's norm scales as the round opened, by which each of its reports is judged; None of evidence.
-    norm_scales_json: bytes | None = None
 
     @property
     def blob_keys(self) -> tuple[str, ...]:
-        """All keys that this row itself points to; its partial aggregates have rows of their own."""
-        keys = (
-            self.aggregate_key,
-            self.checkpoint_key,
-            self.download_key,
-            self.state_key,
-            self.average_key,
-            self.released_key,
-        )
+        """Return all blob keys of the staged version."""
+        keys = (self.checkpoint_key, self.download_key, self.state_key, self.average_key, self.released_key)
         return tuple(key for key in keys if key is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """A round, and its intermediate results."""
+
+    round: Round
+    #: The blob key of the sum of all reports, once the partial aggregates are merged.
+    aggregate_key: str | None = None
+    #: The next version, from the step until the round is closed.
+    staged: StagedVersion | None = None
+    #: The task's norm scales when the round opened, for validating its reports; None for evidence.
+    norm_scales_json: bytes | None = None
+
+    @property
+    def blob_keys(self) -> tuple[str, ...]:
+        """Return all blob keys of this row; partial aggregates have rows of their own."""
+        aggregate = () if self.aggregate_key is None else (self.aggregate_key,)
+        return aggregate + (() if self.staged is None else self.staged.blob_keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartialRecord:
-    """What one process has summed for a round so far; nobody else writes this row."""
+    """One process's partial aggregate of a round; no other process writes this row."""
 
     round_id: RoundId
-    #: The process, and a number that is new with each round that it takes up. Of a carried partial, the round
-    #: that it was summed in before that.
+    #: The process's name, and a number that is new for each round that it attaches to. A carried partial has
+    #: the round that it was summed in before that.
     replica: str
     key: str
     count: int
@@ -111,18 +122,18 @@ class PartialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """Who may do something until when."""
+    """A lease: its holder has a right until it expires."""
 
     name: str
     holder: str
-    #: Grows whenever the holder changes.
+    #: It increases whenever the holder changes.
     epoch: int
     expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRecord:
-    """An enrolled device. Nothing here says who the person is or what they type."""
+    """An enrolled device. The row does not identify the person or what they type."""
 
     id: DeviceId
     population: PopulationName
@@ -134,55 +145,55 @@ class DeviceRecord:
     last_contributed_at: datetime | None = None
     #: 0 unknown, 1 low, 2 mid, 3 high.
     tier: int = 0
-    #: Groups that the app put it in, sorted.
+    #: Groups that the app has put the device in, sorted.
     tags: tuple[str, ...] = ()
-    #: ``rounds.standing.Standing`` as JSON; None for a device of which nothing was refused.
+    #: ``rounds.quarantine.Quarantine`` as JSON; None for a device without violations.
     standing_json: bytes | None = None
-    #: Kept out until then; None, or in the past: it is not.
+    #: The end of its quarantine; None, or in the past, if it is not quarantined.
     quarantined_until: datetime | None = None
-    #: Of its newest token; earlier ones are void.
+    #: The generation of its newest token; tokens of earlier generations are invalid.
     token_generation: int = 0
-    #: A keyed digest of the installation that the platform attested; None where it attests none.
+    #: A keyed digest of the attested installation; None without attestation.
     subject_digest: str | None = None
-    #: Assignments in a row that ran out of time with nothing heard of the device.
+    #: Consecutive assignments that expired without a message from the device.
     silences: int = 0
-    #: Counted reports by task from before it enrolled anew, as a JSON object; None: there were none.
+    #: Counted reports by task from before it enrolled again, as a JSON object; None if there are none.
     past_participations_json: bytes | None = None
-    #: Whether it has stored a personal model: then it is kept though it may never report.
+    #: Whether it has stored a personal model: then it is retained even if it never reports.
     has_head: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationRecord:
-    """Tokens of one device that are void though they have not expired."""
+    """Tokens of one device that are invalid before they expire."""
 
     #: A keyed digest of the device's id.
     device_digest: str
-    #: Tokens of lower generations are void at once.
+    #: Tokens of lower generations are invalid at once.
     generation: int
-    #: Tokens of this generation itself are void from then on.
+    #: Tokens of this generation are invalid from then on.
     effective_at: datetime
-    #: When all of them have expired by themselves.
+    #: When all these tokens have expired.
     until: datetime
     written_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TombstoneRecord:
-    """What must outlive a forgotten device. Nothing here says who the person is or which phone it was."""
+    """The facts that outlive a forgotten device. The row does not identify the person or the phone."""
 
-    #: A keyed digest of what proves to be the same: the user's secret, or the attested installation.
+    #: A keyed digest of the user's secret, or of the attested installation.
     digest: str
     until: datetime
     quarantined_until: datetime | None = None
     last_contributed_at: datetime | None = None
-    #: Counted reports by task, where a task limits them, as a JSON object.
+    #: Counted reports by task, for tasks that limit them, as a JSON object.
     participations_json: bytes | None = None
 
     def merged(self, other: "TombstoneRecord") -> "TombstoneRecord":
-        """Return what holds when both do: the later instants, and of each task the higher count."""
-        counts = participations_of(self.participations_json)
-        for task, count in participations_of(other.participations_json).items():
+        """Return both merged: the later instants, and the higher count of each task."""
+        counts = parse_participations(self.participations_json)
+        for task, count in parse_participations(other.participations_json).items():
             counts[task] = max(count, counts.get(task, 0))
         return TombstoneRecord(
             digest=self.digest,
@@ -194,12 +205,12 @@ class TombstoneRecord:
 
 
 def participations_json(counts: Mapping[TaskName, int]) -> bytes | None:
-    """Return counts by task in the form in which they are stored; None: there are none."""
+    """Return counts by task as stored JSON; None if there are none."""
     return json.dumps(counts, sort_keys=True).encode() if counts else None
 
 
-def participations_of(data: bytes | None) -> dict[TaskName, int]:
-    """Return what ``participations_json`` wrote."""
+def parse_participations(data: bytes | None) -> dict[TaskName, int]:
+    """Return the counts that ``participations_json`` encoded."""
     return {} if data is None else {TaskName(task): int(count) for task, count in json.loads(data).items()}
 
 
@@ -208,87 +219,87 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadRecord:
-    """One person's head in one population, encrypted."""
+class PersonalModelRecord:
+    """One person's encrypted personal model in one population."""
 
     population: PopulationName
-    #: A keyed digest of who it is.
+    #: A keyed digest of the owner's identity.
     owner: str
-    #: A keyed digest of the content: what a phone says it replaces.
+    #: A keyed digest of the content, by which a phone names the model that it replaces.
     tag: bytes
-    #: Name of the key.
+    #: The id of the encryption key.
     key_id: str
     sealed: bytes = field(repr=False)
     updated_at: datetime
 
 
 class AssignmentState(StrEnum):
-    """What became of an assignment."""
+    """The state of an assignment."""
 
     ASSIGNED = "assigned"
     COUNTED = "counted"
     FAILED = "failed"
-    #: It ran out of time, and nothing was heard of the device.
+    #: It expired without a message from the device.
     EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignmentRecord:
-    """One device in one round; unique by both."""
+    """One device's assignment in one round; unique by both."""
 
     round_id: RoundId
     device: DeviceId
     id: AssignmentId
     state: AssignmentState
     assigned_at: datetime
-    #: SHA-256 of the counted report; None before.
+    #: SHA-256 of the counted report; None until then.
     report_digest: bytes | None = None
     weight: float = 0.0
     session_shape: str = ""
-    #: The round whose aggregate it is in; None before. Of a synchronous task, its own.
+    #: The round whose aggregate counts it; None until then. In a synchronous task it is ``round_id``.
     counted_in: RoundId | None = None
-    #: When the report that was counted had come; None before.
+    #: When the counted report arrived; None until then.
     counted_at: datetime | None = None
-    #: When it runs out of time; None: with its round.
+    #: When it expires; None if with its round.
     expires_at: datetime | None = None
 
     def runs_out_at(self, of: Round) -> datetime:
-        """When it runs out of time: never after its round, where that ends by a deadline."""
+        """Return when it expires: never after its round, where that has a deadline."""
         if of.is_async:
             return self.expires_at or self.assigned_at + timedelta(seconds=of.spec.round.deadline_s)
         return min(self.expires_at or of.deadline_at, of.deadline_at)
 
 
 def is_silence(assignment: AssignmentRecord, of: Round) -> bool:
-    """Whether an assignment that ran out of time is held against its device.
+    """Return whether an expired assignment counts as a silence of its device.
 
-    Not where the round's end cut it short, to less than a minute and to less than half of the round: a phone
-    that was called so late could not have reported.
+    It does not where the round's end cut it short to less than a minute and less than half of the round: a
+    phone that was assigned so late could not have reported.
     """
     ends_at = assignment.runs_out_at(of)
     given = ends_at - assignment.assigned_at
-    enough = min(_ENOUGH_TIME, (of.deadline_at - of.opened_at) / 2)
+    enough = min(_MIN_REPORT_TIME, (of.deadline_at - of.opened_at) / 2)
     return of.is_async or ends_at < of.deadline_at or given >= enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedReport:
-    """What a flush writes down of one report: that it is in the sum, never what was in it."""
+    """The metadata of a report that a flush stores; it has nothing of the delta."""
 
     id: AssignmentId
-    #: The round that it was assigned in.
+    #: The round of its assignment.
     round_id: RoundId
     device: DeviceId
     report_digest: bytes
     weight: float
     session_shape: str
-    #: When it came; None: as it is counted.
+    #: When it arrived; None if that is the time of the flush.
     received_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PastAssignment:
-    """One assignment of a round that has ended, without its device."""
+    """An assignment of a round that has ended, without its device."""
 
     state: AssignmentState
     opened_at: datetime
@@ -297,35 +308,35 @@ class PastAssignment:
     counted_at: datetime | None
     expires_at: datetime | None = None
 
-    def outcome(self) -> Outcome:
-        """What became of it, as far as its round saw."""
+    def outcome(self) -> AssignmentOutcome:
+        """Return its outcome, as far as its round knew."""
         until = self.counted_at if self.counted_at is not None else self.closed_at
         if self.state is AssignmentState.EXPIRED and self.expires_at is not None:
-            until = min(until, self.expires_at)  # from then on no report would have been taken
-        return Outcome(
-            _FATES[self.state],
+            until = min(until, self.expires_at)  # after that no report would have been taken
+        return AssignmentOutcome(
+            _OUTCOME_KINDS[self.state],
             (self.assigned_at - self.opened_at).total_seconds(),
             (until - self.assigned_at).total_seconds(),
         )
 
 
-_FATES = {
-    AssignmentState.COUNTED: Fate.REPORTED,
-    AssignmentState.FAILED: Fate.FAILED,
-    AssignmentState.ASSIGNED: Fate.CENSORED,
-    AssignmentState.EXPIRED: Fate.CENSORED,
+_OUTCOME_KINDS = {
+    AssignmentState.COUNTED: OutcomeKind.REPORTED,
+    AssignmentState.FAILED: OutcomeKind.FAILED,
+    AssignmentState.ASSIGNED: OutcomeKind.CENSORED,
+    AssignmentState.EXPIRED: OutcomeKind.CENSORED,
 }
 
 
-def history_from(
+def round_history(
     durations: Iterable[tuple[datetime, datetime]], past: Iterable[PastAssignment]
 ) -> RoundHistory:
-    """What ``rounds.tuning`` makes of rows: from opening to end, and what became of each assignment."""
+    """Return the history for ``rounds.tuning``, from opening and closing times and past assignments."""
     return RoundHistory(
         tuple(
             (closed_at - opened_at).total_seconds()
             for opened_at, closed_at in durations
-            if closed_at > opened_at  # a clock that was set back meanwhile says nothing of the round
+            if closed_at > opened_at  # otherwise the clock was set back meanwhile
         ),
         tuple(one.outcome() for one in past),
     )
@@ -333,9 +344,9 @@ def history_from(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBlob:
-    """A blob as a listing shows it."""
+    """A blob in a listing."""
 
     key: str
-    #: When it was written, by the blob store's own clock.
+    #: When it was written, by the blob store's clock.
     modified_at: datetime
     size_bytes: int

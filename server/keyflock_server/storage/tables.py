@@ -1,4 +1,4 @@
-"""The schema. Instants are UTC and aware when they leave this package, on every back end."""
+"""The tables. Instants are UTC and aware when they leave this package, on every back end."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,43 +22,43 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import DateTime, TypeDecorator
 
-#: The newest revision in ``sql/migrations``, which makes a database what this file says. One of another is
-#: refused at start.
+#: The newest revision in ``sql/migrations``, which produces the tables of this file. A server refuses to
+#: start with another one.
 SCHEMA_REVISION: Final = "0003"
 
 metadata: Final = MetaData()
 
 
-class Instant(TypeDecorator[datetime]):
-    """An aware UTC instant, whether the back end knows of time zones or not."""
+class UtcDateTime(TypeDecorator[datetime]):
+    """The column type of an aware UTC instant, whether the back end supports time zones or not."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """To UTC."""
+        """Convert to UTC."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
-        """SQLite gives naive datetimes back; they are UTC."""
+        """Return an aware datetime; SQLite's naive ones are UTC."""
         if value is None:
             return None
         instant: datetime = value
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
-class Words(TypeDecorator[tuple[str, ...]]):
-    """A few words without spaces in them, in their order."""
+class SpaceSeparated(TypeDecorator[tuple[str, ...]]):
+    """The column type of a tuple of words without spaces."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """One string."""
+        """Join the words into one string."""
         return None if value is None else " ".join(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
-        """The words."""
+        """Return the words."""
         return None if value is None else tuple(value.split())
 
 
@@ -66,7 +66,7 @@ populations: Final = Table(
     "populations",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("created_at", Instant, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
     Column("latest_version", Integer, nullable=False),
     Column("config_json", Text, nullable=False),
     Column("vocabulary_digest", String(64), nullable=False),
@@ -83,7 +83,7 @@ versions: Final = Table(
     Column("version", Integer, primary_key=True),
     Column("parent", Integer),
     Column("round_id", String(96)),
-    Column("created_at", Instant, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
     Column("download_digest", LargeBinary, nullable=False),
     Column("download_bytes", Integer, nullable=False),
     Column("download_key", String(255), nullable=False),
@@ -92,7 +92,7 @@ versions: Final = Table(
     Column("released_bytes", Integer),
     Column("released_key", String(255)),
     Column("anchor_loss", Float),
-    Column("withdrawn_at", Instant),
+    Column("withdrawn_at", UtcDateTime),
     Column("note", Text, nullable=False, server_default=""),
 )
 
@@ -103,7 +103,7 @@ tasks: Final = Table(
     Column("population", ForeignKey("populations.name"), nullable=False),
     Column("spec_json", LargeBinary, nullable=False),
     Column("status", String(16), nullable=False),
-    Column("created_at", Instant, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
     Column("optimizer_state_key", String(255)),
     Column("norm_scales_json", LargeBinary),
 )
@@ -117,8 +117,8 @@ rounds: Final = Table(
     Column("sequence", Integer, nullable=False),
     Column("base_version", Integer, nullable=False),
     Column("spec_json", LargeBinary, nullable=False),
-    Column("opened_at", Instant, nullable=False),
-    Column("deadline_at", Instant, nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("deadline_at", UtcDateTime, nullable=False),
     Column("phase", String(16), nullable=False),
     Column("assigned", Integer, nullable=False),
     Column("counted", Integer, nullable=False),
@@ -126,7 +126,7 @@ rounds: Final = Table(
     Column("expired", Integer, nullable=False, server_default="0"),
     Column("carried", Integer, nullable=False, server_default="0"),
     Column("weight", Float, nullable=False),
-    Column("closed_at", Instant),
+    Column("closed_at", UtcDateTime),
     Column("result_version", Integer),
     Column("detail", Text, nullable=False),
     Column("figures_json", Text, nullable=False),
@@ -143,7 +143,7 @@ rounds: Final = Table(
     Index("rounds_by_phase", "phase", "task"),
 )
 
-#: Devices whose report was never counted; spelled out like ``OPEN_ASSIGNMENT``.
+#: The condition of devices whose report was never counted; a literal for the reason of ``OPEN_ASSIGNMENT``.
 UNPROVEN: Final = text("last_contributed_at IS NULL")
 
 devices: Final = Table(
@@ -155,13 +155,13 @@ devices: Final = Table(
     Column("user_digest", String(64)),
     Column("app_build", Integer, nullable=False),
     Column("locale", String(35), nullable=False),
-    Column("enrolled_at", Instant, nullable=False),
-    Column("last_seen_at", Instant, nullable=False),
-    Column("last_contributed_at", Instant),
+    Column("enrolled_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("last_contributed_at", UtcDateTime),
     Column("tier", Integer, nullable=False, server_default="0"),
-    Column("tags", Words(527), nullable=False, server_default=""),
+    Column("tags", SpaceSeparated(527), nullable=False, server_default=""),
     Column("standing_json", LargeBinary),
-    Column("quarantined_until", Instant),
+    Column("quarantined_until", UtcDateTime),
     Column("token_generation", Integer, nullable=False, server_default="0"),
     Column("subject_digest", String(64)),
     Column("silences", Integer, nullable=False, server_default="0"),
@@ -174,7 +174,7 @@ devices: Final = Table(
     Index("devices_unproven", "last_seen_at", sqlite_where=UNPROVEN, postgresql_where=UNPROVEN),
 )
 
-heads: Final = Table(
+personal_models: Final = Table(
     "heads",
     metadata,
     Column("population", ForeignKey("populations.name"), primary_key=True),
@@ -182,14 +182,14 @@ heads: Final = Table(
     Column("tag", LargeBinary, nullable=False),
     Column("key_id", String(8), nullable=False),
     Column("sealed", LargeBinary, nullable=False),
-    #: Of ``sealed``: with the index the sum over all of them reads none of them.
+    #: The length of ``sealed``; with the index, the sum over all rows reads none of them.
     Column("size_bytes", Integer, nullable=False, server_default="0"),
-    Column("updated_at", Instant, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
     Index("heads_by_key", "key_id"),
     Index("heads_by_size", "size_bytes"),
 )
 
-#: Spelled out, for a database finds an index on a part of the rows only by a condition without parameters.
+#: A literal, because a database uses a partial index only for a condition without parameters.
 OPEN_ASSIGNMENT: Final = text("state = 'assigned'")
 
 assignments: Final = Table(
@@ -199,15 +199,15 @@ assignments: Final = Table(
     Column("device", String(64), primary_key=True),
     Column("id", String(32), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("assigned_at", Instant, nullable=False),
+    Column("assigned_at", UtcDateTime, nullable=False),
     Column("report_digest", LargeBinary),
     Column("weight", Float, nullable=False),
     Column("session_shape", String(32), nullable=False),
     Column("counted_in", String(96)),
-    Column("counted_at", Instant),
-    Column("expires_at", Instant),
+    Column("counted_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
     Index("assignments_by_device", "device"),
-    # Those that nothing has come of yet: few, however many are kept of which something has.
+    # Open assignments are few, however many rows the table has.
     Index("assignments_open", "assigned_at", sqlite_where=OPEN_ASSIGNMENT, postgresql_where=OPEN_ASSIGNMENT),
 )
 
@@ -227,7 +227,7 @@ leases: Final = Table(
     Column("name", String(64), primary_key=True),
     Column("holder", String(64), nullable=False),
     Column("epoch", Integer, nullable=False),
-    Column("expires_at", Instant, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
 )
 
 #: Check-ins by the hour, over all phones.
@@ -235,7 +235,7 @@ arrivals: Final = Table(
     "arrivals",
     metadata,
     Column("task", String(64), primary_key=True),
-    #: Since the epoch.
+    #: Hours since the epoch.
     Column("hour", Integer, primary_key=True),
     Column("check_ins", Integer, nullable=False),
     Column("eligible", Integer, nullable=False),
@@ -248,7 +248,7 @@ cluster: Final = Table(
     Column("value", String(128), nullable=False),
 )
 
-#: What was said of a round's reports. Changed by increments alone: replicas never overwrite each other.
+#: Counts of verdicts by round. They change by increments only: replicas never overwrite each other.
 round_verdicts: Final = Table(
     "round_verdicts",
     metadata,
@@ -257,33 +257,33 @@ round_verdicts: Final = Table(
     Column("count", Integer, nullable=False),
 )
 
-#: Tokens that are void though they have not expired: refreshed, revoked, or of a device that was forgotten.
+#: Tokens that are invalid before they expire: refreshed, revoked, or of a forgotten device.
 revocations: Final = Table(
     "revocations",
     metadata,
     #: A keyed digest of the device's id.
     Column("device_digest", String(64), primary_key=True),
-    #: Tokens of lower generations are void at once, of this one from ``effective_at`` on.
+    #: Tokens of lower generations are invalid at once, of this one from ``effective_at`` on.
     Column("generation", Integer, nullable=False),
-    Column("effective_at", Instant, nullable=False),
-    #: When this row says nothing any more: all such tokens have expired.
-    Column("until", Instant, nullable=False),
-    #: Replicas read what was written since they looked last.
-    Column("written_at", Instant, nullable=False),
+    Column("effective_at", UtcDateTime, nullable=False),
+    #: When all these tokens have expired, so that the row can be deleted.
+    Column("until", UtcDateTime, nullable=False),
+    #: Replicas read the rows that were written since their last read.
+    Column("written_at", UtcDateTime, nullable=False),
     Index("revocations_by_written_at", "written_at"),
     Index("revocations_by_until", "until"),
 )
 
-#: What must outlive a forgotten device, so that enrolling anew is no way round a quarantine or a limit.
+#: Facts that outlive a forgotten device, so that enrolling again does not end a quarantine or a limit.
 tombstones: Final = Table(
     "tombstones",
     metadata,
-    #: A keyed digest of what proves to be the same: the user's secret, or the attested installation.
+    #: A keyed digest of the user's secret, or of the attested installation.
     Column("digest", String(64), primary_key=True),
-    Column("until", Instant, nullable=False),
-    Column("quarantined_until", Instant),
-    Column("last_contributed_at", Instant),
-    #: Counted reports by task, where a task limits them.
+    Column("until", UtcDateTime, nullable=False),
+    Column("quarantined_until", UtcDateTime),
+    Column("last_contributed_at", UtcDateTime),
+    #: Counted reports by task, for tasks that limit them.
     Column("participations_json", LargeBinary),
     Index("tombstones_by_until", "until"),
 )

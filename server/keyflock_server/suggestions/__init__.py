@@ -1,8 +1,8 @@
-"""Next words for keyboards that ask the server: many users' questions in one pass over the network.
+"""Next words for keyboards that ask the server: many users' queries in one pass over the network.
 
-service    one question to one answer
-batching   questions wait for the pass at hand, never longer
-profiles   the users' models, the most recent in memory
-released   the network that keyboards should serve, compiled before it answers
-blocked    words that are never shown
+service           answers one query
+dynamic_batcher   collects the queries that arrive during a pass into the next batch
+profile_cache     the profiles of the most recent users, in memory
+released_trunks   the trunks of the released versions, compiled before they are used
+blocked           words that are never suggested
 """

@@ -1,133 +1,136 @@
-"""``POST /v1/suggestions``: whose profile, which network, one pass, an answer. Nothing of it is logged."""
+"""Serves ``POST /v1/suggestions`` from the user's profile and the population's trunk. Nothing is logged."""
 
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from keyflock_models.serving.suggesting import Answer, Question, answers
-from keyflock_models.serving.trunk_batch import BATCHES
-from keyflock_models.tokenizer import folded
+from keyflock_models.serving.batched_trunk import BATCH_SIZES
+from keyflock_models.serving.suggesting import SuggestionQuery, SuggestionResult, suggest_batch
+from keyflock_models.text.tokenizer import folded
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import Blend, Suggestion, SuggestionRequest, Suggestions
-from keyflock_server.storage.door import Clock
-from keyflock_server.suggestions.batching import Batching
-from keyflock_server.suggestions.profiles import Profiles
-from keyflock_server.suggestions.released import ReleasedTrunk
+from keyflock_server.storage.clock import Clock
+from keyflock_server.suggestions.dynamic_batcher import DynamicBatcher
+from keyflock_server.suggestions.profile_cache import ProfileCache
+from keyflock_server.suggestions.released_trunks import ReleasedTrunk
 from keyflock_server.telemetry.metrics import Metrics
 
-#: How often a new release is looked for.
-_FOLLOW_EVERY: Final = timedelta(seconds=1)
-#: Passes that may be waiting before questions are refused.
-_PASSES_WAITING: Final = 16
+#: How often the store is asked for new releases.
+_REFRESH_INTERVAL: Final = timedelta(seconds=1)
+#: Maximum number of passes that may wait before requests are refused.
+_MAX_WAITING_PASSES: Final = 16
 
 
-class Releases(Protocol):
-    """The networks."""
+class TrunkSource(Protocol):
+    """The trunks that suggestions are computed with."""
 
-    def of(self, population: PopulationName) -> ReleasedTrunk:
-        """What answers for a population; raises Refused ``not_ready``."""
+    def get(self, population: PopulationName) -> ReleasedTrunk:
+        """Return the trunk of a population; raises ApiError ``not_ready``."""
         ...
 
-    async def follow(self) -> None:
-        """Make ready what was released since."""
+    async def refresh(self) -> None:
+        """Compile the trunks of new releases."""
         ...
 
     def close(self) -> None:
-        """Leave what is being compiled."""
+        """Stop compiling."""
         ...
 
 
-class SuggestionDesk:
-    """Answers keyboards.
+class SuggestionService:
+    """Suggests words to keyboards.
 
     Args:
-        released: The networks.
-        profiles: The users' models; None where no heads are stored.
-        clock: Gives now, aware UTC.
-        metrics: Where passes are counted.
-        waits: Whether a pass lasts until a new release is ready, as a simulation's must, in which nothing
-            happens between passes. A server's must not: compiling takes seconds, and rounds would wait.
+        trunks: The trunks of the released versions.
+        profiles: The users' profiles; None where no personal models are stored.
+        clock: Returns the current time, aware UTC.
+        metrics: Counts passes.
+        waits_for_refresh: Whether a pass waits until a new release is compiled. A simulation must, because
+            nothing happens between its passes. A server must not: compiling takes seconds, and rounds would
+            wait.
     """
 
     def __init__(
         self,
-        released: Releases,
-        profiles: Profiles | None,
+        trunks: TrunkSource,
+        profiles: ProfileCache | None,
         clock: Clock,
         metrics: Metrics,
         *,
-        waits: bool = False,
+        waits_for_refresh: bool = False,
     ) -> None:
-        self._released = released
+        self._trunks = trunks
         self._profiles = profiles
         self._clock = clock
-        self._waits = waits
-        self._followed_at: datetime | None = None
-        self._following: asyncio.Task[None] | None = None
-        self._batching: Batching[tuple[ReleasedTrunk, Question], Answer] = Batching(
-            _answered,
-            largest=BATCHES[-1],
-            waiting=_PASSES_WAITING * BATCHES[-1],
-            on_batch=metrics.suggestion_batch.observe,
+        self._waits_for_refresh = waits_for_refresh
+        self._refreshed_at: datetime | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._batcher: DynamicBatcher[tuple[ReleasedTrunk, SuggestionQuery], SuggestionResult] = (
+            DynamicBatcher(
+                _suggest_per_trunk,
+                max_batch_size=BATCH_SIZES[-1],
+                max_waiting=_MAX_WAITING_PASSES * BATCH_SIZES[-1],
+                on_batch=metrics.suggestion_batch.observe,
+            )
         )
 
     async def start(self) -> None:
-        """Compile what is released, before the server says that it is ready."""
-        await self._released.follow()
+        """Compile the released versions before the server reports that it is ready."""
+        await self._trunks.refresh()
 
     async def tick(self) -> None:
-        """Follow the releases; raises what the last attempt raised."""
+        """Start to compile new releases; raises the error of the last attempt."""
         if self._profiles is not None:
             self._profiles.drop_unused()
         now = self._clock()
-        if self._followed_at is not None and timedelta(0) <= now - self._followed_at < _FOLLOW_EVERY:
+        if self._refreshed_at is not None and timedelta(0) <= now - self._refreshed_at < _REFRESH_INTERVAL:
             return
-        last = self._following
+        last = self._refreshing
         if last is not None:
             if not last.done():
                 return
-            self._following = None
+            self._refreshing = None
             last.result()
-        self._followed_at = now
-        self._following = asyncio.create_task(self._released.follow(), name="follow releases")
-        if self._waits:
-            await self._following
+        self._refreshed_at = now
+        self._refreshing = asyncio.create_task(self._trunks.refresh(), name="follow releases")
+        if self._waits_for_refresh:
+            await self._refreshing
 
     async def stop(self) -> None:
-        """Finish the pass at hand."""
-        self._released.close()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait({self._following})
-        await self._batching.close()
+        """Finish the current pass."""
+        self._trunks.close()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait({self._refreshing})
+        await self._batcher.close()
 
-    def renamed(self, device: DeviceId) -> None:
-        """The phone has enrolled anew, perhaps naming another user, or was forgotten."""
+    def owner_changed(self, device: DeviceId) -> None:
+        """Handle that the phone has enrolled anew, perhaps with another user, or was forgotten."""
         if self._profiles is not None:
-            self._profiles.renamed(device)
+            self._profiles.owner_changed(device)
 
     async def suggest(self, identity: DeviceIdentity, request: SuggestionRequest) -> Suggestions:
-        """The next words.
+        """Return the next words.
 
         Raises:
-            Refused: ``not_ready`` while the population's model is compiled; ``overloaded``; ``token_invalid``
-                when the phone was forgotten.
+            ApiError: ``not_ready`` while the population's model is being compiled; ``overloaded``;
+                ``token_invalid`` when the phone was forgotten.
         """
-        released = self._released.of(identity.population)
+        released = self._trunks.get(identity.population)
         profile = None
         if self._profiles is not None and request.blend is not Blend.GLOBAL:
-            profile = await self._profiles.of(identity, released)
-        question = Question(
+            profile = await self._profiles.get(identity, released)
+        question = SuggestionQuery(
             request.context,
-            # Words are held in small letters, and a sentence begins with a capital one.
+            # The vocabulary is in lower case, and a sentence begins with a capital letter.
             prefix=folded(request.prefix),
             count=request.k,
             profile=profile,
             is_personal=request.blend is Blend.PERSONAL,
         )
-        answer = await self._batching.ask((released, question))
+        answer = await self._batcher.submit((released, question))
         return Suggestions(
             suggestions=tuple(Suggestion(word=word, probability=share) for word, share in answer.words),
             model_version=released.version,
@@ -135,11 +138,11 @@ class SuggestionDesk:
         )
 
 
-def _answered(batch: Sequence[tuple[ReleasedTrunk, Question]]) -> list[Answer]:
-    """One pass a network; nearly always there is one."""
-    found: dict[int, Answer] = {}
+def _suggest_per_trunk(batch: Sequence[tuple[ReleasedTrunk, SuggestionQuery]]) -> list[SuggestionResult]:
+    """Answer a batch with one pass per trunk; nearly always there is only one."""
+    found: dict[int, SuggestionResult] = {}
     for released in {id(one): one for one, _ in batch}.values():
         at = [place for place, (one, _) in enumerate(batch) if one is released]
-        answered = answers([batch[place][1] for place in at], released.trunk, released.index)
+        answered = suggest_batch([batch[place][1] for place in at], released.trunk, released.index)
         found.update(zip(at, answered, strict=True))
     return [found[place] for place in range(len(batch))]

@@ -1,1 +1,1 @@
-"""What an operator sees: metrics and structured logs. Never a secret, never a user's text."""
+"""Metrics and structured logs for operators. They never contain a secret or a user's text."""

@@ -1,9 +1,9 @@
-"""An exception as fields of a log line: what failed and where, never with what.
+"""Turns an exception into fields of a log line: what failed and where, never the data involved.
 
-A library's message quotes what it choked on: the body, the header, the row. So of any exception there are its
-type, those of its causes, and the frames that it came through. The sentence is kept of exceptions alone that
-say by ``is_loggable`` that it is ours and quotes nothing; numbers of the operating system and of the database
-are out of closed lists.
+A library's message may quote the data that it failed on: the body, the header, the row. So an exception is
+logged by its type, the types of its causes, and the frames that it passed through. Its message is logged only
+if its class says by ``is_loggable`` that the message is ours and quotes nothing. Error numbers of the
+operating system and of the database come from closed lists and are logged, too.
 """
 
 import os
@@ -18,7 +18,7 @@ _MAX_FRAMES: Final = 12
 
 
 def failure_fields(error: BaseException) -> dict[str, object]:
-    """Return the fields that tell of an exception."""
+    """Return the fields that describe an exception."""
     chain = _chain(error)
     fields: dict[str, object] = {"error": " from ".join(_type_name(one) for one in chain)}
     if where := " < ".join(filter(None, (frames(one.__traceback__) for one in chain))):
@@ -43,12 +43,12 @@ def frames(trace: TracebackType | None) -> str:
 
 
 def place(path: str, line: int, function: str) -> str:
-    """Return a place in the code: the end of its file's path, the line, the function."""
+    """Return a place in the code: the last parts of its file's path, the line, the function."""
     return f"{'/'.join(PurePath(path).parts[-2:])}:{line} {function}"
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The exception and what it came from, without going round in a circle."""
+    """Return the exception and its causes, each once."""
     chain: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in chain and len(chain) < _MAX_CAUSES:

@@ -1,19 +1,19 @@
-"""Which fields a log line may have, and what may stand in them: everything else is taken out.
+"""The fields that a log line may have, and the values that they may hold: everything else is redacted.
 
-The list is what our own code tells of: names of populations, tasks and rounds that were looked up and found,
-closed lists (calls, codes, phases, causes), numbers, and sentences that we wrote ourselves. Nothing on it is
-ever filled with what a phone or an operator sent. A test reads the code for fields that are not listed.
+The list has what our own code logs: names of populations, tasks and rounds that were looked up and found,
+closed lists (calls, codes, phases, causes), numbers, and sentences that we wrote ourselves. No listed field
+ever holds input from a phone or an operator. A test searches the code for fields that are not listed.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 REDACTED: Final = "[redacted]"
-#: A value that is longer is no name and no number.
+#: A longer value is neither a name nor a number.
 MAX_VALUE_CHARS: Final = 300
 MAX_ITEMS: Final = 20
 
-#: The program's own state.
+#: Fields about the program's own state.
 _PROCESS: Final = ("database", "blobs", "replica", "part", "port", "holder", "lease_s", "grace_s")
 #: Limits that a process starts with.
 _LIMITS: Final = (
@@ -25,9 +25,9 @@ _LIMITS: Final = (
     "max_bytes",
     "min_flush_clients",
 )
-#: What was looked up and found.
+#: Names of things that were looked up and found.
 _FOUND: Final = ("population", "task", "round", "version", "base_version", "to", "device", "head", "blob")
-#: Out of closed lists.
+#: Values from closed lists.
 _CLOSED: Final = ("call", "code", "phase", "verdict", "kind", "outcome", "codec", "network", "keys", "key")
 _COUNTS: Final = ("reports", "count", "devices", "phones", "heads", "repeated", "attempts", "connections")
 _MEASURES: Final = (
@@ -42,15 +42,15 @@ _MEASURES: Final = (
     "scale",
     "median",
 )
-#: What failed: types, places, numbers of the system, and our own exceptions' sentences.
+#: Fields about failures: types, places, error numbers, and the messages of our own exceptions.
 FAILURE_FIELDS: Final = ("error", "errno", "where", "sqlstate", "sqlite_error", "detail", "incident")
-#: Added by the pipeline itself.
+#: Fields that the pipeline itself adds.
 _PIPELINE: Final = ("event", "level", "logger", "timestamp")
 
 LOGGED_FIELDS: Final = frozenset(
     _PROCESS + _LIMITS + _FOUND + _CLOSED + _COUNTS + _MEASURES + FAILURE_FIELDS + _PIPELINE
 )
-#: These may be longer: a traceback's frames, a sentence of ours.
+#: Fields that may be longer: a traceback's frames, a sentence of ours.
 _LONG: Final = frozenset({"where", "detail", "event"})
 _MAX_LONG_CHARS: Final = 8_000
 
@@ -58,7 +58,7 @@ _MAX_LONG_CHARS: Final = 8_000
 def loggable(fields: Mapping[str, object]) -> dict[str, object]:
     """Return the fields that may be logged as they are, and the names of the others marked as redacted.
 
-    A name that is not an identifier of ASCII is dropped whole: it may be what somebody typed.
+    A field whose name is not an ASCII identifier is dropped: the name may be user input.
     """
     return {
         name: _loggable_value(name, value) if name in LOGGED_FIELDS else REDACTED

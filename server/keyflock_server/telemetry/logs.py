@@ -1,12 +1,12 @@
-"""Structured logs: one event a line, JSON or for a console, and in no line anything that was sent to us.
+"""Structured logs: one event per line, as JSON or for a console; no line contains input from a client.
 
-Events go through the standard library's loggers under ``keyflock``, so a program that embeds a server decides
-as it always does what becomes of them; ``keyflock serve`` decides by ``configure_logs``.
+Events go through the standard library's loggers under ``keyflock``, so a program that embeds a server handles
+them like any other logs; ``keyflock serve`` configures them by ``configure_logs``.
 
-Redaction is by structure, at every level, and it lists what may pass. Of our own events: the fields of
-``log_fields.LOGGED_FIELDS``, and of an exception what ``failure_fields`` keeps; that happens in ``logger``
-itself, before any handler sees the event. Of everybody else's (libraries quote what they choke on, in
-messages, arguments and tracebacks): which logger, the level, the exception's type, and where in the code.
+Redaction uses an allow-list, at every level. Of our own events it passes the fields of
+``log_fields.LOGGED_FIELDS``, and of an exception the fields of ``failure_fields``; ``logger`` does that
+itself, before any handler sees the event. Of other libraries' records (whose messages, arguments and
+tracebacks may quote input) it passes the logger, the level, the exception's type, and the place in the code.
 """
 
 import logging
@@ -24,9 +24,9 @@ LogFormat = Literal["json", "console"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 OWN_LOGGER: Final = "keyflock"
-#: The event of a record that another library wrote.
+#: The event that replaces the message of another library's record.
 LIBRARY_EVENT: Final = "a library's message is left out"
-#: What every record has; what else it has are an event's fields.
+#: The attributes of every record; all other attributes are an event's fields.
 _RECORD_ATTRIBUTES: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
 
 
@@ -40,7 +40,7 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return a logger whose methods take an event and its key-value pairs, and pass on what may be logged."""
+    """Return a logger whose methods take an event and its key-value pairs, and log the allowed fields."""
     bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[
@@ -58,12 +58,12 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | Non
 
     Args:
         log_format: ``json`` for machines, ``console`` for people.
-        level: Events below it are dropped. Libraries, of whose messages only the place is written, are heard
-            from WARNING on, and below that only at DEBUG.
+        level: Events below it are dropped. Libraries' records, of which only the place is written, are logged
+            from WARNING on, or all of them at DEBUG.
         stream: Where lines go; None is standard error.
     Guarantees:
-        A library that was given a handler of its own before loses it, and a record that cannot be written is
-        dropped: the standard library would print it, arguments and all.
+        Handlers that a library has installed before are removed, and a record that cannot be written is
+        dropped: the standard library would print it with its arguments.
     """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -83,14 +83,14 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: IO[str] | Non
 
 
 class _RecordFormatter(logging.Formatter):
-    """Writes a record as a line: our own by its fields, another's by where it comes from."""
+    """Writes a record as a line: our own with its fields, another library's with its place in the code."""
 
     def __init__(self, renderer: structlog.typing.Processor) -> None:
         super().__init__()
         self._renderer = renderer
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; neither the record's arguments nor its exception's text are ever looked at."""
+        """Return the line; it never contains the record's arguments or its exception's message."""
         if _is_own(record.name):
             text = record.msg if isinstance(record.msg, str) and not record.args else REDACTED
             fields = {**_extra(record), "event": text, "exc_info": record.exc_info}
@@ -115,7 +115,7 @@ def _extra(record: logging.LogRecord) -> Mapping[str, object]:
 
 
 def _exception(exc_info: object) -> BaseException | None:
-    """Return the exception that an event tells of, whichever way it was given."""
+    """Return the exception of an event, from any of the forms that ``exc_info`` allows."""
     match exc_info:
         case BaseException():
             return exc_info

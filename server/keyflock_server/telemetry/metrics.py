@@ -1,7 +1,7 @@
-"""What Prometheus scrapes: one registry a server, so that two servers in one process never mix.
+"""The metrics that Prometheus scrapes: one registry per server, so that two servers in one process never mix.
 
-Labels come from closed lists (calls, codes, reasons) and from what operators named, so the number of series
-is bounded whatever phones send.
+Labels come from closed lists (calls, codes, reasons) and from names that operators chose, so phones cannot
+increase the number of series.
 """
 
 from typing import Final
@@ -25,7 +25,7 @@ _FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The server's instruments. Each attribute is one; its help text says what it counts."""
+    """The server's metrics. Each attribute is one; its help text says what it counts."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -248,5 +248,5 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """Everything in Prometheus' text format, for ``/metrics``."""
+        """Return all metrics in Prometheus' text format, for ``/metrics``."""
         return generate_latest(self.registry)

@@ -1,6 +1,6 @@
-"""The ways to standard error beside logging: they go through the log's pipeline, too.
+"""Sends what the interpreter writes to standard error through the log's pipeline, too.
 
-The interpreter prints what nobody caught: with the exception's message, and warnings with a line of source.
+By itself the interpreter prints uncaught exceptions with their message, and warnings with a line of source.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from keyflock_server.telemetry.logs import logger
 _log: Final = logger("keyflock.process")
 
 
-def log_what_nobody_caught() -> None:
+def log_uncaught() -> None:
     """Log uncaught exceptions, unraisable ones and warnings of this whole process as types and places.
 
-    Whoever owns the process decides that: a program, never a library.
+    Only a program may call this, never a library, because it changes the whole process.
     """
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

@@ -1,4 +1,4 @@
-"""A mutating fuzzer for containers: whatever the bytes, decoding gives an update or says no.
+"""A mutating fuzzer for containers: whatever the bytes, decoding returns an update or raises a CodecError.
 
     make fuzz-codec N=2000000
 
@@ -24,14 +24,28 @@ import numpy as np
 import zstandard
 from tests.fuzz.compression.command import Finding, run
 
-from keyflock_compression import CodecError, CodecSpec, DecodedUpdate, Layout, decode, encode
+from keyflock_compression import (
+    CodecError,
+    DeadzoneRowsSpec,
+    DeadzoneSpec,
+    DecodedUpdate,
+    DenseSpec,
+    Float32Spec,
+    Layout,
+    RandmaskSpec,
+    RotatedSpec,
+    RowsetSpec,
+    TopkSpec,
+    decode,
+    encode,
+)
 from keyflock_compression.container import Container
 
 Decode = Callable[[bytes, Layout], DecodedUpdate]
 
-#: Of processor time, for inputs of a few kilobytes.
-MOST_S: Final = 1.0
-#: Inputs whose memory is looked at: one in so many, because looking takes longer than decoding.
+#: Maximum processor time for an input of a few kilobytes.
+MAX_S: Final = 1.0
+#: The memory of one input in so many is measured, because measuring takes longer than decoding.
 MEMORY_EVERY: Final = 64
 LIES: Final = (
     b"\x00",
@@ -42,36 +56,36 @@ LIES: Final = (
     b"\x00\x00\x00\x80",
     b"\xc6\xff\xff\xff\xff",
 )
-#: What a setting may be said to be.
+#: Values that a mutation gives to a setting.
 SETTINGS: Final[tuple[object, ...]] = (
     *("deadzone_rows", "deadzone", "dense", "float32", "none", "zstd", "stochastic"),
     *("randmask", "rowset", "rotated", "exact", "sampled"),
     *(0, 1, 2, 4, 8, 16, -1, 2**31, 2**63, 0.5, 1e-30, 1e-300, 1000.0, float("nan"), None, True, b"", [], {}),
 )
 SPECS: Final = (
-    CodecSpec(codec="deadzone_rows", step_rms=1.0, entropy="none"),
-    CodecSpec(codec="deadzone_rows", step_rms=0.001, zstd_level=1),
-    CodecSpec(step_rms=0.001, entropy="none"),
-    CodecSpec(step_rms=1.0),
-    CodecSpec(codec="topk", keep_ratio=0.2, entropy="none"),
-    CodecSpec(codec="dense", entropy="none"),
-    CodecSpec(codec="dense"),
-    CodecSpec(codec="float32", entropy="none"),
-    CodecSpec(codec="dense", bits=4, entropy="none"),
-    CodecSpec(codec="dense", bits=2),
-    CodecSpec(codec="dense", bits=1, entropy="none"),
-    CodecSpec(codec="randmask", keep_ratio=0.1, entropy="none"),
-    CodecSpec(codec="randmask", keep_ratio=1.0),
-    CodecSpec(codec="rowset", bits=2, step=1.0, row_start=1, row_count=2, entropy="none"),
-    CodecSpec(codec="rowset", bits=16, step=1e-3, row_start=0, row_count=3),
-    CodecSpec(codec="rotated", bits=1, entropy="none"),
-    CodecSpec(codec="rotated", bits=4),
+    DeadzoneRowsSpec(step_rms=1.0, entropy="none"),
+    DeadzoneRowsSpec(step_rms=0.001, zstd_level=1),
+    DeadzoneSpec(step_rms=0.001, entropy="none"),
+    DeadzoneSpec(step_rms=1.0),
+    TopkSpec(keep_ratio=0.2, entropy="none"),
+    DenseSpec(entropy="none"),
+    DenseSpec(),
+    Float32Spec(entropy="none"),
+    DenseSpec(bits=4, entropy="none"),
+    DenseSpec(bits=2),
+    DenseSpec(bits=1, entropy="none"),
+    RandmaskSpec(keep_ratio=0.1, entropy="none"),
+    RandmaskSpec(keep_ratio=1.0),
+    RowsetSpec(bits=2, step=1.0, row_start=1, row_count=2, entropy="none"),
+    RowsetSpec(bits=16, step=1e-3, row_start=0, row_count=3),
+    RotatedSpec(bits=1, entropy="none"),
+    RotatedSpec(bits=4),
 )
 
 
 @dataclass(frozen=True)
 class FuzzLayout:
-    """Lines of every kind: read by rows and by columns, longer than a cell, one value."""
+    """A layout with rows of every kind: read by rows and by columns, longer than a cell, of one value."""
 
     names: tuple[str, ...] = ("by_columns", "by_rows", "cut", "one")
     shapes: tuple[tuple[int, ...], ...] = ((3, 20), (14, 5), (140,), (1,))
@@ -87,13 +101,13 @@ assert sum(prod(shape) for shape in LAYOUT.shapes) == LAYOUT.size
 def fuzz(
     inputs: int, *, seed: int = 0, decoder: Decode = decode, outcomes: Counter[str] | None = None
 ) -> Finding | None:
-    """The first input that breaks a promise, or None.
+    """Return the first input that breaks a promise, or None.
 
     Args:
-        inputs: How many are tried.
-        seed: Another one, other inputs.
-        decoder: What is tried.
-        outcomes: Is told what became of the inputs: an error's code, or ``update``.
+        inputs: The number of inputs.
+        seed: The seed of the inputs.
+        decoder: The decoder under test.
+        outcomes: Counts the outcomes of the inputs: an error's code, or ``update``.
     """
     seeds = [encode(delta, LAYOUT, spec, seed=0) for spec in SPECS for delta in _deltas()]
     for number in range(inputs):
@@ -107,7 +121,7 @@ def fuzz(
 
 
 def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
-    """One input."""
+    """Return one mutated input."""
     if rng.random() < 0.25:
         return changed_blindly(rng.choice(seeds), rng.choice(seeds), rng)
     fields = msgpack.unpackb(rng.choice(seeds))
@@ -137,7 +151,7 @@ def _tried(data: bytes, decoder: Decode, *, watches_memory: bool) -> tuple[bool,
         tracemalloc.stop()
         if peak_bytes > 4 * len(data) + 24 * LAYOUT.size + 1_000_000:
             problem = f"{peak_bytes} bytes of memory for an input of {len(data)}"
-    if took_s > MOST_S:
+    if took_s > MAX_S:
         problem = f"{took_s:.1f} s of processor time"
     return bool(problem), problem or outcome
 
@@ -153,7 +167,7 @@ def _problem_of(update: DecodedUpdate) -> str:
 
 
 def changed_blindly(one: bytes, other: bytes, rng: random.Random) -> bytes:
-    """One change by whoever knows nothing of what is inside."""
+    """Make one change without knowledge of the content."""
     data, place = bytearray(one), rng.randrange(len(one))
     match rng.randrange(5):
         case 0:
@@ -187,7 +201,7 @@ def _knowingly(fields: dict[str, Any], rng: random.Random) -> None:
 
 
 def changed_stream(stream: bytes, is_packed: bool, rng: random.Random) -> bytes:
-    """A stream's content changed, or (now and then) its frame."""
+    """Change a stream's content, or sometimes its frame."""
     if not is_packed or rng.random() < 0.3:
         return _bytes(stream, rng)
     try:

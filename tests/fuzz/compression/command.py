@@ -1,4 +1,4 @@
-"""What ``make fuzz-codec`` prints of a fuzzer's run, and what it ends with."""
+"""The output and exit status of a fuzzer's run in ``make fuzz-codec``."""
 
 import argparse
 import sys

@@ -18,7 +18,7 @@ from typing import Final
 import msgpack
 import numpy as np
 import zstandard
-from tests.fuzz.compression.codec_fuzzer import MEMORY_EVERY, MOST_S, changed_blindly, changed_stream
+from tests.fuzz.compression.codec_fuzzer import MAX_S, MEMORY_EVERY, changed_blindly, changed_stream
 from tests.fuzz.compression.command import Finding, run
 
 from keyflock_compression import CodecError, decode_state, encode_state
@@ -50,14 +50,14 @@ PIECES: Final = (
     *(b"\x00", b"\x7f", b"\xc0", b"\xc1", b"\xc3", b"\xd4\x00\x00"),
     b"\x83\xa1t\xa3<f4\xa1s\x91\x01\xa1b\xc4\x04" + bytes(4),
 )
-#: How often one piece follows itself.
+#: How often one piece is repeated.
 REPEATS: Final = (1, 1, 2, 16, 4_096, 100_000)
 
 
 def fuzz(
     inputs: int, *, seed: int = 0, decoder: Decode = decode_state, outcomes: Counter[str] | None = None
 ) -> Finding | None:
-    """The first input that breaks a promise, or None; arguments as the codecs' ``fuzz``."""
+    """Return the first input that breaks a promise, or None; arguments as for the codecs' ``fuzz``."""
     for number in range(inputs):
         data = mutated(random.Random(f"{seed}/{number}"))
         broken, outcome = _tried(data, decoder, watches_memory=number % MEMORY_EVERY == 0)
@@ -69,7 +69,7 @@ def fuzz(
 
 
 def mutated(rng: random.Random) -> bytes:
-    """One input."""
+    """Return one mutated input."""
     if rng.random() < 0.1:
         return changed_blindly(rng.choice(SEEDS), rng.choice(SEEDS), rng)
     if rng.random() < 0.5:
@@ -102,7 +102,7 @@ def _tried(data: bytes, decoder: Decode, *, watches_memory: bool) -> tuple[bool,
         tracemalloc.stop()
         if peak_bytes > 8 * MAX_BODY_BYTES:
             problem = f"{peak_bytes} bytes of memory for an input of {len(data)}"
-    if took_s > MOST_S:
+    if took_s > MAX_S:
         problem = f"{took_s:.1f} s of processor time"
     return bool(problem), problem or outcome
 

@@ -16,15 +16,15 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 from tests.fuzz.compression.codec_fuzzer import (
+    MAX_S,
     MEMORY_EVERY,
-    MOST_S,
     changed_blindly,
     changed_stream,
 )
 from tests.fuzz.compression.command import Finding, run
 
 from keyflock_compression import CodecError, apply_weights_delta, encode_weights_delta
-from keyflock_compression.row_weights import RowWeights, read_rows
+from keyflock_compression.row_weights import RowWeights, read_row_weights
 
 Apply = Callable[[bytes, bytes], bytes]
 
@@ -43,7 +43,7 @@ BASE: Final = _model(_RNG, 1.0)
 _BODY: Final = BASE.to_container()
 SEEDS: Final = tuple(
     encode_weights_delta(
-        RowWeights(BASE.layout, scales, BASE.whole + _model(_RNG, share).whole).to_container(), _BODY
+        RowWeights(BASE.layout, scales, BASE.quantized + _model(_RNG, share).quantized).to_container(), _BODY
     )
     for share in (0.0, 0.01, 0.3, 1.0)
     for scales in (BASE.scales, _model(_RNG, 0.0).scales)
@@ -53,7 +53,7 @@ SEEDS: Final = tuple(
 def fuzz(
     inputs: int, *, seed: int = 0, apply: Apply = apply_weights_delta, outcomes: Counter[str] | None = None
 ) -> Finding | None:
-    """The first input that breaks a promise, or None; arguments as the codecs' ``fuzz``."""
+    """Return the first input that breaks a promise, or None; arguments as for the codecs' ``fuzz``."""
     for number in range(inputs):
         data = mutated(random.Random(f"{seed}/{number}"))
         broken, outcome = _tried(data, apply, watches_memory=number % MEMORY_EVERY == 0)
@@ -65,7 +65,7 @@ def fuzz(
 
 
 def mutated(rng: random.Random) -> bytes:
-    """One input: changed blindly, or with knowledge and signed again."""
+    """Return one input, changed without knowledge, or with knowledge and signed again."""
     if rng.random() < 0.2:
         return changed_blindly(rng.choice(SEEDS), rng.choice(SEEDS), rng)
     fields: dict[str, Any] = msgpack.unpackb(rng.choice(SEEDS))
@@ -88,7 +88,7 @@ def _tried(data: bytes, apply: Apply, *, watches_memory: bool) -> tuple[bool, st
         tracemalloc.start()
     began_s, problem = time.process_time(), ""
     try:
-        made, outcome = read_rows(apply(data, _BODY)), "model"
+        made, outcome = read_row_weights(apply(data, _BODY)), "model"
         if made.content_digest != msgpack.unpackb(data)["result"]:
             problem = "another model than the delta names"
         elif not np.isfinite(made.scales).all() or (made.scales < 0).any():
@@ -103,7 +103,7 @@ def _tried(data: bytes, apply: Apply, *, watches_memory: bool) -> tuple[bool, st
         tracemalloc.stop()
         if peak_bytes > 4 * len(data) + 24 * _SIZE + 1_000_000:
             problem = f"{peak_bytes} bytes of memory for an input of {len(data)}"
-    if took_s > MOST_S:
+    if took_s > MAX_S:
         problem = f"{took_s:.1f} s of processor time"
     return bool(problem), problem or outcome
 

@@ -17,8 +17,8 @@ _CUTS: Final = (0.3, 0.6, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """What a request needs to come past the first gates."""
+class FuzzCredentials:
+    """The credentials that a request needs to pass the first checks."""
 
     device_token: str
     assignment: str
@@ -27,7 +27,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class HostileRequest:
     """One request as bytes."""
 
     kind: str
@@ -39,7 +39,7 @@ class Sent:
     is_cut: bool = False
 
 
-Draw = Callable[[Site, str, random.Random], Sent]
+Draw = Callable[[FuzzCredentials, str, random.Random], HostileRequest]
 
 
 def head(method: str, target: str, headers: dict[str, str] | None = None, version: str = "HTTP/1.1") -> bytes:
@@ -53,7 +53,7 @@ def with_body(method: str, target: str, headers: dict[str, str], body: bytes) ->
     return head(method, target, {**headers, "Content-Length": str(len(body))}) + body
 
 
-def phone(site: Site, **headers: str) -> dict[str, str]:
+def phone(site: FuzzCredentials, **headers: str) -> dict[str, str]:
     """A phone's headers."""
     return {
         "Authorization": f"Bearer {site.device_token}",
@@ -62,35 +62,35 @@ def phone(site: Site, **headers: str) -> dict[str, str]:
     }
 
 
-def operator(site: Site, media_type: str = "application/json") -> dict[str, str]:
+def operator(site: FuzzCredentials, media_type: str = "application/json") -> dict[str, str]:
     """An operator's headers."""
     return {"Authorization": f"Bearer {site.admin_token}", "Content-Type": media_type}
 
 
-def _not_http(_site: Site, secret: str, rng: random.Random) -> Sent:
-    said = secret.encode()
+def _not_http(_site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
+    planted = secret.encode()
     data = rng.choice(
         (
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + said,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + said + b"\r\n\r\n",
-            b"\x16\x03\x03\x00\x80" + said,
-            b"\x80\x2e\x01\x00\x02" + said + b"\r\n",
-            said + b"\r\n\r\n",
-            b"GET /" + said + b"\r\n\r\n",
-            b"GET  /" + said + b"  HTTP/1.1\r\n\r\n",
-            b"GET /" + said + b" HTTP/3.0\r\nHost: x\r\n\r\n",
-            b"GET /" + said + b" HTTP/0.9\r\nHost: x\r\n\r\n",
-            b"GET /" + said + b" HTTP/1.1 " + said + b"\r\nHost: x\r\n\r\n",
-            said + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"\r\n\r\n" + said + b"\r\n\r\n",
-            b"\x00\x01\x02" + said + b"\xff\xfe\r\n\r\n",
-            rng.randbytes(24) + said + rng.randbytes(24) + b"\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + planted,
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + planted + b"\r\n\r\n",
+            b"\x16\x03\x03\x00\x80" + planted,
+            b"\x80\x2e\x01\x00\x02" + planted + b"\r\n",
+            planted + b"\r\n\r\n",
+            b"GET /" + planted + b"\r\n\r\n",
+            b"GET  /" + planted + b"  HTTP/1.1\r\n\r\n",
+            b"GET /" + planted + b" HTTP/3.0\r\nHost: x\r\n\r\n",
+            b"GET /" + planted + b" HTTP/0.9\r\nHost: x\r\n\r\n",
+            b"GET /" + planted + b" HTTP/1.1 " + planted + b"\r\nHost: x\r\n\r\n",
+            planted + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\r\n\r\n" + planted + b"\r\n\r\n",
+            b"\x00\x01\x02" + planted + b"\xff\xfe\r\n\r\n",
+            rng.randbytes(24) + planted + rng.randbytes(24) + b"\r\n\r\n",
         )
     )
-    return Sent("not HTTP", data, rng.random() < 0.5, is_last=True)
+    return HostileRequest("not HTTP", data, rng.random() < 0.5, is_last=True)
 
 
-def _bad_target(_site: Site, secret: str, rng: random.Random) -> Sent:
+def _bad_target(_site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     target = rng.choice(
         (
             f"http://[::{secret}/",
@@ -105,10 +105,10 @@ def _bad_target(_site: Site, secret: str, rng: random.Random) -> Sent:
             f"{secret}",
         )
     )
-    return Sent("target", head("GET", target), rng.random() < 0.5, is_last=True)
+    return HostileRequest("target", head("GET", target), rng.random() < 0.5, is_last=True)
 
 
-def _bad_headers(_site: Site, secret: str, rng: random.Random) -> Sent:
+def _bad_headers(_site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     lines = rng.choice(
         (
             f"Authorization:Bearer\t{secret}\x01",
@@ -133,25 +133,25 @@ def _bad_headers(_site: Site, secret: str, rng: random.Random) -> Sent:
         )
     )
     data = f"GET /v1/models/0 HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n".encode("latin-1")
-    return Sent("headers", data, rng.random() < 0.5, is_last=True)
+    return HostileRequest("headers", data, rng.random() < 0.5, is_last=True)
 
 
-def _bad_framing(site: Site, secret: str, rng: random.Random) -> Sent:
-    said = secret.encode()
+def _bad_framing(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
+    planted = secret.encode()
     framed = rng.choice(
         (
-            b"\x81\xa7context\xd9\x2c" + said,
-            b"\x81\xa7context\xd9\x2c" + said + b"\r\n",
-            b"3\r\n" + said + b"\r\n0\r\n\r\n",
-            b"0x10;" + said + b"\r\n" + said + b"\r\n",
-            b"-1\r\n" + said + b"\r\n",
-            b"ffffffffffffffffff\r\n" + said + b"\r\n",
-            b"3;" + said * 300 + b"\r\nabc\r\n0\r\n\r\n",
-            b"3\r\nabc\r\n0\r\nTrailer " + said + b"\x01\r\n\r\n",
-            b"3\r\nabc\r\n0\r\n" + said + b": " + said + b"\r\n\r\n",
-            b"3\r\nabc\r\n0\r\nX: " + said * 300 + b"\r\n\r\n",
-            b"3\r\nabc" + said,
-            b"3\nabc\n" + said,
+            b"\x81\xa7context\xd9\x2c" + planted,
+            b"\x81\xa7context\xd9\x2c" + planted + b"\r\n",
+            b"3\r\n" + planted + b"\r\n0\r\n\r\n",
+            b"0x10;" + planted + b"\r\n" + planted + b"\r\n",
+            b"-1\r\n" + planted + b"\r\n",
+            b"ffffffffffffffffff\r\n" + planted + b"\r\n",
+            b"3;" + planted * 300 + b"\r\nabc\r\n0\r\n\r\n",
+            b"3\r\nabc\r\n0\r\nTrailer " + planted + b"\x01\r\n\r\n",
+            b"3\r\nabc\r\n0\r\n" + planted + b": " + planted + b"\r\n\r\n",
+            b"3\r\nabc\r\n0\r\nX: " + planted * 300 + b"\r\n\r\n",
+            b"3\r\nabc" + planted,
+            b"3\nabc\n" + planted,
         )
     )
     method, target, headers = rng.choice(
@@ -167,10 +167,10 @@ def _bad_framing(site: Site, secret: str, rng: random.Random) -> Sent:
         )
     )
     data = head(method, target, {**headers, "Transfer-Encoding": "chunked"}) + framed
-    return Sent("framing", data, target.startswith("/admin/"), is_last=True)
+    return HostileRequest("framing", data, target.startswith("/admin/"), is_last=True)
 
 
-def _wrong_credentials(site: Site, secret: str, rng: random.Random) -> Sent:
+def _wrong_credentials(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     headers = rng.choice(
         (
             {"Authorization": f"Bearer {secret}"},
@@ -186,15 +186,15 @@ def _wrong_credentials(site: Site, secret: str, rng: random.Random) -> Sent:
     )
     target = rng.choice(("/v1/models/0", "/v1/check-ins", f"/v1/{secret}", "/v1/devices/me"))
     method = "POST" if target == "/v1/check-ins" else rng.choice(("GET", "DELETE", "PATCH", "HEAD"))
-    return Sent("credentials", head(method, target, headers), is_last=method == "HEAD")
+    return HostileRequest("credentials", head(method, target, headers), is_last=method == "HEAD")
 
 
-def _guessed_admin_token(_site: Site, secret: str, rng: random.Random) -> Sent:
+def _guessed_admin_token(_site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     headers = {"Authorization": rng.choice((f"Bearer {secret}", f"Token {secret}", f"Bearer {secret}\xff"))}
-    return Sent("admin token", head("GET", "/admin/v1/tasks", headers), is_for_operators=True)
+    return HostileRequest("admin token", head("GET", "/admin/v1/tasks", headers), is_for_operators=True)
 
 
-def _wrong_address(site: Site, secret: str, rng: random.Random) -> Sent:
+def _wrong_address(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     escaped = "".join(f"%{byte:02X}" for byte in secret.encode())
     name = rng.choice((secret, escaped, f"{secret}%00", f"%ff{secret}", f"{secret}%0a", f"..%2f{secret}"))
     if rng.random() < 0.5:
@@ -211,7 +211,7 @@ def _wrong_address(site: Site, secret: str, rng: random.Random) -> Sent:
                 ("PATCH", f"/admin/v1/devices/{name}"),
             )
         )
-        return Sent("admin address", head(method, path, operator(site)), is_for_operators=True)
+        return HostileRequest("admin address", head(method, path, operator(site)), is_for_operators=True)
     method, path = rng.choice(
         (
             ("GET", f"/v1/models/{name}"),
@@ -226,10 +226,10 @@ def _wrong_address(site: Site, secret: str, rng: random.Random) -> Sent:
             ("OPTIONS", f"/{name}"),
         )
     )
-    return Sent("address", head(method, path, {"Authorization": f"Bearer {site.device_token}"}))
+    return HostileRequest("address", head(method, path, {"Authorization": f"Bearer {site.device_token}"}))
 
 
-def _odd_headers(site: Site, secret: str, rng: random.Random) -> Sent:
+def _odd_headers(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     headers = {"Authorization": f"Bearer {site.device_token}"} | rng.choice(
         (
             {"If-None-Match": f'"{secret}"'},
@@ -252,32 +252,32 @@ def _odd_headers(site: Site, secret: str, rng: random.Random) -> Sent:
         )
     )
     target = rng.choice(("/v1/models/0", "/healthz", "/v1/populations/en-US/release", "/v1/heads/en-US"))
-    return Sent("odd headers", head("GET", target, headers))
+    return HostileRequest("odd headers", head("GET", target, headers))
 
 
-def _upgrade(_site: Site, secret: str, rng: random.Random) -> Sent:
-    said = secret.encode()
+def _upgrade(_site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
+    planted = secret.encode()
     data = rng.choice(
         (
             head("GET", f"/{secret}", {"Connection": "upgrade", "Upgrade": "websocket"})
-            + said
+            + planted
             + b" x\r\n\r\n",
             head(
                 "GET",
                 "/healthz",
                 {"Connection": "upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": secret},
             ),
-            head("CONNECT", f"{secret}:443") + said + b"\r\n\r\n",
+            head("CONNECT", f"{secret}:443") + planted + b"\r\n\r\n",
             head("OPTIONS", "*", {"X": secret}),
         )
     )
-    return Sent("upgrade", data, rng.random() < 0.5, is_last=True)
+    return HostileRequest("upgrade", data, rng.random() < 0.5, is_last=True)
 
 
-def _pipelined(site: Site, secret: str, rng: random.Random) -> Sent:
+def _pipelined(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     good = head("GET", "/healthz")
     rest = rng.choice((_not_http, _bad_headers, _bad_target))(site, secret, rng).data
-    return Sent("pipelined", good * rng.randrange(1, 4) + rest, rng.random() < 0.5, is_last=True)
+    return HostileRequest("pipelined", good * rng.randrange(1, 4) + rest, rng.random() < 0.5, is_last=True)
 
 
 def _mutated(rng: random.Random, packed: bytes) -> bytes:
@@ -292,7 +292,7 @@ def _mutated(rng: random.Random, packed: bytes) -> bytes:
     return packed[:at] + rng.randbytes(1) + packed[at + 1 :]
 
 
-def _phones_body(site: Site, secret: str, rng: random.Random) -> Sent:
+def _phones_body(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     assigned = phone(site, Keyflock_Assignment=site.assignment_token)
     at = f"/v1/assignments/{site.assignment}"
     enrolment: dict[str, Any] = {
@@ -352,7 +352,7 @@ def _phones_body(site: Site, secret: str, rng: random.Random) -> Sent:
             ),
         )
     )
-    return Sent(kind, with_body(method, target, headers, _mutated(rng, msgpack.packb(message))))
+    return HostileRequest(kind, with_body(method, target, headers, _mutated(rng, msgpack.packb(message))))
 
 
 def _container(secret: str) -> bytes:
@@ -368,15 +368,15 @@ def _container(secret: str) -> bytes:
     return bytes(msgpack.packb(fields))
 
 
-def _head_body(site: Site, secret: str, rng: random.Random) -> Sent:
+def _head_body(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     headers = {**phone(site), "Content-Type": "application/vnd.keyflock.head"}
     if rng.random() < 0.3:
         headers["If-Match"] = f'"{secret}"'
     body = _mutated(rng, rng.choice((secret.encode(), _container(secret), msgpack.packb({secret: secret}))))
-    return Sent("head", with_body("PUT", "/v1/heads/en-US", headers, body))
+    return HostileRequest("head", with_body("PUT", "/v1/heads/en-US", headers, body))
 
 
-def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
+def _operators_body(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     safetensors = len(secret).to_bytes(8, "little") + secret.encode()
     shapes = json.dumps({secret: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     method, target, media_type, body = rng.choice(
@@ -452,15 +452,15 @@ def _operators_body(site: Site, secret: str, rng: random.Random) -> Sent:
         )
     )
     data = with_body(method, target, operator(site, media_type), body)
-    return Sent("operator's body", data, is_for_operators=True)
+    return HostileRequest("operator's body", data, is_for_operators=True)
 
 
-def _cut(site: Site, secret: str, rng: random.Random) -> Sent:
+def _cut(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     whole = rng.choice((_phones_body, _head_body, _operators_body, _odd_headers, _wrong_address))(
         site, secret, rng
     )
     length = int(len(whole.data) * rng.choice(_CUTS))
-    return Sent("cut", whole.data[:length], whole.is_for_operators, is_cut=True)
+    return HostileRequest("cut", whole.data[:length], whole.is_for_operators, is_cut=True)
 
 
 #: Guesses of the admin token are answered late, so a few of them show as much as many.
@@ -482,7 +482,7 @@ _DRAWS: Final[tuple[tuple[Draw, float], ...]] = (
 )
 
 
-def drawn(site: Site, secret: str, rng: random.Random) -> Sent:
+def drawn(site: FuzzCredentials, secret: str, rng: random.Random) -> HostileRequest:
     """One request with the secret in it."""
     (draw,) = rng.choices([one for one, _ in _DRAWS], [weight for _, weight in _DRAWS])
     return draw(site, secret, rng)

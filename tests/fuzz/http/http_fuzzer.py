@@ -31,14 +31,14 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 import psutil
-from tests.fuzz.http.hostile_requests import Sent, Site, drawn
+from tests.fuzz.http.hostile_requests import FuzzCredentials, HostileRequest, drawn
 from tests.fuzz.http.planted import Planted
 
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.special_tokens import SPECIAL_TOKENS
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import SPECIAL_TOKENS
+from keyflock_models.text.vocabulary import Vocabulary
 
 SERVE: Final = (sys.executable, "-m", "keyflock_server")
 #: Answers that take longer are not waited for: the server waits for the rest of what was sent.
@@ -68,7 +68,7 @@ deadline_s = 86400.0
 
 
 @dataclass
-class Outcome:
+class FuzzOutcome:
     """What a run has found."""
 
     requests: int = 0
@@ -102,7 +102,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Server:
+class FuzzedServer:
     """A running server."""
 
     folder: Path
@@ -119,7 +119,7 @@ def fuzz(
     serve: Sequence[str] = SERVE,
     environment: Mapping[str, str] | None = None,
     connections: int = CONNECTIONS,
-) -> Outcome:
+) -> FuzzOutcome:
     """Send so many requests to a server of its own, and search everywhere.
 
     Args:
@@ -129,7 +129,7 @@ def fuzz(
         environment: On top of this process's.
         connections: At once.
     """
-    outcome = Outcome()
+    outcome = FuzzOutcome()
     planted = Planted(random.Random(f"{seed}/{os.getpid()}/{time.time_ns()}"))
     with _serving(serve, environment or {}) as server:
         asyncio.run(_run(server, requests, seed, planted, outcome, connections))
@@ -143,7 +143,7 @@ def fuzz(
 
 
 @contextmanager
-def _serving(serve: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
+def _serving(serve: Sequence[str], environment: Mapping[str, str]) -> Iterator[FuzzedServer]:
     with tempfile.TemporaryDirectory(prefix="keyflock-fuzz-") as place:
         folder, log, keys = Path(place) / "data", Path(place) / "log", Path(place) / "head_keys"
         variables = {**os.environ, **environment}
@@ -171,7 +171,7 @@ def _serving(serve: Sequence[str], environment: Mapping[str, str]) -> Iterator[S
             ready = json.loads(process.stdout.readline() or "{}")
             if not ready:
                 raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
-            yield Server(folder, log, _address(ready["sdk_url"]), _address(ready["admin_url"]), process)
+            yield FuzzedServer(folder, log, _address(ready["sdk_url"]), _address(ready["admin_url"]), process)
         finally:
             process.kill()
             process.communicate()
@@ -183,18 +183,18 @@ def _address(url: str) -> tuple[str, int]:
 
 
 async def _run(
-    server: Server, requests: int, seed: int, planted: Planted, outcome: Outcome, connections: int
+    server: FuzzedServer, requests: int, seed: int, planted: Planted, outcome: FuzzOutcome, connections: int
 ) -> None:
-    site = await _founded(server, waits_for_suggestions=requests >= LONG_RUN)
+    site = await _prepared(server, waits_for_suggestions=requests >= LONG_RUN)
     numbers = iter(range(requests))
     process = psutil.Process(server.process.pid)
     warm_at, warm_bytes = int(requests * WARM_UP_RATIO), 0
 
     async def work() -> None:
         nonlocal warm_bytes
-        left: Sent | None = None
+        left: HostileRequest | None = None
         while server.process.poll() is None:
-            batch: list[Sent] = [] if left is None else [left]
+            batch: list[HostileRequest] = [] if left is None else [left]
             left = None
             for number in numbers:
                 sent = drawn(site, planted.secret(number), random.Random(f"{seed}/{number}"))
@@ -220,7 +220,9 @@ async def _run(
         assert b"keyflock_malformed_requests_total" in figures
 
 
-async def _connection(server: Server, batch: list[Sent], planted: Planted, outcome: Outcome) -> None:
+async def _connection(
+    server: FuzzedServer, batch: list[HostileRequest], planted: Planted, outcome: FuzzOutcome
+) -> None:
     """Send requests over one connection, one after the other; look at every answer."""
     try:
         reader, writer = await asyncio.open_connection(
@@ -247,7 +249,7 @@ async def _connection(server: Server, batch: list[Sent], planted: Planted, outco
             await writer.wait_closed()
 
 
-def _judge(sent: Sent, answer: bytes, planted: Planted, outcome: Outcome) -> None:
+def _judge(sent: HostileRequest, answer: bytes, planted: Planted, outcome: FuzzOutcome) -> None:
     outcome.secrets += [f"answer to {sent.kind}: {found}" for found in planted.found_in(answer)]
     for found in _STATUS_LINE.finditer(answer):
         status = int(found[1])
@@ -290,7 +292,7 @@ async def _exchanged(address: tuple[str, int], data: bytes) -> bytes:
     return answer
 
 
-async def _founded(server: Server, *, waits_for_suggestions: bool) -> Site:
+async def _prepared(server: FuzzedServer, *, waits_for_suggestions: bool) -> FuzzCredentials:
     """A population, a task, a phone and its assignment, so that requests come past the first gates."""
     admin_token = (server.folder / "admin_token").read_text().strip()
     as_admin = f"Authorization: Bearer {admin_token}\r\n"
@@ -316,7 +318,9 @@ async def _founded(server: Server, *, waits_for_suggestions: bool) -> Site:
         if answer.startswith(b"HTTP/1.1 200"):
             break
         await asyncio.sleep(0.1)
-    return Site(enrolled["token"], assigned.get("id", "none"), assigned.get("token", "none"), admin_token)
+    return FuzzCredentials(
+        enrolled["token"], assigned.get("id", "none"), assigned.get("token", "none"), admin_token
+    )
 
 
 async def _made(address: tuple[str, int], line: str, headers: str, media_type: str, body: bytes) -> bytes:
@@ -338,7 +342,7 @@ def _model() -> bytes:
     config = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
     words = SPECIAL_TOKENS + tuple(f"word{i}" for i in range(config.vocabulary_size - len(SPECIAL_TOKENS)))
     frequencies = np.full(len(words), -2.5, np.float32)
-    weights = np.linspace(-0.5, 0.5, ParamLayout.of(config).size, dtype=np.float32)
+    weights = np.linspace(-0.5, 0.5, ParamLayout.for_config(config).size, dtype=np.float32)
     return Checkpoint(config, Vocabulary(words, frequencies), weights).to_bytes()
 
 

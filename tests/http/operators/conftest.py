@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -16,16 +17,12 @@ from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.failed_attempts import FailedAttempts
-from keyflock_server.http.heartbeat import Heartbeat
-from keyflock_server.http.listeners import Listener
-from keyflock_server.http.operator_calls import OperatorCall
-from keyflock_server.http.probes import Probes
-from keyflock_server.http.readiness import Readiness, Stage
+from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator import (
     CohortPreview,
     DecisionOrder,
-    Devices,
+    DeviceList,
     DeviceView,
     PopulationView,
     QuarantineOrder,
@@ -33,8 +30,12 @@ from keyflock_server.protocol.operator import (
     RoundView,
     TaskView,
 )
-from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
 from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.runtime.heartbeat import Heartbeat
+from keyflock_server.runtime.listeners import Listener
+from keyflock_server.runtime.probes import Probes
 from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -83,7 +84,7 @@ DEVICE = DeviceView(
 
 
 @dataclass
-class ScriptedOperations:
+class ScriptedOperatorServices:
     """Knows one population, one task and one round."""
 
     calls: list[tuple[str, object]] = field(default_factory=list)
@@ -137,7 +138,7 @@ class ScriptedOperations:
     async def round(self, round_id: RoundId) -> RoundView:
         self.note("round", round_id)
         if round_id != ROUND.id:
-            raise Refused(ProblemCode.NOT_FOUND, f"There is no round {round_id}.")
+            raise ApiError(ProblemCode.NOT_FOUND, f"There is no round {round_id}.")
         return ROUND
 
     async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
@@ -148,14 +149,14 @@ class ScriptedOperations:
         self.note("discard_round", (round_id, order))
         return ROUND
 
-    async def devices(self, population: PopulationName) -> Devices:
+    async def devices(self, population: PopulationName) -> DeviceList:
         self.note("devices", population)
-        return Devices(devices=[DEVICE], total=7)
+        return DeviceList(devices=[DEVICE], total=7)
 
     async def device(self, device: DeviceId) -> DeviceView:
         self.note("device", device)
         if device != DEVICE.id:
-            raise Refused(ProblemCode.NOT_FOUND, f"There is no device {device}.")
+            raise ApiError(ProblemCode.NOT_FOUND, f"There is no device {device}.")
         return DEVICE
 
     async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
@@ -166,19 +167,18 @@ class ScriptedOperations:
         self.note("release_device", device)
         return DEVICE
 
-    async def revoke_device(self, device: DeviceId) -> DeviceView:
+    async def revoke_device(self, device: DeviceId) -> None:
         self.note("revoke_device", device)
-        return DEVICE
 
     def _known(self, name: str, task: TaskName) -> TaskView:
         self.note(name, task)
         if task != TASK.name:
-            raise Refused(ProblemCode.TASK_UNKNOWN, f"There is no task {task}.")
+            raise ApiError(ProblemCode.TASK_UNKNOWN, f"There is no task {task}.")
         return TASK
 
 
 @dataclass
-class Sleep:
+class GatedSleep:
     """Lets waits pass at once, unless its gate is closed."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -194,17 +194,17 @@ class Sleep:
 
 
 @dataclass
-class Office:
-    """The operators' port, and all that stands around it."""
+class AdminPort:
+    """The operators' port on real sockets, with its backend."""
 
     url: str
     session: aiohttp.ClientSession
-    service: ScriptedOperations
+    service: ScriptedOperatorServices
     readiness: Readiness
-    sleep: Sleep
+    sleep: GatedSleep
     token: str = "the-admin-token"
 
-    async def send(self, call: OperatorCall, body: Any = None, **changed: str | None) -> OfficeAnswer:  # noqa: ANN401
+    async def send(self, call: OperatorCall, body: Any = None, **changed: str | None) -> AdminAnswer:  # noqa: ANN401
         """A good call, but for the body and headers that are given (None leaves a header out)."""
         headers: dict[str, str | None] = {"Authorization": f"Bearer {self.token}"}
         if call.max_body_bytes:
@@ -215,16 +215,16 @@ class Office:
             call.method, path, body, {name: value for name, value in headers.items() if value is not None}
         )
 
-    async def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> OfficeAnswer:  # noqa: ANN401
+    async def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> AdminAnswer:  # noqa: ANN401
         async with self.session.request(
             method, self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
         ) as response:
-            return OfficeAnswer(response.status, response.headers, await response.json(content_type=None))
+            return AdminAnswer(response.status, response.headers, await response.json(content_type=None))
 
 
 @dataclass
-class OfficeAnswer:
-    """What came back, as JSON."""
+class AdminAnswer:
+    """A response, decoded from JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -238,22 +238,51 @@ class OfficeAnswer:
 
 
 @pytest.fixture
-async def office() -> AsyncIterator[Office]:
-    service, readiness, metrics = ScriptedOperations(), Readiness(), Metrics()
-    readiness.stage = Stage.READY
-    sleep = Sleep()
+async def admin_port() -> AsyncIterator[AdminPort]:
+    service, readiness, metrics = ScriptedOperatorServices(), Readiness(), Metrics()
+    readiness.state = ServerState.READY
+    sleep = GatedSleep()
+    tasks: Any = SimpleNamespace(
+        create=service.create_task,
+        all=service.tasks,
+        get=service.task,
+        pause=service.pause_task,
+        resume=service.resume_task,
+        cancel=service.cancel_task,
+        rounds=service.rounds,
+        round=service.round,
+        accept_round=service.accept_round,
+        discard_round=service.discard_round,
+    )
+    populations: Any = SimpleNamespace(
+        create=service.create_population,
+        all=service.populations,
+        roll_back=service.roll_back,
+        preview_cohort=service.preview_cohort,
+    )
+    quarantines: Any = SimpleNamespace(
+        devices=service.devices,
+        device=service.device,
+        quarantine=service.quarantine_device,
+        release=service.release_device,
+    )
+    revocations: Any = SimpleNamespace(revoke=service.revoke_device)
     endpoints = AdminEndpoints(
-        service,
-        admin_token=Office.token,
+        tasks=tasks,
+        populations=populations,
+        quarantines=quarantines,
+        revocations=revocations,
+        admin_token=AdminPort.token,
         readiness=readiness,
         metrics=metrics,
         failed_attempts=FailedAttempts(metrics, sleep),
     )
     probes = Probes(readiness, Heartbeat(_nothing, 1.0, metrics), metrics)
-    served = application(endpoints, BodyLimits(10, 10**9, 30.0, metrics), probes, with_metrics=True)
+    limits = BodyLimits(10, 10**9, 30.0, metrics)
+    served = application(endpoints, limits, probes.by_path(with_metrics=True))
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield Office(listener.url, session, service, readiness, sleep)
+        yield AdminPort(listener.url, session, service, readiness, sleep)
     await listener.close()
 
 

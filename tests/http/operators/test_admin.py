@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyflock_server.http import operator_calls
-from keyflock_server.http.operator_calls import OPERATOR_CALLS, OperatorCall
-from keyflock_server.http.readiness import Stage
+from keyflock_server.http.readiness import ServerState
+from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.operator_calls import OPERATOR_CALLS, OperatorCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.http.operators.conftest import Office
+    from tests.http.operators.conftest import AdminPort
 
 WITHOUT_BODY = [call for call in OPERATOR_CALLS if not call.max_body_bytes]
 WITH_BODY = [call for call in OPERATOR_CALLS if call.max_body_bytes]
@@ -25,11 +25,12 @@ with_body = pytest.mark.parametrize("call", WITH_BODY, ids=lambda call: call.nam
 
 
 @without_body
-async def test_a_good_call_is_answered_in_json(office: Office, call: OperatorCall) -> None:
-    answer = await office.send(call)
+async def test_a_good_call_is_answered_in_json(admin_port: AdminPort, call: OperatorCall) -> None:
+    answer = await admin_port.send(call)
 
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    assert [name for name, _ in office.service.calls] == [call.name]
+    shown = ["device"] if call.name == "revoke_device" else []
+    assert [name for name, _ in admin_port.service.calls] == [call.name, *shown]
 
 
 @every
@@ -44,46 +45,46 @@ async def test_a_good_call_is_answered_in_json(office: Office, call: OperatorCal
     ],
 )
 async def test_only_the_admin_token_opens_a_call(
-    office: Office, call: OperatorCall, value: str | None, code: str
+    admin_port: AdminPort, call: OperatorCall, value: str | None, code: str
 ) -> None:
-    answer = await office.send(call, b"x" if call.max_body_bytes else None, Authorization=value)
+    answer = await admin_port.send(call, b"x" if call.max_body_bytes else None, Authorization=value)
 
     assert (answer.status, answer.code()) == (401, code)
-    assert office.service.calls == []
+    assert admin_port.service.calls == []
 
 
 @with_body
 @pytest.mark.parametrize("content_type", [None, "application/msgpack", "text/plain"])
 async def test_a_body_of_another_type_is_not_taken(
-    office: Office, call: OperatorCall, content_type: str | None
+    admin_port: AdminPort, call: OperatorCall, content_type: str | None
 ) -> None:
-    answer = await office.send(call, b"x", Content_Type=content_type)
+    answer = await admin_port.send(call, b"x", Content_Type=content_type)
 
     assert (answer.status, answer.code()) == (415, "unsupported_media_type")
 
 
 @with_body
-async def test_a_compressed_body_is_not_taken(office: Office, call: OperatorCall) -> None:
-    answer = await office.send(call, b"x", Content_Encoding="gzip")
+async def test_a_compressed_body_is_not_taken(admin_port: AdminPort, call: OperatorCall) -> None:
+    answer = await admin_port.send(call, b"x", Content_Encoding="gzip")
 
     assert (answer.status, answer.code()) == (415, "unsupported_media_type")
 
 
 @without_body
-async def test_a_call_that_takes_no_body_refuses_one(office: Office, call: OperatorCall) -> None:
-    answer = await office.send(call, b"x")
+async def test_a_call_that_takes_no_body_refuses_one(admin_port: AdminPort, call: OperatorCall) -> None:
+    answer = await admin_port.send(call, b"x")
 
     assert (answer.status, answer.code()) == (413, "body_too_large")
 
 
-async def test_a_task_beyond_the_limit_is_refused(office: Office) -> None:
+async def test_a_task_beyond_the_limit_is_refused(admin_port: AdminPort) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"#" * 65_536
 
     known, unknown = (
-        await office.send(operator_calls.CREATE_TASK, b"#" * 65_537),
-        await office.send(operator_calls.CREATE_TASK, endless()),
+        await admin_port.send(operator_calls.CREATE_TASK, b"#" * 65_537),
+        await admin_port.send(operator_calls.CREATE_TASK, endless()),
     )
 
     assert (known.status, known.code()) == (413, "body_too_large")
@@ -103,71 +104,71 @@ async def test_a_task_beyond_the_limit_is_refused(office: Office) -> None:
     ],
     ids=["empty", "truncated", "not text", "wrong type", "unknown field", "nested", "zeros"],
 )
-async def test_a_task_that_cannot_be_read_is_refused(office: Office, body: bytes) -> None:
-    answer = await office.send(operator_calls.CREATE_TASK, body)
+async def test_a_task_that_cannot_be_read_is_refused(admin_port: AdminPort, body: bytes) -> None:
+    answer = await admin_port.send(operator_calls.CREATE_TASK, body)
 
     assert (answer.status, answer.code()) == (422, "invalid_task")
     assert answer.body["detail"]
-    assert office.service.calls == []
+    assert admin_port.service.calls == []
 
 
 @pytest.mark.parametrize("name", ["no spaces", "-first", "x" * 65, "sl%2Fash", "%C3%A9"])
-async def test_a_population_needs_a_plain_name(office: Office, name: str) -> None:
-    headers = {"Authorization": f"Bearer {office.token}", "Content-Type": "application/octet-stream"}
+async def test_a_population_needs_a_plain_name(admin_port: AdminPort, name: str) -> None:
+    headers = {"Authorization": f"Bearer {admin_port.token}", "Content-Type": "application/octet-stream"}
 
-    answer = await office.request("PUT", f"/admin/v1/populations/{name}", b"x", headers)
+    answer = await admin_port.request("PUT", f"/admin/v1/populations/{name}", b"x", headers)
 
     assert (answer.status, answer.code()) == (422, "malformed_body")
-    assert office.service.calls == []
+    assert admin_port.service.calls == []
 
 
-async def test_a_checkpoint_reaches_the_service_as_it_was_sent(office: Office) -> None:
-    answer = await office.send(operator_calls.CREATE_POPULATION, b"checkpoint bytes")
+async def test_a_checkpoint_reaches_the_service_as_it_was_sent(admin_port: AdminPort) -> None:
+    answer = await admin_port.send(operator_calls.CREATE_POPULATION, b"checkpoint bytes")
 
     assert answer.status == 201
-    assert office.service.calls == [("create_population", ("en-US", b"checkpoint bytes"))]
+    assert admin_port.service.calls == [("create_population", ("en-US", b"checkpoint bytes"))]
 
 
 @pytest.mark.parametrize("call", ABOUT_A_TASK, ids=lambda call: call.name)
-async def test_a_task_that_is_not_there_is_unknown(office: Office, call: OperatorCall) -> None:
-    headers = {"Authorization": f"Bearer {office.token}"}
+async def test_a_task_that_is_not_there_is_unknown(admin_port: AdminPort, call: OperatorCall) -> None:
+    headers = {"Authorization": f"Bearer {admin_port.token}"}
 
-    answer = await office.request(call.method, call.path.format(task="nobody"), None, headers)
+    answer = await admin_port.request(call.method, call.path.format(task="nobody"), None, headers)
 
     assert (answer.status, answer.code()) == (404, "task_unknown")
 
 
 @without_body
-async def test_an_unexpected_failure_is_an_incident(office: Office, call: OperatorCall) -> None:
-    office.service.failure_of_all = RuntimeError("secret detail")
+async def test_an_unexpected_failure_is_an_incident(admin_port: AdminPort, call: OperatorCall) -> None:
+    admin_port.service.failure_of_all = RuntimeError("secret detail")
 
-    answer = await office.send(call)
+    answer = await admin_port.send(call)
 
     assert (answer.status, answer.code()) == (500, "internal")
     assert "secret detail" not in str(answer.body)
 
 
 @every
-async def test_another_method_is_told_which_are_taken(office: Office, call: OperatorCall) -> None:
+async def test_another_method_is_told_which_are_taken(admin_port: AdminPort, call: OperatorCall) -> None:
     path = call.path.format(population="en-US", task="next-word", round="next-word-1", device="phone-1")
 
-    answer = await office.request("PATCH", path)
+    answer = await admin_port.request("PATCH", path)
 
     assert (answer.status, answer.code()) == (405, "method_not_allowed")
     assert call.method in answer.headers["Allow"].split(", ")
 
 
 @pytest.mark.parametrize("path", ["/", "/admin", "/admin/v1/rounds", "/v1/devices"])
-async def test_an_unknown_address_is_a_problem_too(office: Office, path: str) -> None:
-    answer = await office.request("GET", path)
+async def test_an_unknown_address_is_a_problem_too(admin_port: AdminPort, path: str) -> None:
+    answer = await admin_port.request("GET", path)
 
     assert (answer.status, answer.code()) == (404, "not_found")
 
 
 @every
-async def test_a_server_that_is_not_ready_takes_no_calls(office: Office, call: OperatorCall) -> None:
-    office.readiness.stage = Stage.STOPPING
+async def test_a_server_that_is_not_ready_takes_no_calls(admin_port: AdminPort, call: OperatorCall) -> None:
+    admin_port.readiness.state = ServerState.STOPPING
 
-    answer = await office.send(call)
+    answer = await admin_port.send(call)
 
     assert (answer.status, answer.code()) == (503, "not_ready")

@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.http.operators.conftest import Office
+from tests.http.operators.conftest import AdminPort
 from typer.testing import CliRunner
 
 from keyflock_server.cli.application import app
 from keyflock_server.cli.errors import CommandError
-from keyflock_server.http import operator_calls
+from keyflock_server.protocol import operator_calls
 from keyflock_server.protocol.identifiers import PopulationName
 
 
@@ -18,17 +18,17 @@ from keyflock_server.protocol.identifiers import PopulationName
     "body",
     [b"", b"not json", b"{}", b'{"cohort": 7}', b'{"cohort": "tier > 1", "limit": 3}', b"\xff", b"[" * 5_000],
 )
-async def test_a_body_that_is_no_question_is_told_so(office: Office, body: bytes) -> None:
-    answer = await office.send(operator_calls.PREVIEW_COHORT, body)
+async def test_a_body_that_is_no_question_is_told_so(admin_port: AdminPort, body: bytes) -> None:
+    answer = await admin_port.send(operator_calls.PREVIEW_COHORT, body)
 
     assert (answer.status, answer.code()) == (422, "malformed_body")
-    assert office.service.calls == []
+    assert admin_port.service.calls == []
 
 
-async def test_a_question_goes_to_the_service_as_it_was_asked(office: Office) -> None:
-    answer = await office.send(operator_calls.PREVIEW_COHORT, b'{"cohort": "tier >= 2"}')
+async def test_a_question_goes_to_the_service_as_it_was_asked(admin_port: AdminPort) -> None:
+    answer = await admin_port.send(operator_calls.PREVIEW_COHORT, b'{"cohort": "tier >= 2"}')
 
-    assert office.service.calls == [("preview_cohort", (PopulationName("en-US"), "tier >= 2"))]
+    assert admin_port.service.calls == [("preview_cohort", (PopulationName("en-US"), "tier >= 2"))]
     assert answer.body == {
         "population": "en-US",
         "cohort": "tier >= 2",
@@ -48,12 +48,12 @@ async def test_the_command_refuses_a_bad_expression_before_it_asks_a_server(tmp_
     assert str(result.exception) == "--cohort: At position 7: expected a number, found the end."
 
 
-async def test_the_command_prints_what_the_server_counted(office: Office) -> None:
-    words = ["population", "preview", "en-US", "--cohort", "tier >= 2", "--json", "--url", office.url]
-    runner = CliRunner(env={"KEYFLOCK_ADMIN_TOKEN": office.token})
+async def test_the_command_prints_what_the_server_counted(admin_port: AdminPort) -> None:
+    words = ["population", "preview", "en-US", "--cohort", "tier >= 2", "--json", "--url", admin_port.url]
+    runner = CliRunner(env={"KEYFLOCK_ADMIN_TOKEN": admin_port.token})
 
     result = await asyncio.to_thread(runner.invoke, app, words)
 
     assert result.exception is None
     assert json.loads(result.stdout)["active_matching"] == 3
-    assert office.service.calls == [("preview_cohort", (PopulationName("en-US"), "tier >= 2"))]
+    assert admin_port.service.calls == [("preview_cohort", (PopulationName("en-US"), "tier >= 2"))]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyflock_server.http import operator_calls
+from keyflock_server.protocol import operator_calls
 from keyflock_server.protocol.operator import DecisionOrder, RollbackOrder
 
 if TYPE_CHECKING:
-    from tests.http.operators.conftest import Office
+    from tests.http.operators.conftest import AdminPort
 
-    from keyflock_server.http.operator_calls import OperatorCall
+    from keyflock_server.protocol.operator_calls import OperatorCall
 
 DECISIONS = (operator_calls.ACCEPT_ROUND, operator_calls.DISCARD_ROUND)
 
@@ -21,26 +21,28 @@ DECISIONS = (operator_calls.ACCEPT_ROUND, operator_calls.DISCARD_ROUND)
 @pytest.mark.fault("D8")
 @pytest.mark.parametrize("call", DECISIONS, ids=lambda call: call.name)
 async def test_a_decision_on_a_held_round_reaches_the_service_with_its_reason(
-    office: Office, call: OperatorCall
+    admin_port: AdminPort, call: OperatorCall
 ) -> None:
-    answer = await office.send(call, b'{"reason": "the rate was a slip"}')
+    answer = await admin_port.send(call, b'{"reason": "the rate was a slip"}')
 
     assert (answer.status, answer.body["id"]) == (200, "next-word-1")
-    assert office.service.calls == [(call.name, ("next-word-1", DecisionOrder(reason="the rate was a slip")))]
+    assert admin_port.service.calls == [
+        (call.name, ("next-word-1", DecisionOrder(reason="the rate was a slip")))
+    ]
 
 
 @pytest.mark.fault("D9")
-async def test_a_rollback_reaches_the_service_with_its_version_and_reason(office: Office) -> None:
-    answer = await office.send(operator_calls.ROLL_BACK, b'{"to": 0, "reason": "worse"}')
+async def test_a_rollback_reaches_the_service_with_its_version_and_reason(admin_port: AdminPort) -> None:
+    answer = await admin_port.send(operator_calls.ROLL_BACK, b'{"to": 0, "reason": "worse"}')
 
     assert (answer.status, answer.body["name"]) == (200, "en-US")
-    assert office.service.calls == [("roll_back", ("en-US", RollbackOrder(to=0, reason="worse")))]
+    assert admin_port.service.calls == [("roll_back", ("en-US", RollbackOrder(to=0, reason="worse")))]
 
 
 @pytest.mark.fault("D8")
 @pytest.mark.parametrize("call", [*DECISIONS, operator_calls.ROLL_BACK], ids=lambda call: call.name)
 @pytest.mark.parametrize(
-    "said",
+    "order",
     [
         {},
         {"reason": ""},
@@ -53,9 +55,9 @@ async def test_a_rollback_reaches_the_service_with_its_version_and_reason(office
     ],
 )
 async def test_an_order_without_a_plain_reason_is_refused(
-    office: Office, call: OperatorCall, said: object
+    admin_port: AdminPort, call: OperatorCall, order: object
 ) -> None:
-    answer = await office.send(call, json.dumps(said).encode())
+    answer = await admin_port.send(call, json.dumps(order).encode())
 
     assert (answer.status, answer.code()) == (422, "malformed_body")
-    assert office.service.calls == []
+    assert admin_port.service.calls == []

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyflock_server.http import operator_calls
 from keyflock_server.http.failed_attempts import (
     FIRST_DELAY_S,
     FORGOTTEN_AFTER_S,
@@ -16,16 +15,17 @@ from keyflock_server.http.failed_attempts import (
     MAX_WAITING,
     FailedAttempts,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from tests.http.operators.conftest import Office
+    from tests.http.operators.conftest import AdminPort
 
 pytestmark = pytest.mark.fault("D6")
 
 
-class Clock:
+class MonotonicClock:
     """Time that passes by sleeping."""
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ def counted(metrics: Metrics, outcome: str) -> float | None:
 
 
 async def test_each_failure_is_answered_later_than_the_one_before_up_to_a_bound() -> None:
-    clock = Clock()
+    clock = MonotonicClock()
     attempts = FailedAttempts(Metrics(), clock.sleep, clock)
 
     for _ in range(12):
-        await attempts.failed()
+        await attempts.delay_failure()
 
     assert clock.slept[:3] == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
     assert clock.slept == sorted(clock.slept)
@@ -58,13 +58,13 @@ async def test_each_failure_is_answered_later_than_the_one_before_up_to_a_bound(
 
 
 async def test_after_a_while_without_failures_the_delay_begins_anew() -> None:
-    clock = Clock()
+    clock = MonotonicClock()
     attempts = FailedAttempts(Metrics(), clock.sleep, clock)
     for _ in range(5):
-        await attempts.failed()
+        await attempts.delay_failure()
 
     clock.now_s += FORGOTTEN_AFTER_S + 1.0
-    await attempts.failed()
+    await attempts.delay_failure()
 
     assert clock.slept[-1] == FIRST_DELAY_S
 
@@ -72,11 +72,11 @@ async def test_after_a_while_without_failures_the_delay_begins_anew() -> None:
 async def test_failures_beyond_those_that_may_wait_are_refused_at_once() -> None:
     never, metrics = asyncio.Event(), Metrics()
     attempts = FailedAttempts(metrics, lambda _: never.wait())
-    waiting = [asyncio.create_task(attempts.failed()) for _ in range(MAX_WAITING)]
+    waiting = [asyncio.create_task(attempts.delay_failure()) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0)
 
-    with pytest.raises(Refused) as refused:
-        await attempts.failed()
+    with pytest.raises(ApiError) as refused:
+        await attempts.delay_failure()
     never.set()
     await asyncio.gather(*waiting)
 
@@ -85,22 +85,22 @@ async def test_failures_beyond_those_that_may_wait_are_refused_at_once() -> None
 
 
 async def test_the_right_token_is_answered_at_once_while_wrong_ones_wait(
-    office: Office, caplog: pytest.LogCaptureFixture
+    admin_port: AdminPort, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    office.sleep.gate.clear()
+    admin_port.sleep.gate.clear()
     wrong = {"Authorization": "Bearer hunter2-guessed"}
 
     guesses = [
-        asyncio.create_task(office.request("GET", "/admin/v1/tasks", headers=wrong))
+        asyncio.create_task(admin_port.request("GET", "/admin/v1/tasks", headers=wrong))
         for _ in range(MAX_WAITING)
     ]
-    while office.sleep.waiting < MAX_WAITING:  # noqa: ASYNC110 - the other side runs in this loop
+    while admin_port.sleep.waiting < MAX_WAITING:  # noqa: ASYNC110 - the other side runs in this loop
         await asyncio.sleep(0)
-    beyond = await office.request("GET", "/admin/v1/tasks", headers=wrong)
-    right = await office.send(operator_calls.TASKS)
+    beyond = await admin_port.request("GET", "/admin/v1/tasks", headers=wrong)
+    right = await admin_port.send(operator_calls.TASKS)
     answered_early = [guess for guess in guesses if guess.done()]
-    office.sleep.gate.set()
+    admin_port.sleep.gate.set()
     answers = await asyncio.gather(*guesses)
 
     assert right.status == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec, encode, encode_state
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_compression import encode, encode_state, parse_spec
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_models.vocabulary import Vocabulary, vocabulary_of
-from keyflock_server.bootstrap import embedded_exchange
-from keyflock_server.heads.key_ring import add_head_key
+from keyflock_models.serving import batched_trunk
+from keyflock_models.text.vocabulary import Vocabulary, build_vocabulary
+from keyflock_server.bootstrap import build_socketless_server
+from keyflock_server.personal_models.key_ring import add_encryption_key
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Request, Response
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
     Enrolment,
     EnrolRequest,
-    Message,
     Report,
     SuggestionRequest,
     Suggestions,
@@ -37,7 +38,7 @@ from keyflock_server.protocol.problems import Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keyflock_server.http.embedded import EmbeddedServer
+    from keyflock_server.runtime.socketless_server import SocketlessServer
 
 WORDS = ["the", "to", "that", "tea", "team", "ten", "a", "zoo"]
 TASK = """
@@ -58,11 +59,11 @@ ANN = "vT0hJ3qkX2m9sY8bQw5Zrg"
 
 def vocabulary() -> Vocabulary:
     shares = np.array([8, 7, 6, 5, 4, 3, 2, 1]) / 40
-    return vocabulary_of(WORDS, list(shares), oov=0.1, eos=0.1)
+    return build_vocabulary(WORDS, list(shares), oov=0.1, eos=0.1)
 
 
 def weights() -> np.ndarray:
-    return np.random.default_rng(0).normal(0, 0.5, ParamLayout.of(CONFIG).size).astype(np.float32)
+    return np.random.default_rng(0).normal(0, 0.5, ParamLayout.for_config(CONFIG).size).astype(np.float32)
 
 
 def personal(*messages: str, is_open: bool = True) -> PersonalModel:
@@ -80,9 +81,18 @@ def head_bytes(*messages: str, is_open: bool = True) -> bytes:
     return encode_state(personal(*messages, is_open=is_open).to_state())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_shapes() -> Iterator[None]:
+    """Compile four shapes of the network instead of 21; the others would test nothing here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batched_trunk, "BATCH_SIZES", (1, 64))
+        patch.setattr(batched_trunk, "CONTEXT_LENGTHS", (5, 20))
+        yield
+
+
 @dataclass
-class Phone:
-    house: House
+class PersonalPhone:
+    harness: PersonalHarness
     token: str
 
     async def send(self, call: Call, body: bytes = b"", version: str = "", **headers: str) -> Response:
@@ -91,20 +101,22 @@ class Phone:
             sent["content-type"] = call.media_type
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
         path = call.path.format(population="en-US", version=version)
-        return await self.house.server.send(Request(call.method, path, sent, body))
+        return await self.harness.server.send(Request(call.method, path, sent, body))
 
     async def forget_user(self, user: str | None) -> Response:
         """Ask for all that is the user's to be forgotten, with what proves it."""
         headers = {"authorization": f"Bearer {self.token}"}
         if user is not None:
             headers[calls.USER_HEADER] = user
-        return await self.house.server.send(Request("DELETE", "/v1/devices/me?scope=user", headers, b""))
+        return await self.harness.server.send(Request("DELETE", "/v1/devices/me?scope=user", headers, b""))
 
     async def refresh(self, user: str) -> None:
         """Enrol anew with the old token, naming a user."""
         request = EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US", user=user)
         headers = {"content-type": calls.MEDIA_TYPE, "authorization": f"Bearer {self.token}"}
-        response = await self.house.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
+        response = await self.harness.server.send(
+            Request("POST", "/v1/devices", headers, wire.encode(request))
+        )
         self.token = wire.decode(response.body, Enrolment).token
 
     async def suggest(self, context: str, **fields: Any) -> Suggestions:  # noqa: ANN401 - the message's fields
@@ -118,19 +130,19 @@ class Phone:
 
 
 @dataclass
-class House:
+class PersonalHarness:
     folder: Path
     options: dict[str, Any]
     now: datetime = field(default_factory=lambda: datetime(2026, 3, 1, tzinfo=UTC))
-    server: EmbeddedServer = field(init=False)
+    server: SocketlessServer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.server = embedded_exchange(self.folder / "data", lambda: self.now, **self.options)
+        self.server = build_socketless_server(self.folder / "data", lambda: self.now, **self.options)
 
     async def restart(self, **options: Any) -> None:  # noqa: ANN401 - settings
         await self.server.close()
         self.options.update(options)
-        self.server = embedded_exchange(self.folder / "data", lambda: self.now, **self.options)
+        self.server = build_socketless_server(self.folder / "data", lambda: self.now, **self.options)
         await self.server.tick()
 
     async def found(self) -> None:
@@ -162,13 +174,13 @@ class House:
         await self.pass_time()
         await self.pass_time()
 
-    async def _report(self, phone: Phone, number: int) -> Request:
+    async def _report(self, phone: PersonalPhone, number: int) -> Request:
         check_in = CheckIn(protocol=1, app_build=1, locale="en-US", examples=10)
         answer = await phone.send(calls.CHECK_IN, wire.encode(check_in))
         assignment = wire.decode(answer.body, Assignment)
-        layout = ParamLayout.of(CONFIG)
+        layout = ParamLayout.for_config(CONFIG)
         delta = np.random.default_rng(number).normal(0, 0.2, layout.size).astype(np.float32)
-        container = encode(delta, layout, CodecSpec.from_wire(assignment.codec), seed=assignment.seed)
+        container = encode(delta, layout, parse_spec(assignment.codec), seed=assignment.seed)
         headers = {
             "authorization": f"Bearer {phone.token}",
             "content-type": calls.MEDIA_TYPE,
@@ -186,8 +198,8 @@ class House:
         headers = {"content-type": calls.MEDIA_TYPE}
         return await self.server.send(Request("POST", "/v1/devices", headers, wire.encode(request)))
 
-    async def phone(self, user: str | None = None) -> Phone:
-        return Phone(self, wire.decode((await self.enrol(user)).body, Enrolment).token)
+    async def phone(self, user: str | None = None) -> PersonalPhone:
+        return PersonalPhone(self, wire.decode((await self.enrol(user)).body, Enrolment).token)
 
     def everything_on_disk(self) -> bytes:
         files = [path for path in (self.folder / "data").rglob("*") if path.is_file()]
@@ -196,12 +208,12 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    await asyncio.to_thread(add_head_key, tmp_path / "head_keys")
-    house = House(tmp_path, {"head_keys": tmp_path / "head_keys", "suggestions": True})
-    await house.found()
-    yield house
-    await house.server.close()
+async def harness(tmp_path: Path) -> AsyncIterator[PersonalHarness]:
+    await asyncio.to_thread(add_encryption_key, tmp_path / "head_keys")
+    harness = PersonalHarness(tmp_path, {"head_keys": tmp_path / "head_keys", "suggestions": True})
+    await harness.found()
+    yield harness
+    await harness.server.close()
 
 
 def code(response: Response) -> str:

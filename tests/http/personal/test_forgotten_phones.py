@@ -12,10 +12,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.http.personal.conftest import ANN, TASK, House, Phone, code, head_bytes
+from tests.http.personal.conftest import ANN, TASK, PersonalHarness, PersonalPhone, code, head_bytes
 
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import CALLS, Call, Credential, Request
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
@@ -24,7 +25,6 @@ from keyflock_server.protocol.messages import (
     Failure,
     FailureCause,
     Forgotten,
-    Message,
     Offer,
     Report,
     SuggestionRequest,
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 HEAD = head_bytes("zoo tea", "tea ten")
 CHECK_IN = CheckIn(protocol=1, app_build=1, locale="en-US", examples=10)
-#: Of every call of the protocol; enrolment shows the token to refresh it.
+#: A valid request for every call of the protocol; enrolment shows the token to refresh it.
 REFUSED = dict.fromkeys((call.name for call in CALLS), (401, ProblemCode.TOKEN_INVALID))
 
 
 @dataclass
-class Assigned:
+class AssignedPhone:
     """A phone with work to do, and a good request of each call."""
 
-    phone: Phone
+    phone: PersonalPhone
     assignment: Assignment
 
     async def send_each(self) -> dict[str, tuple[int, str]]:
@@ -74,23 +74,23 @@ class Assigned:
         if call.credential is Credential.ASSIGNMENT:
             headers[calls.ASSIGNMENT_HEADER] = assignment.token
         path = call.path.format(population="en-US", version=0, assignment=assignment.id)
-        return await self.phone.house.server.send(Request(call.method, path, headers, body))
+        return await self.phone.harness.server.send(Request(call.method, path, headers, body))
 
 
 @pytest.fixture
-async def assigned(house: House) -> Assigned:
-    headers = {"authorization": f"Bearer {house.server.admin_token}", "content-type": "application/toml"}
-    await house.server.send(Request("POST", "/admin/v1/tasks", headers, TASK.encode()))
-    await house.pass_time()
-    phone = await house.phone(ANN)
+async def assigned(harness: PersonalHarness) -> AssignedPhone:
+    headers = {"authorization": f"Bearer {harness.server.admin_token}", "content-type": "application/toml"}
+    await harness.server.send(Request("POST", "/admin/v1/tasks", headers, TASK.encode()))
+    await harness.pass_time()
+    phone = await harness.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)
     await phone.words("the")  # what its user's model is, is in memory now
     answer = await phone.send(calls.CHECK_IN, wire.encode(CHECK_IN))
-    return Assigned(phone, wire.decode(answer.body, Assignment))
+    return AssignedPhone(phone, wire.decode(answer.body, Assignment))
 
 
 @pytest.mark.fault("D5")
-async def test_a_forgotten_phone_is_refused_by_every_call(assigned: Assigned) -> None:
+async def test_a_forgotten_phone_is_refused_by_every_call(assigned: AssignedPhone) -> None:
     forgotten = await assigned.phone.send(calls.FORGET)
 
     assert forgotten.status == 200
@@ -98,24 +98,24 @@ async def test_a_forgotten_phone_is_refused_by_every_call(assigned: Assigned) ->
 
 
 @pytest.mark.fault("D6")
-async def test_a_revoked_phone_is_refused_by_every_call(assigned: Assigned) -> None:
-    house = assigned.phone.house
-    headers = {"authorization": f"Bearer {house.server.admin_token}"}
-    (device,) = rows(house, "SELECT device FROM assignments")[0]
+async def test_a_revoked_phone_is_refused_by_every_call(assigned: AssignedPhone) -> None:
+    harness = assigned.phone.harness
+    headers = {"authorization": f"Bearer {harness.server.admin_token}"}
+    (device,) = rows(harness, "SELECT device FROM assignments")[0]
 
-    revoked = await house.server.send(Request("POST", f"/admin/v1/devices/{device}/revoke", headers))
+    revoked = await harness.server.send(Request("POST", f"/admin/v1/devices/{device}/revoke", headers))
 
     assert revoked.status == 200
     assert await assigned.send_each() == REFUSED
-    assert len(rows(house, "SELECT id FROM devices")) == 1
+    assert len(rows(harness, "SELECT id FROM devices")) == 1
 
 
 @pytest.mark.fault("D6")
-async def test_a_refreshed_token_is_refused_by_every_call_after_its_grace(assigned: Assigned) -> None:
+async def test_a_refreshed_token_is_refused_by_every_call_after_its_grace(assigned: AssignedPhone) -> None:
     renewed = wire.decode((await assigned.send(calls.ENROL)).body, Enrolment)
-    house = assigned.phone.house
+    harness = assigned.phone.harness
     for _ in range(30):
-        await house.pass_time()
+        await harness.pass_time()
 
     refused = await assigned.send_each()
     assigned.phone.token = renewed.token
@@ -126,8 +126,10 @@ async def test_a_refreshed_token_is_refused_by_every_call_after_its_grace(assign
 
 
 @pytest.mark.fault("D4")
-async def test_a_phone_that_is_forgotten_leaves_its_users_model_to_the_others(house: House) -> None:
-    phone, sibling = await house.phone(ANN), await house.phone(ANN)
+async def test_a_phone_that_is_forgotten_leaves_its_users_model_to_the_others(
+    harness: PersonalHarness,
+) -> None:
+    phone, sibling = await harness.phone(ANN), await harness.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)
 
     forgotten = wire.decode((await phone.send(calls.FORGET)).body, Forgotten)
@@ -137,20 +139,22 @@ async def test_a_phone_that_is_forgotten_leaves_its_users_model_to_the_others(ho
 
 
 @pytest.mark.fault("D4")
-async def test_a_phone_that_is_forgotten_takes_what_it_stored_before_it_named_a_user(house: House) -> None:
-    phone = await house.phone()
+async def test_a_phone_that_is_forgotten_takes_what_it_stored_before_it_named_a_user(
+    harness: PersonalHarness,
+) -> None:
+    phone = await harness.phone()
     await phone.send(calls.PUT_HEAD, HEAD)
     await phone.refresh(ANN)
 
     forgotten = wire.decode((await phone.send(calls.FORGET)).body, Forgotten)
 
     assert forgotten.heads == 1
-    assert rows(house, "SELECT owner FROM heads") == []
+    assert rows(harness, "SELECT owner FROM heads") == []
 
 
 @pytest.mark.fault("D4")
-async def test_who_proves_the_user_takes_its_phones_and_its_model(house: House) -> None:
-    phone, sibling, other = await house.phone(ANN), await house.phone(ANN), await house.phone(ANN[::-1])
+async def test_who_proves_the_user_takes_its_phones_and_its_model(harness: PersonalHarness) -> None:
+    phone, sibling, other = await harness.phone(ANN), await harness.phone(ANN), await harness.phone(ANN[::-1])
     for one in (phone, other):
         await one.send(calls.PUT_HEAD, HEAD)
 
@@ -164,8 +168,8 @@ async def test_who_proves_the_user_takes_its_phones_and_its_model(house: House) 
 
 @pytest.mark.fault("D4")
 @pytest.mark.parametrize("proof", [None, "alice@example.com", ANN[::-1]])
-async def test_who_does_not_prove_the_user_takes_nothing(house: House, proof: str | None) -> None:
-    phone = await house.phone(ANN)
+async def test_who_does_not_prove_the_user_takes_nothing(harness: PersonalHarness, proof: str | None) -> None:
+    phone = await harness.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)
 
     refused = await phone.forget_user(proof)
@@ -176,29 +180,31 @@ async def test_who_does_not_prove_the_user_takes_nothing(house: House, proof: st
 
 
 @pytest.mark.fault("D4")
-async def test_anyone_who_names_somebody_by_an_address_is_refused_and_deletes_nothing(house: House) -> None:
-    refused = await house.enrol("alice@example.com")
+async def test_anyone_who_names_somebody_by_an_address_is_refused_and_deletes_nothing(
+    harness: PersonalHarness,
+) -> None:
+    refused = await harness.enrol("alice@example.com")
 
     assert (refused.status, code(refused)) == (422, ProblemCode.USER_NOT_PROVEN)
     assert b"alice" not in refused.body
-    assert rows(house, "SELECT id FROM devices") == []
+    assert rows(harness, "SELECT id FROM devices") == []
 
 
 @pytest.mark.fault("D4")
 async def test_with_the_backends_keys_its_statements_name_users_and_secrets_do_not(
-    house: House, tmp_path: Path
+    harness: PersonalHarness, tmp_path: Path
 ) -> None:
     backend = Ed25519PrivateKey.generate()
     public = backend.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     await asyncio.to_thread((tmp_path / "user_keys.pem").write_bytes, public)
-    await house.restart(user_keys=tmp_path / "user_keys.pem")
-    said = {"sub": "ann", "aud": "keyflock:user", "exp": house.now + timedelta(minutes=5)}
-    statement = jwt.encode(said, backend, algorithm="EdDSA")
-    first, second = await house.phone(statement), await house.phone(statement)
+    await harness.restart(user_keys=tmp_path / "user_keys.pem")
+    claims = {"sub": "ann", "aud": "keyflock:user", "exp": harness.now + timedelta(minutes=5)}
+    statement = jwt.encode(claims, backend, algorithm="EdDSA")
+    first, second = await harness.phone(statement), await harness.phone(statement)
 
     await first.send(calls.PUT_HEAD, HEAD)
     shared = await second.send(calls.GET_HEAD)
-    refused = await house.enrol(ANN)
+    refused = await harness.enrol(ANN)
     forgotten = wire.decode((await second.forget_user(statement)).body, Forgotten)
 
     assert shared.body == HEAD
@@ -207,16 +213,16 @@ async def test_with_the_backends_keys_its_statements_name_users_and_secrets_do_n
 
 
 @pytest.mark.fault("D2")
-async def test_a_copy_of_the_database_opens_no_users_model(house: House) -> None:
-    phone = await house.phone(ANN)
+async def test_a_copy_of_the_database_opens_no_users_model(harness: PersonalHarness) -> None:
+    phone = await harness.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)
-    found = rows(house, "SELECT * FROM devices") + rows(house, "SELECT * FROM heads")
+    found = rows(harness, "SELECT * FROM devices") + rows(harness, "SELECT * FROM heads")
     stolen = {value for row in found for value in row if isinstance(value, str) and value}
 
     for value in stolen:
-        answer = await house.enrol(value)
+        answer = await harness.enrol(value)
         if answer.status == 200:
-            thief = Phone(house, wire.decode(answer.body, Enrolment).token)
+            thief = PersonalPhone(harness, wire.decode(answer.body, Enrolment).token)
             assert code(await thief.send(calls.GET_HEAD)) == ProblemCode.HEAD_UNKNOWN
             assert code(await thief.forget_user(ANN)) == ProblemCode.FORBIDDEN
 
@@ -225,15 +231,15 @@ async def test_a_copy_of_the_database_opens_no_users_model(house: House) -> None
 
 
 @pytest.mark.fault("D2")
-async def test_a_users_secret_is_in_no_file(house: House) -> None:
-    phone = await house.phone(ANN)
+async def test_a_users_secret_is_in_no_file(harness: PersonalHarness) -> None:
+    phone = await harness.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)
     await phone.send(calls.FORGET)
 
-    assert ANN.encode() not in house.everything_on_disk()
+    assert ANN.encode() not in harness.everything_on_disk()
 
 
-def rows(house: House, query: str) -> list[tuple[object, ...]]:
+def rows(harness: PersonalHarness, query: str) -> list[tuple[object, ...]]:
     """What the database says."""
-    with sqlite3.connect(house.folder / "data" / "keyflock.sqlite3") as connection:
+    with sqlite3.connect(harness.folder / "data" / "keyflock.sqlite3") as connection:
         return connection.execute(query).fetchall()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
-from tests.http.personal.conftest import ANN, CONFIG, House, code, head_bytes, vocabulary, weights
+from tests.http.personal.conftest import ANN, CONFIG, PersonalHarness, code, head_bytes, vocabulary, weights
 
 from keyflock_compression import decode_state, decode_weights, encode_weights
-from keyflock_models.layout import ParamLayout
-from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head import feature_space
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_models.special_tokens import BOS, EOS, OOV
+from keyflock_models.text.special_tokens import BOS, EOS, OOV
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.messages import Blend
 from keyflock_server.protocol.problems import ProblemCode
@@ -39,7 +39,7 @@ def reference(
 ) -> list[tuple[str, float]]:
     """One user at a time, from the weights that phones download."""
     scorer = NeuralScorer(CONFIG, trunk, vocabulary())
-    ids = model.read(context)
+    ids = model.encode(context)
     public = [one if one < len(model.vocabulary) else OOV for one in ids]
     state = scorer.states(np.array([[BOS, *public, EOS]], np.int32))[0, len(ids)]
     embedding, bias = scorer.output_product
@@ -50,8 +50,10 @@ def reference(
     return model.suggest(ids, alone.astype(np.float32), count=count, head=by_head, is_personal=is_personal)
 
 
-async def test_users_with_heads_get_their_own_words_and_others_the_shared_ones(house: House) -> None:
-    ann, other = await house.phone(ANN), await house.phone()
+async def test_users_with_heads_get_their_own_words_and_others_the_shared_ones(
+    harness: PersonalHarness,
+) -> None:
+    ann, other = await harness.phone(ANN), await harness.phone()
     await ann.send(calls.PUT_HEAD, HEAD)
 
     hers, others = await ann.suggest("zoo tea"), await other.suggest("zoo tea")
@@ -62,10 +64,10 @@ async def test_users_with_heads_get_their_own_words_and_others_the_shared_ones(h
     assert others.blend is Blend.GLOBAL
 
 
-async def test_answers_are_those_of_the_one_user_reference(house: House) -> None:
-    ann = await house.phone(ANN)
+async def test_answers_are_those_of_the_one_user_reference(harness: PersonalHarness) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
-    layout = ParamLayout.of(CONFIG)
+    layout = ParamLayout.for_config(CONFIG)
     dequantised = decode_weights(encode_weights(weights(), layout), layout)
 
     for context in ("", "zoo", "zoo tea", "team ten unheard", "xylophone"):
@@ -78,8 +80,8 @@ async def test_answers_are_those_of_the_one_user_reference(house: House) -> None
                 assert abs(one.probability - probability) <= 1e-5
 
 
-async def test_a_shut_gate_gives_the_shared_words(house: House) -> None:
-    ann = await house.phone(ANN)
+async def test_a_shut_gate_gives_the_shared_words(harness: PersonalHarness) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.PUT_HEAD, head_bytes("zoo tea xylophone", is_open=False))
 
     blended, shared = await ann.suggest("zoo tea"), await ann.suggest("zoo tea", blend=Blend.GLOBAL)
@@ -88,8 +90,8 @@ async def test_a_shut_gate_gives_the_shared_words(house: House) -> None:
     assert blended.suggestions == shared.suggestions
 
 
-async def test_a_prefix_is_completed_with_the_users_words_too(house: House) -> None:
-    ann = await house.phone(ANN)
+async def test_a_prefix_is_completed_with_the_users_words_too(harness: PersonalHarness) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
 
     assert await ann.words("zoo tea", prefix="xy") == ["xylophone"]
@@ -98,15 +100,15 @@ async def test_a_prefix_is_completed_with_the_users_words_too(house: House) -> N
 
 
 @pytest.mark.parametrize("prefix", ["Xy", "XY", "x"])
-async def test_a_word_begun_with_a_capital_is_completed_too(house: House, prefix: str) -> None:
-    ann = await house.phone(ANN)
+async def test_a_word_begun_with_a_capital_is_completed_too(harness: PersonalHarness, prefix: str) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
 
     assert await ann.words("zoo tea", prefix=prefix) == ["xylophone"]
 
 
-async def test_a_new_head_is_heard_at_once_and_a_deleted_one_no_more(house: House) -> None:
-    ann = await house.phone(ANN)
+async def test_a_new_head_is_heard_at_once_and_a_deleted_one_no_more(harness: PersonalHarness) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
     before = await ann.words("zoo tea")
     await ann.send(calls.PUT_HEAD, head_bytes("zoo tea yurt", "zoo tea yurt"))
@@ -118,8 +120,8 @@ async def test_a_new_head_is_heard_at_once_and_a_deleted_one_no_more(house: Hous
     assert (await ann.suggest("zoo tea")).blend is Blend.GLOBAL
 
 
-async def test_a_phone_that_names_its_user_at_refresh_gets_that_users_words(house: House) -> None:
-    ann, phone = await house.phone(ANN), await house.phone()
+async def test_a_phone_that_names_its_user_at_refresh_gets_that_users_words(harness: PersonalHarness) -> None:
+    ann, phone = await harness.phone(ANN), await harness.phone()
     await ann.send(calls.PUT_HEAD, HEAD)
     before = await phone.suggest("zoo tea")
 
@@ -129,12 +131,12 @@ async def test_a_phone_that_names_its_user_at_refresh_gets_that_users_words(hous
     assert (await phone.words("zoo tea"))[0] == "xylophone"
 
 
-async def test_blocked_words_are_never_shown(house: House, tmp_path: Path) -> None:
-    ann = await house.phone(ANN)
+async def test_blocked_words_are_never_shown(harness: PersonalHarness, tmp_path: Path) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.PUT_HEAD, HEAD)
     (tmp_path / "blocked").write_text("Xylophone\n\nthe\n")
 
-    await house.restart(blocked_words=tmp_path / "blocked")
+    await harness.restart(blocked_words=tmp_path / "blocked")
 
     shown = {word for context in ("zoo tea", "") for word in await ann.words(context, k=10)}
     shown |= set(await ann.words("", prefix="x", k=10)) | set(await ann.words("", prefix="th", k=10))
@@ -142,8 +144,8 @@ async def test_blocked_words_are_never_shown(house: House, tmp_path: Path) -> No
     assert not shown & {"xylophone", "the"}
 
 
-async def test_many_questions_at_once_are_answered_as_one_by_one(house: House) -> None:
-    phones = [await house.phone(f"{ANN}-{number}") for number in range(6)]
+async def test_many_questions_at_once_are_answered_as_one_by_one(harness: PersonalHarness) -> None:
+    phones = [await harness.phone(f"{ANN}-{number}") for number in range(6)]
     for number, phone in enumerate(phones):
         await phone.send(calls.PUT_HEAD, head_bytes(f"zoo own{number}word", f"ten own{number}word"))
 
@@ -156,8 +158,8 @@ async def test_many_questions_at_once_are_answered_as_one_by_one(house: House) -
         assert [one.word for one in found.suggestions] == [one.word for one in expected]
 
 
-async def test_a_forgotten_phone_is_told_to_enrol_anew(house: House) -> None:
-    ann = await house.phone(ANN)
+async def test_a_forgotten_phone_is_told_to_enrol_anew(harness: PersonalHarness) -> None:
+    ann = await harness.phone(ANN)
     await ann.send(calls.FORGET)
 
     answer = await ann.send(calls.PUT_HEAD, HEAD)
@@ -166,9 +168,9 @@ async def test_a_forgotten_phone_is_told_to_enrol_anew(house: House) -> None:
 
 
 async def test_no_word_that_was_typed_is_in_the_log(
-    house: House, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    harness: PersonalHarness, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ann = await house.phone(ANN)
+    ann = await harness.phone(ANN)
     with caplog.at_level(logging.DEBUG):
         await ann.send(calls.PUT_HEAD, HEAD)
         await ann.suggest("secretcontext zoo", prefix="xyl")
@@ -180,7 +182,7 @@ async def test_no_word_that_was_typed_is_in_the_log(
         ):
             await ann.send(calls.SUGGEST, msgspec.msgpack.encode({"context": "zoo", **fields}))
         await ann.send(calls.PUT_HEAD, HEAD + b"secretcontext")
-        await house.restart()
+        await harness.restart()
 
     written = caplog.text + "".join(capfd.readouterr())
     for word in ("secretcontext", "xylophone", ANN):

@@ -1,4 +1,4 @@
-"""A whole server, tiny model and all, spoken to over its two real ports."""
+"""A whole server with a tiny model, called over its two real ports."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec, encode
+from keyflock_compression import encode, parse_spec
 from keyflock_compression.container import Container
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.special_tokens import SPECIAL_TOKENS
-from keyflock_models.vocabulary import Vocabulary
-from keyflock_server.bootstrap import build
-from keyflock_server.http.addresses import Addresses
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import SPECIAL_TOKENS
+from keyflock_models.text.vocabulary import Vocabulary
+from keyflock_server.bootstrap import build_server
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.keys import load_or_create_signing_keys
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import (
     Assignment,
@@ -37,15 +37,15 @@ from keyflock_server.protocol.messages import (
     CheckInAnswer,
     Enrolment,
     EnrolRequest,
-    Message,
     Refusal,
     Report,
 )
 from keyflock_server.protocol.problems import Problem
+from keyflock_server.runtime.addresses import Addresses
 from keyflock_server.settings import Settings
 
 CONFIG = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
-LAYOUT = ParamLayout.of(CONFIG)
+LAYOUT = ParamLayout.for_config(CONFIG)
 
 TASK = """
 [task]
@@ -82,8 +82,8 @@ def checkpoint() -> bytes:
 
 
 @dataclass
-class Answer:
-    """What came back, whole."""
+class CallAnswer:
+    """A complete response."""
 
     status: int
     body: bytes
@@ -93,13 +93,13 @@ class Answer:
 
 
 @dataclass
-class Phone:
+class RoundPhone:
     """One enrolled phone that does what its test says."""
 
-    site: Site
+    server: RunningServer
     token: str
 
-    async def try_check_in(self) -> Answer:
+    async def try_check_in(self) -> CallAnswer:
         return await self.send(calls.CHECK_IN, CheckIn(protocol=1, app_build=1, locale="en-US", examples=9))
 
     async def check_in(self) -> Assignment | Refusal:
@@ -118,20 +118,20 @@ class Phone:
         message: Message | None = None,
         assignment: Assignment | None = None,
         **parts: object,
-    ) -> Answer:
+    ) -> CallAnswer:
         headers = {"Authorization": f"Bearer {self.token}"}
         if call.credential is Credential.ASSIGNMENT:
             assert assignment is not None
             headers["Keyflock-Assignment"] = assignment.token
             parts["assignment"] = assignment.id
-        return await self.site.send(call, message, headers, **parts)
+        return await self.server.send(call, message, headers, **parts)
 
-    async def report(self, assignment: Assignment, delta: bytes, examples: int = 5) -> Answer:
+    async def report(self, assignment: Assignment, delta: bytes, examples: int = 5) -> CallAnswer:
         return await self.send(calls.REPORT, Report(delta=delta, examples=examples), assignment)
 
 
 @dataclass
-class Site:
+class RunningServer:
     """A running server and a client for both of its ports."""
 
     addresses: Addresses
@@ -140,16 +140,16 @@ class Site:
     layout: ParamLayout = LAYOUT
     task: str = TASK
 
-    async def enrol(self, population: str = "en-US", user: str | None = None) -> Answer:
+    async def enrol(self, population: str = "en-US", user: str | None = None) -> CallAnswer:
         request = EnrolRequest(protocol=1, population=population, app_build=1, locale="en-US", user=user)
         return await self.send(calls.ENROL, request, {})
 
-    async def phone(self, user: str | None = None) -> Phone:
-        return Phone(self, wire.decode((await self.enrol(user=user)).body, Enrolment).token)
+    async def phone(self, user: str | None = None) -> RoundPhone:
+        return RoundPhone(self, wire.decode((await self.enrol(user=user)).body, Enrolment).token)
 
     async def send(
         self, call: Call, message: Message | None, headers: dict[str, str], **parts: object
-    ) -> Answer:
+    ) -> CallAnswer:
         if message is not None:
             headers = {**headers, "Content-Type": "application/msgpack"}
         async with self.session.request(
@@ -158,7 +158,7 @@ class Site:
             data=None if message is None else wire.encode(message),
             headers=headers,
         ) as response:
-            return Answer(response.status, await response.read())
+            return CallAnswer(response.status, await response.read())
 
     async def operate(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:  # noqa: ANN401 - JSON
         """The status and the JSON of an operator's call."""
@@ -179,7 +179,7 @@ class Site:
 
     def delta(self, assignment: Assignment, value: float = 0.01) -> bytes:
         """A delta of one value throughout, encoded as the assignment wants it."""
-        return Recipe(b"").delta(assignment, value)
+        return TinyTask(b"").delta(assignment, value)
 
     def unchecked_delta(self, assignment: Assignment, value: float, layout: ParamLayout = LAYOUT) -> bytes:
         """A well-formed container around values that no encoder would write."""
@@ -197,15 +197,15 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a server is filled with."""
+class TinyTask:
+    """The checkpoint and the task that a server is set up with."""
 
     checkpoint: bytes
     task: str = TASK
 
     def delta(self, assignment: Assignment, value: float = 0.01) -> bytes:
         """A delta of one value throughout, encoded as the assignment wants it."""
-        spec = CodecSpec.from_wire(assignment.codec)
+        spec = parse_spec(assignment.codec)
         delta = np.full(LAYOUT.size, value, np.float32)
         # Two honest phones never send the same numbers, and what repeats another's makes no flush larger.
         delta[0] *= np.float32(1.0 - (assignment.seed % 4_096 + 1) * 2.0**-22)
@@ -213,25 +213,25 @@ class Recipe:
 
 
 @pytest.fixture
-def recipe() -> Recipe:
+def tiny_task() -> TinyTask:
     """A tiny model, and a task whose rounds want four phones."""
-    return Recipe(checkpoint())
+    return TinyTask(checkpoint())
 
 
 @pytest.fixture
-async def bare_site(tmp_path: Path) -> AsyncIterator[Site]:
+async def bare_server(tmp_path: Path) -> AsyncIterator[RunningServer]:
     """A server that knows no population yet."""
     settings = Settings.read(
         {"data_dir": tmp_path / "data", "port": 0, "admin_port": 0, "tick_s": 0.01, "ack_wait_s": 5.0}, {}
     )
     ready: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(build(settings).run(ready.set_result))
+    running = asyncio.create_task(build_server(settings).run(ready.set_result))
     either: set[asyncio.Future[Any]] = {running, ready}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         await running  # it says why it did not start
     async with aiohttp.ClientSession() as session:
-        yield Site(await ready, settings.data_dir, session)
+        yield RunningServer(await ready, settings.data_dir, session)
     os.kill(os.getpid(), signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(20.0):
@@ -239,13 +239,13 @@ async def bare_site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def site(bare_site: Site) -> Site:
+async def server(bare_server: RunningServer) -> RunningServer:
     """A server with a population and a task whose rounds want four phones."""
-    status, answer = await bare_site.create_population()
+    status, answer = await bare_server.create_population()
     assert status == 201, answer
-    status, answer = await bare_site.create_task()
+    status, answer = await bare_server.create_task()
     assert status == 201, answer
     async with asyncio.timeout(20.0):
-        while not (await bare_site.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
+        while not (await bare_server.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
             pass
-    return bare_site
+    return bare_server

@@ -11,7 +11,7 @@ from keyflock_server.protocol.messages import Offer, Refusal, RefusalReason, Rep
 from keyflock_server.protocol.problems import Problem
 
 if TYPE_CHECKING:
-    from tests.http.rounds.conftest import Answer, Phone, Site
+    from tests.http.rounds.conftest import CallAnswer, RoundPhone, RunningServer
 
 #: One refused report is enough, so that the test needs one round.
 STRICT = """
@@ -21,36 +21,36 @@ duration_s = 3600.0
 """
 
 
-async def strict_site(site: Site) -> None:
-    status, answer = await site.create_population()
+async def strict_site(server: RunningServer) -> None:
+    status, answer = await server.create_population()
     assert status == 201, answer
-    status, answer = await site.create_task(site.task + STRICT)
+    status, answer = await server.create_task(server.task + STRICT)
     assert status == 201, answer
     async with asyncio.timeout(20.0):
-        while not (await site.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
+        while not (await server.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
             pass
 
 
-async def quarantined_phone(site: Site) -> tuple[Phone, Answer]:
+async def quarantined_phone(server: RunningServer) -> tuple[RoundPhone, CallAnswer]:
     """A phone that claims more examples than it may have used, and what it heard."""
-    await strict_site(site)
-    phone = await site.phone()
+    await strict_site(server)
+    phone = await server.phone()
     assignment = await phone.assigned()
-    return phone, await phone.report(assignment, site.delta(assignment), examples=100_000)
+    return phone, await phone.report(assignment, server.delta(assignment), examples=100_000)
 
 
-async def listed(site: Site) -> list[dict[str, Any]]:
-    status, answer = await site.operate("GET", "populations/en-US/devices")
+async def listed(server: RunningServer) -> list[dict[str, Any]]:
+    status, answer = await server.operate("GET", "populations/en-US/devices")
     assert status == 200, answer
     devices: list[dict[str, Any]] = answer["devices"]
     return devices
 
 
-async def test_a_lie_about_examples_is_refused_counted_and_kept_out(bare_site: Site) -> None:
-    phone, refused = await quarantined_phone(bare_site)
+async def test_a_lie_about_examples_is_refused_counted_and_kept_out(bare_server: RunningServer) -> None:
+    phone, refused = await quarantined_phone(bare_server)
 
     answer = await phone.check_in()
-    (device,) = await listed(bare_site)
+    (device,) = await listed(bare_server)
 
     assert (refused.status, refused.code()) == (422, "too_many_examples")
     assert isinstance(answer, Refusal)
@@ -60,13 +60,13 @@ async def test_a_lie_about_examples_is_refused_counted_and_kept_out(bare_site: S
     assert device["reason"] == "Refused reports in 1 of its rounds within 7 days: too_many_examples."
 
 
-async def test_the_rounds_view_and_the_metrics_count_the_verdict(bare_site: Site) -> None:
-    await quarantined_phone(bare_site)
+async def test_the_rounds_view_and_the_metrics_count_the_verdict(bare_server: RunningServer) -> None:
+    await quarantined_phone(bare_server)
 
     async with asyncio.timeout(20.0):
-        while not (round_ := (await bare_site.operate("GET", "rounds/next-word-1"))[1])["verdicts"]:
+        while not (round_ := (await bare_server.operate("GET", "rounds/next-word-1"))[1])["verdicts"]:
             pass
-    async with bare_site.session.get(f"{bare_site.addresses.admin_url}/metrics") as response:
+    async with bare_server.session.get(f"{bare_server.addresses.admin_url}/metrics") as response:
         exposition = await response.text()
 
     assert round_["verdicts"] == {"too_many_examples": 1}
@@ -74,18 +74,20 @@ async def test_the_rounds_view_and_the_metrics_count_the_verdict(bare_site: Site
     assert "keyflock_quarantines_total 1.0" in exposition
 
 
-async def test_an_operator_keeps_a_device_out_and_lets_it_in_again(site: Site) -> None:
-    phone = await site.phone()
+async def test_an_operator_keeps_a_device_out_and_lets_it_in_again(server: RunningServer) -> None:
+    phone = await server.phone()
     assignment = await phone.assigned()
-    (device,) = await listed(site)
+    (device,) = await listed(server)
     order = json.dumps({"reason": "Sends what no keyboard sends.", "days": 1.5}).encode()
 
-    status, view = await site.operate("POST", f"devices/{device['id']}/quarantine", order, "application/json")
+    status, view = await server.operate(
+        "POST", f"devices/{device['id']}/quarantine", order, "application/json"
+    )
     offered = await phone.send(
         calls.OFFER, Offer(size_bytes=1, model_version=assignment.model_version), assignment
     )
-    uploaded = await phone.report(assignment, site.delta(assignment))
-    released, after = await site.operate("POST", f"devices/{device['id']}/release")
+    uploaded = await phone.report(assignment, server.delta(assignment))
+    released, after = await server.operate("POST", f"devices/{device['id']}/release")
     again = await phone.send(
         calls.OFFER, Offer(size_bytes=1, model_version=assignment.model_version), assignment
     )
@@ -101,37 +103,37 @@ async def test_an_operator_keeps_a_device_out_and_lets_it_in_again(site: Site) -
     assert again.status == 200
 
 
-async def test_a_quarantined_phone_may_still_ask_to_be_forgotten(bare_site: Site) -> None:
-    phone, _ = await quarantined_phone(bare_site)
+async def test_a_quarantined_phone_may_still_ask_to_be_forgotten(bare_server: RunningServer) -> None:
+    phone, _ = await quarantined_phone(bare_server)
 
     answer = await phone.send(calls.FORGET)
 
     assert answer.status == 200
-    assert await listed(bare_site) == []
+    assert await listed(bare_server) == []
 
 
-async def test_a_body_that_cannot_be_read_is_not_held_against_a_device(bare_site: Site) -> None:
-    await strict_site(bare_site)
-    phone = await bare_site.phone()
+async def test_a_body_that_cannot_be_read_is_not_held_against_a_device(bare_server: RunningServer) -> None:
+    await strict_site(bare_server)
+    phone = await bare_server.phone()
     assignment = await phone.assigned()
     headers = {"Authorization": f"Bearer {phone.token}", "Keyflock-Assignment": assignment.token}
-    whole = wire.encode(Report(delta=bare_site.delta(assignment), examples=5))
+    whole = wire.encode(Report(delta=bare_server.delta(assignment), examples=5))
 
-    async with bare_site.session.put(
-        f"{bare_site.addresses.sdk_url}/v1/assignments/{assignment.id}/report",
+    async with bare_server.session.put(
+        f"{bare_server.addresses.sdk_url}/v1/assignments/{assignment.id}/report",
         data=whole[:-7],
         headers={**headers, "Content-Type": "application/msgpack"},
     ) as response:
         assert response.status == 422
 
-    assert not (await listed(bare_site))[0]["is_quarantined"]
+    assert not (await listed(bare_server))[0]["is_quarantined"]
 
 
-async def test_an_order_without_a_reason_is_malformed(site: Site) -> None:
-    await site.phone()
-    (device,) = await listed(site)
+async def test_an_order_without_a_reason_is_malformed(server: RunningServer) -> None:
+    await server.phone()
+    (device,) = await listed(server)
 
-    status, problem = await site.operate(
+    status, problem = await server.operate(
         "POST", f"devices/{device['id']}/quarantine", b'{"days": 3}', "application/json"
     )
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec, encode
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_compression import DenseSpec, encode
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import Vocabulary
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.identifiers import ModelVersion
 from keyflock_server.protocol.messages import (
@@ -31,34 +31,34 @@ from keyflock_server.protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.http.rounds.conftest import Phone, Site
+    from tests.http.rounds.conftest import RoundPhone, RunningServer
 
-DENSE = CodecSpec(codec="dense")
-OTHER_LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=13, embedding_size=2, hidden_size=3))
+DENSE = DenseSpec()
+OTHER_LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=13, embedding_size=2, hidden_size=3))
 THOUSAND_EMPTY_ARRAYS = b"\xdc\x03\xe8" + b"\x90" * 1000
 
 
-async def cohort(site: Site, count: int = 4) -> list[tuple[Phone, Assignment]]:
+async def cohort(server: RunningServer, count: int = 4) -> list[tuple[RoundPhone, Assignment]]:
     """Phones with an assignment each."""
-    phones = [await site.phone() for _ in range(count)]
+    phones = [await server.phone() for _ in range(count)]
     return [(phone, await phone.assigned()) for phone in phones]
 
 
-async def until_round_is(site: Site, phase: str) -> dict[str, object]:
+async def until_round_is(server: RunningServer, phase: str) -> dict[str, object]:
     """The task's first round, once it is in this phase."""
     async with asyncio.timeout(20.0):
         while True:
-            _, answer = await site.operate("GET", "tasks/next-word/rounds")
+            _, answer = await server.operate("GET", "tasks/next-word/rounds")
             first: dict[str, object] = answer["rounds"][0]
             if first["phase"] == phase:
                 return first
 
 
-async def test_four_phones_make_the_next_version(site: Site) -> None:
-    phones = await cohort(site)
+async def test_four_phones_make_the_next_version(server: RunningServer) -> None:
+    phones = await cohort(server)
 
-    answers = await asyncio.gather(*(phone.report(work, site.delta(work)) for phone, work in phones))
-    closed = await until_round_is(site, "closed")
+    answers = await asyncio.gather(*(phone.report(work, server.delta(work)) for phone, work in phones))
+    closed = await until_round_is(server, "closed")
     release = wire.decode((await phones[0][0].send(calls.RELEASE, population="en-US")).body, Release)
     before = await phones[0][0].send(calls.MODEL, version=0)
     after = await phones[0][0].send(calls.MODEL, version=1)
@@ -71,33 +71,33 @@ async def test_four_phones_make_the_next_version(site: Site) -> None:
     assert before.body != after.body
 
 
-async def test_the_same_bytes_again_are_acknowledged_and_not_counted_again(site: Site) -> None:
-    phones = await cohort(site)
-    deltas = [site.delta(work) for _, work in phones]
+async def test_the_same_bytes_again_are_acknowledged_and_not_counted_again(server: RunningServer) -> None:
+    phones = await cohort(server)
+    deltas = [server.delta(work) for _, work in phones]
     await asyncio.gather(
         *(phone.report(work, delta) for (phone, work), delta in zip(phones, deltas, strict=True))
     )
 
     (phone, work), delta = phones[0], deltas[0]
     again = wire.decode((await phone.report(work, delta)).body, Receipt)
-    closed = await until_round_is(site, "closed")
+    closed = await until_round_is(server, "closed")
 
     assert (again.counted, again.duplicate) == (True, True)
     assert closed["counted"] == 4
 
 
-async def test_other_bytes_for_the_same_assignment_contradict(site: Site) -> None:
-    phones = await cohort(site)
-    await asyncio.gather(*(phone.report(work, site.delta(work)) for phone, work in phones))
+async def test_other_bytes_for_the_same_assignment_contradict(server: RunningServer) -> None:
+    phones = await cohort(server)
+    await asyncio.gather(*(phone.report(work, server.delta(work)) for phone, work in phones))
 
     phone, work = phones[0]
-    answer = await phone.report(work, site.delta(work, 0.5))
+    answer = await phone.report(work, server.delta(work, 0.5))
 
     assert (answer.status, answer.code()) == (409, "report_conflict")
 
 
-async def test_a_repeated_check_in_gets_the_same_assignment(site: Site) -> None:
-    phone = await site.phone()
+async def test_a_repeated_check_in_gets_the_same_assignment(server: RunningServer) -> None:
+    phone = await server.phone()
 
     first, second = await phone.assigned(), await phone.assigned()
 
@@ -105,47 +105,49 @@ async def test_a_repeated_check_in_gets_the_same_assignment(site: Site) -> None:
 
 
 #: What a phone that is broken, or not a phone, sends, and what it hears.
-BAD_DELTAS: dict[str, tuple[str, Callable[[Site, Assignment], bytes]]] = {
+BAD_DELTAS: dict[str, tuple[str, Callable[[RunningServer, Assignment], bytes]]] = {
     "empty": ("malformed_delta", lambda _site, _work: b""),
     "garbage": ("malformed_delta", lambda _site, _work: bytes(range(256)) * 10),
     "bomb": ("malformed_delta", lambda _site, _work: b"\x81\xa1v\xdc\x03\xe8" + THOUSAND_EMPTY_ARRAYS * 1000),
-    "truncated": ("malformed_delta", lambda site, work: site.delta(work)[:200]),
-    "flipped": ("malformed_delta", lambda site, work: site.delta(work)[:-1] + b"\x00"),
+    "truncated": ("malformed_delta", lambda server, work: server.delta(work)[:200]),
+    "flipped": ("malformed_delta", lambda server, work: server.delta(work)[:-1] + b"\x00"),
     "other codec": (
         "malformed_delta",
-        lambda site, _work: encode(np.full(site.layout.size, 0.01, np.float32), site.layout, DENSE, seed=1),
+        lambda server, _work: encode(
+            np.full(server.layout.size, 0.01, np.float32), server.layout, DENSE, seed=1
+        ),
     ),
-    "not a number": ("non_finite_delta", lambda site, work: site.unchecked_delta(work, float("nan"))),
-    "infinite": ("non_finite_delta", lambda site, work: site.unchecked_delta(work, float("-inf"))),
-    "other layout": ("wrong_layout", lambda site, work: site.unchecked_delta(work, 0.01, OTHER_LAYOUT)),
+    "not a number": ("non_finite_delta", lambda server, work: server.unchecked_delta(work, float("nan"))),
+    "infinite": ("non_finite_delta", lambda server, work: server.unchecked_delta(work, float("-inf"))),
+    "other layout": ("wrong_layout", lambda server, work: server.unchecked_delta(work, 0.01, OTHER_LAYOUT)),
 }
 
 
 @pytest.mark.parametrize("case", BAD_DELTAS)
 async def test_a_delta_that_is_not_what_was_asked_for_is_refused_and_costs_nothing(
-    site: Site, case: str
+    server: RunningServer, case: str
 ) -> None:
     code, bad_delta = BAD_DELTAS[case]
-    phones = await cohort(site)
+    phones = await cohort(server)
     phone, work = phones[0]
 
-    answer = await phone.report(work, bad_delta(site, work))
-    rest = await asyncio.gather(*(phone.report(work, site.delta(work)) for phone, work in phones))
-    closed = await until_round_is(site, "closed")
+    answer = await phone.report(work, bad_delta(server, work))
+    rest = await asyncio.gather(*(phone.report(work, server.delta(work)) for phone, work in phones))
+    closed = await until_round_is(server, "closed")
 
     assert (answer.status, answer.code()) == (422, code)
     assert [one.status for one in rest] == [200] * 4
     assert closed["counted"] == 4
 
 
-async def test_a_round_that_is_not_there_is_gone(site: Site) -> None:
-    phone = await site.phone()
+async def test_a_round_that_is_not_there_is_gone(server: RunningServer) -> None:
+    phone = await server.phone()
     work = await phone.assigned()
-    forged = site.forged(work, "next-word-999")
+    forged = server.forged(work, "next-word-999")
 
     answers = [
         await phone.send(calls.OFFER, Offer(size_bytes=9, model_version=ModelVersion(0)), forged),
-        await phone.report(forged, site.delta(work)),
+        await phone.report(forged, server.delta(work)),
         await phone.send(calls.FAILURE, Failure(cause=FailureCause.INTERRUPTED), forged),
     ]
 
@@ -155,8 +157,8 @@ async def test_a_round_that_is_not_there_is_gone(site: Site) -> None:
     assert answers[2].status in (200, 410)
 
 
-async def test_an_offer_against_another_version_is_told_to_rebase(site: Site) -> None:
-    phone = await site.phone()
+async def test_an_offer_against_another_version_is_told_to_rebase(server: RunningServer) -> None:
+    phone = await server.phone()
     work = await phone.assigned()
 
     right = await phone.send(calls.OFFER, Offer(size_bytes=9, model_version=ModelVersion(0)), work)
@@ -166,25 +168,25 @@ async def test_an_offer_against_another_version_is_told_to_rebase(site: Site) ->
     assert wire.decode(wrong.body, OfferAnswer).action is OfferAction.REBASE
 
 
-async def test_a_report_after_the_round_has_closed_finds_it_gone(site: Site) -> None:
-    phones = await cohort(site, 5)
-    await asyncio.gather(*(phone.report(work, site.delta(work)) for phone, work in phones[:4]))
-    await until_round_is(site, "closed")
+async def test_a_report_after_the_round_has_closed_finds_it_gone(server: RunningServer) -> None:
+    phones = await cohort(server, 5)
+    await asyncio.gather(*(phone.report(work, server.delta(work)) for phone, work in phones[:4]))
+    await until_round_is(server, "closed")
 
     phone, work = phones[4]
     offer = await phone.send(calls.OFFER, Offer(size_bytes=9, model_version=ModelVersion(0)), work)
-    report = await phone.report(work, site.delta(work))
+    report = await phone.report(work, server.delta(work))
 
     assert wire.decode(offer.body, OfferAnswer).action in (OfferAction.DROP, OfferAction.REBASE)
     assert (report.status, report.code()) == (410, "round_gone")
 
 
-async def test_a_paused_task_gives_out_no_work_and_a_resumed_one_does(site: Site) -> None:
-    phone = await site.phone()
+async def test_a_paused_task_gives_out_no_work_and_a_resumed_one_does(server: RunningServer) -> None:
+    phone = await server.phone()
 
-    paused, _ = await site.operate("POST", "tasks/next-word/pause")
+    paused, _ = await server.operate("POST", "tasks/next-word/pause")
     refusal = await phone.check_in()
-    resumed, _ = await site.operate("POST", "tasks/next-word/resume")
+    resumed, _ = await server.operate("POST", "tasks/next-word/resume")
     work = await phone.check_in()
 
     assert (paused, resumed) == (200, 200)
@@ -193,12 +195,12 @@ async def test_a_paused_task_gives_out_no_work_and_a_resumed_one_does(site: Site
     assert isinstance(work, Assignment)
 
 
-async def test_a_cancelled_task_takes_no_report(site: Site) -> None:
-    phone = await site.phone()
+async def test_a_cancelled_task_takes_no_report(server: RunningServer) -> None:
+    phone = await server.phone()
     work = await phone.assigned()
 
-    status, task = await site.operate("POST", "tasks/next-word/cancel")
-    report = await phone.report(work, site.delta(work))
+    status, task = await server.operate("POST", "tasks/next-word/cancel")
+    report = await phone.report(work, server.delta(work))
     refusal = await phone.check_in()
 
     assert (status, task["state"]) == (200, "cancelled")
@@ -208,9 +210,9 @@ async def test_a_cancelled_task_takes_no_report(site: Site) -> None:
 
 
 @pytest.mark.fault("D4")
-async def test_a_forgotten_phone_leaves_its_users_others(site: Site) -> None:
+async def test_a_forgotten_phone_leaves_its_users_others(server: RunningServer) -> None:
     user = "vT0hJ3qkX2m9sY8bQw5Zrg"
-    first, second = await site.phone(user=user), await site.phone(user=user)
+    first, second = await server.phone(user=user), await server.phone(user=user)
 
     forgotten = wire.decode((await first.send(calls.FORGET)).body, Forgotten)
     after, again = await first.try_check_in(), await first.send(calls.FORGET)
@@ -220,22 +222,22 @@ async def test_a_forgotten_phone_leaves_its_users_others(site: Site) -> None:
     assert isinstance(await second.check_in(), Assignment)
 
 
-async def test_a_population_that_is_not_there_is_unknown(site: Site) -> None:
-    answer = await site.enrol("fr-FR")
+async def test_a_population_that_is_not_there_is_unknown(server: RunningServer) -> None:
+    answer = await server.enrol("fr-FR")
 
     assert (answer.status, answer.code()) == (404, "population_unknown")
 
 
-async def test_a_version_that_is_not_there_is_unknown(site: Site) -> None:
-    phone = await site.phone()
+async def test_a_version_that_is_not_there_is_unknown(server: RunningServer) -> None:
+    phone = await server.phone()
 
     answer = await phone.send(calls.MODEL, version=1)
 
     assert (answer.status, answer.code()) == (404, "model_unknown")
 
 
-async def test_the_vocabulary_is_the_one_that_the_release_names(site: Site) -> None:
-    phone = await site.phone()
+async def test_the_vocabulary_is_the_one_that_the_release_names(server: RunningServer) -> None:
+    phone = await server.phone()
 
     answer = await phone.send(calls.VOCABULARY, population="en-US")
     release = wire.decode((await phone.send(calls.RELEASE, population="en-US")).body, Release)
@@ -246,22 +248,22 @@ async def test_the_vocabulary_is_the_one_that_the_release_names(site: Site) -> N
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage", bytes(100), b"\xff" * 8 + b"{}"])
-async def test_a_checkpoint_that_is_none_is_refused(bare_site: Site, body: bytes) -> None:
-    status, answer = await bare_site.create_population(body=body)
+async def test_a_checkpoint_that_is_none_is_refused(bare_server: RunningServer, body: bytes) -> None:
+    status, answer = await bare_server.create_population(body=body)
 
     assert (status, answer["code"]) == (422, "invalid_checkpoint")
 
 
-async def test_a_population_is_made_once(site: Site) -> None:
-    status, answer = await site.create_population()
+async def test_a_population_is_made_once(server: RunningServer) -> None:
+    status, answer = await server.create_population()
 
     assert (status, answer["code"]) == (409, "conflict")
 
 
-async def test_a_task_is_made_once_and_for_a_population_that_is_there(site: Site) -> None:
-    twice, again = await site.create_task()
-    elsewhere, nowhere = await site.create_task(
-        site.task.replace("en-US", "fr-FR").replace("next-", "other-")
+async def test_a_task_is_made_once_and_for_a_population_that_is_there(server: RunningServer) -> None:
+    twice, again = await server.create_task()
+    elsewhere, nowhere = await server.create_task(
+        server.task.replace("en-US", "fr-FR").replace("next-", "other-")
     )
 
     assert (twice, again["code"]) == (409, "conflict")
@@ -279,27 +281,27 @@ async def test_a_task_is_made_once_and_for_a_population_that_is_there(site: Site
     ],
 )
 async def test_a_task_that_cannot_run_is_refused_with_the_field(
-    site: Site, old: str, new: str, where: str
+    server: RunningServer, old: str, new: str, where: str
 ) -> None:
-    status, answer = await site.create_task(site.task.replace(old, new).replace("next-word", "another"))
+    status, answer = await server.create_task(server.task.replace(old, new).replace("next-word", "another"))
 
     assert (status, answer["code"]) == (422, "invalid_task")
     assert where in answer["detail"]
 
 
 async def test_no_token_and_no_delta_is_in_anything_that_the_server_keeps(
-    site: Site, capfd: pytest.CaptureFixture[str]
+    server: RunningServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    phones = await cohort(site)
-    deltas = [site.delta(work, 0.1 + i / 10) for i, (_, work) in enumerate(phones)]
+    phones = await cohort(server)
+    deltas = [server.delta(work, 0.1 + i / 10) for i, (_, work) in enumerate(phones)]
     await asyncio.gather(
         *(phone.report(work, delta) for (phone, work), delta in zip(phones, deltas, strict=True))
     )
-    await until_round_is(site, "closed")
+    await until_round_is(server, "closed")
 
-    kept = [path.read_bytes() for path in site.data_dir.rglob("*") if path.is_file()]
-    said = capfd.readouterr()
+    stored = [path.read_bytes() for path in server.data_dir.rglob("*") if path.is_file()]
+    output = capfd.readouterr()
     for (phone, work), delta in zip(phones, deltas, strict=True):
         for secret in (phone.token.encode(), work.token.encode(), delta, delta[60:100]):
-            assert not any(secret in content for content in kept)
-            assert secret not in (said.out + said.err).encode()
+            assert not any(secret in content for content in stored)
+            assert secret not in (output.out + output.err).encode()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.http.rounds.conftest import Recipe
+    from tests.http.rounds.conftest import TinyTask
 
 PROGRAM = [sys.executable, "-m", "keyflock_server"]
 
@@ -56,23 +56,27 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_server_announces_itself_warns_and_leaves_well(tmp_path: Path, number: signal.Signals) -> None:
     data, announced = tmp_path / "data", tmp_path / "announced.json"
 
-    with serving(data, "--announce", str(announced), "--log-format", "json") as (process, said):
+    with serving(data, "--announce", str(announced), "--log-format", "json") as (process, announced_line):
         written = json.loads(announced.read_text())
-        with urlopen(said["sdk_url"] + "/readyz") as answer:  # noqa: S310 - our own server, just started
+        with urlopen(announced_line["sdk_url"] + "/readyz") as answer:  # noqa: S310 - our own server, just started
             ready = answer.status
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
 
     secrets = [(data / name).read_text().strip() for name in ("admin_token", "owner_key", "signing_key")]
     events = [json.loads(line)["event"] for line in err.splitlines()]
-    assert written == {"sdk_url": said["sdk_url"], "admin_url": said["admin_url"], "pid": process.pid}
-    assert said["admin_token_file"] == str(data / "admin_token")
+    assert written == {
+        "sdk_url": announced_line["sdk_url"],
+        "admin_url": announced_line["admin_url"],
+        "pid": process.pid,
+    }
+    assert announced_line["admin_token_file"] == str(data / "admin_token")
     assert ready == 200
     assert process.returncode == 0
     assert events[0] == "open files"
     assert events[1].startswith("attestation is off")
     assert events[-2:] == ["stopping", "stopped"]
-    assert [secret for secret in secrets if secret in out + err + json.dumps(said)] == []
+    assert [secret for secret in secrets if secret in out + err + json.dumps(announced_line)] == []
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in data.glob("*_*")} == {
         "admin_token": 0o600,
         "owner_key": 0o600,
@@ -80,11 +84,11 @@ def test_a_server_announces_itself_warns_and_leaves_well(tmp_path: Path, number:
     }
 
 
-def test_nobody_else_on_the_machine_can_read_what_a_server_keeps(tmp_path: Path, recipe: Recipe) -> None:
+def test_nobody_else_on_the_machine_can_read_what_a_server_keeps(tmp_path: Path, tiny_task: TinyTask) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)
     checkpoint = tmp_path / "model.safetensors"
-    checkpoint.write_bytes(recipe.checkpoint)
+    checkpoint.write_bytes(tiny_task.checkpoint)
 
     with serving(data):
         made = run("population", "create", "en-US", str(checkpoint), "--data-dir", str(data))
@@ -121,8 +125,8 @@ def test_a_folder_is_closed_to_others_only_if_it_is_ours(
 
 
 def test_a_second_server_is_turned_away_in_one_line(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as (process, said):
-        port = said["sdk_url"].rsplit(":", 1)[1]
+    with serving(tmp_path / "data") as (process, announced_line):
+        port = announced_line["sdk_url"].rsplit(":", 1)[1]
 
         same_folder = run("serve", "--data-dir", str(tmp_path / "data"), "--port", "0", "--admin-port", "0")
         same_port = run("serve", "--data-dir", str(tmp_path / "other"), "--port", port, "--admin-port", "0")
@@ -147,10 +151,10 @@ def test_a_database_that_is_none_is_named_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_an_operator_steers_a_task_from_the_command_line(tmp_path: Path, recipe: Recipe) -> None:
+def test_an_operator_steers_a_task_from_the_command_line(tmp_path: Path, tiny_task: TinyTask) -> None:
     checkpoint, task = tmp_path / "model.safetensors", tmp_path / "task.toml"
-    checkpoint.write_bytes(recipe.checkpoint)
-    task.write_text(recipe.task)
+    checkpoint.write_bytes(tiny_task.checkpoint)
+    task.write_text(tiny_task.task)
     folder = ("--data-dir", str(tmp_path / "data"))
 
     with serving(tmp_path / "data"):

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-c", "from keyflock_client_sim.cli import main; main()", "demo"]
 QUICK = ["--pretrain", "none", "--size", "tiny", "--goal", "8", "--devices", "20"]
 GONE_WITHIN_S = 30.0
@@ -25,6 +28,28 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
 
 
+@pytest.fixture(scope="module")
+def installed_command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Install the project's wheel in a new environment, beside this one's dependencies."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)],
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "env", with_pip=False)
+    binaries = folder / "env" / "bin"
+    subprocess.run(
+        [*pip, "--python", str(binaries / "python"), "install", "--no-deps", str(wheel)], check=True
+    )
+    (site_packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+    # A line of a .pth file adds a folder, but not the editable project that the folder's own .pth files name.
+    (site_packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    assert (site_packages / "keyflock_server" / "py.typed").is_file()
+    return [str(binaries / "keyflock-sim"), "demo"]
+
+
 @pytest.fixture
 def begun(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A demo whose rounds have begun."""
@@ -33,21 +58,21 @@ def begun(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         [*COMMAND, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line.split()[:3] == ["0", "-", "-"]:
                 break
         else:
-            pytest.fail(f"the demo ended before its first round: {said}")
+            pytest.fail(f"the demo ended before its first round: {output}")
         yield process
         process.kill()
 
 
-def test_a_demo_ends_with_one_json_line_and_goes_on_in_the_same_folder(
-    environment: dict[str, str], tmp_path: Path
+def test_a_demo_of_the_built_wheel_ends_with_one_json_line_and_goes_on_in_the_same_folder(
+    environment: dict[str, str], installed_command: list[str], tmp_path: Path
 ) -> None:
-    command = [*COMMAND, *QUICK, "--rounds", "2", "--keep", str(tmp_path / "kept"), "--json"]
+    command = [*installed_command, *QUICK, "--rounds", "2", "--keep", str(tmp_path / "kept"), "--json"]
 
     first, second = (
         subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)

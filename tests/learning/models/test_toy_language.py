@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.bootstrap import paired_bootstrap
-from keyflock_models.config import ModelConfig
-from keyflock_models.evaluation import Evaluation, evaluate
-from keyflock_models.layout import ParamLayout
-from keyflock_models.local_training import LocalTrainingConfig, local_train
-from keyflock_models.minibatches import Minibatches, pack
-from keyflock_models.network import init_params
-from keyflock_models.neural_scorer import NeuralScorer
-from keyflock_models.pretraining import PretrainingConfig, begin_pretraining, pretrain_step
-from keyflock_models.special_tokens import BOS, EOS
-from keyflock_models.trigram import KneserNeyTrigram
-from keyflock_models.unigram import UnigramModel
-from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+from keyflock_models.evaluation.measures import Evaluation, evaluate
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.paired_bootstrap import paired_bootstrap
+from keyflock_models.evaluation.trigram import KneserNeyTrigram
+from keyflock_models.evaluation.unigram import UnigramModel
+from keyflock_models.network.cifg import init_params
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import BOS, EOS
+from keyflock_models.text.vocabulary import Vocabulary, build_vocabulary
+from keyflock_models.training.local_training import LocalTrainingConfig, local_train
+from keyflock_models.training.minibatches import Minibatches, pack
+from keyflock_models.training.pretraining import PretrainingConfig, begin_pretraining, pretrain_step
 
 CONFIG = ModelConfig(vocabulary_size=44, embedding_size=16, hidden_size=24)
 WORDS = 40
@@ -25,7 +25,7 @@ WORDS = 40
 
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
-    return vocabulary_of([f"w{i}" for i in range(WORDS)], [0.9 / WORDS] * WORDS, oov=0.1, eos=0.1)
+    return build_vocabulary([f"w{i}" for i in range(WORDS)], [0.9 / WORDS] * WORDS, oov=0.1, eos=0.1)
 
 
 def speech(count: int, seed: int) -> I32:
@@ -57,7 +57,7 @@ def test_central_training_reaches_what_can_be_known_and_passes_the_unigram(vocab
     )
 
     for step in range(250):
-        state, _ = pretrain_step(state, feed.at(step), plan, progress_ratio=step / 250)
+        state, _ = pretrain_step(state, feed.batch(step), plan, progress_ratio=step / 250)
 
     neural = measured(state.weights, vocabulary)
     unigram = evaluate(UnigramModel.fit(rows, vocabulary), STRANGERS)
@@ -67,7 +67,7 @@ def test_central_training_reaches_what_can_be_known_and_passes_the_unigram(vocab
 
 
 def test_averaging_what_phones_learn_teaches_strangers_words(vocabulary: Vocabulary) -> None:
-    layout = ParamLayout.of(CONFIG)
+    layout = ParamLayout.for_config(CONFIG)
     weights = layout.flatten(init_params(CONFIG, jax.random.key(0), vocabulary.log_frequencies))
     phones = [speech(64, seed=i) for i in range(4)]
     training = LocalTrainingConfig(learning_rate=2.0, batch_size=8, epochs=2, gradient_clip_norm=1.0)

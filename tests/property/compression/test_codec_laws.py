@@ -1,6 +1,5 @@
 """What every codec promises, whatever the delta and whatever the bytes."""
 
-import dataclasses
 import tracemalloc
 from dataclasses import dataclass
 from math import sqrt
@@ -16,11 +15,20 @@ from keyflock_compression import (
     DEFAULT_SPEC,
     CodecError,
     CodecSpec,
+    DeadzoneRowsSpec,
+    DeadzoneSpec,
+    DenseSpec,
+    Float32Spec,
+    RandmaskSpec,
+    RotatedSpec,
+    RowsetSpec,
+    TopkSpec,
     decode,
     decode_weights,
     encode,
     encode_weights,
     nmse,
+    parse_spec,
 )
 from keyflock_compression.container import Container
 
@@ -41,31 +49,31 @@ class SmallLayout:
 LAYOUT = SmallLayout()
 SPECS = [
     DEFAULT_SPEC,
-    CodecSpec(target_nmse=0.13),
-    CodecSpec(step_rms=4.0),
-    CodecSpec(step_rms=0.001),
-    CodecSpec(codec="deadzone_rows", step_rms=0.001, entropy="none"),
-    CodecSpec(codec="deadzone_rows", step_rms=2.0, rounding="stochastic"),
-    CodecSpec(step_rms=2.0, rounding="stochastic", entropy="none"),
-    CodecSpec(target_nmse=0.3, rounding="stochastic"),
-    CodecSpec(codec="topk", keep_ratio=0.1),
-    CodecSpec(codec="topk", keep_ratio=1.0, entropy="none"),
-    CodecSpec(codec="dense"),
-    CodecSpec(codec="dense", rounding="stochastic", zstd_level=19),
-    CodecSpec(codec="float32"),
-    CodecSpec(codec="float32", entropy="none"),
-    CodecSpec(codec="topk", keep_ratio=0.2, selection="sampled"),
-    CodecSpec(codec="dense", bits=4),
-    CodecSpec(codec="dense", bits=2, rounding="stochastic", entropy="none"),
-    CodecSpec(codec="dense", bits=1),
-    CodecSpec(codec="dense", bits=1, rounding="stochastic", entropy="none"),
-    CodecSpec(codec="randmask", keep_ratio=0.1),
-    CodecSpec(codec="randmask", keep_ratio=1.0, rounding="stochastic", entropy="none"),
-    CodecSpec(codec="rowset", bits=16, step=1e-3, row_start=3, row_count=9, rounding="stochastic"),
-    CodecSpec(codec="rowset", bits=4, step=1.0, row_start=0, row_count=30, entropy="none"),
-    CodecSpec(codec="rotated", bits=1, entropy="none"),
-    CodecSpec(codec="rotated", bits=2),
-    CodecSpec(codec="rotated", bits=4),
+    DeadzoneSpec(target_nmse=0.13),
+    DeadzoneSpec(step_rms=4.0),
+    DeadzoneSpec(step_rms=0.001),
+    DeadzoneRowsSpec(step_rms=0.001, entropy="none"),
+    DeadzoneRowsSpec(step_rms=2.0, rounding="stochastic"),
+    DeadzoneSpec(step_rms=2.0, rounding="stochastic", entropy="none"),
+    DeadzoneSpec(target_nmse=0.3, rounding="stochastic"),
+    TopkSpec(keep_ratio=0.1),
+    TopkSpec(keep_ratio=1.0, entropy="none"),
+    DenseSpec(),
+    DenseSpec(rounding="stochastic", zstd_level=19),
+    Float32Spec(),
+    Float32Spec(entropy="none"),
+    TopkSpec(keep_ratio=0.2, selection="sampled"),
+    DenseSpec(bits=4),
+    DenseSpec(bits=2, rounding="stochastic", entropy="none"),
+    DenseSpec(bits=1),
+    DenseSpec(bits=1, rounding="stochastic", entropy="none"),
+    RandmaskSpec(keep_ratio=0.1),
+    RandmaskSpec(keep_ratio=1.0, rounding="stochastic", entropy="none"),
+    RowsetSpec(bits=16, step=1e-3, row_start=3, row_count=9, rounding="stochastic"),
+    RowsetSpec(bits=4, step=1.0, row_start=0, row_count=30, entropy="none"),
+    RotatedSpec(bits=1, entropy="none"),
+    RotatedSpec(bits=2),
+    RotatedSpec(bits=4),
 ]
 specs = st.sampled_from(SPECS)
 
@@ -107,7 +115,7 @@ def test_adding_an_update_equals_adding_its_dense_form(delta: Vector, spec: Code
 
 @given(delta=deltas())
 def test_float32_is_exact(delta: Vector) -> None:
-    update = decode(encode(delta, LAYOUT, CodecSpec(codec="float32"), seed=0), LAYOUT)
+    update = decode(encode(delta, LAYOUT, Float32Spec(), seed=0), LAYOUT)
 
     np.testing.assert_array_equal(update.dense(), delta)
 
@@ -117,7 +125,7 @@ def test_float32_is_exact(delta: Vector) -> None:
 def test_a_deadzone_error_is_within_its_bound(
     rounding: str, steps: float, delta: Vector, step: float, seed: int
 ) -> None:
-    spec = CodecSpec.from_wire({"codec": "deadzone", "step_rms": step, "rounding": rounding})
+    spec = parse_spec({"codec": "deadzone", "step_rms": step, "rounding": rounding})
     decoded = decode(encode(delta, LAYOUT, spec, seed=seed), LAYOUT).dense()
 
     rms = sqrt(float(np.mean(np.square(delta, dtype=np.float64))))
@@ -134,7 +142,7 @@ def test_a_deadzone_error_is_within_its_bound(
 def test_rows_hold_the_same_values_as_a_byte_for_every_value(
     delta: Vector, seed: int, spec: CodecSpec
 ) -> None:
-    rows = dataclasses.replace(spec, codec="deadzone_rows")
+    rows = parse_spec(spec.to_wire() | {"codec": "deadzone_rows"})
 
     decoded = [decode(encode(delta, LAYOUT, one, seed=seed), LAYOUT).dense() for one in (spec, rows)]
 
@@ -143,7 +151,7 @@ def test_rows_hold_the_same_values_as_a_byte_for_every_value(
 
 @given(delta=deltas(), target=st.sampled_from([0.01, 0.1, 0.5]))
 def test_a_target_nmse_is_met(delta: Vector, target: float) -> None:
-    spec = CodecSpec(target_nmse=target)
+    spec = DeadzoneSpec(target_nmse=target)
 
     decoded = decode(encode(delta, LAYOUT, spec, seed=0), LAYOUT).dense()
 
@@ -161,7 +169,7 @@ def test_a_target_nmse_is_met(delta: Vector, target: float) -> None:
 def test_a_budget_is_kept(
     delta: Vector, budget: int, codec: str, rounding: str, step: dict[str, float]
 ) -> None:
-    spec = CodecSpec.from_wire({"codec": codec, "rounding": rounding, "budget_bytes": budget, **step})
+    spec = parse_spec({"codec": codec, "rounding": rounding, "budget_bytes": budget, **step})
 
     data = encode(delta, LAYOUT, spec, seed=0)
 
@@ -171,19 +179,21 @@ def test_a_budget_is_kept(
 
 @given(delta=deltas(), ratio=st.sampled_from([0.001, 0.1, 0.5, 1.0]))
 def test_topk_keeps_the_largest_values_nearly_as_they_are(delta: Vector, ratio: float) -> None:
-    decoded = decode(encode(delta, LAYOUT, CodecSpec(codec="topk", keep_ratio=ratio), seed=0), LAYOUT).dense()
+    decoded = decode(encode(delta, LAYOUT, TopkSpec(keep_ratio=ratio), seed=0), LAYOUT).dense()
 
-    kept = max(1, round(ratio * LAYOUT.size))
+    expected_count = max(1, round(ratio * LAYOUT.size))
     order = np.argsort(-np.abs(delta), kind="stable")
-    error = np.abs(decoded - delta)[order[:kept]]
+    error = np.abs(decoded - delta)[order[:expected_count]]
     tiny = float(np.finfo(np.float32).tiny)
-    assert (decoded[order[kept:]] == 0).all()
-    assert (error <= 0.0452 * np.abs(delta)[order[:kept]] + 2.0**-31.9 * np.abs(delta).max() + tiny).all()
+    assert (decoded[order[expected_count:]] == 0).all()
+    assert (
+        error <= 0.0452 * np.abs(delta)[order[:expected_count]] + 2.0**-31.9 * np.abs(delta).max() + tiny
+    ).all()
 
 
 @given(delta=deltas())
 def test_a_dense_error_is_at_most_half_a_level_of_its_row(delta: Vector) -> None:
-    decoded = decode(encode(delta, LAYOUT, CodecSpec(codec="dense"), seed=0), LAYOUT).dense()
+    decoded = decode(encode(delta, LAYOUT, DenseSpec(), seed=0), LAYOUT).dense()
 
     error, rows = np.abs(decoded - delta)[:240].reshape(30, 8), np.abs(delta)[:240].reshape(30, 8)
     tiny = float(np.finfo(np.float32).tiny)
@@ -243,7 +253,7 @@ streams = st.tuples(
 @settings(max_examples=300)
 @given(streams)
 def test_any_streams_of_rows_are_an_update_or_a_codec_error(streams: tuple[bytes, ...]) -> None:
-    spec = CodecSpec(codec="deadzone_rows", step_rms=1.0, entropy="none")
+    spec = DeadzoneRowsSpec(step_rms=1.0, entropy="none")
     step = np.ones(1, "<f4").tobytes()
 
     check_hostile(Container(spec.to_wire(), LAYOUT.digest, step, streams).to_bytes())

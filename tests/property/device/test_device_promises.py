@@ -8,23 +8,23 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyflock_client_sim.device.effects import Effect, Patch, Send, Store, Train, Wait
-from keyflock_client_sim.device.events import (
+from keyflock_client_sim.device.effects import Effect, PatchModel, Send, StoreModel, Train, Wait
+from keyflock_client_sim.device.input_events import (
     Answered,
     CallLost,
-    Event,
+    InputEvent,
     Interrupted,
+    ModelStored,
     PatchFailed,
-    Stored,
     Trained,
     TrainingFailed,
     Woke,
 )
-from keyflock_client_sim.device.installation import Circumstances, Installation
+from keyflock_client_sim.device.installation import DeviceStatus, Installation
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.device.session import MAX_SHAPE
-from keyflock_client_sim.device.states import TRANSITIONS, State, is_legal
-from keyflock_client_sim.drivers.scripted_server import LAYOUT, answer, problem
+from keyflock_client_sim.device.states import TRANSITIONS, DeviceState, is_legal
+from keyflock_client_sim.testing.scripted_server import LAYOUT, problem_response, success_response
 from keyflock_server.protocol import calls, messages, wire
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import (
@@ -35,7 +35,8 @@ from keyflock_server.protocol.identifiers import (
     RoundId,
     TaskName,
 )
-from keyflock_server.protocol.messages import ReturnWindow, TrainingPlan
+from keyflock_server.protocol.messages import ReturnWindow
+from keyflock_server.protocol.plans import TrainingPlan
 from keyflock_server.protocol.problems import ProblemCode
 
 WINDOW = ReturnWindow(min_s=10.0, max_s=20.0)
@@ -68,13 +69,13 @@ def _good_answers(send: Send) -> st.SearchStrategy[Response]:
             enrolment = messages.Enrolment(
                 device=DeviceId("d"), token="t", expires_in_s=4_000.0, return_window=WINDOW
             )
-            return st.just(answer(enrolment))
+            return st.just(success_response(enrolment))
         case calls.CHECK_IN:
             refusals = st.sampled_from(messages.RefusalReason).map(
-                lambda reason: answer(messages.Refusal(reason=reason, return_window=WINDOW))
+                lambda reason: success_response(messages.Refusal(reason=reason, return_window=WINDOW))
             )
             # Two assignments only, so that they come again and again.
-            assignments = st.integers(0, 1).map(lambda number: answer(_assignment(number)))
+            assignments = st.integers(0, 1).map(lambda number: success_response(_assignment(number)))
             return st.one_of(assignments, assignments, assignments, refusals)
         case calls.MODEL:
             body = MODELS[int(send.request.path.rpartition("/")[2])]
@@ -90,21 +91,21 @@ def _good_answers(send: Send) -> st.SearchStrategy[Response]:
             return st.sampled_from([whole, Response(226, headers, b"delta")])
         case calls.OFFER:
             return st.sampled_from(messages.OfferAction).map(
-                lambda action: answer(messages.OfferAnswer(action=action, return_window=WINDOW))
+                lambda action: success_response(messages.OfferAnswer(action=action, return_window=WINDOW))
             )
         case calls.REPORT:
             receipts = st.tuples(st.booleans(), st.booleans())
             return receipts.map(
-                lambda said: answer(
-                    messages.Receipt(counted=said[0], duplicate=said[1], return_window=WINDOW)
+                lambda message: success_response(
+                    messages.Receipt(counted=message[0], duplicate=message[1], return_window=WINDOW)
                 )
             )
         case _:
-            return st.just(answer(messages.Noted(return_window=WINDOW)))
+            return st.just(success_response(messages.FailureAck(return_window=WINDOW)))
 
 
 _BAD_ANSWERS = (
-    st.sampled_from(ProblemCode).map(problem)
+    st.sampled_from(ProblemCode).map(problem_response)
     | st.sampled_from([200, 204, 226, 301, 304, 400, 404, 418, 429, 500, 502, 503]).map(
         lambda status: Response(status, {}, b"<html>")
     )
@@ -112,24 +113,24 @@ _BAD_ANSWERS = (
 )
 
 
-def _events(effect: Effect) -> st.SearchStrategy[Event]:
+def _events(effect: Effect) -> st.SearchStrategy[InputEvent]:
     """Everything that a driver may tell a device that wants this."""
     match effect:
         case Wait():
-            return st.just(Woke(Circumstances(examples=5)))
+            return st.just(Woke(DeviceStatus(examples=5)))
         case Send():
             good = _good_answers(effect)
             answered = good.map(Answered)
             # Good answers come more often, or no walk would ever get far.
             return st.one_of(*[answered] * 6, _BAD_ANSWERS.map(Answered), st.just(CallLost()))
-        case Store():
-            return st.just(Stored())
-        case Patch():
-            return st.sampled_from([Stored(), PatchFailed()])
+        case StoreModel():
+            return st.just(ModelStored())
+        case PatchModel():
+            return st.sampled_from([ModelStored(), PatchFailed()])
         case Train():
             examples = st.sampled_from([3, 3, 3, 0])
             # No two deltas are the same, as on a phone that has new text by the second training.
-            trained: st.SearchStrategy[Event] = examples.map(
+            trained: st.SearchStrategy[InputEvent] = examples.map(
                 lambda count: Trained(delta=f"{next(_TRAININGS)}".encode(), examples=count)
             )
             return st.one_of(trained, trained, trained, st.just(TrainingFailed()))
@@ -147,7 +148,7 @@ def test_whatever_happens_a_device_goes_on_and_reports_each_assignment_once(data
     busy_since_s = 0.0
 
     for _ in range(data.draw(st.integers(30, 60))):
-        effect, before, was_busy = device.wants, device.state, device.session_shape != ""
+        effect, before, was_busy = device.effect, device.state, device.session_shape != ""
         events = _events(effect)
         if is_legal(before, effect, Interrupted()):
             events = st.one_of(*[events] * 8, st.just(Interrupted()))
@@ -164,7 +165,7 @@ def test_whatever_happens_a_device_goes_on_and_reports_each_assignment_once(data
         match wanted:
             case Wait(until_s):
                 assert until_s >= now_s
-                is_in_session = device.session_shape != "" and device.state is not State.REFRESHING
+                is_in_session = device.session_shape != "" and device.state is not DeviceState.REFRESHING
                 assert not is_in_session or until_s < busy_since_s + EXPIRES_IN_S
             case Send(call, request) if call is calls.REPORT:
                 reports[request.path].add(request.body)
@@ -180,25 +181,25 @@ def test_after_any_trouble_a_good_server_gets_a_report_within_a_few_steps(data: 
     device = Device(Installation(population=PopulationName("p"), app_build=1, locale="en"), random.Random(1))
     now_s = 0.0
     for _ in range(data.draw(st.integers(0, 40))):
-        effect = device.wants
+        effect = device.effect
         now_s = max(now_s, effect.until_s) if isinstance(effect, Wait) else now_s
         device.step(data.draw(_events(effect)), now_s)
-    before = device.tally.reports_acked
+    before = device.counters.reports_acked
 
     for number in range(100, 160):
-        effect = device.wants
+        effect = device.effect
         match effect:
             case Wait(until_s):
                 now_s = max(now_s, until_s)
-                device.step(Woke(Circumstances(examples=5)), now_s)
+                device.step(Woke(DeviceStatus(examples=5)), now_s)
             case Send():
                 device.step(Answered(_best_answer(effect, number)), now_s)
-            case Store() | Patch():
-                device.step(Stored(), now_s)
+            case StoreModel() | PatchModel():
+                device.step(ModelStored(), now_s)
             case Train():
                 device.step(Trained(delta=b"delta", examples=2), now_s)
 
-    assert device.tally.reports_acked > before
+    assert device.counters.reports_acked > before
 
 
 def _best_answer(send: Send, number: int) -> Response:
@@ -207,14 +208,16 @@ def _best_answer(send: Send, number: int) -> Response:
             enrolment = messages.Enrolment(
                 device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=WINDOW
             )
-            return answer(enrolment)
+            return success_response(enrolment)
         case calls.CHECK_IN:
-            return answer(_assignment(number))
+            return success_response(_assignment(number))
         case calls.MODEL:
             return Response(200, {}, MODELS[int(send.request.path.rpartition("/")[2])])
         case calls.OFFER:
-            return answer(messages.OfferAnswer(action=messages.OfferAction.SEND, return_window=WINDOW))
+            return success_response(
+                messages.OfferAnswer(action=messages.OfferAction.SEND, return_window=WINDOW)
+            )
         case calls.REPORT:
-            return answer(messages.Receipt(counted=True, return_window=WINDOW))
+            return success_response(messages.Receipt(counted=True, return_window=WINDOW))
         case _:
-            return answer(messages.Noted(return_window=WINDOW))
+            return success_response(messages.FailureAck(return_window=WINDOW))

@@ -12,8 +12,8 @@ from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
-from keyflock_server.heads.reader import Language
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.personal_models.population_model_info import PopulationModelInfo
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 Path = tuple[str, ...]
 
@@ -94,11 +94,11 @@ def changed(state: dict[str, object], path: Path, value: object) -> dict[str, ob
     return result
 
 
-def read(language: Language, data: bytes) -> PersonalModel | None:
+def read(language: PopulationModelInfo, data: bytes) -> PersonalModel | None:
     """None where it is refused, as it should be; any other failure is the test's."""
     try:
-        return language.read(data)
-    except Refused as refused:
+        return language.decode_personal_model(data)
+    except ApiError as refused:
         if refused.code is not ProblemCode.MALFORMED_HEAD:
             raise
         return None
@@ -106,15 +106,15 @@ def read(language: Language, data: bytes) -> PersonalModel | None:
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=".".join(path)) for path in paths(whole())])
 def test_any_value_in_any_place_is_read_or_refused_and_what_is_read_can_be_used(path: Path) -> None:
-    language, index = Language(vocabulary(), CONFIG), VocabularyIndex.of(vocabulary())
+    language, index = PopulationModelInfo(vocabulary(), CONFIG), VocabularyIndex.from_vocabulary(vocabulary())
     for value in (..., *VALUES):
         data = encode_state(changed(whole(), path, value))
         model = read(language, data)
         if model is None:
             continue
-        profile = ServingProfile.of(model, index)
+        profile = ServingProfile.from_model(model, index)
         for context in ([], [5], [5, 12]):
-            profile.history.recall(*[1, 1, *context][-2:])
+            profile.history.predict_sparse(*[1, 1, *context][-2:])
             for is_personal in (False, True):
                 found = model.suggest(context, TRUNK, is_personal=is_personal)
                 assert all(np.isfinite(share) for _, share in found)

@@ -4,15 +4,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyflock_models.checkpoint import Checkpoint, CheckpointError
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.vocabulary import Vocabulary, VocabularyError, vocabulary_of
+from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import Vocabulary, VocabularyError, build_vocabulary
 
 CONFIG = ModelConfig(vocabulary_size=6, embedding_size=2, hidden_size=3)
 CHECKPOINT = Checkpoint(
     CONFIG,
-    vocabulary_of(["a", "b"], [0.5, 0.4], oov=0.1, eos=0.1),
+    build_vocabulary(["a", "b"], [0.5, 0.4], oov=0.1, eos=0.1),
     np.arange(CONFIG.parameter_count, dtype=np.float32),
     {"made_by": "a test"},
 )

@@ -2,12 +2,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyflock_models.sequences import encode_messages, letters_in_messages
-from keyflock_models.special_tokens import BOS, EOS, OOV, PAD, SPECIAL_TOKENS
-from keyflock_models.tokenizer import MASKED, NUMBER, tokenize
-from keyflock_models.vocabulary import vocabulary_of
+from keyflock_models.text.sequences import encode_messages, letters_in_messages
+from keyflock_models.text.special_tokens import BOS, EOS, OOV, PAD, SPECIAL_TOKENS
+from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
+from keyflock_models.text.vocabulary import build_vocabulary
 
-VOCABULARY = vocabulary_of(["a", "b", "c's", "2"], [0.3, 0.3, 0.2, 0.1], oov=0.1, eos=0.1)
+VOCABULARY = build_vocabulary(["a", "b", "c's", "2"], [0.3, 0.3, 0.2, 0.1], oov=0.1, eos=0.1)
 
 texts = st.text() | st.text(alphabet="aAbBçÇİßﬁ12'’´.,:/@<>#_ -\u0301\U0001f600")
 messages = st.lists(st.lists(st.sampled_from(["a", "b", "c's", "2", "zoo", "77"])).map(" ".join), max_size=8)

@@ -7,14 +7,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from keyflock_compression.update import DenseUpdate, SparseUpdate
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_server.aggregation.clipping import DeltaValidator, WordRows, clip_rows
 from keyflock_server.aggregation.norm_scale import NormScale
-from keyflock_server.aggregation.verdicts import Admitted
+from keyflock_server.aggregation.verdicts import AdmittedReport
 from keyflock_server.rounds.task import Aggregation
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=6, embedding_size=3, hidden_size=2))
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=6, embedding_size=3, hidden_size=2))
 ROWS = WordRows(start=0, rows=6, width=3)
 
 #: Far from where float32 ends: the norm bound has refused what is beyond.
@@ -46,8 +46,8 @@ def test_no_row_is_beyond_its_bound_and_short_ones_keep_their_bits(
     bound = min(norm, ratio * float(np.median(touched))) if touched.size else norm
     after = clipped.update.dense()
     assert (row_norms(after) <= bound * (1 + 1e-6)).all()
-    kept = np.repeat(before <= bound, ROWS.width)
-    np.testing.assert_array_equal(after[: ROWS.stop][kept], delta[: ROWS.stop][kept])
+    within_bound = np.repeat(before <= bound, ROWS.width)
+    np.testing.assert_array_equal(after[: ROWS.stop][within_bound], delta[: ROWS.stop][within_bound])
     np.testing.assert_array_equal(after[ROWS.stop :], delta[ROWS.stop :])
 
 
@@ -67,20 +67,20 @@ def test_clips_do_not_depend_on_the_order_of_arrival(
     cohort: list[NDArray[np.float32]], ratio: float, scale: float, shuffler: np.random.Generator
 ) -> None:
     rules = Aggregation(row_clip_ratio=ratio, clip_norm_ratio=ratio)
-    scales = {"codec": NormScale.beginning(scale)}
+    scales = {"codec": NormScale.initial(scale)}
     order = list(range(len(cohort)))
     shuffler.shuffle(order)
-    judge, other = DeltaJudge(rules, scales), DeltaJudge(rules, scales)
+    validator, other = DeltaValidator(rules, scales), DeltaValidator(rules, scales)
 
-    first = [judge.judge(sparse(delta), LAYOUT, "codec") for delta in cohort]
-    shuffled = {at: other.judge(sparse(cohort[at]), LAYOUT, "codec") for at in order}
+    first = [validator.validate(sparse(delta), LAYOUT, "codec") for delta in cohort]
+    shuffled = {at: other.validate(sparse(cohort[at]), LAYOUT, "codec") for at in order}
 
-    for at, said in enumerate(first):
+    for at, report in enumerate(first):
         again = shuffled[at]
-        assert isinstance(said, Admitted) == isinstance(again, Admitted)
-        if isinstance(said, Admitted) and isinstance(again, Admitted):
-            assert (said.clipped_rows, said.scale) == (again.clipped_rows, again.scale)
-            np.testing.assert_array_equal(said.update.dense(), again.update.dense())
+        assert isinstance(report, AdmittedReport) == isinstance(again, AdmittedReport)
+        if isinstance(report, AdmittedReport) and isinstance(again, AdmittedReport):
+            assert (report.clipped_rows, report.scale) == (again.clipped_rows, again.scale)
+            np.testing.assert_array_equal(report.update.dense(), again.update.dense())
 
 
 @given(st.floats(1e-3, 1e3), st.floats(1e-2, 1e2), ratios)
@@ -89,7 +89,9 @@ def test_no_admitted_delta_is_beyond_the_clip(norm: float, scale: float, ratio: 
     vector = np.zeros(LAYOUT.size, np.float32)
     vector[1] = norm
 
-    said = DeltaJudge(rules, {"codec": NormScale.beginning(scale)}).judge(sparse(vector), LAYOUT, "codec")
+    report = DeltaValidator(rules, {"codec": NormScale.initial(scale)}).validate(
+        sparse(vector), LAYOUT, "codec"
+    )
 
-    assert isinstance(said, Admitted)
-    assert said.scale * norm <= ratio * scale * (1 + 1e-6)
+    assert isinstance(report, AdmittedReport)
+    assert report.scale * norm <= ratio * scale * (1 + 1e-6)

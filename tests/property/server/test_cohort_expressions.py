@@ -8,7 +8,7 @@ from keyflock_server.rounds.cohort import (
     AllOf,
     AnyOf,
     Cohort,
-    CohortError,
+    CohortSyntaxError,
     Compared,
     DeviceAttributes,
     HasTag,
@@ -53,7 +53,7 @@ DEVICES = st.builds(
 def test_any_text_is_an_expression_or_says_where_it_is_none(text: str) -> None:
     try:
         parse_cohort(text)
-    except CohortError as error:
+    except CohortSyntaxError as error:
         position = int(str(error).removeprefix("At position ").partition(":")[0])
         assert 1 <= position <= len(text) + 1
 

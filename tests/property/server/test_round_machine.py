@@ -15,29 +15,29 @@ from keyflock_server.rounds.round import (
     TRANSITIONS,
     Abandoned,
     Accepted,
-    Assigned,
     Cancelled,
     Carried,
     CloseRequested,
     Counted,
+    DeadlineReset,
     Discarded,
-    Event,
     Expired,
     Failed,
     Held,
-    IllegalEvent,
+    IllegalRoundEvent,
     Merged,
     PartialsDeleted,
     Phase,
     Published,
     Rebased,
-    Redated,
     Round,
+    RoundEvent,
+    SlotTaken,
     Stepped,
     Summarised,
     advance,
 )
-from keyflock_server.rounds.task import parse_task
+from keyflock_server.rounds.task_validation import parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TASK = '[task]\nname = "t"\npopulation = "en"\nkind = "{}"\n[round]\ngoal = 6\n{}\n'
@@ -47,14 +47,14 @@ SPECS = {
     "buffer": parse_task(TASK.format("train", 'mode = "async"')),
 }
 #: What may happen, by type; ``test_every_event_of_the_table_is_tried`` holds it to the table.
-OF_TYPE: dict[type[Event], st.SearchStrategy[Event]] = {
-    Assigned: st.builds(Assigned),
+OF_TYPE: dict[type[RoundEvent], st.SearchStrategy[RoundEvent]] = {
+    SlotTaken: st.builds(SlotTaken),
     Counted: st.builds(
         Counted, st.integers(-1, 8), st.sampled_from([-1.0, 0.0, 0.5, 8.0, math.inf, math.nan])
     ),
     Failed: st.builds(Failed),
     Expired: st.builds(Expired, st.integers(-1, 8)),
-    Redated: st.builds(Redated),
+    DeadlineReset: st.builds(DeadlineReset),
     CloseRequested: st.builds(CloseRequested),
     Merged: st.builds(Merged),
     Stepped: st.builds(Stepped, st.sampled_from(["", '{"step_norm":1.0}'])),
@@ -73,7 +73,7 @@ EVENTS = st.one_of(*OF_TYPE.values())
 #: Long lives are rare among events drawn at random: these are made to go on.
 ONWARDS = (
     *(
-        Assigned(),
+        SlotTaken(),
         Counted(1, 1.0),
         CloseRequested(),
         Merged(),
@@ -98,7 +98,7 @@ def opened(kind: str) -> Round:
 
 
 class RoundMachine(RuleBasedStateMachine):
-    """A round that anything happens to, an hour after the other, and the story of what did."""
+    """A round that anything happens to, an hour after the other, and the events of what did."""
 
     kind = "train"
 
@@ -106,26 +106,26 @@ class RoundMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = NOW
         self.round = opened(self.kind)
-        self.story: list[tuple[Event, datetime]] = []
+        self.events: list[tuple[RoundEvent, datetime]] = []
 
     @rule(event=EVENTS)
-    def happens(self, event: Event) -> None:
-        before, kept = self.round, replace(self.round)
+    def happens(self, event: RoundEvent) -> None:
+        before, copied = self.round, replace(self.round)
         self.now += timedelta(hours=1)
         try:
             self.round = advance(before, event, self.now)
-        except IllegalEvent:
+        except IllegalRoundEvent:
             assert self.round is before
-            assert before == kept
+            assert before == copied
             return
-        assert before == kept
-        self.story.append((event, self.now))
+        assert before == copied
+        self.events.append((event, self.now))
         assert TRANSITIONS[before.phase, type(event)] is self.round.phase
         assert before.phase not in FINAL_PHASES
         assert not isinstance(event, Abandoned) or event.reports == before.counted
 
     @rule(event=st.sampled_from(ONWARDS))
-    def goes_on(self, event: Event) -> None:
+    def goes_on(self, event: RoundEvent) -> None:
         self.happens(event)
 
     @rule(data=st.data())
@@ -142,12 +142,12 @@ class RoundMachine(RuleBasedStateMachine):
         assert min(current.assigned, current.counted, current.failed, current.expired) >= 0
         if self.kind != "buffer":  # it counts what was assigned before it was there
             assert 0 <= current.outstanding <= current.assigned
-            assert current.occupied <= current.spec.round.slots
+            assert current.slots_taken <= current.spec.round.slots
 
     @invariant()
     def the_counts_are_what_happened(self) -> None:
-        happened = [event for event, _ in self.story]
-        assert self.round.assigned == sum(isinstance(event, Assigned) for event in happened)
+        happened = [event for event, _ in self.events]
+        assert self.round.assigned == sum(isinstance(event, SlotTaken) for event in happened)
         assert self.round.failed == sum(isinstance(event, Failed) for event in happened)
         expired = [event.assignments for event in happened if isinstance(event, Expired)]
         assert self.round.expired == sum(expired)
@@ -161,7 +161,7 @@ class RoundMachine(RuleBasedStateMachine):
     @invariant()
     def replaying_its_events_gives_the_same_round(self) -> None:
         replayed = opened(self.kind)
-        for event, at in self.story:
+        for event, at in self.events:
             replayed = advance(replayed, event, at)
         assert replayed == self.round
 
@@ -177,10 +177,12 @@ class RoundMachine(RuleBasedStateMachine):
     @invariant()
     def what_was_held_is_published_only_when_it_was_accepted(self) -> None:
         deciding = (Stepped, Held, Accepted, Rebased, Published)
-        fate = [type(event) for event, _ in self.story if isinstance(event, deciding)]
-        assert all(after is Accepted for before, after in itertools.pairwise(fate) if before is Held)
-        assert all(before is Held for before, after in itertools.pairwise(fate) if after is Accepted)
-        assert self.round.is_accepted == (fate[-1:] == [Accepted] or fate[-2:] == [Accepted, Published])
+        decisions = [type(event) for event, _ in self.events if isinstance(event, deciding)]
+        assert all(after is Accepted for before, after in itertools.pairwise(decisions) if before is Held)
+        assert all(before is Held for before, after in itertools.pairwise(decisions) if after is Accepted)
+        assert self.round.is_accepted == (
+            decisions[-1:] == [Accepted] or decisions[-2:] == [Accepted, Published]
+        )
 
     @invariant()
     def a_round_that_waits_or_was_given_up_says_why(self) -> None:
@@ -189,7 +191,7 @@ class RoundMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_ends_as_its_kind_does(self) -> None:
-        happened = {type(event) for event, _ in self.story}
+        happened = {type(event) for event, _ in self.events}
         assert Published not in happened or self.kind != "personalize"
         assert Summarised not in happened or self.kind == "personalize"
 
@@ -208,17 +210,17 @@ TestBufferMachine = BufferMachine.TestCase
 
 
 def test_every_event_of_the_table_is_tried() -> None:
-    assert OF_TYPE.keys() == {event for _, event in TRANSITIONS} == set(get_args(Event))
+    assert OF_TYPE.keys() == {event for _, event in TRANSITIONS} == set(get_args(RoundEvent))
 
 
 def test_every_row_of_the_table_is_reachable() -> None:
-    events: list[Event] = [
+    events: list[RoundEvent] = [
         *(
-            Assigned(),
+            SlotTaken(),
             Counted(1, 1.0),
             Failed(),
             Expired(1),
-            Redated(),
+            DeadlineReset(),
             CloseRequested(),
             Merged(),
             Stepped(),
@@ -227,7 +229,7 @@ def test_every_row_of_the_table_is_reachable() -> None:
         *(Published(ModelVersion(1)), Summarised("{}"), PartialsDeleted(), Carried(""), Abandoned("", 0)),
         *(Cancelled(""), Expired(1), Held("too long"), Accepted("it is fine"), Discarded("it is not")),
     ]
-    reached: set[tuple[Phase, type[Event]]] = set()
+    reached: set[tuple[Phase, type[RoundEvent]]] = set()
     for kind in SPECS:
         seen, waiting = set[tuple[object, ...]](), [opened(kind)]
         while waiting:
@@ -235,7 +237,7 @@ def test_every_row_of_the_table_is_reachable() -> None:
             for event in events:
                 try:
                     after = advance(current, event, NOW)
-                except IllegalEvent:
+                except IllegalRoundEvent:
                     continue
                 reached.add((current.phase, type(event)))
                 counts = (after.assigned, after.counted, after.failed, after.expired)

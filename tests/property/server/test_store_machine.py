@@ -26,6 +26,7 @@ from tests.contract.test_store_contract import (
     forgotten,
     partial,
 )
+from tests.memory_store.store import MemoryStore
 
 from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.rounds.round import (
@@ -33,25 +34,25 @@ from keyflock_server.rounds.round import (
     Accepted,
     Cancelled,
     CloseRequested,
+    DeadlineReset,
     Discarded,
-    Event,
     Held,
     Merged,
     Phase,
     Rebased,
-    Redated,
+    RoundEvent,
     Stepped,
 )
-from keyflock_server.storage.door import AlreadyExists, NotOpen, PartialMoved, Store, Superseded
-from keyflock_server.storage.memory import MemoryStore
+from keyflock_server.storage.errors import AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded
+from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import AssignmentState
 from keyflock_server.storage.sql.store import SqlStore
 
 T1 = RoundId("t-1")
 DEVICES = ("a", "b", "c", "d", "e", "f", "g")
-REFUSALS = (AlreadyExists, NotOpen, PartialMoved, Superseded)
-EVENTS: st.SearchStrategy[Event] = st.one_of(
-    st.sampled_from([CloseRequested(), Merged(), Stepped(), Rebased(), Redated(), Cancelled("asked")]),
+REFUSALS = (AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded)
+EVENTS: st.SearchStrategy[RoundEvent] = st.one_of(
+    st.sampled_from([CloseRequested(), Merged(), Stepped(), Rebased(), DeadlineReset(), Cancelled("asked")]),
     st.sampled_from([Held("too long"), Accepted("it is fine"), Discarded("it is not")]),
     st.builds(Abandoned, st.just("few"), st.integers(0, 3)),
 )
@@ -65,7 +66,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.Runner()
         url = f"sqlite+aiosqlite:///{Path(self.folder.name) / 'keyflock.sqlite3'}"
-        self.stores: tuple[Store, Store] = (MemoryStore(), SqlStore(url))
+        self.stores: tuple[RecordStore, RecordStore] = (MemoryStore(), SqlStore(url))
         self.now = NOW
         #: By replica: the key, count and weight of its partial aggregate.
         self.sums: dict[str, tuple[str, int, float]] = {}
@@ -76,10 +77,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.loop.close()
         self.folder.cleanup()
 
-    def both(self, act: Callable[[Store], Awaitable[object]]) -> object:
+    def both(self, act: Callable[[RecordStore], Awaitable[object]]) -> object:
         """What both say; the class of a refusal, where it is one."""
 
-        async def said_by(store: Store) -> object:
+        async def said_by(store: RecordStore) -> object:
             try:
                 return await act(store)
             except REFUSALS as refusal:
@@ -91,7 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def found(self) -> None:
-        async def prepare(store: Store) -> None:
+        async def prepare(store: RecordStore) -> None:
             await store.open()
             await store.populations.add(POPULATION, VERSION)
             await store.tasks.add(TASK)
@@ -121,20 +122,20 @@ class StoreMachine(RuleBasedStateMachine):
         replaces = key if knows else "another"
         reports = [counted(name, 2.0) for name in sorted(names)]
 
-        said = self.both(lambda store: store.rounds.commit_flush(row, reports, self.now, replaces))
+        result = self.both(lambda store: store.rounds.commit_flush(row, reports, self.now, replaces))
 
-        if said not in REFUSALS:
+        if result not in REFUSALS:
             assert knows
             self.sums[replica] = (row.key, row.count, row.weight)
 
-    @rule(spared=st.sets(st.sampled_from(DEVICES), max_size=2))
-    def the_leader_ends_what_ran_out(self, spared: set[str]) -> None:
-        ids = [assignment(name).id for name in sorted(spared)]
+    @rule(excluded=st.sets(st.sampled_from(DEVICES), max_size=2))
+    def the_leader_ends_what_ran_out(self, excluded: set[str]) -> None:
+        ids = [assignment(name).id for name in sorted(excluded)]
         at = NOW + timedelta(days=1)
-        self.both(lambda store: store.rounds.expire(T1, at, spared=ids))
+        self.both(lambda store: store.rounds.expire(T1, at, excluded=ids))
 
     @rule(event=EVENTS)
-    def a_process_says_what_happened(self, event: Event) -> None:
+    def a_process_says_what_happened(self, event: RoundEvent) -> None:
         self.now += timedelta(seconds=1)
         self.both(lambda store: store.rounds.advance(T1, event, self.now, {}))
 
@@ -143,9 +144,9 @@ class StoreMachine(RuleBasedStateMachine):
         following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
         before = self.both(lambda store: store.rounds.unfinished())
 
-        said = self.both(lambda store: store.rounds.add(following))
+        result = self.both(lambda store: store.rounds.add(following))
 
-        assert said is AlreadyExists or before == []
+        assert result is AlreadyExists or before == []
 
     @rule(to=st.integers(0, 3), latest=st.integers(0, 3))
     def the_population_is_rolled_back(self, to: int, latest: int) -> None:
@@ -165,10 +166,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_hold_the_same_rows(self) -> None:
-        async def rows(store: Store) -> object:
+        async def rows(store: RecordStore) -> object:
             held = await store.rounds.assignments(T1)
             return (
-                await store.rounds.of_task(TaskName("t")),
+                await store.rounds.list_by_task(TaskName("t")),
                 sorted(held, key=lambda row: row.device),
                 await store.rounds.partials(T1),
                 await store.rounds.outstanding(TaskName("t"), NOW - timedelta(days=1), NOW),
@@ -182,7 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_agree(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: RecordStore) -> None:
             record = await store.rounds.get(T1)
             assert record is not None
             current, sums = record.round, await store.rounds.partials(T1)

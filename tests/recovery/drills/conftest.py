@@ -1,16 +1,16 @@
-"""The drills that need no process of their own begin in a founded town."""
+"""The drills that need no process of their own begin in a founded harness."""
 
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.unit.coordinator.town import Town
+from tests.unit.coordinator.harness import CoordinatorHarness
 
 
 @pytest.fixture
-async def town() -> AsyncIterator[Town]:
+async def harness() -> AsyncIterator[CoordinatorHarness]:
     """One population, version 0 all zeros."""
-    town = Town()
-    await town.coordinator.start()
-    await town.found()
-    yield town
-    await town.coordinator.stop()
+    harness = CoordinatorHarness()
+    await harness.coordinator.start()
+    await harness.create_population()
+    yield harness
+    await harness.coordinator.stop()

@@ -6,10 +6,10 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.http.rounds.conftest import Answer, Site
+from tests.http.rounds.conftest import CallAnswer, RunningServer
 from tests.recovery.drills.test_graceful_stop import site_of
 
-from keyflock_client_sim.demo.server_process import ServerProcess, running_server
+from keyflock_client_sim.server_control.server_process import ServerProcess, running_server
 from keyflock_server.protocol import wire
 from keyflock_server.protocol.messages import Receipt
 from keyflock_server.protocol.problems import ProblemCode
@@ -33,7 +33,7 @@ async def test_a_full_disk_costs_no_acknowledged_report_and_no_restart(
             phones = [await site.phone() for _ in range(8)]
             work = [await phone.assigned() for phone in phones]
 
-            async def report_all() -> list[Answer]:
+            async def report_all() -> list[CallAnswer]:
                 return await asyncio.gather(
                     *(
                         phone.report(one, site.delta(one, 0.5))
@@ -60,6 +60,6 @@ async def test_a_full_disk_costs_no_acknowledged_report_and_no_restart(
     assert closed["counted"] == 8
 
 
-async def first_round(site: Site) -> Any:  # noqa: ANN401 - JSON
+async def first_round(site: RunningServer) -> Any:  # noqa: ANN401 - JSON
     """As operators see it."""
     return (await site.operate("GET", "tasks/next-word/rounds"))[1]["rounds"][0]

@@ -15,13 +15,13 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-from tests.http.rounds.conftest import TASK, Answer, Phone, Site
+from tests.http.rounds.conftest import TASK, CallAnswer, RoundPhone, RunningServer
 from tests.services.postgres import PostgresServer
 
-from keyflock_client_sim.demo.server_process import ServerProcess, running_server
-from keyflock_server.http.addresses import Addresses
+from keyflock_client_sim.server_control.server_process import ServerProcess, running_server
 from keyflock_server.protocol.messages import Assignment
 from keyflock_server.protocol.problems import ProblemCode
+from keyflock_server.runtime.addresses import Addresses
 
 GRACE_S = 1.0
 #: Six times the grace, and a slow machine's time to end a process.
@@ -31,11 +31,11 @@ WAITING = TASK.replace("min_flush_clients = 2", "min_flush_clients = 4").replace
 
 
 @contextlib.asynccontextmanager
-async def site_of(server: ServerProcess) -> AsyncIterator[Site]:
+async def site_of(server: ServerProcess) -> AsyncIterator[RunningServer]:
     """A population and a task on the server, and a client for it."""
     addresses = Addresses(server.sdk_url, server.admin_url, server.pid)
     async with aiohttp.ClientSession() as session:
-        site = Site(addresses, server.data_dir, session)
+        site = RunningServer(addresses, server.data_dir, session)
         assert (await site.create_population())[0] == 201
         assert (await site.create_task(WAITING))[0] == 201
         async with asyncio.timeout(30.0):
@@ -116,7 +116,7 @@ async def test_a_server_with_reports_under_way_stops_in_time_and_tells_its_phone
     assert code == 0
     assert refused <= {503}
     # Nobody was told that a report is counted; who was not told at all sends it again.
-    codes = {one.code() for one in answers if isinstance(one, Answer)}
+    codes = {one.code() for one in answers if isinstance(one, CallAnswer)}
     assert codes <= {ProblemCode.NOT_READY, ProblemCode.OVERLOADED, ProblemCode.REPORT_PENDING}
     assert b"200 OK" not in cut_off
     if trouble == "well":
@@ -127,7 +127,7 @@ async def test_a_server_with_reports_under_way_stops_in_time_and_tells_its_phone
     assert log.count("stopping") == log.count(" stopped ") == 1
 
 
-async def in_flight(site: Site, count: int) -> None:
+async def in_flight(site: RunningServer, count: int) -> None:
     """Wait until the server holds so many reports."""
     async with asyncio.timeout(30.0):
         while True:
@@ -139,7 +139,7 @@ async def in_flight(site: Site, count: int) -> None:
 
 
 async def begin_upload(
-    site: Site, phone: Phone, assignment: Assignment
+    site: RunningServer, phone: RoundPhone, assignment: Assignment
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A report of which only the first byte comes."""
     host, port = site.addresses.sdk_url.removeprefix("http://").split(":")
@@ -154,7 +154,7 @@ async def begin_upload(
     return reader, writer
 
 
-async def refusals_until_gone(site: Site) -> set[int]:
+async def refusals_until_gone(site: RunningServer) -> set[int]:
     """What the probe says from SIGTERM on; the first answers may still be from before the signal was seen."""
     seen: list[int] = []
     async with asyncio.timeout(BOUND_S):

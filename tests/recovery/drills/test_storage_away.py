@@ -9,39 +9,41 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import event
-from tests.unit.coordinator.town import Town, constant, report
+from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Receipt
-from keyflock_server.protocol.problems import ProblemCode, Refused
-from keyflock_server.storage.blobs import LocalBlobs
-from keyflock_server.storage.door import StorageUnavailable
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.blobs import LocalBlobStore
+from keyflock_server.storage.errors import StorageUnavailable
 from keyflock_server.storage.sql.store import SqlStore
 
 T = TaskName("t")
 
 
 @pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
-    """A town on real files, with a round that wants eight phones."""
-    town = Town(
+async def harness(tmp_path: Path) -> AsyncIterator[CoordinatorHarness]:
+    """A harness on real files, with a round that wants eight phones."""
+    harness = CoordinatorHarness(
         store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
-        blobs=LocalBlobs(tmp_path / "blobs"),
+        blobs=LocalBlobStore(tmp_path / "blobs"),
     )
-    await town.coordinator.start()
-    await town.found()
-    await town.task(round="goal = 8\nover_selection = 0.0")
-    yield town
-    await town.coordinator.stop()
+    await harness.coordinator.start()
+    await harness.create_population()
+    await harness.task(round="goal = 8\nover_selection = 0.0")
+    yield harness
+    await harness.coordinator.stop()
 
 
-async def send_all(town: Town, claims: list[AssignmentClaims]) -> list[Receipt | ProblemCode]:
+async def send_all(
+    harness: CoordinatorHarness, claims: list[AssignmentClaims]
+) -> list[Receipt | ProblemCode]:
     answers: list[Receipt | ProblemCode] = []
     for one in claims:
         try:
-            answers.append(await town.coordinator.report(one, report(constant(1.0), of=one)))
-        except Refused as refused:
+            answers.append(await harness.coordinator.reports.report(one, report(constant(1.0), of=one)))
+        except ApiError as refused:
             answers.append(refused.code)
     return answers
 
@@ -61,46 +63,46 @@ def lose_blobs(patch: pytest.MonkeyPatch, calls: tuple[str, ...] = PUTS) -> None
 
 @pytest.mark.parametrize("calls", [PUTS, ALL], ids=["disk full", "blobs away"])
 async def test_without_blobs_nobody_is_acknowledged_and_all_are_counted_once_they_are_back(
-    town: Town, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
 ) -> None:
-    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
     lose_blobs(monkeypatch, calls)
-    while_broken = await send_all(town, claims)
-    await town.coordinator.tick()
+    while_broken = await send_all(harness, claims)
+    await harness.coordinator.tick()
 
     monkeypatch.undo()
-    await town.coordinator.tick()
-    again = await send_all(town, claims)
+    await harness.coordinator.tick()
+    again = await send_all(harness, claims)
 
     assert while_broken == [ProblemCode.REPORT_PENDING] * 8
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
-    (closed, _) = await town.coordinator.rounds(T)
+    (closed, _) = await harness.coordinator.tasks.rounds(T)
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 8, 8.0)
-    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
 
 async def test_a_disk_that_fills_up_while_a_round_closes_only_delays_it(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
-    await send_all(town, claims)
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
+    await send_all(harness, claims)
     lose_blobs(monkeypatch)
-    await town.coordinator.tick()
-    stuck = await town.coordinator.round(claims[0].round)
+    await harness.coordinator.tick()
+    stuck = await harness.coordinator.tasks.round(claims[0].round)
 
     monkeypatch.undo()
-    await town.coordinator.tick()
+    await harness.coordinator.tick()
 
     assert stuck.phase == "closing"
     assert "No space left on device" in stuck.detail
-    assert (await town.coordinator.round(claims[0].round)).phase == "closed"
-    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    assert (await harness.coordinator.tasks.round(claims[0].round)).phase == "closed"
+    np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
 
 @contextlib.asynccontextmanager
-async def full(town: Town) -> AsyncIterator[None]:
+async def full(harness: CoordinatorHarness) -> AsyncIterator[None]:
     """SQLite's own bound on its file: what is in it now. A disk that is full says the same."""
-    store: Any = town.store
+    store: Any = harness.store
     pool = store._engine.sync_engine.pool
 
     def bound(connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own connection
@@ -115,49 +117,51 @@ async def full(town: Town) -> AsyncIterator[None]:
     event.listen(pool, "checkout", unbound)
 
 
-async def test_a_database_that_is_full_says_so_and_goes_on_when_there_is_room(town: Town) -> None:
-    claims, refused = [await town.assigned(await town.enrol()) for _ in range(8)], None
-    async with full(town):
+async def test_a_database_that_is_full_says_so_and_goes_on_when_there_is_room(
+    harness: CoordinatorHarness,
+) -> None:
+    claims, refused = [await harness.assigned(await harness.enrol()) for _ in range(8)], None
+    async with full(harness):
         for _ in range(500):
             try:
-                await town.enrol(tags=("tag" * 20,))
+                await harness.enrol(tags=("tag" * 20,))
             except StorageUnavailable as error:
                 refused = error
                 break
-        while_full = await send_all(town, claims)
-        await town.coordinator.tick()
+        while_full = await send_all(harness, claims)
+        await harness.coordinator.tick()
 
-    await town.coordinator.tick()
-    again = await send_all(town, claims)
-    await town.coordinator.tick()
+    await harness.coordinator.tick()
+    again = await send_all(harness, claims)
+    await harness.coordinator.tick()
 
     assert refused is not None
     assert "full" in str(refused)
     # What fits into the pages at hand may be counted, and is acknowledged then.
     assert {one for one in while_full if not isinstance(one, Receipt)} == {ProblemCode.REPORT_PENDING}
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
-    assert (await town.coordinator.round(claims[0].round)).counted == 8
-    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    assert (await harness.coordinator.tasks.round(claims[0].round)).counted == 8
+    np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
 
 async def test_rows_that_are_away_for_a_while_cost_no_acknowledged_report(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claims = [await town.assigned(await town.enrol()) for _ in range(8)]
-    first = await send_all(town, claims[:4])
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
+    first = await send_all(harness, claims[:4])
 
     async def away(*_: object) -> None:
         raise StorageUnavailable("The database cannot be used now: no answer.")
 
-    monkeypatch.setattr(town.store.rounds, "commit_flush", away)
-    monkeypatch.setattr(town.store.rounds, "unfinished", away)
-    while_away = await send_all(town, claims[4:])
-    await town.coordinator.tick()
+    monkeypatch.setattr(harness.store.rounds, "commit_flush", away)
+    monkeypatch.setattr(harness.store.rounds, "unfinished", away)
+    while_away = await send_all(harness, claims[4:])
+    await harness.coordinator.tick()
     monkeypatch.undo()
-    await town.coordinator.tick()
-    again = await send_all(town, claims)
+    await harness.coordinator.tick()
+    again = await send_all(harness, claims)
 
     assert isinstance(first[-1], Receipt)
     assert while_away == [ProblemCode.REPORT_PENDING] * 4
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
-    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    np.testing.assert_array_equal(await harness.model(1), constant(-1.0))

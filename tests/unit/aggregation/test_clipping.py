@@ -7,18 +7,18 @@ import pytest
 
 from keyflock_compression import DecodedUpdate
 from keyflock_compression.update import DenseUpdate, SparseUpdate
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_server.aggregation.clipping import DeltaJudge, WordRows, clip_rows
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_server.aggregation.clipping import DeltaValidator, WordRows, clip_rows
 from keyflock_server.aggregation.norm_scale import NormScale
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
-from keyflock_server.aggregation.verdicts import Admitted, Rejected, Verdict
+from keyflock_server.aggregation.verdicts import AdmittedReport, RejectedReport, Verdict
 from keyflock_server.rounds.task import Aggregation
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=5, embedding_size=2, hidden_size=1))
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=5, embedding_size=2, hidden_size=1))
 ROWS = WordRows(start=0, rows=5, width=2)
 #: A task whose deltas are usually of norm 1.
-ONE = {"codec": NormScale.beginning(1.0)}
+ONE = {"codec": NormScale.initial(1.0)}
 
 
 def delta(*rows: tuple[float, float]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -40,10 +40,10 @@ def of_norm(norm: float) -> DecodedUpdate:
     return sparse(vector)
 
 
-def admitted(judge: DeltaJudge, update: DecodedUpdate) -> Admitted:
-    said = judge.judge(update, LAYOUT, "codec")
-    assert isinstance(said, Admitted), said
-    return said
+def admitted(validator: DeltaValidator, update: DecodedUpdate) -> AdmittedReport:
+    report = validator.validate(update, LAYOUT, "codec")
+    assert isinstance(report, AdmittedReport), report
+    return report
 
 
 def test_the_rows_are_those_of_the_embedding() -> None:
@@ -88,75 +88,75 @@ def test_a_delta_is_not_changed_by_being_clipped() -> None:
 
 
 def test_a_long_delta_is_scaled_to_the_clip_and_still_weighs_whole() -> None:
-    judge = DeltaJudge(Aggregation(clip_norm_ratio=2.0), ONE)
+    validator = DeltaValidator(Aggregation(clip_norm_ratio=2.0), ONE)
     total = PartialAggregate(LAYOUT.size)
 
-    said = admitted(judge, of_norm(5.0))
-    total.add(said.update, 3.0, said.scale)
+    report = admitted(validator, of_norm(5.0))
+    total.add(report.update, 3.0, report.scale)
 
-    assert said.scale == pytest.approx(0.4)
-    assert said.counts == {Verdict.CLIPPED_UPDATES: 1}
-    assert said.norm == pytest.approx(5.0)
+    assert report.scale == pytest.approx(0.4)
+    assert report.counts == {Verdict.CLIPPED_UPDATES: 1}
+    assert report.norm == pytest.approx(5.0)
     assert total.sum[0] == pytest.approx(6.0)
     assert (total.weight, total.count) == (3.0, 1)
 
 
 def test_a_delta_is_clipped_long_before_it_is_refused() -> None:
-    judge = DeltaJudge(Aggregation(), ONE)
+    validator = DeltaValidator(Aggregation(), ONE)
 
-    clipped, refused = admitted(judge, of_norm(99.0)), judge.judge(of_norm(101.0), LAYOUT, "codec")
+    clipped, refused = admitted(validator, of_norm(99.0)), validator.validate(of_norm(101.0), LAYOUT, "codec")
 
     assert clipped.scale == pytest.approx(3.0 / 99.0)
-    assert isinstance(refused, Rejected)
-    assert refused.verdict is Verdict.TOO_LONG
+    assert isinstance(refused, RejectedReport)
+    assert refused.verdict is Verdict.NORM_EXCEEDED
 
 
 def test_the_bound_looks_at_the_delta_before_its_rows_are_clipped() -> None:
-    judge = DeltaJudge(Aggregation(row_clip_norm=1.0, max_norm_ratio=10.0), ONE)
+    validator = DeltaValidator(Aggregation(row_clip_norm=1.0, max_norm_ratio=10.0), ONE)
 
-    assert isinstance(judge.judge(of_norm(10.1), LAYOUT, "codec"), Rejected)
+    assert isinstance(validator.validate(of_norm(10.1), LAYOUT, "codec"), RejectedReport)
 
 
 @pytest.mark.parametrize("norm", [1.1e6, math.inf, math.nan])
-@pytest.mark.parametrize("scales", [{}, {"codec": NormScale.beginning(1e6)}], ids=["no scale", "a huge one"])
+@pytest.mark.parametrize("scales", [{}, {"codec": NormScale.initial(1e6)}], ids=["no scale", "a huge one"])
 def test_what_is_beyond_all_reason_is_refused_whatever_the_task_says(
     norm: float, scales: dict[str, NormScale]
 ) -> None:
-    judge = DeltaJudge(Aggregation(max_norm_ratio=0.0, clip_norm_ratio=0.0), scales)
+    validator = DeltaValidator(Aggregation(max_norm_ratio=0.0, clip_norm_ratio=0.0), scales)
 
-    assert isinstance(judge.judge(of_norm(norm), LAYOUT, "codec"), Rejected)
+    assert isinstance(validator.validate(of_norm(norm), LAYOUT, "codec"), RejectedReport)
 
 
 def test_each_codec_table_has_a_scale_of_its_own() -> None:
-    scales = {**ONE, "codec_by_network.slow": NormScale.beginning(10.0)}
-    judge = DeltaJudge(Aggregation(clip_norm_ratio=2.0), scales)
+    scales = {**ONE, "codec_by_network.slow": NormScale.initial(10.0)}
+    validator = DeltaValidator(Aggregation(clip_norm_ratio=2.0), scales)
 
-    by_table = [judge.judge(of_norm(5.0), LAYOUT, table) for table in scales]
+    by_table = [validator.validate(of_norm(5.0), LAYOUT, table) for table in scales]
 
-    assert [one.scale for one in by_table if isinstance(one, Admitted)] == [pytest.approx(0.4), 1.0]
+    assert [one.scale for one in by_table if isinstance(one, AdmittedReport)] == [pytest.approx(0.4), 1.0]
 
 
 def test_a_delta_below_a_hundredth_of_the_scale_is_summed_and_is_thin() -> None:
-    judge = DeltaJudge(Aggregation(), ONE)
+    validator = DeltaValidator(Aggregation(), ONE)
 
-    said = [admitted(judge, of_norm(norm)) for norm in (0.0, 0.0099, 0.0101)]
+    report = [admitted(validator, of_norm(norm)) for norm in (0.0, 0.0099, 0.0101)]
 
-    assert [(one.is_thin, one.norm is None) for one in said] == [(True, True), (True, True), (False, False)]
-    assert said[0].counts == {Verdict.THIN_REPORTS: 1}
+    assert [(one.is_thin, one.norm is None) for one in report] == [(True, True), (True, True), (False, False)]
+    assert report[0].counts == {Verdict.THIN_REPORTS: 1}
 
 
 def test_without_a_scale_nothing_is_clipped_and_only_a_delta_of_zeros_is_thin() -> None:
-    judge = DeltaJudge(Aggregation(clip_norm_ratio=1.0), {})
+    validator = DeltaValidator(Aggregation(clip_norm_ratio=1.0), {})
 
-    said = [admitted(judge, of_norm(norm)) for norm in (0.0, 1e-6, 1.0, 50.0)]
+    report = [admitted(validator, of_norm(norm)) for norm in (0.0, 1e-6, 1.0, 50.0)]
 
-    assert [(one.scale, one.is_thin) for one in said] == [(1.0, True), *[(1.0, False)] * 3]
+    assert [(one.scale, one.is_thin) for one in report] == [(1.0, True), *[(1.0, False)] * 3]
 
 
 def test_an_ordinary_delta_passes_as_it_is() -> None:
     update = of_norm(1.0)
 
-    said = admitted(DeltaJudge(Aggregation(), ONE), update)
+    report = admitted(DeltaValidator(Aggregation(), ONE), update)
 
-    assert said.update is update
-    assert said.counts == {}
+    assert report.update is update
+    assert report.counts == {}

@@ -1,22 +1,22 @@
-"""Reports are told apart by their numbers, not by their bytes."""
+"""The content digest distinguishes reports by their numbers, not by their bytes."""
 
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec, decode, encode
+from keyflock_compression import Float32Spec, decode, encode
 from keyflock_compression.update import DenseUpdate, SparseUpdate
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_server.aggregation.content_digest import content_digest
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
 
 
 @pytest.mark.fault("D3")
 def test_the_same_numbers_packed_otherwise_have_the_same_digest() -> None:
     delta = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
-    specs = [CodecSpec(codec="float32", zstd_level=level) for level in (1, 19)]
-    specs.append(CodecSpec(codec="float32", entropy="none"))
+    specs = [Float32Spec(zstd_level=level) for level in (1, 19)]
+    specs.append(Float32Spec(entropy="none"))
     containers = [encode(delta, LAYOUT, spec, seed=0) for spec in specs]
 
     digests = {

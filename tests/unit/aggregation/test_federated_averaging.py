@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, encode
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_compression import DEFAULT_SPEC, CodecSpec, DenseSpec, Float32Spec, decode, encode
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_server.aggregation.norm_scale import MAX_NORM
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, server_step
 from keyflock_server.aggregation.weighting import weight_of
 from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, Aggregation, OptimizerName
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
 Vector = NDArray[np.float32]
 #: A safetensors file with a type that NumPy does not have.
 _HEADER = b'{"0000":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
@@ -34,7 +34,7 @@ def plain_fedavg(weights: Vector, updates: list[Vector], examples: list[int]) ->
     return result
 
 
-@pytest.mark.parametrize("spec", [CodecSpec(codec="float32"), DEFAULT_SPEC, CodecSpec(codec="dense")])
+@pytest.mark.parametrize("spec", [Float32Spec(), DEFAULT_SPEC, DenseSpec()])
 def test_a_round_equals_plain_federated_averaging(spec: CodecSpec) -> None:
     rng = np.random.default_rng(1)
     weights = rng.standard_normal(LAYOUT.size).astype(np.float32)
@@ -51,7 +51,7 @@ def test_a_round_equals_plain_federated_averaging(spec: CodecSpec) -> None:
 
 
 def test_merging_partial_aggregates_equals_adding_all_to_one() -> None:
-    spec = CodecSpec(codec="float32")
+    spec = Float32Spec()
     updates = [decode(encode(np.round(delta * 1000), LAYOUT, spec, seed=0), LAYOUT) for delta in deltas(9)]
     one, left, right = (PartialAggregate(LAYOUT.size) for _ in range(3))
 
@@ -98,7 +98,7 @@ def test_bytes_that_are_to_be_read_as_another_type_are_refused(written: bytes, f
 def test_the_longest_deltas_that_are_admitted_at_the_largest_weight_do_not_overflow_the_sum() -> None:
     delta = np.zeros(LAYOUT.size, np.float32)
     delta[0] = MAX_NORM
-    update = decode(encode(delta, LAYOUT, CodecSpec(codec="float32"), seed=0), LAYOUT)
+    update = decode(encode(delta, LAYOUT, Float32Spec(), seed=0), LAYOUT)
     largest = weight_of(2**31 - 1, Aggregation(example_cap=2**31))
     aggregate = PartialAggregate(LAYOUT.size)
 
@@ -110,9 +110,7 @@ def test_the_longest_deltas_that_are_admitted_at_the_largest_weight_do_not_overf
 
 
 def test_an_aggregate_that_was_read_back_can_be_added_to() -> None:
-    update = decode(
-        encode(np.ones(LAYOUT.size, np.float32), LAYOUT, CodecSpec(codec="float32"), seed=0), LAYOUT
-    )
+    update = decode(encode(np.ones(LAYOUT.size, np.float32), LAYOUT, Float32Spec(), seed=0), LAYOUT)
     back = PartialAggregate.from_bytes(PartialAggregate(LAYOUT.size).to_bytes(), LAYOUT.size)
 
     back.add(update, 2.0)

@@ -5,21 +5,21 @@ from itertools import repeat
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_compression import Float32Spec, RandmaskSpec, RowsetSpec, TopkSpec
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_server.aggregation.norm_histogram import NormHistogram
 from keyflock_server.aggregation.norm_scale import (
     NormScale,
-    beginning_scales,
+    initial_scales,
     scales_after_round,
+    scales_from_json,
     scales_to_json,
-    stored_scales,
 )
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
-FLOAT32 = CodecSpec(codec="float32").to_wire()
-ONE = {"codec": NormScale.beginning(1.0)}
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=40, embedding_size=4, hidden_size=6))
+FLOAT32 = Float32Spec().to_wire()
+ONE = {"codec": NormScale.initial(1.0)}
 
 
 def norms_of(*norms: float, table: str = "codec") -> NormHistogram:
@@ -66,7 +66,7 @@ def test_too_few_norms_move_nothing() -> None:
 
 
 def test_a_table_follows_its_own_reports_alone() -> None:
-    scales = {**ONE, "codec_by_network.slow": NormScale.beginning(3.0)}
+    scales = {**ONE, "codec_by_network.slow": NormScale.initial(3.0)}
 
     after = scales_after_round(scales, norms_of(*repeat(9.0, 8), table="codec_by_network.slow"))
 
@@ -101,10 +101,10 @@ def test_histograms_of_several_processes_add_up_in_any_order() -> None:
 @pytest.mark.fault("D10")
 def test_a_scale_begins_with_the_reference_as_its_codec_sends_it() -> None:
     delta = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
-    rare = CodecSpec(codec="randmask", keep_ratio=0.1).to_wire()
-    few = CodecSpec(codec="topk", keep_ratio=0.1).to_wire()
+    rare = RandmaskSpec(keep_ratio=0.1).to_wire()
+    few = TopkSpec(keep_ratio=0.1).to_wire()
 
-    scales = beginning_scales(delta, LAYOUT, {"codec": FLOAT32, "rare": rare, "few": few})
+    scales = initial_scales(delta, LAYOUT, {"codec": FLOAT32, "rare": rare, "few": few})
 
     whole = scales["codec"]
     assert whole.scale == whole.reference == pytest.approx(float(np.linalg.norm(delta)))
@@ -115,19 +115,19 @@ def test_a_scale_begins_with_the_reference_as_its_codec_sends_it() -> None:
 
 def test_a_reference_that_a_codec_rounds_away_leaves_a_scale_all_the_same() -> None:
     delta = np.full(LAYOUT.size, 1e-4, np.float32)
-    coarse = CodecSpec(codec="rowset", bits=8, step=1.0, row_start=0, row_count=40).to_wire()
+    coarse = RowsetSpec(bits=8, step=1.0, row_start=0, row_count=40).to_wire()
 
-    scale = beginning_scales(delta, LAYOUT, {"codec": coarse})["codec"].scale
+    scale = initial_scales(delta, LAYOUT, {"codec": coarse})["codec"].scale
 
     assert scale == pytest.approx(1e-3 * float(np.linalg.norm(delta)))
 
 
 def test_a_reference_of_zeros_is_none() -> None:
-    assert beginning_scales(np.zeros(LAYOUT.size, np.float32), LAYOUT, {"codec": FLOAT32}) == {}
+    assert initial_scales(np.zeros(LAYOUT.size, np.float32), LAYOUT, {"codec": FLOAT32}) == {}
 
 
 def test_scales_are_stored_and_read_back() -> None:
     scales = {"codec": NormScale(scale=0.5, reference=0.4)}
 
-    assert stored_scales(scales_to_json(scales)) == scales
-    assert stored_scales(None) == {}
+    assert scales_from_json(scales_to_json(scales)) == scales
+    assert scales_from_json(None) == {}

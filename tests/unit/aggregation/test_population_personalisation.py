@@ -6,17 +6,17 @@ from numpy.typing import NDArray
 
 from keyflock_models.personal.evidence import BOUNDS, EVIDENCE_LAYOUT, EXPERT_FLOOR, RESPONSIBILITIES
 from keyflock_models.personal.head_fitting import HeadSettings
-from keyflock_models.personal.history import MATCHES
+from keyflock_models.personal.history import MATCH_BUCKETS
 from keyflock_models.personal.priors import DEFAULT_BLEND
 from keyflock_server.aggregation.population_personalisation import (
     PopulationPersonalisation,
     after_round,
     blend_prior,
     first_prior,
-    stored_personalisation,
+    personalisation_from_json,
 )
 from keyflock_server.protocol.identifiers import RoundId
-from keyflock_server.protocol.messages import HeadPlan, PopulationPrior
+from keyflock_server.protocol.plans import HeadPlan, PopulationPrior
 
 NARROW, WIDE = HeadPlan(rank=4), HeadPlan(rank=16)
 
@@ -124,7 +124,7 @@ def test_a_candidate_that_the_task_has_no_more_is_forgotten() -> None:
 def test_it_is_stored_and_read_back_unchanged() -> None:
     found = after(None, NARROW, 0.05)
 
-    assert stored_personalisation(found.to_json()) == found
+    assert personalisation_from_json(found.to_json()) == found
 
 
 def test_before_any_round_every_expert_gets_a_chance() -> None:
@@ -140,6 +140,6 @@ def test_the_plan_that_travels_is_the_personal_models_own() -> None:
     assert HeadPlan.__struct_defaults__ == tuple(
         getattr(HeadSettings(), name) for name in HeadPlan.__struct_fields__
     )
-    assert (len(mixtures), len(mixtures[0])) == (MATCHES, 4)
+    assert (len(mixtures), len(mixtures[0])) == (MATCH_BUCKETS, 4)
     assert PopulationPrior.__struct_fields__ == ("blend", "strength", "gain_mean", "gain_deviation")
     assert "phones" in BOUNDS

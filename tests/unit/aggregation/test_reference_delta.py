@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import I32
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.special_tokens import BOS, EOS, PAD, SPECIAL_TOKENS
-from keyflock_models.vocabulary import vocabulary_of
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import BOS, EOS, PAD, SPECIAL_TOKENS
+from keyflock_models.text.vocabulary import build_vocabulary
 from keyflock_server.aggregation.reference_delta import drawn_text, reference_delta
-from keyflock_server.protocol.messages import TrainingPlan
+from keyflock_server.protocol.plans import TrainingPlan
 
 CONFIG = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
-VOCABULARY = vocabulary_of([f"word{n}" for n in range(8)], [0.5, *[0.05] * 7], oov=0.1, eos=0.05)
-WEIGHTS = np.linspace(-0.5, 0.5, ParamLayout.of(CONFIG).size, dtype=np.float32)
+VOCABULARY = build_vocabulary([f"word{n}" for n in range(8)], [0.5, *[0.05] * 7], oov=0.1, eos=0.05)
+WEIGHTS = np.linspace(-0.5, 0.5, ParamLayout.for_config(CONFIG).size, dtype=np.float32)
 PLAN = TrainingPlan(learning_rate=0.3)
 
 
@@ -46,7 +46,7 @@ def test_the_anchor_text_is_what_it_trains_on_where_there_is_one() -> None:
     delta = reference_delta(anchored, PLAN)
 
     # Words that are in no message become less likely; the two that are become more so.
-    bias = ParamLayout.of(CONFIG).unflatten(delta)["output_bias"]
+    bias = ParamLayout.for_config(CONFIG).unflatten(delta)["output_bias"]
     assert (bias[[4, 5]] < 0).all()
     assert (bias[6:] > 0).all()
     assert not np.array_equal(delta, reference_delta(start(), PLAN))

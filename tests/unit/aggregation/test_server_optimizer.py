@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keyflock_server.aggregation.server_step import OtherOptimizer, server_step
-from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, OptimizerName, Schedule
+from keyflock_server.aggregation.server_step import OptimizerMismatch, server_step
+from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, LearningRateSchedule, OptimizerName
 
 DELTA = np.array([0.5, -0.001, 0.0], np.float32)
 
@@ -64,7 +64,7 @@ def test_weight_decay_takes_its_share_of_every_weight() -> None:
 
 def test_the_rate_follows_its_schedule_step_by_step() -> None:
     weights, state, moved = np.zeros(1, np.float32), None, []
-    schedule = Schedule(name="exponential", warmup_rounds=2, decay_rounds=1, decay_ratio=0.5)
+    schedule = LearningRateSchedule(name="exponential", warmup_rounds=2, decay_rounds=1, decay_ratio=0.5)
 
     for _ in range(5):
         before = weights
@@ -79,7 +79,7 @@ def test_the_rate_follows_its_schedule_step_by_step() -> None:
 def test_a_state_survives_other_parameters_and_goes_on_with_its_steps() -> None:
     defaults = OPTIMIZER_DEFAULTS["fedadam"]
     one = server_step(np.zeros(3, np.float32), None, DELTA, "fedadam", defaults)
-    cosine = Schedule(name="cosine", decay_rounds=1)
+    cosine = LearningRateSchedule(name="cosine", decay_rounds=1)
 
     two = server_step(
         one.weights, one.state, DELTA, "fedadam", defaults | {"b1": 0.5, "learning_rate": 9.0}, cosine
@@ -92,5 +92,5 @@ def test_a_state_survives_other_parameters_and_goes_on_with_its_steps() -> None:
 def test_a_state_does_not_pass_for_another_optimisers_though_its_shape_would() -> None:
     state = server_step(np.zeros(3, np.float32), None, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"]).state
 
-    with pytest.raises(OtherOptimizer, match="'fedadam', and means nothing to fedyogi; create a new task"):
+    with pytest.raises(OptimizerMismatch, match="'fedadam', and means nothing to fedyogi; create a new task"):
         server_step(np.zeros(3, np.float32), state, DELTA, "fedyogi", OPTIMIZER_DEFAULTS["fedyogi"])

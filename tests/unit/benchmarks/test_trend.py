@@ -2,18 +2,19 @@
 
 import numpy as np
 import pytest
-from tests.benchmarks.trend import slope
+
+from benchmarks.trend import slope
 
 #: Samples of half a day, a quarter of an hour apart.
 HOURS = [0.25 * number for number in range(48)]
 
 
-def wandering(seed: int, likeness: float = 0.6) -> list[float]:
+def wandering(seed: int, correlation: float = 0.6) -> list[float]:
     """Noise whose neighbours are alike."""
     rng = np.random.default_rng(seed)
     values = np.zeros(len(HOURS))
-    for place in range(1, len(HOURS)):
-        values[place] = likeness * values[place - 1] + rng.normal()
+    for index in range(1, len(HOURS)):
+        values[index] = correlation * values[index - 1] + rng.normal()
     return values.tolist()
 
 

@@ -24,8 +24,8 @@ TASK = {
 
 
 @dataclass
-class Ran:
-    """How a command ended and what it said."""
+class CommandResult:
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -33,24 +33,24 @@ class Ran:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Runs the command in this process, with nothing in the environment that says where a server is."""
     for name in ("KEYFLOCK_ADMIN_URL", "KEYFLOCK_ADMIN_TOKEN", "KEYFLOCK_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
 
-    def ran(*arguments: str | Path) -> Ran:
+    def ran(*arguments: str | Path) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["keyflock", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), said.out, said.err)
+        captured = capsys.readouterr()
+        return CommandResult(int(ended.value.code or 0), captured.out, captured.err)
 
     return ran
 
 
 @dataclass
-class Desk:
-    """An address that answers what it is told to, and remembers what it was asked."""
+class StandInAdminPort:
+    """A stand-in for the admin port, which gives scripted answers and records requests."""
 
     url: str = ""
     status: int = 200
@@ -59,8 +59,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    told = Desk()
+def admin_port() -> Iterator[StandInAdminPort]:
+    told = StandInAdminPort()
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -92,7 +92,7 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
-def one_line(ran: Ran) -> str:
+def one_line(ran: CommandResult) -> str:
     """The one line that a failed command leaves."""
     assert ran.out == ""
     assert ran.err.startswith("keyflock: ")
@@ -101,14 +101,14 @@ def one_line(ran: Ran) -> str:
     return ran.err
 
 
-def test_a_command_that_does_not_exist_is_a_usage_error(run: Callable[..., Ran]) -> None:
+def test_a_command_that_does_not_exist_is_a_usage_error(run: Callable[..., CommandResult]) -> None:
     ran = run("task", "frobnicate")
 
     assert ran.code == 2
     assert "frobnicate" in one_line(ran)
 
 
-def test_a_missing_argument_is_a_usage_error(run: Callable[..., Ran]) -> None:
+def test_a_missing_argument_is_a_usage_error(run: Callable[..., CommandResult]) -> None:
     ran = run("task", "show")
 
     assert ran.code == 2
@@ -116,71 +116,79 @@ def test_a_missing_argument_is_a_usage_error(run: Callable[..., Ran]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("task", "create", "--help")])
-def test_help_ends_well(run: Callable[..., Ran], arguments: tuple[str, ...]) -> None:
+def test_help_ends_well(run: Callable[..., CommandResult], arguments: tuple[str, ...]) -> None:
     ran = run(*arguments)
 
     assert ran.code == 0
     assert "Usage" in ran.out
 
 
-def test_the_version_is_one_word_or_json(run: Callable[..., Ran]) -> None:
+def test_the_version_is_one_word_or_json(run: Callable[..., CommandResult]) -> None:
     assert run("version").out.strip() == json.loads(run("version", "--json").out)["version"]
 
 
-def test_a_command_that_is_not_told_where_the_server_is_says_how(run: Callable[..., Ran]) -> None:
+def test_a_command_that_is_not_told_where_the_server_is_says_how(run: Callable[..., CommandResult]) -> None:
     ran = run("task", "list")
 
     assert ran.code == 2
     assert "--data-dir" in one_line(ran)
 
 
-def test_a_data_folder_without_a_server_is_unreachable(run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_data_folder_without_a_server_is_unreachable(
+    run: Callable[..., CommandResult], tmp_path: Path
+) -> None:
     ran = run("task", "list", "--data-dir", tmp_path)
 
     assert ran.code == 3
     assert "No server runs" in one_line(ran)
 
 
-def test_an_address_where_nobody_listens_is_unreachable(run: Callable[..., Ran], token_file: Path) -> None:
+def test_an_address_where_nobody_listens_is_unreachable(
+    run: Callable[..., CommandResult], token_file: Path
+) -> None:
     ran = run("task", "list", "--url", "http://127.0.0.1:1", "--token-file", token_file)
 
     assert ran.code == 3
     assert "http://127.0.0.1:1" in one_line(ran)
 
 
-def test_an_address_that_is_none_is_a_usage_error(run: Callable[..., Ran], token_file: Path) -> None:
+def test_an_address_that_is_none_is_a_usage_error(
+    run: Callable[..., CommandResult], token_file: Path
+) -> None:
     ran = run("task", "list", "--url", "file:///etc/passwd", "--token-file", token_file)
 
     assert ran.code == 2
     assert "file:///etc/passwd" in one_line(ran)
 
 
-def test_no_token_is_a_matter_of_credentials(run: Callable[..., Ran], desk: Desk) -> None:
-    ran = run("task", "list", "--url", desk.url)
+def test_no_token_is_a_matter_of_credentials(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort
+) -> None:
+    ran = run("task", "list", "--url", admin_port.url)
 
     assert ran.code == 4
     assert "--token-file" in one_line(ran)
 
 
 def test_a_wrong_token_is_a_matter_of_credentials_and_is_not_repeated(
-    run: Callable[..., Ran], desk: Desk, token_file: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    desk.status = 401
-    desk.answer = b'{"title": "Not this server\'s.", "detail": "Look again.", "code": "token_invalid"}'
+    admin_port.status = 401
+    admin_port.answer = b'{"title": "Not this server\'s.", "detail": "Look again.", "code": "token_invalid"}'
 
-    ran = run("task", "list", "--url", desk.url, "--token-file", token_file)
+    ran = run("task", "list", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 4
     assert one_line(ran) == "keyflock: Not this server's. Look again. (token_invalid)\n"
 
 
 def test_a_refusal_is_told_in_the_servers_words(
-    run: Callable[..., Ran], desk: Desk, token_file: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    desk.status = 404
-    desk.answer = b'{"title": "No such task.", "detail": "There is no task x.", "code": "task_unknown"}'
+    admin_port.status = 404
+    admin_port.answer = b'{"title": "No such task.", "detail": "There is no task x.", "code": "task_unknown"}'
 
-    ran = run("task", "show", "x", "--url", desk.url, "--token-file", token_file)
+    ran = run("task", "show", "x", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 1
     assert one_line(ran) == "keyflock: No such task. There is no task x. (task_unknown)\n"
@@ -188,79 +196,87 @@ def test_a_refusal_is_told_in_the_servers_words(
 
 @pytest.mark.parametrize(("status", "answer"), [(200, b"<html>"), (502, b"<html>"), (200, b"")])
 def test_something_else_at_the_address_is_no_keyflock(
-    run: Callable[..., Ran], desk: Desk, token_file: Path, status: int, answer: bytes
+    run: Callable[..., CommandResult],
+    admin_port: StandInAdminPort,
+    token_file: Path,
+    status: int,
+    answer: bytes,
 ) -> None:
-    desk.status, desk.answer = status, answer
+    admin_port.status, admin_port.answer = status, answer
 
-    ran = run("task", "list", "--url", desk.url, "--token-file", token_file)
+    ran = run("task", "list", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code in (1, 3)
     assert "keyflock admin port" in one_line(ran)
 
 
 def test_the_servers_answer_is_printed_as_it_is_with_json(
-    run: Callable[..., Ran], desk: Desk, token_file: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    desk.answer = json.dumps(TASK).encode()
+    admin_port.answer = json.dumps(TASK).encode()
 
-    ran = run("task", "pause", "next-word", "--json", "--url", desk.url, "--token-file", token_file)
+    ran = run("task", "pause", "next-word", "--json", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 0
     assert json.loads(ran.out) == TASK
-    assert desk.asked == [("POST", "/admin/v1/tasks/next-word/pause", "Bearer the-admin-token", b"")]
+    assert admin_port.asked == [("POST", "/admin/v1/tasks/next-word/pause", "Bearer the-admin-token", b"")]
 
 
-def test_a_table_has_a_row_for_each_task(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    desk.answer = json.dumps({"tasks": [TASK, {**TASK, "name": "another"}]}).encode()
+def test_a_table_has_a_row_for_each_task(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    admin_port.answer = json.dumps({"tasks": [TASK, {**TASK, "name": "another"}]}).encode()
 
-    ran = run("task", "list", "--url", desk.url, "--token-file", token_file)
+    ran = run("task", "list", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 0
     assert [line.split()[0] for line in ran.out.splitlines()] == ["name", "next-word", "another"]
 
 
-def test_a_name_is_quoted_in_the_address(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    run("task", "show", "../populations", "--url", desk.url, "--token-file", token_file)
+def test_a_name_is_quoted_in_the_address(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    run("task", "show", "../populations", "--url", admin_port.url, "--token-file", token_file)
 
-    assert desk.asked[0][1] == "/admin/v1/tasks/..%2Fpopulations"
+    assert admin_port.asked[0][1] == "/admin/v1/tasks/..%2Fpopulations"
 
 
 def test_the_environment_says_where_the_server_is(
-    run: Callable[..., Ran], desk: Desk, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KEYFLOCK_ADMIN_URL", desk.url)
+    monkeypatch.setenv("KEYFLOCK_ADMIN_URL", admin_port.url)
     monkeypatch.setenv("KEYFLOCK_ADMIN_TOKEN", "from-the-environment")
-    desk.answer = b'{"populations": []}'
+    admin_port.answer = b'{"populations": []}'
 
     ran = run("population", "list")
 
     assert ran.code == 0
-    assert desk.asked[0][2] == "Bearer from-the-environment"
+    assert admin_port.asked[0][2] == "Bearer from-the-environment"
 
 
 def test_the_data_folder_says_where_the_server_is(
-    run: Callable[..., Ran], desk: Desk, tmp_path: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, tmp_path: Path
 ) -> None:
-    (tmp_path / "server.json").write_text(json.dumps({"admin_url": desk.url}))
+    (tmp_path / "server.json").write_text(json.dumps({"admin_url": admin_port.url}))
     (tmp_path / "admin_token").write_text("from-the-folder\n")
-    desk.answer = b'{"rounds": []}'
+    admin_port.answer = b'{"rounds": []}'
 
     ran = run("round", "list", "next-word", "--data-dir", tmp_path)
 
     assert ran.code == 0
-    assert desk.asked[0][1:3] == ("/admin/v1/tasks/next-word/rounds", "Bearer from-the-folder")
+    assert admin_port.asked[0][1:3] == ("/admin/v1/tasks/next-word/rounds", "Bearer from-the-folder")
 
 
 def test_a_checkpoint_that_is_not_there_is_named(
-    run: Callable[..., Ran], desk: Desk, token_file: Path, tmp_path: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path, tmp_path: Path
 ) -> None:
     missing = tmp_path / "missing.safetensors"
 
-    ran = run("population", "create", "en-US", missing, "--url", desk.url, "--token-file", token_file)
+    ran = run("population", "create", "en-US", missing, "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 5
     assert str(missing) in one_line(ran)
-    assert desk.asked == []
+    assert admin_port.asked == []
 
 
 @pytest.mark.parametrize(
@@ -272,17 +288,22 @@ def test_a_checkpoint_that_is_not_there_is_named(
     ],
 )
 def test_a_task_file_that_is_wrong_is_named_with_its_mistake_and_not_sent(
-    run: Callable[..., Ran], desk: Desk, token_file: Path, tmp_path: Path, text: bytes, expected: str
+    run: Callable[..., CommandResult],
+    admin_port: StandInAdminPort,
+    token_file: Path,
+    tmp_path: Path,
+    text: bytes,
+    expected: str,
 ) -> None:
     file = tmp_path / "task.toml"
     file.write_bytes(text)
 
-    ran = run("task", "create", file, "--url", desk.url, "--token-file", token_file)
+    ran = run("task", "create", file, "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 5
     assert str(file) in one_line(ran)
     assert expected in ran.err
-    assert desk.asked == []
+    assert admin_port.asked == []
 
 
 @pytest.mark.parametrize(
@@ -294,7 +315,7 @@ def test_a_task_file_that_is_wrong_is_named_with_its_mistake_and_not_sent(
     ],
 )
 def test_a_server_with_a_wrong_setting_does_not_start(
-    run: Callable[..., Ran],
+    run: Callable[..., CommandResult],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
@@ -308,7 +329,9 @@ def test_a_server_with_a_wrong_setting_does_not_start(
     assert expected in one_line(ran)
 
 
-def test_a_head_key_is_made_and_rotated_and_never_shown(run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_head_key_is_made_and_rotated_and_never_shown(
+    run: Callable[..., CommandResult], tmp_path: Path
+) -> None:
     file = tmp_path / "head_keys"
 
     first, second = run("heads", "add-key", file, "--json"), run("heads", "add-key", file, "--json")
@@ -318,7 +341,9 @@ def test_a_head_key_is_made_and_rotated_and_never_shown(run: Callable[..., Ran],
     assert not any(line in first.out + second.out for line in file.read_text().split())
 
 
-def test_a_key_file_that_is_none_is_left_alone_with_one_line(run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_key_file_that_is_none_is_left_alone_with_one_line(
+    run: Callable[..., CommandResult], tmp_path: Path
+) -> None:
     file = tmp_path / "head_keys"
     file.write_text("no key\n")
     file.chmod(0o600)
@@ -331,7 +356,7 @@ def test_a_key_file_that_is_none_is_left_alone_with_one_line(run: Callable[..., 
 
 
 def test_a_server_does_not_start_without_the_head_keys_that_it_was_told_of(
-    run: Callable[..., Ran], tmp_path: Path
+    run: Callable[..., CommandResult], tmp_path: Path
 ) -> None:
     ran = run("serve", "--data-dir", tmp_path / "data", "--head-keys", tmp_path / "none", "--port", "0")
 

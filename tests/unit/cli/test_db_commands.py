@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tests.contract.test_schema_upgrades import released
 from tests.services.postgres import PASSWORD
-from tests.unit.cli.test_command_line import Ran, run
+from tests.unit.cli.test_command_line import CommandResult, run
 
 from keyflock_server.data_folder import DataFolder
 from keyflock_server.identity.keys import load_or_create_owner_key
 from keyflock_server.storage.sql.engine import engine_for
 
 __all__ = ["run"]  # the fixture
-Run = Callable[..., Ran]
+Run = Callable[..., CommandResult]
 
 
 def test_an_empty_database_gets_the_newest_schema_and_says_so(run: Run, postgres_url: str) -> None:

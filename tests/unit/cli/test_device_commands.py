@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.test_command_line import Desk, Ran, desk, run, token_file
+from tests.unit.cli.test_command_line import CommandResult, StandInAdminPort, admin_port, run, token_file
 
-__all__ = ["desk", "run", "token_file"]  # fixtures
+__all__ = ["admin_port", "run", "token_file"]  # fixtures
 
 OUT = {
     "id": "phone-1",
@@ -22,41 +22,53 @@ OUT = {
 IN = OUT | {"id": "phone-2", "is_quarantined": False, "quarantined_until": None, "reason": ""}
 
 
-def test_the_list_names_the_reason_in_words(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    desk.answer = json.dumps({"devices": [OUT, IN], "total": 2}).encode()
+def test_the_list_names_the_reason_in_words(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    admin_port.answer = json.dumps({"devices": [OUT, IN], "total": 2}).encode()
 
-    ran = run("device", "list", "en-US", "--url", desk.url, "--token-file", token_file)
+    ran = run("device", "list", "en-US", "--url", admin_port.url, "--token-file", token_file)
 
-    assert desk.asked[0][:2] == ("GET", "/admin/v1/populations/en-US/devices")
+    assert admin_port.asked[0][:2] == ("GET", "/admin/v1/populations/en-US/devices")
     assert "Refused reports in 3 of its rounds within 7 days" in ran.out
     assert "phone-2" in ran.out
 
 
 def test_only_the_quarantined_are_listed_when_asked_for(
-    run: Callable[..., Ran], desk: Desk, token_file: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    desk.answer = json.dumps({"devices": [OUT, IN], "total": 2}).encode()
+    admin_port.answer = json.dumps({"devices": [OUT, IN], "total": 2}).encode()
 
     ran = run(
-        "device", "list", "en-US", "--quarantined", "--json", "--url", desk.url, "--token-file", token_file
+        "device",
+        "list",
+        "en-US",
+        "--quarantined",
+        "--json",
+        "--url",
+        admin_port.url,
+        "--token-file",
+        token_file,
     )
 
     assert [one["id"] for one in json.loads(ran.out)["devices"]] == ["phone-1"]
 
 
-def test_one_device_is_shown_field_by_field(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    desk.answer = json.dumps(OUT).encode()
+def test_one_device_is_shown_field_by_field(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    admin_port.answer = json.dumps(OUT).encode()
 
-    ran = run("device", "show", "phone-1", "--url", desk.url, "--token-file", token_file)
+    ran = run("device", "show", "phone-1", "--url", admin_port.url, "--token-file", token_file)
 
-    assert desk.asked[0][:2] == ("GET", "/admin/v1/devices/phone-1")
+    assert admin_port.asked[0][:2] == ("GET", "/admin/v1/devices/phone-1")
     assert "2026-03-04 12:00:00" in ran.out
 
 
 def test_a_quarantine_carries_its_reason_and_its_days(
-    run: Callable[..., Ran], desk: Desk, token_file: Path
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    desk.answer = json.dumps(OUT).encode()
+    admin_port.answer = json.dumps(OUT).encode()
 
     run(
         "device",
@@ -67,36 +79,42 @@ def test_a_quarantine_carries_its_reason_and_its_days(
         "--days",
         "2",
         "--url",
-        desk.url,
+        admin_port.url,
         "--token-file",
         token_file,
     )  # fmt: skip - one option and its value belong together
 
-    method, path, _, body = desk.asked[0]
+    method, path, _, body = admin_port.asked[0]
     assert (method, path) == ("POST", "/admin/v1/devices/phone-1/quarantine")
     assert json.loads(body) == {"reason": "A test.", "days": 2.0}
 
 
-def test_a_quarantine_needs_a_reason(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    ran = run("device", "quarantine", "phone-1", "--url", desk.url, "--token-file", token_file)
+def test_a_quarantine_needs_a_reason(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    ran = run("device", "quarantine", "phone-1", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 2
-    assert desk.asked == []
+    assert admin_port.asked == []
 
 
-def test_a_release_is_one_call(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    desk.answer = json.dumps(IN).encode()
+def test_a_release_is_one_call(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    admin_port.answer = json.dumps(IN).encode()
 
-    run("device", "release", "phone-2", "--url", desk.url, "--token-file", token_file)
+    run("device", "release", "phone-2", "--url", admin_port.url, "--token-file", token_file)
 
-    assert desk.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/release")
+    assert admin_port.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/release")
 
 
 @pytest.mark.fault("D6")
-def test_a_revocation_is_one_call(run: Callable[..., Ran], desk: Desk, token_file: Path) -> None:
-    desk.answer = json.dumps(IN).encode()
+def test_a_revocation_is_one_call(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    admin_port.answer = json.dumps(IN).encode()
 
-    ran = run("device", "revoke", "phone-2", "--url", desk.url, "--token-file", token_file)
+    ran = run("device", "revoke", "phone-2", "--url", admin_port.url, "--token-file", token_file)
 
-    assert desk.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/revoke")
+    assert admin_port.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/revoke")
     assert "phone-2" in ran.out

@@ -6,7 +6,7 @@ import pytest
 
 from keyflock_server.cli.errors import ExitCode
 from keyflock_server.data_folder import DataFolder, DataFolderError
-from keyflock_server.rounds.task import parse_task
+from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.settings import Settings, SettingsError
 
 PAGE = (Path(__file__).parents[3] / "server" / "README.md").read_text()

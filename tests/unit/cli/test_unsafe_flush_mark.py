@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.test_command_line import Desk, Ran, desk, run, token_file
+from tests.unit.cli.test_command_line import CommandResult, StandInAdminPort, admin_port, run, token_file
 
-__all__ = ["desk", "run", "token_file"]  # fixtures
+__all__ = ["admin_port", "run", "token_file"]  # fixtures
 
 pytestmark = pytest.mark.fault("D3")
 
@@ -26,15 +26,15 @@ MARKED = {"name": "mine", "id": "mine-1", "is_unsafe_flush": True}
     ids=["task list", "task show", "task pause", "round list", "round show"],
 )
 def test_the_mark_is_shown(
-    run: Callable[..., Ran],
-    desk: Desk,
+    run: Callable[..., CommandResult],
+    admin_port: StandInAdminPort,
     token_file: Path,
     command: tuple[str, ...],
     answer: dict[str, object],
 ) -> None:
-    desk.answer = json.dumps(answer).encode()
+    admin_port.answer = json.dumps(answer).encode()
 
-    ran = run(*command, "--url", desk.url, "--token-file", token_file)
+    ran = run(*command, "--url", admin_port.url, "--token-file", token_file)
 
     words = ran.out.split()
     assert "yes" in words

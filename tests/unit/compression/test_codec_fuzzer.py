@@ -7,7 +7,7 @@ import pytest
 import zstandard
 from tests.fuzz.compression.codec_fuzzer import fuzz
 
-from keyflock_compression import entropy, places
+from keyflock_compression import entropy, positions
 from keyflock_compression.cells import Cells, cells_of
 from keyflock_compression.layout import Layout
 
@@ -28,7 +28,7 @@ def test_a_decoder_that_forgets_where_a_cell_ends_is_found(monkeypatch: pytest.M
         cells = cells_of(layout)
         return cells._replace(lengths=np.full_like(cells.lengths, 2**40))
 
-    monkeypatch.setattr(places, "cells_of", without_ends)
+    monkeypatch.setattr(positions, "cells_of", without_ends)
 
     finding = fuzz(20_000, seed=1)
 

@@ -13,7 +13,7 @@ from tests.fuzz.compression.state_fuzzer import fuzz
 
 from keyflock_compression import (
     CodecError,
-    CodecSpec,
+    DenseSpec,
     LimitExceeded,
     MalformedContainer,
     apply_weights_delta,
@@ -214,7 +214,7 @@ def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
     ids=["lists", "short lists", "maps", "one list"],
 )
 def test_every_decoder_of_the_package_counts_before_it_builds(data: bytes) -> None:
-    spec = CodecSpec(codec="dense")
+    spec = DenseSpec()
     layout = FuzzLayout()
     base = encode(np.zeros(layout.size, np.float32), layout, spec, seed=0)
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from keyflock_compression import (
     CodecError,
-    CodecSpec,
     CorruptedContainer,
+    DenseSpec,
     LimitExceeded,
     MalformedContainer,
     WrongBase,
@@ -31,8 +31,8 @@ Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Wide:
-    """As a small model's: an embedding, a bias, a matrix."""
+class ManyRowsLayout:
+    """The layout of a small model: an embedding, a bias, a matrix."""
 
     names: tuple[str, ...] = ("embedding", "bias", "kernel")
     shapes: tuple[tuple[int, ...], ...] = ((1_000, 48), (1_000,), (48, 300))
@@ -41,7 +41,7 @@ class Wide:
     digest: bytes = b"a small model's."
 
 
-LAYOUT = Wide()
+LAYOUT = ManyRowsLayout()
 RNG = np.random.default_rng(0)
 BEFORE: Vector = RNG.normal(0.0, 0.1, LAYOUT.size).astype(np.float32)
 
@@ -107,7 +107,7 @@ def test_a_bit_that_flips_on_the_way_is_noticed() -> None:
 
 
 def test_models_of_different_layouts_have_no_delta() -> None:
-    other = Wide(digest=b"another model's.")
+    other = ManyRowsLayout(digest=b"another model's.")
 
     with pytest.raises(WrongLayout):
         encode_weights_delta(encode_weights(BEFORE, LAYOUT), encode_weights(BEFORE, other))
@@ -123,11 +123,11 @@ def test_a_model_without_rows_has_no_delta_and_no_content_digest() -> None:
 
 
 def test_a_model_of_few_bits_has_no_delta_and_no_content_digest() -> None:
-    few = encode(BEFORE, LAYOUT, CodecSpec(codec="dense", bits=4), seed=0)
+    few = encode(BEFORE, LAYOUT, DenseSpec(bits=4), seed=0)
 
     with pytest.raises(WrongSpec, match="bits 4; a download is dense with 8"):
         content_digest(few)
-    eight = encode(BEFORE, LAYOUT, CodecSpec(codec="dense", bits=8), seed=0)
+    eight = encode(BEFORE, LAYOUT, DenseSpec(bits=8), seed=0)
     assert content_digest(eight) == content_digest(encode_weights(BEFORE, LAYOUT))
 
 

@@ -1,15 +1,15 @@
-"""The coordinator's tests begin in a founded town: one population, version 0 all zeros."""
+"""The coordinator's tests begin with one population, whose version 0 is all zeros."""
 
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.unit.coordinator.town import Town
+from tests.unit.coordinator.harness import CoordinatorHarness
 
 
 @pytest.fixture
-async def town() -> AsyncIterator[Town]:
-    town = Town()
-    await town.coordinator.start()
-    await town.found()
-    yield town
-    await town.coordinator.stop()
+async def harness() -> AsyncIterator[CoordinatorHarness]:
+    harness = CoordinatorHarness()
+    await harness.coordinator.start()
+    await harness.create_population()
+    yield harness
+    await harness.coordinator.stop()

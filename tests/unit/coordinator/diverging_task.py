@@ -1,16 +1,16 @@
-"""A task whose server steps a hundred times as far as its phones say, and how its rounds are played."""
+"""A task whose server steps a hundred times too far, and the rounds that the tests play with it."""
 
 from dataclasses import dataclass, field
 
 import pytest
-from tests.unit.coordinator.town import Town, constant, report
+from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
-from keyflock_server.coordinator.events import Silent
+from keyflock_server.coordinator.events import NullObserver
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Receipt
 from keyflock_server.protocol.operator import DecisionOrder, RoundView
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 T = TaskName("t")
 FIRST = RoundId("t-1")
@@ -19,8 +19,8 @@ BECAUSE = DecisionOrder(reason="the rate was a slip of the pen")
 
 
 @dataclass
-class Watching(Silent):
-    """Remembers what an operator is told of held rounds."""
+class HeldRoundRecorder(NullObserver):
+    """Records the events about held rounds."""
 
     held: list[tuple[str, int, str]] = field(default_factory=list)
     waiting: int = 0
@@ -32,36 +32,40 @@ class Watching(Silent):
         self.waiting = held
 
 
-async def cohort(town: Town, size: int = 4) -> list[AssignmentClaims]:
-    return [await town.assigned(await town.enrol()) for _ in range(size)]
+async def cohort(harness: CoordinatorHarness, size: int = 4) -> list[AssignmentClaims]:
+    return [await harness.assigned(await harness.enrol()) for _ in range(size)]
 
 
-async def send(town: Town, claims: AssignmentClaims, value: float = 1.0) -> Receipt | ProblemCode:
+async def send(
+    harness: CoordinatorHarness, claims: AssignmentClaims, value: float = 1.0
+) -> Receipt | ProblemCode:
     try:
-        return await town.coordinator.report(claims, report(constant(value), of=claims))
-    except Refused as refused:
+        return await harness.coordinator.reports.report(claims, report(constant(value), of=claims))
+    except ApiError as refused:
         return refused.code
 
 
-async def play(town: Town, value: float = 1.0) -> list[AssignmentClaims]:
-    """One round of four phones, closed as far as it may be."""
-    claims = await cohort(town)
+async def play(harness: CoordinatorHarness, value: float = 1.0) -> list[AssignmentClaims]:
+    """Play one round of four phones, and close it as far as possible."""
+    claims = await cohort(harness)
     for one in claims:
-        await send(town, one, value)
-    await town.coordinator.tick()
+        await send(harness, one, value)
+    await harness.coordinator.tick()
     return claims
 
 
-async def held_round(town: Town, *, name: str = "t", round_toml: str = "goal = 4") -> RoundView:
-    """A task whose first round is held."""
-    await town.task(name, round=round_toml, optimizer=ABSURD)
-    await play(town)
-    view = await town.coordinator.round(RoundId(f"{name}-1"))
+async def held_round(
+    harness: CoordinatorHarness, *, name: str = "t", round_toml: str = "goal = 4"
+) -> RoundView:
+    """Create a task whose first round is held."""
+    await harness.task(name, round=round_toml, optimizer=ABSURD)
+    await play(harness)
+    view = await harness.coordinator.tasks.round(RoundId(f"{name}-1"))
     assert view.phase == "held"
     return view
 
 
 async def refusal(call: object) -> ProblemCode:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         await call  # type: ignore[misc]  # any call of the coordinator
     return refused.value.code

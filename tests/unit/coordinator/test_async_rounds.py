@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tests.unit.coordinator.town import Town, constant, report
+from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
@@ -18,160 +18,168 @@ from keyflock_server.protocol.messages import (
     Refusal,
     RefusalReason,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 T = TaskName("t")
 BUFFER = 'mode = "async"\ngoal = 4\nconcurrency = 12\ndeadline_s = 1000.0'
 
 
-async def cohort(town: Town, size: int) -> list[AssignmentClaims]:
-    return [await town.assigned(await town.enrol()) for _ in range(size)]
+async def cohort(harness: CoordinatorHarness, size: int) -> list[AssignmentClaims]:
+    return [await harness.assigned(await harness.enrol()) for _ in range(size)]
 
 
-async def send(town: Town, claims: AssignmentClaims, value: float) -> Receipt | ProblemCode:
+async def send(harness: CoordinatorHarness, claims: AssignmentClaims, value: float) -> Receipt | ProblemCode:
     try:
-        return await town.coordinator.report(claims, report(constant(value), of=claims))
-    except Refused as refused:
+        return await harness.coordinator.reports.report(claims, report(constant(value), of=claims))
+    except ApiError as refused:
         return refused.code
 
 
-async def fill(town: Town, claims: list[AssignmentClaims], value: float) -> None:
+async def fill(harness: CoordinatorHarness, claims: list[AssignmentClaims], value: float) -> None:
     for one in claims:
-        await send(town, one, value)
-    await town.coordinator.tick()
+        await send(harness, one, value)
+    await harness.coordinator.tick()
 
 
-async def test_every_buffer_full_of_reports_makes_a_version(town: Town) -> None:
-    await town.task(round=BUFFER)
-    claims = await cohort(town, 8)
+async def test_every_buffer_full_of_reports_makes_a_version(harness: CoordinatorHarness) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 8)
 
-    await fill(town, claims[:4], 1.0)
-    later = await cohort(town, 4)
-    await fill(town, later, 1.0)
+    await fill(harness, claims[:4], 1.0)
+    later = await cohort(harness, 4)
+    await fill(harness, later, 1.0)
 
-    first, second, third = await town.coordinator.rounds(T)
+    first, second, third = await harness.coordinator.tasks.rounds(T)
     assert [one.result_version for one in (first, second, third)] == [1, 2, None]
     assert (second.counted, second.weight) == (4, 4.0)
-    np.testing.assert_array_equal(await town.model(2), constant(-2.0))
+    np.testing.assert_array_equal(await harness.model(2), constant(-2.0))
 
 
-async def test_a_report_from_an_older_model_weighs_less(town: Town) -> None:
-    await town.task(round=BUFFER)
-    claims = await cohort(town, 8)
-    await fill(town, claims[:4], 1.0)
-    fresh = await cohort(town, 3)
+async def test_a_report_from_an_older_model_weighs_less(harness: CoordinatorHarness) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 8)
+    await fill(harness, claims[:4], 1.0)
+    fresh = await cohort(harness, 3)
 
-    await fill(town, [claims[4], *fresh], 1.0)
+    await fill(harness, [claims[4], *fresh], 1.0)
 
-    (_, closed, _) = await town.coordinator.rounds(T)
+    (_, closed, _) = await harness.coordinator.tasks.rounds(T)
     assert closed.weight == pytest.approx(3.0 + 1.0 / math.sqrt(2.0))
-    row = await town.store.rounds.assignment(RoundId("t-1"), claims[4].device)
+    row = await harness.store.rounds.assignment(RoundId("t-1"), claims[4].device)
     assert row is not None
     assert row.counted_in == "t-2"
 
 
-async def test_a_report_that_is_too_stale_is_refused_and_its_offer_dropped(town: Town) -> None:
-    await town.task(round=BUFFER + "\nmax_staleness = 0")
-    claims = await cohort(town, 8)
-    await fill(town, claims[:4], 1.0)
+async def test_a_report_that_is_too_stale_is_refused_and_its_offer_dropped(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round=BUFFER + "\nmax_staleness = 0")
+    claims = await cohort(harness, 8)
+    await fill(harness, claims[:4], 1.0)
 
     message = Offer(model_version=ModelVersion(0), size_bytes=10)
-    offered = await town.coordinator.offer(claims[4], message)
-    answer = await send(town, claims[4], 1.0)
+    offered = await harness.coordinator.reports.offer(claims[4], message)
+    answer = await send(harness, claims[4], 1.0)
 
     assert offered.action is OfferAction.DROP
     assert answer is ProblemCode.ROUND_GONE
 
 
-async def test_a_repeated_report_is_a_duplicate_also_after_its_buffer_has_closed(town: Town) -> None:
-    await town.task(round=BUFFER)
-    claims = await cohort(town, 5)
-    await fill(town, claims[:4], 1.0)
+async def test_a_repeated_report_is_a_duplicate_also_after_its_buffer_has_closed(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 5)
+    await fill(harness, claims[:4], 1.0)
 
-    again = await send(town, claims[0], 1.0)
-    other = await send(town, claims[0], 2.0)
+    again = await send(harness, claims[0], 1.0)
+    other = await send(harness, claims[0], 2.0)
 
     assert isinstance(again, Receipt)
     assert again.duplicate
     assert other is ProblemCode.REPORT_CONFLICT
 
 
-async def test_a_device_keeps_its_assignment_over_buffers_until_it_expires(town: Town) -> None:
-    await town.task(round=BUFFER)
-    identity = await town.enrol()
-    mine = await town.assigned(identity)
-    await fill(town, await cohort(town, 4), 1.0)
+async def test_a_device_keeps_its_assignment_over_buffers_until_it_expires(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round=BUFFER)
+    identity = await harness.enrol()
+    mine = await harness.assigned(identity)
+    await fill(harness, await cohort(harness, 4), 1.0)
 
-    again = await town.assigned(identity)
-    town.pass_time(1001.0)
-    await town.coordinator.tick()
-    anew = await town.assigned(identity)
+    again = await harness.assigned(identity)
+    harness.pass_time(1001.0)
+    await harness.coordinator.tick()
+    anew = await harness.assigned(identity)
 
     assert (again.assignment, again.round, again.model_version) == (mine.assignment, "t-1", 0)
     assert (anew.round, anew.model_version) == ("t-2", 1)
 
 
-async def test_no_more_devices_train_at_once_than_the_task_wants(town: Town) -> None:
-    await town.task(round=BUFFER)
-    claims = await cohort(town, 12)
-    identity = await town.enrol()
+async def test_no_more_devices_train_at_once_than_the_task_wants(harness: CoordinatorHarness) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 12)
+    identity = await harness.enrol()
 
-    refused = await town.check_in(identity)
-    await town.coordinator.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
-    town.pass_time(75.0)
-    taken = await town.assigned(identity)
+    refused = await harness.check_in(identity)
+    await harness.coordinator.reports.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
+    harness.pass_time(75.0)
+    taken = await harness.assigned(identity)
 
     assert isinstance(refused, Refusal)
     assert refused.reason is RefusalReason.ROUND_FULL
     assert taken.round == "t-1"
 
 
-async def test_a_free_place_is_for_whoever_comes_next_however_many_there_are(town: Town) -> None:
-    await town.task(round=BUFFER)
-    everyone = [await town.enrol() for _ in range(100)]
+async def test_a_free_place_is_for_whoever_comes_next_however_many_there_are(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round=BUFFER)
+    everyone = [await harness.enrol() for _ in range(100)]
 
-    first = [await town.check_in(identity) for identity in everyone[:12]]
-    full = await town.check_in(everyone[12])
+    first = [await harness.check_in(identity) for identity in everyone[:12]]
+    full = await harness.check_in(everyone[12])
 
     assert all(isinstance(answer, Assignment) for answer in first)
     assert isinstance(full, Refusal)
     assert full.reason is RefusalReason.ROUND_FULL
 
 
-async def test_reports_that_come_too_late_for_a_buffer_wait_for_the_next(town: Town) -> None:
-    await town.task(round=BUFFER)
-    claims = await cohort(town, 12)
+async def test_reports_that_come_too_late_for_a_buffer_wait_for_the_next(harness: CoordinatorHarness) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 12)
 
-    answers = [await send(town, one, 1.0) for one in claims[:6]]
-    await town.coordinator.tick()
-    answers += [await send(town, one, 1.0) for one in claims[6:8]]
-    await town.coordinator.tick()
+    answers = [await send(harness, one, 1.0) for one in claims[:6]]
+    await harness.coordinator.tick()
+    answers += [await send(harness, one, 1.0) for one in claims[6:8]]
+    await harness.coordinator.tick()
 
     assert [isinstance(answer, Receipt) for answer in answers[:4]] == [False, False, False, True]
-    first, second, _ = await town.coordinator.rounds(T)
+    first, second, _ = await harness.coordinator.tasks.rounds(T)
     assert (first.counted, second.counted) == (4, 4)
-    assert isinstance(await send(town, claims[4], 1.0), Receipt)
+    assert isinstance(await send(harness, claims[4], 1.0), Receipt)
 
 
-async def test_a_buffer_is_never_abandoned(town: Town) -> None:
-    await town.task(round=BUFFER)
-    await cohort(town, 4)
-    town.pass_time(100_000.0)
+async def test_a_buffer_is_never_abandoned(harness: CoordinatorHarness) -> None:
+    await harness.task(round=BUFFER)
+    await cohort(harness, 4)
+    harness.pass_time(100_000.0)
 
-    await town.coordinator.tick()
+    await harness.coordinator.tick()
 
-    (current,) = await town.coordinator.rounds(T)
+    (current,) = await harness.coordinator.tasks.rounds(T)
     assert current.phase == "collecting"
 
 
-async def test_cancelling_tells_those_who_wait(town: Town) -> None:
-    await town.task(round=BUFFER)
-    claims = await cohort(town, 2)
-    await send(town, claims[0], 1.0)
+async def test_cancelling_tells_those_who_wait(harness: CoordinatorHarness) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 2)
+    await send(harness, claims[0], 1.0)
 
-    await town.coordinator.cancel_task(T)
-    answer = await send(town, claims[0], 1.0)
+    await harness.coordinator.tasks.cancel(T)
+    answer = await send(harness, claims[0], 1.0)
 
     assert answer is ProblemCode.ROUND_GONE
-    (cancelled,) = await town.coordinator.rounds(T)
+    (cancelled,) = await harness.coordinator.tasks.rounds(T)
     assert cancelled.phase == "cancelled"

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.coordinator.town import Town, constant, report
+from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_server.protocol.messages import Receipt
-from keyflock_server.protocol.problems import Refused
+from keyflock_server.protocol.problems import ApiError
 from keyflock_server.rounds.round import Phase
 
 #: More than the writes of one round; a budget beyond them means that nothing fails.
@@ -16,11 +16,11 @@ WRITES_OF_A_ROUND = 30
 
 
 class ProcessKilled(Exception):
-    """The store takes no more writes from this process."""
+    """The store accepts no more writes from this process."""
 
 
-class Dying:
-    """A table or blob store that dies after a number of writes, before or after doing the last one."""
+class CrashingProxy:
+    """Wraps a repository or blob store and fails after a number of writes, before or after the last one."""
 
     READS = frozenset(
         {
@@ -28,8 +28,9 @@ class Dying:
             "all",
             "version",
             "versions",
-            "of_task",
+            "list_by_task",
             "unfinished",
+            "live_statuses",
             "assignments",
             "assignment",
             "count",
@@ -40,7 +41,6 @@ class Dying:
             "withdrawn",
             "partials",
             "phases",
-            "tally",
         }
     )
 
@@ -66,59 +66,59 @@ class Dying:
         return write
 
 
-def make_dying(town: Town, writes: int, *, after_write: bool) -> None:
-    """From now on the town's coordinator may write so often and then dies."""
+def crash_after(harness: CoordinatorHarness, writes: int, *, after_write: bool) -> None:
+    """Let the harness's coordinator write this often from now on, and then die."""
     budget = [writes]
-    world: Any = town.coordinator._world
+    deps: Any = harness.coordinator._deps
     for table in ("populations", "tasks", "rounds", "devices"):
-        setattr(world.store, table, Dying(getattr(world.store, table), budget, after_write=after_write))
-    object.__setattr__(world, "blobs", Dying(world.blobs, budget, after_write=after_write))
+        setattr(deps.store, table, CrashingProxy(getattr(deps.store, table), budget, after_write=after_write))
+    object.__setattr__(deps, "blobs", CrashingProxy(deps.blobs, budget, after_write=after_write))
 
 
-def revive(town: Town) -> None:
-    """Another process, on the same rows and blobs."""
+def revive(harness: CoordinatorHarness) -> None:
+    """Start another process on the same rows and blobs."""
     for table in ("populations", "tasks", "rounds", "devices"):
-        dying: Any = getattr(town.store, table)
-        setattr(town.store, table, dying._inner)
-    town.coordinator = town.another_coordinator()
+        dying: Any = getattr(harness.store, table)
+        setattr(harness.store, table, dying._inner)
+    harness.coordinator = harness.another_coordinator()
 
 
 @pytest.mark.parametrize("after_write", [False, True], ids=["before the write", "after the write"])
 async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> None:
     for writes in range(WRITES_OF_A_ROUND):
-        town = Town()
-        await town.coordinator.start()
-        await town.found()
-        await town.task(round="goal = 8\nmax_rounds = 1", optimizer='name = "fedavgm"')
-        claims = [await town.assigned(await town.enrol()) for _ in range(8)]
+        harness = CoordinatorHarness()
+        await harness.coordinator.start()
+        await harness.create_population()
+        await harness.task(round="goal = 8\nmax_rounds = 1", optimizer='name = "fedavgm"')
+        claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
         acknowledged = set()
 
-        make_dying(town, writes, after_write=after_write)
+        crash_after(harness, writes, after_write=after_write)
         for one in claims:
             try:
-                await town.coordinator.report(one, report(constant(1.0), of=one))
+                await harness.coordinator.reports.report(one, report(constant(1.0), of=one))
                 acknowledged.add(one.device)
-            except (Refused, ProcessKilled):
+            except (ApiError, ProcessKilled):
                 continue
         with contextlib.suppress(ProcessKilled):
-            await town.coordinator.tick()
-        revive(town)
-        await town.coordinator.start()
+            await harness.coordinator.tick()
+        revive(harness)
+        await harness.coordinator.start()
         for one in claims:
             try:
-                receipt = await town.coordinator.report(one, report(constant(1.0), of=one))
-            except Refused:
+                receipt = await harness.coordinator.reports.report(one, report(constant(1.0), of=one))
+            except ApiError:
                 assert one.device not in acknowledged, f"lost after {writes} writes"
                 continue
             assert isinstance(receipt, Receipt)
             assert receipt.duplicate or one.device not in acknowledged
-        await town.coordinator.tick()
+        await harness.coordinator.tick()
 
-        (only,) = await town.coordinator.rounds(claims[0].task)
+        (only,) = await harness.coordinator.tasks.rounds(claims[0].task)
         assert (only.phase, only.counted, only.weight) == (Phase.CLOSED, 8, 8.0), f"after {writes} writes"
-        np.testing.assert_array_equal(await town.model(1), constant(-1.0))
-        town.pass_time(3_601.0)
-        await town.coordinator.tick()
-        kinds = {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()}
+        np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
+        harness.pass_time(3_601.0)
+        await harness.coordinator.tick()
+        kinds = {blob.key.split("/")[0] async for blob in harness.blobs.list_blobs()}
         assert kinds == {"identity", "versions", "optimizers"}
-        await town.coordinator.stop()
+        await harness.coordinator.stop()

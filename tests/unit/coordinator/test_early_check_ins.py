@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.unit.coordinator.town import Town, constant, report
+from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_server.coordinator.return_windows import ReturnWindows
 from keyflock_server.protocol.identifiers import DeviceId, TaskName
@@ -16,31 +16,33 @@ from keyflock_server.protocol.messages import (
     ReturnWindow,
 )
 from keyflock_server.rounds.availability import hour_of
-from keyflock_server.storage.door import StorageUnavailable
+from keyflock_server.storage.errors import StorageUnavailable
 
 pytestmark = pytest.mark.fault("D13")
 
 
-class Away:
-    """A table of a store that is not there."""
+class UnreachableRepository:
+    """A repository of a store that cannot be reached."""
 
     def __getattr__(self, _name: str) -> Any:  # noqa: ANN401 - whatever the table has
         raise StorageUnavailable("The store was asked.")
 
 
-def take_the_store_away(town: Town) -> None:
+def make_store_unreachable(harness: CoordinatorHarness) -> None:
     for table in ("devices", "rounds", "tasks", "populations", "arrivals"):
-        setattr(town.store, table, Away())
+        setattr(harness.store, table, UnreachableRepository())
 
 
-async def test_an_early_device_hears_the_same_again_with_what_is_left_of_its_window(town: Town) -> None:
-    await town.task(eligibility="min_examples = 5")
-    device = await town.enrol()
-    first = await town.check_in(device, examples=1)
-    take_the_store_away(town)
-    town.pass_time(20.0)
+async def test_an_early_device_hears_the_same_again_with_what_is_left_of_its_window(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(eligibility="min_examples = 5")
+    device = await harness.enrol()
+    first = await harness.check_in(device, examples=1)
+    make_store_unreachable(harness)
+    harness.pass_time(20.0)
 
-    again = await town.check_in(device, examples=100)
+    again = await harness.check_in(device, examples=100)
 
     assert isinstance(first, Refusal)
     assert isinstance(again, Refusal)
@@ -49,46 +51,50 @@ async def test_an_early_device_hears_the_same_again_with_what_is_left_of_its_win
     assert again.return_window.max_s == first.return_window.max_s - 20.0
 
 
-async def test_a_device_that_has_done_its_work_rests_until_its_window(town: Town) -> None:
-    await town.task(round="goal = 4\nover_selection = 0.0")
-    claims = [await town.assigned(await town.enrol()) for _ in range(3)]
-    failed = await town.enrol()
-    claim = await town.assigned(failed)
-    await town.coordinator.failure(claim, Failure(cause=FailureCause.INTERRUPTED))
-    take_the_store_away(town)
+async def test_a_device_that_has_done_its_work_rests_until_its_window(harness: CoordinatorHarness) -> None:
+    await harness.task(round="goal = 4\nover_selection = 0.0")
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(3)]
+    failed = await harness.enrol()
+    claim = await harness.assigned(failed)
+    await harness.coordinator.reports.failure(claim, Failure(cause=FailureCause.INTERRUPTED))
+    make_store_unreachable(harness)
 
-    answer = await town.check_in(failed)
+    answer = await harness.check_in(failed)
 
     assert len(claims) == 3
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.TOO_SOON
 
 
-async def test_an_outstanding_assignment_is_repeated_however_early_its_device_comes(town: Town) -> None:
-    await town.task()
-    device = await town.enrol()
-    first = await town.check_in(device)
+async def test_an_outstanding_assignment_is_repeated_however_early_its_device_comes(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task()
+    device = await harness.enrol()
+    first = await harness.check_in(device)
 
-    answers = [await town.check_in(device) for _ in range(3)]
+    answers = [await harness.check_in(device) for _ in range(3)]
 
     assert isinstance(first, Assignment)
     assert {one.id for one in answers if isinstance(one, Assignment)} == {first.id}
 
 
-async def test_another_process_repeats_an_assignment_to_a_device_that_it_told_to_wait(town: Town) -> None:
-    here, there = town.another_coordinator("a"), town.another_coordinator("b")
-    town.coordinator = here
+async def test_another_process_repeats_an_assignment_to_a_device_that_it_told_to_wait(
+    harness: CoordinatorHarness,
+) -> None:
+    here, there = harness.another_coordinator("a"), harness.another_coordinator("b")
+    harness.coordinator = here
     await here.start()
-    await town.task(eligibility="min_examples = 5")
+    await harness.task(eligibility="min_examples = 5")
     await there.start()
-    device = await town.enrol()
-    town.coordinator = there
-    told_to_wait = await town.check_in(device, examples=1)
-    town.coordinator = here
-    first = await town.check_in(device)
+    device = await harness.enrol()
+    harness.coordinator = there
+    told_to_wait = await harness.check_in(device, examples=1)
+    harness.coordinator = here
+    first = await harness.check_in(device)
 
-    town.coordinator = there
-    again = await town.check_in(device)
+    harness.coordinator = there
+    again = await harness.check_in(device)
 
     assert isinstance(told_to_wait, Refusal)
     assert isinstance(first, Assignment)
@@ -97,40 +103,40 @@ async def test_another_process_repeats_an_assignment_to_a_device_that_it_told_to
     await there.stop()
 
 
-async def test_early_check_ins_are_not_counted_and_take_no_slot(town: Town) -> None:
-    await town.task(round="goal = 4\nover_selection = 0.0", eligibility="min_examples = 5")
-    device = await town.enrol()
+async def test_early_check_ins_are_not_counted_and_take_no_slot(harness: CoordinatorHarness) -> None:
+    await harness.task(round="goal = 4\nover_selection = 0.0", eligibility="min_examples = 5")
+    device = await harness.enrol()
     for _ in range(50):
-        await town.check_in(device, examples=1)
+        await harness.check_in(device, examples=1)
     for _ in range(50):
-        await town.check_in(device, examples=100)
-    town.pass_time(70.0)
-    await town.check_in(await town.enrol(), examples=1)
+        await harness.check_in(device, examples=100)
+    harness.pass_time(70.0)
+    await harness.check_in(await harness.enrol(), examples=1)
 
-    (counted,) = await town.store.arrivals.since(TaskName("t"), hour_of(town.now.timestamp()) - 1)
+    (counted,) = await harness.store.arrivals.since(TaskName("t"), hour_of(harness.now.timestamp()) - 1)
     assert counted.check_ins == 1
-    (open_round,) = await town.coordinator.rounds(TaskName("t"))
+    (open_round,) = await harness.coordinator.tasks.rounds(TaskName("t"))
     assert open_round.assigned == 0
 
 
-async def test_who_comes_a_little_early_comes_in_time(town: Town) -> None:
-    await town.task(eligibility="min_examples = 5")
-    device = await town.enrol()
-    first = await town.check_in(device, examples=1)
+async def test_who_comes_a_little_early_comes_in_time(harness: CoordinatorHarness) -> None:
+    await harness.task(eligibility="min_examples = 5")
+    device = await harness.enrol()
+    first = await harness.check_in(device, examples=1)
     assert isinstance(first, Refusal)
 
-    town.pass_time(first.return_window.min_s * 0.98 - 1.0)
-    answer = await town.check_in(device)
+    harness.pass_time(first.return_window.min_s * 0.98 - 1.0)
+    answer = await harness.check_in(device)
 
     assert isinstance(answer, Assignment)
 
 
-async def test_an_operators_change_lets_everybody_come(town: Town) -> None:
-    device = await town.enrol()
-    nothing = await town.check_in(device)
-    await town.task()
+async def test_an_operators_change_lets_everybody_come(harness: CoordinatorHarness) -> None:
+    device = await harness.enrol()
+    nothing = await harness.check_in(device)
+    await harness.task()
 
-    answer = await town.check_in(device)
+    answer = await harness.check_in(device)
 
     assert isinstance(nothing, Refusal)
     assert nothing.return_window.min_s == 3_600.0
@@ -138,29 +144,31 @@ async def test_an_operators_change_lets_everybody_come(town: Town) -> None:
 
 
 async def test_a_report_that_is_counted_is_acknowledged_again_and_the_next_check_in_waits(
-    town: Town,
+    harness: CoordinatorHarness,
 ) -> None:
-    await town.task(round="goal = 4\nmin_flush_clients = 1\nunsafe_single_flush = true\nover_selection = 0.0")
-    device = await town.enrol()
-    claims = await town.assigned(device)
+    await harness.task(
+        round="goal = 4\nmin_flush_clients = 1\nunsafe_single_flush = true\nover_selection = 0.0"
+    )
+    device = await harness.enrol()
+    claims = await harness.assigned(device)
 
-    receipt = await town.coordinator.report(claims, report(constant(1.0)))
-    answer = await town.check_in(device)
+    receipt = await harness.coordinator.reports.report(claims, report(constant(1.0)))
+    answer = await harness.check_in(device)
 
     assert receipt.counted
     assert isinstance(answer, Refusal)
     assert answer.return_window == receipt.return_window
 
 
-def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first(town: Town) -> None:
+def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first(harness: CoordinatorHarness) -> None:
     windows = ReturnWindows(max_devices=3)
     refusal = Refusal(
         reason=RefusalReason.ROUND_FULL, return_window=ReturnWindow(min_s=60.0, max_s=90.0), detail=""
     )
     for name in ("a", "b", "c", "a", "d"):
-        windows.tell(DeviceId(name), refusal, town.now)
+        windows.remember(DeviceId(name), refusal, harness.now)
 
-    early = [name for name in "abcd" if windows.early(DeviceId(name), town.now) is not None]
+    early = [name for name in "abcd" if windows.repeated_refusal(DeviceId(name), harness.now) is not None]
 
     assert len(windows) == 3
     assert early == ["a", "c", "d"]

@@ -5,15 +5,22 @@ import contextlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.unit.coordinator.personalize_task import SPEC, assigned, evidence, open_task, report_all, told
-from tests.unit.coordinator.town import LAYOUT, POPULATION, Town, constant
+from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant
+from tests.unit.coordinator.personalize_task import (
+    SPEC,
+    assigned,
+    evidence,
+    evidence_report,
+    open_task,
+    report_all,
+)
 
-from keyflock_compression import CodecSpec, encode
+from keyflock_compression import Float32Spec, encode
 from keyflock_compression.container import Container
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT, RESPONSIBILITIES
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import Report
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 
 def place(name: str, value: float) -> NDArray[np.float32]:
@@ -23,7 +30,7 @@ def place(name: str, value: float) -> NDArray[np.float32]:
 
 
 def not_a_number() -> bytes:
-    """A container that no encoder would make: whole, with a value that is not finite."""
+    """Return a container that no encoder would make: intact, with a value that is not finite."""
     values = place("gain", np.nan).astype("<f4").tobytes()
     return Container(SPEC.to_wire(), EVIDENCE_LAYOUT.digest, b"", (values,)).to_bytes()
 
@@ -33,7 +40,7 @@ def not_a_number() -> bytes:
     [
         (encode(constant(1.0), LAYOUT, SPEC, seed=0), ProblemCode.WRONG_LAYOUT),
         (
-            encode(evidence(), EVIDENCE_LAYOUT, CodecSpec(codec="float32"), seed=0),
+            encode(evidence(), EVIDENCE_LAYOUT, Float32Spec(), seed=0),
             ProblemCode.MALFORMED_DELTA,
         ),
         (not_a_number(), ProblemCode.NON_FINITE_DELTA),
@@ -45,33 +52,33 @@ def not_a_number() -> bytes:
     ids=["layout", "codec", "nan", "huge", "many phones", "negative", "responsibilities"],
 )
 async def test_a_hostile_report_is_refused_and_moves_nothing(
-    town: Town, delta: bytes, code: ProblemCode
+    harness: CoordinatorHarness, delta: bytes, code: ProblemCode
 ) -> None:
-    await open_task(town)
-    claims = await assigned(town, 5)
+    await open_task(harness)
+    claims = await assigned(harness, 5)
 
-    with pytest.raises(Refused) as refused:
-        await town.coordinator.report(claims[0], Report(delta=delta, examples=1))
-    await report_all(town, claims[1:], evidence())
+    with pytest.raises(ApiError) as refused:
+        await harness.coordinator.reports.report(claims[0], Report(delta=delta, examples=1))
+    await report_all(harness, claims[1:], evidence())
 
     assert refused.value.code is code
-    release = await town.coordinator.release(POPULATION)
+    release = await harness.coordinator.downlink.release(POPULATION)
     assert release.personalisation is not None
     assert release.personalisation.prior.gain_mean == 0.25
 
 
-async def test_a_claim_of_many_examples_weighs_no_more(town: Town) -> None:
-    await open_task(town)
-    claims = await assigned(town, 4)
-    boast = Report(delta=told(evidence(gain=1.0)).delta, examples=1_000_000)
-    with contextlib.suppress(Refused):
-        await town.coordinator.report(claims[0], boast)
+async def test_a_claim_of_many_examples_weighs_no_more(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
+    claims = await assigned(harness, 4)
+    boast = Report(delta=evidence_report(evidence(gain=1.0)).delta, examples=1_000_000)
+    with contextlib.suppress(ApiError):
+        await harness.coordinator.reports.report(claims[0], boast)
 
     for one in claims[1:]:
-        with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(evidence(gain=0.0), of=one))
-    await town.coordinator.tick()
+        with contextlib.suppress(ApiError):
+            await harness.coordinator.reports.report(one, evidence_report(evidence(gain=0.0), of=one))
+    await harness.coordinator.tick()
 
-    closed = await town.coordinator.round(RoundId("p-1"))
+    closed = await harness.coordinator.tasks.round(RoundId("p-1"))
     assert closed.figures is not None
     assert closed.figures["gain"] == 0.25

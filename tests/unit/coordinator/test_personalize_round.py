@@ -5,74 +5,69 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.personalize_task import (
     SPEC,
     TASK,
     assigned,
     check_in,
     evidence,
+    evidence_report,
     open_task,
     report_all,
-    told,
 )
 from tests.unit.coordinator.test_crash_between_steps import (
     WRITES_OF_A_ROUND,
     ProcessKilled,
-    make_dying,
+    crash_after,
     revive,
 )
-from tests.unit.coordinator.town import POPULATION, Town, constant, report
 
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.protocol.identifiers import RoundId
-from keyflock_server.protocol.messages import (
-    Assignment,
-    Capabilities,
-    HeadPlan,
-    Refusal,
-    TaskKind,
-)
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.messages import Assignment, Capabilities, Refusal, TaskKind
+from keyflock_server.protocol.plans import HeadPlan
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
-from keyflock_server.rounds.task import parse_task
-from keyflock_server.storage.door import StorageError
+from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.records import RoundRecord
 
 
-async def test_a_round_makes_priors_and_no_version(town: Town) -> None:
-    await open_task(town)
-    claims = await assigned(town, 4)
+async def test_a_round_makes_priors_and_no_version(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
+    claims = await assigned(harness, 4)
 
-    await report_all(town, claims, evidence())
+    await report_all(harness, claims, evidence())
 
-    closed = await town.coordinator.round(RoundId("p-1"))
+    closed = await harness.coordinator.tasks.round(RoundId("p-1"))
     assert (closed.phase, closed.counted, closed.weight, closed.result_version) == ("closed", 4, 4.0, None)
     assert closed.figures is not None
     assert closed.figures["gain"] == 0.25
     assert closed.figures["share_helped"] == 1.0
-    release = await town.coordinator.release(POPULATION)
+    release = await harness.coordinator.downlink.release(POPULATION)
     assert release.model_version == 0
     assert release.personalisation is not None
     assert release.personalisation.prior.gain_mean == 0.25
     assert release.personalisation.head == HeadPlan(rank=16)
     assert (release.personalisation.round, release.personalisation.phones) == ("p-1", 4)
-    (view,) = await town.coordinator.populations()
+    (view,) = await harness.coordinator.populations.all()
     assert view.personalisation is not None
     assert view.personalisation["head"]["rank"] == 16
     assert view.personalisation["candidates"][0]["gain"] == 0.25
-    assert {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()} == {"identity", "versions"}
+    assert {blob.key.split("/")[0] async for blob in harness.blobs.list_blobs()} == {"identity", "versions"}
 
 
-async def test_a_population_without_such_a_round_releases_no_priors(town: Town) -> None:
-    assert (await town.coordinator.release(POPULATION)).personalisation is None
-    assert (await town.coordinator.populations())[0].personalisation is None
+async def test_a_population_without_such_a_round_releases_no_priors(harness: CoordinatorHarness) -> None:
+    assert (await harness.coordinator.downlink.release(POPULATION)).personalisation is None
+    assert (await harness.coordinator.populations.all())[0].personalisation is None
 
 
-async def test_the_assignment_says_what_to_try_and_what_is_believed(town: Town) -> None:
-    await open_task(town)
-    device = await town.enrol()
+async def test_the_assignment_says_what_to_try_and_what_is_believed(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
+    device = await harness.enrol()
 
-    first, again = await check_in(town, device), await check_in(town, device)
+    first, again = await check_in(harness, device), await check_in(harness, device)
 
     assert isinstance(first, Assignment)
     assert isinstance(again, Assignment)
@@ -85,11 +80,13 @@ async def test_the_assignment_says_what_to_try_and_what_is_believed(town: Town) 
     assert (again.id, again.personalising) == (first.id, first.personalising)
 
 
-async def test_the_next_round_tries_another_head_and_believes_what_the_last_one_found(town: Town) -> None:
-    await open_task(town)
-    await report_all(town, await assigned(town, 4), evidence())
+async def test_the_next_round_tries_another_head_and_believes_what_the_last_one_found(
+    harness: CoordinatorHarness,
+) -> None:
+    await open_task(harness)
+    await report_all(harness, await assigned(harness, 4), evidence())
 
-    answer = await check_in(town, await town.enrol())
+    answer = await check_in(harness, await harness.enrol())
 
     assert isinstance(answer, Assignment)
     assert answer.round == "p-2"
@@ -98,78 +95,80 @@ async def test_the_next_round_tries_another_head_and_believes_what_the_last_one_
     assert answer.personalising.prior.gain_mean == 0.25
 
 
-async def test_the_head_that_gained_most_is_released(town: Town) -> None:
-    await open_task(town)
-    await report_all(town, await assigned(town, 4), evidence(late_gain=0.25))
-    await report_all(town, await assigned(town, 4), evidence(late_gain=0.5))
+async def test_the_head_that_gained_most_is_released(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
+    await report_all(harness, await assigned(harness, 4), evidence(late_gain=0.25))
+    await report_all(harness, await assigned(harness, 4), evidence(late_gain=0.5))
 
-    release = await town.coordinator.release(POPULATION)
+    release = await harness.coordinator.downlink.release(POPULATION)
 
     assert release.personalisation is not None
     assert release.personalisation.head == HeadPlan(rank=4)
 
 
-async def test_a_phone_that_does_not_know_the_kind_gets_no_such_work(town: Town) -> None:
-    await open_task(town)
+async def test_a_phone_that_does_not_know_the_kind_gets_no_such_work(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
 
-    answer = await check_in(town, await town.enrol(), Capabilities())
+    answer = await check_in(harness, await harness.enrol(), Capabilities())
 
     assert isinstance(answer, Refusal)
     assert answer.reason == "not_eligible"
 
 
-async def test_a_round_that_too_few_answer_leaves_the_priors(town: Town) -> None:
-    await open_task(town, "goal = 8\nminimum = 6\ndeadline_s = 60.0")
-    claims = await assigned(town, 8)
+async def test_a_round_that_too_few_answer_leaves_the_priors(harness: CoordinatorHarness) -> None:
+    await open_task(harness, "goal = 8\nminimum = 6\ndeadline_s = 60.0")
+    claims = await assigned(harness, 8)
     for one in claims[:5]:
-        with contextlib.suppress(Refused):
-            await town.coordinator.report(one, told(evidence(), of=one))
+        with contextlib.suppress(ApiError):
+            await harness.coordinator.reports.report(one, evidence_report(evidence(), of=one))
 
-    town.pass_time(61.0)
-    await town.coordinator.tick()
+    harness.pass_time(61.0)
+    await harness.coordinator.tick()
 
-    assert (await town.coordinator.round(RoundId("p-1"))).phase == "abandoned"
-    assert (await town.coordinator.release(POPULATION)).personalisation is None
+    assert (await harness.coordinator.tasks.round(RoundId("p-1"))).phase == "abandoned"
+    assert (await harness.coordinator.downlink.release(POPULATION)).personalisation is None
 
 
-async def test_training_and_personalising_go_on_beside_each_other(town: Town) -> None:
-    await town.task(round="goal = 4")
-    await open_task(town)
-    answers = [await check_in(town, await town.enrol()) for _ in range(6 + 4)]
-    claims = [town.claims(answer) for answer in answers if isinstance(answer, Assignment)]
+async def test_training_and_personalising_go_on_beside_each_other(harness: CoordinatorHarness) -> None:
+    await harness.task(round="goal = 4")
+    await open_task(harness)
+    answers = [await check_in(harness, await harness.enrol()) for _ in range(6 + 4)]
+    claims = [harness.claims(answer) for answer in answers if isinstance(answer, Assignment)]
     training = [one for one in claims if one.task == "t"]
 
     for one in training[:4]:
-        with contextlib.suppress(Refused):
-            await town.coordinator.report(one, report(constant(1.0), of=one))
-    await report_all(town, [one for one in claims if one.task == "p"], evidence())
+        with contextlib.suppress(ApiError):
+            await harness.coordinator.reports.report(one, report(constant(1.0), of=one))
+    await report_all(harness, [one for one in claims if one.task == "p"], evidence())
 
     assert (len(training), len(claims)) == (6, 10)
-    release = await town.coordinator.release(POPULATION)
+    release = await harness.coordinator.downlink.release(POPULATION)
     assert release.model_version == 1
     assert release.personalisation is not None
-    np.testing.assert_array_equal(await town.model(1), constant(-1.0))
+    np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
 
-async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(town: Town) -> None:
-    await town.task(round="goal = 4")
-    await open_task(town)
+async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round="goal = 4")
+    await open_task(harness)
     first = {}
     for _ in range(10):
-        device = await town.enrol()
-        first[device] = await check_in(town, device)
+        device = await harness.enrol()
+        first[device] = await check_in(harness, device)
     working = {device: one for device, one in first.items() if isinstance(one, Assignment)}
     for answer in working.values():
         if answer.task_kind is TaskKind.TRAIN:
-            with contextlib.suppress(Refused):
-                await town.coordinator.report(
-                    town.claims(answer), report(constant(1.0), of=town.claims(answer))
+            with contextlib.suppress(ApiError):
+                await harness.coordinator.reports.report(
+                    harness.claims(answer), report(constant(1.0), of=harness.claims(answer))
                 )
-    await town.coordinator.tick()
+    await harness.coordinator.tick()
 
     # The next round of training is open and hungry; those who personalise are not handed over to it.
     personalising = [one for one, answer in working.items() if answer.task_kind is TaskKind.PERSONALIZE]
-    again = [await check_in(town, device) for device in personalising]
+    again = [await check_in(harness, device) for device in personalising]
 
     assert len(personalising) == 4
     assert [one.id for one in again if isinstance(one, Assignment)] == [
@@ -177,22 +176,24 @@ async def test_a_repeated_check_in_finds_the_task_that_waits_for_the_device(town
     ]
 
 
-async def test_a_phone_hears_the_refusal_of_the_task_that_may_want_it_yet(town: Town) -> None:
-    await town.task(round="goal = 4")
-    await open_task(town)
+async def test_a_phone_hears_the_refusal_of_the_task_that_may_want_it_yet(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round="goal = 4")
+    await open_task(harness)
     for _ in range(6):
-        await check_in(town, await town.enrol(), Capabilities())
+        await check_in(harness, await harness.enrol(), Capabilities())
 
-    answer = await check_in(town, await town.enrol(), Capabilities())
+    answer = await check_in(harness, await harness.enrol(), Capabilities())
 
     assert isinstance(answer, Refusal)
     assert answer.reason == "round_full"
 
 
-async def test_an_end_whose_storing_lost_its_answer_is_not_done_twice(town: Town) -> None:
-    await open_task(town, "goal = 4\nmax_rounds = 1")
-    claims = await assigned(town, 4)
-    store = town.store.rounds
+async def test_an_end_whose_storing_lost_its_answer_is_not_done_twice(harness: CoordinatorHarness) -> None:
+    await open_task(harness, "goal = 4\nmax_rounds = 1")
+    claims = await assigned(harness, 4)
+    store = harness.store.rounds
     store_it = store.publish_personalisation
 
     async def lose_the_answer(*what: Any) -> RoundRecord:  # noqa: ANN401 - handed on as they came
@@ -201,21 +202,21 @@ async def test_an_end_whose_storing_lost_its_answer_is_not_done_twice(town: Town
         raise StorageError("The connection was lost after the commit.")
 
     store.publish_personalisation = lose_the_answer  # type: ignore[assignment, method-assign]  # the answer gets lost
-    await report_all(town, claims, evidence())
-    await town.coordinator.tick()
+    await report_all(harness, claims, evidence())
+    await harness.coordinator.tick()
 
-    closed = await town.coordinator.round(RoundId("p-1"))
-    (view,) = await town.coordinator.populations()
+    closed = await harness.coordinator.tasks.round(RoundId("p-1"))
+    (view,) = await harness.coordinator.populations.all()
     assert closed.phase == "closed"
     assert view.personalisation is not None
     assert view.personalisation["candidates"][0]["phones"] == 4.0
 
 
-async def test_two_tasks_of_the_kind_would_move_the_same_priors(town: Town) -> None:
-    await open_task(town)
+async def test_two_tasks_of_the_kind_would_move_the_same_priors(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
 
-    with pytest.raises(Refused) as refused:
-        await town.coordinator.create_task(parse_task(TASK.replace('"p"', '"q"') + "[round]\ngoal = 4\n"))
+    with pytest.raises(ApiError) as refused:
+        await harness.coordinator.tasks.create(parse_task(TASK.replace('"p"', '"q"') + "[round]\ngoal = 4\n"))
 
     assert refused.value.code is ProblemCode.CONFLICT
 
@@ -223,32 +224,32 @@ async def test_two_tasks_of_the_kind_would_move_the_same_priors(town: Town) -> N
 @pytest.mark.parametrize("after_write", [False, True], ids=["before the write", "after the write"])
 async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> None:
     for writes in range(WRITES_OF_A_ROUND):
-        town = Town()
-        await town.coordinator.start()
-        await town.found()
-        await open_task(town, "goal = 8\nmax_rounds = 2")
-        claims = await assigned(town, 8)
+        harness = CoordinatorHarness()
+        await harness.coordinator.start()
+        await harness.create_population()
+        await open_task(harness, "goal = 8\nmax_rounds = 2")
+        claims = await assigned(harness, 8)
 
-        make_dying(town, writes, after_write=after_write)
+        crash_after(harness, writes, after_write=after_write)
         for one in claims:
-            with contextlib.suppress(Refused, ProcessKilled):
-                await town.coordinator.report(one, told(evidence(), of=one))
+            with contextlib.suppress(ApiError, ProcessKilled):
+                await harness.coordinator.reports.report(one, evidence_report(evidence(), of=one))
         with contextlib.suppress(ProcessKilled):
-            await town.coordinator.tick()
-        revive(town)
-        await town.coordinator.start()
-        await report_all(town, claims, evidence())
+            await harness.coordinator.tick()
+        revive(harness)
+        await harness.coordinator.start()
+        await report_all(harness, claims, evidence())
 
-        rounds = await town.coordinator.rounds(claims[0].task)
-        (view,) = await town.coordinator.populations()
+        rounds = await harness.coordinator.tasks.rounds(claims[0].task)
+        (view,) = await harness.coordinator.populations.all()
         assert (rounds[0].phase, rounds[0].counted) == (Phase.CLOSED, 8), f"after {writes} writes"
         assert view.personalisation is not None
         assert view.personalisation["candidates"][0]["phones"] == 8.0, f"after {writes} writes"
-        await report_all(town, await assigned(town, 8), evidence())
-        task = await town.coordinator.task(claims[0].task)
+        await report_all(harness, await assigned(harness, 8), evidence())
+        task = await harness.coordinator.tasks.get(claims[0].task)
         assert (task.rounds_committed, task.state) == (2, "finished"), f"after {writes} writes"
-        town.pass_time(3_601.0)
-        await town.coordinator.tick()
-        kinds = {blob.key.split("/")[0] async for blob in town.blobs.list_blobs()}
+        harness.pass_time(3_601.0)
+        await harness.coordinator.tick()
+        kinds = {blob.key.split("/")[0] async for blob in harness.blobs.list_blobs()}
         assert kinds == {"identity", "versions"}
-        await town.coordinator.stop()
+        await harness.coordinator.stop()

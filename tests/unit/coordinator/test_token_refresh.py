@@ -4,14 +4,14 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.unit.coordinator.town import POPULATION, Town
+from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import EnrolRequest
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 pytestmark = pytest.mark.fault("D6")
 
@@ -24,88 +24,92 @@ def request(user: str | None = None) -> EnrolRequest:
 
 
 async def refreshed(
-    town: Town,
+    harness: CoordinatorHarness,
     shown: DeviceIdentity,
     user: str | None = None,
     proof: str | None = None,
     coordinator: Coordinator | None = None,
 ) -> DeviceIdentity:
-    """The identity of the new token."""
-    asked = coordinator or town.coordinator
-    enrolled = await asked.enrol(request(user), shown, user_proof=proof)
+    """Return the identity in the new token."""
+    asked = coordinator or harness.coordinator
+    enrolled = await asked.enrolments.enrol(request(user), shown, user_proof=proof)
     return DeviceIdentity(enrolled.device, enrolled.population, enrolled.generation)
 
 
-async def refusal(town: Town, shown: DeviceIdentity, **options: str) -> ProblemCode:
-    with pytest.raises(Refused) as refused:
-        await refreshed(town, shown, **options)  # type: ignore[arg-type]  # of the two that are strings
+async def refusal(harness: CoordinatorHarness, shown: DeviceIdentity, **options: str) -> ProblemCode:
+    with pytest.raises(ApiError) as refused:
+        await refreshed(harness, shown, **options)  # type: ignore[arg-type]  # of the two that are strings
     return refused.value.code
 
 
 def revocations(coordinator: Coordinator) -> Revocations:
-    """What its process's gate asks."""
-    return coordinator._world.revocations
+    """Return the revocations of the coordinator's process."""
+    return coordinator._deps.revocations
 
 
-def is_good(town: Town, identity: DeviceIdentity, coordinator: Coordinator | None = None) -> bool:
+def is_good(
+    harness: CoordinatorHarness, identity: DeviceIdentity, coordinator: Coordinator | None = None
+) -> bool:
     try:
-        revocations(coordinator or town.coordinator).check(identity, town.now)
-    except Refused as refused:
+        revocations(coordinator or harness.coordinator).check(identity, harness.now)
+    except ApiError as refused:
         return refused.code is not ProblemCode.TOKEN_INVALID
     return True
 
 
-async def test_the_old_token_is_good_for_a_minute_and_then_for_nothing(town: Town) -> None:
-    old = await town.enrol()
+async def test_the_old_token_is_good_for_a_minute_and_then_for_nothing(harness: CoordinatorHarness) -> None:
+    old = await harness.enrol()
 
-    new = await refreshed(town, old)
-    within = is_good(town, old)
-    town.pass_time(60)
+    new = await refreshed(harness, old)
+    within = is_good(harness, old)
+    harness.pass_time(60)
 
     assert (new.device, new.generation) == (old.device, 1)
-    assert (within, is_good(town, old), is_good(town, new)) == (True, False, True)
-    assert await refusal(town, old) is ProblemCode.TOKEN_INVALID
+    assert (within, is_good(harness, old), is_good(harness, new)) == (True, False, True)
+    assert await refusal(harness, old) is ProblemCode.TOKEN_INVALID
 
 
-async def test_a_phone_that_lost_the_answer_gets_the_same_generation_again(town: Town) -> None:
-    old = await town.enrol()
+async def test_a_phone_that_lost_the_answer_gets_the_same_generation_again(
+    harness: CoordinatorHarness,
+) -> None:
+    old = await harness.enrol()
 
-    first = await refreshed(town, old)
-    town.pass_time(59)
-    second = await refreshed(town, old)
+    first = await refreshed(harness, old)
+    harness.pass_time(59)
+    second = await refreshed(harness, old)
 
     assert first == second
-    assert is_good(town, second)
+    assert is_good(harness, second)
 
 
-async def test_who_uses_the_new_token_to_refresh_ends_the_old_ones_grace(town: Town) -> None:
-    oldest = await town.enrol()
-    old = await refreshed(town, oldest)
+async def test_who_uses_the_new_token_to_refresh_ends_the_old_ones_grace(harness: CoordinatorHarness) -> None:
+    oldest = await harness.enrol()
+    old = await refreshed(harness, oldest)
 
-    new = await refreshed(town, old)
+    new = await refreshed(harness, old)
 
-    assert [is_good(town, one) for one in (oldest, old, new)] == [False, True, True]
-    assert await refusal(town, oldest) is ProblemCode.TOKEN_INVALID
+    assert [is_good(harness, one) for one in (oldest, old, new)] == [False, True, True]
+    assert await refusal(harness, oldest) is ProblemCode.TOKEN_INVALID
 
 
-async def test_refreshing_over_and_over_keeps_no_old_token_alive(town: Town) -> None:
-    identities = [await town.enrol()]
+async def test_refreshing_over_and_over_keeps_no_old_token_alive(harness: CoordinatorHarness) -> None:
+    identities = [await harness.enrol()]
 
     for _ in range(5):
-        identities.append(await refreshed(town, identities[-1]))
-        town.pass_time(30)
+        identities.append(await refreshed(harness, identities[-1]))
+        harness.pass_time(30)
 
-    assert [is_good(town, one) for one in identities] == [False, False, False, False, True, True]
+    assert [is_good(harness, one) for one in identities] == [False, False, False, False, True, True]
 
 
-async def test_refreshes_at_once_agree_on_one_generation(town: Town) -> None:
-    old = await town.enrol()
-    replicas = [town.another_coordinator(name) for name in ("a", "b")]
+async def test_refreshes_at_once_agree_on_one_generation(harness: CoordinatorHarness) -> None:
+    old = await harness.enrol()
+    replicas = [harness.another_coordinator(name) for name in ("a", "b")]
     for replica in replicas:
         await replica.start()
 
     new = await asyncio.gather(
-        *(refreshed(town, old, coordinator=replicas[number % 2]) for number in range(6))
+        *(refreshed(harness, old, coordinator=replicas[number % 2]) for number in range(6))
     )
 
     assert set(new) == {replace(old, generation=1)}
@@ -113,106 +117,110 @@ async def test_refreshes_at_once_agree_on_one_generation(town: Town) -> None:
         await replica.stop()
 
 
-async def test_another_process_learns_of_a_refresh_within_the_bound(town: Town) -> None:
-    here, there = town.another_coordinator("a"), town.another_coordinator("b")
+async def test_another_process_learns_of_a_refresh_within_the_bound(harness: CoordinatorHarness) -> None:
+    here, there = harness.another_coordinator("a"), harness.another_coordinator("b")
     for one in (here, there):
         await one.start()
-    old = await town.enrol()
+    old = await harness.enrol()
 
-    await refreshed(town, old, coordinator=here)
-    again = await refreshed(town, old, coordinator=there)
-    town.pass_time(60)
+    await refreshed(harness, old, coordinator=here)
+    again = await refreshed(harness, old, coordinator=there)
+    harness.pass_time(60)
     await there.tick()
 
     assert again.generation == 1
-    assert not is_good(town, old, there)
+    assert not is_good(harness, old, there)
     for one in (here, there):
         await one.stop()
 
 
-async def test_a_restart_remembers_what_is_void(town: Town) -> None:
-    old = await town.enrol()
-    await refreshed(town, old)
-    town.pass_time(60)
+async def test_a_restart_remembers_what_is_void(harness: CoordinatorHarness) -> None:
+    old = await harness.enrol()
+    await refreshed(harness, old)
+    harness.pass_time(60)
 
-    restarted = town.another_coordinator()
+    restarted = harness.another_coordinator()
     await restarted.start()
 
-    assert not is_good(town, old, restarted)
+    assert not is_good(harness, old, restarted)
     await restarted.stop()
 
 
-async def test_what_is_void_is_forgotten_when_it_has_expired_anyway(town: Town) -> None:
-    old = await town.enrol()
-    new = await refreshed(town, old)
-    digest = revocations(town.coordinator).digest(old.device)
+async def test_what_is_void_is_forgotten_when_it_has_expired_anyway(harness: CoordinatorHarness) -> None:
+    old = await harness.enrol()
+    new = await refreshed(harness, old)
+    digest = revocations(harness.coordinator).digest(old.device)
 
-    town.pass_time(DAY_S + 200)
-    await town.coordinator.tick()
+    harness.pass_time(DAY_S + 200)
+    await harness.coordinator.tick()
 
-    assert len(revocations(town.coordinator)) == 0
-    assert await town.store.revocations.get(digest) is None
+    assert len(revocations(harness.coordinator)) == 0
+    assert await harness.store.revocations.get(digest) is None
     # A drawer is no way back: the device's row knows its generation.
-    assert await refusal(town, old) is ProblemCode.TOKEN_INVALID
-    assert (await refreshed(town, new)).generation == 2
+    assert await refusal(harness, old) is ProblemCode.TOKEN_INVALID
+    assert (await refreshed(harness, new)).generation == 2
 
 
-async def test_a_phone_goes_on_over_a_database_that_was_restored_from_a_backup(town: Town) -> None:
-    old = await town.enrol()
-    backup = await town.store.devices.get(old.device)
+async def test_a_phone_goes_on_over_a_database_that_was_restored_from_a_backup(
+    harness: CoordinatorHarness,
+) -> None:
+    old = await harness.enrol()
+    backup = await harness.store.devices.get(old.device)
     assert backup is not None
-    newest = await refreshed(town, await refreshed(town, old))
+    newest = await refreshed(harness, await refreshed(harness, old))
 
-    town.store.devices._rows.devices[old.device] = backup  # type: ignore[attr-defined]  # the fake's own
-    after = await refreshed(town, newest)
+    harness.store.devices._rows.devices[old.device] = backup  # type: ignore[attr-defined]  # the fake's own
+    after = await refreshed(harness, newest)
 
     assert after.generation == 3
-    assert await refusal(town, old) is ProblemCode.TOKEN_INVALID
+    assert await refusal(harness, old) is ProblemCode.TOKEN_INVALID
 
 
-async def test_a_revoked_device_can_neither_call_nor_refresh_and_stays_in_the_list(town: Town) -> None:
-    oldest = await town.enrol()
-    old = await refreshed(town, oldest)
+async def test_a_revoked_device_can_neither_call_nor_refresh_and_stays_in_the_list(
+    harness: CoordinatorHarness,
+) -> None:
+    oldest = await harness.enrol()
+    old = await refreshed(harness, oldest)
 
-    view = await town.coordinator.revoke_device(old.device)
+    await harness.coordinator.revocations.revoke(old.device)
 
-    assert view.id == old.device
-    assert [is_good(town, one) for one in (oldest, old)] == [False, False]
-    assert [await refusal(town, one) for one in (oldest, old)] == [ProblemCode.TOKEN_INVALID] * 2
-    town.pass_time(40 * DAY_S)
-    await town.coordinator.tick()
-    assert [await refusal(town, one) for one in (oldest, old)] == [ProblemCode.TOKEN_INVALID] * 2
-
-
-async def test_a_revoked_token_that_was_given_out_for_longer_stays_void(town: Town) -> None:
-    old = await refreshed(town, await town.enrol())  # for longer than the server gives out tokens now
-
-    await town.coordinator.revoke_device(old.device)
-    town.pass_time(40 * DAY_S)
-    await town.coordinator.tick()
-
-    assert not is_good(town, old)
+    assert (await harness.coordinator.quarantines.device(old.device)).id == old.device
+    assert [is_good(harness, one) for one in (oldest, old)] == [False, False]
+    assert [await refusal(harness, one) for one in (oldest, old)] == [ProblemCode.TOKEN_INVALID] * 2
+    harness.pass_time(40 * DAY_S)
+    await harness.coordinator.tick()
+    assert [await refusal(harness, one) for one in (oldest, old)] == [ProblemCode.TOKEN_INVALID] * 2
 
 
-async def test_only_a_device_that_is_there_is_revoked(town: Town) -> None:
-    with pytest.raises(Refused) as refused:
-        await town.coordinator.revoke_device(DeviceId("nobody"))
+async def test_a_revoked_token_that_was_given_out_for_longer_stays_void(harness: CoordinatorHarness) -> None:
+    old = await refreshed(harness, await harness.enrol())  # for longer than the server gives out tokens now
+
+    await harness.coordinator.revocations.revoke(old.device)
+    harness.pass_time(40 * DAY_S)
+    await harness.coordinator.tick()
+
+    assert not is_good(harness, old)
+
+
+async def test_only_a_device_that_is_there_is_revoked(harness: CoordinatorHarness) -> None:
+    with pytest.raises(ApiError) as refused:
+        await harness.coordinator.revocations.revoke(DeviceId("nobody"))
 
     assert refused.value.code is ProblemCode.NOT_FOUND
 
 
-async def test_a_device_is_renamed_by_who_proves_the_user_that_it_has(town: Town) -> None:
-    identity = await refreshed(town, await town.enrol(), ANN)
-    named = await town.store.devices.get(identity.device)
+async def test_a_device_is_renamed_by_who_proves_the_user_that_it_has(harness: CoordinatorHarness) -> None:
+    identity = await refreshed(harness, await harness.enrol(), ANN)
+    named = await harness.store.devices.get(identity.device)
 
     refused = [
-        await refusal(town, identity, user=BOB),
-        await refusal(town, identity, user=BOB, proof=BOB),
-        await refusal(town, identity, user=BOB, proof=ANN[::-1]),
+        await refusal(harness, identity, user=BOB),
+        await refusal(harness, identity, user=BOB, proof=BOB),
+        await refusal(harness, identity, user=BOB, proof=ANN[::-1]),
     ]
-    unchanged = await town.store.devices.get(identity.device)
-    identity = await refreshed(town, identity, BOB, ANN)
-    renamed = await town.store.devices.get(identity.device)
+    unchanged = await harness.store.devices.get(identity.device)
+    identity = await refreshed(harness, identity, BOB, ANN)
+    renamed = await harness.store.devices.get(identity.device)
 
     assert refused == [ProblemCode.USER_NOT_PROVEN] * 3
     assert unchanged == named
@@ -221,14 +229,14 @@ async def test_a_device_is_renamed_by_who_proves_the_user_that_it_has(town: Town
     assert None is not named.user_digest != renamed.user_digest is not None
 
 
-async def test_a_refresh_that_names_no_user_or_the_same_one_leaves_it(town: Town) -> None:
-    identity = await refreshed(town, await town.enrol(), ANN)
-    named = await town.store.devices.get(identity.device)
+async def test_a_refresh_that_names_no_user_or_the_same_one_leaves_it(harness: CoordinatorHarness) -> None:
+    identity = await refreshed(harness, await harness.enrol(), ANN)
+    named = await harness.store.devices.get(identity.device)
 
-    identity = await refreshed(town, identity)
-    identity = await refreshed(town, identity, ANN)
+    identity = await refreshed(harness, identity)
+    identity = await refreshed(harness, identity, ANN)
 
-    after = await town.store.devices.get(identity.device)
+    after = await harness.store.devices.get(identity.device)
     assert named is not None
     assert after is not None
     assert after.user_digest == named.user_digest is not None
@@ -236,28 +244,30 @@ async def test_a_refresh_that_names_no_user_or_the_same_one_leaves_it(town: Town
 
 @pytest.mark.fault("D4")
 @pytest.mark.parametrize("user", ["alice@example.com", "123e4567-e89b-42d3-a456-426614174000"])
-async def test_a_name_that_is_no_secret_enrols_nobody_and_changes_nothing(town: Town, user: str) -> None:
-    identity = await town.enrol()
-    before = await town.store.devices.get(identity.device)
+async def test_a_name_that_is_no_secret_enrols_nobody_and_changes_nothing(
+    harness: CoordinatorHarness, user: str
+) -> None:
+    identity = await harness.enrol()
+    before = await harness.store.devices.get(identity.device)
 
-    with pytest.raises(Refused) as enrolling:
-        await town.coordinator.enrol(request(user), None)
-    refreshing = await refusal(town, identity, user=user)
+    with pytest.raises(ApiError) as enrolling:
+        await harness.coordinator.enrolments.enrol(request(user), None)
+    refreshing = await refusal(harness, identity, user=user)
 
     assert enrolling.value.code is refreshing is ProblemCode.USER_NOT_PROVEN
-    assert await town.store.devices.count(POPULATION) == 1
-    assert await town.store.devices.get(identity.device) == before
+    assert await harness.store.devices.count(POPULATION) == 1
+    assert await harness.store.devices.get(identity.device) == before
 
 
 @pytest.mark.fault("D2")
-async def test_the_store_holds_nothing_of_a_users_secret(town: Town) -> None:
-    enrolled = await town.coordinator.enrol(request(ANN), None)
+async def test_the_store_holds_nothing_of_a_users_secret(harness: CoordinatorHarness) -> None:
+    enrolled = await harness.coordinator.enrolments.enrol(request(ANN), None)
 
-    row = await town.store.devices.get(enrolled.device)
+    row = await harness.store.devices.get(enrolled.device)
     assert row is not None
-    thief = await town.coordinator.enrol(request(row.user_digest), None)
+    thief = await harness.coordinator.enrolments.enrol(request(row.user_digest), None)
 
     assert ANN not in repr(row)
-    robbed = await town.store.devices.get(thief.device)
+    robbed = await harness.store.devices.get(thief.device)
     assert robbed is not None
     assert robbed.user_digest != row.user_digest

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyflock_client_sim.corpora.sources import Corpus, read_corpus
-from keyflock_client_sim.corpora.splits import DeviceText, into_devices, split, split_in_time, take_public
+from keyflock_client_sim.corpora.splits import DeviceText, into_devices, split, take_public
 from keyflock_client_sim.corpora.text import CorpusError, UserText, digest
 
 DATA = Path(os.environ.get("KEYFLOCK_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
@@ -59,8 +59,8 @@ def test_held_out_phones_may_share_a_user_with_phones_but_never_a_message() -> N
 
     assert len(parts.held_out) == 3
     assert {phone.user for phone in parts.held_out} == {phone.user for phone in parts.phones} == {"chatty"}
-    said = {message for phone in parts.phones for message in phone.messages}
-    assert said.isdisjoint(message for phone in parts.held_out for message in phone.messages)
+    trained_messages = {message for phone in parts.phones for message in phone.messages}
+    assert trained_messages.isdisjoint(message for phone in parts.held_out for message in phone.messages)
     assert not {phone.device for phone in parts.phones} & {phone.device for phone in parts.held_out}
 
 
@@ -89,16 +89,6 @@ def test_a_users_messages_are_cut_into_phones_in_order_and_scraps_are_dropped() 
         DeviceText("ann#1", "ann", ("f g h i", "j")),
     )
     assert into_devices(user, min_words=6, max_words=5) == ()
-
-
-def test_earlier_messages_are_for_training_and_later_ones_for_testing() -> None:
-    device = DeviceText("ann#0", "ann", ("1", "2", "3", "4", "5"))
-
-    earlier, later = split_in_time(device, 0.4)
-
-    assert (earlier.messages, later.messages) == (("1", "2", "3"), ("4", "5"))
-    with pytest.raises(CorpusError, match="fewer than two messages"):
-        split_in_time(DeviceText("bo#0", "bo", ("1",)))
 
 
 def test_the_digest_tells_texts_apart_even_when_they_read_the_same_in_a_row() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from keyflock_client_sim.demo.folder import demo_folder
-from keyflock_client_sim.demo.options import DemoError, DemoOptions
+from keyflock_client_sim.training_setup.options import DemoError, DemoOptions
 
 
 def test_a_temporary_folder_is_gone_after_the_block() -> None:

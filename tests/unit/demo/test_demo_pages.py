@@ -11,7 +11,7 @@ from keyflock_client_sim.demo.learning_curve import save_learning_curve
 from keyflock_client_sim.demo.result import DemoResult, Recall, RoundRow
 from keyflock_client_sim.demo.table import HEADER, byte_size, round_line, start_line
 from keyflock_client_sim.demo.verdict import print_verdict
-from keyflock_models.bootstrap import Comparison
+from keyflock_models.evaluation.paired_bootstrap import Comparison
 
 FIRST = RoundRow(
     sequence=1,
@@ -28,7 +28,7 @@ RESULT = DemoResult(
     reports_acked=48,
     reports_counted=48,
     start=Recall(0.10, 0.18),
-    start_at_a_glance=Recall(0.10, 0.18),
+    start_on_sample=Recall(0.10, 0.18),
     end=Recall(0.13, 0.21),
     unigram=Recall(0.04, 0.09),
     trigram=Recall(0.11, 0.19),
@@ -71,26 +71,26 @@ def test_bytes_are_shown_in_the_unit_that_fits() -> None:
 
 
 def test_the_verdict_names_baselines_gain_price_and_books(capsys: pytest.CaptureFixture[str]) -> None:
-    said = said_of(RESULT, capsys)
+    output = said_of(RESULT, capsys)
 
-    assert "+3.00 points [+2.00, +4.00]" in said
-    assert "Kneser-Ney trigram" in said
-    assert "0.200 bits a parameter" in said
-    assert "48 reports acknowledged, 48 counted" in said
-    assert "The phones learned." in said
+    assert "+3.00 points [+2.00, +4.00]" in output
+    assert "Kneser-Ney trigram" in output
+    assert "0.200 bits a parameter" in output
+    assert "48 reports acknowledged, 48 counted" in output
+    assert "The phones learned." in output
 
 
 def test_a_gain_that_may_be_chance_is_not_called_learning(capsys: pytest.CaptureFixture[str]) -> None:
-    said = said_of(replace(RESULT, gain_at_1=Comparison(0.01, -0.01, 0.03, 0.95, 50)), capsys)
+    output = said_of(replace(RESULT, gain_at_1=Comparison(0.01, -0.01, 0.03, 0.95, 50)), capsys)
 
-    assert "The phones learned." not in said
-    assert "not clear of zero" in said
+    assert "The phones learned." not in output
+    assert "not clear of zero" in output
 
 
 def test_books_that_differ_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    said = said_of(replace(RESULT, reports_counted=47), capsys)
+    output = said_of(replace(RESULT, reports_counted=47), capsys)
 
-    assert "they differ" in said
+    assert "they differ" in output
 
 
 def test_the_summary_has_every_promised_key_and_is_json() -> None:

@@ -5,12 +5,18 @@ from typing import Any
 
 import pytest
 
+from keyflock_client_sim.device.device_events import (
+    AssignmentEnded,
+    AssignmentReceived,
+    DeviceEnrolled,
+    EndReason,
+    ReportAcked,
+)
 from keyflock_client_sim.device.effects import Send, Train, Wait
-from keyflock_client_sim.device.events import Answered, Interrupted, Trained, TrainingFailed, Woke
-from keyflock_client_sim.device.installation import Circumstances
-from keyflock_client_sim.device.notices import Acked, Assigned, Ended, Ending, Enrolled
-from keyflock_client_sim.device.states import IllegalEvent, State
-from keyflock_client_sim.drivers.scripted_server import answer
+from keyflock_client_sim.device.input_events import Answered, Interrupted, Trained, TrainingFailed, Woke
+from keyflock_client_sim.device.installation import DeviceStatus
+from keyflock_client_sim.device.states import DeviceState, IllegalTransition
+from keyflock_client_sim.testing.scripted_server import success_response
 from keyflock_server.protocol import wire
 from keyflock_server.protocol.messages import (
     CheckIn,
@@ -30,7 +36,7 @@ MakeWalk = Callable[..., Any]
 async def test_a_device_enrols_checks_in_downloads_trains_offers_and_reports(walk: MakeWalk) -> None:
     day = walk(goal=5)
 
-    await day.until(State.UPLOADING)
+    await day.until(DeviceState.UPLOADING)
     await day.one()
 
     assert [send.call.name for send in day.sent] == [
@@ -40,16 +46,16 @@ async def test_a_device_enrols_checks_in_downloads_trains_offers_and_reports(wal
         "offer",
         "report",
     ]
-    assert day.device.state is State.RESTING
-    assert day.device.tally.reports_acked == 1
+    assert day.device.state is DeviceState.RESTING
+    assert day.device.counters.reports_acked == 1
 
 
 async def test_a_report_says_what_training_gave_and_the_session_so_far(walk: MakeWalk) -> None:
     day = walk(goal=5)
 
-    await day.until(State.UPLOADING)
+    await day.until(DeviceState.UPLOADING)
 
-    report = wire.decode(day.device.wants.request.body, Report)
+    report = wire.decode(day.device.effect.request.body, Report)
     assert report == Report(
         delta=b"delta", examples=12, loss_before=5.0, loss_after=4.5, train_s=3.0, session_shape="-v[]+"
     )
@@ -58,24 +64,24 @@ async def test_a_report_says_what_training_gave_and_the_session_so_far(walk: Mak
 async def test_a_complete_session_has_the_shape_of_one(walk: MakeWalk) -> None:
     day = walk(goal=5)
 
-    await day.until(State.UPLOADING)
+    await day.until(DeviceState.UPLOADING)
     await day.one()
 
-    enrolled, assigned, acked = day.device.take_notices()
-    assert isinstance(enrolled, Enrolled)
-    assert isinstance(assigned, Assigned)
-    assert isinstance(acked, Acked)
+    enrolled, assigned, acked = day.device.take_events()
+    assert isinstance(enrolled, DeviceEnrolled)
+    assert isinstance(assigned, AssignmentReceived)
+    assert isinstance(acked, ReportAcked)
     assert acked.session_shape == "-v[]+^"
-    assert day.device.take_notices() == ()
+    assert day.device.take_events() == ()
 
 
 async def test_a_model_that_the_device_has_is_not_downloaded_again(walk: MakeWalk) -> None:
     day = walk(goal=5)
-    await day.until(State.OFFERING)
-    day.server.script("offer", answer(_offer_answer(OfferAction.REBASE)))
+    await day.until(DeviceState.OFFERING)
+    day.server.script("offer", success_response(_offer_answer(OfferAction.REBASE)))
     await day.one()
 
-    await day.until(State.CHECKING_IN, Send)
+    await day.until(DeviceState.CHECKING_IN, Send)
     effect = await day.one()
 
     assert isinstance(effect, Train)
@@ -85,8 +91,10 @@ async def test_a_model_that_the_device_has_is_not_downloaded_again(walk: MakeWal
 async def test_a_refusal_is_obeyed_and_the_return_is_drawn_within_its_window(walk: MakeWalk) -> None:
     day = walk()
     window = ReturnWindow(min_s=300.0, max_s=900.0)
-    day.server.script("check_in", answer(Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)))
-    await day.until(State.CHECKING_IN)
+    day.server.script(
+        "check_in", success_response(Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window))
+    )
+    await day.until(DeviceState.CHECKING_IN)
 
     effect = await day.one()
 
@@ -98,58 +106,58 @@ async def test_a_refusal_is_obeyed_and_the_return_is_drawn_within_its_window(wal
 async def test_a_check_in_says_how_the_phone_is_and_how_much_text_it_has(walk: MakeWalk) -> None:
     day = walk()
 
-    await day.until(State.CHECKING_IN)
+    await day.until(DeviceState.CHECKING_IN)
 
-    message = wire.decode(day.device.wants.request.body, CheckIn)
+    message = wire.decode(day.device.effect.request.body, CheckIn)
     assert (message.app_build, message.locale, message.examples) == (100, "en-US", 12)
 
 
 @pytest.mark.parametrize(
-    ("action", "ending"), [(OfferAction.DROP, Ending.DROPPED), (OfferAction.REBASE, Ending.REBASED)]
+    ("action", "reason"), [(OfferAction.DROP, EndReason.DROPPED), (OfferAction.REBASE, EndReason.REBASED)]
 )
 async def test_a_report_that_nobody_wants_is_never_uploaded(
-    walk: MakeWalk, action: OfferAction, ending: Ending
+    walk: MakeWalk, action: OfferAction, reason: EndReason
 ) -> None:
     day = walk()
-    await day.until(State.OFFERING)
-    day.server.script("offer", answer(_offer_answer(action)))
+    await day.until(DeviceState.OFFERING)
+    day.server.script("offer", success_response(_offer_answer(action)))
 
     await day.one()
 
-    *_, ended = day.device.take_notices()
-    assert isinstance(ended, Ended)
-    assert (ended.ending, ended.session_shape) == (ending, "-v[]#")
+    *_, ended = day.device.take_events()
+    assert isinstance(ended, AssignmentEnded)
+    assert (ended.reason, ended.session_shape) == (reason, "-v[]#")
     assert "report" not in [send.call.name for send in day.sent]
 
 
 async def test_a_rebased_device_does_the_same_assignment_again_when_it_is_asked_to(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.OFFERING)
-    day.server.script("offer", answer(_offer_answer(OfferAction.REBASE)))
+    await day.until(DeviceState.OFFERING)
+    day.server.script("offer", success_response(_offer_answer(OfferAction.REBASE)))
     await day.one()
 
-    await day.until(State.UPLOADING)
+    await day.until(DeviceState.UPLOADING)
     await day.one()
 
-    assert day.device.tally.reports_acked == 1
+    assert day.device.counters.reports_acked == 1
 
 
 async def test_a_dropped_assignment_that_comes_again_is_left_alone(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.OFFERING)
-    day.server.script("offer", answer(_offer_answer(OfferAction.DROP)))
+    await day.until(DeviceState.OFFERING)
+    day.server.script("offer", success_response(_offer_answer(OfferAction.DROP)))
     await day.one()
 
-    await day.until(State.CHECKING_IN)
+    await day.until(DeviceState.CHECKING_IN)
     await day.one()
 
-    assert day.device.state is State.RESTING
-    assert day.device.tally.assignments == 1
+    assert day.device.state is DeviceState.RESTING
+    assert day.device.counters.assignments == 1
 
 
 async def test_an_interrupted_training_is_given_back(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.TRAINING)
+    await day.until(DeviceState.TRAINING)
 
     effect = day.tell(Interrupted())
 
@@ -157,24 +165,24 @@ async def test_an_interrupted_training_is_given_back(walk: MakeWalk) -> None:
     failure = wire.decode(effect.request.body, Failure)
     assert failure == Failure(cause=FailureCause.INTERRUPTED, session_shape="-v[!")
     await day.one()
-    assert day.device.state is State.RESTING
+    assert day.device.state is DeviceState.RESTING
 
 
 async def test_a_phone_that_comes_back_after_its_assignment_expired_says_nothing(walk: MakeWalk) -> None:
     day = walk(expires_in_s=600.0)
-    await day.until(State.TRAINING)
+    await day.until(DeviceState.TRAINING)
     day.now_s += 601.0
 
     effect = day.tell(Interrupted())
 
     assert isinstance(effect, Wait)
-    *_, ended = day.device.take_notices()
-    assert ended.ending is Ending.EXPIRED
+    *_, ended = day.device.take_events()
+    assert ended.reason is EndReason.EXPIRED
 
 
 async def test_a_failed_training_is_given_back_with_its_cause(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.TRAINING)
+    await day.until(DeviceState.TRAINING)
 
     effect = day.tell(TrainingFailed(FailureCause.OUT_OF_MEMORY))
 
@@ -184,7 +192,7 @@ async def test_a_failed_training_is_given_back_with_its_cause(walk: MakeWalk) ->
 
 async def test_training_on_nothing_is_no_report(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.TRAINING)
+    await day.until(DeviceState.TRAINING)
 
     effect = day.tell(Trained(delta=b"", examples=0))
 
@@ -193,51 +201,51 @@ async def test_training_on_nothing_is_no_report(walk: MakeWalk) -> None:
 
 async def test_a_loss_that_is_no_number_is_left_out_of_the_report(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.TRAINING)
+    await day.until(DeviceState.TRAINING)
     day.tell(Trained(delta=b"delta", examples=3, loss_before=float("nan"), loss_after=float("inf")))
 
     await day.one()
 
-    report = wire.decode(day.device.wants.request.body, Report)
+    report = wire.decode(day.device.effect.request.body, Report)
     assert (report.loss_before, report.loss_after) == (None, None)
 
 
 async def test_a_damaged_model_is_downloaded_again_and_at_last_given_up(walk: MakeWalk) -> None:
     day = walk()
-    await day.until(State.DOWNLOADING)
-    damaged = await day.server.send(day.device.wants.request)
+    await day.until(DeviceState.DOWNLOADING)
+    damaged = await day.server.send(day.device.effect.request)
     damaged = type(damaged)(200, damaged.headers, damaged.body[:-1])
     day.server.script("model", damaged, damaged, damaged)
 
-    await day.until(State.RETURNING)
+    await day.until(DeviceState.RETURNING)
 
     assert [send.call.name for send in day.sent].count("model") == 3
-    failure = wire.decode(day.device.wants.request.body, Failure)
+    failure = wire.decode(day.device.effect.request.body, Failure)
     assert failure == Failure(cause=FailureCause.DOWNLOAD_FAILED, session_shape="-*")
 
 
 async def test_bytes_are_counted_both_ways(walk: MakeWalk) -> None:
     day = walk()
 
-    await day.until(State.UPLOADING)
+    await day.until(DeviceState.UPLOADING)
     await day.one()
 
     bodies_up = sum(len(send.request.body) for send in day.sent)
-    assert day.device.tally.bytes_up == bodies_up > 0
-    assert day.device.tally.bytes_down > len(day.server.model_body(0))
+    assert day.device.counters.bytes_up == bodies_up > 0
+    assert day.device.counters.bytes_down > len(day.server.model_body(0))
 
 
 async def test_an_illegal_event_raises_and_changes_nothing(walk: MakeWalk) -> None:
     day = walk()
-    effect = await day.until(State.TRAINING)
-    response = answer(_offer_answer(OfferAction.SEND))
+    effect = await day.until(DeviceState.TRAINING)
+    response = success_response(_offer_answer(OfferAction.SEND))
 
-    for event in (Woke(Circumstances()), Answered(response)):
-        with pytest.raises(IllegalEvent, match="training"):
+    for event in (Woke(DeviceStatus()), Answered(response)):
+        with pytest.raises(IllegalTransition, match="training"):
             day.tell(event)
 
-    assert day.device.wants is effect
-    assert day.device.state is State.TRAINING
+    assert day.device.effect is effect
+    assert day.device.state is DeviceState.TRAINING
     assert day.device.session_shape == "-v["
 
 

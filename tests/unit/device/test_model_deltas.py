@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyflock_client_sim.device.effects import Patch, Send, Store, Train
-from keyflock_client_sim.device.events import Answered, Interrupted, PatchFailed, Stored
-from keyflock_client_sim.device.notices import Troubled
-from keyflock_client_sim.device.states import State
-from keyflock_client_sim.drivers.scripted_server import problem
+from keyflock_client_sim.device.device_events import CallFailed
+from keyflock_client_sim.device.effects import PatchModel, Send, StoreModel, Train
+from keyflock_client_sim.device.input_events import Answered, Interrupted, ModelStored, PatchFailed
+from keyflock_client_sim.device.states import DeviceState
+from keyflock_client_sim.testing.scripted_server import problem_response
 from keyflock_server.protocol.calls import MODEL_DELTA, Response
 from keyflock_server.protocol.problems import ProblemCode
 
@@ -33,22 +33,22 @@ MakeWalk = Callable[..., "Walk"]
 
 async def at_the_second_model(walk: MakeWalk) -> Walk:
     """A device that has trained from version 0 and has sent its request for version 1's bytes."""
-    visit = walk(goal=1, gives_deltas=True)
-    await visit.until(State.UPLOADING, Send)
-    await visit.until(State.DOWNLOADING, Send)
+    visit = walk(goal=1, serves_deltas=True)
+    await visit.until(DeviceState.UPLOADING, Send)
+    await visit.until(DeviceState.DOWNLOADING, Send)
     return visit
 
 
 def asked(visit: Walk) -> dict[str, str]:
-    wants = visit.device.wants
+    wants = visit.device.effect
     assert isinstance(wants, Send)
     return {name: wants.request.headers.get(name, "") for name in ("A-IM", "If-None-Match")}
 
 
 async def test_the_first_model_is_asked_for_whole(walk: MakeWalk) -> None:
-    visit = walk(goal=1, gives_deltas=True)
+    visit = walk(goal=1, serves_deltas=True)
 
-    await visit.until(State.DOWNLOADING, Send)
+    await visit.until(DeviceState.DOWNLOADING, Send)
 
     assert asked(visit) == {"A-IM": "", "If-None-Match": ""}
 
@@ -59,27 +59,27 @@ async def test_the_next_is_patched_from_what_is_kept_and_trained_from(walk: Make
 
     patch = await visit.one()
 
-    assert patch == Patch(
+    assert patch == PatchModel(
         digest=digest(visit, 1),
         base=digest(visit, 0),
         delta=b"from 0 to 1",
         content_digest=visit.server.content_digest(1),
     )
-    train = visit.tell(Stored())
+    train = visit.tell(ModelStored())
     assert isinstance(train, Train)
     assert train.model_digest == digest(visit, 1)
 
 
 async def test_what_was_patched_is_a_base_and_the_oldest_is_forgotten(walk: MakeWalk) -> None:
     visit = await at_the_second_model(walk)
-    await visit.until(State.UPLOADING, Send)
-    await visit.until(State.DOWNLOADING, Send)
+    await visit.until(DeviceState.UPLOADING, Send)
+    await visit.until(DeviceState.DOWNLOADING, Send)
 
     assert asked(visit)["If-None-Match"] == f"{etag(visit, 1)}, {etag(visit, 0)}"
     patch = await visit.one()
 
-    assert isinstance(patch, Patch)
-    assert (patch.base, patch.forget) == (digest(visit, 1), (digest(visit, 0),))
+    assert isinstance(patch, PatchModel)
+    assert (patch.base, patch.evicted) == (digest(visit, 1), (digest(visit, 0),))
 
 
 async def test_a_delta_that_does_not_fit_is_followed_by_the_whole(walk: MakeWalk) -> None:
@@ -90,11 +90,11 @@ async def test_a_delta_that_does_not_fit_is_followed_by_the_whole(walk: MakeWalk
 
     assert asked(visit) == {"A-IM": "", "If-None-Match": ""}
     store = await visit.one()
-    assert isinstance(store, Store)
+    assert isinstance(store, StoreModel)
     assert store.digest == digest(visit, 1)
-    assert Troubled("model", "delta_refused") in visit.device.take_notices()
-    await visit.until(State.RESTING)
-    assert visit.device.tally.reports_acked == 2
+    assert CallFailed("model", "delta_refused") in visit.device.take_events()
+    await visit.until(DeviceState.RESTING)
+    assert visit.device.counters.reports_acked == 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_a_delta_that_is_another_than_was_asked_for_is_followed_by_the_who
 
     visit.tell(Answered(Response(226, headers, b"delta")))
 
-    assert visit.device.state is State.DOWNLOADING
+    assert visit.device.state is DeviceState.DOWNLOADING
     assert asked(visit) == {"A-IM": "", "If-None-Match": ""}
 
 
@@ -135,14 +135,14 @@ async def test_a_server_that_knows_no_deltas_answers_with_the_whole(walk: MakeWa
 
     store = visit.tell(Answered(Response(200, {}, visit.server.model_body(1))))
 
-    assert isinstance(store, Store)
+    assert isinstance(store, StoreModel)
 
 
 async def test_without_a_content_digest_no_delta_is_asked_for(walk: MakeWalk) -> None:
     visit = walk(goal=1)
-    await visit.until(State.UPLOADING, Send)
+    await visit.until(DeviceState.UPLOADING, Send)
 
-    await visit.until(State.DOWNLOADING, Send)
+    await visit.until(DeviceState.DOWNLOADING, Send)
 
     assert asked(visit) == {"A-IM": "", "If-None-Match": ""}
 
@@ -155,8 +155,8 @@ async def test_a_lost_answer_and_a_new_token_leave_the_request_as_it_was(walk: M
     await visit.one()
     assert asked(visit) == before
 
-    visit.tell(Answered(problem(ProblemCode.TOKEN_EXPIRED)))
-    await visit.until(State.DOWNLOADING, Send)
+    visit.tell(Answered(problem_response(ProblemCode.TOKEN_EXPIRED)))
+    await visit.until(DeviceState.DOWNLOADING, Send)
 
     assert asked(visit) == before
 
@@ -168,16 +168,16 @@ async def test_a_phone_that_was_stopped_while_patching_does_not_claim_the_model(
     await visit.one()
 
     visit.tell(Interrupted())
-    await visit.until(State.DOWNLOADING, Send)
+    await visit.until(DeviceState.DOWNLOADING, Send)
 
     assert asked(visit)["If-None-Match"] == etag(visit, 0)
 
 
 async def test_a_phone_that_was_stopped_while_storing_does_not_claim_the_model(walk: MakeWalk) -> None:
-    visit = walk(goal=1, gives_deltas=True)
-    await visit.until(State.DOWNLOADING, Store)
+    visit = walk(goal=1, serves_deltas=True)
+    await visit.until(DeviceState.DOWNLOADING, StoreModel)
 
     visit.tell(Interrupted())
-    await visit.until(State.DOWNLOADING, Send)
+    await visit.until(DeviceState.DOWNLOADING, Send)
 
     assert asked(visit) == {"A-IM": "", "If-None-Match": ""}

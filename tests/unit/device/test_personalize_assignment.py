@@ -5,13 +5,13 @@ import random
 import msgspec
 import pytest
 
+from keyflock_client_sim.device.device_events import AssignmentEnded, EndReason
 from keyflock_client_sim.device.effects import Effect, Send, Train, Wait
-from keyflock_client_sim.device.events import Answered, Stored, Trained, Woke
-from keyflock_client_sim.device.installation import Circumstances, Installation
+from keyflock_client_sim.device.input_events import Answered, ModelStored, Trained, Woke
+from keyflock_client_sim.device.installation import DeviceStatus, Installation
 from keyflock_client_sim.device.machine import Device
-from keyflock_client_sim.device.notices import Ended, Ending
-from keyflock_client_sim.device.states import State
-from keyflock_client_sim.drivers.scripted_server import answer
+from keyflock_client_sim.device.states import DeviceState
+from keyflock_client_sim.testing.scripted_server import success_response
 from keyflock_server.protocol import wire
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import (
@@ -27,17 +27,19 @@ from keyflock_server.protocol.messages import (
     Capabilities,
     Enrolment,
     Failure,
+    FailureAck,
     FailureCause,
-    HeadPlan,
-    ModelWeights,
-    Noted,
     OfferAction,
     OfferAnswer,
-    PersonalisingPlan,
-    PopulationPrior,
     Report,
     ReturnWindow,
     TaskKind,
+)
+from keyflock_server.protocol.plans import (
+    HeadPlan,
+    ModelWeights,
+    PersonalisingPlan,
+    PopulationPrior,
     TrainingPlan,
 )
 
@@ -72,7 +74,7 @@ def assignment(kind: TaskKind, plan: PersonalisingPlan | None) -> Assignment:
     )
 
 
-class Visit:
+class DeviceVisit:
     """One device that checks in and is given this work."""
 
     def __init__(self, work: Assignment, can: Capabilities) -> None:
@@ -84,42 +86,42 @@ class Visit:
 
     def begin(self) -> Effect:
         """Enrols, checks in, and hears of the work."""
-        self.tell(Woke(Circumstances()))
-        self.said(Enrolment(device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=WINDOW))
-        waits = self.device.wants
+        self.tell(Woke(DeviceStatus()))
+        self.receive(Enrolment(device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=WINDOW))
+        waits = self.device.effect
         assert isinstance(waits, Wait)
-        self.device.step(Woke(Circumstances(examples=300)), 30.0)
-        return self.said(self._work)
+        self.device.step(Woke(DeviceStatus(examples=300)), 30.0)
+        return self.receive(self._work)
 
-    def tell(self, event: Woke | Stored | Trained | Answered) -> Effect:
+    def tell(self, event: Woke | ModelStored | Trained | Answered) -> Effect:
         """Something happens."""
         return self.device.step(event, 30.0)
 
-    def said(self, message: Enrolment | Assignment | OfferAnswer | Noted) -> Effect:
+    def receive(self, message: Enrolment | Assignment | OfferAnswer | FailureAck) -> Effect:
         """The server answers."""
-        return self.tell(Answered(answer(message)))
+        return self.tell(Answered(success_response(message)))
 
 
 def test_it_is_asked_to_personalise_by_the_plan() -> None:
-    visit = Visit(assignment(TaskKind.PERSONALIZE, PLAN), ABLE)
+    visit = DeviceVisit(assignment(TaskKind.PERSONALIZE, PLAN), ABLE)
     visit.begin()
     visit.tell(Answered(Response(200, {}, b"")))
 
-    effect = visit.tell(Stored())
+    effect = visit.tell(ModelStored())
 
     assert isinstance(effect, Train)
     assert effect.personalising == PLAN
-    assert visit.device.state is State.TRAINING
+    assert visit.device.state is DeviceState.TRAINING
 
 
 def test_the_report_says_nothing_beside_the_evidence() -> None:
-    visit = Visit(assignment(TaskKind.PERSONALIZE, PLAN), ABLE)
+    visit = DeviceVisit(assignment(TaskKind.PERSONALIZE, PLAN), ABLE)
     visit.begin()
     visit.tell(Answered(Response(200, {}, b"")))
-    visit.tell(Stored())
+    visit.tell(ModelStored())
     visit.tell(Trained(delta=b"evidence", examples=731, loss_before=5.0, loss_after=4.0, train_s=12.0))
 
-    effect = visit.said(OfferAnswer(action=OfferAction.SEND, return_window=WINDOW))
+    effect = visit.receive(OfferAnswer(action=OfferAction.SEND, return_window=WINDOW))
 
     assert isinstance(effect, Send)
     report = wire.decode(effect.request.body, Report)
@@ -138,7 +140,7 @@ def test_the_report_says_nothing_beside_the_evidence() -> None:
 def test_work_that_it_cannot_do_is_given_back_at_once(
     kind: TaskKind, plan: PersonalisingPlan | None, can: Capabilities
 ) -> None:
-    visit = Visit(assignment(kind, plan), can)
+    visit = DeviceVisit(assignment(kind, plan), can)
 
     effect = visit.begin()
 
@@ -146,11 +148,11 @@ def test_work_that_it_cannot_do_is_given_back_at_once(
     assert wire.decode(effect.request.body, Failure) == Failure(
         cause=FailureCause.NOT_ELIGIBLE, session_shape="-*"
     )
-    visit.said(Noted(return_window=WINDOW))
-    assert visit.device.state is State.RESTING
-    *_, ended = visit.device.take_notices()
-    assert isinstance(ended, Ended)
-    assert ended.ending is Ending.RETURNED
+    visit.receive(FailureAck(return_window=WINDOW))
+    assert visit.device.state is DeviceState.RESTING
+    *_, ended = visit.device.take_events()
+    assert isinstance(ended, AssignmentEnded)
+    assert ended.reason is EndReason.RETURNED
 
 
 def test_it_downloads_the_weights_that_the_assignment_names() -> None:
@@ -158,7 +160,7 @@ def test_it_downloads_the_weights_that_the_assignment_names() -> None:
     plan = msgspec.structs.replace(PLAN, weights=ModelWeights.RELEASED)
     released = assignment(TaskKind.PERSONALIZE, plan)
 
-    effects = [Visit(one, ABLE).begin() for one in (work, released)]
+    effects = [DeviceVisit(one, ABLE).begin() for one in (work, released)]
 
     paths = [effect.request.path for effect in effects if isinstance(effect, Send)]
     assert paths == ["/v1/models/0", "/v1/models/0/release"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from keyflock_client_sim.drivers.toy_trainers import ToyTrainer
 from keyflock_client_sim.fleet.phone import Phone
-from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.population import make_fleet
 from keyflock_client_sim.fleet.profiles import PROFILES, FleetProfile
+from keyflock_client_sim.testing.fake_trainers import FakeTrainer
 from keyflock_server.protocol.identifiers import PopulationName
 
 
@@ -18,7 +18,7 @@ class Crew:
 
     phones: tuple[Phone, ...]
     examples: dict[str, int]
-    trainer: ToyTrainer
+    trainer: FakeTrainer
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def crew() -> Callable[..., Crew]:
     def hire(count: int = 12, profile: str | FleetProfile = "demo", seed: int = 1) -> Crew:
         examples = {f"phone-{number}": 10 + number for number in range(count)}
         chosen = PROFILES[profile] if isinstance(profile, str) else profile
-        phones = make(examples, population=PopulationName("en-US"), profile=chosen, seed=seed)
-        return Crew(phones, examples, ToyTrainer(examples))
+        phones = make_fleet(examples, population=PopulationName("en-US"), profile=chosen, seed=seed)
+        return Crew(phones, examples, FakeTrainer(examples))
 
     return hire

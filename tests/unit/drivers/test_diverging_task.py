@@ -12,33 +12,34 @@ import numpy as np
 import pytest
 
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.device.events import Trained
-from keyflock_client_sim.drivers.embedded import EmbeddedServer, embedded_server
+from keyflock_client_sim.device.input_events import Trained
+from keyflock_client_sim.drivers.embedded_server import embedded_server
 from keyflock_client_sim.drivers.virtual_clock import VirtualClock
 from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
-from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.population import make_fleet
 from keyflock_client_sim.fleet.profiles import PROFILES
 from keyflock_client_sim.training.train_job import local_training
-from keyflock_compression import CodecSpec, decode_weights, encode
-from keyflock_models.anchor import anchor_loss
+from keyflock_compression import decode_weights, encode, parse_spec
 from keyflock_models.arrays import F32, I32
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.local_training import local_train
-from keyflock_models.network import init_params
-from keyflock_models.special_tokens import BOS, EOS
-from keyflock_models.vocabulary import vocabulary_of
+from keyflock_models.network.anchor import anchor_loss
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.cifg import init_params
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import BOS, EOS
+from keyflock_models.text.vocabulary import build_vocabulary
+from keyflock_models.training.local_training import local_train
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Enrolment, EnrolRequest, Release
+from keyflock_server.simulation import SocketlessServer
 
 pytestmark = pytest.mark.slow  # forty minutes of a fleet, five times
 
 CONFIG = ModelConfig(vocabulary_size=120, embedding_size=12, hidden_size=16)
-LAYOUT = ParamLayout.of(CONFIG)
-VOCABULARY = vocabulary_of(
+LAYOUT = ParamLayout.for_config(CONFIG)
+VOCABULARY = build_vocabulary(
     [f"w{number}" for number in range(CONFIG.vocabulary_size - 4)],
     [1 / CONFIG.vocabulary_size] * (CONFIG.vocabulary_size - 4),
     oov=0.01,
@@ -65,13 +66,13 @@ learning_rate = {rate}
 def speech(rows: int, *, seed: int) -> I32:
     """What people say here: a word is mostly followed by the one after its double."""
     rng, words = np.random.default_rng(seed), CONFIG.vocabulary_size - 4
-    said = np.full((rows, 11), EOS, np.int32)
-    said[:, 0] = BOS
+    document = np.full((rows, 11), EOS, np.int32)
+    document[:, 0] = BOS
     word = rng.integers(0, words, rows)
     for place in range(1, 10):
-        said[:, place] = word + 4
+        document[:, place] = word + 4
         word = np.where(rng.random(rows) < 0.9, (2 * word + 1) % words, rng.integers(0, words, rows))
-    return said
+    return document
 
 
 ANCHOR = speech(40, seed=99)
@@ -96,14 +97,14 @@ class Learner:
         mine = speech(40, seed=PHONES[phone])
         plan = local_training(work.plan)
         result = local_train(CONFIG, self.models[work.model_digest], mine, plan, seed=work.seed)
-        container = encode(result.delta, LAYOUT, CodecSpec.from_wire(work.codec), seed=work.seed)
+        container = encode(result.delta, LAYOUT, parse_spec(work.codec), seed=work.seed)
         return Trained(delta=container, examples=result.examples)
 
 
 class Keyboard:
     """A phone that only types: it takes whatever is released."""
 
-    def __init__(self, server: EmbeddedServer) -> None:
+    def __init__(self, server: SocketlessServer) -> None:
         self._server = server
         self._token = ""
         #: Versions in the order in which it got them, and what they are worth.
@@ -135,11 +136,11 @@ class Keyboard:
 class Site:
     """The server, its phones, a keyboard and an operator."""
 
-    def __init__(self, server: EmbeddedServer, clock: VirtualClock) -> None:
+    def __init__(self, server: SocketlessServer, clock: VirtualClock) -> None:
         self._server = server
         self.learner = Learner()
         self.keyboard = Keyboard(server)
-        phones = make(PHONES, population=POPULATION, profile=PROFILES["ideal"], seed=1)
+        phones = make_fleet(PHONES, population=POPULATION, profile=PROFILES["ideal"], seed=1)
         self._fleet = VirtualTimeFleet(phones, server, self.learner, clock)
 
     async def live_until(self, task: str, field: str, value: object) -> dict[str, Any]:
@@ -152,13 +153,15 @@ class Site:
                 return view
         raise AssertionError(f"{field} never became {value}: {view}")
 
-    async def operate(self, method: str, path: str, said: object = None, *, toml: str = "") -> dict[str, Any]:
+    async def operate(
+        self, method: str, path: str, document: object = None, *, toml: str = ""
+    ) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self._server.admin_token}"}
         body = b""
         if toml:
             headers["content-type"], body = "application/toml", toml.encode()
-        elif said is not None:
-            headers["content-type"], body = "application/json", json.dumps(said).encode()
+        elif document is not None:
+            headers["content-type"], body = "application/json", json.dumps(document).encode()
         answer = await self._server.send(Request(method, f"/admin/v1/{path}", headers, body))
         assert answer.status < 300, answer.body
         view: dict[str, Any] = json.loads(answer.body)

@@ -9,24 +9,25 @@ import numpy as np
 import pytest
 
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.device.events import Trained
-from keyflock_client_sim.drivers.books import Books
-from keyflock_client_sim.drivers.embedded import EmbeddedServer, embedded_server, rounds
+from keyflock_client_sim.device.input_events import Trained
+from keyflock_client_sim.drivers.embedded_server import embedded_server, fetch_rounds
+from keyflock_client_sim.drivers.fleet_stats import FleetStats
 from keyflock_client_sim.drivers.virtual_clock import VirtualClock
 from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
-from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.population import make_fleet
 from keyflock_client_sim.fleet.profiles import PROFILES
-from keyflock_compression import CodecSpec, decode_weights, encode
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.vocabulary import vocabulary_of
-from keyflock_server.bootstrap import embedded_exchange
+from keyflock_compression import decode_weights, encode, parse_spec
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import build_vocabulary
+from keyflock_server.bootstrap import build_socketless_server
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.simulation import SocketlessServer
 
 CONFIG = ModelConfig(vocabulary_size=500, embedding_size=16, hidden_size=24)
-LAYOUT = ParamLayout.of(CONFIG)
+LAYOUT = ParamLayout.for_config(CONFIG)
 POPULATION = PopulationName("en-US")
 EXAMPLES = {f"phone-{number}": 40 for number in range(12)}
 ROUNDS = 4
@@ -58,14 +59,14 @@ class SparseTrainer:
         seed = hashlib.sha256(f"{phone}:{work.assignment}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed[:8]))
         delta = np.where(rng.random(LAYOUT.size) < 0.005, rng.normal(0.0, 0.02, LAYOUT.size), 0.0)
-        spec = CodecSpec.from_wire(work.codec)
+        spec = parse_spec(work.codec)
         return Trained(delta=encode(delta.astype(np.float32), LAYOUT, spec, seed=work.seed), examples=40)
 
 
 class Line:
     """To the server that is there now; keeps account of models' bytes by status."""
 
-    def __init__(self, server: EmbeddedServer, *, asks_for_deltas: bool = True) -> None:
+    def __init__(self, server: SocketlessServer, *, asks_for_deltas: bool = True) -> None:
         self.server = server
         self.asks_for_deltas = asks_for_deltas
         self.sent: Counter[int] = Counter()
@@ -88,34 +89,34 @@ class Line:
 @pytest.fixture(scope="module")
 def checkpoint() -> bytes:
     words = [f"w{number}" for number in range(CONFIG.vocabulary_size - 4)]
-    vocabulary = vocabulary_of(words, [1 / len(words)] * len(words), oov=0.1, eos=0.1)
+    vocabulary = build_vocabulary(words, [1 / len(words)] * len(words), oov=0.1, eos=0.1)
     weights = np.random.default_rng(0).normal(0.0, 0.1, LAYOUT.size).astype(np.float32)
     return Checkpoint(CONFIG, vocabulary, weights).to_bytes()
 
 
-def _is_over(books: Books) -> bool:
-    return books.sent_home > 0
+def _is_over(stats: FleetStats) -> bool:
+    return stats.no_more_tasks > 0
 
 
-async def _lived(
+async def _run_fleet(
     folder: Path, checkpoint: bytes, *, deltas: bool
 ) -> tuple[Line, SparseTrainer, list[int], int]:
     clock, trainer = VirtualClock(), SparseTrainer()
-    phones = make(EXAMPLES, population=POPULATION, profile=PROFILES["ideal"], seed=1)
+    phones = make_fleet(EXAMPLES, population=POPULATION, profile=PROFILES["ideal"], seed=1)
     async with embedded_server(
         folder, clock, population=POPULATION, checkpoint=checkpoint, task=TASK
     ) as server:
         line = Line(server, asks_for_deltas=deltas)
         await VirtualTimeFleet(phones, line, trainer, clock).run(until=_is_over, limit_s=7_200.0)
-        counted = [view.counted for view in await rounds(server, "t")]
-    return line, trainer, counted, sum(phone.device.tally.bytes_down for phone in phones)
+        counted = [view.counted for view in await fetch_rounds(server, "t")]
+    return line, trainer, counted, sum(phone.device.counters.bytes_down for phone in phones)
 
 
 async def test_phones_download_deltas_after_the_first_round_and_their_bytes_fall(
     tmp_path: Path, checkpoint: bytes
 ) -> None:
-    line, trainer, counted, down_bytes = await _lived(tmp_path / "deltas", checkpoint, deltas=True)
-    plain, _, plain_counted, plain_down_bytes = await _lived(tmp_path / "whole", checkpoint, deltas=False)
+    line, trainer, counted, down_bytes = await _run_fleet(tmp_path / "deltas", checkpoint, deltas=True)
+    plain, _, plain_counted, plain_down_bytes = await _run_fleet(tmp_path / "whole", checkpoint, deltas=False)
 
     assert counted == plain_counted == [8] * ROUNDS
     assert line.sent[200] <= len(EXAMPLES)  # each phone its first
@@ -129,19 +130,19 @@ async def test_phones_download_deltas_after_the_first_round_and_their_bytes_fall
 
 async def test_a_restart_in_between_costs_no_whole_download(tmp_path: Path, checkpoint: bytes) -> None:
     clock, trainer = VirtualClock(), SparseTrainer()
-    phones = make(EXAMPLES, population=POPULATION, profile=PROFILES["ideal"], seed=1)
+    phones = make_fleet(EXAMPLES, population=POPULATION, profile=PROFILES["ideal"], seed=1)
     folder = tmp_path / "server"
     async with embedded_server(
         folder, clock, population=POPULATION, checkpoint=checkpoint, task=TASK
     ) as server:
         line = Line(server)
         fleet = VirtualTimeFleet(phones, line, trainer, clock)
-        await fleet.run(until=lambda books: books.reports_acked >= 16, limit_s=7_200.0)
+        await fleet.run(until=lambda stats: stats.reports_acked >= 16, limit_s=7_200.0)
     before = line.sent.copy()
-    line.server = restarted = embedded_exchange(folder, clock)
+    line.server = restarted = build_socketless_server(folder, clock)
     try:
         await fleet.run(until=_is_over, limit_s=7_200.0)
-        counted = [view.counted for view in await rounds(restarted, "t")]
+        counted = [view.counted for view in await fetch_rounds(restarted, "t")]
     finally:
         with suppress(Exception):
             await restarted.close()

@@ -10,8 +10,8 @@ from keyflock_server.protocol.calls import Request
 
 async def _echo(request: web.Request) -> web.Response:
     body = await request.read()
-    said = request.headers.get("Keyflock-Assignment", "none")
-    return web.Response(status=409, body=body[::-1], headers={"X-Said": said})
+    header = request.headers.get("Keyflock-Assignment", "none")
+    return web.Response(status=409, body=body[::-1], headers={"X-Said": header})
 
 
 async def _hang_up(request: web.Request) -> web.Response:

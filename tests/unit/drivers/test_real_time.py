@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from keyflock_client_sim.drivers.books import Books
+from keyflock_client_sim.drivers.fleet_stats import FleetStats
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
-from keyflock_client_sim.drivers.scripted_server import ScriptedServer
 from keyflock_client_sim.drivers.trainer import Trainer
 from keyflock_client_sim.fleet.phone import Phone
+from keyflock_client_sim.testing.scripted_server import ScriptedServer
 from keyflock_server.protocol.calls import Exchange, Request, Response
 from keyflock_server.protocol.messages import ReturnWindow
 
@@ -25,26 +25,26 @@ def _fleet(
     return RealTimeFleet(phones, exchange, trainer, time_scale=math.inf, **options)  # type: ignore[arg-type]  # each by its own name
 
 
-def _task_is_over(books: Books) -> bool:
-    return books.turned_away["no_active_task"] > 0
+def _task_is_over(stats: FleetStats) -> bool:
+    return stats.rejected["no_active_task"] > 0
 
 
 async def test_rounds_close_and_what_is_acked_is_what_is_counted(crew: MakeCrew) -> None:
     hired, server = crew(20, "ideal"), ScriptedServer(goal=10, max_rounds=3, window=SOON)
 
-    books = await _fleet(hired.phones, server, hired.trainer).run(until=_task_is_over, limit_s=20.0)
+    stats = await _fleet(hired.phones, server, hired.trainer).run(until=_task_is_over, limit_s=20.0)
 
     assert server.closed == [10, 10, 10]
-    assert books.reports_acked == len(server.counted) == 30
+    assert stats.reports_acked == len(server.counted) == 30
 
 
 async def test_no_more_calls_are_under_way_than_allowed(crew: MakeCrew) -> None:
     class Crowded(ScriptedServer):
-        now = most = 0
+        now = max_concurrent = 0
 
         async def send(self, request: Request) -> Response:
             self.now += 1
-            self.most = max(self.most, self.now)
+            self.max_concurrent = max(self.max_concurrent, self.now)
             await asyncio.sleep(0)
             self.now -= 1
             return await super().send(request)
@@ -53,7 +53,7 @@ async def test_no_more_calls_are_under_way_than_allowed(crew: MakeCrew) -> None:
 
     await _fleet(hired.phones, server, hired.trainer, max_calls=3).run(until=_task_is_over, limit_s=20.0)
 
-    assert server.most == 3
+    assert server.max_concurrent == 3
 
 
 async def test_a_stop_lets_reports_settle_and_leaves_no_task_behind(crew: MakeCrew) -> None:
@@ -74,9 +74,9 @@ async def test_a_stop_lets_reports_settle_and_leaves_no_task_behind(crew: MakeCr
         await server.first_report.wait()
 
     fleet.stop()
-    books = await running
+    stats = await running
 
-    assert books.reports_acked == len(server.counted)
+    assert stats.reports_acked == len(server.counted)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -97,12 +97,12 @@ async def test_a_fleet_that_ran_before_goes_on_with_its_phones_as_they_are(crew:
     hired, server = crew(10, "ideal"), ScriptedServer(goal=10, max_rounds=2, window=SOON)
     fleet = _fleet(hired.phones, server, hired.trainer)
 
-    await fleet.run(until=lambda books: books.reports_acked >= 1, limit_s=20.0)
-    books = await fleet.run(until=_task_is_over, limit_s=20.0)
+    await fleet.run(until=lambda stats: stats.reports_acked >= 1, limit_s=20.0)
+    stats = await fleet.run(until=_task_is_over, limit_s=20.0)
 
-    assert books.enrolled == 10
+    assert stats.enrolled == 10
     assert server.closed == [10, 10]
-    assert books.reports_acked == 20
+    assert stats.reports_acked == 20
 
 
 async def test_an_error_in_a_phone_ends_the_run_and_is_not_hidden(crew: MakeCrew) -> None:
@@ -121,9 +121,9 @@ async def test_an_error_in_a_phone_ends_the_run_and_is_not_hidden(crew: MakeCrew
 async def test_a_run_ends_when_its_time_is_over(crew: MakeCrew) -> None:
     hired = crew(3, "ideal")
 
-    books = await _fleet(hired.phones, ScriptedServer(), hired.trainer).run(limit_s=0.05)
+    stats = await _fleet(hired.phones, ScriptedServer(), hired.trainer).run(limit_s=0.05)
 
-    assert 0.05 <= books.now_s < 5.0
+    assert 0.05 <= stats.now_s < 5.0
 
 
 def test_time_cannot_stand_still_for_phones(crew: MakeCrew) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.vocabulary import vocabulary_of
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import build_vocabulary
 
 TASK = """
 [task]
@@ -83,8 +83,10 @@ def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(tmp_path
         )
     )
     config = ModelConfig.named("tiny")
-    weights = np.random.default_rng(0).normal(0.0, 0.1, ParamLayout.of(config).size).astype(np.float32)
-    vocabulary = vocabulary_of(words, [1 / 60] * 60, oov=0.1, eos=0.1)
+    weights = (
+        np.random.default_rng(0).normal(0.0, 0.1, ParamLayout.for_config(config).size).astype(np.float32)
+    )
+    vocabulary = build_vocabulary(words, [1 / 60] * 60, oov=0.1, eos=0.1)
     (tmp_path / "v0.safetensors").write_bytes(Checkpoint(config, vocabulary, weights).to_bytes())
     (tmp_path / "task.toml").write_text(task)
 

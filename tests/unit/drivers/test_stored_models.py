@@ -3,25 +3,25 @@
 import numpy as np
 import pytest
 
-from keyflock_client_sim.device.effects import Patch, Store
-from keyflock_client_sim.device.events import PatchFailed, Stored
+from keyflock_client_sim.device.effects import PatchModel, StoreModel
+from keyflock_client_sim.device.input_events import ModelStored, PatchFailed
 from keyflock_client_sim.drivers import stored_models
-from keyflock_client_sim.drivers.stored_models import KEPT_BODIES, StoredModels
-from keyflock_client_sim.drivers.toy_trainers import ToyTrainer
+from keyflock_client_sim.drivers.stored_models import MAX_BODIES, StoredModels
+from keyflock_client_sim.testing.fake_trainers import FakeTrainer
 from keyflock_compression import apply_weights_delta, content_digest, encode_weights, encode_weights_delta
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=60, embedding_size=8, hidden_size=8))
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=60, embedding_size=8, hidden_size=8))
 BODIES = [
     encode_weights(np.random.default_rng(seed).normal(0, 0.1, LAYOUT.size).astype(np.float32), LAYOUT)
     for seed in range(3)
 ]
 
 
-def patch(after: int, before: int, *, base: bytes | None = None, delta: bytes | None = None) -> Patch:
+def patch(after: int, before: int, *, base: bytes | None = None, delta: bytes | None = None) -> PatchModel:
     """From one of the models to another; models go by their number."""
-    return Patch(
+    return PatchModel(
         digest=bytes([after]),
         base=base or bytes([before]),
         delta=delta or encode_weights_delta(BODIES[after], BODIES[before]),
@@ -30,20 +30,22 @@ def patch(after: int, before: int, *, base: bytes | None = None, delta: bytes | 
 
 
 @pytest.fixture
-def trainer() -> ToyTrainer:
-    return ToyTrainer({})
+def trainer() -> FakeTrainer:
+    return FakeTrainer({})
 
 
 @pytest.fixture
-def models(trainer: ToyTrainer) -> StoredModels:
+def models(trainer: FakeTrainer) -> StoredModels:
     stored = StoredModels(trainer)
-    stored.store(Store(bytes([0]), BODIES[0]))
+    stored.store(StoreModel(bytes([0]), BODIES[0]))
     return stored
 
 
-def test_a_patched_model_is_trained_from_and_patched_again(models: StoredModels, trainer: ToyTrainer) -> None:
-    assert models.patch(patch(1, 0)) == Stored()
-    assert models.patch(patch(2, 1)) == Stored()
+def test_a_patched_model_is_trained_from_and_patched_again(
+    models: StoredModels, trainer: FakeTrainer
+) -> None:
+    assert models.patch(patch(1, 0)) == ModelStored()
+    assert models.patch(patch(2, 1)) == ModelStored()
 
     assert trainer.stored == {bytes([0]), bytes([1]), bytes([2])}
 
@@ -59,7 +61,7 @@ def test_a_patched_model_is_trained_from_and_patched_again(models: StoredModels,
     ids=["no base", "another base", "garbage", "another result"],
 )
 def test_a_delta_that_does_not_fit_stores_nothing(
-    models: StoredModels, trainer: ToyTrainer, wrong: Patch
+    models: StoredModels, trainer: FakeTrainer, wrong: PatchModel
 ) -> None:
     assert models.patch(wrong) == PatchFailed()
 
@@ -78,14 +80,14 @@ def test_a_delta_that_many_phones_get_is_applied_once(
     monkeypatch.setattr(stored_models, "apply_weights_delta", noted)
 
     for _ in range(50):
-        assert models.patch(patch(1, 0)) == Stored()
+        assert models.patch(patch(1, 0)) == ModelStored()
     assert models.patch(patch(1, 0, delta=b"garbage")) == PatchFailed()
 
     assert len(applied) == 2
 
 
 def test_a_base_that_was_crowded_out_is_none(models: StoredModels) -> None:
-    for number in range(KEPT_BODIES):
-        models.store(Store(bytes([100 + number]), BODIES[2]))
+    for number in range(MAX_BODIES):
+        models.store(StoreModel(bytes([100 + number]), BODIES[2]))
 
     assert models.patch(patch(1, 0)) == PatchFailed()

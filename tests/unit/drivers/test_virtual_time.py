@@ -6,30 +6,30 @@ from typing import Any
 
 import pytest
 
+from keyflock_client_sim.device.device_events import AssignmentEnded, CheckInRejected, ReportAcked
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.device.events import Trained
-from keyflock_client_sim.device.notices import Acked, Ended, TurnedAway
-from keyflock_client_sim.drivers.books import Books, Happening
-from keyflock_client_sim.drivers.scripted_server import ScriptedServer
+from keyflock_client_sim.device.input_events import Trained
+from keyflock_client_sim.drivers.fleet_stats import FleetEvent, FleetStats
 from keyflock_client_sim.drivers.trainer import TrainingError
 from keyflock_client_sim.drivers.virtual_clock import EPOCH, VirtualClock
 from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
 from keyflock_client_sim.fleet.profiles import FleetProfile
+from keyflock_client_sim.testing.scripted_server import ScriptedServer
 from keyflock_server.protocol.messages import FailureCause, ReturnWindow
 
 MakeCrew = Callable[..., Any]
 
 
-def _task_is_over(books: Books) -> bool:
-    return books.turned_away["no_active_task"] > 0
+def _task_is_over(stats: FleetStats) -> bool:
+    return stats.rejected["no_active_task"] > 0
 
 
-async def _happenings(crew: MakeCrew, seed: int) -> list[Happening]:
+async def _happenings(crew: MakeCrew, seed: int) -> list[FleetEvent]:
     hired = crew(20, "realistic", seed)
-    seen: list[Happening] = []
+    seen: list[FleetEvent] = []
     server = ScriptedServer(goal=8, min_flush=4, max_rounds=3)
     fleet = VirtualTimeFleet(
-        hired.phones, server, hired.trainer, VirtualClock(), watch=seen.append, drain_s=0.0
+        hired.phones, server, hired.trainer, VirtualClock(), listener=seen.append, drain_s=0.0
     )
     await fleet.run(until=_task_is_over, limit_s=10 * 86_400.0)
     return seen
@@ -38,13 +38,13 @@ async def _happenings(crew: MakeCrew, seed: int) -> list[Happening]:
 async def test_rounds_close_and_what_is_acked_is_what_is_counted(crew: MakeCrew) -> None:
     hired, server = crew(30), ScriptedServer(goal=10, min_flush=4, max_rounds=3)
 
-    books = await VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock()).run(
+    stats = await VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock()).run(
         until=_task_is_over, limit_s=7_200.0
     )
 
     assert server.closed == [10, 10, 10]
-    assert books.reports_acked == len(server.counted) == 30
-    assert sum(books.acked_by_round.values()) == 30
+    assert stats.reports_acked == len(server.counted) == 30
+    assert sum(stats.acked_by_round.values()) == 30
 
 
 async def test_the_same_seed_gives_the_same_run_event_by_event(crew: MakeCrew) -> None:
@@ -58,17 +58,17 @@ async def test_lost_calls_and_drop_outs_double_and_lose_nothing(crew: MakeCrew) 
     unlucky = FleetProfile(loss_share=0.3, drop_out_share=0.3, call_timeout_s=5.0, absence_s=60.0)
     hired, server = crew(30, unlucky), ScriptedServer(goal=10, max_rounds=4)
 
-    books = await VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock()).run(
+    stats = await VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock()).run(
         until=_task_is_over, limit_s=86_400.0
     )
 
     assert server.closed == [10, 10, 10, 10]
-    assert books.duplicates > 0
-    assert books.troubles["report: lost"] > 0
+    assert stats.duplicates > 0
+    assert stats.call_errors["report: lost"] > 0
     # Phones whose lost answer was the receipt, and that were told that the round is gone when they asked
     # again, are counted without knowing it; no phone is acked without being counted.
-    unknowing = books.session_shapes["-v[]+#"]
-    assert len(server.counted) - unknowing <= books.reports_acked <= len(server.counted)
+    unknowing = stats.session_shapes["-v[]+#"]
+    assert len(server.counted) - unknowing <= stats.reports_acked <= len(server.counted)
 
 
 async def test_virtual_time_passes_as_traits_say(crew: MakeCrew) -> None:
@@ -83,27 +83,29 @@ async def test_virtual_time_passes_as_traits_say(crew: MakeCrew) -> None:
         drop_out_share=0.0,
     )
     hired, server = crew(1, slow), ScriptedServer(goal=1, max_rounds=1)
-    seen: list[Happening] = []
+    seen: list[FleetEvent] = []
 
-    await VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock(), watch=seen.append).run(
+    await VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock(), listener=seen.append).run(
         until=_task_is_over, limit_s=600.0
     )
 
-    assigned_s, acked_s = (happening.at_s for happening in seen[1:3])
+    assigned_s, acked_s = (fleet_event.at_s for fleet_event in seen[1:3])
     assert acked_s - assigned_s == pytest.approx(20.0)  # 10 examples
 
 
 async def test_a_phone_checks_in_only_in_its_idle_hours(crew: MakeCrew) -> None:
     night = FleetProfile(idle_from_h=22.0, idle_hours=8.0, loss_share=0.0, drop_out_share=0.0)
     hired, server = crew(5, night), ScriptedServer(goal=100, window=ReturnWindow(min_s=60.0, max_s=120.0))
-    seen: list[Happening] = []
+    seen: list[FleetEvent] = []
 
     await VirtualTimeFleet(
-        hired.phones, server, hired.trainer, VirtualClock(), watch=seen.append, tick_s=600.0
+        hired.phones, server, hired.trainer, VirtualClock(), listener=seen.append, tick_s=600.0
     ).run(limit_s=2 * 86_400.0)
 
     hours = {
-        happening.at_s % 86_400.0 / 3_600.0 for happening in seen if isinstance(happening.notice, TurnedAway)
+        fleet_event.at_s % 86_400.0 / 3_600.0
+        for fleet_event in seen
+        if isinstance(fleet_event.event, CheckInRejected)
     }
     assert len(hours) > 500
     assert all(hour < 6.01 or hour >= 22.0 for hour in hours)
@@ -122,27 +124,27 @@ async def test_the_server_is_told_of_every_tick_and_reads_the_same_clock(crew: M
 async def test_a_stopped_fleet_goes_on_where_it_was(crew: MakeCrew) -> None:
     whole = await _happenings(crew, seed=1)
     hired, server = crew(20, "realistic", 1), ScriptedServer(goal=8, min_flush=4, max_rounds=3)
-    seen: list[Happening] = []
+    seen: list[FleetEvent] = []
     fleet = VirtualTimeFleet(
-        hired.phones, server, hired.trainer, VirtualClock(), watch=seen.append, drain_s=0.0
+        hired.phones, server, hired.trainer, VirtualClock(), listener=seen.append, drain_s=0.0
     )
 
     for _ in range(200):
         await fleet.run(until=_task_is_over, limit_s=37.0)
-        if _task_is_over(fleet.books):
+        if _task_is_over(fleet.stats):
             break
 
-    assert [(each.phone, each.notice) for each in seen] == [(each.phone, each.notice) for each in whole]
+    assert [(each.phone, each.event) for each in seen] == [(each.phone, each.event) for each in whole]
 
 
 async def test_a_stop_lets_phones_settle_the_reports_they_have_under_way(crew: MakeCrew) -> None:
     hired, server = crew(12), ScriptedServer(goal=12, min_flush=4)
     fleet = VirtualTimeFleet(hired.phones, server, hired.trainer, VirtualClock())
 
-    books = await fleet.run(until=lambda books: books.reports_acked >= 1)  # three more wait for theirs
+    stats = await fleet.run(until=lambda stats: stats.reports_acked >= 1)  # three more wait for theirs
 
-    assert books.reports_acked == len(server.counted) >= 4
-    assert not any(phone.device.has_report_under_way for phone in hired.phones)
+    assert stats.reports_acked == len(server.counted) >= 4
+    assert not any(phone.device.has_unsettled_report for phone in hired.phones)
 
 
 class _Endless:
@@ -187,13 +189,13 @@ class _Broken:
 
 async def test_a_failed_training_is_given_back_and_the_fleet_goes_on(crew: MakeCrew) -> None:
     hired = crew(3, "ideal")
-    seen: list[Happening] = []
-    fleet = VirtualTimeFleet(hired.phones, ScriptedServer(), _Broken(), VirtualClock(), watch=seen.append)
+    seen: list[FleetEvent] = []
+    fleet = VirtualTimeFleet(hired.phones, ScriptedServer(), _Broken(), VirtualClock(), listener=seen.append)
 
     await fleet.run(limit_s=20.0)
 
-    assert not any(isinstance(each.notice, Acked) for each in seen)
-    details = {each.notice.detail for each in seen if isinstance(each.notice, Ended)}
+    assert not any(isinstance(each.event, ReportAcked) for each in seen)
+    details = {each.event.detail for each in seen if isinstance(each.event, AssignmentEnded)}
     assert details == {"out_of_memory"}
 
 

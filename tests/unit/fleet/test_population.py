@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from keyflock_client_sim.fleet.phone import Phone
-from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.population import make_fleet
 from keyflock_client_sim.fleet.profiles import PROFILES, FleetProfile, ProfileError, read_profile
 from keyflock_server.protocol.identifiers import PopulationName
 
@@ -16,7 +16,7 @@ REALISTIC = PROFILES["realistic"]
 
 def _fleet(count: int, seed: int = 7, profile: FleetProfile = REALISTIC) -> tuple[Phone, ...]:
     examples = {f"phone-{number}": 10 + number for number in range(count)}
-    return make(examples, population=PopulationName("en-US"), profile=profile, seed=seed)
+    return make_fleet(examples, population=PopulationName("en-US"), profile=profile, seed=seed)
 
 
 def test_the_same_seed_makes_the_same_fleet_and_another_seed_another_one() -> None:
@@ -49,7 +49,7 @@ def test_a_device_introduces_itself_as_its_phone_is() -> None:
     for phone in _fleet(20):
         installation = phone.device.installation
         assert (installation.app_build, installation.locale) == (phone.traits.app_build, phone.traits.locale)
-        assert phone.circumstances().examples == phone.examples
+        assert phone.status().examples == phone.examples
 
 
 def test_an_ideal_phone_takes_no_time_and_loses_nothing() -> None:

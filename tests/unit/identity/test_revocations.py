@@ -8,9 +8,9 @@ from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.identity.revocations import ALL_GENERATIONS, Revocations
-from keyflock_server.identity.signed_claims import TokenKind, seal
+from keyflock_server.identity.signed_claims import TokenKind, sign_token
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -29,7 +29,7 @@ def void(revocations: Revocations, now: datetime, name: str = "a") -> list[int]:
 def is_refused(revocations: Revocations, identity: DeviceIdentity, now: datetime) -> bool:
     try:
         revocations.check(identity, now)
-    except Refused as refused:
+    except ApiError as refused:
         return refused.code is ProblemCode.TOKEN_INVALID
     return False
 
@@ -37,7 +37,7 @@ def is_refused(revocations: Revocations, identity: DeviceIdentity, now: datetime
 @pytest.mark.fault("D6")
 def test_a_refreshed_token_is_good_for_its_grace_and_those_before_it_are_not() -> None:
     revocations = Revocations(b"key")
-    revocations.learn(revocations.digest(DeviceId("a")), 2, NOW + MINUTE, NOW + DAY)
+    revocations.record(revocations.digest(DeviceId("a")), 2, NOW + MINUTE, NOW + DAY)
 
     assert void(revocations, NOW) == [0, 1]
     assert void(revocations, NOW + MINUTE) == [0, 1, 2]
@@ -49,8 +49,8 @@ def test_no_later_news_brings_a_forgotten_device_back() -> None:
     revocations = Revocations(b"key")
     digest = revocations.digest(DeviceId("a"))
 
-    revocations.learn(digest, ALL_GENERATIONS, NOW, NOW + DAY)
-    revocations.learn(digest, 1, NOW + DAY, NOW + DAY)
+    revocations.record(digest, ALL_GENERATIONS, NOW, NOW + DAY)
+    revocations.record(digest, 1, NOW + DAY, NOW + DAY)
 
     assert void(revocations, NOW) == [0, 1, 2, 3]
 
@@ -59,10 +59,10 @@ def test_no_later_news_brings_a_forgotten_device_back() -> None:
 def test_a_grace_is_ended_by_a_revocation_and_not_begun_anew_by_old_news() -> None:
     revocations = Revocations(b"key")
     digest = revocations.digest(DeviceId("a"))
-    revocations.learn(digest, 1, NOW + MINUTE, NOW + DAY)
+    revocations.record(digest, 1, NOW + MINUTE, NOW + DAY)
 
-    revocations.learn(digest, 1, NOW, NOW + DAY)
-    revocations.learn(digest, 1, NOW + MINUTE, NOW + DAY)
+    revocations.record(digest, 1, NOW, NOW + DAY)
+    revocations.record(digest, 1, NOW + MINUTE, NOW + DAY)
 
     assert void(revocations, NOW) == [0, 1]
 
@@ -72,8 +72,8 @@ def test_what_has_expired_by_itself_takes_no_memory() -> None:
     revocations = Revocations(b"key")
     for number in range(100):
         digest = revocations.digest(DeviceId(f"phone-{number}"))
-        revocations.learn(digest, 0, NOW, NOW + number * MINUTE)
-        revocations.learn(digest, 1, NOW, NOW + number * MINUTE)
+        revocations.record(digest, 0, NOW, NOW + number * MINUTE)
+        revocations.record(digest, 1, NOW, NOW + number * MINUTE)
 
     held = len(revocations)
     revocations.drop_expired(NOW + 50 * MINUTE)
@@ -86,7 +86,7 @@ def test_a_token_carries_its_generation_and_one_of_an_earlier_release_is_of_the_
     keys = SigningKeys.of(bytes(range(32)))
     tokens = DeviceTokens(keys, ttl_s=3_600.0)
     kind = TokenKind(type="keyflock-device+jwt", audience="keyflock:device", noun="device")
-    old = seal(keys, kind, {"sub": "a", "pop": "en"}, expires_at=NOW + DAY)
+    old = sign_token(keys, kind, {"sub": "a", "pop": "en"}, expires_at=NOW + DAY)
 
     read = tokens.read(tokens.issue(phone(7), NOW), NOW)
 

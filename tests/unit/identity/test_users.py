@@ -18,7 +18,7 @@ from keyflock_server.identity.keys import KeyFileError
 from keyflock_server.identity.user_statements import read_user_keys
 from keyflock_server.identity.users import Users
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EN, DE = PopulationName("en"), PopulationName("de")
@@ -39,9 +39,9 @@ def keys_in(folder: Path, *blocks: bytes) -> Path:
 
 
 def statement(key: Any = BACKEND, algorithm: str = "EdDSA", **claims: Any) -> str:  # noqa: ANN401 - as PyJWT
-    said = {"sub": "ann", "aud": "keyflock:user", "exp": NOW + timedelta(minutes=5)} | claims
-    said = {name: value for name, value in said.items() if value is not None}
-    return jwt.encode(said, key, algorithm=algorithm)
+    payload = {"sub": "ann", "aud": "keyflock:user", "exp": NOW + timedelta(minutes=5)} | claims
+    payload = {name: value for name, value in payload.items() if value is not None}
+    return jwt.encode(payload, key, algorithm=algorithm)
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def backed(tmp_path: Path) -> Users:
     return Users(KEY, read_user_keys(keys_in(tmp_path, pem(BACKEND))))
 
 
-def refusal(users: Users, text: str) -> Refused:
-    with pytest.raises(Refused) as refused:
-        users.named(text, NOW)
+def refusal(users: Users, text: str) -> ApiError:
+    with pytest.raises(ApiError) as refused:
+        users.authenticate(text, NOW)
     return refused.value
 
 
@@ -110,12 +110,12 @@ def test_what_is_no_secret_names_no_user_and_is_not_repeated(name: str) -> None:
 def test_128_random_bits_name_a_user(secret: str) -> None:
     users = Users(KEY)
 
-    digest = users.digest(EN, users.named(secret, NOW))
+    digest = users.digest(EN, users.authenticate(secret, NOW))
 
     assert len(digest) == 64
     assert secret not in digest
     assert digest != hashlib.sha256(secret.encode()).hexdigest()
-    assert secret not in repr(users.named(secret, NOW))
+    assert secret not in repr(users.authenticate(secret, NOW))
 
 
 @pytest.mark.fault("D4")
@@ -127,8 +127,8 @@ def test_what_generators_of_128_bits_give_is_taken() -> None:
     for _ in range(5_000):
         for secret in (secrets.token_urlsafe(16), secrets.token_hex(16)):
             try:
-                users.named(secret, NOW)
-            except Refused:
+                users.authenticate(secret, NOW)
+            except ApiError:
                 refused += 1
     assert refused <= 2
 
@@ -142,9 +142,9 @@ def test_no_uuid_is_a_secret_however_it_is_written() -> None:
 @pytest.mark.fault("D2")
 def test_the_stored_digest_sent_as_a_secret_is_another_user() -> None:
     users = Users(KEY)
-    stored = users.digest(EN, users.named(ANN, NOW))
+    stored = users.digest(EN, users.authenticate(ANN, NOW))
 
-    thief = users.digest(EN, users.named(stored, NOW))
+    thief = users.digest(EN, users.authenticate(stored, NOW))
 
     assert thief != stored
 
@@ -153,15 +153,15 @@ def test_the_stored_digest_sent_as_a_secret_is_another_user() -> None:
 def test_a_user_has_another_digest_in_each_population_and_under_each_key() -> None:
     users, others = Users(KEY), Users(b"p" * 32)
 
-    digests = {one.digest(name, one.named(ANN, NOW)) for one in (users, others) for name in (EN, DE)}
+    digests = {one.digest(name, one.authenticate(ANN, NOW)) for one in (users, others) for name in (EN, DE)}
 
     assert len(digests) == 4
 
 
 @pytest.mark.fault("D4")
 def test_a_statement_of_the_backend_names_a_user(backed: Users) -> None:
-    ann, again = backed.named(statement(), NOW), backed.named(statement(jti="another"), NOW)
-    bob = backed.named(statement(sub="bob"), NOW)
+    ann, again = backed.authenticate(statement(), NOW), backed.authenticate(statement(jti="another"), NOW)
+    bob = backed.authenticate(statement(sub="bob"), NOW)
 
     assert backed.digest(EN, ann) == backed.digest(EN, again) != backed.digest(EN, bob)
     assert "ann" not in repr(ann)
@@ -169,9 +169,9 @@ def test_a_statement_of_the_backend_names_a_user(backed: Users) -> None:
 
 @pytest.mark.fault("D4")
 def test_who_only_knows_the_stated_name_is_another_user(backed: Users) -> None:
-    stated = backed.digest(EN, backed.named(statement(sub=ANN), NOW))
+    stated = backed.digest(EN, backed.authenticate(statement(sub=ANN), NOW))
 
-    claimed = Users(KEY).digest(EN, Users(KEY).named(ANN, NOW))
+    claimed = Users(KEY).digest(EN, Users(KEY).authenticate(ANN, NOW))
 
     assert claimed != stated
     assert not backed.is_same(EN, stated, ANN, NOW)
@@ -223,7 +223,10 @@ def test_each_kind_of_key_is_used_with_its_own_algorithm_and_beside_others(
 ) -> None:
     users = Users(KEY, read_user_keys(keys_in(tmp_path, pem(BACKEND), pem(key))))
 
-    by_one, by_other = users.named(statement(), NOW), users.named(statement(key, algorithm), NOW)
+    by_one, by_other = (
+        users.authenticate(statement(), NOW),
+        users.authenticate(statement(key, algorithm), NOW),
+    )
 
     assert by_one == by_other
 
@@ -251,15 +254,15 @@ def test_a_file_of_keys_that_is_not_there_is_the_operators_fault(tmp_path: Path)
 @pytest.mark.fault("D6")
 def test_a_user_is_remembered_by_what_named_it_and_by_nothing_else(backed: Users) -> None:
     by_secret = Users(KEY)
-    known = by_secret.digest(EN, by_secret.named(ANN, NOW))
+    known = by_secret.digest(EN, by_secret.authenticate(ANN, NOW))
 
     assert by_secret.is_same(EN, known, ANN, NOW)
     # The same user still, where the operator asks for statements by now.
     assert backed.is_same(EN, known, ANN, NOW)
-    assert backed.remembered(ANN, NOW) == by_secret.named(ANN, NOW)
+    assert backed.authenticate_stored(ANN, NOW) == by_secret.authenticate(ANN, NOW)
     for wrong in (None, "", ANN[::-1], known, statement(), "\udcff"):
         assert not backed.is_same(EN, known, wrong, NOW)
     for none in (None, "", "alice@example.com", "\udcff"):
-        with pytest.raises(Refused) as refused:
-            by_secret.remembered(none, NOW)
+        with pytest.raises(ApiError) as refused:
+            by_secret.authenticate_stored(none, NOW)
         assert refused.value.code is ProblemCode.USER_NOT_PROVEN

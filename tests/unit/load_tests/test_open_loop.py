@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from keyflock_load_tests.line import Line
+from keyflock_load_tests.connection import Connection
 from keyflock_load_tests.measured_calls import MeasuredCalls, request_of
 from keyflock_load_tests.measurement import Measurements
-from keyflock_load_tests.open_loop import Bounds, play
+from keyflock_load_tests.open_loop import RunLimits, run_open_loop
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import Request, Response
 
@@ -36,7 +36,7 @@ class StallingServer:
 
 
 async def played(
-    server: Line, arrivals_s: list[float], clock: Clock, bounds: Bounds | None = None
+    server: Connection, arrivals_s: list[float], clock: Clock, bounds: RunLimits | None = None
 ) -> Measurements:
     measurements = Measurements()
     measured = MeasuredCalls(clock, measurements, answer_timeout_s=60.0)
@@ -44,7 +44,9 @@ async def played(
     async def visit(_index: int, due_at_s: float) -> None:
         await measured.send(server, calls.CHECK_IN, request_of(calls.CHECK_IN, "t"), due_at_s=due_at_s)
 
-    await play(arrivals_s, visit, clock, measurements, bounds or Bounds(max_in_flight=10_000, drain_s=60.0))
+    await run_open_loop(
+        arrivals_s, visit, clock, measurements, bounds or RunLimits(max_in_flight=10_000, drain_s=60.0)
+    )
     return measurements
 
 
@@ -95,7 +97,7 @@ def test_arrivals_beyond_the_bound_are_shed_and_counted(
     run_virtually: RunVirtually, loop_clock: Clock
 ) -> None:
     async def main() -> None:
-        bounds = Bounds(max_in_flight=2, drain_s=60.0)
+        bounds = RunLimits(max_in_flight=2, drain_s=60.0)
 
         measurements = await played(StallingServer(), [10.0, 10.1, 10.2, 10.3], loop_clock, bounds)
 
@@ -109,7 +111,7 @@ def test_visits_that_do_not_end_are_cut_off_when_the_drain_time_is_over(
     run_virtually: RunVirtually, loop_clock: Clock
 ) -> None:
     async def main() -> None:
-        bounds = Bounds(max_in_flight=10, drain_s=3.0)
+        bounds = RunLimits(max_in_flight=10, drain_s=3.0)
 
         measurements = await played(StallingServer(), [10.0, 10.5], loop_clock, bounds)
 
@@ -127,6 +129,6 @@ def test_an_error_in_the_harness_itself_is_not_swallowed(
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await play([0.0], broken, loop_clock, Measurements(), Bounds(1, 1.0))
+            await run_open_loop([0.0], broken, loop_clock, Measurements(), RunLimits(1, 1.0))
 
     run_virtually(main())

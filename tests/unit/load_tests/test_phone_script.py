@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from keyflock_load_tests.line import Line
+from keyflock_load_tests.connection import Connection
 from keyflock_load_tests.measured_calls import MeasuredCalls
 from keyflock_load_tests.measurement import Measurements
-from keyflock_load_tests.phone_script import Fate, Phone, Visit
+from keyflock_load_tests.phone_script import PhoneState, Visit, VisitConditions
 from keyflock_load_tests.scenario import PhonePlan
 from keyflock_server.protocol import messages, wire
 from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId, TaskName
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.plans import TrainingPlan
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 RunVirtually = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -28,17 +30,17 @@ WORK = messages.Assignment(
     model_version=ModelVersion(4),
     model_digest=b"\x01" * 32,
     layout=b"\x02" * 16,
-    plan=messages.TrainingPlan(learning_rate=0.3),
+    plan=TrainingPlan(learning_rate=0.3),
     codec={},
     seed=1,
     expires_in_s=60.0,
 )
 SEND = messages.OfferAnswer(action=messages.OfferAction.SEND, return_window=SOON)
 COUNTED = messages.Receipt(counted=True, return_window=SOON)
-Answer = messages.Message | Refused | bytes | ConnectionError
+Answer = Message | ApiError | bytes | ConnectionError
 
 
-class ScriptedServer:
+class AnsweringServer:
     """Gives each kind of call its answers in turn, and keeps what was asked."""
 
     def __init__(self, **answers: list[Answer]) -> None:
@@ -57,7 +59,7 @@ class ScriptedServer:
         answer = self._next(request)
         if isinstance(answer, ConnectionError):
             raise answer
-        if isinstance(answer, Refused):
+        if isinstance(answer, ApiError):
             return Response(answer.status, {}, wire.encode(answer.document()))
         return Response(200, {}, answer if isinstance(answer, bytes) else wire.encode(answer))
 
@@ -65,7 +67,7 @@ class ScriptedServer:
         self._next(request)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Line]:
+    async def opened(self) -> AsyncIterator[Connection]:
         self.lines_opened += 1
         yield self
 
@@ -80,19 +82,19 @@ class ScriptedServer:
 
 
 async def visited(
-    server: ScriptedServer,
-    fate: Fate | None = None,
+    server: AnsweringServer,
+    fate: VisitConditions | None = None,
     *,
-    phone: Phone | None = None,
+    phone: PhoneState | None = None,
     plan: PhonePlan | None = None,
 ) -> Measurements:
     plan = plan or PhonePlan()
     measurements = Measurements()
     loop = asyncio.get_running_loop()
-    open_line: Callable[[], AbstractAsyncContextManager[Line]] = server.opened
+    open_line: Callable[[], AbstractAsyncContextManager[Connection]] = server.opened
     visit = Visit(
-        phone or Phone("token", 32),
-        fate or Fate(),
+        phone or PhoneState("token", 32),
+        fate or VisitConditions(),
         plan,
         lambda _assignment: b"delta",
         open_line,
@@ -104,9 +106,9 @@ async def visited(
 
 def test_a_visit_is_check_in_model_offer_report_and_ends_acknowledged(run_virtually: RunVirtually) -> None:
     async def main() -> None:
-        server = ScriptedServer()
+        server = AnsweringServer()
 
-        measurements = await visited(server, Fate(training_s=7.0))
+        measurements = await visited(server, VisitConditions(training_s=7.0))
 
         assert server.asked == ["check-ins", "models", "offer", "report"]
         assert measurements.acked == {"a-1"}
@@ -121,9 +123,9 @@ def test_a_visit_is_check_in_model_offer_report_and_ends_acknowledged(run_virtua
 
 def test_a_phone_that_has_the_model_does_not_download_it_again(run_virtually: RunVirtually) -> None:
     async def main() -> None:
-        server = ScriptedServer()
+        server = AnsweringServer()
 
-        await visited(server, phone=Phone("token", 32, model_digest=b"\x01" * 32))
+        await visited(server, phone=PhoneState("token", 32, model_digest=b"\x01" * 32))
 
         assert server.asked == ["check-ins", "offer", "report"]
 
@@ -134,7 +136,7 @@ def test_a_refused_phone_goes_away_and_its_reason_is_counted(run_virtually: RunV
     async def main() -> None:
         refusal = messages.Refusal(reason=messages.RefusalReason.NOT_SAMPLED, return_window=SOON)
 
-        measurements = await visited(ScriptedServer(check_ins=[refusal]))
+        measurements = await visited(AnsweringServer(check_ins=[refusal]))
 
         assert measurements.check_ins == {"not_sampled": 1}
         assert measurements.endings == {"refused": 1}
@@ -144,9 +146,9 @@ def test_a_refused_phone_goes_away_and_its_reason_is_counted(run_virtually: RunV
 
 def test_a_phone_that_drops_out_says_nothing_more(run_virtually: RunVirtually) -> None:
     async def main() -> None:
-        server = ScriptedServer()
+        server = AnsweringServer()
 
-        measurements = await visited(server, Fate(drops_out=True))
+        measurements = await visited(server, VisitConditions(drops_out=True))
 
         assert server.asked == ["check-ins", "models"]
         assert measurements.endings == {"dropped out": 1}
@@ -158,11 +160,11 @@ def test_a_lost_answer_is_followed_by_the_same_bytes_on_a_new_connection(
     run_virtually: RunVirtually,
 ) -> None:
     async def main() -> None:
-        server = ScriptedServer(
+        server = AnsweringServer(
             report=[b"", messages.Receipt(counted=True, duplicate=True, return_window=SOON)]
         )
 
-        measurements = await visited(server, Fate(loses_connection=True))
+        measurements = await visited(server, VisitConditions(loses_connection=True))
 
         assert server.reports[0] == server.reports[1]
         assert server.lines_opened == 2
@@ -176,9 +178,9 @@ def test_a_pending_report_is_sent_again_after_the_pause_the_server_asks_for(
     run_virtually: RunVirtually,
 ) -> None:
     async def main() -> None:
-        pending = Refused(ProblemCode.REPORT_PENDING, "Waits.", messages.ReturnWindow(min_s=3.0, max_s=4.0))
+        pending = ApiError(ProblemCode.REPORT_PENDING, "Waits.", messages.ReturnWindow(min_s=3.0, max_s=4.0))
 
-        measurements = await visited(ScriptedServer(report=[pending, pending, COUNTED]))
+        measurements = await visited(AnsweringServer(report=[pending, pending, COUNTED]))
 
         assert asyncio.get_running_loop().time() == pytest.approx(6.0)
         assert measurements.acked == {"a-1"}
@@ -189,7 +191,7 @@ def test_a_pending_report_is_sent_again_after_the_pause_the_server_asks_for(
 
 def test_a_report_whose_answer_never_comes_stays_unsettled(run_virtually: RunVirtually) -> None:
     async def main() -> None:
-        server = ScriptedServer(report=[ConnectionError("reset")])
+        server = AnsweringServer(report=[ConnectionError("reset")])
 
         measurements = await visited(server, plan=PhonePlan(max_retries=2))
 
@@ -203,7 +205,7 @@ def test_a_report_whose_answer_never_comes_stays_unsettled(run_virtually: RunVir
 
 def test_a_refused_report_is_settled_and_not_sent_again(run_virtually: RunVirtually) -> None:
     async def main() -> None:
-        server = ScriptedServer(report=[Refused(ProblemCode.ROUND_GONE, "Over.")])
+        server = AnsweringServer(report=[ApiError(ProblemCode.ROUND_GONE, "Over.")])
 
         measurements = await visited(server)
 

@@ -6,36 +6,36 @@ import numpy as np
 
 from keyflock_client_sim.corpora.splits import DeviceText, Split
 from keyflock_client_sim.corpora.text import UserText
-from keyflock_client_sim.measuring.evaluation import evaluate, published, savings
+from keyflock_client_sim.measuring.evaluation import evaluate, keystroke_savings, publish_checkpoint
 from keyflock_client_sim.measuring.held_out_text import HeldOutText
 from keyflock_client_sim.measuring.scorers import Trigram, Unigram
 from keyflock_client_sim.training.pool import WorkerPool
-from keyflock_models import evaluation
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.config import ModelConfig
-from keyflock_models.neural_scorer import NeuralScorer
-from keyflock_models.trigram import KneserNeyTrigram
-from keyflock_models.unigram import UnigramModel
-from keyflock_models.vocabulary import vocabulary_of
+from keyflock_models.evaluation import measures
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.trigram import KneserNeyTrigram
+from keyflock_models.evaluation.unigram import UnigramModel
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.text.vocabulary import build_vocabulary
 
 WORDS = [f"w{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-VOCABULARY = vocabulary_of(WORDS, [1 / 40] * len(WORDS), oov=0.05, eos=0.1)
+VOCABULARY = build_vocabulary(WORDS, [1 / 40] * len(WORDS), oov=0.05, eos=0.1)
 CONFIG = ModelConfig(vocabulary_size=len(VOCABULARY), embedding_size=6, hidden_size=8)
 
 
-def said(seed: int, messages: int) -> tuple[str, ...]:
+def message_of(seed: int, messages: int) -> tuple[str, ...]:
     rng = np.random.default_rng(seed)
     return tuple(" ".join(rng.choice([*WORDS, "unheard"], rng.integers(2, 8))) for _ in range(messages))
 
 
 def text() -> HeldOutText:
     held_out = tuple(
-        DeviceText(f"{user}#{part}", user, said(10 * number + part, 3 + number))
+        DeviceText(f"{user}#{part}", user, message_of(10 * number + part, 3 + number))
         for number, user in enumerate("deabc")
         for part in range(2)
     )
-    phones = (DeviceText("z#0", "z", said(99, 60)),)
-    return HeldOutText.of(Split((UserText("y", said(98, 60)),), phones, held_out), VOCABULARY)
+    phones = (DeviceText("z#0", "z", message_of(99, 60)),)
+    return HeldOutText.of(Split((UserText("y", message_of(98, 60)),), phones, held_out), VOCABULARY)
 
 
 async def test_a_models_figures_are_those_of_one_process_for_every_user(compilation_cache: Path) -> None:
@@ -45,9 +45,9 @@ async def test_a_models_figures_are_those_of_one_process_for_every_user(compilat
     checkpoint = Checkpoint(CONFIG, VOCABULARY, weights, {})
 
     async with WorkerPool(2, compilation_cache=compilation_cache) as pool:
-        measured = await evaluate(pool, published(pool, checkpoint), users.sequences)
+        measured = await evaluate(pool, publish_checkpoint(pool, checkpoint), users.sequences)
 
-    expected = evaluation.evaluate(NeuralScorer(CONFIG, weights, VOCABULARY), users.sequences)
+    expected = measures.evaluate(NeuralScorer(CONFIG, weights, VOCABULARY), users.sequences)
     assert measured.users == expected.users == ("d", "e", "a", "b", "c")
     np.testing.assert_array_equal(measured.recall_at_3.numerator, expected.recall_at_3.numerator)
     np.testing.assert_array_equal(measured.recall_at_3.denominator, expected.recall_at_3.denominator)
@@ -66,7 +66,7 @@ async def test_baselines_count_the_text_that_is_not_held_out(compilation_cache: 
         (unigram, UnigramModel.fit(elsewhere, VOCABULARY)),
         (trigram, KneserNeyTrigram.fit(elsewhere, VOCABULARY)),
     ):
-        expected = evaluation.evaluate(model, users.sequences)
+        expected = measures.evaluate(model, users.sequences)
         np.testing.assert_array_equal(measured.recall_at_1.numerator, expected.recall_at_1.numerator)
 
 
@@ -74,13 +74,13 @@ async def test_typing_is_simulated_for_every_user(compilation_cache: Path) -> No
     users = text()
 
     async with WorkerPool(2, compilation_cache=compilation_cache) as pool:
-        spared = await savings(
+        savings = await keystroke_savings(
             pool, Unigram(VOCABULARY, users.elsewhere), users.sequences, users.letters, seed=5
         )
 
-    assert spared.users == ("d", "e", "a", "b", "c")
-    assert (spared.all.numerator >= spared.before_typing.numerator).all()
-    assert 0.0 < spared.all.micro < 1.0
+    assert savings.users == ("d", "e", "a", "b", "c")
+    assert (savings.all.numerator >= savings.before_typing.numerator).all()
+    assert 0.0 < savings.all.micro < 1.0
 
 
 def test_a_users_several_phones_are_one_user_again() -> None:

@@ -6,10 +6,10 @@ from io import StringIO
 import numpy as np
 from rich.console import Console
 
-from keyflock_client_sim.measuring.report import Measured, as_json, compare, print_report
-from keyflock_models.evaluation import Evaluation
-from keyflock_models.keystrokes import KeystrokeSavings
-from keyflock_models.per_user import PerUser
+from keyflock_client_sim.measuring.report import MeasuredModel, as_json, compare, print_report
+from keyflock_models.evaluation.keystrokes import KeystrokeSavings
+from keyflock_models.evaluation.measures import Evaluation
+from keyflock_models.evaluation.per_user import PerUser
 
 USERS = ("ann", "bo", "cy", "di")
 
@@ -18,10 +18,10 @@ def per_user(*hits: float) -> PerUser:
     return PerUser(np.array(hits), np.full(len(hits), 100.0))
 
 
-def measured(name: str, *, recall_at_1: PerUser, typed: bool = False) -> Measured:
+def measured(name: str, *, recall_at_1: PerUser, typed: bool = False) -> MeasuredModel:
     other = per_user(20, 20, 20, 20)
     evaluation = Evaluation(USERS, recall_at_1, other, other, other, other, other)
-    return Measured(
+    return MeasuredModel(
         name, evaluation, KeystrokeSavings(USERS, per_user(40, 40, 40, 40), other) if typed else None
     )
 

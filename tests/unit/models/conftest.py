@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.network import init_params
-from keyflock_models.special_tokens import BOS, EOS, PAD
-from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+from keyflock_models.network.cifg import init_params
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import BOS, EOS, PAD
+from keyflock_models.text.vocabulary import Vocabulary, build_vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -26,13 +26,13 @@ def toy_vocabulary() -> Vocabulary:
     """60 words of two letters, each half as frequent as possible under the one before it in the list."""
     words = ["".join(pair) for pair in itertools.product("abcdef", "ghijklmnop")]
     shares = 1 / np.arange(2, 62)
-    return vocabulary_of(words, list(shares / shares.sum() * 0.9), oov=0.1, eos=0.2)
+    return build_vocabulary(words, list(shares / shares.sum() * 0.9), oov=0.1, eos=0.2)
 
 
 @pytest.fixture(scope="session")
 def toy_weights(tiny: ModelConfig) -> F32:
     """Fresh parameters of the tiny network."""
-    return ParamLayout.of(tiny).flatten(init_params(tiny, jax.random.key(7)))
+    return ParamLayout.for_config(tiny).flatten(init_params(tiny, jax.random.key(7)))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from keyflock_models.anchor import (
+from keyflock_models.arrays import F32, I32
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.network.anchor import (
     MAX_ANCHOR_COLUMNS,
     MAX_ANCHOR_ROWS,
     anchor_loss,
@@ -13,12 +15,10 @@ from keyflock_models.anchor import (
     anchor_tokens,
     choose_anchor,
 )
-from keyflock_models.arrays import F32, I32
-from keyflock_models.checkpoint import Checkpoint, CheckpointError
-from keyflock_models.config import ModelConfig
-from keyflock_models.neural_scorer import NeuralScorer
-from keyflock_models.special_tokens import BOS, EOS, OOV
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.text.special_tokens import BOS, EOS, OOV
+from keyflock_models.text.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.fault("D8")
 
@@ -93,9 +93,9 @@ def test_rows_that_could_not_be_measured_are_refused_with_the_reason(
     good = toy_messages(2)
     unknown, negative, silent = good.copy(), good.copy(), np.full_like(good, EOS)
     unknown[1, 1], negative[1, 1], silent[:, 0] = len(toy_vocabulary), -1, BOS
-    too_long = np.full((1, MAX_ANCHOR_COLUMNS + 1), 5, np.int32)
+    too_wide = np.full((1, MAX_ANCHOR_COLUMNS + 1), 5, np.int32)
     too_many = np.full((MAX_ANCHOR_ROWS + 1, 3), 5, np.int32)
-    shapes = (good[0], good[:0], good[:, :1], too_long, too_many)
+    shapes = (good[0], good[:0], good[:, :1], too_wide, too_many)
 
     problems = [anchor_problem(rows, toy_vocabulary) for rows in (unknown, negative, silent, *shapes)]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keyflock_models.candidates import candidate_words
+from keyflock_models.training.candidates import candidate_words
 
 
 def test_every_own_word_is_a_candidate_with_certainty() -> None:

@@ -6,9 +6,9 @@ import pytest
 from safetensors.numpy import load, save
 
 from keyflock_models.arrays import F32
-from keyflock_models.checkpoint import Checkpoint, CheckpointError
-from keyflock_models.config import ModelConfig
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def rewritten(checkpoint: Checkpoint) -> Callable[..., bytes]:
         document = checkpoint.to_bytes()
         header = json.loads(document[8 : 8 + int.from_bytes(document[:8], "little")])
         about = json.loads(header["__metadata__"]["keyflock"]) | metadata
-        kept = {k: v for k, v in (load(document) | (tensors or {})).items() if v is not None}
-        return bytes(save(kept, {"keyflock": json.dumps(about)}))
+        present = {k: v for k, v in (load(document) | (tensors or {})).items() if v is not None}
+        return bytes(save(present, {"keyflock": json.dumps(about)}))
 
     return rewrite
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.keystrokes import PrefixRanges, keystroke_savings, letters_until_offered
-from keyflock_models.sequences import encode_messages, letters_in_messages
-from keyflock_models.unigram import UnigramModel
-from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+from keyflock_models.evaluation.keystrokes import PrefixRanges, keystroke_savings, letters_until_offered
+from keyflock_models.evaluation.unigram import UnigramModel
+from keyflock_models.text.sequences import encode_messages, letters_in_messages
+from keyflock_models.text.vocabulary import Vocabulary, build_vocabulary
 
 WORDS = ["the", "to", "that", "tea", "team", "ten", "a", "zoo"]
 
@@ -13,7 +13,7 @@ WORDS = ["the", "to", "that", "tea", "team", "ten", "a", "zoo"]
 @pytest.fixture(scope="module")
 def words() -> Vocabulary:
     shares = np.array([8, 7, 6, 5, 4, 3, 2, 1]) / 40
-    return vocabulary_of(WORDS, list(shares), oov=0.1, eos=0.1)
+    return build_vocabulary(WORDS, list(shares), oov=0.1, eos=0.1)
 
 
 def letters_by_hand(vocabulary: Vocabulary, scores: F32, target: int) -> int:
@@ -73,7 +73,7 @@ def test_a_sample_of_targets_is_drawn_for_each_user_by_the_seed(words: Vocabular
 
 
 def test_a_word_behind_three_better_completions_is_never_offered() -> None:
-    vocabulary = vocabulary_of(["aa", "ab", "ac", "ad"], [0.4, 0.3, 0.2, 0.05], oov=0.05, eos=0.1)
+    vocabulary = build_vocabulary(["aa", "ab", "ac", "ad"], [0.4, 0.3, 0.2, 0.05], oov=0.05, eos=0.1)
     scores: F32 = vocabulary.log_frequencies[None, :]
 
     found: I32 = letters_until_offered(

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.local_training import LocalTrainingConfig, _descend, local_train
-from keyflock_models.network import Params, network
-from keyflock_models.special_tokens import PAD
+from keyflock_models.network.cifg import Params, build_network
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.special_tokens import PAD
+from keyflock_models.training.local_training import LocalTrainingConfig, _descend, local_train
 
 SGD = LocalTrainingConfig(learning_rate=0.5, batch_size=4)
 
 
 @partial(jax.jit, static_argnames=("config",))
 def plain_loss(config: ModelConfig, params: Params, rows: jax.Array) -> jax.Array:
-    logits = network(config, params)(rows[:, :-1])
+    logits = build_network(config, params)(rows[:, :-1])
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), rows[:, 1:, None], axis=2)[..., 0]
     is_target = rows[:, 1:] != PAD
     return -jnp.where(is_target, picked, 0).sum() / is_target.sum()
@@ -30,7 +30,7 @@ plain_gradient = jax.jit(jax.grad(plain_loss, argnums=1), static_argnames=("conf
 
 def plain_sgd(config: ModelConfig, weights: F32, batches: list[I32], rate: float) -> F32:
     """The parameters after one step a batch, with nothing clever."""
-    layout = ParamLayout.of(config)
+    layout = ParamLayout.for_config(config)
     params = {name: jnp.asarray(p) for name, p in layout.unflatten(weights).items()}
     for rows in batches:
         gradient = plain_gradient(config, params, jnp.asarray(rows))
@@ -69,7 +69,7 @@ def test_losses_are_those_of_the_first_batch_before_and_after(
     tiny: ModelConfig, toy_weights: F32, toy_messages: Callable[..., I32]
 ) -> None:
     rows = toy_messages(4)
-    layout = ParamLayout.of(tiny)
+    layout = ParamLayout.for_config(tiny)
 
     result = local_train(tiny, toy_weights, rows, replace(SGD, epochs=3), seed=0)
 
@@ -162,7 +162,7 @@ def test_words_that_were_no_candidates_do_not_move_at_all(
 
     delta = local_train(wide, wide_weights, rows, replace(SGD, candidates=100), seed=0).delta
 
-    changed = ParamLayout.of(wide).unflatten(delta)
+    changed = ParamLayout.for_config(wide).unflatten(delta)
     moved = np.flatnonzero(changed["embedding"].any(axis=1))
     assert len(moved) <= 256
     assert np.isin(np.unique(rows), moved).all()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import I32
-from keyflock_models.minibatches import Minibatches, pack
-from keyflock_models.special_tokens import BOS
+from keyflock_models.text.special_tokens import BOS
+from keyflock_models.training.minibatches import Minibatches, pack
 
 
 def messages_in(rows: I32) -> list[tuple[int, ...]]:
@@ -39,7 +39,7 @@ def test_an_epoch_shows_each_row_once_in_another_order(toy_messages: Callable[..
     rows = np.unique(toy_messages(60, length=9), axis=0)[:48]
     feed = Minibatches(rows, batch_size=8, seed=0)
 
-    first, second = (np.concatenate([feed.at(epoch * 6 + i) for i in range(6)]) for epoch in (0, 1))
+    first, second = (np.concatenate([feed.batch(epoch * 6 + i) for i in range(6)]) for epoch in (0, 1))
 
     assert feed.steps_per_epoch == 6
     assert not np.array_equal(first, second)
@@ -50,10 +50,10 @@ def test_an_epoch_shows_each_row_once_in_another_order(toy_messages: Callable[..
 def test_a_batch_is_found_by_its_number_alone(toy_messages: Callable[..., I32]) -> None:
     rows = toy_messages(40)
     in_turn = Minibatches(rows, batch_size=8, seed=3)
-    batches = [in_turn.at(step) for step in range(12)]
+    batches = [in_turn.batch(step) for step in range(12)]
 
-    assert np.array_equal(Minibatches(rows, batch_size=8, seed=3).at(11), batches[11])
-    assert np.array_equal(in_turn.at(2), batches[2])
+    assert np.array_equal(Minibatches(rows, batch_size=8, seed=3).batch(11), batches[11])
+    assert np.array_equal(in_turn.batch(2), batches[2])
 
 
 @pytest.mark.parametrize("batch_size", [0, 41])

@@ -1,6 +1,6 @@
 import pytest
 
-from keyflock_models.config import SIZES, ModelConfig
+from keyflock_models.network.config import SIZES, ModelConfig
 
 
 def test_the_full_model_has_the_published_number_of_parameters() -> None:

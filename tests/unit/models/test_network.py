@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32, F64, I32
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.network import init_params, network
-from keyflock_models.recurrence import _forward, cifg
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.network.cifg import build_network, init_params
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.network.recurrence import _forward, cifg
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 def sigmoid(x: F64) -> F64:
@@ -32,19 +32,19 @@ def logits_by_the_book(params: dict[str, F32], tokens: I32) -> F64:
 
 
 def test_logits_are_those_of_the_published_equations(tiny: ModelConfig, toy_weights: F32) -> None:
-    params = ParamLayout.of(tiny).unflatten(toy_weights)
+    params = ParamLayout.for_config(tiny).unflatten(toy_weights)
     tokens = np.array([[1, 9, 4, 33, 2], [1, 60, 60, 5, 7]], np.int32)
 
-    logits = network(tiny, {name: jnp.asarray(p) for name, p in params.items()})(jnp.asarray(tokens))
+    logits = build_network(tiny, {name: jnp.asarray(p) for name, p in params.items()})(jnp.asarray(tokens))
 
     np.testing.assert_allclose(logits, logits_by_the_book(params, tokens), atol=2e-6)
 
 
 def test_a_prediction_does_not_depend_on_what_comes_later(tiny: ModelConfig, toy_weights: F32) -> None:
-    params = {name: jnp.asarray(p) for name, p in ParamLayout.of(tiny).unflatten(toy_weights).items()}
+    params = {name: jnp.asarray(p) for name, p in ParamLayout.for_config(tiny).unflatten(toy_weights).items()}
 
-    one = network(tiny, params)(jnp.array([[1, 9, 4, 33]]))
-    other = network(tiny, params)(jnp.array([[1, 9, 50, 51]]))
+    one = build_network(tiny, params)(jnp.array([[1, 9, 4, 33]]))
+    other = build_network(tiny, params)(jnp.array([[1, 9, 50, 51]]))
 
     assert np.array_equal(one[:, :2], other[:, :2])
 
@@ -67,13 +67,13 @@ def test_a_fresh_network_begins_as_the_public_unigram(tiny: ModelConfig, toy_voc
     params = init_params(tiny, jax.random.key(0), toy_vocabulary.log_frequencies)
     still = params | {"projection": jnp.zeros_like(params["projection"])}
 
-    logits = network(tiny, still)(jnp.array([[1, 5]]))
+    logits = build_network(tiny, still)(jnp.array([[1, 5]]))
 
     np.testing.assert_allclose(jax.nn.log_softmax(logits)[0, 1], toy_vocabulary.log_frequencies, atol=1e-5)
 
 
 def test_fresh_parameters_depend_on_the_key_alone(tiny: ModelConfig, toy_weights: F32) -> None:
-    layout = ParamLayout.of(tiny)
+    layout = ParamLayout.for_config(tiny)
 
     assert np.array_equal(layout.flatten(init_params(tiny, jax.random.key(7))), toy_weights)
     assert not np.array_equal(layout.flatten(init_params(tiny, jax.random.key(8))), toy_weights)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.network import network
-from keyflock_models.neural_scorer import NeuralScorer
-from keyflock_models.scoring import score_by_log_probabilities
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.scoring import score_by_log_probabilities
+from keyflock_models.network.cifg import build_network
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,11 @@ def test_log_probabilities_are_the_networks(
     tiny: ModelConfig, toy_weights: F32, scorer: NeuralScorer, toy_messages: Callable[..., I32]
 ) -> None:
     rows = toy_messages(5, length=9)
-    params = {name: jnp.asarray(p) for name, p in ParamLayout.of(tiny).unflatten(toy_weights).items()}
+    params = {name: jnp.asarray(p) for name, p in ParamLayout.for_config(tiny).unflatten(toy_weights).items()}
 
     found = scorer.log_probabilities(rows, np.array([4, 0, 4], np.int32), np.array([0, 1, 1], np.int32))
 
-    whole = jax.nn.log_softmax(network(tiny, params)(jnp.asarray(rows[:, :-1])))
+    whole = jax.nn.log_softmax(build_network(tiny, params)(jnp.asarray(rows[:, :-1])))
     np.testing.assert_allclose(found, np.asarray(whole)[[4, 0, 4], [0, 1, 1]], atol=1e-5)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import I32
-from keyflock_models.scoring import targets_of
-from keyflock_models.trigram import KneserNeyTrigram, _discounts
-from keyflock_models.unigram import UnigramModel
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.evaluation.scoring import targets_of
+from keyflock_models.evaluation.trigram import KneserNeyTrigram, _discounts
+from keyflock_models.evaluation.unigram import UnigramModel
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 def test_the_unigram_counts_targets_over_a_public_prior(toy_vocabulary: Vocabulary) -> None:

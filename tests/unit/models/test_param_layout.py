@@ -4,15 +4,15 @@ import pytest
 from flax import nnx
 
 from keyflock_models.arrays import F32
-from keyflock_models.config import SIZES, ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.network import CifgLanguageModel, init_params
+from keyflock_models.network.cifg import CifgLanguageModel, init_params
+from keyflock_models.network.config import SIZES, ModelConfig
+from keyflock_models.network.layout import ParamLayout
 
 
 @pytest.mark.parametrize("size", sorted(SIZES))
 def test_the_layout_names_the_networks_parameters(size: str) -> None:
     config = ModelConfig.named(size)
-    layout = ParamLayout.of(config)
+    layout = ParamLayout.for_config(config)
 
     module = nnx.eval_shape(lambda: CifgLanguageModel(config, rngs=nnx.Rngs(params=jax.random.key(0))))
     params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
@@ -31,7 +31,7 @@ def test_tensors_lie_one_behind_the_other() -> None:
 
 
 def test_a_vector_of_parameters_comes_back_to_the_bit(tiny: ModelConfig) -> None:
-    layout = ParamLayout.of(tiny)
+    layout = ParamLayout.for_config(tiny)
     params = init_params(tiny, jax.random.key(3))
 
     again = layout.unflatten(layout.flatten(params))
@@ -42,7 +42,7 @@ def test_a_vector_of_parameters_comes_back_to_the_bit(tiny: ModelConfig) -> None
 def test_unflattened_tensors_are_views_of_the_vector(tiny: ModelConfig, toy_weights: F32) -> None:
     vector = toy_weights.copy()
 
-    ParamLayout.of(tiny).unflatten(vector)["output_bias"][:] = 5
+    ParamLayout.for_config(tiny).unflatten(vector)["output_bias"][:] = 5
 
     assert (vector == 5).sum() == tiny.vocabulary_size
 
@@ -57,7 +57,7 @@ def test_the_digest_is_names_shapes_and_order() -> None:
 
 
 def test_the_digest_of_the_full_model_never_changes() -> None:
-    assert ParamLayout.of(ModelConfig()).digest.hex() == "a4cbed7287e5263852ab0b5aed8c1d74"
+    assert ParamLayout.for_config(ModelConfig()).digest.hex() == "a4cbed7287e5263852ab0b5aed8c1d74"
 
 
 def test_tensors_that_do_not_fit_the_layout_are_refused_by_name() -> None:

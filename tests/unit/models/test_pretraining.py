@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from keyflock_models.arrays import I32
-from keyflock_models.config import ModelConfig
-from keyflock_models.minibatches import Minibatches, pack
-from keyflock_models.pretraining import (
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.text.vocabulary import Vocabulary
+from keyflock_models.training.minibatches import Minibatches, pack
+from keyflock_models.training.pretraining import (
     PretrainingConfig,
     PretrainingError,
     PretrainingState,
     begin_pretraining,
     pretrain_step,
 )
-from keyflock_models.vocabulary import Vocabulary
 
 PLAN = PretrainingConfig(learning_rate=0.02, batch_size=16)
 
@@ -24,7 +24,7 @@ def trained(
 ) -> tuple[PretrainingState, list[float]]:
     feed, losses = Minibatches(pack(rows), batch_size=plan.batch_size, seed=0), []
     for _ in range(steps):
-        state, loss = pretrain_step(state, feed.at(state.step), plan, progress_ratio=0.5)
+        state, loss = pretrain_step(state, feed.batch(state.step), plan, progress_ratio=0.5)
         losses.append(loss)
     return state, losses
 

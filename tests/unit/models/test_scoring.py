@@ -1,7 +1,12 @@
 import numpy as np
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.scoring import TokenScores, rank_targets, score_by_log_probabilities, targets_of
+from keyflock_models.evaluation.scoring import (
+    TokenScores,
+    rank_targets,
+    score_by_log_probabilities,
+    targets_of,
+)
 
 
 def test_the_rank_is_how_many_displayable_words_score_higher() -> None:

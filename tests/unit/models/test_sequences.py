@@ -1,8 +1,8 @@
 import pytest
 
-from keyflock_models.sequences import encode_messages, letters_in_messages
-from keyflock_models.special_tokens import OOV
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.sequences import encode_messages, letters_in_messages
+from keyflock_models.text.special_tokens import OOV
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 def test_a_message_is_framed_and_filled_up(toy_vocabulary: Vocabulary) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from keyflock_models.tokenizer import MASKED, NUMBER, tokenize
+from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
 
 
 @pytest.mark.parametrize(

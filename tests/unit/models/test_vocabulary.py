@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from keyflock_models.public_vocabulary import public_vocabulary
-from keyflock_models.special_tokens import BOS, EOS, OOV, PAD, SPECIAL_TOKENS
-from keyflock_models.tokenizer import MASKED, NUMBER, tokenize
-from keyflock_models.vocabulary import Vocabulary, VocabularyError, vocabulary_of
+from keyflock_models.text.public_vocabulary import public_vocabulary
+from keyflock_models.text.special_tokens import BOS, EOS, OOV, PAD, SPECIAL_TOKENS
+from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
+from keyflock_models.text.vocabulary import Vocabulary, VocabularyError, build_vocabulary
 
 
 def test_the_public_vocabulary_has_exactly_the_asked_size_and_begins_with_the_special_tokens() -> None:
@@ -71,9 +71,9 @@ def test_bytes_bring_back_the_same_vocabulary(toy_vocabulary: Vocabulary) -> Non
 
 
 def test_the_digest_is_the_words_identity() -> None:
-    one = vocabulary_of(["a", "b"], [0.6, 0.3], oov=0.1, eos=0.1)
-    same_words = vocabulary_of(["a", "b"], [0.5, 0.4], oov=0.1, eos=0.1)
-    other_order = vocabulary_of(["b", "a"], [0.6, 0.3], oov=0.1, eos=0.1)
+    one = build_vocabulary(["a", "b"], [0.6, 0.3], oov=0.1, eos=0.1)
+    same_words = build_vocabulary(["a", "b"], [0.5, 0.4], oov=0.1, eos=0.1)
+    other_order = build_vocabulary(["b", "a"], [0.6, 0.3], oov=0.1, eos=0.1)
 
     assert one.digest == same_words.digest != other_order.digest
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.personalising.typists import (
+from tests.unit.personalising.phone_users import (
     CONFIG,
     LAYOUT,
     PRIVATE_WORD,
@@ -15,25 +15,20 @@ from tests.unit.personalising.typists import (
 )
 
 from keyflock_client_sim.device.effects import Train
-from keyflock_client_sim.drivers.toy_trainers import RandomTrainer
 from keyflock_client_sim.drivers.trainer import TrainingError
 from keyflock_client_sim.personalising.evidence_job import GatherEvidence, priors_of, settings_of
-from keyflock_client_sim.personalising.learning import learned
+from keyflock_client_sim.personalising.learning import learn_messages
 from keyflock_client_sim.personalising.personal_trainer import PersonalTrainer
 from keyflock_client_sim.personalising.reader import TrunkReader
-from keyflock_compression import CodecSpec, decode, encode_weights
+from keyflock_client_sim.testing.fake_trainers import RandomDeltaTrainer
+from keyflock_compression import Float32Spec, decode, encode_weights
 from keyflock_models.arrays import F32
-from keyflock_models.neural_scorer import NeuralScorer
-from keyflock_models.personal.evidence import BOUNDS, EVIDENCE_LAYOUT, refusal_of
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.personal.evidence import BOUNDS, EVIDENCE_LAYOUT, evidence_problem
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion
-from keyflock_server.protocol.messages import (
-    FailureCause,
-    HeadPlan,
-    PersonalisingPlan,
-    PopulationPrior,
-    TrainingPlan,
-)
+from keyflock_server.protocol.messages import FailureCause
+from keyflock_server.protocol.plans import HeadPlan, PersonalisingPlan, PopulationPrior, TrainingPlan
 
 PLAN = PersonalisingPlan(
     head=HeadPlan(rank=2, biases=16, epochs=4, learning_rate=0.05),
@@ -42,7 +37,7 @@ PLAN = PersonalisingPlan(
     ),
     words_needed=100,
 )
-CODEC = CodecSpec(codec="float32", entropy="none")
+CODEC = Float32Spec(entropy="none")
 
 
 @pytest.fixture
@@ -76,29 +71,29 @@ def named(container: bytes | None) -> dict[str, float]:
 def test_a_user_with_habits_gains_and_says_so(workers: Here) -> None:
     messages = habits(1)
 
-    container = job(workers, messages).run(workers.shelf)
+    container = job(workers, messages).run(workers.models)
 
-    said = named(container)
-    assert refusal_of(read(container)) == ""
-    assert said["words"] == sum(len(message.split()) for message in messages)
-    assert said["gain"] > 0.2
-    assert said["late_gain"] > said["gain"]
-    assert (said["helped"], said["hurt"], said["gate_open"]) == (1.0, 0.0, 1.0)
-    assert said["seconds"] == 2.5
-    assert said["stored_bytes"] > 100.0
+    figures = named(container)
+    assert evidence_problem(read(container)) == ""
+    assert figures["words"] == sum(len(message.split()) for message in messages)
+    assert figures["gain"] > 0.2
+    assert figures["late_gain"] > figures["gain"]
+    assert (figures["helped"], figures["hurt"], figures["gate_open"]) == (1.0, 0.0, 1.0)
+    assert figures["seconds"] == 2.5
+    assert figures["stored_bytes"] > 100.0
 
 
 def test_the_same_phone_and_work_give_the_same_bytes(workers: Here) -> None:
-    assert job(workers, habits(1)).run(workers.shelf) == job(workers, habits(1)).run(workers.shelf)
+    assert job(workers, habits(1)).run(workers.models) == job(workers, habits(1)).run(workers.models)
 
 
 def test_a_phone_with_too_few_words_says_nothing(workers: Here) -> None:
-    assert job(workers, habits(1)[:10]).run(workers.shelf) is None
+    assert job(workers, habits(1)[:10]).run(workers.models) is None
 
 
 def test_every_phones_evidence_has_the_same_size(workers: Here) -> None:
     sizes = {
-        len(job(workers, habits(seed, messages)).run(workers.shelf) or b"")
+        len(job(workers, habits(seed, messages)).run(workers.models) or b"")
         for seed, messages in [(1, 30), (2, 60), (3, 90)]
     }
 
@@ -107,13 +102,13 @@ def test_every_phones_evidence_has_the_same_size(workers: Here) -> None:
 
 def test_nothing_of_the_head_the_words_or_the_counts_is_in_it(workers: Here) -> None:
     messages = habits(1, messages=120)
-    container = job(workers, messages).run(workers.shelf)
+    container = job(workers, messages).run(workers.models)
     model = PersonalModel.new(VOCABULARY, *priors_of(PLAN.prior))
     weights = checkpoint().weights
-    shelf_weights = workers.shelf.weights(workers.publish(encode_weights(weights, LAYOUT)), LAYOUT)
+    shelf_weights = workers.models.weights(workers.publish(encode_weights(weights, LAYOUT)), LAYOUT)
     trunk = TrunkReader(NeuralScorer(CONFIG, shelf_weights, VOCABULARY), seed=5)
 
-    learned(model, trunk, messages, settings_of(PLAN.head))
+    learn_messages(model, trunk, messages, settings_of(PLAN.head))
 
     assert container is not None
     assert model.head is not None
@@ -122,13 +117,13 @@ def test_nothing_of_the_head_the_words_or_the_counts_is_in_it(workers: Here) -> 
     for array in (model.head.down, model.head.up, model.head.bias):
         for kind in (np.float16, np.float32):
             assert array.astype(kind).tobytes()[:8] not in container
-    ids = model.read(messages[0])
+    ids = model.encode(messages[0])
     assert np.array(ids[:2], np.int32).tobytes() not in container
     assert read(container).size == len(BOUNDS) + 28
 
 
 def work(**other: object) -> Train:
-    said: dict[str, object] = {
+    figures: dict[str, object] = {
         "assignment": AssignmentId("a"),
         "model_digest": bytes.fromhex("00" * 32),
         "model_version": ModelVersion(0),
@@ -139,11 +134,11 @@ def work(**other: object) -> Train:
         "expires_at_s": 100.0,
         "personalising": PLAN,
     } | other
-    return Train(**said)  # type: ignore[arg-type]  # field by field above
+    return Train(**figures)  # type: ignore[arg-type]  # field by field above
 
 
 def trainer(workers: Here, messages: tuple[str, ...]) -> PersonalTrainer:
-    other = RandomTrainer({"phone": 10}, LAYOUT)
+    other = RandomDeltaTrainer({"phone": 10}, LAYOUT)
     return PersonalTrainer(other, workers, CONFIG, VOCABULARY, {"phone": messages})
 
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import msgspec
-from tests.unit.personalising.typists import (
+from tests.unit.personalising.phone_users import (
     CONFIG,
     LAYOUT,
     PRIVATE_WORD,
@@ -15,23 +15,23 @@ from tests.unit.personalising.typists import (
     habits,
 )
 
-from keyflock_client_sim.demo.admin_client import AdminClient
-from keyflock_client_sim.demo.server_process import running_server
 from keyflock_client_sim.device import requests
-from keyflock_client_sim.device.backoff import Patience
+from keyflock_client_sim.device.backoff import RetryPolicy
 from keyflock_client_sim.device.installation import Installation
-from keyflock_client_sim.device.requests import Outgoing
-from keyflock_client_sim.drivers.books import Books
-from keyflock_client_sim.drivers.embedded import embedded_server, rounds
+from keyflock_client_sim.device.requests import OutgoingCall
+from keyflock_client_sim.drivers.embedded_server import embedded_server, fetch_rounds
+from keyflock_client_sim.drivers.fleet_stats import FleetStats
 from keyflock_client_sim.drivers.http_exchange import HttpExchange
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
-from keyflock_client_sim.drivers.toy_trainers import RandomTrainer
 from keyflock_client_sim.drivers.virtual_clock import VirtualClock
 from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
 from keyflock_client_sim.fleet.phone import Phone
-from keyflock_client_sim.fleet.population import make
+from keyflock_client_sim.fleet.population import make_fleet
 from keyflock_client_sim.fleet.profiles import PROFILES
 from keyflock_client_sim.personalising.personal_trainer import CAPABILITIES, PersonalTrainer
+from keyflock_client_sim.server_control.operator_access import operator_client
+from keyflock_client_sim.server_control.server_process import running_server
+from keyflock_client_sim.testing.fake_trainers import RandomDeltaTrainer
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Exchange, Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
@@ -67,20 +67,20 @@ learning_rate = 0.05
 
 
 def phones(
-    profile: str, capabilities: Capabilities = CAPABILITIES, patience: Patience | None = None
+    profile: str, capabilities: Capabilities = CAPABILITIES, retry_policy: RetryPolicy | None = None
 ) -> tuple[Phone, ...]:
-    return make(
+    return make_fleet(
         dict.fromkeys(MESSAGES, 20),
         population=POPULATION,
         profile=PROFILES[profile],
         seed=1,
-        patience=patience,
+        retry_policy=retry_policy,
         capabilities=capabilities,
     )
 
 
 def trainer(folder: Path) -> PersonalTrainer:
-    other = RandomTrainer(dict.fromkeys(MESSAGES, 20), LAYOUT)
+    other = RandomDeltaTrainer(dict.fromkeys(MESSAGES, 20), LAYOUT)
     folder.mkdir(parents=True)
     return PersonalTrainer(
         other, Here(folder), CONFIG, VOCABULARY, MESSAGES, seconds_of=lambda phone: float(phone[6:])
@@ -92,8 +92,8 @@ def holders_of(word: str, folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
 
 
-def is_over(books: Books) -> bool:
-    return books.sent_home > 0
+def is_over(stats: FleetStats) -> bool:
+    return stats.no_more_tasks > 0
 
 
 async def released(exchange: Exchange) -> Release:
@@ -101,7 +101,7 @@ async def released(exchange: Exchange) -> Release:
     visitor = Installation(population=POPULATION, app_build=100, locale="en-US")
     enrol = requests.request(requests.enrol(visitor), token=None, assignment_token=None)
     token = wire.decode((await exchange.send(enrol)).body, Enrolment).token
-    ask = Outgoing(calls.RELEASE, parts={"population": POPULATION})
+    ask = OutgoingCall(calls.RELEASE, path_params={"population": POPULATION})
     answer = await exchange.send(requests.request(ask, token=token, assignment_token=None))
     return wire.decode(answer.body, Release)
 
@@ -126,7 +126,7 @@ class Overhearing:
 
 async def in_virtual_time(
     folder: Path, capabilities: Capabilities = CAPABILITIES, limit_s: float = 7_200.0
-) -> tuple[Books, list[RoundView], Release, list[bytes]]:
+) -> tuple[FleetStats, list[RoundView], Release, list[bytes]]:
     clock, personal = VirtualClock(), trainer(folder / "shelf")
     opening = embedded_server(
         folder / "server",
@@ -138,15 +138,15 @@ async def in_virtual_time(
     async with opening as server:
         overhearing = Overhearing(server)
         fleet = VirtualTimeFleet(phones("demo", capabilities), overhearing, personal, clock)
-        books = await fleet.run(until=is_over, limit_s=limit_s)
-        return books, await rounds(server, "personal"), await released(server), overhearing.reports
+        stats = await fleet.run(until=is_over, limit_s=limit_s)
+        return stats, await fetch_rounds(server, "personal"), await released(server), overhearing.reports
 
 
 async def test_twelve_phones_make_a_populations_priors_in_virtual_time(tmp_path: Path) -> None:
-    books, views, release, reports = await in_virtual_time(tmp_path / "one")
+    stats, views, release, reports = await in_virtual_time(tmp_path / "one")
 
     assert [(view.phase, view.counted, view.result_version) for view in views] == [("closed", 8, None)] * 2
-    assert books.reports_acked == sum(view.counted for view in views)
+    assert stats.reports_acked == sum(view.counted for view in views)
     assert release.model_version == 0
     found = release.personalisation
     assert found is not None
@@ -177,29 +177,29 @@ async def test_the_same_fleet_makes_the_same_priors(tmp_path: Path) -> None:
 
 
 async def test_phones_that_do_not_know_the_kind_are_left_alone(tmp_path: Path) -> None:
-    books, views, release, reports = await in_virtual_time(tmp_path / "one", Capabilities(), limit_s=120.0)
+    stats, views, release, reports = await in_virtual_time(tmp_path / "one", Capabilities(), limit_s=120.0)
 
-    assert (books.assigned, reports, release.personalisation) == (0, [], None)
+    assert (stats.assigned, reports, release.personalisation) == (0, [], None)
     assert all(view.counted == 0 for view in views)
 
 
 async def test_twelve_phones_make_a_populations_priors_over_http(tmp_path: Path) -> None:
-    crew = phones("ideal", patience=Patience(first_pause_s=0.2))
+    crew = phones("ideal", retry_policy=RetryPolicy(first_pause_s=0.2))
     with running_server(tmp_path / "server") as process:
         async with (
-            AdminClient(process.admin_url, process.admin_token()) as admin,
+            operator_client(process.admin_url, process.admin_token()) as admin,
             HttpExchange(process.sdk_url) as exchange,
         ):
             await admin.create_population(POPULATION, checkpoint().to_bytes())
             await admin.create_task(TASK.format(min_s=0.05, max_s=0.5))
             fleet = RealTimeFleet(crew, exchange, trainer(tmp_path / "shelf"), time_scale=math.inf)
 
-            books = await fleet.run(until=is_over, limit_s=600.0)
+            stats = await fleet.run(until=is_over, limit_s=600.0)
 
             views = await admin.rounds("personal")
             (population,) = await admin.populations()
             release = await released(exchange)
-    assert books.reports_acked == sum(view.counted for view in views), books.summary()
+    assert stats.reports_acked == sum(view.counted for view in views), stats.summary()
     assert [view.phase for view in views] == ["closed", "closed"]
     assert release.personalisation is not None
     assert population.personalisation is not None

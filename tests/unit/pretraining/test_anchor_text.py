@@ -5,7 +5,7 @@ import pytest
 
 from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.pretraining.public_text import PublicText
-from keyflock_models.public_vocabulary import public_vocabulary
+from keyflock_models.text.public_vocabulary import public_vocabulary
 
 pytestmark = pytest.mark.fault("D8")
 
@@ -15,9 +15,10 @@ WORDS = [word for word in VOCABULARY.words if word.isalpha()][:400]
 
 def users(count: int, *, messages: int = 30) -> tuple[UserText, ...]:
     """Users who each say something that nobody else says."""
-    said = iter(f"{first} {second}" for first in WORDS for second in WORDS)
+    messages_iter = iter(f"{first} {second}" for first in WORDS for second in WORDS)
     return tuple(
-        UserText(f"user-{number}", tuple(next(said) for _ in range(messages))) for number in range(count)
+        UserText(f"user-{number}", tuple(next(messages_iter) for _ in range(messages)))
+        for number in range(count)
     )
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from keyflock_client_sim.pretraining.schedule import Schedule
+from keyflock_client_sim.pretraining.schedule import PretrainingSchedule
 
 
 def test_whichever_end_comes_first_counts() -> None:
-    schedule = Schedule(seconds=60.0, steps=100)
+    schedule = PretrainingSchedule(seconds=60.0, steps=100)
 
     assert schedule.ratio(50, 6.0) == 0.5
     assert schedule.ratio(10, 30.0) == 0.5
@@ -26,10 +26,10 @@ def test_whichever_end_comes_first_counts() -> None:
 def test_a_stretch_ends_where_the_training_ends(
     step: int, elapsed_s: float, steps_per_s: float | None, wanted: int
 ) -> None:
-    assert Schedule(seconds=60.0, steps=1_000).next_stretch(step, elapsed_s, steps_per_s) == wanted
+    assert PretrainingSchedule(seconds=60.0, steps=1_000).next_steps(step, elapsed_s, steps_per_s) == wanted
 
 
 def test_without_an_end_in_time_the_machines_speed_decides_nothing() -> None:
-    schedule = Schedule(seconds=None, steps=1_000)
+    schedule = PretrainingSchedule(seconds=None, steps=1_000)
 
-    assert schedule.next_stretch(100, 5.0, 0.1) == schedule.next_stretch(100, 5_000.0, 1e6) == 50
+    assert schedule.next_steps(100, 5.0, 0.1) == schedule.next_steps(100, 5_000.0, 1e6) == 50

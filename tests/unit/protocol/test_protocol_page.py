@@ -8,10 +8,11 @@ import pytest
 from msgspec import inspect
 
 from keyflock_models.personal.evidence import BOUNDS, EVIDENCE_LAYOUT, RESPONSIBILITIES
-from keyflock_server.http.operator_calls import OPERATOR_CALLS
 from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
-from keyflock_server.protocol.messages import FailureCause, Message, OfferAction, RefusalReason
+from keyflock_server.protocol.fields import Message
+from keyflock_server.protocol.messages import FailureCause, OfferAction, RefusalReason
+from keyflock_server.protocol.operator_calls import OPERATOR_CALLS
 from keyflock_server.protocol.problems import PROBLEMS, Problem, ProblemCode
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,7 +95,7 @@ def test_the_page_lists_every_problem_code_with_its_status_and_fault() -> None:
 def test_the_page_lists_every_place_of_a_phones_evidence_and_its_bounds() -> None:
     told = {row[0].strip("`"): row[1] for row in rows(section("Personalising"), "place")}
 
-    bounds = {name: f"{least:g}..{most:,.0f}" for name, (least, most) in BOUNDS.items()}
+    bounds = {name: f"{minimum:g}..{maximum:,.0f}" for name, (minimum, maximum) in BOUNDS.items()}
     assert told == bounds | {RESPONSIBILITIES: "0..1, each row at most 1"}
     assert tuple(told) == EVIDENCE_LAYOUT.names
 

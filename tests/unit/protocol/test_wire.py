@@ -19,13 +19,13 @@ from keyflock_server.protocol.messages import (
     Report,
     ReturnWindow,
 )
-from keyflock_server.protocol.problems import ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 CHECK_IN = {"protocol": 1, "app_build": 7, "locale": "en-US"}
 
 
 def refusal(body: bytes, kind: type = CheckIn) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ApiError) as caught:
         wire.decode(body, kind)
     assert caught.value.code is ProblemCode.MALFORMED_BODY
     return caught.value.detail
@@ -107,7 +107,7 @@ def test_garbage_is_a_malformed_body(body: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_refusal(body: bytes) -> None:
     for kind in (CheckIn, EnrolRequest, Report):
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ApiError):
             wire.decode(body, kind)
 
 
@@ -128,7 +128,7 @@ def test_a_very_deep_structure_is_refused_also_when_it_is_already_decoded() -> N
     for _ in range(100_000):
         value = [value]
 
-    with pytest.raises(Refused):
+    with pytest.raises(ApiError):
         wire.structure({"protocol": value}, CheckIn)
     while isinstance(value, list) and value:
         value = value.pop()  # undone by hand, so that freeing it does not recurse
@@ -167,7 +167,7 @@ def test_beside_its_delta_a_report_is_as_small_as_any_message(delta_bytes: int) 
         if delta_bytes > LIMIT or len(report) <= LIMIT:
             assert wire.decode_bulky(report, Report, "delta").examples == 3
     for report in (bulky(200_000, beside=beyond), bulky(200_000, before=beyond)):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ApiError) as caught:
             wire.decode_bulky(report, Report, "delta")
         assert caught.value.code is ProblemCode.MALFORMED_BODY
 
@@ -192,7 +192,7 @@ def test_what_would_take_long_to_skip_is_refused_without_being_looked_at(
 ) -> None:
     monkeypatch.setattr(wire, "decode", lambda *_: pytest.fail("it was decoded"))
 
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ApiError) as caught:
         wire.decode_bulky(body, Report, "delta")
 
     assert caught.value.code is ProblemCode.MALFORMED_BODY

@@ -8,7 +8,7 @@ import pytest
 from keyflock_server.releases.checks import publishing_problem, unacceptable_problem
 from keyflock_server.releases.step_figures import StepFigures
 from keyflock_server.rounds.checks_policy import ChecksPolicy
-from keyflock_server.rounds.task import TaskError, parse_task
+from keyflock_server.rounds.task_validation import TaskError, parse_task
 
 pytestmark = pytest.mark.fault("D8")
 
@@ -37,7 +37,7 @@ def test_an_ordinary_step_is_published_with_and_without_a_past_and_an_anchor_tex
 
 
 @pytest.mark.parametrize(
-    ("kept", "crossed", "says"),
+    ("passing", "failing", "message"),
     [
         ({"step_norm": 30.0}, {"step_norm": 30.1}, "30 times the longest mean delta of this"),
         ({"step_row_norm": 15.0}, {"step_row_norm": 15.1}, "The step's longest row has norm 15.1"),
@@ -54,10 +54,10 @@ def test_an_ordinary_step_is_published_with_and_without_a_past_and_an_anchor_tex
     ],
 )
 def test_each_bound_holds_a_round_only_beyond_it(
-    kept: dict[str, Any], crossed: dict[str, Any], says: str
+    passing: dict[str, Any], failing: dict[str, Any], message: str
 ) -> None:
-    assert publishing_problem(ordinary(**kept), [], BOUNDS) == ""
-    assert says in publishing_problem(ordinary(**crossed), [], BOUNDS)
+    assert publishing_problem(ordinary(**passing), [], BOUNDS) == ""
+    assert message in publishing_problem(ordinary(**failing), [], BOUNDS)
 
 
 def test_a_step_is_compared_with_those_that_were_made_before() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from keyflock_compression import CodecError, decode_weights, nmse
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_server.releases.model_version import package
 
-LAYOUT = ParamLayout.of(ModelConfig(vocabulary_size=500, embedding_size=96, hidden_size=100))
+LAYOUT = ParamLayout.for_config(ModelConfig(vocabulary_size=500, embedding_size=96, hidden_size=100))
 WEIGHTS = np.random.default_rng(0).normal(0.0, 0.1, LAYOUT.size).astype(np.float32)
 
 

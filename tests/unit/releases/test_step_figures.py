@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from tests.unit.coordinator.town import CONFIG, LAYOUT, constant
+from tests.unit.coordinator.harness import CONFIG, LAYOUT, constant
 
-from keyflock_models.anchor import anchor_loss
 from keyflock_models.arrays import F32, I32
-from keyflock_models.checkpoint import Checkpoint
-from keyflock_models.vocabulary import vocabulary_of
+from keyflock_models.network.anchor import anchor_loss
+from keyflock_models.network.checkpoint import Checkpoint
+from keyflock_models.text.vocabulary import build_vocabulary
 from keyflock_server.releases.step_figures import StepFigures, step_figures
 
 pytestmark = pytest.mark.fault("D8")
 
-VOCABULARY = vocabulary_of([f"word{number}" for number in range(8)], [0.125] * 8, oov=0.1, eos=0.1)
+VOCABULARY = build_vocabulary([f"word{number}" for number in range(8)], [0.125] * 8, oov=0.1, eos=0.1)
 ANCHOR = np.array([[1, 4, 5, 6, 2], [1, 7, 8, 9, 2]], np.int32)
 
 

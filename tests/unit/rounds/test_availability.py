@@ -4,7 +4,7 @@ import pytest
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.availability import (
-    EVEN,
+    UNIFORM_HOURS,
     ActiveDevices,
     ArrivalCount,
     arrivals_per_s,
@@ -23,7 +23,7 @@ def count(hour: int, check_ins: int, eligible: int = 0) -> ArrivalCount:
 
 def test_before_the_first_check_in_all_are_eligible_and_all_hours_alike() -> None:
     assert eligible_share([], 0.0) == 1.0
-    assert hours_of_day([], 0.0) == EVEN
+    assert hours_of_day([], 0.0) == UNIFORM_HOURS
 
 
 def test_the_share_is_of_the_last_day_and_the_first_check_ins_weigh_little() -> None:

@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from keyflock_compression import CodecSpec, encode, length_of
+from keyflock_compression import DeadzoneSpec, container_length, encode, parse_spec
 from keyflock_compression.spec import CodecName
 from keyflock_server.protocol.messages import Capabilities, CheckIn, Conditions, RefusalReason
-from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for, table_of
+from keyflock_server.rounds.codec_choice import CodecChoice, Network, codec_for, codec_table_of
 from keyflock_server.rounds.eligibility import Ineligible
-from keyflock_server.rounds.task import CodecByNetwork, TaskError, TaskSpec, parse_task
+from keyflock_server.rounds.task import CodecByNetwork, TaskSpec
+from keyflock_server.rounds.task_validation import TaskError, parse_task
 
 HEAD = '[task]\nname = "t"\npopulation = "p"\n[round]\ngoal = 8\n'
 CODECS = """
@@ -57,9 +58,9 @@ def chosen(spec: TaskSpec, message: CheckIn) -> CodecChoice:
 
 
 def refused(spec: TaskSpec, message: CheckIn) -> Ineligible:
-    said = codec_for(spec, message, LAYOUT)
-    assert isinstance(said, Ineligible), said
-    return said
+    ineligible = codec_for(spec, message, LAYOUT)
+    assert isinstance(ineligible, Ineligible), ineligible
+    return ineligible
 
 
 def test_a_phone_gets_what_the_task_says_for_its_network() -> None:
@@ -105,10 +106,10 @@ def test_a_phone_that_says_nothing_of_its_codecs_gets_none_that_came_later(later
 
 
 def test_a_phone_that_can_encode_neither_is_not_eligible() -> None:
-    said = refused(task(), check_in(capabilities=Capabilities(codecs=("sketch",))))
+    ineligible = refused(task(), check_in(capabilities=Capabilities(codecs=("sketch",))))
 
-    assert said.reason is RefusalReason.NOT_ELIGIBLE
-    assert said.detail == "This build of the SDK has no codec deadzone_rows."
+    assert ineligible.reason is RefusalReason.NOT_ELIGIBLE
+    assert ineligible.detail == "This build of the SDK has no codec deadzone_rows."
 
 
 def test_a_budget_caps_the_codec_that_has_a_step() -> None:
@@ -131,8 +132,8 @@ def test_a_phone_with_a_budget_gets_no_codec_that_keeps_to_none() -> None:
     budget: dict[str, Any] = {"upload_budget_bytes": 9_000}
 
     assert chosen(task(), check_in(SLOW, **budget)).codec["codec"] == "deadzone_rows"
-    said = refused(task('[codec]\ncodec = "dense"\n'), check_in(**budget))
-    assert said.detail == "The task's codec dense keeps to no budget of bytes."
+    ineligible = refused(task('[codec]\ncodec = "dense"\n'), check_in(**budget))
+    assert ineligible.detail == "The task's codec dense keeps to no budget of bytes."
 
 
 def foretold(spec: TaskSpec, budget_bytes: int) -> CodecChoice | Ineligible:
@@ -154,29 +155,29 @@ def test_a_codec_whose_longest_container_is_within_the_budget_is_as_good_as_one_
     codec: str,
 ) -> None:
     spec = task(f"[codec_by_network.slow]\n{codec}")
-    wanted = CodecSpec.from_wire(spec.codec_by_network.slow or {})
-    most = length_of(wanted, LAYOUT).most
-    assert most is not None
+    wanted = parse_spec(spec.codec_by_network.slow or {})
+    limit = container_length(wanted, LAYOUT).max_bytes
+    assert limit is not None
 
-    within, beyond = foretold(spec, most), foretold(spec, most - 1)
+    within, beyond = foretold(spec, limit), foretold(spec, limit - 1)
 
     assert within == CodecChoice(dict(spec.codec_by_network.slow or {}), Network.SLOW)
     assert isinstance(beyond, CodecChoice)
-    assert (beyond.codec["codec"], beyond.codec["budget_bytes"]) == ("deadzone_rows", most - 1)
+    assert (beyond.codec["codec"], beyond.codec["budget_bytes"]) == ("deadzone_rows", limit - 1)
     # What the phone then sends of a delta that nothing makes shorter.
     noise = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
-    assert len(encode(noise, LAYOUT, wanted, seed=2**63)) <= most
+    assert len(encode(noise, LAYOUT, wanted, seed=2**63)) <= limit
 
 
 def test_a_codec_whose_length_the_delta_decides_keeps_to_no_budget() -> None:
-    said = foretold(task('[codec]\ncodec = "topk"\nkeep_ratio = 0.001\n'), 2**31 - 1)
+    ineligible = foretold(task('[codec]\ncodec = "topk"\nkeep_ratio = 0.001\n'), 2**31 - 1)
 
-    assert isinstance(said, Ineligible)
+    assert isinstance(ineligible, Ineligible)
 
 
 def test_a_step_that_no_coarseness_makes_fit_is_not_given() -> None:
     spec = task('[codec]\ncodec = "deadzone"\nentropy = "none"\ntarget_nmse = 0.1\n')
-    zeros = len(encode(np.zeros(LAYOUT.size, np.float32), LAYOUT, CodecSpec.from_wire(spec.codec), seed=0))
+    zeros = len(encode(np.zeros(LAYOUT.size, np.float32), LAYOUT, parse_spec(spec.codec), seed=0))
 
     assert isinstance(foretold(spec, zeros - 1), Ineligible)
     assert isinstance(foretold(spec, zeros + 100), CodecChoice)
@@ -224,8 +225,8 @@ def test_an_assignments_codec_is_found_in_the_table_that_it_comes_from() -> None
         '[codec_by_network.slow]\ncodec = "dense"\nbits = 1\n'
     )
 
-    tables = [table_of(spec, CodecSpec.from_wire(codec)) for codec in spec.codecs.values()]
-    capped = table_of(spec, CodecSpec(target_nmse=0.5, budget_bytes=9_000))
+    tables = [codec_table_of(spec, parse_spec(codec)) for codec in spec.codecs.values()]
+    capped = codec_table_of(spec, DeadzoneSpec(target_nmse=0.5, budget_bytes=9_000))
 
     assert tables == ["codec", "codec_by_network.metered", "codec_by_network.slow"]
     assert capped == "codec_by_network.metered"

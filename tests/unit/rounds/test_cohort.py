@@ -1,16 +1,16 @@
-"""Cohort expressions: who is in, and what an operator who mistyped is told."""
+"""Cohort expressions: which devices match, and the messages for mistyped ones."""
 
 import pytest
 
 from keyflock_server.rounds.cohort import (
     MAX_DEPTH,
     MAX_LENGTH,
-    CohortError,
+    CohortSyntaxError,
     DeviceAttributes,
     matches,
     parse_cohort,
 )
-from keyflock_server.rounds.task import TaskError, parse_task
+from keyflock_server.rounds.task_validation import TaskError, parse_task
 
 PHONE = DeviceAttributes(app_build=4200, locale="en-US", tier=2, tags=("beta",))
 
@@ -61,10 +61,10 @@ def test_and_binds_closer_than_or() -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_what_was_expected(expression: str, complaint: str) -> None:
-    with pytest.raises(CohortError) as told:
+    with pytest.raises(CohortSyntaxError) as refused:
         parse_cohort(expression)
 
-    assert str(told.value).startswith(complaint)
+    assert str(refused.value).startswith(complaint)
 
 
 def test_length_and_depth_are_bounded_on_both_sides() -> None:
@@ -73,19 +73,19 @@ def test_length_and_depth_are_bounded_on_both_sides() -> None:
 
     assert not matches(parse_cohort(deepest), PHONE)
     assert not matches(parse_cohort(longest), PHONE)
-    with pytest.raises(CohortError, match="nested deeper than 16"):
+    with pytest.raises(CohortSyntaxError, match="nested deeper than 16"):
         parse_cohort("not " + deepest)
-    with pytest.raises(CohortError, match="at most 1000 characters, this one 1001"):
+    with pytest.raises(CohortSyntaxError, match="at most 1000 characters, this one 1001"):
         parse_cohort(longest + " ")
 
 
 def test_a_task_with_a_bad_cohort_is_refused_with_the_field_and_the_place() -> None:
     text = '[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n[eligibility]\ncohort = "tier >> 2"\n'
 
-    with pytest.raises(TaskError) as told:
+    with pytest.raises(TaskError) as refused:
         parse_task(text)
 
-    assert str(told.value) == "eligibility.cohort: At position 7: expected a number, found a sign."
+    assert str(refused.value) == "eligibility.cohort: At position 7: expected a number, found a sign."
 
 
 def test_a_misspelt_device_rule_is_refused() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.decisions import Due, Pending, due, is_goal_met, may_flush
-from keyflock_server.rounds.round import Assigned, Counted, Event, Expired, Failed, Round, advance
-from keyflock_server.rounds.task import parse_task
+from keyflock_server.rounds.round import Counted, Expired, Failed, Round, RoundEvent, SlotTaken, advance
+from keyflock_server.rounds.task_validation import parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = NOW + timedelta(seconds=600)
@@ -16,7 +16,7 @@ SPEC = parse_task(
 )
 
 
-def after(*events: Event) -> Round:
+def after(*events: RoundEvent) -> Round:
     current = Round(
         id=RoundId("t-1"),
         task=TaskName("t"),
@@ -32,7 +32,7 @@ def after(*events: Event) -> Round:
     return current
 
 
-ALL = [Assigned()] * 12
+ALL = [SlotTaken()] * 12
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ ALL = [Assigned()] * 12
         (after(*ALL, Counted(8, 8.0), Expired(4)), 0, LATE, Due.CLOSE),
         # All slots are taken and everybody has reported, too few for a last flush: nobody else can come.
         (after(*ALL, Counted(9, 9.0)), 3, NOW, Due.CLOSE),
-        (after(*ALL, Counted(9, 9.0), Expired(1), Assigned()), 3, NOW, Due.CLOSE),
+        (after(*ALL, Counted(9, 9.0), Expired(1), SlotTaken()), 3, NOW, Due.CLOSE),
     ],
 )
 def test_what_is_due(current: Round, pending: int, now: datetime, is_due: Due) -> None:

@@ -1,4 +1,4 @@
-"""Phones are told to return so that cohorts fill and nobody stampedes."""
+"""Return windows let cohorts fill and spread the check-ins."""
 
 import pytest
 
@@ -49,10 +49,10 @@ def test_the_bounds_are_kept_even_where_a_slot_is_missed() -> None:
 
 
 def test_overload_widens_the_window() -> None:
-    calm = return_window(POLICY, PACING, 10_000, 0.0)
+    unloaded = return_window(POLICY, PACING, 10_000, 0.0)
     loaded = return_window(POLICY, PACING, 10_000, 0.0, load=1.0)
 
-    assert (loaded.min_s, loaded.max_s) == (2 * calm.min_s, 2 * calm.max_s)
+    assert (loaded.min_s, loaded.max_s) == (2 * unloaded.min_s, 2 * unloaded.max_s)
 
 
 def test_a_phone_that_contributed_rests_for_its_separation() -> None:

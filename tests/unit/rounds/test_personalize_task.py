@@ -4,32 +4,28 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from keyflock_compression import CodecSpec
+from keyflock_compression import Float32Spec
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
-from keyflock_server.protocol.messages import (
-    Capabilities,
-    CheckIn,
-    HeadPlan,
-    RefusalReason,
-    TaskKind,
-)
+from keyflock_server.protocol.messages import Capabilities, CheckIn, RefusalReason, TaskKind
+from keyflock_server.protocol.plans import HeadPlan
 from keyflock_server.rounds.eligibility import ineligibility
 from keyflock_server.rounds.round import (
-    Assigned,
     CloseRequested,
     Counted,
-    Event,
-    IllegalEvent,
+    IllegalRoundEvent,
     Merged,
     PartialsDeleted,
     Phase,
     Published,
     Round,
+    RoundEvent,
+    SlotTaken,
     Stepped,
     Summarised,
     advance,
 )
-from keyflock_server.rounds.task import Eligibility, TaskError, TaskSpec, parse_task, stored_task
+from keyflock_server.rounds.task import Eligibility, TaskSpec, stored_task
+from keyflock_server.rounds.task_validation import TaskError, parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TRAIN = '[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n'
@@ -51,7 +47,7 @@ def opened(spec: TaskSpec) -> Round:
 
 def merged(spec: TaskSpec) -> Round:
     current = opened(spec)
-    events: tuple[Event, ...] = (*[Assigned()] * 4, Counted(4, 4.0), CloseRequested(), Merged())
+    events: tuple[RoundEvent, ...] = (*[SlotTaken()] * 4, Counted(4, 4.0), CloseRequested(), Merged())
     for event in events:
         current = advance(current, event, NOW)
     return current
@@ -63,7 +59,7 @@ def test_a_short_task_tries_the_default_head_on_phones_with_two_hundred_words() 
     assert spec.kind is TaskKind.PERSONALIZE
     assert spec.personalising.heads == (HeadPlan(),)
     assert spec.personalising.words_needed == 200
-    assert spec.codec_spec == CodecSpec(codec="float32", entropy="none")
+    assert spec.codec_spec == Float32Spec(entropy="none")
     assert spec.aggregation.weighting == "uniform"
     assert stored_task(spec.to_json()) == spec
 
@@ -129,10 +125,10 @@ def test_a_personalize_round_goes_from_its_summary_to_its_end_without_a_version(
 def test_a_round_never_ends_as_the_other_kind_does(toml: str, event: Summarised | Stepped) -> None:
     current = merged(parse_task(toml))
 
-    with pytest.raises(IllegalEvent, match=f"of kind {current.spec.kind}"):
+    with pytest.raises(IllegalRoundEvent, match=f"of kind {current.spec.kind}"):
         advance(current, event, NOW)
 
 
 def test_a_personalize_round_publishes_no_version() -> None:
-    with pytest.raises(IllegalEvent):
+    with pytest.raises(IllegalRoundEvent):
         advance(merged(parse_task(PERSONALIZE)), Published(ModelVersion(1)), NOW)

@@ -1,4 +1,4 @@
-"""Sampling is uniform, foreseeable by nobody, and the same on every replica."""
+"""Sampling is uniform, unpredictable for phones, and the same on every replica."""
 
 from collections import Counter
 from math import sqrt

@@ -2,7 +2,8 @@
 
 import pytest
 
-from keyflock_server.rounds.task import TaskError, checked, parse_task, stored_task
+from keyflock_server.rounds.task import stored_task
+from keyflock_server.rounds.task_validation import TaskError, parse_task, validated
 
 HEAD = '[task]\nname = "t"\npopulation = "en"\n'
 
@@ -37,7 +38,7 @@ def test_a_task_is_stored_and_read_back_unchanged() -> None:
     spec = parse_task(HEAD + text)
 
     assert stored_task(spec.to_json()) == spec
-    assert checked(spec) is spec
+    assert validated(spec) is spec
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_task_that_cannot_be_run_is_refused_with_its_field(toml: str, says: st
 
 
 @pytest.mark.parametrize(
-    ("tables", "said"),
+    ("tables", "message"),
     [
         (
             '[optimizer]\nname = "fedavg"\nmomentum = 0.9',
@@ -112,11 +113,11 @@ def test_a_task_that_cannot_be_run_is_refused_with_its_field(toml: str, says: st
         ),
     ],
 )
-def test_foreign_and_missing_parameters_are_named(tables: str, said: str) -> None:
+def test_foreign_and_missing_parameters_are_named(tables: str, message: str) -> None:
     with pytest.raises(TaskError) as refused:
         parse_task(f'[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n{tables}\n')
 
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
 
 
 def test_a_task_with_everything_of_the_door_is_stored_and_read_back() -> None:
@@ -132,9 +133,11 @@ def test_a_task_with_everything_of_the_door_is_stored_and_read_back() -> None:
 
 
 @pytest.mark.fault("D3")
-@pytest.mark.parametrize(("least", "is_unsafe"), [(1, True), (3, True), (4, False), (9, False)])
-def test_a_flush_of_fewer_than_four_is_asked_for_by_name_and_marked(least: int, is_unsafe: bool) -> None:
-    table = f"[round]\ngoal = 10\nmin_flush_clients = {least}\nunsafe_single_flush = true\n"
+@pytest.mark.parametrize(("min_clients", "is_unsafe"), [(1, True), (3, True), (4, False), (9, False)])
+def test_a_flush_of_fewer_than_four_is_asked_for_by_name_and_marked(
+    min_clients: int, is_unsafe: bool
+) -> None:
+    table = f"[round]\ngoal = 10\nmin_flush_clients = {min_clients}\nunsafe_single_flush = true\n"
 
     assert parse_task(HEAD + table).round.is_unsafe_flush is is_unsafe
 

@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from keyflock_server.rounds.task import TaskError, TaskSpec, parse_task
+from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.rounds.task_validation import TaskError, parse_task
 from keyflock_server.rounds.tuning import (
-    Fate,
-    Outcome,
+    AssignmentOutcome,
+    OutcomeKind,
     RoundHistory,
     assignment_limit_s,
     completion,
@@ -34,8 +35,8 @@ def spec(text: str = TASK) -> TaskSpec:
     return parse_task(text)
 
 
-def reported(after_s: float, assigned_after_s: float = 0.0) -> Outcome:
-    return Outcome(Fate.REPORTED, assigned_after_s, after_s)
+def reported(after_s: float, assigned_after_s: float = 0.0) -> AssignmentOutcome:
+    return AssignmentOutcome(OutcomeKind.REPORTED, assigned_after_s, after_s)
 
 
 def test_without_the_table_nothing_moves() -> None:
@@ -60,13 +61,15 @@ def test_phones_that_all_report_need_the_least_over_selection_and_one_and_a_half
     assert after.deadline_s == pytest.approx(20.0 + 1.5 * 100.0 * math.exp(1.645 * 0.05))
 
 
-def a_round(rng: random.Random, slots: int, goal: int, drop_out_share: float) -> list[Outcome]:
+def a_round(rng: random.Random, slots: int, goal: int, drop_out_share: float) -> list[AssignmentOutcome]:
     """Phones of log-normal speed; the round closes with the goal's report, and hides what came after."""
     times = [rng.lognormvariate(4.0, 0.6) if rng.random() >= drop_out_share else None for _ in range(slots)]
     arrived = sorted(time for time in times if time is not None)
     ends_s = arrived[goal - 1] if len(arrived) >= goal else 3_600.0
     return [
-        reported(time) if time is not None and time <= ends_s else Outcome(Fate.CENSORED, 0.0, ends_s)
+        reported(time)
+        if time is not None and time <= ends_s
+        else AssignmentOutcome(OutcomeKind.CENSORED, 0.0, ends_s)
         for time in times
     ]
 
@@ -88,9 +91,9 @@ def test_tuning_settles_and_does_not_chase_what_a_closed_round_hides(drop_out_sh
 
 
 def test_phones_that_gave_back_are_known_to_be_lost() -> None:
-    gone = [Outcome(Fate.FAILED, 0.0, 50.0)] * 20
+    failed = [AssignmentOutcome(OutcomeKind.FAILED, 0.0, 50.0)] * 20
 
-    found = completion([*(reported(40.0) for _ in range(80)), *gone])
+    found = completion([*(reported(40.0) for _ in range(80)), *failed])
 
     assert found is not None
     assert found.report_ratio == 0.8
@@ -98,8 +101,8 @@ def test_phones_that_gave_back_are_known_to_be_lost() -> None:
 
 def test_more_drop_outs_ask_for_more_phones_up_to_the_limit() -> None:
     def after(drop_outs: int) -> float:
-        gone = [Outcome(Fate.FAILED, 0.0, 50.0)] * drop_outs
-        outcomes = (*([reported(50.0)] * (100 - drop_outs)), *gone)
+        failed = [AssignmentOutcome(OutcomeKind.FAILED, 0.0, 50.0)] * drop_outs
+        outcomes = (*([reported(50.0)] * (100 - drop_outs)), *failed)
         return tuned(spec(), RoundHistory((), outcomes)).round.over_selection
 
     assert [round(after(share), 2) for share in (0, 10, 30, 80)] == [0.05, 0.18, 0.57, 1.0]
@@ -111,17 +114,17 @@ def test_slots_fill_the_goal_in_nineteen_rounds_of_twenty(goal: int, ratio: floa
 
 
 def test_limits_that_leave_out_the_start_are_refused() -> None:
-    with pytest.raises(TaskError) as told:
+    with pytest.raises(TaskError) as refused:
         spec(TASK.replace("[0.05, 1.0]", "[0.5, 1.0]"))
 
-    assert str(told.value) == (
+    assert str(refused.value) == (
         "round.auto.over_selection is [0.5, 1] and round.over_selection, where it begins, is 0.3: "
         "give [least, most] around it."
     )
 
 
-def lost(after_s: float) -> Outcome:
-    return Outcome(Fate.CENSORED, 0.0, after_s)
+def lost(after_s: float) -> AssignmentOutcome:
+    return AssignmentOutcome(OutcomeKind.CENSORED, 0.0, after_s)
 
 
 @pytest.mark.fault("D13")
@@ -143,7 +146,7 @@ def lost(after_s: float) -> Outcome:
     ],
 )
 def test_an_assignment_may_take_half_as_long_again_as_nineteen_of_twenty_reports(
-    outcomes: tuple[Outcome, ...], sequence: int, limit_s: float | None
+    outcomes: tuple[AssignmentOutcome, ...], sequence: int, limit_s: float | None
 ) -> None:
     policy = spec().round
 

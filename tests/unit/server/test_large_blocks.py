@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import os
 import numpy as np
-from keyflock_server.large_blocks import keep_large_blocks_apart
+from keyflock_server.large_blocks import map_large_blocks
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -38,5 +38,5 @@ def kept_mb(begins: str) -> float:
     reason="only glibc is told",
 )
 def test_vectors_that_are_dropped_leave_the_process() -> None:
-    assert kept_mb("keep_large_blocks_apart()") < 3.0
+    assert kept_mb("map_large_blocks()") < 3.0
     assert kept_mb("True") > 10.0  # without: this is the trouble that it is for

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from keyflock_client_sim.cli.codec import codec
-from keyflock_client_sim.cli.failures import CommandError
+from keyflock_client_sim.cli.failures import SimulatorError
 
 VECTORS = Path(__file__).resolve().parents[2] / "wire" / "vectors" / "compression"
 SPEC = '{"codec": "deadzone_rows", "step_rms": 0.01, "entropy": "none"}'
@@ -16,7 +16,7 @@ SPEC = '{"codec": "deadzone_rows", "step_rms": 0.01, "entropy": "none"}'
 
 def run(*arguments: str | Path) -> Result:
     result = CliRunner().invoke(codec, [str(argument) for argument in arguments])
-    if isinstance(result.exception, CommandError):
+    if isinstance(result.exception, SimulatorError):
         raise result.exception
     return result
 
@@ -33,10 +33,10 @@ def test_a_vector_goes_into_a_container_and_comes_back(layout: Path, tmp_path: P
     (tmp_path / "delta.f32").write_bytes(delta.tobytes())
 
     run("encode", tmp_path / "delta.f32", tmp_path / "report.bin", "--layout", layout, "--spec", SPEC)
-    said = run("decode", tmp_path / "report.bin", tmp_path / "back.f32", "--layout", layout).stdout
+    output = run("decode", tmp_path / "report.bin", tmp_path / "back.f32", "--layout", layout).stdout
     inspected = json.loads(run("inspect", tmp_path / "report.bin").stdout)
 
-    assert said == "10 values, norm 99.985\n"
+    assert output == "10 values, norm 99.985\n"
     back = np.frombuffer((tmp_path / "back.f32").read_bytes(), "<f4")
     np.testing.assert_allclose(back, delta, atol=0.16)
     assert inspected["spec"]["codec"] == "deadzone_rows"
@@ -58,8 +58,8 @@ def test_every_codec_is_a_json_object_away(layout: Path, tmp_path: Path, spec: d
     delta = np.array([0, 1, -1, 0, 0, 0, 100, 0, 0, -2], "<f4")
     (tmp_path / "delta.f32").write_bytes(delta.tobytes())
 
-    said = ("--layout", layout, "--spec", json.dumps(spec), "--seed", "7")
-    run("encode", tmp_path / "delta.f32", tmp_path / "report.bin", *said)
+    output = ("--layout", layout, "--spec", json.dumps(spec), "--seed", "7")
+    run("encode", tmp_path / "delta.f32", tmp_path / "report.bin", *output)
     run("decode", tmp_path / "report.bin", tmp_path / "back.f32", "--layout", layout, "--seed", "7")
 
     back = np.frombuffer((tmp_path / "back.f32").read_bytes(), "<f4")
@@ -81,23 +81,23 @@ def test_another_seed_than_the_assignment_s_is_refused(layout: Path, tmp_path: P
         "7",
     )
 
-    with pytest.raises(CommandError, match="wrong_spec: the container was encoded with another seed"):
+    with pytest.raises(SimulatorError, match="wrong_spec: the container was encoded with another seed"):
         run("decode", tmp_path / "r.bin", tmp_path / "back.f32", "--layout", layout, "--seed", "8")
 
 
 def test_a_model_s_size_is_a_layout_too(tmp_path: Path) -> None:
     (tmp_path / "delta.f32").write_bytes(bytes(8))
 
-    with pytest.raises(CommandError, match=r"wrong_layout: the delta has shape \(2,\)"):
+    with pytest.raises(SimulatorError, match=r"wrong_layout: the delta has shape \(2,\)"):
         run("encode", tmp_path / "delta.f32", tmp_path / "report.bin", "--layout", "tiny")
-    with pytest.raises(CommandError, match="no model size 'huge'"):
+    with pytest.raises(SimulatorError, match="no model size 'huge'"):
         run("encode", tmp_path / "delta.f32", tmp_path / "report.bin", "--layout", "huge")
 
 
 def test_a_refusal_has_the_server_s_own_code(layout: Path, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="corrupted"):
+    with pytest.raises(SimulatorError, match="corrupted"):
         run("inspect", VECTORS / "malformed_flipped.bin")
-    with pytest.raises(CommandError, match="wrong_layout"):
+    with pytest.raises(SimulatorError, match="wrong_layout"):
         run("decode", VECTORS / "deadzone_rows_none.bin", tmp_path / "back.f32", "--layout", layout)
-    with pytest.raises(CommandError, match="invalid_spec: codec is 'gzip'"):
+    with pytest.raises(SimulatorError, match="invalid_spec: codec is 'gzip'"):
         run("encode", layout, tmp_path / "x", "--layout", layout, "--spec", '{"codec": "gzip"}')

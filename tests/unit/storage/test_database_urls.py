@@ -1,4 +1,4 @@
-"""Which database a URL means, what is shown of it, and what is said when its driver is missing."""
+"""Database URLs: parsing, display without secrets, and the message for a missing driver."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from keyflock_server.settings import Settings
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.sql.engine import engine_for
-from keyflock_server.storage.sql.urls import database_url, shown
+from keyflock_server.storage.sql.urls import database_url, display_name
 
 SECRET = "postgresql://ann:p%40ss@db.example:5433/keyflock?sslmode=require&password=again"
 
@@ -21,8 +21,8 @@ def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.Monke
 
 
 def test_what_is_shown_of_a_url_holds_no_password_and_no_options() -> None:
-    assert shown(database_url(SECRET)) == "postgresql db.example:5433/keyflock"
-    assert shown(database_url("sqlite:////data/keyflock.sqlite3")) == "sqlite /data/keyflock.sqlite3"
+    assert display_name(database_url(SECRET)) == "postgresql db.example:5433/keyflock"
+    assert display_name(database_url("sqlite:////data/keyflock.sqlite3")) == "sqlite /data/keyflock.sqlite3"
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])

@@ -48,21 +48,23 @@ async def test_no_version_of_an_erased_head_is_in_any_file(
     neighbours = [rng.randbytes(12_000) for _ in range(4)]
     before: list[dict[str, int]] = []
     for number, sealed in enumerate(versions):
-        await store.heads.put(replace(HEAD, sealed=sealed), None)
+        await store.personal_models.put(replace(HEAD, sealed=sealed), None)
         if number < len(neighbours):
-            await store.heads.put(replace(HEAD, owner=f"{number}" * 64, sealed=neighbours[number]), None)
+            await store.personal_models.put(
+                replace(HEAD, owner=f"{number}" * 64, sealed=neighbours[number]), None
+            )
         if is_in_main_file:
-            assert await store.heads.scrub()
+            assert await store.personal_models.scrub()
         before.append(found(tmp_path, [sealed]))
 
-    gone = await store.heads.delete(EN, [HEAD.owner])
-    is_scrubbed = await store.heads.scrub()
+    deleted = await store.personal_models.delete(EN, [HEAD.owner])
+    is_scrubbed = await store.personal_models.scrub()
 
     # Each version was there when it was put, in the file that this is about; else nothing would be proved.
     name = FILE if is_in_main_file else f"{FILE}-wal"
     for sealed, there in zip(versions, before, strict=True):
         assert there[name] > 0.97 * len(stretches(sealed))
-    assert (gone, is_scrubbed) == (1, True)
+    assert (deleted, is_scrubbed) == (1, True)
     after = found(tmp_path, versions)
     assert {FILE, f"{FILE}-wal", f"{FILE}-shm"} <= set(after)
     assert after == dict.fromkeys(after, 0)
@@ -74,22 +76,22 @@ async def test_a_reader_in_the_way_delays_the_proof_and_nobody_elses_writes(
     store: SqlStore, tmp_path: Path
 ) -> None:
     sealed = Random(2).randbytes(9_000)
-    await store.heads.put(replace(HEAD, sealed=sealed), None)
+    await store.personal_models.put(replace(HEAD, sealed=sealed), None)
     reader = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     reader.execute("begin")
     reader.execute("select count(*) from heads").fetchall()
-    await store.heads.delete(EN, [HEAD.owner])
+    await store.personal_models.delete(EN, [HEAD.owner])
     began = time.monotonic()
 
-    in_the_way = await store.heads.scrub()
+    in_the_way = await store.personal_models.scrub()
     waited_s = time.monotonic() - began
     still_there = found(tmp_path, [sealed])[f"{FILE}-wal"]
     reader.execute("rollback")
     reader.close()
 
     assert in_the_way is False
-    # SQLite's own patience is ten seconds, and nobody can write while it lasts.
+    # SQLite's own timeout is ten seconds, and writers are blocked meanwhile.
     assert waited_s < 5.0
     assert still_there > 0
-    assert await store.heads.scrub() is True
+    assert await store.personal_models.scrub() is True
     assert sum(found(tmp_path, [sealed]).values()) == 0

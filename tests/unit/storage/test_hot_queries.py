@@ -1,4 +1,4 @@
-"""What is asked at every pass is answered by an index, however many rounds and assignments are kept."""
+"""Queries of every pass use an index, however many rounds and assignments are stored."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,19 +16,19 @@ from keyflock_server.storage.sql.store import SqlStore
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TASK, DEVICE = TaskName("t"), DeviceId("d" * 32)
 
-#: All that a pass or a check-in asks, whoever is idle.
+#: All queries of a pass or a check-in.
 HOT: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "rounds under way": lambda store: store.rounds.unfinished(),
-    "rounds so far": lambda store: store.rounds.tally(TASK),
+    "rounds so far": lambda store: store.rounds.count(TASK),
     "how rounds went": lambda store: store.rounds.phases(TASK),
     "rounds of late": lambda store: store.rounds.history(TASK, 20, 0),
     "who trains now": lambda store: store.rounds.outstanding(TASK, NOW, NOW),
-    "whether it trains now": lambda store: store.rounds.outstanding_of(TASK, DEVICE, NOW),
+    "whether it trains now": lambda store: store.rounds.find_outstanding(TASK, DEVICE, NOW),
     "how often it took part": lambda store: store.rounds.participations(TASK, DEVICE),
     "a device": lambda store: store.devices.get(DEVICE),
     "whether it was silent": lambda store: store.rounds.last_silence(DEVICE),
     "who was seen": lambda store: store.devices.count_active(PopulationName("p"), NOW),
-    "who is kept out": lambda store: store.devices.quarantined(NOW),
+    "quarantined devices": lambda store: store.devices.quarantined(NOW),
 }
 
 

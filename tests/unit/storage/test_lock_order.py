@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.round import Round
-from keyflock_server.rounds.task import parse_task
+from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.storage.sql.expiry import due_assignments
 from keyflock_server.storage.sql.store import SqlStore
 

@@ -1,4 +1,4 @@
-"""What SQLite must be told, and what it says."""
+"""The settings of SQLite connections, and SQLite's errors."""
 
 import sqlite3
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from keyflock_server.storage.door import StorageError, StorageUnavailable
+from keyflock_server.storage.errors import StorageError, StorageUnavailable
 from keyflock_server.storage.sql import engine as engine_module
 from keyflock_server.storage.sql.engine import _use_write_ahead_log
 from keyflock_server.storage.sql.store import SqlStore

@@ -1,4 +1,4 @@
-"""A damaged SQLite file is told before anything is done with it, and while it is used; it stays as it is."""
+"""A damaged SQLite file is detected at start and while it is used, and is left as it is."""
 
 import itertools
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.contract.test_store_contract import EN, POPULATION, VERSION, device
 
-from keyflock_server.storage.door import StorageDamaged
+from keyflock_server.storage.errors import StorageDamaged
 from keyflock_server.storage.sql.integrity import check_sqlite
 from keyflock_server.storage.sql.store import SqlStore
 
@@ -19,7 +19,7 @@ PAGE = 4_096
 
 
 async def a_database(folder: Path, devices: int = 2_000) -> Path:
-    """Of some hundred pages."""
+    """Create a database of some hundred pages."""
     file = folder / "keyflock.sqlite3"
     store = SqlStore(f"sqlite+aiosqlite:///{file}")
     await store.open()
@@ -123,15 +123,15 @@ async def test_damage_that_is_come_upon_later_is_told_as_such(tmp_path: Path) ->
 
 def a_log(folder: Path, transactions: int = 6) -> tuple[Path, Path]:
     """A database as a process that was killed left it: with a write-ahead log."""
-    lived, file = folder / "lived.sqlite3", folder / "keyflock.sqlite3"
-    rows = sqlite3.connect(lived, isolation_level=None)
+    source, file = folder / "source.sqlite3", folder / "keyflock.sqlite3"
+    rows = sqlite3.connect(source, isolation_level=None)
     rows.execute("PRAGMA journal_mode=WAL")
     rows.execute("PRAGMA wal_autocheckpoint=0")
     rows.execute("CREATE TABLE acknowledged (number INTEGER, report BLOB)")
     for number in range(transactions):
         rows.execute("INSERT INTO acknowledged VALUES (?, zeroblob(3000))", (number,))
     for end in ("", "-wal"):
-        shutil.copy(f"{lived}{end}", f"{file}{end}")
+        shutil.copy(f"{source}{end}", f"{file}{end}")
     rows.close()
     return file, folder / "keyflock.sqlite3-wal"
 
@@ -179,17 +179,17 @@ def test_a_log_that_is_damaged_before_its_end_would_lose_what_was_acknowledged(
 
 
 def test_what_an_emptied_log_still_holds_of_earlier_ones_is_no_damage(tmp_path: Path) -> None:
-    lived = sqlite3.connect(tmp_path / "lived.sqlite3", isolation_level=None)
-    lived.execute("PRAGMA journal_mode=WAL")
-    lived.execute("CREATE TABLE acknowledged (number INTEGER, report BLOB)")
+    source = sqlite3.connect(tmp_path / "source.sqlite3", isolation_level=None)
+    source.execute("PRAGMA journal_mode=WAL")
+    source.execute("CREATE TABLE acknowledged (number INTEGER, report BLOB)")
     for number in range(20):
-        lived.execute("INSERT INTO acknowledged VALUES (?, zeroblob(3000))", (number,))
-    lived.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-    lived.execute("INSERT INTO acknowledged VALUES (20, NULL)")
+        source.execute("INSERT INTO acknowledged VALUES (?, zeroblob(3000))", (number,))
+    source.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    source.execute("INSERT INTO acknowledged VALUES (20, NULL)")
     file = tmp_path / "keyflock.sqlite3"
     for end in ("", "-wal"):
-        shutil.copy(f"{tmp_path / 'lived.sqlite3'}{end}", f"{file}{end}")
-    lived.close()
+        shutil.copy(f"{tmp_path / 'source.sqlite3'}{end}", f"{file}{end}")
+    source.close()
 
     assert check_sqlite(file, "sqlite")
     assert numbers_in(file) == list(range(21))

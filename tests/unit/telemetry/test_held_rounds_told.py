@@ -4,11 +4,11 @@ import logging
 
 import pytest
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, play
-from tests.unit.coordinator.town import POPULATION, Town
+from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
 from keyflock_server.protocol.operator import RollbackOrder
 from keyflock_server.telemetry.metrics import Metrics
-from keyflock_server.telemetry.observation import Observation
+from keyflock_server.telemetry.metrics_observer import MetricsObserver
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
@@ -26,17 +26,17 @@ async def test_a_held_round_is_a_warning_with_its_reason_and_a_gauge_until_it_is
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics = Metrics()
-    town = Town(observer=Observation(metrics))
-    await town.coordinator.start()
-    await town.found()
-    await town.task(optimizer=ABSURD)
+    harness = CoordinatorHarness(observer=MetricsObserver(metrics))
+    await harness.coordinator.start()
+    await harness.create_population()
+    await harness.task(optimizer=ABSURD)
 
-    await play(town)
-    await town.coordinator.tick()
+    await play(harness)
+    await harness.coordinator.tick()
     waiting = metrics.exposition()
-    view = await town.coordinator.round(FIRST)
-    await town.coordinator.discard_round(FIRST, BECAUSE)
-    await town.coordinator.tick()
+    view = await harness.coordinator.tasks.round(FIRST)
+    await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    await harness.coordinator.tick()
 
     assert warnings_in(caplog) == [
         {"event": "round held", "task": "t", "round": 1, "detail": view.detail},
@@ -46,7 +46,7 @@ async def test_a_held_round_is_a_warning_with_its_reason_and_a_gauge_until_it_is
     assert b"keyflock_held_rounds 0.0" in metrics.exposition()
     assert b'keyflock_rounds_total{phase="discarded"} 1.0' in metrics.exposition()
     assert BECAUSE.reason not in caplog.text
-    await town.coordinator.stop()
+    await harness.coordinator.stop()
 
 
 @pytest.mark.fault("D9")
@@ -54,14 +54,16 @@ async def test_a_rollback_is_a_warning_and_the_newest_version_is_the_restored_on
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics = Metrics()
-    town = Town(observer=Observation(metrics))
-    await town.coordinator.start()
-    await town.found()
-    await town.task()
-    await play(town)
-    await town.coordinator.tick()
+    harness = CoordinatorHarness(observer=MetricsObserver(metrics))
+    await harness.coordinator.start()
+    await harness.create_population()
+    await harness.task()
+    await play(harness)
+    await harness.coordinator.tick()
 
-    await town.coordinator.roll_back(POPULATION, RollbackOrder(to=0, reason="words that nobody should log"))
+    await harness.coordinator.populations.roll_back(
+        POPULATION, RollbackOrder(to=0, reason="words that nobody should log")
+    )
 
     assert warnings_in(caplog) == [
         {"event": "population rolled back", "population": "en", "version": 2, "to": 0},
@@ -70,4 +72,4 @@ async def test_a_rollback_is_a_warning_and_the_newest_version_is_the_restored_on
     assert b'keyflock_rounds_total{phase="discarded"} 1.0' in metrics.exposition()
     assert b'keyflock_model_version{population="en"} 2.0' in metrics.exposition()
     assert "nobody should log" not in caplog.text
-    await town.coordinator.stop()
+    await harness.coordinator.stop()

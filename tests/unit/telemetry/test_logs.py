@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keyflock_server.storage.door import StorageUnavailable
+from keyflock_server.storage.errors import StorageUnavailable
 from keyflock_server.telemetry.log_fields import LOGGED_FIELDS
 from keyflock_server.telemetry.logs import LogFormat, LogLevel, configure_logs, logger
-from keyflock_server.telemetry.process_hooks import log_what_nobody_caught
+from keyflock_server.telemetry.process_hooks import log_uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def test_a_program_that_embeds_a_server_gets_nothing_that_was_sent_either(
 def test_what_nobody_caught_and_warnings_go_through_the_log(
     log: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log_what_nobody_caught()
+    log_uncaught()
     error = failed()
 
     sys.excepthook(type(error), error, error.__traceback__)
@@ -230,4 +230,7 @@ def test_every_event_is_a_sentence_in_the_code_and_no_text_from_elsewhere() -> N
     variable = {where for where, call in logging_calls() if not isinstance(call.args[0], ast.Constant)}
 
     # An attestation's own warning, and what failed in a pass: both are literals one call further up.
-    assert {where.partition(":")[0] for where in variable} == {"bootstrap.py", "telemetry/observation.py"}
+    assert {where.partition(":")[0] for where in variable} == {
+        "bootstrap.py",
+        "telemetry/metrics_observer.py",
+    }

@@ -6,15 +6,15 @@ import sys
 import time
 from dataclasses import dataclass
 
-from keyflock_client_sim.training.shelf import ModelDigest, ModelShelf
+from keyflock_client_sim.training.model_folder import ModelDigest, ModelFolder
 
 
 @dataclass(frozen=True)
 class Environment:
     """Which process it ran in, under which variables."""
 
-    def run(self, shelf: ModelShelf) -> tuple[int, dict[str, str]]:
-        del shelf
+    def run(self, models: ModelFolder) -> tuple[int, dict[str, str]]:
+        del models
         return os.getpid(), dict(os.environ)
 
 
@@ -22,8 +22,8 @@ class Environment:
 class Chatter:
     """A library that prints to standard output, and reads standard input, in the middle of a job."""
 
-    def run(self, shelf: ModelShelf) -> str:
-        del shelf
+    def run(self, models: ModelFolder) -> str:
+        del models
         os.write(1, b"noise\n")
         print("more noise", flush=True)  # noqa: T201 - that is what is tested
         return sys.stdin.read()
@@ -35,16 +35,16 @@ class HasModel:
 
     digest: ModelDigest
 
-    def run(self, shelf: ModelShelf) -> bool:
-        return shelf.holds(self.digest)
+    def run(self, models: ModelFolder) -> bool:
+        return models.has(self.digest)
 
 
 @dataclass(frozen=True)
 class Fail:
     """A job that raises."""
 
-    def run(self, shelf: ModelShelf) -> None:
-        del shelf
+    def run(self, models: ModelFolder) -> None:
+        del models
         raise ValueError("no such word")
 
 
@@ -52,8 +52,8 @@ class Fail:
 class Die:
     """A job under which the process is killed, as the kernel does when memory runs out."""
 
-    def run(self, shelf: ModelShelf) -> None:
-        del shelf
+    def run(self, models: ModelFolder) -> None:
+        del models
         sys.stderr.write("memory is short\n")
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -65,7 +65,7 @@ class Sleep:
 
     seconds: float
 
-    def run(self, shelf: ModelShelf) -> float:
-        del shelf
+    def run(self, models: ModelFolder) -> float:
+        del models
         time.sleep(self.seconds)
         return self.seconds

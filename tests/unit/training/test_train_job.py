@@ -6,19 +6,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keyflock_client_sim.training.model_folder import ModelDigest
 from keyflock_client_sim.training.pool import JobError, WorkerPool
 from keyflock_client_sim.training.residuals import ResidualFile
-from keyflock_client_sim.training.shelf import ModelDigest
 from keyflock_client_sim.training.train_job import TrainJob, local_training
-from keyflock_compression import DEFAULT_SPEC, CodecSpec, decode, decode_weights, encode_weights, nmse
+from keyflock_compression import (
+    DEFAULT_SPEC,
+    CodecSpec,
+    DeadzoneRowsSpec,
+    Float32Spec,
+    decode,
+    decode_weights,
+    encode_weights,
+    nmse,
+)
 from keyflock_compression.feedback import Residual
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.local_training import local_train
-from keyflock_server.protocol.messages import TrainingPlan
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
+from keyflock_models.training.local_training import local_train
+from keyflock_server.protocol.plans import TrainingPlan
 
 CONFIG = ModelConfig.named("tiny")
-LAYOUT = ParamLayout.of(CONFIG)
+LAYOUT = ParamLayout.for_config(CONFIG)
 WEIGHTS = np.random.default_rng(1).normal(0, 0.1, LAYOUT.size).astype(np.float32)
 SEQUENCES = np.random.default_rng(2).integers(4, 64, (20, 9), dtype=np.int32)
 PLAN = TrainingPlan(learning_rate=0.3, batch_size=8, sequence_length=8, max_examples=16)
@@ -37,7 +46,7 @@ def job(model: ModelDigest, codec: CodecSpec) -> TrainJob:
 
 
 async def test_the_container_holds_what_local_training_gives_in_this_process(compilation_cache: Path) -> None:
-    codec = CodecSpec(codec="float32")
+    codec = Float32Spec()
 
     async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
         model = pool.publish(encode_weights(WEIGHTS, LAYOUT, precision="float32"))
@@ -69,7 +78,7 @@ async def test_a_lossy_codec_says_what_it_lost_and_an_unpublished_model_is_refus
 async def test_what_a_report_lost_goes_into_the_phones_next_one(
     compilation_cache: Path, tmp_path: Path
 ) -> None:
-    coarse = CodecSpec(codec="deadzone_rows", target_nmse=0.5, feedback_s=100.0)
+    coarse = DeadzoneRowsSpec(target_nmse=0.5, feedback_s=100.0)
     mine = ResidualFile.of(tmp_path, "phone")
 
     async with WorkerPool(1, compilation_cache=compilation_cache) as pool:

@@ -33,16 +33,16 @@ ROOTS: Final = "3f800000 3f6ac0c7 3f5744fd 3f45672a 3f3504f3 3f25fed7 3f1837f0 3
 Shapes = tuple[tuple[int, ...], ...]
 
 
-class Refused(ValueError):
-    """The bytes are not what the document says."""
+class DecodeRefused(ValueError):
+    """The bytes are not as the document specifies."""
 
 
 def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[float]:
-    """The vector in a container, tensors one after the other."""
+    """Decode the vector in a container, tensors one after the other."""
     try:
         fields = msgpack.unpackb(data)
     except (ValueError, msgpack.UnpackException) as error:
-        raise Refused("no msgpack") from error
+        raise DecodeRefused("no msgpack") from error
     _need(isinstance(fields, dict) and list(fields) == FIELDS, "not the six fields in their order")
     _need(fields["v"] == 1, "another version")
     signed = msgpack.packb({name: fields[name] for name in FIELDS[:5]})
@@ -94,7 +94,7 @@ class _Reader:
                 _need(zstandard.frame_content_size(stream) == size, "a frame of another size")
                 stream = zstandard.ZstdDecompressor().decompress(stream, allow_extra_data=False)
             except zstandard.ZstdError as error:
-                raise Refused("no zstd frame") from error
+                raise DecodeRefused("no zstd frame") from error
         _need(len(stream) == size, "a stream of another size")
         return stream
 
@@ -220,18 +220,18 @@ def _deadzone_rows(reader: _Reader, shapes: Shapes, size: int) -> list[int]:
     return whole
 
 
-def _topk(reader: _Reader, shapes: Shapes, size: int, most: float) -> list[float]:
+def _topk(reader: _Reader, shapes: Shapes, size: int, max_value: float) -> list[float]:
     places, is_negative = _places(reader, shapes, size)
     roots = struct.unpack(">8f", bytes.fromhex(ROOTS))
     values = [0.0] * size
     for place, negative, level in zip(places, is_negative, reader.read(3, len(places)), strict=True):
-        value = _float32(_float32(most * roots[level % 8]) / 2 ** (level // 8))
+        value = _float32(_float32(max_value * roots[level % 8]) / 2 ** (level // 8))
         values[place] = -value if negative else value
     return values
 
 
 def _places(reader: _Reader, shapes: Shapes, size: int) -> tuple[list[int], list[int]]:
-    """Where the values are in the flat vector, and the third stream's lowest bits."""
+    """Return the values' indices into the flat vector, and the third stream's lowest bits."""
     cells = list(_cells(shapes))
     used = [number for number, bit in enumerate(_bits(reader, 0, len(cells))) if bit]
     counts = [byte + 1 for byte in reader.read(1, len(used))]
@@ -250,7 +250,7 @@ def _places(reader: _Reader, shapes: Shapes, size: int) -> tuple[list[int], list
 
 
 def _cells(shapes: Shapes) -> Iterator[list[int]]:
-    """For each cell, where its values are in the flat vector."""
+    """Return the indices into the flat vector for each cell."""
     offset = 0
     for shape in shapes:
         rows, columns = prod(shape[:-1]), shape[-1]
@@ -292,21 +292,21 @@ def _float32(value: float) -> float:
     try:
         rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError as error:
-        raise Refused("a value that is not finite") from error
+        raise DecodeRefused("a value that is not finite") from error
     return rounded
 
 
 def _need(holds: bool, what: str) -> None:
     if not holds:
-        raise Refused(what)
+        raise DecodeRefused(what)
 
 
 def plain_apply(delta: bytes, base: bytes) -> tuple[list[float], list[int]]:
-    """The scales and whole numbers of the model that a delta makes of a base in the codec ``dense``."""
+    """Return scales and quantized numbers of the model that a delta makes from a base in codec ``dense``."""
     try:
         fields, old = msgpack.unpackb(delta), msgpack.unpackb(base)
     except (ValueError, msgpack.UnpackException) as error:
-        raise Refused("no msgpack") from error
+        raise DecodeRefused("no msgpack") from error
     _need(isinstance(fields, dict) and list(fields) == DELTA_FIELDS, "not the five fields in their order")
     _need(type(fields["v"]) is int and fields["v"] == 1, "another version")
     signed = msgpack.packb({name: fields[name] for name in DELTA_FIELDS[:4]})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.compression.plain_decoder import Refused, plain_apply
+from tests.wire.compression.plain_decoder import DecodeRefused, plain_apply
 from tests.wire.compression.write_delta_vectors import (
     BASE,
     LAYOUT_DIGEST,
@@ -20,7 +20,7 @@ from tests.wire.compression.write_delta_vectors import (
 from zstandard import ZstdDecompressor
 
 from keyflock_compression import CodecError, apply_weights_delta, encode_weights_delta
-from keyflock_compression.row_weights import RowWeights, read_rows
+from keyflock_compression.row_weights import RowWeights, read_row_weights
 
 GOOD = sorted(path.stem for path in VECTORS.glob("*.bin") if not path.stem.startswith("malformed_"))
 BAD = sorted(path.stem for path in VECTORS.glob("malformed_*.bin"))
@@ -45,16 +45,16 @@ def test_a_delta_makes_of_its_base_what_its_vector_says(name: str) -> None:
     data = (VECTORS / f"{name}.bin").read_bytes()
     wanted = bytes.fromhex(meaning["content_digest"])
 
-    made = read_rows(apply_weights_delta(data, ONE, result=wanted))
+    made = read_row_weights(apply_weights_delta(data, ONE, result=wanted))
 
     np.testing.assert_array_equal(made.scales, np.array(meaning["scales"], np.float32))
-    np.testing.assert_array_equal(made.whole, meaning["whole"])
+    np.testing.assert_array_equal(made.quantized, meaning["whole"])
     assert made.content_digest == wanted
     # zstd may find other bytes for the same content in another release.
     assert unpacked(encode_weights_delta(made.to_container(), ONE)) == unpacked(data)
     scales, whole = plain_apply(data, ONE)
     np.testing.assert_array_equal(np.array(scales, np.float32), made.scales)
-    np.testing.assert_array_equal(whole, made.whole)
+    np.testing.assert_array_equal(whole, made.quantized)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -66,7 +66,7 @@ def test_both_decoders_refuse_every_malformed_delta(name: str) -> None:
         apply_weights_delta(data, ONE)
 
     assert error.value.code == meaning["error"]
-    with pytest.raises(Refused):
+    with pytest.raises(DecodeRefused):
         plain_apply(data, ONE)
 
 
@@ -79,11 +79,11 @@ def test_both_decoders_agree_on_any_two_models(seed: int, size: int, share: floa
         return RowWeights(LAYOUT_DIGEST, scales, rng.integers(-128, 128, size).astype(np.int8))
 
     before, other = model(), model()
-    whole = np.where(rng.random(size) < share, other.whole, before.whole)
+    whole = np.where(rng.random(size) < share, other.quantized, before.quantized)
     after = RowWeights(LAYOUT_DIGEST, other.scales, whole)
 
     delta = encode_weights_delta(after.to_container(), before.to_container())
 
     scales, numbers = plain_apply(delta, before.to_container())
     np.testing.assert_array_equal(np.array(scales, np.float32), after.scales)
-    np.testing.assert_array_equal(numbers, after.whole)
+    np.testing.assert_array_equal(numbers, after.quantized)

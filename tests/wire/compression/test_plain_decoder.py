@@ -7,34 +7,48 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.wire.compression.plain_decoder import Refused, Shapes, plain_decode
+from tests.wire.compression.plain_decoder import DecodeRefused, Shapes, plain_decode
 from tests.wire.compression.write_vectors import LAYOUT, VECTORS
 
-from keyflock_compression import DEFAULT_SPEC, CodecError, CodecSpec, decode, encode
+from keyflock_compression import (
+    DEFAULT_SPEC,
+    CodecError,
+    CodecSpec,
+    DeadzoneRowsSpec,
+    DeadzoneSpec,
+    DenseSpec,
+    Float32Spec,
+    RandmaskSpec,
+    RotatedSpec,
+    RowsetSpec,
+    TopkSpec,
+    decode,
+    encode,
+)
 
 GOOD = sorted(path.stem for path in VECTORS.glob("*.bin") if not path.stem.startswith("malformed_"))
 BAD = sorted(path.stem for path in VECTORS.glob("malformed_*.bin"))
 SPECS = [
     DEFAULT_SPEC,
-    CodecSpec(codec="deadzone_rows", step_rms=0.001, entropy="none"),
-    CodecSpec(codec="deadzone_rows", step_rms=2.0, rounding="stochastic"),
-    CodecSpec(step_rms=0.01),
-    CodecSpec(target_nmse=0.1, entropy="none"),
-    CodecSpec(codec="topk", keep_ratio=0.03),
-    CodecSpec(codec="topk", keep_ratio=1.0, entropy="none"),
-    CodecSpec(codec="topk", keep_ratio=0.03, selection="sampled"),
-    CodecSpec(codec="randmask", keep_ratio=0.01, rounding="stochastic"),
-    CodecSpec(codec="randmask", keep_ratio=0.4, entropy="none"),
-    CodecSpec(codec="rowset", bits=2, step=0.5, row_start=0, row_count=1),
-    CodecSpec(codec="rowset", bits=16, step=1e-4, row_start=0, row_count=0, rounding="stochastic"),
-    CodecSpec(codec="rotated", bits=1),
-    CodecSpec(codec="rotated", bits=2, entropy="none"),
-    CodecSpec(codec="rotated", bits=4),
-    CodecSpec(codec="dense"),
-    CodecSpec(codec="dense", bits=4),
-    CodecSpec(codec="dense", bits=2, rounding="stochastic"),
-    CodecSpec(codec="dense", bits=1, entropy="none"),
-    CodecSpec(codec="float32"),
+    DeadzoneRowsSpec(step_rms=0.001, entropy="none"),
+    DeadzoneRowsSpec(step_rms=2.0, rounding="stochastic"),
+    DeadzoneSpec(step_rms=0.01),
+    DeadzoneSpec(target_nmse=0.1, entropy="none"),
+    TopkSpec(keep_ratio=0.03),
+    TopkSpec(keep_ratio=1.0, entropy="none"),
+    TopkSpec(keep_ratio=0.03, selection="sampled"),
+    RandmaskSpec(keep_ratio=0.01, rounding="stochastic"),
+    RandmaskSpec(keep_ratio=0.4, entropy="none"),
+    RowsetSpec(bits=2, step=0.5, row_start=0, row_count=1),
+    RowsetSpec(bits=16, step=1e-4, row_start=0, row_count=0, rounding="stochastic"),
+    RotatedSpec(bits=1),
+    RotatedSpec(bits=2, entropy="none"),
+    RotatedSpec(bits=4),
+    DenseSpec(),
+    DenseSpec(bits=4),
+    DenseSpec(bits=2, rounding="stochastic"),
+    DenseSpec(bits=1, entropy="none"),
+    Float32Spec(),
 ]
 
 
@@ -56,7 +70,7 @@ class AnyLayout:
         return sum(prod(shape) for shape in self.shapes)
 
 
-#: Lines of one value, of a cell, of one more than a cell; read by rows and by columns; three axes.
+#: Rows of one value, of a cell, of one more than a cell; read by rows and by columns; three axes.
 shapes = st.lists(
     st.sampled_from(
         [(1,), (130,), (3, 128), (129, 2), (2, 129), (129, 130), (5, 5), (2, 3, 4), (1, 9), (9, 1)]
@@ -84,7 +98,7 @@ def test_both_decoders_refuse_every_malformed_vector(name: str) -> None:
 
     with pytest.raises(CodecError):
         decode(data, LAYOUT)
-    with pytest.raises(Refused):
+    with pytest.raises(DecodeRefused):
         plain_decode(data, LAYOUT.shapes, LAYOUT.digest)
 
 

@@ -1,4 +1,4 @@
-"""Golden vectors on the disk: bytes, and beside them what they mean. What is there is never written over."""
+"""Golden vectors on the disk: bytes with their meaning; an existing file is never overwritten."""
 
 import tomllib
 from pathlib import Path

@@ -53,7 +53,7 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
         return bytes(msgpack.packb(fields | {"digest": digest}))
 
     def with_scales(*bits: int) -> bytes:
-        whole = base.whole.tobytes()
+        whole = base.quantized.tobytes()
         scales = np.array(bits, "<u4")
         signed = (scales - base.scales.view(np.uint32)).view(np.int32).tolist()
         folded = [2 * one if one >= 0 else -2 * one - 1 for one in signed]

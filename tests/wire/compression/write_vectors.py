@@ -13,7 +13,7 @@ import numpy as np
 from tests.wire.compression.vector_files import write_malformed, write_vector
 from zstandard import ZstdCompressor
 
-from keyflock_compression import CodecSpec, encode
+from keyflock_compression import encode, parse_spec
 from keyflock_compression.container import Container
 
 VECTORS: Final = Path(__file__).resolve().parents[1] / "vectors" / "compression"
@@ -32,7 +32,7 @@ class VectorLayout:
 
 
 LAYOUT: Final = VectorLayout()
-#: The kernel's second row, and the bias, which has no row a word.
+#: The kernel's second row, and the bias, which has no row per word.
 ROWS: Final = {"row_start": 1, "row_count": 1}
 SPECS: Final[dict[str, dict[str, Any]]] = {
     "float32_none": {"codec": "float32", "entropy": "none"},
@@ -69,9 +69,9 @@ SEEDS: Final = {"randmask_none": 0x0123456789ABCDEF, "rotated_4bit_none": 0x7EDC
 
 def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     """Name, bytes, the error's code, and what is wrong."""
-    spec = CodecSpec.from_wire(SPECS["deadzone_none"]).to_wire()
+    spec = parse_spec(SPECS["deadzone_none"]).to_wire()
     step = np.ones(1, "<f4").tobytes()
-    good = encode(np.array(DELTA, np.float32), LAYOUT, CodecSpec.from_wire(SPECS["dense_none"]), seed=0)
+    good = encode(np.array(DELTA, np.float32), LAYOUT, parse_spec(SPECS["dense_none"]), seed=0)
 
     def forged(*streams: bytes, layout: bytes = LAYOUT.digest, scales: bytes = step) -> bytes:
         return Container(spec, layout, scales, streams).to_bytes()
@@ -86,7 +86,7 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     yield "small_outlier", forged(b"\x80" + bytes(9), b"\x7f\0\0\0"), "malformed", "127 as an outlier"
     nan = np.full(1, np.nan, "<f4").tobytes()
     yield "nan_step", forged(bytes(10), b"", scales=nan), "non_finite", "the step is NaN"
-    dense = CodecSpec.from_wire(SPECS["dense_none"]).to_wire()
+    dense = parse_spec(SPECS["dense_none"]).to_wire()
     huge = Container(dense, LAYOUT.digest, np.full(3, 3e38, "<f4").tobytes(), (b"\x02" * 10,)).to_bytes()
     yield "dense_overflow", huge, "non_finite", "twice a row's scale is infinite"
     negative = np.full(1, -1, "<f4").tobytes()
@@ -97,7 +97,7 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
         "malformed",
         ("two scales of three rows"),
     )
-    exact = CodecSpec.from_wire(SPECS["float32_none"]).to_wire()
+    exact = parse_spec(SPECS["float32_none"]).to_wire()
     values = Container(exact, LAYOUT.digest, b"", (nan * 10,)).to_bytes()
     yield "float32_nan", values, "non_finite", "a value is NaN"
     fields = msgpack.unpackb(good)
@@ -113,7 +113,7 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
 
 def malformed_frames(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:
     """The same of the entropy stage."""
-    spec = CodecSpec.from_wire(SPECS["deadzone_zstd"]).to_wire()
+    spec = parse_spec(SPECS["deadzone_zstd"]).to_wire()
     whole, empty = ZstdCompressor().compress(bytes(10)), ZstdCompressor().compress(b"")
     hidden = ZstdCompressor(write_content_size=False).compress(bytes(10))
 
@@ -128,8 +128,8 @@ def malformed_frames(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:
 
 def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, str]]:
     """The same of ``deadzone_rows``: four cells, of 2, 2, 2 and 4 values."""
-    none = CodecSpec.from_wire(SPECS["deadzone_rows_none"]).to_wire()
-    zstd = CodecSpec.from_wire(SPECS["deadzone_rows_zstd"]).to_wire()
+    none = parse_spec(SPECS["deadzone_rows_none"]).to_wire()
+    zstd = parse_spec(SPECS["deadzone_rows_zstd"]).to_wire()
     frame = ZstdCompressor().compress
 
     def forged(*streams: bytes, scales: bytes = step, spec: dict[str, object] = none) -> bytes:
@@ -160,7 +160,7 @@ def malformed_rows(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str, s
     yield "rows_lonely_outlier", forged(*one, b"", b"\1\1\0\0"), bad, "an outlier that no value has"
     yield "rows_nan_step", forged(*one, b"", b"", scales=nan), "non_finite", "the step is NaN"
     yield "rows_overflow", forged(*large, b"\0", b"", scales=huge), "non_finite", "twice the step is infinite"
-    topk = CodecSpec.from_wire(SPECS["topk_none"]).to_wire()
+    topk = parse_spec(SPECS["topk_none"]).to_wire()
     yield "topk_no_level", forged(b"\x01", b"\0", b"\0", b"", spec=topk), bad, "a value without its level"
     yield "topk_long_gap", forged(b"\x01", b"\0", b"\4", b"\0", spec=topk), bad, "the third of two places"
     yield "topk_two_scales", forged(*one, scales=step + step, spec=topk), bad, "two scales"
@@ -177,7 +177,7 @@ def malformed_bits(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:
     """The same of ``dense`` with few bits, three rows, and ``rowset``, seven values."""
 
     def forged(name: str, stream: bytes, scales: bytes = step * 3, **changed: object) -> bytes:
-        spec = CodecSpec.from_wire(SPECS[name]).to_wire() | changed
+        spec = parse_spec(SPECS[name]).to_wire() | changed
         return Container(spec, LAYOUT.digest, scales, (stream,)).to_bytes()
 
     bad = "malformed"
@@ -212,7 +212,7 @@ def malformed_seeded(step: bytes, nan: bytes) -> Iterator[tuple[str, bytes, str,
     """The same of ``randmask``, four runs, and ``rotated``, one block of sixteen."""
 
     def forged(name: str, *streams: bytes, scales: bytes = step, **changed: object) -> bytes:
-        spec = CodecSpec.from_wire(SPECS[name]).to_wire() | changed
+        spec = parse_spec(SPECS[name]).to_wire() | changed
         return Container(spec, LAYOUT.digest, scales, streams).to_bytes()
 
     bad, seed, huge = "malformed", bytes(8), np.full(1, 3e38, "<f4").tobytes()
@@ -246,10 +246,10 @@ def main() -> None:
     """Write what is missing."""
     for name, wire in SPECS.items():
         seed = SEEDS.get(name, 0)
-        data = encode(np.array(DELTA, np.float32), LAYOUT, CodecSpec.from_wire(wire), seed=seed)
-        said = f"seed = {seed}\n" if seed else ""
+        data = encode(np.array(DELTA, np.float32), LAYOUT, parse_spec(wire), seed=seed)
+        seed_line = f"seed = {seed}\n" if seed else ""
         settings = "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in wire.items())
-        write_vector(VECTORS, name, data, f"delta = {list(DELTA)}\n{said}\n[spec]\n{settings}")
+        write_vector(VECTORS, name, data, f"delta = {list(DELTA)}\n{seed_line}\n[spec]\n{settings}")
     for name, data, code, what in malformed():
         write_malformed(VECTORS, name, data, code, what)
 

@@ -15,6 +15,7 @@ from msgspec import to_builtins
 
 from keyflock_server.protocol import messages, wire
 from keyflock_server.protocol.calls import CALLS
+from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
     DeviceId,
@@ -29,24 +30,18 @@ from keyflock_server.protocol.messages import (
     Capabilities,
     CheckIn,
     Conditions,
-    DeviceRules,
     Enrolment,
     EnrolRequest,
     Failure,
+    FailureAck,
     FailureCause,
     Forgotten,
     HeadErased,
-    HeadPlan,
     HeadStored,
-    Message,
-    ModelWeights,
-    Noted,
     Offer,
     OfferAction,
     OfferAnswer,
     Personalisation,
-    PersonalisingPlan,
-    PopulationPrior,
     Receipt,
     Refusal,
     RefusalReason,
@@ -57,9 +52,16 @@ from keyflock_server.protocol.messages import (
     SuggestionRequest,
     Suggestions,
     TaskKind,
+)
+from keyflock_server.protocol.plans import (
+    DeviceRules,
+    HeadPlan,
+    ModelWeights,
+    PersonalisingPlan,
+    PopulationPrior,
     TrainingPlan,
 )
-from keyflock_server.protocol.problems import Problem, ProblemCode, Refused
+from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "protocol"
 WINDOW = ReturnWindow(min_s=600.0, max_s=1800.0)
@@ -347,7 +349,7 @@ MEANINGS: dict[str, tuple[str, Message]] = {
         )
         for cause in FailureCause
     },
-    "noted": ("The server has taken note.", Noted(return_window=WINDOW)),
+    "noted": ("The server has taken note.", FailureAck(return_window=WINDOW)),
     "release": (
         "What keyboards should serve.",
         Release(
@@ -434,19 +436,21 @@ MEANINGS: dict[str, tuple[str, Message]] = {
     "forgotten_one": ("The device alone is gone.", Forgotten(devices=1)),
     "problem_user_not_proven": (
         "The user was named by what is no secret; the document repeats nothing of it.",
-        Refused(ProblemCode.USER_NOT_PROVEN, "A user is named by a secret that nobody can guess.").document(),
+        ApiError(
+            ProblemCode.USER_NOT_PROVEN, "A user is named by a secret that nobody can guess."
+        ).document(),
     ),
     "problem_token_void": (
         "A token that was good once: its device was forgotten.",
-        Refused(ProblemCode.TOKEN_INVALID, "This token is void.").document(),
+        ApiError(ProblemCode.TOKEN_INVALID, "This token is void.").document(),
     ),
     "problem_token_expired": (
         "A problem document without a retry window.",
-        Refused(ProblemCode.TOKEN_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z.").document(),
+        ApiError(ProblemCode.TOKEN_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z.").document(),
     ),
     "problem_report_pending": (
         "A problem document with a retry window.",
-        Refused(
+        ApiError(
             ProblemCode.REPORT_PENDING, "Three more reports are needed.", ReturnWindow(min_s=5.0, max_s=15.0)
         ).document(),
     ),

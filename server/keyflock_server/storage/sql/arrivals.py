@@ -1,4 +1,4 @@
-"""Check-ins by the hour, in SQL."""
+"""Counts of check-ins by the hour, in SQL."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,17 +13,17 @@ from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import arrivals
 
 
-class SqlArrivals:
-    """``door.ArrivalTable``."""
+class SqlArrivalRepository:
+    """Implements ``ArrivalRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
 
     async def add(self, counts: Sequence[ArrivalCount]) -> None:
-        """So many more."""
+        """Add to the counts."""
         async with self._engine.begin() as connection:
-            # In one order everywhere, so that two processes never wait for each other's rows.
+            # Always in one order, so that two processes never deadlock.
             for count in sorted(counts, key=lambda one: (one.task, one.hour)):
                 there = (arrivals.c.task == count.task) & (arrivals.c.hour == count.hour)
                 more = (
@@ -42,7 +42,7 @@ class SqlArrivals:
                         await connection.execute(more)
 
     async def since(self, task: TaskName, hour: int) -> list[ArrivalCount]:
-        """The task's counts from this hour on."""
+        """Return the task's counts from this hour on, oldest first."""
         query = select(arrivals).where(arrivals.c.task == task, arrivals.c.hour >= hour)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query.order_by(arrivals.c.hour))).all()

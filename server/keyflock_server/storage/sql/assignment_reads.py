@@ -1,4 +1,4 @@
-"""What is asked of assignments: the half of ``door.RoundTable`` that changes nothing."""
+"""Queries of assignments: the half of ``RoundRepository`` that only reads."""
 
 from datetime import datetime
 from typing import Any
@@ -14,36 +14,36 @@ from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds,
 
 
 class AssignmentReads:
-    """Questions about assignments.
+    """Implements the methods of ``RoundRepository`` that only read assignments.
 
     Args:
-        reader: Its transactions only read.
+        reader: An engine whose transactions only read.
     """
 
     def __init__(self, reader: AsyncEngine) -> None:
         self._reader = reader
 
     async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
-        """The round's assignments."""
+        """Return the round's assignments."""
         query = select(assignments).where(assignments.c.round_id == round_id)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return [assignment_record(row) for row in rows]
 
     async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
-        """One device's assignment in the round."""
+        """Return one device's assignment in the round, or None."""
         return await self._one(
             select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
         )
 
     async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
-        """Assignments of a task made in between that nothing has come of yet, and something may come of."""
+        """Count the open assignments of a task that were made in this interval."""
         is_withdrawn = exists().where(
             versions.c.population == rounds.c.population,
             versions.c.version == rounds.c.base_version,
             versions.c.withdrawn_at.is_not(None),
         )
-        # Asked at every pass of an asynchronous task. Not a join: that may begin with all rounds of the task.
+        # This runs at every pass of an asynchronous task. A join might begin with all rounds of the task.
         is_its = exists().where(
             rounds.c.id == assignments.c.round_id, rounds.c.task == task, ~is_withdrawn.correlate(rounds)
         )
@@ -60,10 +60,10 @@ class AssignmentReads:
         async with self._reader.connect() as connection:
             return (await connection.execute(query)).scalar_one()
 
-    async def outstanding_of(
+    async def find_outstanding(
         self, task: TaskName, device: DeviceId, since: datetime
     ) -> AssignmentRecord | None:
-        """A device's newest assignment of a task made since then that nothing has come of yet."""
+        """Return a device's newest open assignment of a task that was made since then, or None."""
         return await self._one(
             select(assignments)
             .join(rounds)
@@ -78,7 +78,7 @@ class AssignmentReads:
         )
 
     async def last_silence(self, device: DeviceId) -> datetime | None:
-        """When the device's latest assignment ran out of time."""
+        """Return when the device's last expired assignment ended."""
         query = select(func.max(assignments.c.expires_at)).where(
             assignments.c.device == device, assignments.c.state == AssignmentState.EXPIRED
         )
@@ -87,7 +87,7 @@ class AssignmentReads:
         return last
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
-        """Reports of this device that the task has counted."""
+        """Count the reports of this device that the task has counted."""
         return await self._count(
             assignments.c.device == device,
             assignments.c.state == AssignmentState.COUNTED,
@@ -95,12 +95,12 @@ class AssignmentReads:
         )
 
     async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
-        """Return the reports of this device that were counted, by task."""
+        """Count the reports of this device that were counted, by task."""
         async with self._reader.connect() as connection:
             return await participations_by_task(connection, device)
 
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
-        """What became of the task's last rounds."""
+        """Return how the task's last rounds ended."""
         async with self._reader.connect() as connection:
             return await history_of(connection, task, rounds, assignments)
 
@@ -116,7 +116,7 @@ class AssignmentReads:
 
 
 async def participations_by_task(connection: AsyncConnection, device: DeviceId) -> dict[TaskName, int]:
-    """Return the reports of this device that were counted, by task."""
+    """Count the reports of this device that were counted, by task."""
     query = (
         select(rounds.c.task, func.count())
         .select_from(assignments.join(rounds))

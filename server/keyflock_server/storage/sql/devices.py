@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
-from keyflock_server.storage.door import AlreadyExists, Remains
+from keyflock_server.storage.errors import AlreadyExists
+from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
@@ -19,15 +20,15 @@ from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.tables import devices
 
 
-class SqlDevices:
-    """``door.DeviceTable``."""
+class SqlDeviceRepository:
+    """Implements ``DeviceRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
 
     async def add(self, device: DeviceRecord) -> None:
-        """Enrol a new device."""
+        """Add a device that has just enrolled."""
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(insert(devices).values(asdict(device)))
@@ -35,13 +36,13 @@ class SqlDevices:
             raise AlreadyExists(device.id) from None
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
-        """One device."""
+        """Return the device of this id, or None."""
         async with self._reader.connect() as connection:
             row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
-    async def seen(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
-        """The device has checked in."""
+    async def touch(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
+        """Write a check-in of the device; return whether it is enrolled."""
         change = (
             update(devices)
             .where(devices.c.id == device)
@@ -67,7 +68,7 @@ class SqlDevices:
             return True
 
     async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
-        """Count the devices of a population that were seen since then, and since they enrolled."""
+        """Count a population's devices that checked in since then, and after their enrolment."""
         query = select(func.count(devices.c.last_contributed_at), func.count()).where(
             devices.c.population == population,
             devices.c.last_seen_at >= since,
@@ -78,18 +79,18 @@ class SqlDevices:
         return ActiveDevices(proven, seen - proven)
 
     async def count(self, population: PopulationName) -> int:
-        """Devices enrolled in a population."""
+        """Count the devices that are enrolled in a population."""
         return await self._count(devices.c.population == population)
 
     async def set_has_head(self, device: DeviceId) -> None:
-        """Note that the device has stored a personal model."""
+        """Write that the device has stored a personal model."""
         async with self._engine.begin() as connection:
             await connection.execute(update(devices).where(devices.c.id == device).values(has_head=True))
 
     async def page(
         self, population: PopulationName, after: DeviceId | None, limit: int
     ) -> list[DeviceRecord]:
-        """Some devices of a population, by id."""
+        """Return a page of a population's devices, ordered by id."""
         query = select(devices).where(devices.c.population == population).order_by(devices.c.id).limit(limit)
         if after is not None:
             query = query.where(devices.c.id > after)
@@ -97,22 +98,22 @@ class SqlDevices:
             rows = (await connection.execute(query)).all()
         return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
-    async def of_users(self, users: Collection[UserDigest]) -> list[DeviceRecord]:
-        """Return all devices of these users, by id."""
-        return await self._some(devices.c.user_digest.in_(users))
+    async def list_by_users(self, users: Collection[UserDigest]) -> list[DeviceRecord]:
+        """Return all devices of these users, ordered by id."""
+        return await self._list_where(devices.c.user_digest.in_(users))
 
-    async def of_subject(self, subject_digest: str) -> list[DeviceRecord]:
-        """Return all devices that are the same attested installation, by id."""
-        return await self._some(devices.c.subject_digest == subject_digest)
+    async def list_by_subject(self, subject_digest: str) -> list[DeviceRecord]:
+        """Return all devices with the same attested installation, ordered by id."""
+        return await self._list_where(devices.c.subject_digest == subject_digest)
 
-    async def set_standing(
+    async def set_quarantine(
         self,
         device: DeviceId,
         before: bytes | None,
         standing_json: bytes | None,
         quarantined_until: datetime | None,
     ) -> bool:
-        """What is held against the device from now on, if it is still ``before``."""
+        """Write the device's violations and the end of its quarantine, if the stored value is ``before``."""
         is_there = devices.c.standing_json.is_(None) if before is None else devices.c.standing_json == before
         change = (
             update(devices)
@@ -123,14 +124,14 @@ class SqlDevices:
             return (await connection.execute(change)).rowcount > 0
 
     async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
-        """The devices that are kept out now, of all populations, and until when."""
+        """Return the quarantined devices of all populations, with the end of each quarantine."""
         query = select(devices.c.id, devices.c.quarantined_until).where(devices.c.quarantined_until > now)
         async with self._reader.connect() as connection:
             return {DeviceId(device): until for device, until in await connection.execute(query)}
 
-    async def some(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
-        """Devices of a population: those ever quarantined first."""
-        # Where a missing instant sorts is for each database to say: two queries, so that it does not matter.
+    async def list_recent(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        """Return devices of a population, those ever quarantined first."""
+        # Databases sort NULL differently, hence two queries.
         mine = select(devices).where(devices.c.population == population)
         kept_out = mine.where(devices.c.quarantined_until.is_not(None)).order_by(
             devices.c.quarantined_until.desc(), devices.c.id.desc()
@@ -147,16 +148,16 @@ class SqlDevices:
         self,
         forgotten: Collection[DeviceId],
         revocations: Collection[RevocationRecord],
-        remains: Remains,
+        tombstones_of: TombstonesOf,
         at: datetime,
     ) -> int:
         """Delete these devices."""
         while True:
             with contextlib.suppress(AssignedMeanwhile):
                 async with self._engine.begin() as connection:
-                    return await forget_devices(connection, forgotten, revocations, remains, at)
+                    return await forget_devices(connection, forgotten, revocations, tombstones_of, at)
 
-    async def _some(self, condition: ColumnElement[bool]) -> list[DeviceRecord]:
+    async def _list_where(self, condition: ColumnElement[bool]) -> list[DeviceRecord]:
         async with self._reader.connect() as connection:
             rows = (await connection.execute(select(devices).where(condition).order_by(devices.c.id))).all()
         return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name

@@ -1,4 +1,4 @@
-"""The connection to a database, SQLite or PostgreSQL, set up so that both keep the same promises.
+"""The engine of a database, SQLite or PostgreSQL, configured so that both give the same guarantees.
 
 SQLite: a transaction that may write takes the write lock when it begins (``BEGIN IMMEDIATE``), so those
 that read and then write follow one another. PostgreSQL: READ COMMITTED, and such transactions lock the rows
@@ -14,42 +14,42 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.sql.failures import PatientPool, translate_failures, unavailable
-from keyflock_server.storage.sql.urls import database_url, shown
+from keyflock_server.storage.sql.urls import database_url, display_name
 
 _IS_READ: Final = "keyflock_is_read"
 _IS_BARE: Final = "keyflock_is_bare"
 
-#: How long a SQLite connection waits for another one's lock.
+#: How long a SQLite connection waits for a lock of another one.
 BUSY_TIMEOUT_MS: Final = 10_000
-#: Connections of one process that are kept, and how many more a rush may open. A transaction takes
-#: milliseconds; the pool is for phones that commit at once, and PostgreSQL's default is 100 in all.
+#: Pooled connections of one process, and how many more it may open under load. A transaction takes
+#: milliseconds; the pool is for reports that commit at once, and PostgreSQL's default is 100 in all.
 POOL_SIZE: Final = 10
 POOL_OVERFLOW: Final = 10
 #: How long a transaction waits for a free connection.
 POOL_TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 5.0
-#: What PostgreSQL ends by itself: a statement, the wait for a lock, a transaction that nobody goes on with.
+#: Limits that PostgreSQL enforces: of a statement, of the wait for a lock, of an idle transaction.
 STATEMENT_TIMEOUT_S: Final = 30.0
 LOCK_TIMEOUT_S: Final = 10.0
 IDLE_TRANSACTION_TIMEOUT_S: Final = 60.0
-#: Beyond it the server is believed to be cut off, for it would have ended the statement itself.
+#: After this time the server counts as cut off, because it would have ended the statement itself.
 COMMAND_TIMEOUT_S: Final = 40.0
-#: How often a new file is asked to become WAL, and the pause between: some seconds in all.
+#: Number of attempts to switch a new file to WAL, and the pause between them: some seconds in all.
 _WAL_ATTEMPTS: Final = 200
 _WAL_PAUSE_S: Final = 0.02
-#: What servers are called in ``pg_stat_activity``.
+#: The name of servers in ``pg_stat_activity``.
 APPLICATION_NAME: Final = "keyflock"
 
 
 def engine_for(url: str, application_name: str = APPLICATION_NAME) -> AsyncEngine:
-    """An engine for ``url``: ``sqlite+aiosqlite:///…/keyflock.sqlite3``, ``postgresql+asyncpg://…``.
+    """Return an engine for ``url``: ``sqlite+aiosqlite:///…/keyflock.sqlite3``, ``postgresql+asyncpg://…``.
 
     Guarantees:
-        A connection that broke is replaced when it is taken out of the pool, so a database that was away is
-        used again as soon as it is back. What fails meanwhile raises ``StorageUnavailable``. No message holds
-        the password, or a value of a row.
+        A broken connection is replaced when it is taken out of the pool, so a restarted database is used
+        again at once. Calls that fail meanwhile raise ``StorageUnavailable``. No message holds the password,
+        or a value of a row.
     Raises:
         StorageError: fault of the operator; the URL is not understood, or its driver is not installed.
     """
@@ -70,17 +70,17 @@ def engine_for(url: str, application_name: str = APPLICATION_NAME) -> AsyncEngin
             pool_timeout=POOL_TIMEOUT_S,
             pool_pre_ping=True,
         )
-    translate_failures(engine.sync_engine, shown(parsed))
+    translate_failures(engine.sync_engine, display_name(parsed))
     return engine
 
 
 def reader_of(engine: AsyncEngine) -> AsyncEngine:
-    """The same engine for transactions that only read: they never wait for those that write."""
+    """Return the same engine for transactions that only read: they never wait for writing ones."""
     return engine.execution_options(**{_IS_READ: True})
 
 
-def bare(engine: AsyncEngine) -> AsyncEngine:
-    """The same engine for statements that no transaction may surround."""
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """Return the same engine for statements that must run outside a transaction."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{_IS_BARE: True})
     return engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -88,7 +88,7 @@ def bare(engine: AsyncEngine) -> AsyncEngine:
 
 def _sqlite_pool(url: URL) -> dict[str, Any]:
     if url.database in {None, "", ":memory:"}:
-        return {}  # one connection, for it is the database
+        return {}  # one connection, because it is the database
     return {
         "poolclass": PatientPool,
         "pool_size": POOL_SIZE,
@@ -104,7 +104,7 @@ def _postgres_connector(url: URL, application_name: str) -> Callable[[], Awaitab
         raise StorageError(
             "PostgreSQL needs the package asyncpg: pip install 'keyflock[postgres]'."
         ) from None
-    # asyncpg reads the URL by itself, as libpq would: sslmode, several hosts, target_session_attrs.
+    # asyncpg parses the URL itself, as libpq would: sslmode, several hosts, target_session_attrs.
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     settings = {
         "application_name": application_name,
@@ -122,9 +122,9 @@ def _postgres_connector(url: URL, application_name: str) -> Callable[[], Awaitab
             )
         except TimeoutError:
             late = f"no answer within {CONNECT_TIMEOUT_S:g} s"
-            raise unavailable(shown(url), TimeoutError(late)) from None
+            raise unavailable(display_name(url), TimeoutError(late)) from None
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-            raise unavailable(shown(url), error) from None
+            raise unavailable(display_name(url), error) from None
 
     return connect
 
@@ -134,7 +134,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own connection
-    # The driver would begin transactions late; ours begin where they say so.
+    # The driver would begin transactions late; ours begin explicitly.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
@@ -145,8 +145,8 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - 
 
 
 def _use_write_ahead_log(connection: Any, cursor: Any) -> None:  # noqa: ANN401 - the driver's own
-    # Two that change a new file to WAL at once would wait for each other: SQLite refuses one of them without
-    # asking its busy timeout.
+    # If two connections switch a new file to WAL at once, SQLite refuses one of them without applying its
+    # busy timeout.
     for attempt in range(_WAL_ATTEMPTS):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

@@ -1,4 +1,4 @@
-"""Assignments that ran out of time, in SQL: which they are, and what is written of them."""
+"""Expired assignments in SQL: how they are selected and marked."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from keyflock_server.storage.records import AssignmentRecord, AssignmentState, i
 from keyflock_server.storage.sql.assignment_reads import assignment_record
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, devices, rounds
 
-#: Assignments of an asynchronous task that are older than so many times their life are looked for no more.
+#: Assignments of an asynchronous task that are older than so many deadlines are not searched any more.
 _LOOKED_BACK = 8
 
 
@@ -20,34 +20,34 @@ async def due_assignments(
     connection: AsyncConnection,
     current: Round,
     before: datetime,
-    spared: Collection[AssignmentId],
+    excluded: Collection[AssignmentId],
     *,
     lock: bool = False,
 ) -> list[AssignmentRecord]:
-    """Return the open assignments of a round, or of an asynchronous task, that ran out of time before then.
+    """Return the open assignments of a round, or of an asynchronous task, that have expired by then.
 
     Args:
-        connection: In a transaction, if they are to be locked.
+        connection: A connection, in a transaction if the rows are to be locked.
         current: The round.
-        before: As ``door.RoundTable.expire`` takes it, and so the next.
-        spared: Assignments that are left alone.
-        lock: Whether no other transaction may change them until this one ends.
+        before: As in ``RoundRepository.expire``.
+        excluded: Assignments that do not expire.
+        lock: Whether to lock the rows against other transactions until this one ends.
     """
     query = select(assignments).where(OPEN_ASSIGNMENT, _of(current, before))
     if lock:
-        # In the order of a flush and of who forgets: of a buffer they may be those of several rounds.
+        # Locks in the order of a flush and of forgetting; a buffer may have assignments of several rounds.
         query = query.order_by(assignments.c.round_id, assignments.c.device).with_for_update()
     rows = [assignment_record(row) for row in await connection.execute(query)]
-    return [row for row in rows if row.runs_out_at(current) <= before and row.id not in spared]
+    return [row for row in rows if row.runs_out_at(current) <= before and row.id not in excluded]
 
 
 async def mark_expired(
     connection: AsyncConnection,
     current: Round,
     due: Sequence[AssignmentRecord],
-    heard: Collection[AssignmentId],
+    rejected: Collection[AssignmentId],
 ) -> None:
-    """Write that these assignments have run out, and count the silences of devices that were not heard."""
+    """Mark these assignments as expired, and count a silence of each device whose report was not rejected."""
     expired = (
         update(assignments)
         .where(
@@ -57,7 +57,7 @@ async def mark_expired(
     )
     rows = [{"of_round": row.round_id, "of_device": row.device} for row in due]
     await connection.execute(expired, rows)
-    silent = sorted(row.device for row in due if row.id not in heard and is_silence(row, current))
+    silent = sorted(row.device for row in due if row.id not in rejected and is_silence(row, current))
     if silent:
         more = update(devices).where(devices.c.id == bindparam("of_device"))
         more = more.values(silences=devices.c.silences + 1)
@@ -66,11 +66,11 @@ async def mark_expired(
 
 def _of(current: Round, before: datetime) -> ColumnElement[bool]:
     if not current.is_async:
-        # Whatever a row says, it ends with its round.
+        # An assignment ends with its round at the latest.
         runs_out = or_(assignments.c.expires_at <= before, literal(before >= current.deadline_at))
         return and_(assignments.c.round_id == current.id, runs_out)
     life = timedelta(seconds=current.spec.round.deadline_s)
-    # Not a join: that may begin with all rounds of the task.
+    # A join might begin with all rounds of the task.
     is_its = exists().where(rounds.c.id == assignments.c.round_id, rounds.c.task == current.task)
     return and_(
         assignments.c.assigned_at > before - _LOOKED_BACK * life,

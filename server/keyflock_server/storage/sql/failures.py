@@ -1,9 +1,9 @@
-"""What a database's failures are called beyond this package: one word for each thing that can be done.
+"""Translation of database failures into the errors of ``storage.errors``.
 
-A database that is gone, full, busy or cut off is ``StorageUnavailable``: nothing of the transaction happened,
-or (when the connection broke during the commit) nobody can say whether it did; either way, look again later.
-What is damaged is ``StorageDamaged``: looking again later will not mend it.
-A broken constraint stays SQLAlchemy's ``IntegrityError``: the tables know what it means.
+A database that is stopped, full, busy or cut off raises ``StorageUnavailable``: the transaction did not
+happen, or (when the connection broke during the commit) nobody can say whether it did. Either way, try again
+later. A damaged database raises ``StorageDamaged``: trying again does not help. A broken constraint stays
+SQLAlchemy's ``IntegrityError``: the repositories know what it means.
 """
 
 import sqlite3
@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
-from keyflock_server.storage.door import StorageDamaged, StorageError, StorageUnavailable
+from keyflock_server.storage.errors import StorageDamaged, StorageError, StorageUnavailable
 
 _SQLITE_DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 #: data_corrupted and index_corrupted.
@@ -23,16 +23,16 @@ _POSTGRES_DAMAGE: Final = {"XX001", "XX002"}
 
 
 def translate_failures(engine: Engine, name: str) -> None:
-    """From now on, what fails for want of the database raises ``StorageUnavailable``.
+    """Make the engine raise ``StorageUnavailable`` where the database fails.
 
     Args:
         engine: The engine.
-        name: Which database, without secrets.
+        name: The name of the database for messages, without secrets.
     """
 
     def translated(context: ExceptionContext) -> BaseException | None:
         if context.is_pre_ping:
-            return None  # the pool puts another connection in the broken one's place
+            return None  # the pool replaces the broken connection
         found = context.sqlalchemy_exception
         if isinstance(found, (IntegrityError, ProgrammingError, NotSupportedError)):
             return None
@@ -42,26 +42,26 @@ def translate_failures(engine: Engine, name: str) -> None:
         if _is_bad_value(original):
             return StorageError(f"The database ({name}) does not take a value that it was given.")
         if isinstance(original, TimeoutError):
-            context.is_disconnect = True  # what the server still does on that connection, nobody knows
+            context.is_disconnect = True  # the server may still be working on that connection
         return (damaged if is_damage(original) else unavailable)(name, original)
 
     event.listen(engine, "handle_error", translated, retval=True)
 
 
 def _is_bad_value(error: BaseException) -> bool:
-    # asyncpg finds some by itself, before the server does (SQLSTATE class 22), and quotes them.
+    # asyncpg itself detects some before the server does (SQLSTATE class 22), and quotes them.
     state = getattr(error, "sqlstate", None) or ""
     return state.startswith("22") or "invalid input for query argument" in str(error)
 
 
 class PatientPool(AsyncAdaptedQueuePool):
-    """Says ``StorageUnavailable`` when no connection can be had, for whatever reason."""
+    """A connection pool that raises ``StorageUnavailable`` when it has no connection, for whatever reason."""
 
-    #: SQLAlchemy names a pool's logger after its module: as one of its own it is as quiet as they are.
+    #: SQLAlchemy names a pool's logger after its module; with this name it is as quiet as SQLAlchemy's own.
     _sqla_logger_namespace = "sqlalchemy.pool.impl.PatientPool"
 
     def connect(self) -> PoolProxiedConnection:
-        """A connection that works."""
+        """Return a working connection."""
         try:
             return super().connect()
         except PoolTimeoutError:
@@ -73,12 +73,12 @@ class PatientPool(AsyncAdaptedQueuePool):
 
 
 def unavailable(name: str, error: BaseException) -> StorageUnavailable:
-    """The error for a database that cannot be used now."""
+    """Return the error for a database that cannot be used now."""
     return StorageUnavailable(f"The database ({name}) cannot be used now: {reason(error)}.")
 
 
 def damaged(name: str, error: BaseException) -> StorageDamaged:
-    """The error for a database that cannot be read as what was written."""
+    """Return the error for a damaged database."""
     return StorageDamaged(
         f"The database ({name}) is damaged: {reason(error)}. It is left as it is: stop all servers, keep a "
         "copy of it, and restore database and blobs from the backup of one moment."
@@ -86,13 +86,13 @@ def damaged(name: str, error: BaseException) -> StorageDamaged:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the database says that it is damaged, or is none."""
+    """Return whether the error says that the file is damaged, or is no database."""
     code, state = getattr(error, "sqlite_errorcode", None), getattr(error, "sqlstate", None)
     return (code is not None and code & 0xFF in _SQLITE_DAMAGE) or state in _POSTGRES_DAMAGE
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what the driver says; lines that follow may quote a row."""
+    """Return the first line of the driver's message; the following lines may quote a row."""
     original = getattr(error, "orig", None) or error
     first = str(original).partition("\n")[0].strip().rstrip(".")
     # The adapter of asyncpg puts the class before the message.

@@ -1,7 +1,7 @@
-"""The transaction that forgets devices, in SQL: it locks rounds, assignments, devices, as a flush does.
+"""The transaction that forgets devices, in SQL. It locks rounds, assignments and devices, as a flush does.
 
-So of a flush and this one goes first: the flush has counted the report before the device was forgotten, or it
-finds the assignment given back and counts nothing.
+So either the flush goes first and has counted the report before the device is forgotten, or it finds that the
+assignment has failed and counts nothing.
 """
 
 from collections.abc import Collection
@@ -13,30 +13,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId
 from keyflock_server.rounds.round import FINAL_PHASES, Failed, Phase
-from keyflock_server.storage.door import Remains, StorageDamaged
+from keyflock_server.storage.errors import StorageDamaged
+from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
 from keyflock_server.storage.sql.assignment_reads import participations_by_task
 from keyflock_server.storage.sql.revocations import write_revocations
-from keyflock_server.storage.sql.rounds import _moved, _record
+from keyflock_server.storage.sql.round_rows import apply_event, round_record
 from keyflock_server.storage.sql.tombstones import write_tombstones
 from keyflock_server.storage.tables import assignments, devices, rounds
 
 
 class AssignedMeanwhile(Exception):
-    """A device was assigned after its open assignments were read: begin again."""
+    """A device was assigned after its open assignments were read: the transaction must begin again."""
 
 
 async def forget_devices(
     connection: AsyncConnection,
     forgotten: Collection[DeviceId],
     revocations: Collection[RevocationRecord],
-    remains: Remains,
+    tombstones_of: TombstonesOf,
     at: datetime,
 ) -> int:
-    """Delete the devices within the caller's transaction, as ``door.DeviceTable.forget`` says.
+    """Delete devices within the caller's transaction, as ``DeviceRepository.forget`` specifies.
 
     Raises:
-        AssignedMeanwhile: roll back, and try again.
+        AssignedMeanwhile: the caller rolls back and tries again.
     """
     theirs = assignments.c.device.in_(forgotten)
     its_rounds = await _locked_rounds(connection, forgotten)
@@ -47,18 +48,18 @@ async def forget_devices(
         .with_for_update()
     )
     found = list(open_rows.scalars())
-    # Whoever assigns keeps the device from being forgotten until it is done: after this lock, nobody does.
+    # An assigning transaction locks its device until it commits: after this lock there is none.
     mine = select(devices).where(devices.c.id.in_(forgotten)).order_by(devices.c.id).with_for_update()
     rows = [DeviceRecord(**row._mapping) for row in await connection.execute(mine)]  # noqa: SLF001 - its name
     if await _open_rounds(connection, forgotten) - its_rounds.keys() or set(found) - its_rounds.keys():
         raise AssignedMeanwhile
     tombstones = [
-        one for row in rows for one in remains(row, await participations_by_task(connection, row.id))
+        one for row in rows for one in tombstones_of(row, await participations_by_task(connection, row.id))
     ]
     for round_id in found:
         known = its_rounds[round_id]
         if known is not None and known.round.phase is Phase.COLLECTING:
-            its_rounds[round_id] = await _moved(connection, known, Failed(), at)
+            its_rounds[round_id] = await apply_event(connection, known, Failed(), at)
     over = select(rounds.c.id).where(rounds.c.phase.in_(FINAL_PHASES))
     await connection.execute(delete(assignments).where(theirs, assignments.c.round_id.in_(over)))
     await connection.execute(
@@ -66,10 +67,10 @@ async def forget_devices(
         .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
         .values(state=AssignmentState.FAILED)
     )
-    gone = await connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
+    deleted = await connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
     await write_revocations(connection, revocations)
     await write_tombstones(connection, tombstones)
-    return gone.rowcount
+    return deleted.rowcount
 
 
 async def _open_rounds(connection: AsyncConnection, forgotten: Collection[DeviceId]) -> set[RoundId]:
@@ -82,9 +83,9 @@ async def _open_rounds(connection: AsyncConnection, forgotten: Collection[Device
 async def _locked_rounds(
     connection: AsyncConnection, forgotten: Collection[DeviceId]
 ) -> dict[RoundId, RoundRecord | None]:
-    """The rounds of the devices' open assignments, which no other transaction changes until this one ends.
+    """Return the rounds of the devices' open assignments, locked against other transactions.
 
-    None for one whose row is damaged: it goes on with nothing, and keeps no device from being forgotten.
+    A round whose row is damaged is None: it must not keep a device from being forgotten.
     """
     wanted = rounds.c.id.in_(await _open_rounds(connection, forgotten))
     rows = await connection.execute(select(rounds).where(wanted).order_by(rounds.c.id).with_for_update())
@@ -93,6 +94,6 @@ async def _locked_rounds(
 
 def _readable(row: Row[Any]) -> RoundRecord | None:
     try:
-        return _record(row)
+        return round_record(row)
     except StorageDamaged:
         return None

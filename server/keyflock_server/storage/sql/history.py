@@ -1,4 +1,4 @@
-"""What became of a task's last rounds, for ``rounds.tuning``: columns only, never the rounds' tasks."""
+"""How a task's last rounds ended, for ``rounds.tuning``; it reads columns only, never the rounds' tasks."""
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -6,32 +6,34 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.tuning import RoundHistory
-from keyflock_server.storage.records import AssignmentState, PastAssignment, history_from
+from keyflock_server.storage.records import AssignmentState, PastAssignment, round_history
 from keyflock_server.storage.tables import assignments, rounds
 
-#: A cancelled round was ended by an operator, and says nothing of its phones.
+#: Cancelled rounds are left out: an operator ended them, so they show nothing about the phones.
 _MISSED = (Phase.CARRIED, Phase.ABANDONED)
 _TELLING = (Phase.PUBLISHED, Phase.CLOSED, *_MISSED)
 
 
-async def history_of(connection: AsyncConnection, task: TaskName, limit: int, most: int) -> RoundHistory:
-    """As ``door.RoundTable.history``."""
+async def history_of(
+    connection: AsyncConnection, task: TaskName, max_rounds: int, max_assignments: int
+) -> RoundHistory:
+    """Return how a task's last rounds ended, as ``RoundRepository.history`` specifies."""
     latest = (
         select(rounds.c.id, rounds.c.phase, rounds.c.opened_at, rounds.c.closed_at)
         .where(
             rounds.c.task == task,
             rounds.c.phase.in_(_TELLING),
             rounds.c.closed_at.is_not(None),
-            # Its end was an operator's, too: as late as somebody looked at what held it.
+            # An operator ended such a round, too, as late as somebody looked at it.
             rounds.c.is_accepted.is_(False),
         )
         .order_by(rounds.c.sequence.desc())
-        .limit(limit)
+        .limit(max_rounds)
     )
     past = {row.id: row for row in await connection.execute(latest)}
     outcomes: list[PastAssignment] = []
     for round_id, row in past.items():
-        if len(outcomes) >= most:
+        if len(outcomes) >= max_assignments:
             break
         query = (
             select(
@@ -42,7 +44,7 @@ async def history_of(connection: AsyncConnection, task: TaskName, limit: int, mo
             )
             .where(assignments.c.round_id == round_id)
             .order_by(assignments.c.device)
-            .limit(most - len(outcomes))
+            .limit(max_assignments - len(outcomes))
         )
         outcomes += [
             PastAssignment(
@@ -56,4 +58,4 @@ async def history_of(connection: AsyncConnection, task: TaskName, limit: int, mo
             for one in await connection.execute(query)
         ]
     durations = [(row.opened_at, row.closed_at) for row in past.values() if Phase(row.phase) not in _MISSED]
-    return history_from(durations, outcomes)
+    return round_history(durations, outcomes)

@@ -1,7 +1,8 @@
-"""Whether a SQLite file can be read as what was written, looked at before a server begins to work on it.
+"""The check of a SQLite file for damage, before a server begins to work on it.
 
-SQLite finds a damaged page when it comes upon it, which may be days later and in the middle of a round; and
-it takes a damaged write-ahead log for one that ends there, so that what was acknowledged is silently gone.
+SQLite finds a damaged page only when it reads that page, which may be days later and in the middle of a
+round. It takes a damaged write-ahead log for one that ends there, so acknowledged data would be lost
+silently.
 
 Source: https://www.sqlite.org/pragma.html#pragma_quick_check, https://www.sqlite.org/fileformat2.html
 (section 4, the write-ahead log), https://www.sqlite.org/walformat.html (its index).
@@ -18,23 +19,23 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from keyflock_server.storage.door import StorageDamaged
+from keyflock_server.storage.errors import StorageDamaged
 from keyflock_server.storage.sql.failures import damaged, is_damage, unavailable
 
-#: Before what is wrong.
+#: SQLite's heading of a list of problems.
 _HEADING: Final = "*** in database main ***\n"
-#: Longest check; a gigabyte takes about a second. A start is not put off for longer.
+#: Maximum duration of the check; a gigabyte takes about a second. A start is not delayed for longer.
 MAX_CHECK_S: Final = 20.0
-#: Steps of SQLite's virtual machine between two looks at the clock.
+#: Steps of SQLite's virtual machine between two readings of the clock.
 _STEPS: Final = 10_000
 _WAL_HEADER: Final = struct.Struct(">8I")
 _FRAME_HEADER: Final = struct.Struct(">4I8x")
-#: Magic of a log whose checksums are of little-endian words, and of big-endian ones.
+#: The magic numbers of a log, with the byte order of its checksums.
 _MAGIC: Final = {0x377F0682: "<6I", 0x377F0683: ">6I"}
-#: Where the index of the log says how many frames are whole; in the machine's own byte order.
+#: The place in the log's index of the number of whole frames, in the machine's own byte order.
 _MX_FRAME: Final = (16, struct.Struct("=I"))
-#: Frames beyond the last whole one that end a transaction. One may be the last, that a power cut let through
-#: in part; each before it was on the disk before the next one began.
+#: Allowed number of frames that end a transaction behind the last whole frame. A power cut may leave one in
+#: part; each earlier one was on the disk before the next one began.
 _LAST_TORN: Final = 1
 
 
@@ -45,27 +46,27 @@ def check_sqlite(
     max_check_s: float = MAX_CHECK_S,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Check a database's file and its write-ahead log, for so long at most; nothing is changed.
+    """Check a database's file and its write-ahead log within a time limit; nothing is changed.
 
     Args:
-        file: The database's.
-        name: What it is called in messages.
-        max_check_s: After it what was not looked at is left unchecked.
+        file: The database's file.
+        name: The name of the database for messages.
+        max_check_s: The time limit, seconds; what was not checked until then is left unchecked.
         monotonic: A clock in seconds that never goes back.
     Returns:
-        Whether all of it was looked at.
+        Whether all of it was checked.
     Raises:
-        StorageDamaged: fault of the machine; a page or the log is damaged, or it is no database.
-        StorageUnavailable: it cannot be read now.
+        StorageDamaged: fault of the machine; a page or the log is damaged, or the file is no database.
+        StorageUnavailable: the file cannot be read now.
     """
     until = monotonic() + max_check_s
     log = file.with_name(f"{file.name}-wal")
     before = _transactions_of(log, name)
-    # Read only: neither the log nor a damaged page is touched, also when the connection is closed.
+    # A read-only connection changes neither the log nor a damaged page, even when it is closed.
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
             connection.set_progress_handler(lambda: monotonic() > until, _STEPS)
-            # The walk over the pages themselves is one step of the machine, and hears of this alone.
+            # The walk over the pages is one step of the virtual machine; only an interrupt ends it.
             late = threading.Timer(max_check_s, connection.interrupt)
             late.daemon = True
             late.start()
@@ -80,20 +81,20 @@ def check_sqlite(
             return False
         raise (damaged if is_damage(error) else unavailable)(name, error) from None
     if monotonic() > until:
-        return False  # what a check that was cut off says may be for that alone
+        return False  # an interrupted check may report problems that are none
     if found != ["ok"]:
         raise damaged(name, ValueError(" ".join(found).replace(_HEADING, "")))
     return True
 
 
 def _transactions_of(log: Path, name: str) -> tuple[bytes, list[int]]:
-    """The log's salts, and the numbers of its frames that end a transaction; of a log that is there."""
+    """Return the log's salts, and the numbers of its frames that end a transaction; empty without a log."""
     try:
         with log.open("rb") as opened:
             head = opened.read(_WAL_HEADER.size)
             size = os.fstat(opened.fileno()).st_size
             if size <= _WAL_HEADER.size:
-                return b"", []  # it was just made, and holds nothing
+                return b"", []  # it was just made, and is empty
             magic, _, page_bytes, _, *_ = _WAL_HEADER.unpack(head)
             if magic not in _MAGIC or _checksum(head, _MAGIC[magic]) != _WAL_HEADER.unpack(head)[6:]:
                 raise _damaged_log(log, name)
@@ -111,7 +112,7 @@ def _transactions_of(log: Path, name: str) -> tuple[bytes, list[int]]:
 
 
 def _check_log(file: Path, log: Path, name: str, before: tuple[bytes, list[int]]) -> None:
-    """Compare what was in the log with how far SQLite has read it."""
+    """Compare what was in the log with how far SQLite has read it; raises StorageDamaged."""
     salts, ends = before
     at, number = _MX_FRAME
     try:
@@ -119,7 +120,7 @@ def _check_log(file: Path, log: Path, name: str, before: tuple[bytes, list[int]]
             (whole,) = number.unpack(os.pread(index.fileno(), number.size, at))
         is_same_log = _salts(log) == salts
     except (OSError, struct.error):
-        return  # there is no log, or somebody has just emptied it
+        return  # there is no log, or another process has just emptied it
     beyond = [end for end in ends if end > whole]
     if is_same_log and len(beyond) > _LAST_TORN:
         raise _damaged_log(log, name)

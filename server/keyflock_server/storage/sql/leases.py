@@ -12,15 +12,15 @@ from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import leases
 
 
-class SqlLeases:
-    """``door.LeaseTable``."""
+class SqlLeaseRepository:
+    """Implements ``LeaseRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
 
     async def acquire(self, name: str, holder: str, ttl_s: float, now: datetime) -> LeaseRecord:
-        """Take the lease, or renew it, if nobody else holds it."""
+        """Take the lease, or renew it, if no other process holds it."""
         expires_at = now + timedelta(seconds=ttl_s)
         query = select(leases).where(leases.c.name == name)
         renew = (
@@ -51,19 +51,19 @@ class SqlLeases:
                 await connection.execute(insert(leases).values(first))
                 return LeaseRecord(name=name, holder=holder, epoch=1, expires_at=expires_at)
         except IntegrityError:
-            # Another process has taken it for the first time at the same instant.
+            # Another process has inserted the row at the same instant.
             async with self._reader.connect() as connection:
                 return _lease((await connection.execute(query)).one())
 
     async def release(self, name: str, holder: str) -> None:
-        """Let another have it at once."""
+        """Release the lease at once."""
         mine = (leases.c.name == name, leases.c.holder == holder)
         async with self._engine.begin() as connection:
-            # The row stays, for its epoch.
+            # The row stays because it holds the epoch.
             await connection.execute(update(leases).where(*mine).values(holder=""))
 
     async def held(self, prefix: str, now: datetime) -> list[LeaseRecord]:
-        """The leases of such names that have not expired, by name."""
+        """Return the unexpired leases whose names have this prefix, ordered by name."""
         query = (
             select(leases)
             .where(

@@ -1,4 +1,4 @@
-"""Deleting what a retention policy dooms, in SQL."""
+"""Deletion of expired rows in SQL."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -7,36 +7,36 @@ from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.rounds.round import FINAL_PHASES, LIVE_PHASES
-from keyflock_server.storage.retention import Doomed, Pruned, UnprovenDevices
+from keyflock_server.storage.retention import ExpiredRows, PrunedRows, UnprovenDevices
 from keyflock_server.storage.sql.engine import reader_of
-from keyflock_server.storage.tables import UNPROVEN, assignments, devices, heads, rounds, versions
+from keyflock_server.storage.tables import UNPROVEN, assignments, devices, personal_models, rounds, versions
 
-#: Versions named in one statement; SQLite takes some thousands of parameters.
+#: Maximum number of versions in one statement; SQLite takes some thousands of parameters.
 _CHUNK: Final = 200
-#: Devices in rounds that are not over; by the phases that there are few of, for which there is an index.
+#: Devices in rounds that are not over; selected by live phases, which are few and have an index.
 _UNDER_WAY: Final = select(assignments.c.device).join(rounds).where(rounds.c.phase.in_(LIVE_PHASES))
 _Act = Callable[[AsyncConnection, Table, ColumnElement[bool]], Awaitable[int]]
 
 
-class SqlRetention:
-    """``door.RetentionTable``."""
+class SqlRetentionRepository:
+    """Implements ``RetentionRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
 
-    async def count(self, doomed: Doomed) -> Pruned:
-        """How many rows would go."""
+    async def count(self, expired: ExpiredRows) -> PrunedRows:
+        """Count the rows that ``delete`` would delete."""
         async with self._reader.connect() as connection:
-            return await _apply(connection, doomed, _count)
+            return await _apply(connection, expired, _count)
 
-    async def delete(self, doomed: Doomed) -> Pruned:
-        """They go, all or none."""
+    async def delete(self, expired: ExpiredRows) -> PrunedRows:
+        """Delete the expired rows, all or none."""
         async with self._engine.begin() as connection:
-            return await _apply(connection, doomed, _delete)
+            return await _apply(connection, expired, _delete)
 
     async def delete_unproven(self, unproven: UnprovenDevices, limit: int) -> int:
-        """They go, all or none."""
+        """Delete the expired rows, all or none."""
         oldest = (
             select(devices.c.id)
             .where(_is_unproven(unproven), devices.c.id.not_in(_UNDER_WAY))
@@ -45,7 +45,7 @@ class SqlRetention:
         )
         async with self._engine.begin() as connection:
             going = (await connection.execute(oldest)).scalars().all()
-            # Asked again: another process may have seen one meanwhile, or counted its report.
+            # Checked again: a device may have checked in meanwhile, or its report may have been counted.
             for start in range(0, len(going), _CHUNK):
                 named = devices.c.id.in_(going[start : start + _CHUNK])
                 await connection.execute(delete(devices).where(named, _is_unproven(unproven)))
@@ -53,7 +53,7 @@ class SqlRetention:
 
 
 def _is_unproven(unproven: UnprovenDevices) -> ColumnElement[bool]:
-    """As ``UnprovenDevices.include``."""
+    """Return the condition of ``UnprovenDevices.include`` in SQL."""
     until = devices.c.quarantined_until
     return and_(
         UNPROVEN,
@@ -72,23 +72,25 @@ async def _delete(connection: AsyncConnection, table: Table, condition: ColumnEl
     return (await connection.execute(delete(table).where(condition))).rowcount
 
 
-async def _apply(connection: AsyncConnection, doomed: Doomed, act: _Act) -> Pruned:
+async def _apply(connection: AsyncConnection, expired: ExpiredRows, act: _Act) -> PrunedRows:
     over = select(rounds.c.id).where(
         rounds.c.phase.in_(FINAL_PHASES),
-        rounds.c.closed_at < doomed.rounds_ended_before,
-        rounds.c.task.not_in(doomed.spared_tasks),
+        rounds.c.closed_at < expired.rounds_ended_before,
+        rounds.c.task.not_in(expired.excluded_tasks),
     )
-    unseen = or_(devices.c.last_seen_at < doomed.devices_seen_before, _is_unproven(doomed.unproven))
+    unseen = or_(devices.c.last_seen_at < expired.devices_seen_before, _is_unproven(expired.unproven))
     gone_versions = 0
-    for start in range(0, len(doomed.versions), _CHUNK):
+    for start in range(0, len(expired.versions), _CHUNK):
         named = [
             and_(versions.c.population == population, versions.c.version == version)
-            for population, version in doomed.versions[start : start + _CHUNK]
+            for population, version in expired.versions[start : start + _CHUNK]
         ]
         gone_versions += await act(connection, versions, or_(*named))
-    return Pruned(
+    return PrunedRows(
         assignments=await act(connection, assignments, assignments.c.round_id.in_(over)),
         devices=await act(connection, devices, unseen & devices.c.id.not_in(_UNDER_WAY)),
-        heads=await act(connection, heads, heads.c.updated_at < doomed.devices_seen_before),
+        heads=await act(
+            connection, personal_models, personal_models.c.updated_at < expired.devices_seen_before
+        ),
         versions=gone_versions,
     )

@@ -1,4 +1,4 @@
-"""Void device tokens in SQL."""
+"""Revocations of device tokens in SQL."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -13,22 +13,22 @@ from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import revocations
 
 
-class SqlRevocations:
-    """``door.RevocationTable``."""
+class SqlRevocationRepository:
+    """Implements ``RevocationRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
 
     async def get(self, device_digest: str) -> RevocationRecord | None:
-        """Return what is void of one device's tokens."""
+        """Return the revocation of one device's tokens, or None."""
         query = select(revocations).where(revocations.c.device_digest == device_digest)
         async with self._reader.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else RevocationRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
     async def since(self, written_at: datetime | None) -> list[RevocationRecord]:
-        """Return what was written at that instant or later; None: all that there is."""
+        """Return the revocations that were written at that instant or later; None returns all of them."""
         query = select(revocations)
         if written_at is not None:
             query = query.where(revocations.c.written_at >= written_at)
@@ -37,19 +37,19 @@ class SqlRevocations:
         return [RevocationRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
     async def prune(self, now: datetime, limit: int) -> int:
-        """Delete at most ``limit`` rows that say nothing any more; return how many went."""
+        """Delete at most ``limit`` rows whose tokens have all expired; return their number."""
         over = select(revocations.c.device_digest).where(revocations.c.until <= now).limit(limit)
         async with self._engine.begin() as connection:
-            gone = await connection.execute(
-                # Renewed meanwhile, a row stays.
+            deleted = await connection.execute(
+                # A row that was renewed meanwhile stays.
                 delete(revocations).where(revocations.c.device_digest.in_(over), revocations.c.until <= now)
             )
-            return gone.rowcount
+            return deleted.rowcount
 
 
 async def write_revocations(connection: AsyncConnection, records: Collection[RevocationRecord]) -> None:
-    """Write within the caller's transaction, in one order everywhere, so that two never wait in a circle."""
-    # Both back ends say it in the same words; only the class is the dialect's own.
+    """Write within the caller's transaction, always in one order, so that two writers never deadlock."""
+    # Both dialects have the same statement, each in a class of its own.
     new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(revocations)
     written = new.on_conflict_do_update(
         index_elements=["device_digest"],

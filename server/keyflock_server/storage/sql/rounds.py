@@ -1,41 +1,36 @@
-"""Rounds and assignments in SQL: the transactions that make acked mean counted."""
+"""Rounds and assignments in SQL: the transactions that make every acknowledged report a counted one."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from keyflock_server.protocol.identifiers import AssignmentId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     LIVE_PHASES,
-    Assigned,
     Carried,
     Counted,
-    Discarded,
-    Event,
     Expired,
     Failed,
-    IllegalEvent,
     Phase,
     Published,
-    Round,
+    RoundEvent,
+    SlotTaken,
     Summarised,
-    advance,
 )
-from keyflock_server.rounds.task import stored_task
-from keyflock_server.storage.door import (
+from keyflock_server.storage.errors import (
     AlreadyExists,
-    Changes,
-    NotOpen,
-    PartialMoved,
+    AssignmentsNotOpen,
+    PartialSuperseded,
     Superseded,
     UnreadableRow,
 )
+from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -46,7 +41,14 @@ from keyflock_server.storage.records import (
 from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
-from keyflock_server.storage.sql.rows import damage_of, readable
+from keyflock_server.storage.sql.round_rows import (
+    advance_round,
+    apply_event,
+    lock_round,
+    round_columns,
+    round_record,
+)
+from keyflock_server.storage.sql.rows import readable
 from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
 from keyflock_server.storage.tables import (
     assignments,
@@ -58,52 +60,49 @@ from keyflock_server.storage.tables import (
     versions,
 )
 
-_UNPUBLISHED = LIVE_PHASES - {Phase.PUBLISHED}
-_OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name != "round")
 
-
-class SqlRounds(AssignmentReads):
-    """``door.RoundTable``."""
+class SqlRoundRepository(AssignmentReads):
+    """Implements ``RoundRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(reader_of(engine))
         self._engine = engine
 
     async def add(self, record: RoundRecord) -> None:
-        """A new round."""
+        """Add a round."""
         mine = (rounds.c.task == record.round.task, rounds.c.phase.in_(LIVE_PHASES))
         try:
             async with self._engine.begin() as connection:
-                # Whoever knows this sequence number has seen the round before it: no lock is needed.
+                # A caller that knows this sequence number has seen the round before it: no lock is needed.
                 if (await connection.execute(select(rounds.c.id).where(*mine).limit(1))).first():
                     raise AlreadyExists(record.round.id)
-                await connection.execute(insert(rounds).values(_columns(record)))
+                await connection.execute(insert(rounds).values(round_columns(record)))
         except IntegrityError:
             raise AlreadyExists(record.round.id) from None
 
     async def get(self, round_id: RoundId) -> RoundRecord | None:
-        """One round."""
+        """Return the round of this id, or None."""
         async with self._reader.connect() as connection:
             row = (await connection.execute(select(rounds).where(rounds.c.id == round_id))).one_or_none()
-        return None if row is None else _record(row)
+        return None if row is None else round_record(row)
 
-    async def of_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
-        """A task's rounds, by sequence; only the newest ``last`` of them, if given."""
+    async def list_by_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+        """Return a task's rounds, ordered by sequence; only the newest ``last`` rounds, if given."""
         query = select(rounds).where(rounds.c.task == task).order_by(rounds.c.sequence.desc()).limit(last)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query)).all()
-        return [_record(row) for row in reversed(rows)]
+        return [round_record(row) for row in reversed(rows)]
 
     async def phases(self, task: TaskName) -> dict[Phase, int]:
-        """How many of a task's rounds are in each phase."""
+        """Count a task's rounds by phase."""
         query = select(rounds.c.phase, func.count()).where(rounds.c.task == task).group_by(rounds.c.phase)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return {Phase(phase): count for phase, count in rows}
 
-    async def tally(self, task: TaskName) -> tuple[int, int]:
-        """A task's rounds so far, and how many of them came to a result and are closed."""
-        # Apart, each has an index that answers it.
+    async def count(self, task: TaskName) -> tuple[int, int]:
+        """Count a task's rounds: all that were opened, and those that are closed with a result."""
+        # Two queries, because each has an index.
         newest = select(func.max(rounds.c.sequence)).where(rounds.c.task == task).scalar_subquery()
         finished = select(func.count()).where(rounds.c.phase == Phase.CLOSED, rounds.c.task == task)
         query = select(func.coalesce(newest, 0), finished.select_from(rounds).scalar_subquery())
@@ -112,27 +111,32 @@ class SqlRounds(AssignmentReads):
         return opened, closed
 
     async def unfinished(self, unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:
-        """Rounds that are not in a final phase, oldest first."""
-        # Asked at every pass: by the phases that there are few of, for which there is an index.
+        """Return the rounds that are not over, oldest first."""
+        # This runs at every pass. It selects by live phases, which are few and have an index.
         query = select(rounds).where(rounds.c.phase.in_(LIVE_PHASES)).order_by(rounds.c.opened_at)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
-        return list(readable(rows, _record, lambda row: TaskName(row.task), unreadable))
+        return list(readable(rows, round_record, lambda row: TaskName(row.task), unreadable))
 
-    async def advance(self, round_id: RoundId, event: Event, at: datetime, changes: Changes) -> RoundRecord:
-        """The round after the event, its other columns changed too."""
+    async def advance(
+        self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
+    ) -> RoundRecord:
+        """Apply an event to a round, change its other columns, and return it."""
         async with self._engine.begin() as connection:
-            return await _advance(connection, round_id, event, at, changes)
+            return await advance_round(connection, round_id, event, at, changes)
 
     async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
-        """The round with one slot more taken, and by whom."""
+        """Store an assignment, which takes a slot of its round, and return the round."""
         try:
             async with self._engine.begin() as connection:
-                after = await _advance(connection, assignment.round_id, Assigned(), assignment.assigned_at)
-                # Kept from being forgotten until this is committed, so that no forgotten device holds a slot.
+                after = await advance_round(
+                    connection, assignment.round_id, SlotTaken(), assignment.assigned_at
+                )
+                # The lock keeps the device from being forgotten before the commit, so that none such holds a
+                # slot.
                 its_device = select(devices.c.id).where(devices.c.id == assignment.device)
-                kept = await connection.execute(its_device.with_for_update(read=True, key_share=True))
-                if kept.one_or_none() is None:
+                device_row = await connection.execute(its_device.with_for_update(read=True, key_share=True))
+                if device_row.one_or_none() is None:
                     raise Superseded(assignment.id)
                 await connection.execute(insert(assignments).values(asdict(assignment)))
                 return after
@@ -140,7 +144,7 @@ class SqlRounds(AssignmentReads):
             raise AlreadyExists(assignment.id) from None
 
     async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
-        """The assignment given back, and the round with it while it collects."""
+        """Mark an assignment as failed, free its slot while the round collects, and return the round."""
         change = (
             update(assignments)
             .where(
@@ -151,36 +155,36 @@ class SqlRounds(AssignmentReads):
             .values(state=AssignmentState.FAILED, session_shape=session_shape)
         )
         async with self._engine.begin() as connection:
-            # The round first, as a flush does: transactions that lock in one order cannot block each other.
-            before = await _locked(connection, assignment.round_id)
+            # Locks the round first, as a flush does: transactions with one lock order cannot deadlock.
+            before = await lock_round(connection, assignment.round_id)
             if (await connection.execute(change)).rowcount != 1:
                 raise Superseded(assignment.id)
             if before.round.phase is not Phase.COLLECTING:
                 return before
-            return await _moved(connection, before, Failed(), at)
+            return await apply_event(connection, before, Failed(), at)
 
     async def expire(
         self,
         round_id: RoundId,
         before: datetime,
         *,
-        spared: Collection[AssignmentId] = (),
-        heard: Collection[AssignmentId] = (),
+        excluded: Collection[AssignmentId] = (),
+        rejected: Collection[AssignmentId] = (),
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
-        """Mark the assignments that ran out of time before then, and count their devices' silences."""
+        """Mark the assignments that have expired by then, and count a silence of their devices."""
         async with self._reader.connect() as connection:
             known = (await connection.execute(select(rounds).where(rounds.c.id == round_id))).one()
-            if not await due_assignments(connection, _record(known).round, before, spared):
+            if not await due_assignments(connection, round_record(known).round, before, excluded):
                 return None
         async with self._engine.begin() as connection:
-            current = await _locked(connection, round_id)
-            due = await due_assignments(connection, current.round, before, spared, lock=True)
+            current = await lock_round(connection, round_id)
+            due = await due_assignments(connection, current.round, before, excluded, lock=True)
             if not due:
                 return None
             own = sum(row.round_id == round_id for row in due)
             if own and current.round.phase is Phase.COLLECTING:
-                current = await _moved(connection, current, Expired(own), before)
-            await mark_expired(connection, current.round, due, heard)
+                current = await apply_event(connection, current, Expired(own), before)
+            await mark_expired(connection, current.round, due, rejected)
             return current, tuple(sorted(row.id for row in due))
 
     async def commit_flush(
@@ -190,13 +194,13 @@ class SqlRounds(AssignmentReads):
         at: datetime,
         replaces: str | None = None,
     ) -> RoundRecord:
-        """The process's new partial aggregate, and the reports that are new in it."""
+        """Store the process's new partial aggregate and mark the reports that are new in it."""
         counted = Counted(len(reports), sum(report.weight for report in reports))
         async with self._engine.begin() as connection:
-            # Of several processes that flush or close the round, one goes on at a time.
-            before = await _locked(connection, partial.round_id)
+            # The lock lets one process at a time flush or close the round.
+            before = await lock_round(connection, partial.round_id)
             await _check_open(connection, reports)
-            after = await _moved(connection, before, counted, at)
+            after = await apply_event(connection, before, counted, at)
             await connection.execute(_count(partial.round_id), [_counted(report, at) for report in reports])
             its_devices = devices.c.id.in_([report.device for report in reports])
             await connection.execute(
@@ -206,14 +210,14 @@ class SqlRounds(AssignmentReads):
             return after
 
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
-        """The round's partial aggregates, by replica."""
+        """Return the round's partial aggregates, ordered by replica."""
         query = select(partials).where(partials.c.round_id == round_id).order_by(partials.c.replica)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return [PartialRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
     async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
-        """The round ended, and the next one opened with its partial aggregates."""
+        """End a round, and open the next one with its partial aggregates."""
         following = after.round
         newest = (
             select(populations.c.latest_version)
@@ -222,15 +226,15 @@ class SqlRounds(AssignmentReads):
         )
         try:
             async with self._engine.begin() as connection:
-                ended = await _advance(connection, before, event, following.opened_at)
+                ended = await advance_round(connection, before, event, following.opened_at)
                 if (await connection.execute(newest)).scalar_one() != ended.round.base_version:
                     raise Superseded(before)
                 started = replace(
                     after,
                     round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
                 )
-                await connection.execute(insert(rounds).values(_columns(started)))
-                # What was carried before keeps the name of the round that it was summed in.
+                await connection.execute(insert(rounds).values(round_columns(started)))
+                # A partial that was carried before keeps the name of the round that it was summed in.
                 is_carried = partials.c.replica.contains("/")
                 origin = case((is_carried, partials.c.replica), else_=f"{before}/" + partials.c.replica)
                 moved = (
@@ -251,18 +255,20 @@ class SqlRounds(AssignmentReads):
         at: datetime,
         norm_scales_json: bytes | None = None,
     ) -> RoundRecord:
-        """The round's new version, as the population's newest."""
+        """Store a round's new version as the population's newest, with the task's optimiser state."""
         newest = (
             update(populations)
             .where(populations.c.name == version.population, populations.c.latest_version == version.parent)
             .values(latest_version=version.version)
         )
         async with self._engine.begin() as connection:
-            after = await _advance(connection, round_id, Published(version.version), at)
+            after = await advance_round(connection, round_id, Published(version.version), at)
             if (await connection.execute(newest)).rowcount != 1:
                 raise Superseded(round_id)
             await connection.execute(insert(versions).values(asdict(version)))
-            changed: dict[str, Any] = {"average_key": after.average_key}
+            changed: dict[str, Any] = {
+                "average_key": None if after.staged is None else after.staged.average_key
+            }
             if after.round.is_accepted and version.anchor_loss is not None:
                 changed["anchor_loss_chosen"] = version.anchor_loss
             population = update(populations).where(populations.c.name == version.population)
@@ -280,9 +286,9 @@ class SqlRounds(AssignmentReads):
         after: bytes | None,
         at: datetime,
     ) -> RoundRecord:
-        """The round's end, and what its population is personalised with from now on."""
+        """End a ``personalize`` round, and store its population's new personalisation."""
         async with self._engine.begin() as connection:
-            ended = await _advance(connection, round_id, event, at)
+            ended = await advance_round(connection, round_id, event, at)
             if after is not None:
                 change = update(populations).where(
                     populations.c.name == ended.round.population,
@@ -293,7 +299,7 @@ class SqlRounds(AssignmentReads):
             return ended
 
     async def clear_up(self, round_id: RoundId) -> None:
-        """Delete what a round that is over needs no more."""
+        """Delete the rows that a finished round does not need any more."""
         forgotten = delete(assignments).where(
             assignments.c.round_id == round_id, assignments.c.device.not_in(select(devices.c.id))
         )
@@ -302,76 +308,24 @@ class SqlRounds(AssignmentReads):
             await connection.execute(delete(partials).where(partials.c.round_id == round_id))
 
     async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
-        """So many more of each verdict, whoever else is counting."""
+        """Add to the counts of verdicts; other processes may add at the same time."""
         async with self._engine.begin() as connection:
             await add_verdicts(connection, counts)
 
     async def verdicts(
         self, task: TaskName, round_id: RoundId | None = None
     ) -> dict[RoundId, dict[str, int]]:
-        """What was said of the reports to the task's rounds, or one of them."""
+        """Return the counts of verdicts of the task's rounds, or of one of them."""
         async with self._reader.connect() as connection:
             return await verdicts_of(connection, task, round_id)
 
 
-async def discard_unpublished(
-    connection: AsyncConnection,
-    population: PopulationName,
-    event_of: Callable[[Round], Discarded],
-    at: datetime,
-) -> tuple[RoundRecord, ...]:
-    """Discard each round of a population that has not published, and return them as they are now."""
-    mine = select(rounds).where(rounds.c.population == population, rounds.c.phase.in_(_UNPUBLISHED))
-    rows = (await connection.execute(mine.order_by(rounds.c.id).with_for_update())).all()
-    records = [_record(row) for row in rows]
-    return tuple([await _moved(connection, one, event_of(one.round), at) for one in records])
-
-
-async def _locked(connection: AsyncConnection, round_id: RoundId) -> RoundRecord:
-    """The row, which no other transaction changes until this one ends."""
-    row = (
-        await connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update())
-    ).one_or_none()
-    if row is None:
-        raise Superseded(round_id)
-    return _record(row)
-
-
-async def _advance(
-    connection: AsyncConnection,
-    round_id: RoundId,
-    event: Event,
-    at: datetime,
-    changes: Changes | None = None,
-) -> RoundRecord:
-    return await _moved(connection, await _locked(connection, round_id), event, at, changes)
-
-
-async def _moved(
-    connection: AsyncConnection,
-    before: RoundRecord,
-    event: Event,
-    at: datetime,
-    changes: Changes | None = None,
-) -> RoundRecord:
-    try:
-        moved = advance(before.round, event, at)
-    except IllegalEvent as error:
-        raise Superseded(f"{before.round.id}: {error}") from None
-    after = replace(before, round=moved, **(changes or {}))
-    was, becomes = _columns(before), _columns(after)
-    changed = {name: value for name, value in becomes.items() if value != was[name]}
-    if changed:
-        await connection.execute(update(rounds).where(rounds.c.id == before.round.id).values(changed))
-    return after
-
-
 async def _replace(connection: AsyncConnection, before: str | None, partial: PartialRecord) -> None:
-    """The caller has locked the round, so nobody else writes its partials."""
+    """Replace a partial aggregate of a round that the caller has locked."""
     mine = (partials.c.round_id == partial.round_id) & (partials.c.replica == partial.replica)
     known = (await connection.execute(select(partials.c.key).where(mine))).scalar_one_or_none()
     if known != before:
-        raise PartialMoved(partial.round_id)
+        raise PartialSuperseded(partial.round_id)
     row = asdict(partial)
     change = insert(partials).values(row) if before is None else update(partials).where(mine).values(row)
     await connection.execute(change)
@@ -391,7 +345,7 @@ async def _check_open(connection: AsyncConnection, reports: Sequence[CountedRepo
     rows = [assignment_record(row) for row in await connection.execute(query)]
     theirs = select(devices.c.id).where(devices.c.id.in_({report.device for report in reports}))
     enrolled = set(await connection.scalars(theirs.order_by(devices.c.id).with_for_update()))
-    if not_open := NotOpen.among(reported, [row for row in rows if row.id in reported], enrolled):
+    if not_open := AssignmentsNotOpen.find(reported, [row for row in rows if row.id in reported], enrolled):
         raise not_open
 
 
@@ -421,19 +375,3 @@ def _counted(report: CountedReport, at: datetime) -> dict[str, object]:
         "shape": report.session_shape,
         "received_at": report.received_at or at,
     }
-
-
-def _columns(record: RoundRecord) -> dict[str, object]:
-    columns = {
-        field.name: getattr(record.round, field.name) for field in fields(Round) if field.name != "spec"
-    }
-    own = {name: getattr(record, name) for name in _OWN_COLUMNS}
-    return columns | own | {"spec_json": record.round.spec.to_json()}
-
-
-def _record(row: Row[Any]) -> RoundRecord:
-    columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
-    own = {name: columns.pop(name) for name in _OWN_COLUMNS}
-    with damage_of(f"round {row.id}"):
-        spec, phase = stored_task(columns.pop("spec_json")), Phase(columns.pop("phase"))
-    return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)

@@ -1,4 +1,4 @@
-"""Rows whose content is damaged: each is told by its name, and those beside it are read all the same."""
+"""Rows whose content is damaged: each is reported by its name, and the other rows are still read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ import msgspec
 from sqlalchemy import Row
 
 from keyflock_server.protocol.identifiers import TaskName
-from keyflock_server.storage.door import StorageDamaged, UnreadableRow
+from keyflock_server.storage.errors import StorageDamaged, UnreadableRow
 
 T = TypeVar("T")
 
 
 @contextmanager
 def damage_of(what: str) -> Iterator[None]:
-    """Within it, a value that was never written so raises StorageDamaged."""
+    """Raise StorageDamaged for values in this block that cannot be parsed."""
     try:
         yield
     except (msgspec.MsgspecError, ValueError, TypeError):
@@ -30,13 +30,13 @@ def readable(
     task_of: Callable[[Row[Any]], TaskName],
     unreadable: list[UnreadableRow] | None,
 ) -> Iterator[T]:
-    """What the rows hold.
+    """Yield the records of the rows that can be read.
 
     Args:
-        rows: Of tasks or rounds.
-        read: Makes a record of a row, or raises StorageDamaged.
-        task_of: The task that a row is of.
-        unreadable: Takes what cannot be read; None: that is raised.
+        rows: Rows of tasks or rounds.
+        read: Returns the record of a row, or raises StorageDamaged.
+        task_of: Returns the name of a row's task.
+        unreadable: A list that damaged rows are added to; None raises StorageDamaged instead.
     """
     for row in rows:
         try:

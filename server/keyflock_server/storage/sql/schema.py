@@ -1,6 +1,6 @@
-"""The schema of a database: made in an empty one, checked at start, upgraded when an operator says so.
+"""The schema of a database: created in an empty one, checked at start, upgraded by an operator's command.
 
-Which revision a database has is in Alembic's own table. Databases of release 0.1 have a table
+A database's revision is in Alembic's own table. Databases of release 0.1 have a table
 ``schema_version`` instead, whose only value was 1: they are revision 0001.
 """
 
@@ -20,34 +20,34 @@ from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.storage.door import StorageError
-from keyflock_server.storage.sql.engine import APPLICATION_NAME, bare, reader_of
+from keyflock_server.storage.errors import StorageError
+from keyflock_server.storage.sql.engine import APPLICATION_NAME, autocommit, reader_of
 from keyflock_server.storage.sql.failures import reason
 from keyflock_server.storage.tables import SCHEMA_REVISION, devices, metadata
 
 T = TypeVar("T")
 
-#: The revision of databases that were made before revisions were.
+#: The revision of databases from before there were revisions.
 BASELINE: Final = "0001"
 _BEFORE_REVISIONS: Final = table("schema_version", column("version"))
-#: Of PostgreSQL's advisory lock: whoever makes or changes the schema of a database holds it. ("keyflock")
+#: The key of PostgreSQL's advisory lock on creating or changing the schema ("keyflock").
 _SCHEMA_LOCK: Final = 0x6B65_7966_6C6F_636B
 
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """What an upgrade did."""
+    """The revisions before and after an upgrade."""
 
-    #: None: the database was empty.
+    #: None if the database was empty.
     before: str | None
     after: str
 
 
 async def prepare(engine: AsyncEngine) -> None:
-    """Create the tables in an empty database, or check that they are of this release.
+    """Create the tables in an empty database, or check that they have this release's schema.
 
     Guarantees:
-        Of several processes that start at once over an empty database, one makes the tables.
+        If several processes start at once over an empty database, one creates the tables.
     Raises:
         StorageError: the database cannot be opened, or its schema is of an older or a newer release.
     """
@@ -62,18 +62,18 @@ async def upgrade(engine: AsyncEngine, owner_key: bytes | None = None) -> Upgrad
     """Bring a database of any earlier release to this one's schema, all of it or nothing.
 
     Args:
-        engine: Reaches the database.
-        owner_key: Of the servers over it: users' names that lie there in plain text become digests by it.
+        engine: The engine of the database.
+        owner_key: The servers' owner key: it turns user names stored in plain text into digests.
     Guarantees:
-        What the upgrade took away is in none of SQLite's files. PostgreSQL writes the table anew; its
-        write-ahead log, archives and standbys keep the old one for as long as they are kept.
+        Data that the upgrade removed is in none of SQLite's files. PostgreSQL rewrites the table; its
+        write-ahead log, archives and standbys retain the old one for as long as they are retained.
     Raises:
         StorageError: the database cannot be opened, is of a newer release, is in use, or names users in
             plain text and there is no key.
     """
     if engine.dialect.name == "sqlite":
-        async with bare(engine).connect() as connection:
-            # SQLite alters a table by copying it, which must not be taken for deleting what refers to it.
+        async with autocommit(engine).connect() as connection:
+            # SQLite alters a table by copying it, which must not count as deleting the rows that refer to it.
             await connection.execute(text("PRAGMA foreign_keys=OFF"))
             done = await connection.run_sync(partial(_upgrade_sqlite, owner_key))
     else:
@@ -84,23 +84,23 @@ async def upgrade(engine: AsyncEngine, owner_key: bytes | None = None) -> Upgrad
 
 
 async def revision(engine: AsyncEngine) -> str | None:
-    """The revision that a database has; None for an empty one; raises StorageError."""
+    """Return a database's revision, or None if it is empty; raises StorageError."""
     return await _in_transaction(reader_of(engine), _revision)
 
 
 def differences(connection: Connection) -> list[Any]:
-    """What distinguishes a database from the tables that this release declares, in Alembic's words."""
+    """Return the differences between a database and this release's tables, in Alembic's format."""
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     return list(compare_metadata(context, metadata))
 
 
 def run_revisions(connection: Connection) -> None:
-    """Every revision, from an empty database to the newest: for whoever writes the next one."""
+    """Apply every revision to an empty database; the tests of revisions use it."""
     command.upgrade(_configuration(connection), SCHEMA_REVISION)
 
 
 def is_known(found: str) -> bool:
-    """Whether this release has the steps from that revision to its own."""
+    """Return whether this release can upgrade from that revision."""
     scripts = ScriptDirectory.from_config(_configuration(None))
     return any(one.revision == found for one in scripts.walk_revisions())
 
@@ -116,8 +116,8 @@ def _create(connection: Connection) -> str:
 
 
 async def _scrub(engine: AsyncEngine) -> None:
-    """Take what an upgrade deleted out of the files, as far as the back end can."""
-    async with bare(engine).connect() as connection:
+    """Remove data that an upgrade deleted from the files, as far as the back end can."""
+    async with autocommit(engine).connect() as connection:
         if engine.dialect.name == "sqlite":
             await connection.execute(text("VACUUM"))
             busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()

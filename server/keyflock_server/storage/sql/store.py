@@ -1,4 +1,4 @@
-"""The SQL store, all tables together."""
+"""The record store in SQL: all repositories over one engine."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,70 +6,68 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keyflock_server.storage.door import (
-    ArrivalTable,
-    ClusterTable,
-    DeviceTable,
-    HeadTable,
-    LeaseTable,
-    PopulationTable,
-    RetentionTable,
-    RevocationTable,
-    RoundTable,
-    TaskTable,
-    TombstoneTable,
-)
-from keyflock_server.storage.sql.arrivals import SqlArrivals
-from keyflock_server.storage.sql.cluster import SqlCluster
-from keyflock_server.storage.sql.devices import SqlDevices
+from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
+from keyflock_server.storage.interfaces.cluster import ClusterRepository
+from keyflock_server.storage.interfaces.devices import DeviceRepository
+from keyflock_server.storage.interfaces.leases import LeaseRepository
+from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
+from keyflock_server.storage.interfaces.populations import PopulationRepository
+from keyflock_server.storage.interfaces.retention import RetentionRepository
+from keyflock_server.storage.interfaces.revocations import RevocationRepository
+from keyflock_server.storage.interfaces.rounds import RoundRepository
+from keyflock_server.storage.interfaces.tasks import TaskRepository
+from keyflock_server.storage.interfaces.tombstones import TombstoneRepository
+from keyflock_server.storage.sql.arrivals import SqlArrivalRepository
+from keyflock_server.storage.sql.cluster import SqlClusterRepository
+from keyflock_server.storage.sql.devices import SqlDeviceRepository
 from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
-from keyflock_server.storage.sql.heads import SqlHeads
 from keyflock_server.storage.sql.integrity import MAX_CHECK_S, check_sqlite
-from keyflock_server.storage.sql.leases import SqlLeases
-from keyflock_server.storage.sql.populations import SqlPopulations
-from keyflock_server.storage.sql.retention import SqlRetention
-from keyflock_server.storage.sql.revocations import SqlRevocations
-from keyflock_server.storage.sql.rounds import SqlRounds
+from keyflock_server.storage.sql.leases import SqlLeaseRepository
+from keyflock_server.storage.sql.personal_models import SqlPersonalModelRepository
+from keyflock_server.storage.sql.populations import SqlPopulationRepository
+from keyflock_server.storage.sql.retention import SqlRetentionRepository
+from keyflock_server.storage.sql.revocations import SqlRevocationRepository
+from keyflock_server.storage.sql.rounds import SqlRoundRepository
 from keyflock_server.storage.sql.schema import prepare, revision
-from keyflock_server.storage.sql.tasks import SqlTasks
-from keyflock_server.storage.sql.tombstones import SqlTombstones
-from keyflock_server.storage.sql.urls import database_url, shown, sqlite_file
+from keyflock_server.storage.sql.tasks import SqlTaskRepository
+from keyflock_server.storage.sql.tombstones import SqlTombstoneRepository
+from keyflock_server.storage.sql.urls import database_url, display_name, sqlite_file
 
 
 class SqlStore:
-    """``door.Store`` on any database that SQLAlchemy reaches.
+    """Implements ``RecordStore`` on SQLite and PostgreSQL.
 
     Args:
         url: For example ``sqlite+aiosqlite:///…/keyflock.sqlite3``, or ``postgresql+asyncpg://…``.
-        application_name: What the process is called in PostgreSQL's list of connections.
+        application_name: The name of the process in PostgreSQL's list of connections.
     Raises:
         StorageError: fault of the operator; the URL is not understood.
     """
 
     def __init__(self, url: str, application_name: str = APPLICATION_NAME) -> None:
-        #: Which database it is, without secrets.
-        self.name = shown(database_url(url))
+        #: The name of the database for messages, without secrets.
+        self.name = display_name(database_url(url))
         self._engine: AsyncEngine = engine_for(url, application_name)
         self._file = sqlite_file(database_url(url))
         self._is_checked = self._file is None
-        self.populations: PopulationTable = SqlPopulations(self._engine)
-        self.tasks: TaskTable = SqlTasks(self._engine)
-        self.rounds: RoundTable = SqlRounds(self._engine)
-        self.devices: DeviceTable = SqlDevices(self._engine)
-        self.revocations: RevocationTable = SqlRevocations(self._engine)
-        self.tombstones: TombstoneTable = SqlTombstones(self._engine)
-        self.heads: HeadTable = SqlHeads(self._engine)
-        self.leases: LeaseTable = SqlLeases(self._engine)
-        self.arrivals: ArrivalTable = SqlArrivals(self._engine)
-        self.cluster: ClusterTable = SqlCluster(self._engine)
-        self.retention: RetentionTable = SqlRetention(self._engine)
-        #: Told of a database that was opened after only a part of it was checked, and how long that took, s.
+        self.populations: PopulationRepository = SqlPopulationRepository(self._engine)
+        self.tasks: TaskRepository = SqlTaskRepository(self._engine)
+        self.rounds: RoundRepository = SqlRoundRepository(self._engine)
+        self.devices: DeviceRepository = SqlDeviceRepository(self._engine)
+        self.revocations: RevocationRepository = SqlRevocationRepository(self._engine)
+        self.tombstones: TombstoneRepository = SqlTombstoneRepository(self._engine)
+        self.personal_models: PersonalModelRepository = SqlPersonalModelRepository(self._engine)
+        self.leases: LeaseRepository = SqlLeaseRepository(self._engine)
+        self.arrivals: ArrivalRepository = SqlArrivalRepository(self._engine)
+        self.cluster: ClusterRepository = SqlClusterRepository(self._engine)
+        self.retention: RetentionRepository = SqlRetentionRepository(self._engine)
+        #: Called with the name of a database of which only a part was checked, and the duration in seconds.
         self.on_unchecked: Callable[[str, float], None] = lambda _name, _within_s: None
 
     async def exists(self) -> bool:
-        """Whether the database has a schema; raises StorageError."""
+        """Return whether the database has a schema; raises StorageError."""
         if self._file is not None and not _has_content(self._file):
-            return False  # to connect would make the file
+            return False  # connecting would create the file
         await self._check()
         return await revision(self._engine) is not None
 
@@ -84,7 +82,7 @@ class SqlStore:
         await prepare(self._engine)
 
     async def _check(self) -> None:
-        """Once, and of SQLite only: PostgreSQL has checksums and tools of its own."""
+        """Check a SQLite file once; PostgreSQL has checksums and tools of its own."""
         if self._is_checked or self._file is None or not _has_content(self._file):
             return
         if not await asyncio.to_thread(check_sqlite, self._file, self.name):

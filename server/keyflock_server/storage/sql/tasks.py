@@ -1,6 +1,7 @@
 """Tasks in SQL."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -8,22 +9,24 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.task import TaskStatus, stored_task
-from keyflock_server.storage.door import AlreadyExists, UnreadableRow
+from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
 from keyflock_server.storage.records import TaskRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.rows import damage_of, readable
 from keyflock_server.storage.tables import tasks
 
+_OVER: Final = tuple(status for status in TaskStatus if status.is_over)
 
-class SqlTasks:
-    """``door.TaskTable``."""
+
+class SqlTaskRepository:
+    """Implements ``TaskRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
 
     async def add(self, task: TaskRecord) -> None:
-        """A new task."""
+        """Add a task."""
         values = {
             "name": task.name,
             "population": task.spec.population,
@@ -40,24 +43,34 @@ class SqlTasks:
             raise AlreadyExists(task.name) from None
 
     async def get(self, name: TaskName) -> TaskRecord | None:
-        """One task."""
+        """Return the task of this name, or None."""
         async with self._reader.connect() as connection:
             row = (await connection.execute(select(tasks).where(tasks.c.name == name))).one_or_none()
         return None if row is None else _task(row)
 
     async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:
-        """All, oldest first."""
+        """Return all tasks, oldest first."""
         async with self._reader.connect() as connection:
             rows = await connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.name))
         return list(readable(rows, _task, lambda row: TaskName(row.name), unreadable))
 
+    async def live_statuses(
+        self, unreadable: list[UnreadableRow] | None = None
+    ) -> dict[TaskName, TaskStatus]:
+        """Return the status of each task that is not over, oldest first."""
+        # This runs at every pass. A damaged status is none of those that are over, so it is reported.
+        query = select(tasks.c.name, tasks.c.status).where(tasks.c.status.not_in(_OVER))
+        async with self._reader.connect() as connection:
+            rows: Iterable[Any] = await connection.execute(query.order_by(tasks.c.created_at, tasks.c.name))
+        return dict(readable(rows, _status, lambda row: TaskName(row.name), unreadable))
+
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
-        """Where the task stands now."""
+        """Write the task's status."""
         async with self._engine.begin() as connection:
             await connection.execute(update(tasks).where(tasks.c.name == name).values(status=status))
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
-        """Return the task's norm scales: these, if there were none."""
+        """Store these norm scales unless the task has some, and return the stored ones."""
         mine = tasks.c.name == name
         claim = update(tasks).where(mine, tasks.c.norm_scales_json.is_(None))
         async with self._engine.begin() as connection:
@@ -66,6 +79,11 @@ class SqlTasks:
                 await connection.execute(select(tasks.c.norm_scales_json).where(mine))
             ).scalar_one()
         return known
+
+
+def _status(row: Row[Any]) -> tuple[TaskName, TaskStatus]:
+    with damage_of(f"task {row.name}"):
+        return TaskName(row.name), TaskStatus(row.status)
 
 
 def _task(row: Row[Any]) -> TaskRecord:

@@ -1,4 +1,4 @@
-"""Database URLs: what an operator may write, as SQLAlchemy reads it, and as it may be shown."""
+"""Database URLs: parsing what an operator wrote, and showing it without secrets."""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.errors import StorageError
 
 _DRIVERS: Final = {
     "postgres": "postgresql+asyncpg",
@@ -19,11 +19,11 @@ _DRIVERS: Final = {
 
 
 def database_url(text: str) -> URL:
-    """The URL with the driver that this project uses.
+    """Return the URL with the driver that this project uses.
 
     Raises:
-        StorageError: fault of the operator; it is no URL of a database that this project knows. The message
-            repeats nothing of the text, which may hold a password.
+        StorageError: fault of the operator; this is no URL of a supported database. The message quotes
+            nothing of the text, which may hold a password.
     """
     url = None
     with contextlib.suppress(ArgumentError, ValueError):
@@ -37,14 +37,14 @@ def database_url(text: str) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of a SQLite database; None: it is another kind of database, or in memory."""
+    """Return the file of a SQLite database; None for another kind of database, or one in memory."""
     if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
         return None
     return Path(str(url.database))
 
 
-def shown(url: URL) -> str:
-    """Which database it is, for messages and logs: no password, and no options, which may hold one."""
+def display_name(url: URL) -> str:
+    """Return the database's name for messages and logs: no password, and no options, which may hold one."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite {url.database or 'in memory'}"
     return f"postgresql {url.host or 'local'}:{url.port or 5432}/{url.database or ''}"

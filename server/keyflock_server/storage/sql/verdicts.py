@@ -1,4 +1,4 @@
-"""Counts of verdicts in SQL: one statement a count, which adds to whatever is there."""
+"""Counts of verdicts in SQL: one statement a count, which adds to the stored one."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from keyflock_server.storage.tables import round_verdicts, rounds
 
 
 async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
-    """Add within the caller's transaction; in one order everywhere, so that two replicas never deadlock."""
+    """Add counts within the caller's transaction, in one fixed order, so that replicas never deadlock."""
     rows = [
         {"round_id": round_id, "verdict": str(verdict), "count": count}
         for round_id, more in sorted(counts.items())
@@ -19,7 +19,7 @@ async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Map
     ]
     if not rows:
         return
-    # Both back ends say it in the same words; only the class is the dialect's own.
+    # Both dialects have the same statement, each in a class of its own.
     new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(round_verdicts)
     added = new.on_conflict_do_update(
         index_elements=["round_id", "verdict"],
@@ -32,7 +32,7 @@ async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Map
 async def verdicts_of(
     connection: AsyncConnection, task: TaskName, round_id: RoundId | None = None
 ) -> dict[RoundId, dict[str, int]]:
-    """All counts of a task's rounds, or of one of them."""
+    """Return all counts of a task's rounds, or of one of them."""
     query = (
         select(round_verdicts)
         .join(rounds, rounds.c.id == round_verdicts.c.round_id)

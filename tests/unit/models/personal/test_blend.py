@@ -13,19 +13,19 @@ from keyflock_models.personal.blend import (
     BlendPrior,
     BlendWeights,
     blended,
-    given_by_experts,
+    expert_probabilities,
 )
-from keyflock_models.personal.history import MATCHES, HistoryPrediction, UserHistory
+from keyflock_models.personal.history import MATCH_BUCKETS, HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND
 from keyflock_models.personal.words import PersonalStateError
-from keyflock_models.special_tokens import BOS, OOV
+from keyflock_models.text.special_tokens import BOS, OOV
 
 SIZE = 12
 
 
 def mixture(**shares: float) -> F64:
     row = [shares.get(expert, 0.0) for expert in EXPERTS]
-    return np.repeat(np.array([row]), MATCHES, axis=0)
+    return np.repeat(np.array([row]), MATCH_BUCKETS, axis=0)
 
 
 def even(rows: int = 1) -> F32:
@@ -152,7 +152,7 @@ def test_the_loss_against_the_trunk_is_bounded_by_its_weight() -> None:
 
 
 def test_unknown_words_teach_nothing() -> None:
-    matches, given_ = given_by_experts(even(2), [OOV, 5], [None, history_of([5]).predict(9, 9)], None)
+    matches, given_ = expert_probabilities(even(2), [OOV, 5], [None, history_of([5]).predict(9, 9)], None)
 
     assert matches == [0]
     assert given_[0, TRUNK] == given_[0, HEAD] == pytest.approx(1 / SIZE)
@@ -171,9 +171,9 @@ def test_a_prior_is_a_mixture() -> None:
     [
         None,
         np.zeros((2, 2), np.float32),
-        np.zeros((MATCHES, len(EXPERTS))),
-        np.full((MATCHES, len(EXPERTS)), -1.0, np.float32),
-        np.full((MATCHES, len(EXPERTS)), np.nan, np.float32),
+        np.zeros((MATCH_BUCKETS, len(EXPERTS))),
+        np.full((MATCH_BUCKETS, len(EXPERTS)), -1.0, np.float32),
+        np.full((MATCH_BUCKETS, len(EXPERTS)), np.nan, np.float32),
     ],
 )
 def test_stored_weights_that_are_no_counts_are_refused(state: object) -> None:

@@ -9,28 +9,28 @@ from keyflock_models.personal.evidence import (
     BOUNDS,
     EVIDENCE_LAYOUT,
     EXPERT_FLOOR,
-    LEAST_DEVIATION,
+    MIN_DEVIATION,
     RESPONSIBILITIES,
     ROW_WORDS,
     TRUNK_FLOOR,
-    Measured,
-    evidence_of,
-    population_of,
-    refusal_of,
-    with_floors,
+    PersonalMeasurements,
+    apply_floors,
+    encode_evidence,
+    evidence_problem,
+    population_priors,
 )
 from keyflock_models.personal.gate import Gate
-from keyflock_models.personal.history import MATCHES
+from keyflock_models.personal.history import MATCH_BUCKETS
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.vocabulary import Vocabulary
 
-SHAPE = (MATCHES, len(EXPERTS))
+SHAPE = (MATCH_BUCKETS, len(EXPERTS))
 BEFORE = BlendPrior(np.full(SHAPE, 0.25), strength=10.0)
 
 
-def measured(**other: float) -> Measured:
+def measured(**other: float) -> PersonalMeasurements:
     """A phone on which all went well."""
-    said = {
+    expected = {
         "words": 400,
         "gain": 0.05,
         "noise_variance": 0.0001,
@@ -40,7 +40,7 @@ def measured(**other: float) -> Measured:
         "stored_bytes": 9_000,
         "seconds": 3.0,
     } | other
-    return Measured(**said)  # type: ignore[arg-type]  # words and bytes are whole above
+    return PersonalMeasurements(**expected)  # type: ignore[arg-type]  # words and bytes are whole above
 
 
 def model_of(vocabulary: Vocabulary, responsibilities: float = 2.0) -> PersonalModel:
@@ -64,7 +64,7 @@ def test_what_was_measured_is_found_at_its_place(words: Vocabulary) -> None:
     model = model_of(words)
     model.gate = Gate.opened()
 
-    vector = evidence_of(model, measured())
+    vector = encode_evidence(model, measured())
 
     assert vector.dtype == np.float32
     assert named(vector) == pytest.approx(
@@ -85,7 +85,7 @@ def test_what_was_measured_is_found_at_its_place(words: Vocabulary) -> None:
     )
     rows = EVIDENCE_LAYOUT.unflatten(vector)[RESPONSIBILITIES]
     np.testing.assert_allclose(rows * ROW_WORDS, model.weights.responsibilities, rtol=1e-6)
-    assert refusal_of(vector) == ""
+    assert evidence_problem(vector) == ""
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_was_measured_is_found_at_its_place(words: Vocabulary) -> None:
 def test_help_and_harm_need_evidence(
     words: Vocabulary, shown_gain: float, helped: float, hurt: float
 ) -> None:
-    vector = evidence_of(model_of(words), measured(shown_gain=shown_gain))
+    vector = encode_evidence(model_of(words), measured(shown_gain=shown_gain))
 
     assert (named(vector)["helped"], named(vector)["hurt"]) == (helped, hurt)
 
@@ -107,16 +107,16 @@ def test_help_and_harm_need_evidence(
 def test_an_honest_phone_clips_and_is_never_refused(words: Vocabulary, name: str, beyond: float) -> None:
     value = abs(beyond) if "variance" in name else beyond
 
-    vector = evidence_of(model_of(words, 1e6), measured(**{name: value}))
+    vector = encode_evidence(model_of(words, 1e6), measured(**{name: value}))
 
-    assert refusal_of(vector) == ""
+    assert evidence_problem(vector) == ""
 
 
 def test_who_types_more_than_a_row_holds_says_no_more(words: Vocabulary) -> None:
     model = model_of(words, 0.0)
     model.weights.responsibilities[0] = [3_000.0, 0.0, 1_000.0, 0.0]
 
-    rows = EVIDENCE_LAYOUT.unflatten(evidence_of(model, measured()))[RESPONSIBILITIES]
+    rows = EVIDENCE_LAYOUT.unflatten(encode_evidence(model, measured()))[RESPONSIBILITIES]
 
     np.testing.assert_allclose(rows[0], [0.75, 0.0, 0.25, 0.0], rtol=1e-6)
     assert not rows[1:].any()
@@ -125,19 +125,19 @@ def test_who_types_more_than_a_row_holds_says_no_more(words: Vocabulary) -> None
 @pytest.mark.parametrize("name", [name for name in BOUNDS if name != "gain"])
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_place_beyond_its_bounds_is_refused_by_name(words: Vocabulary, name: str, side: int) -> None:
-    honest = evidence_of(model_of(words), measured())
+    honest = encode_evidence(model_of(words), measured())
     beyond = BOUNDS[name][side] + (1.0 if side else -1.0)
 
-    assert f"evidence's {name} " in refusal_of(changed(honest, name, beyond))
+    assert f"evidence's {name} " in evidence_problem(changed(honest, name, beyond))
 
 
 def test_evidence_that_contradicts_itself_is_refused(words: Vocabulary) -> None:
-    honest = evidence_of(model_of(words), measured())
+    honest = encode_evidence(model_of(words), measured())
 
-    assert "gain_squared" in refusal_of(changed(honest, "gain_squared", 1.0))
-    assert "gain" in refusal_of(changed(honest, "gain", 1.5))
-    assert RESPONSIBILITIES in refusal_of(changed(honest, RESPONSIBILITIES, 1.01))
-    assert RESPONSIBILITIES in refusal_of(changed(honest, RESPONSIBILITIES, -0.01))
+    assert "gain_squared" in evidence_problem(changed(honest, "gain_squared", 1.0))
+    assert "gain" in evidence_problem(changed(honest, "gain", 1.5))
+    assert RESPONSIBILITIES in evidence_problem(changed(honest, RESPONSIBILITIES, 1.01))
+    assert RESPONSIBILITIES in evidence_problem(changed(honest, RESPONSIBILITIES, -0.01))
 
 
 def test_the_mean_of_many_phones_gives_the_priors_computed_directly(words: Vocabulary) -> None:
@@ -149,12 +149,12 @@ def test_the_mean_of_many_phones_gives_the_priors_computed_directly(words: Vocab
     for gain, noise, count in zip(gains, noises, counts, strict=True):
         model = model_of(words)
         model.weights.responsibilities[:] = count
-        vectors.append(evidence_of(model, measured(gain=gain, noise_variance=noise, late_gain=gain)))
+        vectors.append(encode_evidence(model, measured(gain=gain, noise_variance=noise, late_gain=gain)))
 
-    found = population_of(np.mean(vectors, axis=0, dtype=np.float32), 40, BEFORE)
+    found = population_priors(np.mean(vectors, axis=0, dtype=np.float32), 40, BEFORE)
 
     total = counts.sum(axis=0) + BEFORE.strength * BEFORE.weights
-    direct = with_floors(total / total.sum(axis=1, keepdims=True))
+    direct = apply_floors(total / total.sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found.blend.weights, direct, atol=1e-5)
     assert found.gain.mean == pytest.approx(gains.mean(), abs=1e-6)
     assert found.gain.deviation == pytest.approx(np.sqrt(gains.var() - noises.mean()), abs=1e-4)
@@ -163,17 +163,17 @@ def test_the_mean_of_many_phones_gives_the_priors_computed_directly(words: Vocab
 
 
 def test_where_no_word_was_seen_the_earlier_belief_stays(words: Vocabulary) -> None:
-    vector = evidence_of(model_of(words, 0.0), measured())
+    vector = encode_evidence(model_of(words, 0.0), measured())
 
-    found = population_of(vector, 8, BEFORE)
+    found = population_priors(vector, 8, BEFORE)
 
     np.testing.assert_allclose(found.blend.weights, BEFORE.weights, rtol=1e-6)
 
 
 def test_phones_that_all_say_the_same_do_not_make_users_the_same(words: Vocabulary) -> None:
-    vector = evidence_of(model_of(words), measured())
+    vector = encode_evidence(model_of(words), measured())
 
-    assert population_of(vector, 8, BEFORE).gain.deviation == pytest.approx(LEAST_DEVIATION)
+    assert population_priors(vector, 8, BEFORE).gain.deviation == pytest.approx(MIN_DEVIATION)
 
 
 @pytest.mark.parametrize("expert", range(len(EXPERTS)))
@@ -181,10 +181,10 @@ def test_no_expert_is_ever_lost_and_the_trunk_keeps_its_floor(expert: int) -> No
     mixtures = np.zeros(SHAPE)
     mixtures[:, expert] = 1.0
 
-    floored = with_floors(mixtures)
+    floored = apply_floors(mixtures)
 
     np.testing.assert_allclose(floored.sum(axis=1), 1.0)
     assert floored[:, TRUNK].min() >= TRUNK_FLOOR
     assert floored.min() >= EXPERT_FLOOR
     assert floored[:, expert].min() >= 0.87
-    np.testing.assert_allclose(with_floors(np.full(SHAPE, 0.25)), 0.25)
+    np.testing.assert_allclose(apply_floors(np.full(SHAPE, 0.25)), 0.25)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keyflock_models.personal.gate import Evidence, GainPrior, Gate
+from keyflock_models.personal.gate import GainEvidence, GainPrior, Gate
 from keyflock_models.personal.words import PersonalStateError
 
 
@@ -16,10 +16,10 @@ def test_the_gate_is_shut_until_there_is_evidence() -> None:
     gate = Gate()
 
     shown(gate, 5, gains=2, losses=0)
-    after_50_words = gate.places
+    after_50_words = gate.blend_slots
     shown(gate, 2, gains=2, losses=0)
 
-    assert (after_50_words, gate.places) == (0, 2)
+    assert (after_50_words, gate.blend_slots) == (0, 2)
 
 
 def test_as_many_losses_as_gains_keep_it_shut() -> None:
@@ -43,7 +43,7 @@ def test_a_gain_that_nobody_would_notice_keeps_it_shut() -> None:
 
 def test_a_second_place_wants_a_larger_gain() -> None:
     # Three hits in a hundred words more: above what one place must prove, below what two must.
-    assert shown(Gate(), 200, gains=3, losses=0, words=100).places == 1
+    assert shown(Gate(), 200, gains=3, losses=0, words=100).blend_slots == 1
 
 
 def test_the_second_place_is_given_after_the_first() -> None:
@@ -53,7 +53,7 @@ def test_the_second_place_is_given_after_the_first() -> None:
         gate.observe(10, (0, 0), (2, 0))
 
     assert gate.is_proved == (False, True)
-    assert gate.places == 0
+    assert gate.blend_slots == 0
 
 
 def test_nothing_changed_is_no_evidence() -> None:
@@ -84,7 +84,7 @@ def test_few_words_are_judged_as_the_population_is() -> None:
 
 
 def test_the_estimate_is_the_normal_models() -> None:
-    evidence = Evidence()
+    evidence = GainEvidence()
 
     evidence.observe(100, 10, 5)
 

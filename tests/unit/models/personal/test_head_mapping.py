@@ -6,21 +6,21 @@ import pytest
 
 from keyflock_compression import decode_state, encode_state
 from keyflock_models.arrays import F32
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.network import init_params
-from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.network.cifg import init_params
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head import PersonalHead, WrongSpaceError, feature_space
 from keyflock_models.personal.head_mapping import (
     HeadMap,
     anchor_contexts,
-    composed,
+    compose_maps,
     fit_head_map,
     map_head,
 )
 from keyflock_models.personal.words import PersonalStateError
-from keyflock_models.special_tokens import BOS, EOS, OOV
-from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+from keyflock_models.text.special_tokens import BOS, EOS, OOV
+from keyflock_models.text.vocabulary import Vocabulary, build_vocabulary
 
 CONFIG = ModelConfig(vocabulary_size=64, embedding_size=8, hidden_size=12)
 WIDTH = CONFIG.embedding_size
@@ -29,7 +29,7 @@ WIDTH = CONFIG.embedding_size
 @pytest.fixture(scope="module")
 def sixty() -> Vocabulary:
     shares = 1.0 / np.arange(1, 61)
-    return vocabulary_of([f"w{'abcdefghij'[n // 10]}{'abcdefghij'[n % 10]}" for n in range(60)],
+    return build_vocabulary([f"w{'abcdefghij'[n // 10]}{'abcdefghij'[n % 10]}" for n in range(60)],
                          list(shares / shares.sum() * 0.9), oov=0.1, eos=0.1)  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def tensors_of(seed: int = 0) -> dict[str, F32]:
 
 
 def trunk_of(tensors: dict[str, F32], vocabulary: Vocabulary) -> NeuralScorer:
-    return NeuralScorer(CONFIG, ParamLayout.of(CONFIG).flatten(tensors), vocabulary)
+    return NeuralScorer(CONFIG, ParamLayout.for_config(CONFIG).flatten(tensors), vocabulary)
 
 
 def nudged(tensors: dict[str, F32], seed: int, size: float = 0.05) -> dict[str, F32]:
@@ -76,7 +76,7 @@ def head_on(trunk: NeuralScorer) -> PersonalHead:
 def says(trunk: NeuralScorer, head: PersonalHead) -> F32:
     contexts = anchor_contexts(trunk.vocabulary, count=20, seed=9)
     states = trunk.states(contexts).reshape(-1, WIDTH)
-    return head.on(feature_space(trunk.weights)).probabilities(states, *trunk.output_product)
+    return head.require_space(feature_space(trunk.weights)).probabilities(states, *trunk.output_product)
 
 
 def test_a_map_between_identical_trunks_is_the_identity(sixty: Vocabulary) -> None:
@@ -96,8 +96,8 @@ def test_a_rotation_of_the_state_space_is_undone(sixty: Vocabulary) -> None:
     mapped = map_head(head, fit_head_map(old, new, state_ridge=1e-7, output_ridge=1e-7))
 
     np.testing.assert_allclose(says(new, mapped), says(old, head), atol=1e-3)
-    kept = replace(head, space=feature_space(new.weights))
-    assert np.abs(says(new, kept) - says(old, head)).max() > 0.1
+    unmapped = replace(head, space=feature_space(new.weights))
+    assert np.abs(says(new, unmapped) - says(old, head)).max() > 0.1
 
 
 def test_a_firm_ridge_leaves_the_head_as_it_is(sixty: Vocabulary) -> None:
@@ -117,13 +117,13 @@ def test_one_composed_map_does_what_two_do_after_each_other(sixty: Vocabulary) -
     first, second = fit_head_map(trunks[0], trunks[1]), fit_head_map(trunks[1], trunks[2])
     head = head_on(trunks[0])
 
-    at_once = map_head(head, composed(first, second))
+    at_once = map_head(head, compose_maps(first, second))
     by_step = map_head(map_head(head, first), second)
 
     assert at_once.space == by_step.space == feature_space(trunks[2].weights)
     np.testing.assert_allclose(at_once.down, by_step.down, atol=1e-5)
     np.testing.assert_allclose(at_once.up, by_step.up, atol=1e-5)
-    assert composed(first, second).steps == 2
+    assert compose_maps(first, second).steps == 2
 
 
 def test_maps_that_do_not_meet_are_not_composed(sixty: Vocabulary) -> None:
@@ -131,7 +131,7 @@ def test_maps_that_do_not_meet_are_not_composed(sixty: Vocabulary) -> None:
     there = fit_head_map(old, new)
 
     with pytest.raises(WrongSpaceError, match="does not go on"):
-        composed(there, there)
+        compose_maps(there, there)
 
 
 def test_a_head_of_another_space_is_not_mapped(sixty: Vocabulary) -> None:
@@ -142,7 +142,7 @@ def test_a_head_of_another_space_is_not_mapped(sixty: Vocabulary) -> None:
 
 
 def test_trunks_of_different_words_have_no_map(sixty: Vocabulary) -> None:
-    other = vocabulary_of(sixty.words[:3:-1], [1 / 60] * 60, oov=0.1, eos=0.1)
+    other = build_vocabulary(sixty.words[:3:-1], [1 / 60] * 60, oov=0.1, eos=0.1)
 
     with pytest.raises(ValueError, match="different vocabularies"):
         fit_head_map(trunk_of(tensors_of(), sixty), trunk_of(tensors_of(), other))

@@ -5,8 +5,8 @@ from keyflock_models.arrays import F32
 from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.words import PersonalStateError
-from keyflock_models.special_tokens import OOV
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.special_tokens import OOV
+from keyflock_models.text.vocabulary import Vocabulary
 
 WIDTH = 6
 
@@ -19,7 +19,7 @@ def trunk_says(vocabulary: Vocabulary, rows: int) -> F32:
 
 def typed(model: PersonalModel, message: str, times: int) -> None:
     for _ in range(times):
-        ids = model.read(message)
+        ids = model.encode(message)
         model.learn(message, model.judge(ids, trunk_says(model.vocabulary, len(ids))))
 
 
@@ -37,14 +37,14 @@ def test_a_user_with_habits_opens_the_gate_and_gets_their_own_words(words: Vocab
     typed(model, "zoo xylo a zoo", times=40)
 
     assert model.gate.is_open
-    context = model.read("zoo")
+    context = model.encode("zoo")
     suggested = [word for word, _ in model.suggest(context, trunk_says(words, 1)[0])]
     assert suggested[0] == "xylo"
 
 
 def test_a_judgement_is_made_before_the_message_is_learned(words: Vocabulary) -> None:
     model = PersonalModel.new(words)
-    ids = model.read("zoo zoo zoo")
+    ids = model.encode("zoo zoo zoo")
 
     judgement = model.judge(ids, trunk_says(words, 3))
 
@@ -55,7 +55,7 @@ def test_a_judgement_is_made_before_the_message_is_learned(words: Vocabulary) ->
 def test_a_personal_word_is_a_miss_of_the_trunk(words: Vocabulary) -> None:
     model = PersonalModel.new(words)
     typed(model, "xylo", times=30)
-    ids = model.read("xylo nobody")
+    ids = model.encode("xylo nobody")
 
     judgement = model.judge(ids, trunk_says(words, 2))
 

@@ -1,8 +1,8 @@
 import pytest
 
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
-from keyflock_models.special_tokens import OOV
-from keyflock_models.vocabulary import Vocabulary
+from keyflock_models.text.special_tokens import OOV
+from keyflock_models.text.vocabulary import Vocabulary
 
 
 def test_a_word_is_admitted_when_it_is_typed_the_second_time(words: Vocabulary) -> None:

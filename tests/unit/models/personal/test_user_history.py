@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyflock_models.personal.history import MATCHES, HistoryPrediction, UserHistory
+from keyflock_models.personal.history import MATCH_BUCKETS, HistoryPrediction, UserHistory
 from keyflock_models.personal.words import PersonalStateError
-from keyflock_models.special_tokens import BOS, OOV
+from keyflock_models.text.special_tokens import BOS, OOV
 
 SENTENCES = st.lists(st.lists(st.integers(OOV, 30), max_size=8), min_size=1, max_size=12)
 
@@ -48,7 +48,7 @@ def test_everything_adds_up_to_one(sentences: list[list[int]], before: int, last
     assert prediction.ngram.sum() + prediction.floor == pytest.approx(1.0)
     assert prediction.cache.sum() == pytest.approx(1.0)
     assert (prediction.ngram >= 0).all()
-    assert 0 <= prediction.match < MATCHES
+    assert 0 <= prediction.match < MATCH_BUCKETS
 
 
 def test_the_match_tells_how_well_the_history_knows_the_context() -> None:

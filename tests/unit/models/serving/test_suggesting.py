@@ -9,20 +9,20 @@ import pytest
 
 from keyflock_compression import decode_state, encode_state
 from keyflock_models.arrays import F32
-from keyflock_models.config import ModelConfig
-from keyflock_models.layout import ParamLayout
-from keyflock_models.neural_scorer import NeuralScorer
+from keyflock_models.evaluation.neural_scorer import NeuralScorer
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.blend import HEAD
 from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.head_mapping import HeadMap
 from keyflock_models.personal.personal_model import PersonalModel
+from keyflock_models.serving.batched_trunk import BatchedTrunk
 from keyflock_models.serving.profile import ServingProfile
-from keyflock_models.serving.suggesting import Question, answers
-from keyflock_models.serving.trunk_batch import TrunkBatch
+from keyflock_models.serving.suggesting import SuggestionQuery, suggest_batch
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
-from keyflock_models.special_tokens import BOS, EOS, OOV
-from keyflock_models.vocabulary import Vocabulary, vocabulary_of
+from keyflock_models.text.special_tokens import BOS, EOS, OOV
+from keyflock_models.text.vocabulary import Vocabulary, build_vocabulary
 
 WORDS = [f"{first}{second}a" for first in "bcdfghjklm" for second in "aeiou" for _ in "x"] + [
     f"{first}{second}{third}" for first in "bcdfgh" for second in "aeiou" for third in "rstlmn"
@@ -33,22 +33,22 @@ CONFIG = ModelConfig(vocabulary_size=len(WORDS) + 4, embedding_size=16, hidden_s
 @pytest.fixture(scope="module")
 def words() -> Vocabulary:
     shares = np.arange(len(WORDS), 0, -1) / sum(range(len(WORDS) + 1))
-    return vocabulary_of(WORDS, list(0.8 * shares), oov=0.1, eos=0.1)
+    return build_vocabulary(WORDS, list(0.8 * shares), oov=0.1, eos=0.1)
 
 
 @pytest.fixture(scope="module")
 def weights() -> F32:
-    return np.random.default_rng(0).normal(0, 0.4, ParamLayout.of(CONFIG).size).astype(np.float32)
+    return np.random.default_rng(0).normal(0, 0.4, ParamLayout.for_config(CONFIG).size).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def index(words: Vocabulary) -> VocabularyIndex:
-    return VocabularyIndex.of(words, lambda word: word != WORDS[0])
+    return VocabularyIndex.from_vocabulary(words, lambda word: word != WORDS[0])
 
 
 @pytest.fixture(scope="module")
-def trunk(weights: F32, index: VocabularyIndex) -> TrunkBatch:
-    return TrunkBatch(CONFIG, weights, index.is_shown)
+def trunk(weights: F32, index: VocabularyIndex) -> BatchedTrunk:
+    return BatchedTrunk(CONFIG, weights, index.is_shown)
 
 
 def sentences(seed: int, count: int) -> list[str]:
@@ -62,7 +62,7 @@ def user(words: Vocabulary, weights: F32, seed: int, *, has_head: bool) -> Perso
     scorer = NeuralScorer(CONFIG, weights, words)
     model = PersonalModel.new(words)
     for message in sentences(seed, 60):
-        ids = model.read(message)
+        ids = model.encode(message)
         rows = [row_of(scorer, model, " ".join(message.split()[:at]))[0] for at in range(len(ids))]
         model.learn(message, model.judge(ids, np.stack(rows)))
     if has_head:
@@ -81,7 +81,7 @@ def user(words: Vocabulary, weights: F32, seed: int, *, has_head: bool) -> Perso
 
 def row_of(scorer: NeuralScorer, model: PersonalModel, context: str) -> tuple[F32, F32 | None]:
     """The trunk's probabilities after a context, and the same with the user's head."""
-    public = [one if one < len(model.vocabulary) else OOV for one in model.read(context)]
+    public = [one if one < len(model.vocabulary) else OOV for one in model.encode(context)]
     rows = np.array([[BOS, *public, EOS]], np.int32)
     state = scorer.states(rows)[0, len(public)][None]
     embedding, bias = scorer.output_product
@@ -91,11 +91,11 @@ def row_of(scorer: NeuralScorer, model: PersonalModel, context: str) -> tuple[F3
     return (row / row.sum())[0].astype(np.float32), head
 
 
-def reference(model: PersonalModel, weights: F32, question: Question) -> list[tuple[str, float]]:
+def reference(model: PersonalModel, weights: F32, question: SuggestionQuery) -> list[tuple[str, float]]:
     scorer = NeuralScorer(CONFIG, weights, model.vocabulary)
     row, head = row_of(scorer, model, question.context)
     return model.suggest(
-        model.read(question.context),
+        model.encode(question.context),
         row,
         count=question.count,
         head=head,
@@ -111,18 +111,18 @@ def alike(found: tuple[tuple[str, float], ...], expected: list[tuple[str, float]
 
 
 def test_a_batch_gives_what_each_user_would_get_alone(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
     models = [user(words, weights, seed, has_head=seed % 2 == 0) for seed in range(6)]
-    asked: list[tuple[PersonalModel, Question]] = []
+    asked: list[tuple[PersonalModel, SuggestionQuery]] = []
     for seed, model in enumerate(models):
         model.gate.is_proved = (True, seed % 3 > 0)
-        profile = ServingProfile.of(model, index)
+        profile = ServingProfile.from_model(model, index)
         for at, message in enumerate(["", *sentences(seed, 4)]):
-            asked.append((model, Question(message, count=1 + at, profile=profile)))
-            asked.append((model, Question(message, count=10, profile=profile, is_personal=True)))
+            asked.append((model, SuggestionQuery(message, count=1 + at, profile=profile)))
+            asked.append((model, SuggestionQuery(message, count=10, profile=profile, is_personal=True)))
 
-    found = answers([question for _, question in asked], trunk, index)
+    found = suggest_batch([question for _, question in asked], trunk, index)
 
     assert sum(answer.is_personal for answer in found) == len(asked)
     for (model, question), answer in zip(asked, found, strict=True):
@@ -130,54 +130,56 @@ def test_a_batch_gives_what_each_user_would_get_alone(
 
 
 def test_where_the_history_does_not_know_the_context_the_network_answers(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
     models = [user(words, weights, seed, has_head=seed == 2) for seed in (1, 2)]
     unknown = next(word for word in WORDS[1:] if all(word not in " ".join(sentences(s, 60)) for s in (1, 2)))
     questions = [
-        Question(f"{unknown} {unknown}", count=count, profile=ServingProfile.of(model, index))
+        SuggestionQuery(f"{unknown} {unknown}", count=count, profile=ServingProfile.from_model(model, index))
         for model in models
         for count in (1, 3, 7)
     ]
 
-    found = answers(questions, trunk, index)
+    found = suggest_batch(questions, trunk, index)
 
     # A head is part of the network, and speaks.
     assert [answer.is_personal for answer in found] == 3 * [False] + 3 * [True]
     for number, (question, answer) in enumerate(zip(questions, found, strict=True)):
         alike(answer.words, reference(models[number // 3], weights, question))
-    alone = answers([Question(f"{unknown} {unknown}", count=7)], trunk, index)[0]
+    alone = suggest_batch([SuggestionQuery(f"{unknown} {unknown}", count=7)], trunk, index)[0]
     alike(found[2].words, list(alone.words))
 
 
 def test_the_networks_best_stays_on_the_strip(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
     model = user(words, weights, 1, has_head=False)
     message = sentences(1, 60)[7].split()[0]
     shown = {}
     for places in (0, 1, 2):
         model.gate.is_proved = (places > 0, places > 1)
-        profile = ServingProfile.of(model, index)
+        profile = ServingProfile.from_model(model, index)
         shown[places] = [
-            word for word, _ in answers([Question(message, profile=profile)], trunk, index)[0].words
+            word
+            for word, _ in suggest_batch([SuggestionQuery(message, profile=profile)], trunk, index)[0].words
         ]
 
-    kept = {places: len(set(shown[0][: 3 - places]) & set(shown[places])) for places in (1, 2)}
-    assert kept == {1: 2, 2: 1}
+    shared_words = {places: len(set(shown[0][: 3 - places]) & set(shown[places])) for places in (1, 2)}
+    assert shared_words == {1: 2, 2: 1}
     assert shown[1] != shown[0]
 
 
 def test_a_prefix_leaves_the_words_that_begin_so_and_shares_among_them(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
     model = user(words, weights, 1, has_head=True)
-    profile = ServingProfile.of(model, index)
+    profile = ServingProfile.from_model(model, index)
     questions = [
-        Question("baa daa", prefix=prefix, count=5, profile=profile) for prefix in ("c", "da", "own", "zzz")
+        SuggestionQuery("baa daa", prefix=prefix, count=5, profile=profile)
+        for prefix in ("c", "da", "own", "zzz")
     ]
 
-    found = answers(questions, trunk, index)
+    found = suggest_batch(questions, trunk, index)
 
     for question, answer in zip(questions[:2], found, strict=False):
         alike(answer.words, reference(model, weights, question))
@@ -187,24 +189,26 @@ def test_a_prefix_leaves_the_words_that_begin_so_and_shares_among_them(
 
 
 def test_who_has_no_profile_gets_the_networks_words(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
-    question = Question("baa beo caa", count=4)
+    question = SuggestionQuery("baa beo caa", count=4)
 
-    found = answers([question], trunk, index)
+    found = suggest_batch([question], trunk, index)
 
     assert not found[0].is_personal
     alike(found[0].words, reference(PersonalModel.new(words), weights, question))
 
 
 def test_a_shut_gate_gives_the_networks_words(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
     model = user(words, weights, 2, has_head=False)
     model.gate = Gate()
-    profile = ServingProfile.of(model, index)
+    profile = ServingProfile.from_model(model, index)
 
-    with_it, without = answers([Question("baa", profile=profile), Question("baa")], trunk, index)
+    with_it, without = suggest_batch(
+        [SuggestionQuery("baa", profile=profile), SuggestionQuery("baa")], trunk, index
+    )
 
     assert not with_it.is_personal
     assert [word for word, _ in with_it.words] == [word for word, _ in without.words]
@@ -214,7 +218,7 @@ def test_a_head_of_another_trunk_never_speaks(
     words: Vocabulary, weights: F32, index: VocabularyIndex
 ) -> None:
     model = user(words, weights, 2, has_head=True)
-    profile = ServingProfile.of(model, index)
+    profile = ServingProfile.from_model(model, index)
     mixture = profile.mixture(0, feature_space(weights), is_personal=False, has_letters=False)
 
     assert profile.head_for(mixture, feature_space(weights)) is not None
@@ -222,7 +226,7 @@ def test_a_head_of_another_trunk_never_speaks(
 
 
 def test_a_head_that_cannot_be_mapped_is_set_aside(
-    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: TrunkBatch
+    words: Vocabulary, weights: F32, index: VocabularyIndex, trunk: BatchedTrunk
 ) -> None:
     model = user(words, weights, 2, has_head=True)
     assert model.head is not None
@@ -230,42 +234,44 @@ def test_a_head_that_cannot_be_mapped_is_set_aside(
     model.head = replace(model.head, space=origin)
     beyond = np.eye(16, dtype=np.float32) * 1e6
     across = HeadMap(origin, feature_space(weights), beyond, beyond)
-    profile = ServingProfile.of(model, index)
+    profile = ServingProfile.from_model(model, index)
 
-    followed = profile.following(feature_space(weights), {origin: across})
+    followed = profile.for_trunk(feature_space(weights), {origin: across})
 
     assert followed.head is None
-    assert answers([Question("baa", profile=followed)], trunk, index)[0].words
+    assert suggest_batch([SuggestionQuery("baa", profile=followed)], trunk, index)[0].words
 
 
-def test_compiling_stops_when_nobody_waits_for_it(trunk: TrunkBatch) -> None:
-    said = iter([False, True])
+def test_compiling_stops_when_nobody_waits_for_it(trunk: BatchedTrunk) -> None:
+    may_go_on = iter([False, True])
 
     # Asked a third time, it would have nothing to say.
-    trunk.compile(lambda: next(said))
+    trunk.compile(lambda: next(may_go_on))
 
-    assert next(said, None) is None
+    assert next(may_go_on, None) is None
 
 
 def test_a_blocked_word_is_never_shown(words: Vocabulary, weights: F32) -> None:
     model = PersonalModel.new(words)
     for _ in range(30):
         model.learn(f"{WORDS[0]} ownbad", None)
-    strict = VocabularyIndex.of(words, lambda word: word not in {WORDS[0], "ownbad"})
-    profile = ServingProfile.of(model, strict)
+    strict = VocabularyIndex.from_vocabulary(words, lambda word: word not in {WORDS[0], "ownbad"})
+    profile = ServingProfile.from_model(model, strict)
 
-    trunk = TrunkBatch(CONFIG, weights, strict.is_shown)
+    trunk = BatchedTrunk(CONFIG, weights, strict.is_shown)
     for prefix in ("", "b", "own"):
-        question = Question("", prefix=prefix, count=10, profile=profile, is_personal=True)
-        shown = [word for word, _ in answers([question], trunk, strict)[0].words]
+        question = SuggestionQuery("", prefix=prefix, count=10, profile=profile, is_personal=True)
+        shown = [word for word, _ in suggest_batch([question], trunk, strict)[0].words]
         assert WORDS[0] not in shown
         assert "ownbad" not in shown
 
 
-def test_a_long_context_is_read_from_its_end(index: VocabularyIndex, trunk: TrunkBatch) -> None:
+def test_a_long_context_is_read_from_its_end(index: VocabularyIndex, trunk: BatchedTrunk) -> None:
     tail = " ".join(WORDS[5:25])
 
-    long, longer = answers([Question(f"{WORDS[30]} {tail}"), Question(f"{WORDS[31]} {tail}")], trunk, index)
+    long, longer = suggest_batch(
+        [SuggestionQuery(f"{WORDS[30]} {tail}"), SuggestionQuery(f"{WORDS[31]} {tail}")], trunk, index
+    )
 
     assert long.words == longer.words
 
@@ -282,7 +288,7 @@ def test_a_profile_says_about_what_it_takes_of_memory(
     data = encode_state(model.to_state())
 
     def made() -> ServingProfile:
-        return ServingProfile.of(PersonalModel.from_state(decode_state(data), words, width=16), index)
+        return ServingProfile.from_model(PersonalModel.from_state(decode_state(data), words, width=16), index)
 
     made()
     gc.collect()
@@ -301,9 +307,9 @@ def test_a_profile_holds_nothing_that_only_learning_needs(
     words: Vocabulary, weights: F32, index: VocabularyIndex
 ) -> None:
     model = user(words, weights, 1, has_head=False)
-    before = ServingProfile.of(model, index).size_bytes
+    before = ServingProfile.from_model(model, index).size_bytes
     for number in range(500):
         letters = f"{number:03}".translate(str.maketrans("0123456789", "abcdefghij"))
         model.words.learn(words, f"seenonce{letters}")
 
-    assert ServingProfile.of(model, index).size_bytes == before
+    assert ServingProfile.from_model(model, index).size_bytes == before

@@ -1,1 +1,1 @@
-"""How a database of an earlier release becomes one of this release; Alembic runs it, ``schema`` drives it."""
+"""The schema revisions, which Alembic applies to a database of an earlier release (see ``schema``)."""

@@ -5,7 +5,7 @@ import hmac
 import sqlalchemy as sa
 from alembic import context, op
 
-from keyflock_server.storage.door import StorageError
+from keyflock_server.storage.errors import StorageError
 
 revision = "0003"
 down_revision = "0002"

@@ -1,0 +1,1 @@
+"""This experiment measures what smaller reports cost in recall (``keyflock-sim compression``)."""

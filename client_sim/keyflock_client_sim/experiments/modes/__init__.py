@@ -1,0 +1,1 @@
+"""This experiment compares synchronous rounds with buffered asynchronous ones (``keyflock-sim modes``)."""

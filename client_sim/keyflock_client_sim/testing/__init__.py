@@ -1,0 +1,1 @@
+"""This package holds test doubles: trainers that train nothing, and a server that follows a script."""

@@ -1,0 +1,92 @@
+"""The positions of a sparse vector's values as three streams: cells in use, counts, and gaps within a cell.
+
+A gap is at most 127, so its byte has a spare bit, which each codec uses for something of its own.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keyflock_compression.cells import CELL, Cells, cell_positions, cells_of
+from keyflock_compression.codec_interface import StreamReader
+from keyflock_compression.errors import MalformedContainer
+from keyflock_compression.layout import Layout
+
+
+class PositionStreams(NamedTuple):
+    """The streams that an encoder writes; it adds the third stream's spare bits itself."""
+
+    #: Indices into the flat vector, in the order of the streams. Shape (N,).
+    indices: NDArray[np.intp]
+    #: The first stream and the second.
+    in_use: bytes
+    counts: bytes
+    #: Number of positions between a value and the one before it in its cell. Shape (N,).
+    gaps: NDArray[np.int64]
+
+
+def in_use_bytes(layout: Layout) -> int:
+    """Return the length of the first stream."""
+    return -(-cells_of(layout).starts.size // 8)
+
+
+def encode_positions(indices: NDArray[np.intp], layout: Layout) -> PositionStreams:
+    """Encode the positions of ascending indices."""
+    positions = cell_positions(indices, layout)
+    order = np.argsort(positions)
+    cell, within = np.divmod(positions[order], CELL)
+    used, first, counts = np.unique(cell, return_index=True, return_counts=True)
+    gaps = np.diff(within, prepend=-1) - 1
+    gaps[first] = within[first]
+    in_use = np.zeros(cells_of(layout).starts.size, bool)
+    in_use[used] = True
+    return PositionStreams(
+        indices[order],
+        np.packbits(in_use, bitorder="little").tobytes(),
+        (counts - 1).astype(np.uint8).tobytes(),
+        gaps,
+    )
+
+
+def decode_positions(streams: StreamReader, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Decode the third stream (twice the gap plus the spare bit), and the indices, each there once.
+
+    Raises:
+        MalformedContainer: there are more values than the layout has, or one lies behind its cell's end.
+    """
+    cells = cells_of(layout)
+    in_use = np.unpackbits(read_bits(streams, 0, cells.starts.size), bitorder="little")
+    used = np.flatnonzero(in_use.view(np.bool_))
+    counts = np.frombuffer(streams.read(1, used.size), np.uint8).astype(np.int64) + 1
+    total = int(counts.sum())
+    if total > layout.size:
+        raise MalformedContainer("the cells hold more values than the layout has")
+    symbols = np.frombuffer(streams.read(2, total), np.uint8)
+    return symbols, _indices(symbols, used, counts, cells)
+
+
+def read_bits(streams: StreamReader, index: int, count: int) -> NDArray[np.uint8]:
+    """Read stream ``index`` as bits, the lowest of each byte first; those behind the last must be zero."""
+    data = streams.read(index, -(-count // 8))
+    if count % 8 and data[-1] >> (count % 8):
+        raise MalformedContainer(f"stream {index} has bits behind its last one")
+    return np.frombuffer(data, np.uint8)
+
+
+def _indices(
+    symbols: NDArray[np.uint8], used: NDArray[np.intp], counts: NDArray[np.int64], cells: Cells
+) -> NDArray[np.int64]:
+    """Return the values' indices into the flat vector: gaps summed up within each cell. Shape (N,)."""
+    # One running sum over all cells; the sum at the end of the cell before is subtracted below.
+    running = np.cumsum((symbols >> 1) + np.uint8(1), dtype=np.int64)
+    ends = np.cumsum(counts)
+    at_end = running[ends - 1]
+    at_begin = np.concatenate((np.zeros(1, np.int64), at_end[:-1]))[: used.size]
+    if (at_end - at_begin > cells.lengths[used]).any():
+        raise MalformedContainer("a value lies behind its cell's end")
+    for first_cell, end_cell, stride in cells.strided:
+        first, end = np.searchsorted(used, (first_cell, end_cell))
+        running[ends[first - 1] if first else 0 : ends[end - 1] if end else 0] *= stride
+    running += np.repeat(cells.starts[used] - (at_begin + 1) * cells.strides[used], counts)
+    return running

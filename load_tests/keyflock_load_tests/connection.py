@@ -1,0 +1,91 @@
+"""Each visit of a phone has a connection of its own to the server."""
+
+import asyncio
+from types import SimpleNamespace, TracebackType
+from typing import Protocol, Self
+
+import aiohttp
+
+from keyflock_server.protocol.calls import Request, Response
+
+
+class Connection(Protocol):
+    """Carries calls; it may also close right after sending."""
+
+    async def send(self, request: Request) -> Response:
+        """Send the request and return the server's answer.
+
+        Raises:
+            ConnectionError: the call or its answer was lost.
+        """
+        ...
+
+    async def send_and_hang_up(self, request: Request) -> None:
+        """Send all of ``request`` and close the connection before an answer can be read."""
+        ...
+
+
+class HttpConnection:
+    """A connection over HTTP. Nothing is shared with other phones, so there is no queue on this side.
+
+    Args:
+        url: The server's SDK address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._is_sent = asyncio.Event()
+        trace = aiohttp.TraceConfig()
+        trace.on_request_chunk_sent.append(self._note_sent)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trace_configs=[trace],
+        )
+
+    async def __aenter__(self) -> Self:
+        """Return the open connection."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        await self._session.close()
+
+    async def send(self, request: Request) -> Response:
+        """Send the request; see ``Connection``."""
+        try:
+            async with self._session.request(
+                request.method, self._url + request.path, data=request.body or None, headers=request.headers
+            ) as answer:
+                body = await answer.read()
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status, headers, body)
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error) or type(error).__name__) from error
+
+    async def send_and_hang_up(self, request: Request) -> None:
+        """Send and hang up; see ``Connection``."""
+        self._is_sent.clear()
+        call = asyncio.ensure_future(self.send(request))
+        sent = asyncio.ensure_future(self._is_sent.wait())
+        try:
+            await asyncio.wait({call, sent}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
+        finally:
+            for task in (call, sent):
+                task.cancel()
+            await asyncio.gather(call, sent, return_exceptions=True)
+
+    async def _note_sent(
+        self,
+        _session: aiohttp.ClientSession,
+        _context: SimpleNamespace,
+        _chunk: aiohttp.TraceRequestChunkSentParams,
+    ) -> None:
+        self._is_sent.set()

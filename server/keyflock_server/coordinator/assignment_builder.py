@@ -1,0 +1,85 @@
+"""The assignment builder describes to a phone what it has to do, and signs the token for it."""
+
+from keyflock_server.aggregation.population_personalisation import first_prior
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.downlink import Downlink
+from keyflock_server.coordinator.model_store import ModelStore, served_weights
+from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.protocol.messages import Assignment, TaskKind
+from keyflock_server.protocol.plans import DeviceRules, ModelWeights, PersonalisingPlan
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.codec_choice import CodecChoice
+from keyflock_server.rounds.eligibility import rules_asked
+from keyflock_server.rounds.round import Round
+from keyflock_server.rounds.selection import assignment_seed
+from keyflock_server.storage.records import AssignmentRecord
+
+
+class AssignmentBuilder:
+    """Builds assignments from rows that are stored already."""
+
+    def __init__(self, deps: Dependencies, models: ModelStore, downlink: Downlink) -> None:
+        self._deps = deps
+        self._models = models
+        self._downlink = downlink
+
+    async def build(self, current: Round, row: AssignmentRecord, codec: CodecChoice) -> Assignment:
+        """Return what the device has to do; repeated calls differ only in the token's bytes.
+
+        The codec may differ too, if the device comes back on another network: it may use either.
+        """
+        now, expires_at = self._deps.clock(), row.runs_out_at(current)
+        version = await self._models.version(current.population, current.base_version)
+        layout = await self._models.report_layout(current.spec)
+        # A head must fit the trunk that the phone's keyboard serves.
+        is_personal = current.spec.kind is TaskKind.PERSONALIZE
+        weights = ModelWeights.RELEASED if is_personal else ModelWeights.TRAINING
+        seed = assignment_seed(self._deps.sampling_key, current.id, row.device)
+        claims = AssignmentClaims(
+            assignment=row.id,
+            device=row.device,
+            population=current.population,
+            task=current.task,
+            round=current.id,
+            model_version=current.base_version,
+            codec=codec.codec,
+            network=codec.network,
+            seed=seed,
+            layout=layout.digest,
+            expires_at=expires_at,
+        )
+        return Assignment(
+            id=row.id,
+            token=self._deps.tokens.issue(claims),
+            task=current.task,
+            round=current.id,
+            model_version=current.base_version,
+            model_digest=version.digest_of(weights),
+            layout=layout.digest,
+            plan=current.spec.training,
+            codec=codec.codec,
+            seed=seed,
+            expires_in_s=max(0.0, (expires_at - now).total_seconds()),
+            task_kind=current.spec.kind,
+            personalising=await self._personalising_plan(current, version),
+            device_rules=_device_rules(current),
+            content_digest=await self._downlink.content_digest(version, weights),
+        )
+
+    async def _personalising_plan(self, current: Round, version: VersionRecord) -> PersonalisingPlan | None:
+        """Return a ``personalize`` round's plan; only closing the round moves the priors."""
+        settings = current.spec.personalising
+        if current.spec.kind is not TaskKind.PERSONALIZE:
+            return None
+        known = await self._models.personalisation(current.population)
+        return PersonalisingPlan(
+            head=settings.head_of(current.sequence),
+            prior=first_prior() if known is None else known.prior,
+            words_needed=settings.words_needed,
+            weights=served_weights(version),
+        )
+
+
+def _device_rules(current: Round) -> DeviceRules | None:
+    rules = current.spec.eligibility.device
+    return rules if rules_asked(rules) else None

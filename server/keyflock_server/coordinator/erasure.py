@@ -1,0 +1,118 @@
+"""Erasure deletes the devices and personal models of a forget-me, and counts none of their reports."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
+from keyflock_server.coordinator.micro_batch import ReportOutcome
+from keyflock_server.coordinator.task_registry import TaskRegistry
+from keyflock_server.coordinator.task_state import TaskState
+from keyflock_server.coordinator.token_revocations import TokenRevocations
+from keyflock_server.coordinator.tombstones import tombstone_rule
+from keyflock_server.identity.claims import DeviceIdentity
+from keyflock_server.identity.owners import Owner, phone_owner
+from keyflock_server.identity.revocations import void_token
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
+from keyflock_server.protocol.messages import Forgotten
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.records import DeviceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureTargets:
+    """What one forget-me erases."""
+
+    devices: tuple[DeviceId, ...]
+    #: Owners of the personal models to erase, by population.
+    owners: Mapping[PopulationName, tuple[Owner, ...]]
+
+
+class ErasureService:
+    """Erases devices."""
+
+    def __init__(
+        self,
+        deps: Dependencies,
+        revocations: TokenRevocations,
+        registry: TaskRegistry,
+        early_check_ins: EarlyCheckIns,
+    ) -> None:
+        self._deps = deps
+        self._revocations = revocations
+        self._registry = registry
+        self._early_check_ins = early_check_ins
+
+    async def targets(
+        self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
+    ) -> ErasureTargets:
+        """Return what is erased: this device alone, or its user's devices in every population.
+
+        Args:
+            identity: The device that asks.
+            user: Proof of its user, needed to erase everything of the user.
+            is_whole_user: Whether to erase all of the user; else only the device, with what it stored while
+                it named no user.
+        Raises:
+            ApiError: ``token_invalid``; ``user_not_proven``; ``forbidden`` for a user other than the
+                device's.
+        """
+        deps = self._deps
+        known = await deps.store.devices.get(identity.device)
+        if known is None or known.population != identity.population:
+            raise void_token()
+        if not is_whole_user:
+            return self._targets([known], {})
+        proven = deps.users.authenticate_stored(user, deps.clock())
+        if known.user_digest != deps.users.digest(known.population, proven):
+            raise ApiError(ProblemCode.FORBIDDEN, "That is not the user whom this device names.")
+        digests = {
+            population.name: deps.users.digest(population.name, proven)
+            for population in await deps.store.populations.all()
+        }
+        theirs = await deps.store.devices.list_by_users(list(digests.values()))
+        return self._targets(theirs, {name: Owner(digest) for name, digest in digests.items()})
+
+    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
+        """Delete the devices; once this returns their tokens are void and nothing of them is counted."""
+        deps, now = self._deps, self._deps.clock()
+        for device in devices:
+            self._early_check_ins.forget(device)
+        revoked = [self._revocations.revocation_of_forgotten(device) for device in devices]
+        # A task with a damaged row limits no device; erasure cannot wait until it is repaired.
+        rule = tombstone_rule(deps.owner_key, await deps.store.tasks.all([]), now)
+        erased = await deps.store.devices.forget(devices, revoked, rule, now)
+        for record in revoked:
+            self._revocations.apply(record)
+        for state in self._registry:
+            await self._drop_pending(state, devices)
+        return Forgotten(devices=erased)
+
+    def _targets(
+        self, devices: Collection[DeviceRecord], users: Mapping[PopulationName, Owner]
+    ) -> ErasureTargets:
+        owners = {name: {owner} for name, owner in users.items()}
+        for one in devices:
+            mine = phone_owner(self._deps.owner_key, one.population, one.id)
+            owners.setdefault(one.population, set()).add(mine)
+        return ErasureTargets(
+            devices=tuple(one.id for one in devices),
+            owners={name: tuple(sorted(theirs)) for name, theirs in owners.items()},
+        )
+
+    async def _drop_pending(self, state: TaskState, devices: Collection[DeviceId]) -> None:
+        """Remove the devices' reports from the pending batch, and answer their phones.
+
+        This concerns reports that are summed already; one that is being decoded has lost its assignment.
+        """
+        if state.open_round is not None:
+            for id_ in [one.id for one in state.open_round.members.values() if one.device in devices]:
+                del state.open_round.members[id_]  # the store has a newer state
+        if state.open_round is None or not state.open_round.batch.ids_of_devices(devices):
+            return
+        # A flush under way may contain them: its transaction decides.
+        async with state.round_lock:
+            if state.open_round is not None:
+                batch = state.open_round.batch
+                dropped = await self._deps.compute.run(batch.sum.drop, batch.ids_of_devices(devices))
+                batch.settle(dropped, ReportOutcome.FORGOTTEN)

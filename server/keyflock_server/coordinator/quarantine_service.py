@@ -1,0 +1,153 @@
+"""The quarantine service records violations, keeps devices out, and shows operators their devices."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from cachetools import FIFOCache
+
+from keyflock_server.aggregation.verdicts import VIOLATIONS, Verdict
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
+from keyflock_server.coordinator.task_state import OpenRound
+from keyflock_server.coordinator.views import device_view
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
+from keyflock_server.protocol.messages import Refusal, RefusalReason, ReturnWindow
+from keyflock_server.protocol.operator import DeviceList, DeviceView, QuarantineOrder
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.rounds.quarantine import (
+    Quarantine,
+    Violation,
+    after_violation,
+    is_systemic,
+    quarantined_by_operator,
+    stored_quarantine,
+)
+from keyflock_server.storage.records import DeviceRecord
+
+#: Maximum number of devices in one list.
+MAX_LISTED: Final = 1_000
+_DAY_S: Final = 86_400.0
+#: Uploads see another process's quarantine this much later at most; check-ins see it at once.
+_REFRESH_INTERVAL: Final = timedelta(seconds=5)
+#: Maximum number of rounds whose devices with rejected reports are remembered.
+_MAX_TRACKED_ROUNDS: Final = 64
+_MAX_WINDOW_S: Final = 31_536_000.0
+_DETAIL: Final = "Reports of this device were refused repeatedly; it is kept out for a while."
+
+
+class QuarantineService:
+    """Quarantines devices and keeps them out.
+
+    Uploads use a table in memory, reloaded every few seconds, so that an honest report costs no query;
+    check-ins use the device's row, which they read in any case.
+    """
+
+    def __init__(self, deps: Dependencies, early_check_ins: EarlyCheckIns) -> None:
+        self._deps = deps
+        self._early_check_ins = early_check_ins
+        self._quarantined_until: dict[DeviceId, datetime] = {}
+        self._read_at: datetime | None = None
+        self._refused_devices: FIFOCache[RoundId, set[DeviceId]] = FIFOCache(_MAX_TRACKED_ROUNDS)
+
+    async def refresh(self) -> None:
+        """Reload the quarantines of all processes, if the last time is some seconds ago."""
+        now = self._deps.clock()
+        if self._read_at is None or not timedelta(0) <= now - self._read_at < _REFRESH_INTERVAL:
+            self._quarantined_until = await self._deps.store.devices.quarantined(now)
+            self._read_at = now
+
+    def check(self, device: DeviceId) -> None:
+        """Raise ApiError ``quarantined`` for a quarantined device; its check-in learns for how long."""
+        now = self._deps.clock()
+        until = self._quarantined_until.get(device)
+        if until is not None and now < until:
+            raise ApiError(ProblemCode.QUARANTINED, _DETAIL)
+
+    def refusal(self, device: DeviceRecord) -> Refusal | None:
+        """Return the answer to a quarantined device's check-in; None for all other devices."""
+        now, until = self._deps.clock(), device.quarantined_until
+        if until is None or until <= now:
+            return None
+        return Refusal(reason=RefusalReason.QUARANTINED, return_window=_window(until, now), detail=_DETAIL)
+
+    async def record_violation(self, opened: OpenRound, device: DeviceId, verdict: Verdict) -> None:
+        """Record that a report of the device was rejected, if the verdict counts as a violation."""
+        if verdict not in VIOLATIONS:
+            return
+        refused = self._refused_devices.setdefault(opened.id, set())
+        refused.add(device)
+        # The rejected report is no longer in the batch.
+        if is_systemic(opened.round.counted + len(opened.batch), len(refused)):
+            self._deps.observer.violations_withheld(opened.round.task, len(refused))
+            return
+        now = self._deps.clock()
+        violation = Violation(at=now, round=opened.id, verdict=verdict.value)
+        while True:
+            row = await self._deps.store.devices.get(device)
+            after = None
+            if row is not None:
+                before = stored_quarantine(row.standing_json)
+                after = after_violation(before, violation, opened.round.spec.quarantine)
+            if row is None or after is None:
+                return
+            if await self._write(row, after):
+                break
+        if after.is_quarantined(now):
+            self._deps.observer.quarantined(opened.round.task)
+
+    # --- operators ----------------------------------------------------------------------------------
+
+    async def devices(self, population: PopulationName) -> DeviceList:
+        """Return a population's devices, those ever quarantined first; raises ``population_unknown``."""
+        store = self._deps.store
+        if await store.populations.get(population) is None:
+            raise ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
+        now = self._deps.clock()
+        rows = await store.devices.list_recent(population, MAX_LISTED)
+        total = await store.devices.count(population)
+        return DeviceList(devices=[device_view(row, now) for row in rows], total=total)
+
+    async def device(self, device: DeviceId) -> DeviceView:
+        """Return one device; raises ApiError ``not_found``."""
+        return device_view(await self._row(device), self._deps.clock())
+
+    async def quarantine(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+        """Quarantine a device by an operator's order; an assignment that it has is of no use any more."""
+        while True:
+            row, now = await self._row(device), self._deps.clock()
+            after = quarantined_by_operator(
+                stored_quarantine(row.standing_json), order.reason, now, order.days * _DAY_S
+            )
+            if await self._write(row, after):
+                return await self.device(device)
+
+    async def release(self, device: DeviceId) -> DeviceView:
+        """End a quarantine and delete all violations. A device without any stays unchanged."""
+        self._early_check_ins.forget(device)
+        while True:
+            row = await self._row(device)
+            if row.standing_json is None or await self._write(row, None):
+                return await self.device(device)
+
+    async def _row(self, device: DeviceId) -> DeviceRecord:
+        row = await self._deps.store.devices.get(device)
+        if row is None:
+            raise ApiError(ProblemCode.NOT_FOUND, "There is no such device here.")
+        return row
+
+    async def _write(self, row: DeviceRecord, after: Quarantine | None) -> bool:
+        quarantine = None if after is None else after.last
+        until = None if quarantine is None else quarantine.until
+        data = None if after is None else after.to_json()
+        if not await self._deps.store.devices.set_quarantine(row.id, row.standing_json, data, until):
+            return False
+        self._quarantined_until.pop(row.id, None)
+        if until is not None:
+            self._quarantined_until[row.id] = until
+        return True
+
+
+def _window(until: datetime, now: datetime) -> ReturnWindow:
+    """Return a window from the quarantine's end, spread over a tenth of the rest and an hour at least."""
+    left_s = min((until - now).total_seconds(), _MAX_WINDOW_S)
+    return ReturnWindow(min_s=left_s, max_s=min(left_s + max(3_600.0, 0.1 * left_s), _MAX_WINDOW_S))

@@ -1,0 +1,150 @@
+"""The task registry owns the tasks that this process works on, and keeps them in step with the store.
+
+A task is in the registry while it is not over, or has a round that is not over. A pass reads which tasks
+these are, and their statuses; a task's spec never changes, so it is read once, when the task is new to this
+process.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.round_driver import RoundDriver, error_text
+from keyflock_server.coordinator.task_conflicts import check_conflicts
+from keyflock_server.coordinator.task_state import TaskState
+from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.rounds.round import Phase
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.storage.errors import AlreadyExists, StorageDamaged, UnreadableRow
+from keyflock_server.storage.records import RoundRecord, TaskRecord
+
+
+class TaskRegistry:
+    """Holds the state of every task that this process works on.
+
+    Args:
+        deps: The store, the clock and the observer.
+        rounds: Adopts the rounds of other processes.
+    """
+
+    def __init__(self, deps: Dependencies, rounds: RoundDriver) -> None:
+        self._deps = deps
+        self._rounds = rounds
+        self._states: dict[TaskName, TaskState] = {}
+        #: Held while the set of tasks, or a status, changes.
+        self._lock = asyncio.Lock()
+
+    def __iter__(self) -> Iterator[TaskState]:
+        """Iterate over the tasks as they are now; a task may be added or leave meanwhile."""
+        return iter(list(self._states.values()))
+
+    def in_population(self, population: PopulationName) -> list[TaskState]:
+        """Return the tasks of one population."""
+        return [state for state in self._states.values() if state.spec.population == population]
+
+    async def find(self, name: TaskName) -> TaskState | None:
+        """Return a task's state; a task that left the registry has a new one, without a round.
+
+        Edge cases:
+            there is no such task, or its row is damaged -> None
+        """
+        if (state := self._states.get(name)) is not None:
+            return state
+        try:
+            record = await self._deps.store.tasks.get(name)
+        except StorageDamaged:
+            return None
+        return None if record is None else TaskState(record.spec, record.status)
+
+    async def get(self, name: TaskName) -> TaskState:
+        """Return a task's state as ``find`` does; raises ApiError ``task_unknown`` where there is none."""
+        state = await self.find(name)
+        if state is None:
+            raise ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
+        return state
+
+    async def create(self, spec: TaskSpec, norm_scales_json: bytes | None) -> TaskRecord:
+        """Add a new task, and return its row.
+
+        Raises:
+            ApiError: ``conflict`` when the name is taken, or the task disagrees with another one.
+        """
+        async with self._lock:
+            check_conflicts(spec, self)
+            record = TaskRecord(
+                spec=spec,
+                status=TaskStatus.ACTIVE,
+                created_at=self._deps.clock(),
+                norm_scales_json=norm_scales_json,
+            )
+            try:
+                await self._deps.store.tasks.add(record)
+            except AlreadyExists:
+                detail = f"There is a task {spec.name!r} already; choose another name."
+                raise ApiError(ProblemCode.CONFLICT, detail) from None
+            self._states[spec.name] = TaskState(spec, TaskStatus.ACTIVE)
+        return record
+
+    async def set_status(self, name: TaskName, status: TaskStatus) -> TaskState:
+        """Write a task's status, and return its state; repeating it is no error.
+
+        Raises:
+            ApiError: ``task_unknown``; ``conflict`` for a task that is over.
+        """
+        async with self._lock:
+            state = await self.get(name)
+            async with state.round_lock:
+                if state.status.is_over and state.status is not status:
+                    detail = f"Task {name!r} is {state.status}; create a new one."
+                    raise ApiError(ProblemCode.CONFLICT, detail)
+                await self._deps.store.tasks.set_status(name, status)
+                state.status = status
+        return state
+
+    async def sync(self) -> None:
+        """Bring every task to its state in the store, whichever process made or changed it.
+
+        A damaged row keeps its task as it is, and no other; it is reported to the observer at every call.
+        """
+        async with self._lock:
+            damaged: list[UnreadableRow] = []
+            # A task may have several, left by releases that could open two at once: the oldest is taken.
+            rounds = await self._deps.store.rounds.unfinished(damaged)
+            unfinished = {record.round.task: record for record in reversed(rounds)}
+            held = sum(record.round.phase is Phase.HELD for record in unfinished.values())
+            self._deps.observer.rounds_waiting(held)
+            statuses = await self._deps.store.tasks.live_statuses(damaged)
+            errors = {row.task: row.error for row in damaged}
+            for name in dict.fromkeys([*statuses, *unfinished, *errors, *self._states]):
+                await self._sync_task(name, statuses.get(name), unfinished.get(name), errors.get(name))
+
+    async def _sync_task(
+        self,
+        name: TaskName,
+        status: TaskStatus | None,
+        unfinished: RoundRecord | None,
+        error: StorageDamaged | None,
+    ) -> None:
+        state = self._states.get(name)
+        if state is None or (status is None and not state.status.is_over):
+            # The task is new to this process, or over since the last pass.
+            try:
+                record = await self._deps.store.tasks.get(name)
+            except StorageDamaged as damage:
+                error = damage
+            else:
+                if record is None:
+                    return
+                status = record.status
+                state = self._states.setdefault(name, TaskState(record.spec, status))
+        if error is not None:
+            if state is not None:
+                state.is_unreadable = True
+                state.last_error = error_text(error)
+            self._deps.observer.task_stuck(name, error)
+        elif state is not None:
+            state.is_unreadable = False
+            await self._rounds.sync(state, status or state.status, unfinished)
+            if state.status.is_over and state.open_round is None:
+                del self._states[name]

@@ -1,0 +1,122 @@
+"""The task service answers operators' calls about tasks and their rounds, also those that are over."""
+
+from typing import Final
+
+from keyflock_compression import SpecError, container_sizes, parse_spec
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.held_rounds import HeldRounds
+from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.norm_scales import TaskScales
+from keyflock_server.coordinator.round_driver import RoundDriver
+from keyflock_server.coordinator.task_registry import TaskRegistry
+from keyflock_server.coordinator.views import round_view, task_view
+from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.protocol.operator import DecisionOrder, RoundView, TaskView
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.rounds.round import Phase
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
+
+#: Maximum length of an operator's list of rounds; of a task that runs for years it has the newest.
+MAX_LISTED_ROUNDS: Final = 1_000
+
+
+class TaskService:
+    """Creates, changes and shows tasks for operators."""
+
+    def __init__(
+        self,
+        deps: Dependencies,
+        registry: TaskRegistry,
+        models: ModelStore,
+        scales: TaskScales,
+        rounds: RoundDriver,
+    ) -> None:
+        self._deps = deps
+        self._registry = registry
+        self._models = models
+        self._scales = scales
+        self._rounds = rounds
+        self._held = HeldRounds(deps, registry, rounds)
+
+    async def create(self, spec: TaskSpec) -> TaskView:
+        """Create a task; its first round opens with the next pass.
+
+        Raises:
+            ApiError: ``population_unknown``; ``conflict`` when the name is taken, or when the task would
+                personalise a population that an unfinished task personalises already: each would forget the
+                other's candidates, or when it disagrees with another on what keyboards serve. Tasks that
+                train share a population; each steps from the newest version. ``invalid_task`` when its codec
+                names rows that the population's model does not have.
+        """
+        population = await self._models.population(spec.population)
+        layout = await self._models.report_layout(spec)
+        for path, codec in spec.codecs.items():
+            try:
+                container_sizes(parse_spec(codec), layout)
+            except SpecError as error:
+                raise ApiError(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
+        record = await self._registry.create(spec, await self._scales.initial_scales(spec))
+        if spec.round.is_unsafe_flush:
+            self._deps.observer.unsafe_flush(spec.name, spec.round.min_flush_clients)
+        return task_view(record, population, {})
+
+    async def all(self) -> list[TaskView]:
+        """Return all tasks, oldest first."""
+        return [await self.get(record.name) for record in await self._deps.store.tasks.all([])]
+
+    async def get(self, name: TaskName) -> TaskView:
+        """Return one task; raises ApiError ``task_unknown``."""
+        record = await self._deps.store.tasks.get(name)
+        if record is None:
+            raise ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
+        phases = await self._deps.store.rounds.phases(name)
+        newest = await self._deps.store.rounds.list_by_task(name, last=1) if Phase.HELD in phases else []
+        held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
+        return task_view(record, await self._models.population(record.spec.population), phases, held)
+
+    async def pause(self, name: TaskName) -> TaskView:
+        """Assign no more work; reports under way are still accepted. A paused task stays paused."""
+        await self._registry.set_status(name, TaskStatus.PAUSED)
+        return await self.get(name)
+
+    async def resume(self, name: TaskName) -> TaskView:
+        """Assign work again. An active task stays active."""
+        await self._registry.set_status(name, TaskStatus.ACTIVE)
+        return await self.get(name)
+
+    async def cancel(self, name: TaskName) -> TaskView:
+        """End the task for good; its open round is cancelled, its version stays. Repeating it is no error."""
+        state = await self._registry.set_status(name, TaskStatus.CANCELLED)
+        view = await self.get(name)
+        await self._rounds.cancel(state)
+        return view
+
+    async def rounds(self, task: TaskName) -> list[RoundView]:
+        """Return the task's newest rounds, a thousand at most, oldest first."""
+        state = await self._registry.get(task)
+        population = await self._models.population(state.spec.population)
+        verdicts = await self._deps.store.rounds.verdicts(task)
+        return [
+            round_view(record, population, verdicts.get(record.round.id, {}), state.last_error)
+            for record in await self._deps.store.rounds.list_by_task(task, last=MAX_LISTED_ROUNDS)
+        ]
+
+    async def round(self, round_id: RoundId) -> RoundView:
+        """Return one round; raises ApiError ``not_found``."""
+        record = await self._deps.store.rounds.get(round_id)
+        if record is None:
+            raise ApiError(ProblemCode.NOT_FOUND, "There is no such round here.")
+        verdicts = await self._deps.store.rounds.verdicts(record.round.task, round_id)
+        population = await self._models.population(record.round.population)
+        state = await self._registry.get(record.round.task)
+        return round_view(record, population, verdicts.get(round_id, {}), state.last_error)
+
+    async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        """Let the next pass publish what a held round made."""
+        await self._held.accept(round_id, order.reason)
+        return await self.round(round_id)
+
+    async def discard_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+        """Discard the reports of a held round's phones."""
+        await self._held.discard(round_id, order.reason)
+        return await self.round(round_id)

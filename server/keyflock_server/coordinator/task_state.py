@@ -1,0 +1,158 @@
+"""A task's state in memory: its open round's row, and the reports that are summed but not yet written."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, assert_never
+
+from keyflock_compression import Layout
+from keyflock_server.aggregation.clipping import DeltaValidator
+from keyflock_server.aggregation.evidence_bound import EvidenceValidator
+from keyflock_server.aggregation.norm_scale import scales_from_json
+from keyflock_server.aggregation.partial_aggregate import PartialAggregate
+from keyflock_server.aggregation.verdicts import ReportValidator
+from keyflock_server.coordinator.micro_batch import FlushBatch, MicroBatch, PendingSum, ReportOutcome
+from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
+from keyflock_server.rounds.round import Phase, Round
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.storage.records import AssignmentRecord, RoundRecord
+
+_PHASES: Final = tuple(Phase)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsureFlush:
+    """A batch whose commit was not answered; this process's partial-aggregate row shows its fate."""
+
+    batch: FlushBatch
+    committed: PartialAggregate
+    key: str
+
+
+class OpenRound:
+    """A round that is not over, as this process holds it in memory.
+
+    Args:
+        record: Its row as this process knows it; other processes may have changed it.
+        partial_name: Name of this object's row of the partial aggregate; no other object has used it.
+        layout: The layout of its reports.
+        validator: Gives the verdicts on its reports.
+        batch: Reports left over from the last buffer of an asynchronous task.
+    """
+
+    def __init__(
+        self,
+        record: RoundRecord,
+        partial_name: str,
+        layout: Layout,
+        validator: ReportValidator,
+        batch: MicroBatch | None = None,
+    ) -> None:
+        self.record = record
+        self.partial_name = partial_name
+        self._layout = layout
+        self._validator = validator
+        #: This process's own partial aggregate as committed, and its blob key.
+        self.committed = PartialAggregate(layout.size)
+        self.committed_key: str | None = None
+        #: False once the store has shown that it has another one.
+        self.is_committed_known = True
+        #: Assignments that this process has seen; the others are only in the store.
+        self.members: dict[AssignmentId, AssignmentRecord] = {}
+        #: When reports arrived here, accepted or not, by assignment: these devices were not silent.
+        self.report_arrivals: dict[AssignmentId, datetime] = {}
+        self.batch = batch or MicroBatch(PendingSum(layout, validator))
+        self.batch.sum.begin_round(validator)
+        #: A flush whose transaction may have been committed, or not.
+        self.unsure: UnsureFlush | None = None
+        #: Withdrawn versions of an asynchronous task, whose reports do not count.
+        self.withdrawn: frozenset[ModelVersion] = frozenset()
+
+    @property
+    def round(self) -> Round:
+        """The round's state in its row."""
+        return self.record.round
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its result waits for an operator: its task assigns no work and accepts no report."""
+        return self.record.round.phase is Phase.HELD
+
+    @property
+    def id(self) -> RoundId:
+        """The round's id."""
+        return self.record.round.id
+
+    def discard_pending(self) -> None:
+        """Answer all pending reports that the round has ended, and drop their sum."""
+        self.batch.settle_all(ReportOutcome.ROUND_GONE)
+        # A report that is being added to the old sum at this moment has been answered too.
+        self.batch = MicroBatch(PendingSum(self._layout, self._validator))
+
+    def refresh(self, record: RoundRecord) -> None:
+        """Adopt a row that was read, unless this process has a newer one."""
+        if _progress(record) >= _progress(self.record):
+            self.record = record
+
+
+class TaskState:
+    """A task, its status and its open round, in memory.
+
+    Args:
+        spec: The task.
+        status: Its status when this process first reads it.
+    """
+
+    def __init__(self, spec: TaskSpec, status: TaskStatus) -> None:
+        self.spec = spec
+        self.status = status
+        self.open_round: OpenRound | None = None
+        #: Sequence number of the last round that this process knows; 0 before the first.
+        self.last_sequence = 0
+        #: Number of rounds that this process has attached so far.
+        self.rounds_attached = 0
+        #: Number of devices that train now, for an asynchronous task.
+        self.devices_training = 0
+        #: Why its round could not go on at the last pass; empty if it could.
+        self.last_error = ""
+        #: Whether one of its rows cannot be read: the task is left alone until it can.
+        self.is_unreadable = False
+        #: Time over which a crowd of phones is spread, as computed at the last check-in.
+        self.spread_s = 0.0
+        #: Held while a row of the open round is changed.
+        self.row_lock = asyncio.Lock()
+        #: Held during a flush, and while a round is closed or opened.
+        self.round_lock = asyncio.Lock()
+
+    @property
+    def task(self) -> TaskName:
+        """The task's name."""
+        return self.spec.name
+
+    @property
+    def slots_left(self) -> int:
+        """How many devices may be assigned now."""
+        if self.open_round is None or self.open_round.round.phase is not Phase.COLLECTING:
+            return 0
+        if self.open_round.round.is_async:
+            return max(0, self.spec.round.slots - self.devices_training)
+        return self.open_round.round.slots_left
+
+
+def _progress(record: RoundRecord) -> tuple[bool, int, int]:
+    """Return a key that grows with every event but a rebase; an accepted round goes on from STEPPED."""
+    current = record.round
+    counts = current.assigned + current.counted + current.failed + current.expired
+    return current.is_accepted, _PHASES.index(current.phase), counts
+
+
+def validator_for(spec: TaskSpec, norm_scales_json: bytes | None) -> ReportValidator:
+    """Return the validator of the reports of a round that opened with these norm scales."""
+    match spec.kind:
+        case TaskKind.TRAIN:
+            return DeltaValidator(spec.aggregation, scales_from_json(norm_scales_json))
+        case TaskKind.PERSONALIZE:
+            return EvidenceValidator()
+        case _:
+            assert_never(spec.kind)

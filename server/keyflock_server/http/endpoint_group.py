@@ -1,0 +1,198 @@
+"""A group of endpoints without sockets: aiohttp passes it streams, a simulation passes it whole requests.
+
+Every request passes the same checks in the same order: route, readiness, credentials, content headers, body,
+and only then the endpoint. Every failure is answered with a problem document.
+"""
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, Generic, Protocol, TypeVar
+
+from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.responses import ResponseFormat
+from keyflock_server.http.routes import Routes, RouteSpec
+from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.messages import ReturnWindow
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.errors import StorageUnavailable
+from keyflock_server.telemetry.log_throttle import LogThrottle
+from keyflock_server.telemetry.logs import logger
+from keyflock_server.telemetry.metrics import Metrics
+
+#: Reads a request body of at most this many bytes, or raises ApiError.
+ReadBody = Callable[[int], Awaitable[bytes]]
+Clock = Callable[[], datetime]
+
+_log: Final = logger("keyflock.http")
+_UNROUTED: Final = "unrouted"
+#: It is not known whether the call had any effect; the phone repeats it, which every call allows.
+_STORE_UNAVAILABLE: Final = ApiError(
+    ProblemCode.OVERLOADED,
+    "The server's store does not answer; come back later.",
+    ReturnWindow(min_s=5.0, max_s=30.0),
+)
+
+
+class Endpoint(RouteSpec, Protocol):
+    """A row of a table of calls, as far as an endpoint group must know it."""
+
+    @property
+    def name(self) -> str:
+        """Return the call's name in metrics and logs."""
+        ...
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Return the maximum size of the request body; 0 if the call takes none."""
+        ...
+
+
+C = TypeVar("C", bound=Endpoint)
+#: The type of an authenticated call.
+A = TypeVar("A")
+
+
+class EndpointGroup(ABC, Generic[C, A]):
+    """The checks and the dispatch that all calls of one table share.
+
+    Args:
+        routes: The table of calls.
+        form: The format of responses.
+        media_types: The media type that the body of each call must have, by the call's name.
+        readiness: Says whether the server takes work now.
+        metrics: Counts durations, bytes and problem documents.
+    """
+
+    def __init__(
+        self,
+        routes: Routes[C],
+        form: ResponseFormat,
+        *,
+        media_types: Mapping[str, str],
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> None:
+        self._routes = routes
+        self.form = form
+        self._media_types = media_types
+        self._readiness = readiness
+        self.metrics = metrics
+        self._log_throttle = LogThrottle()
+
+    async def send(self, request: Request) -> Response:
+        """Return the response to a whole request; this makes the group a ``calls.Exchange``."""
+
+        async def read_body(limit_bytes: int) -> bytes:
+            if len(request.body) > limit_bytes:
+                raise body_too_large(limit_bytes)
+            return request.body
+
+        return await self.serve(request, read_body)
+
+    async def serve(self, head: Request, read_body: ReadBody) -> Response:
+        """Return the response to ``head``, whose body is read only after all checks before it have passed.
+
+        Guarantees:
+            There is always a response: a failed call gets a problem document in this group's format.
+        """
+        started = time.perf_counter()
+        name = _UNROUTED
+        try:
+            call, path_params = self._routes.match(head.method, head.path)
+            name = call.name
+            response = await self._answer(call, path_params, head, read_body)
+        except ApiError as error:
+            response = self._problem_response(name, error)
+        except (StorageUnavailable, TimeoutError) as error:
+            if (suppressed := self._log_throttle.suppressed_count("store", error, name)) is not None:
+                _log.error("the store does not answer", call=name, repeated=suppressed, exc_info=error)
+            response = self._problem_response(name, _STORE_UNAVAILABLE)
+        except Exception as error:  # noqa: BLE001 - outermost handler: the caller gets a response in any case
+            response = self._problem_response(name, _internal_error(name, error))
+        self.metrics.request_duration_s.labels(name).observe(time.perf_counter() - started)
+        self.metrics.sent_bytes.labels(name).inc(len(response.body))
+        return response
+
+    @abstractmethod
+    def _authenticate(
+        self, call: C, path_params: Mapping[str, str], headers: Mapping[str, str], head: Request
+    ) -> A:
+        """Check the credentials and return the authenticated call; raises ApiError if they do not suffice."""
+
+    @abstractmethod
+    async def _dispatch(self, call: C, authenticated: A, body: bytes) -> Response:
+        """Run the endpoint of an authenticated call."""
+
+    async def _answer(
+        self, call: C, path_params: Mapping[str, str], head: Request, read_body: ReadBody
+    ) -> Response:
+        self._readiness.require()
+        headers = {name.lower(): value for name, value in head.headers.items()}
+        authenticated = self._authenticate(call, path_params, headers, head)
+        body = b""
+        if call.max_body_bytes:
+            _check_content(headers, self._media_types[call.name], call.max_body_bytes)
+            body = await read_body(call.max_body_bytes)
+            self._readiness.require()  # the server may have begun to stop while a slow body arrived
+            self.metrics.received_bytes.labels(call.name).inc(len(body))
+        elif _content_length(headers) or head.body:
+            raise ApiError(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
+        return await self._dispatch(call, authenticated, body)
+
+    def _problem_response(self, name: str, error: ApiError) -> Response:
+        self.metrics.problems.labels(name, error.code).inc()
+        _log.debug("refused", call=name, code=error.code)
+        return self.form.problem(error)
+
+
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """Return the bearer token of a request, or None when the header is missing.
+
+    Raises:
+        ApiError: fault of the client; ``token_invalid`` for another authentication scheme.
+    """
+    value = headers.get("authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise ApiError(ProblemCode.TOKEN_INVALID, "The header Authorization must be 'Bearer <token>'.")
+    return token.strip()
+
+
+def body_too_large(limit_bytes: int) -> ApiError:
+    """Return the error for a body beyond its call's limit."""
+    return ApiError(ProblemCode.BODY_TOO_LARGE, f"This call takes at most {limit_bytes} bytes.")
+
+
+def with_header(response: Response, name: str, value: str) -> Response:
+    """Return the response with one more header."""
+    return replace(response, headers={**response.headers, name: value})
+
+
+def _check_content(headers: Mapping[str, str], media_type: str, limit_bytes: int) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise ApiError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not taken here; send the body as it is."
+        )
+    given = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != media_type:
+        raise ApiError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"This call takes a body of type {media_type}.")
+    if _content_length(headers) > limit_bytes:
+        raise body_too_large(limit_bytes)
+
+
+def _content_length(headers: Mapping[str, str]) -> int:
+    value = headers.get("content-length", "0")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _internal_error(call: str, error: Exception) -> ApiError:
+    incident = uuid.uuid4().hex[:12]
+    _log.error("request failed", call=call, incident=incident, exc_info=error)
+    return ApiError(ProblemCode.INTERNAL, f"Incident {incident}; the server's log has the details.")

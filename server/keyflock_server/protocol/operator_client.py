@@ -1,0 +1,131 @@
+"""The client of the operator API, over any ``Exchange``: the command line and the simulators use it."""
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.calls import Exchange, Request
+from keyflock_server.protocol.operator import (
+    PopulationList,
+    PopulationView,
+    RoundList,
+    RoundView,
+    TaskList,
+    TaskView,
+)
+from keyflock_server.protocol.operator_calls import OperatorCall
+
+V = TypeVar("V")
+
+#: The code of an answer that is no problem document, for something else answers at that address.
+NO_PROBLEM_DOCUMENT: Final = "no_problem_document"
+
+
+class OperatorError(Exception):
+    """The server refused a call.
+
+    Args:
+        status: The HTTP status.
+        code: The problem's code.
+        title: One sentence: the kind of problem.
+        detail: One sentence: what was wrong, and what to do.
+    """
+
+    def __init__(self, status: int, code: str, title: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.status = status
+        self.code = code
+        self.title = title
+        self.detail = detail
+
+
+class OperatorClient:
+    """Makes an operator's calls.
+
+    Args:
+        exchange: Carries calls to the server's admin port.
+        token: The admin token.
+    Raises:
+        OperatorError: (every call) the server refused it.
+        ConnectionError: (every call) the server could not be reached.
+    """
+
+    def __init__(self, exchange: Exchange, token: str) -> None:
+        self._exchange = exchange
+        self._token = token
+
+    async def call(
+        self, call: OperatorCall, path_params: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> bytes:
+        """Make one call and return the JSON of its answer.
+
+        Args:
+            call: The endpoint.
+            path_params: The values of the parameters in the endpoint's path.
+            body: The body, in the endpoint's media type.
+        """
+        quoted = {name: quote(value, safe="") for name, value in (path_params or {}).items()}
+        headers = {"authorization": f"Bearer {self._token}", "accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = call.media_type
+        request = Request(call.method, call.path.format_map(quoted), headers, body or b"")
+        response = await self._exchange.send(request)
+        if response.status >= 400:
+            raise _error_of(response.status, response.body)
+        return response.body
+
+    async def populations(self) -> list[PopulationView]:
+        """Return all populations."""
+        return (await self._view(PopulationList, operator_calls.POPULATIONS)).populations
+
+    async def create_population(self, name: str, checkpoint: bytes) -> PopulationView:
+        """Create a population whose version 0 is ``checkpoint`` (safetensors, vocabulary inside)."""
+        call = operator_calls.CREATE_POPULATION
+        return await self._view(PopulationView, call, {"population": name}, checkpoint)
+
+    async def tasks(self) -> list[TaskView]:
+        """Return all tasks, oldest first."""
+        return (await self._view(TaskList, operator_calls.TASKS)).tasks
+
+    async def create_task(self, task_toml: str) -> TaskView:
+        """Create the task that ``task_toml`` describes; its first round opens soon."""
+        return await self._view(TaskView, operator_calls.CREATE_TASK, body=task_toml.encode())
+
+    async def task(self, name: str) -> TaskView:
+        """Return one task."""
+        return await self._view(TaskView, operator_calls.TASK, {"task": name})
+
+    async def cancel_task(self, name: str) -> TaskView:
+        """End a task for good."""
+        return await self._view(TaskView, operator_calls.CANCEL_TASK, {"task": name})
+
+    async def rounds(self, task: str) -> list[RoundView]:
+        """Return a task's newest rounds, oldest first."""
+        return (await self._view(RoundList, operator_calls.ROUNDS, {"task": task})).rounds
+
+    async def _view(
+        self,
+        kind: type[V],
+        call: OperatorCall,
+        path_params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> V:
+        return msgspec.json.decode(await self.call(call, path_params, body), type=kind)
+
+
+class _ProblemDocument(msgspec.Struct):
+    code: str
+    title: str
+    detail: str
+
+
+def _error_of(status: int, body: bytes) -> OperatorError:
+    try:
+        problem = msgspec.json.decode(body, type=_ProblemDocument)
+    except msgspec.MsgspecError:
+        detail = f"The answer has status {status} and is no problem document."
+        return OperatorError(status, NO_PROBLEM_DOCUMENT, "", detail)
+    return OperatorError(status, problem.code, problem.title, problem.detail)

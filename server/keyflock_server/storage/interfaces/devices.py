@@ -1,0 +1,122 @@
+"""The interface to enrolled devices."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserDigest
+from keyflock_server.rounds.availability import ActiveDevices
+from keyflock_server.storage.records import DeviceRecord, RevocationRecord, TombstoneRecord
+
+#: A function that returns a device's tombstones from its row and its counted reports by task.
+TombstonesOf = Callable[[DeviceRecord, Mapping[TaskName, int]], Sequence[TombstoneRecord]]
+
+
+class DeviceRepository(Protocol):
+    """Stores enrolled devices."""
+
+    async def add(self, device: DeviceRecord) -> None:
+        """Add a device that has just enrolled."""
+        ...
+
+    async def get(self, device: DeviceId) -> DeviceRecord | None:
+        """Return the device of this id, or None."""
+        ...
+
+    async def touch(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
+        """Write a check-in of the device.
+
+        Returns:
+            Whether the device is enrolled; a forgotten device is not added again.
+        """
+        ...
+
+    async def renew(
+        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+    ) -> bool:
+        """Change a device whose tokens change: the columns that differ between ``before`` and ``after``.
+
+        Args:
+            before: The device as it was read.
+            after: The device as it is to be written.
+            revocation: The revocation of its earlier tokens, written in the same transaction, or None.
+        Returns:
+            Whether it was written: False if the token generation has changed, or the device was deleted.
+        """
+        ...
+
+    async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
+        """Count a population's devices that checked in since then, and after their enrolment."""
+        ...
+
+    async def count(self, population: PopulationName) -> int:
+        """Count the devices that are enrolled in a population."""
+        ...
+
+    async def set_has_head(self, device: DeviceId) -> None:
+        """Write that the device has stored a personal model; nothing happens if it is not enrolled."""
+        ...
+
+    async def page(
+        self, population: PopulationName, after: DeviceId | None, limit: int
+    ) -> list[DeviceRecord]:
+        """Return a page of a population's devices, ordered by id, that begins behind ``after``."""
+        ...
+
+    async def list_by_users(self, users: Collection[UserDigest]) -> list[DeviceRecord]:
+        """Return all devices of these users, ordered by id."""
+        ...
+
+    async def list_by_subject(self, subject_digest: str) -> list[DeviceRecord]:
+        """Return all devices with the same attested installation, ordered by id."""
+        ...
+
+    async def set_quarantine(
+        self,
+        device: DeviceId,
+        before: bytes | None,
+        standing_json: bytes | None,
+        quarantined_until: datetime | None,
+    ) -> bool:
+        """Write the device's violations and the end of its quarantine.
+
+        Args:
+            device: The device.
+            before: The ``standing_json`` that the new value was computed from.
+            standing_json: The new value.
+            quarantined_until: The end of the quarantine.
+        Returns:
+            Whether it was written: False if the stored value is not ``before``, or there is no such device.
+        """
+        ...
+
+    async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
+        """Return the quarantined devices of all populations, with the end of each quarantine."""
+        ...
+
+    async def list_recent(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
+        """Return devices of a population: those ever quarantined, latest end first, then the last seen."""
+        ...
+
+    async def forget(
+        self,
+        forgotten: Collection[DeviceId],
+        revocations: Collection[RevocationRecord],
+        tombstones_of: TombstonesOf,
+        at: datetime,
+    ) -> int:
+        """Delete these devices: none of their reports is counted in any round after this returns.
+
+        Their open assignments in rounds that are not over fail, which frees the slots; their assignments in
+        rounds that are over are deleted.
+
+        Args:
+            forgotten: The devices to delete.
+            revocations: The revocations of their tokens.
+            tombstones_of: Returns the tombstones of a device. They are written with its deletion, and merged
+                with stored ones of the same digests.
+            at: The time of the deletion.
+        Returns:
+            The number of deleted devices.
+        """
+        ...

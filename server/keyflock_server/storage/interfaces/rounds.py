@@ -1,0 +1,247 @@
+"""The interface to rounds, their assignments and their partial aggregates."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, TypedDict
+
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.round import Carried, Phase, RoundEvent, Summarised
+from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.errors import UnreadableRow
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    CountedReport,
+    PartialRecord,
+    RoundRecord,
+    StagedVersion,
+)
+
+
+class RoundChanges(TypedDict, total=False):
+    """Intermediate results of a round, which no event changes."""
+
+    aggregate_key: str | None
+    staged: StagedVersion | None
+
+
+class RoundRepository(Protocol):
+    """Stores rounds, their assignments and their partial aggregates.
+
+    A caller changes a round by an event and never writes the row's new state itself: the row is read,
+    advanced by the table of ``rounds.round`` and written in one transaction, so that several processes may do
+    so at once.
+    """
+
+    async def add(self, record: RoundRecord) -> None:
+        """Add a round.
+
+        Raises:
+            AlreadyExists: another process has opened this round, or the task has a round that is not over.
+        """
+        ...
+
+    async def get(self, round_id: RoundId) -> RoundRecord | None:
+        """Return the round of this id, or None."""
+        ...
+
+    async def list_by_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+        """Return a task's rounds, ordered by sequence; only the newest ``last`` rounds, if given."""
+        ...
+
+    async def phases(self, task: TaskName) -> dict[Phase, int]:
+        """Count a task's rounds by phase; phases without a round are left out."""
+        ...
+
+    async def count(self, task: TaskName) -> tuple[int, int]:
+        """Count a task's rounds: all that were opened, and those that are closed with a result."""
+        ...
+
+    async def unfinished(self, unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:
+        """Return the rounds that are not over, oldest first; damaged rows as in ``TaskRepository.all``."""
+        ...
+
+    async def advance(
+        self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
+    ) -> RoundRecord:
+        """Apply an event to a round, change its other columns, and return it.
+
+        Raises:
+            Superseded: the event does not happen to the round as it stands now; nothing was changed.
+        """
+        ...
+
+    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
+        """Store an assignment, which takes a slot of its round, and return the round.
+
+        Raises:
+            AlreadyExists: the device has an assignment in the round.
+            Superseded: no slot is left, the round takes no device any more, or the device is not enrolled.
+        """
+        ...
+
+    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
+        """Mark an assignment as failed, free its slot while the round collects, and return the round.
+
+        Raises:
+            Superseded: the assignment is counted, failed already, or has expired.
+        """
+        ...
+
+    async def expire(
+        self,
+        round_id: RoundId,
+        before: datetime,
+        *,
+        excluded: Collection[AssignmentId] = (),
+        rejected: Collection[AssignmentId] = (),
+    ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
+        """Mark the assignments that have expired by then, and count a silence of their devices.
+
+        A device whose assignment was cut short by the end of its round is not silent: see
+        ``records.is_silence``. For an asynchronous task, assignments of earlier buffers are marked too.
+
+        Args:
+            round_id: The round. One that takes no device any more stays as it is, but its assignments expire.
+            before: Assignments whose time ended at this instant or earlier expire.
+            excluded: Assignments whose reports wait to be counted; they do not expire.
+            rejected: Assignments whose reports arrived and were rejected: they expire without a silence.
+        Returns:
+            The round with these slots free again, and the expired assignments; None if there are none.
+        """
+        ...
+
+    async def commit_flush(
+        self,
+        partial: PartialRecord,
+        reports: Sequence[CountedReport],
+        at: datetime,
+        replaces: str | None = None,
+    ) -> RoundRecord:
+        """Store the process's new partial aggregate and mark the reports that are new in it, both or neither.
+
+        Args:
+            partial: The process's sum for the round, with these reports in it.
+            reports: The new reports.
+            at: The time of the flush.
+            replaces: The key of the process's partial aggregate before; None if this is its first one.
+        Raises:
+            PartialSuperseded: the stored partial aggregate is not ``replaces``.
+            Superseded: the round takes no reports any more.
+            AssignmentsNotOpen: some reports have no open assignment, or their devices are not enrolled; the
+                error names them.
+        """
+        ...
+
+    async def partials(self, round_id: RoundId) -> list[PartialRecord]:
+        """Return the round's partial aggregates, ordered by replica."""
+        ...
+
+    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+        """End a round, and open the next one with its partial aggregates.
+
+        Returns:
+            The next round.
+        Raises:
+            Superseded: the round has changed, or its model version is not the newest any more.
+        """
+        ...
+
+    async def publish(
+        self,
+        round_id: RoundId,
+        version: VersionRecord,
+        optimizer_state_key: str,
+        at: datetime,
+        norm_scales_json: bytes | None = None,
+    ) -> RoundRecord:
+        """Store a round's new version as the population's newest, with the task's optimiser state.
+
+        Args:
+            round_id: The round.
+            version: The version that the round has made.
+            optimizer_state_key: The new key of the optimiser's state.
+            at: The time of publication.
+            norm_scales_json: The task's new norm scales; None leaves them unchanged.
+        Raises:
+            Superseded: the round has changed, or the version's parent is not the newest version.
+        """
+        ...
+
+    async def publish_personalisation(
+        self,
+        round_id: RoundId,
+        event: Summarised,
+        before: bytes | None,
+        after: bytes | None,
+        at: datetime,
+    ) -> RoundRecord:
+        """End a ``personalize`` round, and store its population's new personalisation.
+
+        Args:
+            round_id: The round.
+            event: The round's result.
+            before: The population's personalisation that ``after`` was computed from.
+            after: The new personalisation; None leaves it unchanged.
+            at: The time of publication.
+        Raises:
+            Superseded: the round or the population's personalisation has changed.
+        """
+        ...
+
+    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
+        """Return the round's assignments."""
+        ...
+
+    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+        """Return one device's assignment in the round, or None."""
+        ...
+
+    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
+        """Count the open assignments of a task that were made in this interval.
+
+        Assignments of withdrawn versions do not count: their reports would be rejected.
+        """
+        ...
+
+    async def find_outstanding(
+        self, task: TaskName, device: DeviceId, since: datetime
+    ) -> AssignmentRecord | None:
+        """Return a device's newest open assignment of a task that was made since then, or None."""
+        ...
+
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        """Return how the task's last rounds ended that closed or were abandoned, and were never held.
+
+        Args:
+            task: The task.
+            rounds: The maximum number of rounds, newest first.
+            assignments: The maximum number of their assignments, those of the newest rounds first.
+        """
+        ...
+
+    async def last_silence(self, device: DeviceId) -> datetime | None:
+        """Return when the device's last expired assignment ended; None if no such assignment is stored."""
+        ...
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        """Count the reports of this device that the task has counted."""
+        ...
+
+    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
+        """Count the reports of this device that were counted, by task."""
+        ...
+
+    async def clear_up(self, round_id: RoundId) -> None:
+        """Delete the rows of a finished round's partial aggregates and of forgotten devices' assignments."""
+        ...
+
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        """Add to the counts of verdicts; other processes may add at the same time."""
+        ...
+
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        """Return the counts of verdicts of the task's rounds, or of one; rounds without any are left out."""
+        ...

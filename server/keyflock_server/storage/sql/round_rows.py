@@ -1,0 +1,106 @@
+"""Rows of rounds in SQL: how one is read, locked, advanced by an event and written."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keyflock_server.protocol.identifiers import PopulationName, RoundId
+from keyflock_server.rounds.round import (
+    LIVE_PHASES,
+    Discarded,
+    IllegalRoundEvent,
+    Phase,
+    Round,
+    RoundEvent,
+    advance,
+)
+from keyflock_server.rounds.task import stored_task
+from keyflock_server.storage.errors import Superseded
+from keyflock_server.storage.interfaces.rounds import RoundChanges
+from keyflock_server.storage.records import RoundRecord, StagedVersion
+from keyflock_server.storage.sql.rows import damage_of
+from keyflock_server.storage.tables import rounds
+
+_UNPUBLISHED = LIVE_PHASES - {Phase.PUBLISHED}
+_OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name not in {"round", "staged"})
+_STAGED_COLUMNS = tuple(field.name for field in fields(StagedVersion))
+
+
+async def discard_unpublished(
+    connection: AsyncConnection,
+    population: PopulationName,
+    event_of: Callable[[Round], Discarded],
+    at: datetime,
+) -> tuple[RoundRecord, ...]:
+    """Discard each round of a population that has not published, and return them as they are now."""
+    mine = select(rounds).where(rounds.c.population == population, rounds.c.phase.in_(_UNPUBLISHED))
+    rows = (await connection.execute(mine.order_by(rounds.c.id).with_for_update())).all()
+    records = [round_record(row) for row in rows]
+    return tuple([await apply_event(connection, one, event_of(one.round), at) for one in records])
+
+
+async def lock_round(connection: AsyncConnection, round_id: RoundId) -> RoundRecord:
+    """Return the round, locked against other transactions until this one ends; raises Superseded."""
+    row = (
+        await connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update())
+    ).one_or_none()
+    if row is None:
+        raise Superseded(round_id)
+    return round_record(row)
+
+
+async def advance_round(
+    connection: AsyncConnection,
+    round_id: RoundId,
+    event: RoundEvent,
+    at: datetime,
+    changes: RoundChanges | None = None,
+) -> RoundRecord:
+    """Lock a round, apply an event to it, and return it; raises Superseded."""
+    return await apply_event(connection, await lock_round(connection, round_id), event, at, changes)
+
+
+async def apply_event(
+    connection: AsyncConnection,
+    before: RoundRecord,
+    event: RoundEvent,
+    at: datetime,
+    changes: RoundChanges | None = None,
+) -> RoundRecord:
+    """Apply an event to a round that the caller has locked, and return it; raises Superseded."""
+    try:
+        moved = advance(before.round, event, at)
+    except IllegalRoundEvent as error:
+        raise Superseded(f"{before.round.id}: {error}") from None
+    after = replace(before, round=moved, **(changes or {}))
+    was, becomes = round_columns(before), round_columns(after)
+    changed = {name: value for name, value in becomes.items() if value != was[name]}
+    if changed:
+        await connection.execute(update(rounds).where(rounds.c.id == before.round.id).values(changed))
+    return after
+
+
+def round_columns(record: RoundRecord) -> dict[str, object]:
+    """Return the columns of a round's row."""
+    columns = {
+        field.name: getattr(record.round, field.name) for field in fields(Round) if field.name != "spec"
+    }
+    own = {name: getattr(record, name) for name in _OWN_COLUMNS}
+    staged = {name: getattr(record.staged, name, None) for name in _STAGED_COLUMNS}
+    return columns | own | staged | {"spec_json": record.round.spec.to_json()}
+
+
+def round_record(row: Row[Any]) -> RoundRecord:
+    """Return the round that a row holds; raises StorageDamaged."""
+    columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
+    own = {name: columns.pop(name) for name in _OWN_COLUMNS}
+    staged = {name: columns.pop(name) for name in _STAGED_COLUMNS}
+    if staged["stepped_from"] is not None:
+        own["staged"] = StagedVersion(**staged)
+    with damage_of(f"round {row.id}"):
+        spec, phase = stored_task(columns.pop("spec_json")), Phase(columns.pop("phase"))
+    return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)

@@ -1,0 +1,352 @@
+"""Rounds, assignments and partial aggregates in memory."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from tests.memory_store.rows import MemoryRows
+
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.round import (
+    Carried,
+    Counted,
+    Expired,
+    Failed,
+    IllegalRoundEvent,
+    Phase,
+    Published,
+    Round,
+    RoundEvent,
+    SlotTaken,
+    Summarised,
+    advance,
+)
+from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.errors import (
+    AlreadyExists,
+    AssignmentsNotOpen,
+    PartialSuperseded,
+    Superseded,
+    UnreadableRow,
+)
+from keyflock_server.storage.interfaces.rounds import RoundChanges
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    AssignmentState,
+    CountedReport,
+    PartialRecord,
+    PastAssignment,
+    RoundRecord,
+    is_silence,
+    round_history,
+)
+
+
+class MemoryRoundRepository:
+    def __init__(self, rows: MemoryRows) -> None:
+        self._rows = rows
+
+    async def add(self, record: RoundRecord) -> None:
+        taken = {(other.round.task, other.round.sequence) for other in self._rows.rounds.values()}
+        is_taken = record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken
+        is_early = any(one.round.task == record.round.task for one in await self.unfinished())
+        if is_taken or is_early:
+            raise AlreadyExists(record.round.id)
+        self._rows.rounds[record.round.id] = record
+
+    async def get(self, round_id: RoundId) -> RoundRecord | None:
+        return self._rows.rounds.get(round_id)
+
+    async def list_by_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+        mine = [record for record in self._rows.rounds.values() if record.round.task == task]
+        mine.sort(key=lambda record: record.round.sequence)
+        return mine if last is None else mine[-last:]
+
+    async def phases(self, task: TaskName) -> dict[Phase, int]:
+        return dict(Counter(record.round.phase for record in await self.list_by_task(task)))
+
+    async def count(self, task: TaskName) -> tuple[int, int]:
+        mine = [record.round for record in await self.list_by_task(task)]
+        return max((one.sequence for one in mine), default=0), sum(one.phase is Phase.CLOSED for one in mine)
+
+    async def unfinished(self, unreadable: list[UnreadableRow] | None = None) -> list[RoundRecord]:  # noqa: ARG002 - as above
+        mine = [record for record in self._rows.rounds.values() if not record.round.is_over]
+        return sorted(mine, key=lambda record: record.round.opened_at)
+
+    async def advance(
+        self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
+    ) -> RoundRecord:
+        after = replace(self._advanced(round_id, event, at), **changes)
+        self._rows.rounds[round_id] = after
+        return after
+
+    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
+        key = (assignment.round_id, assignment.device)
+        after = self._advanced(assignment.round_id, SlotTaken(), assignment.assigned_at)
+        if key in self._rows.assignments:
+            raise AlreadyExists(assignment.id)
+        if assignment.device not in self._rows.devices:
+            raise Superseded(assignment.id)
+        self._rows.assignments[key] = assignment
+        self._rows.rounds[assignment.round_id] = after
+        return after
+
+    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
+        key = (assignment.round_id, assignment.device)
+        row, record = self._rows.assignments.get(key), self._rows.rounds[assignment.round_id]
+        if row is None or row.state is not AssignmentState.ASSIGNED:
+            raise Superseded(assignment.id)
+        after = record
+        if record.round.phase is Phase.COLLECTING:
+            after = self._advanced(assignment.round_id, Failed(), at)
+        self._rows.assignments[key] = replace(row, state=AssignmentState.FAILED, session_shape=session_shape)
+        self._rows.rounds[assignment.round_id] = after
+        return after
+
+    async def expire(
+        self,
+        round_id: RoundId,
+        before: datetime,
+        *,
+        excluded: Collection[AssignmentId] = (),
+        rejected: Collection[AssignmentId] = (),
+    ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
+        current = self._rows.rounds[round_id].round
+        its_task = {one.round.id for one in self._rows.rounds.values() if one.round.task == current.task}
+        due = [
+            row
+            for row in self._rows.assignments.values()
+            if (row.round_id == round_id or (current.is_async and row.round_id in its_task))
+            and row.state is AssignmentState.ASSIGNED
+            and row.runs_out_at(current) <= before
+            and row.id not in excluded
+        ]
+        if not due:
+            return None
+        after, own = self._rows.rounds[round_id], sum(row.round_id == round_id for row in due)
+        if own and current.phase is Phase.COLLECTING:
+            after = self._advanced(round_id, Expired(own), before)
+        for row in due:
+            key = row.round_id, row.device
+            self._rows.assignments[key] = replace(row, state=AssignmentState.EXPIRED)
+            device = self._rows.devices.get(row.device)
+            if device is not None and row.id not in rejected and is_silence(row, current):
+                self._rows.devices[device.id] = replace(device, silences=device.silences + 1)
+        self._rows.rounds[round_id] = after
+        return after, tuple(sorted(row.id for row in due))
+
+    async def commit_flush(
+        self,
+        partial: PartialRecord,
+        reports: Sequence[CountedReport],
+        at: datetime,
+        replaces: str | None = None,
+    ) -> RoundRecord:
+        counted = Counted(len(reports), sum(report.weight for report in reports))
+        keys = [(report.round_id, report.device) for report in reports]
+        rows = [self._rows.assignments[key] for key in keys if key in self._rows.assignments]
+        if not_open := AssignmentsNotOpen.find([report.id for report in reports], rows, self._rows.devices):
+            raise not_open
+        after = self._advanced(partial.round_id, counted, at)
+        before = self._rows.partials.get((partial.round_id, partial.replica))
+        if (before.key if before else None) != replaces:
+            raise PartialSuperseded(partial.round_id)
+        for key, report in zip(keys, reports, strict=True):
+            self._rows.assignments[key] = replace(
+                self._rows.assignments[key],
+                state=AssignmentState.COUNTED,
+                report_digest=report.report_digest,
+                weight=report.weight,
+                session_shape=report.session_shape,
+                counted_in=partial.round_id,
+                counted_at=report.received_at or at,
+            )
+            device = self._rows.devices[report.device]
+            self._rows.devices[report.device] = replace(device, last_contributed_at=at, silences=0)
+        self._rows.partials[partial.round_id, partial.replica] = partial
+        self._rows.rounds[partial.round_id] = after
+        return after
+
+    async def partials(self, round_id: RoundId) -> list[PartialRecord]:
+        mine = [row for row in self._rows.partials.values() if row.round_id == round_id]
+        return sorted(mine, key=lambda row: row.replica)
+
+    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+        ended = self._advanced(before, event, after.round.opened_at)
+        newest = self._rows.populations[after.round.population].latest_version
+        if newest != ended.round.base_version:
+            raise Superseded(before)
+        begun = replace(after.round, carried=ended.round.reports, weight=ended.round.weight)
+        current = self._rows.rounds[before]
+        self._rows.rounds[before] = ended
+        try:
+            await self.add(replace(after, round=begun))
+        except AlreadyExists:
+            self._rows.rounds[before] = current
+            raise Superseded(before) from None
+        for row in await self.partials(before):
+            del self._rows.partials[before, row.replica]
+            origin = row.replica if "/" in row.replica else f"{before}/{row.replica}"
+            moved = replace(row, round_id=begun.id, replica=origin)
+            self._rows.partials[begun.id, moved.replica] = moved
+        return replace(after, round=begun)
+
+    async def publish(
+        self,
+        round_id: RoundId,
+        version: VersionRecord,
+        optimizer_state_key: str,
+        at: datetime,
+        norm_scales_json: bytes | None = None,
+    ) -> RoundRecord:
+        after = self._advanced(round_id, Published(version.version), at)
+        name, task = version.population, after.round.task
+        if self._rows.populations[name].latest_version != version.parent:
+            raise Superseded(round_id)
+        self._rows.versions[name, version.version] = version
+        newest = replace(
+            self._rows.populations[name],
+            latest_version=version.version,
+            average_key=None if after.staged is None else after.staged.average_key,
+        )
+        if after.round.is_accepted and version.anchor_loss is not None:
+            newest = replace(newest, anchor_loss_chosen=version.anchor_loss)
+        self._rows.populations[name] = newest
+        before = self._rows.tasks[task]
+        self._rows.tasks[task] = replace(
+            before,
+            optimizer_state_key=optimizer_state_key,
+            norm_scales_json=before.norm_scales_json if norm_scales_json is None else norm_scales_json,
+        )
+        self._rows.rounds[round_id] = after
+        return after
+
+    async def publish_personalisation(
+        self,
+        round_id: RoundId,
+        event: Summarised,
+        before: bytes | None,
+        after: bytes | None,
+        at: datetime,
+    ) -> RoundRecord:
+        ended = self._advanced(round_id, event, at)
+        name = ended.round.population
+        if after is not None:
+            population = self._rows.populations[name]
+            if population.personalisation_json != before:
+                raise Superseded(round_id)
+            self._rows.populations[name] = replace(population, personalisation_json=after)
+        self._rows.rounds[round_id] = ended
+        return ended
+
+    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
+        return [row for row in self._rows.assignments.values() if row.round_id == round_id]
+
+    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+        return self._rows.assignments.get((round_id, device))
+
+    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
+        return sum(
+            row.assigned_at <= until and not self._is_withdrawn(self._rows.rounds[row.round_id].round)
+            for row in self._outstanding(task, since)
+        )
+
+    def _is_withdrawn(self, current: Round) -> bool:
+        base = self._rows.versions.get((current.population, current.base_version))
+        return base is not None and base.withdrawn_at is not None
+
+    async def find_outstanding(
+        self, task: TaskName, device: DeviceId, since: datetime
+    ) -> AssignmentRecord | None:
+        mine = [row for row in self._outstanding(task, since) if row.device == device]
+        return max(mine, key=lambda row: row.assigned_at, default=None)
+
+    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
+        missed = (Phase.CARRIED, Phase.ABANDONED)
+        telling = (Phase.PUBLISHED, Phase.CLOSED, *missed)
+        mine = [one.round for one in reversed(await self.list_by_task(task))]
+        ended = [one for one in mine if one.phase in telling and not one.is_accepted]
+        past: list[PastAssignment] = []
+        for current in ended[:rounds]:
+            for row in sorted(await self.assignments(current.id), key=lambda one: one.device):
+                if current.closed_at is not None and len(past) < assignments:
+                    past.append(
+                        PastAssignment(
+                            row.state,
+                            current.opened_at,
+                            current.closed_at,
+                            row.assigned_at,
+                            row.counted_at,
+                            row.expires_at,
+                        )
+                    )
+        durations = [
+            (current.opened_at, current.closed_at)
+            for current in ended[:rounds]
+            if current.closed_at is not None and current.phase not in missed
+        ]
+        return round_history(durations, past)
+
+    async def last_silence(self, device: DeviceId) -> datetime | None:
+        rows = (row for row in self._rows.assignments.values() if row.device == device)
+        return max(
+            (row.expires_at for row in rows if row.state is AssignmentState.EXPIRED and row.expires_at),
+            default=None,
+        )
+
+    async def participations(self, task: TaskName, device: DeviceId) -> int:
+        return sum(
+            row.device == device
+            and row.state is AssignmentState.COUNTED
+            and self._rows.rounds[row.round_id].round.task == task
+            for row in self._rows.assignments.values()
+        )
+
+    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
+        return dict(
+            Counter(
+                self._rows.rounds[row.round_id].round.task
+                for row in self._rows.assignments.values()
+                if row.device == device and row.state is AssignmentState.COUNTED
+            )
+        )
+
+    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        for round_id, more in counts.items():
+            mine = self._rows.verdicts.setdefault(round_id, {})
+            for verdict, count in more.items():
+                mine[verdict] = mine.get(verdict, 0) + count
+
+    async def verdicts(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        mine = {record.round.id for record in self._rows.rounds.values() if record.round.task == task}
+        wanted = mine if round_id is None else mine & {round_id}
+        return {one: dict(found) for one, found in self._rows.verdicts.items() if one in wanted}
+
+    async def clear_up(self, round_id: RoundId) -> None:
+        for key in list(self._rows.assignments):
+            if key[0] == round_id and key[1] not in self._rows.devices:
+                del self._rows.assignments[key]
+        for row in await self.partials(round_id):
+            del self._rows.partials[round_id, row.replica]
+
+    def _outstanding(self, task: TaskName, since: datetime) -> list[AssignmentRecord]:
+        return [
+            row
+            for row in self._rows.assignments.values()
+            if row.state is AssignmentState.ASSIGNED
+            and row.assigned_at > since
+            and self._rows.rounds[row.round_id].round.task == task
+        ]
+
+    def _advanced(self, round_id: RoundId, event: RoundEvent, at: datetime) -> RoundRecord:
+        record = self._rows.rounds.get(round_id)
+        if record is None:
+            raise Superseded(round_id)
+        try:
+            return replace(record, round=advance(record.round, event, at))
+        except IllegalRoundEvent as error:
+            raise Superseded(f"{round_id}: {error}") from None

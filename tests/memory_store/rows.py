@@ -1,0 +1,36 @@
+"""The dictionaries that the in-memory repositories share."""
+
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.storage.records import (
+    AssignmentRecord,
+    DeviceRecord,
+    LeaseRecord,
+    PartialRecord,
+    PersonalModelRecord,
+    PopulationRecord,
+    RevocationRecord,
+    RoundRecord,
+    TaskRecord,
+    TombstoneRecord,
+)
+
+
+class MemoryRows:
+    """All rows by their keys."""
+
+    def __init__(self) -> None:
+        self.populations: dict[PopulationName, PopulationRecord] = {}
+        self.versions: dict[tuple[PopulationName, ModelVersion], VersionRecord] = {}
+        self.tasks: dict[TaskName, TaskRecord] = {}
+        self.rounds: dict[RoundId, RoundRecord] = {}
+        self.devices: dict[DeviceId, DeviceRecord] = {}
+        self.assignments: dict[tuple[RoundId, DeviceId], AssignmentRecord] = {}
+        self.personal_models: dict[tuple[PopulationName, str], PersonalModelRecord] = {}
+        self.partials: dict[tuple[RoundId, str], PartialRecord] = {}
+        self.leases: dict[str, LeaseRecord] = {}
+        self.arrivals: dict[tuple[TaskName, int], ArrivalCount] = {}
+        self.verdicts: dict[RoundId, dict[str, int]] = {}
+        self.revocations: dict[str, RevocationRecord] = {}
+        self.tombstones: dict[str, TombstoneRecord] = {}

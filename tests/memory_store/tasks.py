@@ -1,0 +1,45 @@
+"""Tasks in memory."""
+
+from dataclasses import replace
+
+from tests.memory_store.rows import MemoryRows
+
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
+from keyflock_server.storage.records import TaskRecord
+
+
+class MemoryTaskRepository:
+    def __init__(self, rows: MemoryRows) -> None:
+        self._rows = rows
+
+    async def add(self, task: TaskRecord) -> None:
+        if task.name in self._rows.tasks:
+            raise AlreadyExists(task.name)
+        self._rows.tasks[task.name] = task
+
+    async def get(self, name: TaskName) -> TaskRecord | None:
+        return self._rows.tasks.get(name)
+
+    async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:  # noqa: ARG002 - no row here is damaged
+        return self._oldest_first()
+
+    async def live_statuses(
+        self,
+        unreadable: list[UnreadableRow] | None = None,  # noqa: ARG002 - no row here is damaged
+    ) -> dict[TaskName, TaskStatus]:
+        return {task.name: task.status for task in self._oldest_first() if not task.status.is_over}
+
+    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+        self._rows.tasks[name] = replace(self._rows.tasks[name], status=status)
+
+    async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
+        known = self._rows.tasks[name].norm_scales_json
+        if known is None:
+            known = norm_scales_json
+            self._rows.tasks[name] = replace(self._rows.tasks[name], norm_scales_json=known)
+        return known
+
+    def _oldest_first(self) -> list[TaskRecord]:
+        return sorted(self._rows.tasks.values(), key=lambda task: (task.created_at, task.name))
