@@ -35,7 +35,6 @@ class DenseCodec:
 
     The scale is the row's largest magnitude over the largest quantized number.
 
-
     Guarantees:
         A value's error is at most half a scale (nearest), or below one scale and zero in expectation
         (stochastic), up to float32 rounding. One bit: at most the row's largest magnitude (nearest), or twice
@@ -47,7 +46,7 @@ class DenseCodec:
         return ContainerSizes(row_count(layout), (packed_bytes(layout.size, spec.bits or 8),))
 
     def encode(self, delta: Float32, layout: Layout, spec: DenseSpec, seed: int) -> Encoded:
-        """Encode each row over its scale, quantized."""
+        """Divide each row by its scale, and encode the quantized numbers."""
         bits = spec.bits or 8
         if bits == 1:
             return _signs(delta, layout, spec, seed)

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.day_server import LENGTH_BYTES, ServerCommand, ServerReply, frame
-from keyflock_client_sim.device.device_events import AssignmentReceived, CheckInRejected, ReportAcked
+from keyflock_client_sim.device.device_events import AssignmentReceived, CheckInRefused, ReportAcked
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.fleet_stats import FleetEvent
@@ -58,7 +58,7 @@ class DayRecord:
         match happening.event:
             case AssignmentReceived():
                 self.assigned_at.append(happening.at_s)
-            case CheckInRejected():
+            case CheckInRefused():
                 self.turned_away_at.append(happening.at_s)
             case ReportAcked():
                 self.acked_at.append(happening.at_s)

@@ -23,7 +23,7 @@ def compression(
     pretrain_epochs: Annotated[
         float, typer.Option(min=0.001, help="Passes over the text that version 0 reads.")
     ] = 1.0,
-    size: Annotated[str, typer.Option(help="Of the network: full, medium, small or tiny.")] = "small",
+    size: Annotated[str, typer.Option(help="Size of the network: full, medium, small or tiny.")] = "small",
     arms: Annotated[
         str,
         typer.Option(
@@ -32,16 +32,16 @@ def compression(
             "'default, deadzone_rows target_nmse=0.3, topk keep_ratio=0.01'.",
         ),
     ] = "default, deadzone_rows target_nmse=0.3, deadzone_rows target_nmse=0.5",
-    rounds: Annotated[int, typer.Option(min=1, help="Of every run.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every run.")] = 30,
     goal: Annotated[int, typer.Option(min=4, help="Reports a round.")] = 30,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm.")] = 3,
     every: Annotated[int, typer.Option(min=1, help="Rounds from one evaluation to the next.")] = 5,
     min_words: Annotated[int, typer.Option(min=20, help="Users with fewer words are left out.")] = 100,
     max_words: Annotated[
-        int, typer.Option(min=100, help="Of a phone, and of what a held-out user is asked.")
+        int, typer.Option(min=100, help="Words of a phone, and of what a held-out user is evaluated on.")
     ] = 2_000,
     seed: Annotated[int, typer.Option(min=0, help="Decides who is held out, and the first run.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Make kept runs anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Repeat runs whose results are cached.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line; all else goes to stderr.")

@@ -33,7 +33,7 @@ def personalise(
     min_words: Annotated[int, typer.Option(min=20, help="Users with fewer words are left out.")] = 100,
     max_words: Annotated[int, typer.Option(min=100, help="Only so many of a user's latest words.")] = 6_000,
     compare_heads: Annotated[
-        bool, typer.Option("--compare-heads", help="Fit what a head could be instead as well; takes longer.")
+        bool, typer.Option("--compare-heads", help="Also fit the alternatives to a head; takes longer.")
     ] = False,
     shuffled: Annotated[
         bool, typer.Option("--shuffled", help="Deal the messages out at random: nobody's text is their own.")

@@ -73,7 +73,7 @@ class DemoResult:
 
     @property
     def bits_per_parameter(self) -> float:
-        """Return the size of one delta on the wire."""
+        """Return the bits on the wire per parameter of a delta."""
         return 8.0 * self.bytes_per_report / self.parameters
 
     def summary(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from keyflock_server.protocol.messages import ReturnWindow
 
-#: A device asks for so long for the answer to a report that the server already has.
+#: How long a device goes on asking what became of a report that the server already has. Seconds.
 MAX_PENDING_S: Final = 3_600.0
 
 

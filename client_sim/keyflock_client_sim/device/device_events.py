@@ -36,7 +36,7 @@ class DeviceEnrolled:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckInRejected:
+class CheckInRefused:
     """The device checked in, and there is no work now."""
 
     reason: RefusalReason
@@ -89,5 +89,5 @@ class CallFailed:
 
 
 DeviceEvent = (
-    DeviceEnrolled | CheckInRejected | AssignmentReceived | ReportAcked | AssignmentEnded | CallFailed
+    DeviceEnrolled | CheckInRefused | AssignmentReceived | ReportAcked | AssignmentEnded | CallFailed
 )

@@ -5,7 +5,7 @@ from keyflock_client_sim.device.device_events import (
     AssignmentEnded,
     AssignmentReceived,
     CallFailed,
-    CheckInRejected,
+    CheckInRefused,
     DeviceEnrolled,
     DeviceEvent,
     EndReason,
@@ -51,7 +51,7 @@ class DeviceLog:
     def rejected(self, refusal: Refusal) -> None:
         """Record that a check-in got no work."""
         self.counters.check_ins += 1
-        self._events.append(CheckInRejected(refusal.reason, refusal.return_window))
+        self._events.append(CheckInRefused(refusal.reason, refusal.return_window))
 
     def assigned(self, assignment: Assignment) -> None:
         """Record that a check-in got an assignment."""

@@ -9,7 +9,7 @@ from keyflock_client_sim.device.device_events import (
     AssignmentEnded,
     AssignmentReceived,
     CallFailed,
-    CheckInRejected,
+    CheckInRefused,
     DeviceEnrolled,
     DeviceEvent,
     ReportAcked,
@@ -105,7 +105,7 @@ class FleetStats:
         match event.event:
             case DeviceEnrolled(is_refresh=is_refresh):
                 self.enrolled += not is_refresh
-            case CheckInRejected(reason, window):
+            case CheckInRefused(reason, window):
                 self.rejected[reason.value] += 1
                 self.no_more_tasks += (
                     reason is RefusalReason.NO_ACTIVE_TASK and window.min_s >= NO_TASKS_RETURN_S

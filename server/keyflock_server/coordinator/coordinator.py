@@ -9,7 +9,6 @@ from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.enrolment import EnrolmentService
 from keyflock_server.coordinator.erasure import ErasureService
-from keyflock_server.coordinator.flushing import MicroBatchFlusher
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import ReportOutcome
 from keyflock_server.coordinator.model_store import ModelStore
@@ -17,6 +16,7 @@ from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.orphan_collection import OrphanCollection
 from keyflock_server.coordinator.population_service import PopulationService
 from keyflock_server.coordinator.quarantine_service import QuarantineService
+from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.task_registry import TaskRegistry
@@ -38,7 +38,7 @@ class Coordinator:
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
         self.models = ModelStore(deps)
-        self._flusher = MicroBatchFlusher(deps)
+        self._flusher = ReportCommitter(deps)
         self._leadership = Leadership(deps)
         scales = TaskScales(deps, self.models)
         self._rounds = RoundDriver(deps, self.models, self._flusher, self._leadership, scales)

@@ -25,7 +25,7 @@ class StoredAverage(NamedTuple):
     download: Download
 
 
-class ReleasedWeights:
+class ReleasedWeightsWriter:
     """Writes the versions' averages."""
 
     def __init__(self, deps: Dependencies) -> None:

@@ -12,7 +12,6 @@ from keyflock_server.aggregation.verdicts import Verdict
 from keyflock_server.aggregation.weighting import staleness_factor, weight_of
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
-from keyflock_server.coordinator.flushing import MicroBatchFlusher
 from keyflock_server.coordinator.micro_batch import (
     AssignedCodec,
     PendingReport,
@@ -20,6 +19,7 @@ from keyflock_server.coordinator.micro_batch import (
     ReportRejected,
 )
 from keyflock_server.coordinator.quarantine_service import QuarantineService
+from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.coordinator.verdict_counter import VerdictCounter
@@ -74,7 +74,7 @@ class ReportService:
         self,
         deps: Dependencies,
         registry: TaskRegistry,
-        flusher: MicroBatchFlusher,
+        flusher: ReportCommitter,
         verdict_counter: VerdictCounter,
         quarantines: QuarantineService,
         early_check_ins: EarlyCheckIns,

@@ -9,11 +9,11 @@ from typing import Final
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OptimizerMismatch
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.expiry import Expiry
-from keyflock_server.coordinator.flushing import MicroBatchFlusher
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import ReportOutcome
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
+from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.round_finalizer import RoundFinalizer
 from keyflock_server.coordinator.task_state import OpenRound, TaskState, validator_for
 from keyflock_server.coordinator.tuning import tuned_task
@@ -53,7 +53,7 @@ class RoundDriver:
         self,
         deps: Dependencies,
         models: ModelStore,
-        flusher: MicroBatchFlusher,
+        flusher: ReportCommitter,
         leadership: Leadership,
         scales: TaskScales,
     ) -> None:

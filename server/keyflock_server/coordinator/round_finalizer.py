@@ -41,7 +41,7 @@ from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore, next_checkpoint
 from keyflock_server.coordinator.norm_scales import TaskScales
-from keyflock_server.coordinator.released_weights import ReleasedWeights
+from keyflock_server.coordinator.released_weights import ReleasedWeightsWriter
 from keyflock_server.protocol.identifiers import ModelVersion
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.releases.checks import publishing_problem
@@ -78,7 +78,7 @@ class RoundFinalizer:
         self._deps = deps
         self._scales = scales
         self._models = models
-        self._released_weights = ReleasedWeights(deps)
+        self._released_weights = ReleasedWeightsWriter(deps)
 
     async def finish(self, record: RoundRecord) -> RoundRecord:
         """Do the remaining steps and return the round, closed or held.

@@ -68,16 +68,16 @@ async def open_store(store: RecordStore, blobs: BlobStore, new_id: Callable[[], 
         )
     await store.open()
     await store.cluster.claim(STORE_ID, new_id())
-    if await is_marked(store, blobs):
+    if await require_own_marker(store, blobs):
         return False
     had_blobs = bool(await _keys(blobs))
     await blobs.create(MARKER_KEY, _marker(await _own_id(store)))
     # Another database may have written its marker first.
-    await is_marked(store, blobs)
+    await require_own_marker(store, blobs)
     return had_blobs
 
 
-async def is_marked(store: RecordStore, blobs: BlobStore) -> bool:
+async def require_own_marker(store: RecordStore, blobs: BlobStore) -> bool:
     """Return whether the marker names this database; False if there is no marker, and the blobs fit.
 
     Raises:

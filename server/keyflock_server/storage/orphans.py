@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyflock_server.rounds.round import Phase
-from keyflock_server.storage.blob_identity import is_marked, is_marker, keys_in_use
+from keyflock_server.storage.blob_identity import is_marker, keys_in_use, require_own_marker
 from keyflock_server.storage.interfaces.blob_store import BlobStore
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import RoundRecord, StoredBlob
@@ -36,7 +36,7 @@ async def find_orphans(
         ForeignBlobs: fault of the operator; the blobs do not belong to this database.
         StorageError: rows or blobs cannot be listed.
     """
-    await is_marked(store, blobs)
+    await require_own_marker(store, blobs)
     # Blobs are listed before rows, so that a blob whose row is written meanwhile is not taken for an orphan.
     listed = [blob async for blob in blobs.list_blobs()]
     old = [blob for blob in listed if blob.modified_at < written_before and not is_marker(blob)]

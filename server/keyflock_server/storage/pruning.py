@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from keyflock_server.storage.blob_identity import is_marked
+from keyflock_server.storage.blob_identity import require_own_marker
 from keyflock_server.storage.interfaces.blob_store import BlobStore
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.orphans import find_orphans
@@ -49,7 +49,7 @@ async def prune(
         ForeignBlobs: fault of the operator; the blobs do not belong to this database. Nothing was deleted.
         StorageError: fault of the operator or the machine; run it again.
     """
-    await is_marked(store, blobs)
+    await require_own_marker(store, blobs)
     populations, versions = await store.populations.all(), await store.populations.versions()
     unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
     expired = expired_rows(policy, now, populations, versions, unfinished, tasks)

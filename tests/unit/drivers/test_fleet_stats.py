@@ -11,7 +11,7 @@ from keyflock_client_sim.device.device_events import (
     AssignmentEnded,
     AssignmentReceived,
     CallFailed,
-    CheckInRejected,
+    CheckInRefused,
     DeviceEvent,
     EndReason,
     ReportAcked,
@@ -41,7 +41,7 @@ def _stats(crew: MakeCrew) -> FleetStats:
         round=ROUND, reason=EndReason.ROUND_OVER, detail="round_gone", session_shape="-v[]+#"
     )
     events: list[DeviceEvent] = [
-        CheckInRejected(RefusalReason.NOT_SAMPLED, ReturnWindow(min_s=7_200.0, max_s=9_000.0)),
+        CheckInRefused(RefusalReason.NOT_SAMPLED, ReturnWindow(min_s=7_200.0, max_s=9_000.0)),
         AssignmentReceived(TaskName("t"), ROUND, ModelVersion(3)),
         CallFailed("report", "lost"),
         acked,
@@ -108,7 +108,7 @@ def test_the_pause_between_two_rounds_is_not_the_end_of_the_task(crew: MakeCrew)
 
     for min_s in (60.0, 3_600.0):
         window = ReturnWindow(min_s=min_s, max_s=2 * min_s)
-        stats.record(FleetEvent("phone-1", 0.0, CheckInRejected(RefusalReason.NO_ACTIVE_TASK, window)))
+        stats.record(FleetEvent("phone-1", 0.0, CheckInRefused(RefusalReason.NO_ACTIVE_TASK, window)))
 
     assert stats.rejected == {"no_active_task": 2}
     assert stats.no_more_tasks == 1

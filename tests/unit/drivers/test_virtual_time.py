@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyflock_client_sim.device.device_events import AssignmentEnded, CheckInRejected, ReportAcked
+from keyflock_client_sim.device.device_events import AssignmentEnded, CheckInRefused, ReportAcked
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.fleet_stats import FleetEvent, FleetStats
@@ -105,7 +105,7 @@ async def test_a_phone_checks_in_only_in_its_idle_hours(crew: MakeCrew) -> None:
     hours = {
         fleet_event.at_s % 86_400.0 / 3_600.0
         for fleet_event in seen
-        if isinstance(fleet_event.event, CheckInRejected)
+        if isinstance(fleet_event.event, CheckInRefused)
     }
     assert len(hours) > 500
     assert all(hour < 6.01 or hour >= 22.0 for hour in hours)

@@ -22,7 +22,7 @@ from keyflock_server.rounds.task import stored_task
 from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import RoundRecord, StagedVersion
-from keyflock_server.storage.sql.rows import damage_of
+from keyflock_server.storage.sql.rows import damaged_row
 from keyflock_server.storage.tables import rounds
 
 _UNPUBLISHED = LIVE_PHASES - {Phase.PUBLISHED}
@@ -101,6 +101,6 @@ def round_record(row: Row[Any]) -> RoundRecord:
     staged = {name: columns.pop(name) for name in _STAGED_COLUMNS}
     if staged["stepped_from"] is not None:
         own["staged"] = StagedVersion(**staged)
-    with damage_of(f"round {row.id}"):
+    with damaged_row(f"round {row.id}"):
         spec, phase = stored_task(columns.pop("spec_json")), Phase(columns.pop("phase"))
     return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)

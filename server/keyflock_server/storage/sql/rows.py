@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def damage_of(what: str) -> Iterator[None]:
+def damaged_row(what: str) -> Iterator[None]:
     """Raise StorageDamaged for values in this block that cannot be parsed."""
     try:
         yield

@@ -12,7 +12,7 @@ from keyflock_server.rounds.task import TaskStatus, stored_task
 from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
 from keyflock_server.storage.records import TaskRecord
 from keyflock_server.storage.sql.engine import reader_of
-from keyflock_server.storage.sql.rows import damage_of, readable
+from keyflock_server.storage.sql.rows import damaged_row, readable
 from keyflock_server.storage.tables import tasks
 
 _OVER: Final = tuple(status for status in TaskStatus if status.is_over)
@@ -82,12 +82,12 @@ class SqlTaskRepository:
 
 
 def _status(row: Row[Any]) -> tuple[TaskName, TaskStatus]:
-    with damage_of(f"task {row.name}"):
+    with damaged_row(f"task {row.name}"):
         return TaskName(row.name), TaskStatus(row.status)
 
 
 def _task(row: Row[Any]) -> TaskRecord:
-    with damage_of(f"task {row.name}"):
+    with damaged_row(f"task {row.name}"):
         spec, status = stored_task(row.spec_json), TaskStatus(row.status)
     return TaskRecord(
         spec=spec,

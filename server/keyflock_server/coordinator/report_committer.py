@@ -21,7 +21,7 @@ from keyflock_server.storage.records import (
 )
 
 
-class MicroBatchFlusher:
+class ReportCommitter:
     """Commits micro-batches."""
 
     def __init__(self, deps: Dependencies) -> None:
