@@ -218,7 +218,7 @@ def _problem(given: Mapping[str, object], kind: type[_Settings]) -> str:
             msgspec.convert(given.get(name, setting.default), setting.type)
         except (msgspec.ValidationError, UnicodeError):
             return f"{name} is {_named(given[name])}; {_expected(setting.type, codec)}."
-    raise AssertionError(f"{codec} takes the settings {sorted(given)}")
+    return f"the settings {sorted(given)} do not go together with {codec}."
 
 
 def _expected(kind: object, codec: object) -> str:

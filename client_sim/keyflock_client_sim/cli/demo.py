@@ -116,6 +116,8 @@ def _run(options: DemoOptions, *, as_json: bool) -> "DemoResult":
             )
     except (DemoError, CorpusError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
+    except BrokenPipeError:  # the reader of the output has left
+        raise
     except (ServerStartError, OperatorError, ConnectionError, JobError, WorkerDiedError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     print_verdict(result, console)

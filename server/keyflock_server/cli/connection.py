@@ -1,6 +1,5 @@
 """A client of the admin port: it finds the server and its token, and makes calls."""
 
-import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -15,7 +14,12 @@ from keyflock_server.data_folder import ANNOUNCEMENT_FILE
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.operator_calls import OperatorCall
-from keyflock_server.protocol.operator_client import NO_PROBLEM_DOCUMENT, OperatorClient, OperatorError
+from keyflock_server.protocol.operator_client import (
+    NO_PROBLEM_DOCUMENT,
+    OperatorError,
+    operator_request,
+    read_answer,
+)
 
 TIMEOUT_S: Final = 60.0
 
@@ -61,29 +65,18 @@ class AdminConnection:
         Raises:
             CommandError: the server cannot be reached, or has refused the call.
         """
-        client = OperatorClient(_UrllibExchange(self.url), self.token)
+        request = operator_request(self.token, call, path_params, body)
         try:
-            return json.loads(asyncio.run(client.call(call, path_params, body)))
+            return json.loads(read_answer(self._send(request)))
         except OperatorError as error:
             raise _command_error(self.url, error) from None
         except json.JSONDecodeError:
             raise CommandError(f"{self.url} is not a keyflock admin port.", ExitCode.UNREACHABLE) from None
-        except ConnectionError as error:
-            raise CommandError(f"No server answers at {self.url}: {error}.", ExitCode.UNREACHABLE) from None
-
-
-class _UrllibExchange:
-    """An ``Exchange`` of the standard library alone: a command makes one call, and starts at once."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def send(self, request: Request) -> Response:
-        return await asyncio.to_thread(self._send, request)
 
     def _send(self, request: Request) -> Response:
+        # The standard library alone: a command makes one call, starts at once, and ends at Ctrl-C.
         sent = urllib.request.Request(  # noqa: S310 - the scheme was checked
-            self._url + request.path,
+            self.url + request.path,
             data=request.body if "content-type" in request.headers else None,
             headers=dict(request.headers),
             method=request.method,
@@ -98,7 +91,10 @@ class _UrllibExchange:
                 return Response(error.code, {}, error.read())
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise ConnectionError(str(getattr(reason, "strerror", None) or reason)) from None
+            raise CommandError(
+                f"No server answers at {self.url}: {getattr(reason, 'strerror', None) or reason}.",
+                ExitCode.UNREACHABLE,
+            ) from None
 
 
 def _announced(data_dir: Path | None) -> str:

@@ -338,7 +338,8 @@ class RoundFinalizer:
 
     async def _delete_partials(self, record: RoundRecord) -> RoundRecord:
         await self.delete_partials(record)
-        return await self._advance(record, PartialsDeleted(), {"aggregate_key": None, "staged": None})
+        stepped = record.staged and StagedVersion(stepped_from=record.staged.stepped_from)
+        return await self._advance(record, PartialsDeleted(), {"aggregate_key": None, "staged": stepped})
 
     async def _advance(self, record: RoundRecord, event: RoundEvent, changes: RoundChanges) -> RoundRecord:
         return await self._deps.store.rounds.advance(record.round.id, event, self._deps.clock(), changes)

@@ -7,6 +7,9 @@ process.
 
 import asyncio
 from collections.abc import Iterator
+from typing import Final
+
+from cachetools import LRUCache
 
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
@@ -18,6 +21,9 @@ from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, StorageDamaged, UnreadableRow
 from keyflock_server.storage.records import RoundRecord, TaskRecord
+
+#: How many tasks that are over are remembered: reports for them arrive for days.
+_MAX_OVER: Final = 256
 
 
 class TaskRegistry:
@@ -32,6 +38,8 @@ class TaskRegistry:
         self._deps = deps
         self._rounds = rounds
         self._states: dict[TaskName, TaskState] = {}
+        #: Tasks that left, for what arrives late; a task that is over stays so.
+        self._over: LRUCache[TaskName, TaskState] = LRUCache(_MAX_OVER)
         #: Held while the set of tasks, or a status, changes.
         self._lock = asyncio.Lock()
 
@@ -44,18 +52,23 @@ class TaskRegistry:
         return [state for state in self._states.values() if state.spec.population == population]
 
     async def find(self, name: TaskName) -> TaskState | None:
-        """Return a task's state; a task that left the registry has a new one, without a round.
+        """Return a task's state; a task that left the registry has one without a round.
 
         Edge cases:
             there is no such task, or its row is damaged -> None
         """
-        if (state := self._states.get(name)) is not None:
+        if (state := self._states.get(name) or self._over.get(name)) is not None:
             return state
         try:
             record = await self._deps.store.tasks.get(name)
         except StorageDamaged:
             return None
-        return None if record is None else TaskState(record.spec, record.status)
+        if record is None:
+            return None
+        state = TaskState(record.spec, record.status)
+        if record.status.is_over:
+            self._over[name] = state
+        return state
 
     async def get(self, name: TaskName) -> TaskState:
         """Return a task's state as ``find`` does; raises ApiError ``task_unknown`` where there is none."""
@@ -147,4 +160,4 @@ class TaskRegistry:
             state.is_unreadable = False
             await self._rounds.sync(state, status or state.status, unfinished)
             if state.status.is_over and state.open_round is None:
-                del self._states[name]
+                self._over[name] = self._states.pop(name)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from keyflock_server.protocol import operator_calls
-from keyflock_server.protocol.calls import Exchange, Request
+from keyflock_server.protocol.calls import Exchange, Request, Response
 from keyflock_server.protocol.operator import (
     PopulationList,
     PopulationView,
@@ -22,6 +22,12 @@ V = TypeVar("V")
 
 #: The code of an answer that is no problem document, for something else answers at that address.
 NO_PROBLEM_DOCUMENT: Final = "no_problem_document"
+
+
+class _ProblemDocument(msgspec.Struct):
+    code: str
+    title: str
+    detail: str
 
 
 class OperatorError(Exception):
@@ -42,6 +48,43 @@ class OperatorError(Exception):
         self.detail = detail
 
 
+def operator_request(
+    token: str,
+    call: OperatorCall,
+    path_params: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> Request:
+    """Return the request of an operator's call.
+
+    Args:
+        token: The admin token.
+        call: The endpoint.
+        path_params: The values of the parameters in the endpoint's path.
+        body: The body, in the endpoint's media type.
+    """
+    quoted = {name: quote(value, safe="") for name, value in (path_params or {}).items()}
+    headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
+    if body is not None:
+        headers["content-type"] = call.media_type
+    return Request(call.method, call.path.format_map(quoted), headers, body or b"")
+
+
+def read_answer(response: Response) -> bytes:
+    """Return the JSON of the answer to an operator's call.
+
+    Raises:
+        OperatorError: the server refused the call, or it is no keyflock server.
+    """
+    if 200 <= response.status < 300:
+        return response.body
+    try:
+        problem = msgspec.json.decode(response.body, type=_ProblemDocument)
+    except msgspec.MsgspecError:
+        detail = f"The answer has status {response.status} and is no problem document."
+        raise OperatorError(response.status, NO_PROBLEM_DOCUMENT, "", detail) from None
+    raise OperatorError(response.status, problem.code, problem.title, problem.detail)
+
+
 class OperatorClient:
     """Makes an operator's calls.
 
@@ -60,22 +103,8 @@ class OperatorClient:
     async def call(
         self, call: OperatorCall, path_params: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> bytes:
-        """Make one call and return the JSON of its answer.
-
-        Args:
-            call: The endpoint.
-            path_params: The values of the parameters in the endpoint's path.
-            body: The body, in the endpoint's media type.
-        """
-        quoted = {name: quote(value, safe="") for name, value in (path_params or {}).items()}
-        headers = {"authorization": f"Bearer {self._token}", "accept": "application/json"}
-        if body is not None:
-            headers["content-type"] = call.media_type
-        request = Request(call.method, call.path.format_map(quoted), headers, body or b"")
-        response = await self._exchange.send(request)
-        if response.status >= 400:
-            raise _error_of(response.status, response.body)
-        return response.body
+        """Make one call and return the JSON of its answer; the arguments are ``operator_request``'s."""
+        return read_answer(await self._exchange.send(operator_request(self._token, call, path_params, body)))
 
     async def populations(self) -> list[PopulationView]:
         """Return all populations."""
@@ -114,18 +143,3 @@ class OperatorClient:
         body: bytes | None = None,
     ) -> V:
         return msgspec.json.decode(await self.call(call, path_params, body), type=kind)
-
-
-class _ProblemDocument(msgspec.Struct):
-    code: str
-    title: str
-    detail: str
-
-
-def _error_of(status: int, body: bytes) -> OperatorError:
-    try:
-        problem = msgspec.json.decode(body, type=_ProblemDocument)
-    except msgspec.MsgspecError:
-        detail = f"The answer has status {status} and is no problem document."
-        return OperatorError(status, NO_PROBLEM_DOCUMENT, "", detail)
-    return OperatorError(status, problem.code, problem.title, problem.detail)
