@@ -83,7 +83,7 @@ async def test_a_forgotten_devices_slot_is_free_again(store: RecordStore) -> Non
     deleted = await forgotten(store, "a")
 
     record = await store.rounds.get(T1)
-    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    rows = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
     assert deleted == 1
     assert record is not None
     assert (record.round.assigned, record.round.failed, record.round.slots_taken) == (2, 1, 1)
@@ -120,7 +120,7 @@ async def test_a_flush_and_a_forget_at_once_agree_on_who_was_first(store: Record
     )
 
     record = await store.rounds.get(T1)
-    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    rows = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
     assert outcomes[4:] == [1, 1, 1, 1]
     assert record is not None
     assert record.round.counted == sum(outcomes[:4]) == len(await store.rounds.partials(T1))
@@ -153,7 +153,7 @@ async def test_a_device_that_is_not_enrolled_is_given_no_slot(store: RecordStore
         await store.rounds.assign(assignment("nobody"))
 
     assert await store.rounds.get(T1) == ROUND
-    assert await store.rounds.assignments(T1) == []
+    assert await store.assignments.list_by_round(T1) == []
 
 
 @pytest.mark.fault("D5")
@@ -166,7 +166,7 @@ async def test_in_a_round_that_is_closing_an_assignment_is_given_back_and_the_ro
 
     await forgotten(store, "a", "b")
 
-    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    rows = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
     assert await store.rounds.get(T1) == before
     assert before.round.phase is Phase.CLOSING
     assert rows == {A: AssignmentState.FAILED, B: AssignmentState.COUNTED}
@@ -185,7 +185,7 @@ async def test_of_several_rounds_each_gives_the_device_back(store: RecordStore) 
     found = [await store.rounds.get(round_id) for round_id in (T1, other.id)]
     assert deleted == 2
     assert [one.round.failed for one in found if one is not None] == [2, 1]
-    assert await store.rounds.outstanding(TaskName("u"), NOW - DAY, NOW) == 0
+    assert await store.assignments.count_outstanding(TaskName("u"), NOW - DAY, NOW) == 0
 
 
 @pytest.mark.fault("D5")

@@ -104,7 +104,7 @@ async def test_nothing_goes_before_its_time(store: RecordStore, blobs: MemoryBlo
 
     assert result.rows == PrunedRows(assignments=0, devices=0, heads=0, versions=0)
     assert await keys(blobs) == before
-    assert len(await store.rounds.assignments(RoundId("t-1"))) == 1
+    assert len(await store.assignments.list_by_round(RoundId("t-1"))) == 1
 
 
 async def test_after_a_month_assignments_old_versions_and_orphans_go(
@@ -123,8 +123,8 @@ async def test_after_a_month_assignments_old_versions_and_orphans_go(
         rows=PrunedRows(assignments=1, devices=0, heads=0, versions=2), blobs=5, blob_bytes=11
     )
     assert [one.version for one in await store.populations.versions()] == [0, 3, 4]
-    assert await store.rounds.assignments(RoundId("t-1")) == []
-    assert len(await store.rounds.assignments(RoundId("t-2"))) == 1
+    assert await store.assignments.list_by_round(RoundId("t-1")) == []
+    assert len(await store.assignments.list_by_round(RoundId("t-2"))) == 1
     assert await keys(blobs) == {
         *("download", "checkpoint", "state"),
         *(f"{kind}/{number}" for kind in ("download", "checkpoint") for number in (3, 4)),
@@ -172,7 +172,7 @@ async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
     afterwards = await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
 
     assert (while_live.rows.assignments, afterwards.rows.assignments) == (1, 1)
-    assert await store.rounds.assignments(opening.id) == []
+    assert await store.assignments.list_by_round(opening.id) == []
 
 
 @pytest.mark.fault("D12")

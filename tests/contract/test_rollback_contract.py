@@ -177,12 +177,12 @@ async def test_nobody_trains_from_a_version_that_is_withdrawn(store: RecordStore
     await store.devices.add(device("a"))
     await store.rounds.assign(assignment("a", "u-3"))
     since, before = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
-    training = await store.rounds.outstanding(TaskName("u"), since, before)
+    training = await store.assignments.count_outstanding(TaskName("u"), since, before)
 
     await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
 
     assert training == 1
-    assert await store.rounds.outstanding(TaskName("u"), since, before) == 0
+    assert await store.assignments.count_outstanding(TaskName("u"), since, before) == 0
 
 
 async def test_rounds_that_have_published_stay_as_they_are(store: RecordStore) -> None:

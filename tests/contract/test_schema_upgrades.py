@@ -84,7 +84,7 @@ async def test_an_upgrade_ends_in_exactly_the_declared_tables_and_keeps_every_ro
     await engine.dispose()
     store = SqlStore(url)
     await store.open()
-    found = await store.rounds.assignment(RoundId("t-1"), DeviceId("a"))
+    found = await store.assignments.get(RoundId("t-1"), DeviceId("a"))
     await store.close()
     assert found is not None
     assert found.id == AssignmentId("assignment-of-a")

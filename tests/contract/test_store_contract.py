@@ -228,9 +228,9 @@ async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_n
 
     assert record.round.assigned == 1
     assert await store.rounds.get(T1) == record
-    assert await store.rounds.assignments(T1) == [assignment("a")]
-    assert await store.rounds.assignment(T1, DeviceId("a")) == assignment("a")
-    assert await store.rounds.assignment(T1, DeviceId("b")) is None
+    assert await store.assignments.list_by_round(T1) == [assignment("a")]
+    assert await store.assignments.get(T1, DeviceId("a")) == assignment("a")
+    assert await store.assignments.get(T1, DeviceId("b")) is None
 
 
 async def test_no_more_devices_are_assigned_than_there_are_slots(store: RecordStore) -> None:
@@ -241,7 +241,7 @@ async def test_no_more_devices_are_assigned_than_there_are_slots(store: RecordSt
 
     assert record.round.slots_left == 0
     assert await store.rounds.get(T1) == record
-    assert await store.rounds.assignment(T1, DeviceId("g")) is None
+    assert await store.assignments.get(T1, DeviceId("g")) is None
 
 
 async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction(store: RecordStore) -> None:
@@ -250,7 +250,7 @@ async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction
 
     after = await store.rounds.commit_flush(partial(2, 5.0), reports, NOW + timedelta(hours=1))
 
-    rows = {row.device: row for row in await store.rounds.assignments(T1)}
+    rows = {row.device: row for row in await store.assignments.list_by_round(T1)}
     a = rows[DeviceId("a")]
     assert (a.state, a.report_digest, a.weight, a.session_shape, a.counted_in) == (
         AssignmentState.COUNTED,
@@ -295,7 +295,7 @@ async def test_a_partial_aggregate_is_replaced_only_by_who_knows_it(
 
     assert await store.rounds.get(T1) == late
     assert await store.rounds.partials(T1) == [partial(1, 1.0, "came late")]
-    b = await store.rounds.assignment(T1, DeviceId("b"))
+    b = await store.assignments.get(T1, DeviceId("b"))
     assert b is not None
     assert b.state is AssignmentState.ASSIGNED
 
@@ -325,7 +325,7 @@ async def test_a_flush_with_a_report_that_was_given_back_changes_nothing(store: 
         await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
 
     assert found.value.missing == {"assignment-of-b"}
-    rows = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    rows = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
     assert rows == {"a": AssignmentState.ASSIGNED, "b": AssignmentState.FAILED}
     assert await store.rounds.get(T1) == record
     assert await store.rounds.partials(T1) == []
@@ -356,7 +356,7 @@ async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Record
         partial(1, 0.5, round_id="u-2"), [counted("a", 0.5, round_id="u-1")], NOW
     )
 
-    row = await store.rounds.assignment(RoundId("u-1"), DeviceId("a"))
+    row = await store.assignments.get(RoundId("u-1"), DeviceId("a"))
     assert row is not None
     assert (row.state, row.counted_in) == (AssignmentState.COUNTED, "u-2")
     assert (after.round.counted, after.round.assigned, after.round.weight) == (1, 0, 0.5)
@@ -367,12 +367,12 @@ async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Record
     await store.rounds.fail(assignment("c"), "-v[!", NOW)
     before = NOW - timedelta(seconds=1)
 
-    assert await store.rounds.outstanding(TaskName("t"), before, NOW) == 2
-    assert await store.rounds.outstanding(TaskName("t"), NOW, NOW) == 0
-    assert await store.rounds.outstanding(TaskName("t"), before, before) == 0
-    assert await store.rounds.outstanding(TaskName("u"), before, NOW) == 0
-    assert await store.rounds.find_outstanding(TaskName("t"), DeviceId("a"), before) == assignment("a")
-    assert await store.rounds.find_outstanding(TaskName("t"), DeviceId("c"), before) is None
+    assert await store.assignments.count_outstanding(TaskName("t"), before, NOW) == 2
+    assert await store.assignments.count_outstanding(TaskName("t"), NOW, NOW) == 0
+    assert await store.assignments.count_outstanding(TaskName("t"), before, before) == 0
+    assert await store.assignments.count_outstanding(TaskName("u"), before, NOW) == 0
+    assert await store.assignments.find_outstanding(TaskName("t"), DeviceId("a"), before) == assignment("a")
+    assert await store.assignments.find_outstanding(TaskName("t"), DeviceId("c"), before) is None
 
 
 async def test_a_task_has_one_round_at_a_time(store: RecordStore) -> None:
@@ -472,7 +472,7 @@ async def test_a_failure_marks_the_assignment_and_the_round_once(store: RecordSt
     with pytest.raises(Superseded):
         await store.rounds.fail(assignment("a"), "-v[!", NOW)
 
-    (row,) = await store.rounds.assignments(T1)
+    (row,) = await store.assignments.list_by_round(T1)
     assert (row.state, row.session_shape) == (AssignmentState.FAILED, "-v[!")
     assert after.round.failed == 1
     assert await store.rounds.get(T1) == after
@@ -484,7 +484,7 @@ async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(s
 
     await store.rounds.fail(assignment("a"), "-v[!", NOW)
 
-    (row,) = await store.rounds.assignments(T1)
+    (row,) = await store.assignments.list_by_round(T1)
     assert row.state is AssignmentState.FAILED
     assert await store.rounds.get(T1) == closing
 
@@ -647,7 +647,7 @@ async def test_forgetting_a_device_forgets_no_other_of_its_user(store: RecordSto
 
     assert deleted == 1
     assert await store.devices.get(DeviceId("x1")) is not None
-    assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("x1")]
+    assert [row.device for row in await store.assignments.list_by_round(RoundId("t-1"))] == [DeviceId("x1")]
 
 
 async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_and_go_with_it(
@@ -655,12 +655,12 @@ async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_an
 ) -> None:
     await assigned(store, "a", "b")
     await forgotten(store, "a")
-    while_open = {row.device for row in await store.rounds.assignments(RoundId("t-1"))}
+    while_open = {row.device for row in await store.assignments.list_by_round(RoundId("t-1"))}
 
     await store.rounds.clear_up(RoundId("t-1"))
 
     assert while_open == {"a", "b"}
-    assert [row.device for row in await store.rounds.assignments(RoundId("t-1"))] == [DeviceId("b")]
+    assert [row.device for row in await store.assignments.list_by_round(RoundId("t-1"))] == [DeviceId("b")]
 
 
 @pytest.fixture
@@ -764,7 +764,7 @@ async def test_history_says_nothing_of_a_round_that_waited_for_an_operator(store
     version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
     await store.rounds.publish(T1, version, "state", NOW + timedelta(days=2))
 
-    assert await store.rounds.history(TaskName("t"), 8, 100) == RoundHistory()
+    assert await store.assignments.history(TaskName("t"), 8, 100) == RoundHistory()
 
 
 async def test_history_tells_of_ended_rounds_and_participations_of_counted_reports(
@@ -776,12 +776,12 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
         await store.rounds.assign(row)
     await store.rounds.commit_flush(partial(1, 1.0), [counted("x")], NOW + timedelta(seconds=40))
     await store.rounds.fail(assignment("y"), "-*", NOW)
-    still_open = await store.rounds.history(TaskName("t"), 8, 100)
+    still_open = await store.assignments.history(TaskName("t"), 8, 100)
     await advanced(store, CloseRequested(), Merged(), Stepped())
     version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
     await store.rounds.publish(T1, version, "state", NOW + timedelta(seconds=60))
 
-    history = await store.rounds.history(TaskName("t"), 8, 100)
+    history = await store.assignments.history(TaskName("t"), 8, 100)
 
     assert still_open == RoundHistory()
     assert history.durations_s == (60.0,)
@@ -790,10 +790,10 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
         AssignmentOutcome(OutcomeKind.FAILED, 10.0, 50.0),
         AssignmentOutcome(OutcomeKind.CENSORED, 10.0, 50.0),
     )
-    assert len((await store.rounds.history(TaskName("t"), 8, 2)).outcomes) == 2
-    assert await store.rounds.participations(TaskName("t"), DeviceId("x")) == 1
-    assert await store.rounds.participations(TaskName("t"), DeviceId("y")) == 0
-    assert await store.rounds.participations(TaskName("u"), DeviceId("x")) == 0
+    assert len((await store.assignments.history(TaskName("t"), 8, 2)).outcomes) == 2
+    assert await store.assignments.participations(TaskName("t"), DeviceId("x")) == 1
+    assert await store.assignments.participations(TaskName("t"), DeviceId("y")) == 0
+    assert await store.assignments.participations(TaskName("u"), DeviceId("x")) == 0
 
 
 async def test_verdicts_add_up_whoever_counts_them(store: RecordStore) -> None:
@@ -801,23 +801,23 @@ async def test_verdicts_add_up_whoever_counts_them(store: RecordStore) -> None:
     await store.rounds.advance(first, Cancelled("over"), NOW, {})
     await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=other, sequence=2)))
 
-    await store.rounds.add_verdicts({first: {"too_long": 2, "malformed": 1}})
-    await store.rounds.add_verdicts({first: {"too_long": 3}, other: {"clipped_rows": 7}})
+    await store.verdicts.add({first: {"too_long": 2, "malformed": 1}})
+    await store.verdicts.add({first: {"too_long": 3}, other: {"clipped_rows": 7}})
 
-    assert await store.rounds.verdicts(TaskName("t")) == {
+    assert await store.verdicts.list_by_task(TaskName("t")) == {
         first: {"malformed": 1, "too_long": 5},
         other: {"clipped_rows": 7},
     }
-    assert await store.rounds.verdicts(TaskName("t"), other) == {other: {"clipped_rows": 7}}
-    assert await store.rounds.verdicts(TaskName("another")) == {}
+    assert await store.verdicts.list_by_task(TaskName("t"), other) == {other: {"clipped_rows": 7}}
+    assert await store.verdicts.list_by_task(TaskName("another")) == {}
 
 
 async def test_verdicts_that_arrive_together_are_all_counted(store: RecordStore) -> None:
     first = RoundId("t-1")
 
-    await asyncio.gather(*(store.rounds.add_verdicts({first: {"too_long": 1}}) for _ in range(20)))
+    await asyncio.gather(*(store.verdicts.add({first: {"too_long": 1}}) for _ in range(20)))
 
-    assert await store.rounds.verdicts(TaskName("t")) == {first: {"too_long": 20}}
+    assert await store.verdicts.list_by_task(TaskName("t")) == {first: {"too_long": 20}}
 
 
 async def test_a_standing_is_written_only_over_the_one_it_was_made_from(store: RecordStore) -> None:
@@ -925,11 +925,11 @@ async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: R
     assert ids == ("assignment-of-a", "assignment-of-b")
     assert (record.round.assigned, record.round.expired, record.round.outstanding) == (3, 2, 1)
     assert await store.rounds.get(T1) == record
-    states = {row.device: row.state for row in await store.rounds.assignments(T1)}
+    states = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
     assert states == {"a": "expired", "b": "expired", "c": "assigned"}
     assert await silences(store, "a", "b", "c") == [1, 1, 0]
-    assert await store.rounds.last_silence(DeviceId("a")) == at
-    assert await store.rounds.last_silence(DeviceId("c")) is None
+    assert await store.assignments.last_silence(DeviceId("a")) == at
+    assert await store.assignments.last_silence(DeviceId("c")) is None
 
 
 @pytest.mark.fault("D13")
@@ -1020,6 +1020,6 @@ async def test_history_knows_of_what_ran_out_until_it_did(store: RecordStore) ->
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
     await store.rounds.advance(T1, Abandoned("few", 0), NOW + timedelta(seconds=600), {})
 
-    history = await store.rounds.history(TaskName("t"), 8, 100)
+    history = await store.assignments.history(TaskName("t"), 8, 100)
 
     assert history.outcomes == (AssignmentOutcome(OutcomeKind.CENSORED, 0.0, 60.0),)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import asdict, replace
 from datetime import datetime
 
-from tests.memory_store.rounds import MemoryRoundRepository
+from tests.memory_store.assignments import MemoryAssignmentRepository
 from tests.memory_store.rows import MemoryRows
 from tests.memory_store.tombstones import MemoryTombstoneRepository
 
@@ -122,7 +122,7 @@ class MemoryDeviceRepository:
         rows = self._rows
         gone = sorted(set(forgotten) & rows.devices.keys())
         for device in gone:
-            counts = await MemoryRoundRepository(rows).participations_by_task(device)
+            counts = await MemoryAssignmentRepository(rows).participations_by_task(device)
             await MemoryTombstoneRepository(rows).add(tombstones_of(rows.devices[device], counts))
         for key, row in list(rows.assignments.items()):
             record = rows.rounds[row.round_id]

@@ -1,13 +1,13 @@
 """Rounds, assignments and partial aggregates in memory."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from tests.memory_store.rows import MemoryRows
 
-from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     Carried,
@@ -17,13 +17,11 @@ from keyflock_server.rounds.round import (
     IllegalRoundEvent,
     Phase,
     Published,
-    Round,
     RoundEvent,
     SlotTaken,
     Summarised,
     advance,
 )
-from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.errors import (
     AlreadyExists,
     AssignmentsNotOpen,
@@ -37,10 +35,8 @@ from keyflock_server.storage.records import (
     AssignmentState,
     CountedReport,
     PartialRecord,
-    PastAssignment,
     RoundRecord,
     is_silence,
-    round_history,
 )
 
 
@@ -241,106 +237,12 @@ class MemoryRoundRepository:
         self._rows.rounds[round_id] = ended
         return ended
 
-    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
-        return [row for row in self._rows.assignments.values() if row.round_id == round_id]
-
-    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
-        return self._rows.assignments.get((round_id, device))
-
-    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
-        return sum(
-            row.assigned_at <= until and not self._is_withdrawn(self._rows.rounds[row.round_id].round)
-            for row in self._outstanding(task, since)
-        )
-
-    def _is_withdrawn(self, current: Round) -> bool:
-        base = self._rows.versions.get((current.population, current.base_version))
-        return base is not None and base.withdrawn_at is not None
-
-    async def find_outstanding(
-        self, task: TaskName, device: DeviceId, since: datetime
-    ) -> AssignmentRecord | None:
-        mine = [row for row in self._outstanding(task, since) if row.device == device]
-        return max(mine, key=lambda row: row.assigned_at, default=None)
-
-    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
-        missed = (Phase.CARRIED, Phase.ABANDONED)
-        telling = (Phase.PUBLISHED, Phase.CLOSED, *missed)
-        mine = [one.round for one in reversed(await self.list_by_task(task))]
-        ended = [one for one in mine if one.phase in telling and not one.is_accepted]
-        past: list[PastAssignment] = []
-        for current in ended[:rounds]:
-            for row in sorted(await self.assignments(current.id), key=lambda one: one.device):
-                if current.closed_at is not None and len(past) < assignments:
-                    past.append(
-                        PastAssignment(
-                            row.state,
-                            current.opened_at,
-                            current.closed_at,
-                            row.assigned_at,
-                            row.counted_at,
-                            row.expires_at,
-                        )
-                    )
-        durations = [
-            (current.opened_at, current.closed_at)
-            for current in ended[:rounds]
-            if current.closed_at is not None and current.phase not in missed
-        ]
-        return round_history(durations, past)
-
-    async def last_silence(self, device: DeviceId) -> datetime | None:
-        rows = (row for row in self._rows.assignments.values() if row.device == device)
-        return max(
-            (row.expires_at for row in rows if row.state is AssignmentState.EXPIRED and row.expires_at),
-            default=None,
-        )
-
-    async def participations(self, task: TaskName, device: DeviceId) -> int:
-        return sum(
-            row.device == device
-            and row.state is AssignmentState.COUNTED
-            and self._rows.rounds[row.round_id].round.task == task
-            for row in self._rows.assignments.values()
-        )
-
-    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
-        return dict(
-            Counter(
-                self._rows.rounds[row.round_id].round.task
-                for row in self._rows.assignments.values()
-                if row.device == device and row.state is AssignmentState.COUNTED
-            )
-        )
-
-    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
-        for round_id, more in counts.items():
-            mine = self._rows.verdicts.setdefault(round_id, {})
-            for verdict, count in more.items():
-                mine[verdict] = mine.get(verdict, 0) + count
-
-    async def verdicts(
-        self, task: TaskName, round_id: RoundId | None = None
-    ) -> dict[RoundId, dict[str, int]]:
-        mine = {record.round.id for record in self._rows.rounds.values() if record.round.task == task}
-        wanted = mine if round_id is None else mine & {round_id}
-        return {one: dict(found) for one, found in self._rows.verdicts.items() if one in wanted}
-
     async def clear_up(self, round_id: RoundId) -> None:
         for key in list(self._rows.assignments):
             if key[0] == round_id and key[1] not in self._rows.devices:
                 del self._rows.assignments[key]
         for row in await self.partials(round_id):
             del self._rows.partials[round_id, row.replica]
-
-    def _outstanding(self, task: TaskName, since: datetime) -> list[AssignmentRecord]:
-        return [
-            row
-            for row in self._rows.assignments.values()
-            if row.state is AssignmentState.ASSIGNED
-            and row.assigned_at > since
-            and self._rows.rounds[row.round_id].round.task == task
-        ]
 
     def _advanced(self, round_id: RoundId, event: RoundEvent, at: datetime) -> RoundRecord:
         record = self._rows.rounds.get(round_id)

@@ -5,6 +5,7 @@ It exists for speed: ``tests/unit/coordinator/test_full_round.py`` takes 9 to 10
 """
 
 from tests.memory_store.arrivals import MemoryArrivalRepository
+from tests.memory_store.assignments import MemoryAssignmentRepository
 from tests.memory_store.cluster import MemoryClusterRepository
 from tests.memory_store.devices import MemoryDeviceRepository
 from tests.memory_store.leases import MemoryLeaseRepository
@@ -16,8 +17,10 @@ from tests.memory_store.rounds import MemoryRoundRepository
 from tests.memory_store.rows import MemoryRows
 from tests.memory_store.tasks import MemoryTaskRepository
 from tests.memory_store.tombstones import MemoryTombstoneRepository
+from tests.memory_store.verdicts import MemoryVerdictRepository
 
 from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
+from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
 from keyflock_server.storage.interfaces.leases import LeaseRepository
@@ -28,6 +31,7 @@ from keyflock_server.storage.interfaces.revocations import RevocationRepository
 from keyflock_server.storage.interfaces.rounds import RoundRepository
 from keyflock_server.storage.interfaces.tasks import TaskRepository
 from keyflock_server.storage.interfaces.tombstones import TombstoneRepository
+from keyflock_server.storage.interfaces.verdicts import VerdictRepository
 
 
 class MemoryStore:
@@ -38,6 +42,8 @@ class MemoryStore:
         self.populations: PopulationRepository = MemoryPopulationRepository(rows)
         self.tasks: TaskRepository = MemoryTaskRepository(rows)
         self.rounds: RoundRepository = MemoryRoundRepository(rows)
+        self.assignments: AssignmentRepository = MemoryAssignmentRepository(rows)
+        self.verdicts: VerdictRepository = MemoryVerdictRepository(rows)
         self.devices: DeviceRepository = MemoryDeviceRepository(rows)
         self.revocations: RevocationRepository = MemoryRevocationRepository(rows)
         self.tombstones: TombstoneRepository = MemoryTombstoneRepository(rows)

@@ -92,7 +92,7 @@ async def read_recorded_state(
     by_id = {record.round.id: record for record in rounds}
     rows = []
     for record in rounds:
-        for one in await store.rounds.assignments(record.round.id):
+        for one in await store.assignments.list_by_round(record.round.id):
             is_counted = one.state is AssignmentState.COUNTED and one.device not in excluded_devices
             if is_counted and one.counted_in is not None:
                 summed_in = _follow_carried(by_id, one.counted_in)

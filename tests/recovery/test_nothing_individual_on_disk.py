@@ -117,7 +117,7 @@ async def test_a_planted_update_is_nowhere_in_postgresqls_files(
 async def digests(url: str) -> list[bytes]:
     """Return the digests of all counted reports."""
     store = SqlStore(url)
-    rows = await store.rounds.assignments(RoundId("t-1"))
+    rows = await store.assignments.list_by_round(RoundId("t-1"))
     await store.close()
     return [row.report_digest for row in rows if row.report_digest is not None]
 

@@ -166,7 +166,7 @@ class CheckInService:
         """Return how much of its claim to a slot the device keeps after assignments that stayed silent."""
         if claim_ratio(device.silences) == 1.0:
             return 1.0
-        last = await self._deps.store.rounds.last_silence(device.id)
+        last = await self._deps.store.assignments.last_silence(device.id)
         if last is None or self._deps.clock() - last >= _SILENCE_RETENTION:
             return 1.0
         return claim_ratio(device.silences)
@@ -261,7 +261,7 @@ class CheckInService:
             return None
         before = parse_participations(device.past_participations_json).get(spec.name, 0)
         return participation_limit_reached(
-            rules, before + await self._deps.store.rounds.participations(spec.name, device.id)
+            rules, before + await self._deps.store.assignments.participations(spec.name, device.id)
         )
 
     async def _codec(self, spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
@@ -294,7 +294,7 @@ class CheckInService:
                 known = await self._try_assign(state, opened, device, id_)
             if known is None:
                 # All slots are taken, perhaps one by this device, in another process or before a restart.
-                known = await deps.store.rounds.assignment(opened.id, device.id)
+                known = await deps.store.assignments.get(opened.id, device.id)
             if known is None:
                 return _round_full(window)
             opened.members[id_] = known

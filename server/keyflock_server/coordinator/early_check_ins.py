@@ -87,8 +87,8 @@ async def stored_assignment(
     deps: Dependencies, state: TaskState, opened: OpenRound, device: DeviceId
 ) -> AssignmentRecord | None:
     """Return the device's assignment from the store; for a buffer, also one of an earlier buffer."""
-    known = await deps.store.rounds.assignment(opened.id, device)
+    known = await deps.store.assignments.get(opened.id, device)
     if known is None and opened.round.is_async:
         since = deps.clock() - timedelta(seconds=state.spec.round.deadline_s)
-        known = await deps.store.rounds.find_outstanding(state.task, device, since)
+        known = await deps.store.assignments.find_outstanding(state.task, device, since)
     return known

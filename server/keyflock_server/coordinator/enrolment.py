@@ -143,7 +143,7 @@ class EnrolmentService:
         if requested.subject_digest is not None:
             rule = await self._tombstone_rule()
             for earlier in await deps.store.devices.list_by_subject(requested.subject_digest):
-                found += rule(earlier, await deps.store.rounds.participations_by_task(earlier.id))
+                found += rule(earlier, await deps.store.assignments.participations_by_task(earlier.id))
         return reduce(TombstoneRecord.merged, found) if found else None
 
     async def _refresh(
@@ -188,7 +188,7 @@ class EnrolmentService:
     async def _change_user(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:
         """Give the device another user: its limits go with it, and stay with its former user too."""
         store = self._deps.store
-        left = (await self._tombstone_rule())(known, await store.rounds.participations_by_task(known.id))
+        left = (await self._tombstone_rule())(known, await store.assignments.participations_by_task(known.id))
         await store.tombstones.add(left)
         return self._with_inherited_limits(
             after, await self._find_inherited_limits(replace(after, subject_digest=None))

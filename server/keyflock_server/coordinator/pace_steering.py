@@ -137,7 +137,7 @@ class PaceSteering:
             self._stats[state] = await self._load_stats(state.task, now)
         opened = state.open_round
         if opened is not None and not self._is_limit_known(state):
-            history = await self._deps.store.rounds.history(state.task, MAX_ROUNDS, _LIMIT_ASSIGNMENTS)
+            history = await self._deps.store.assignments.history(state.task, MAX_ROUNDS, _LIMIT_ASSIGNMENTS)
             limit_s = await self._deps.compute.run(
                 assignment_limit_s, opened.round.spec.round, history, opened.round.sequence
             )
@@ -254,7 +254,7 @@ class PaceSteering:
     async def _load_stats(self, task: TaskName, now: datetime) -> ArrivalStats:
         store, now_s = self._deps.store, now.timestamp()
         counts = await store.arrivals.since(task, hour_of(now_s) - HOURS_REMEMBERED)
-        history = await store.rounds.history(task, MAX_ROUNDS, 0)
+        history = await store.assignments.history(task, MAX_ROUNDS, 0)
         return ArrivalStats(
             now,
             eligible_share(counts, now_s),

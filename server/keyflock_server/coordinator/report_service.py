@@ -184,7 +184,7 @@ class ReportService:
     async def _find_assignment(self, opened: OpenRound, claims: AssignmentClaims) -> AssignmentRecord:
         known = opened.members.get(claims.assignment)
         if known is None:
-            known = await self._deps.store.rounds.assignment(claims.round, claims.device)
+            known = await self._deps.store.assignments.get(claims.round, claims.device)
             if known is not None:
                 opened.members[known.id] = known
         if known is None or (known.id, known.device) != (claims.assignment, claims.device):
@@ -296,7 +296,7 @@ class ReportService:
 
     async def _answer_late(self, state: TaskState | None, claims: AssignmentClaims, digest: bytes) -> Receipt:
         """Acknowledge a counted report again; refuse any other, which is too late."""
-        member = await self._deps.store.rounds.assignment(claims.round, claims.device)
+        member = await self._deps.store.assignments.get(claims.round, claims.device)
         if member is None or member.state is not AssignmentState.COUNTED:
             await self._refuse_forgotten(claims)
             raise _round_gone()

@@ -203,7 +203,7 @@ class RoundDriver:
         now = self._deps.clock()
         since = now - timedelta(seconds=state.spec.round.deadline_s)
         # Assignments that a wrong clock dated into the future must not take slots until then.
-        state.devices_training = await self._deps.store.rounds.outstanding(
+        state.devices_training = await self._deps.store.assignments.count_outstanding(
             state.task, since, now + CLOCKS_DIFFER
         )
 

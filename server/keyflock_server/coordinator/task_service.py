@@ -95,7 +95,7 @@ class TaskService:
         """Return the task's newest rounds, a thousand at most, oldest first."""
         state = await self._registry.get(task)
         population = await self._models.population(state.spec.population)
-        verdicts = await self._deps.store.rounds.verdicts(task)
+        verdicts = await self._deps.store.verdicts.list_by_task(task)
         return [
             round_view(record, population, verdicts.get(record.round.id, {}), state.last_error)
             for record in await self._deps.store.rounds.list_by_task(task, last=MAX_LISTED_ROUNDS)
@@ -106,7 +106,7 @@ class TaskService:
         record = await self._deps.store.rounds.get(round_id)
         if record is None:
             raise ApiError(ProblemCode.NOT_FOUND, "There is no such round here.")
-        verdicts = await self._deps.store.rounds.verdicts(record.round.task, round_id)
+        verdicts = await self._deps.store.verdicts.list_by_task(record.round.task, round_id)
         population = await self._models.population(record.round.population)
         state = await self._registry.get(record.round.task)
         return round_view(record, population, verdicts.get(round_id, {}), state.last_error)

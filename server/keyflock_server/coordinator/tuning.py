@@ -9,4 +9,4 @@ async def tuned_task(store: RecordStore, spec: TaskSpec) -> TaskSpec:
     """Return the task with the values of ``[round.auto]`` set from its last rounds, if it has that table."""
     if spec.round.auto is None:
         return spec
-    return tuned(spec, await store.rounds.history(spec.name, MAX_ROUNDS, MAX_ASSIGNMENTS))
+    return tuned(spec, await store.assignments.history(spec.name, MAX_ROUNDS, MAX_ASSIGNMENTS))

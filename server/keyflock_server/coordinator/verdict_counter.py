@@ -32,7 +32,7 @@ class VerdictCounter:
         if not counts:
             return
         try:
-            await self._deps.store.rounds.add_verdicts(counts)
+            await self._deps.store.verdicts.add(counts)
         except BaseException:
             for round_id, more in counts.items():
                 self._counts.setdefault(round_id, Counter()).update(more)

@@ -167,12 +167,12 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def both_hold_the_same_rows(self) -> None:
         async def rows(store: RecordStore) -> object:
-            held = await store.rounds.assignments(T1)
+            held = await store.assignments.list_by_round(T1)
             return (
                 await store.rounds.list_by_task(TaskName("t")),
                 sorted(held, key=lambda row: row.device),
                 await store.rounds.partials(T1),
-                await store.rounds.outstanding(TaskName("t"), NOW - timedelta(days=1), NOW),
+                await store.assignments.count_outstanding(TaskName("t"), NOW - timedelta(days=1), NOW),
                 [one.silences for one in await store.devices.page(POPULATION.name, None, 10)],
                 await store.populations.all(),
                 await store.populations.versions(),
@@ -187,7 +187,7 @@ class StoreMachine(RuleBasedStateMachine):
             record = await store.rounds.get(T1)
             assert record is not None
             current, sums = record.round, await store.rounds.partials(T1)
-            states = [row.state for row in await store.rounds.assignments(T1)]
+            states = [row.state for row in await store.assignments.list_by_round(T1)]
             # A device that is forgotten takes its assignment with it once the round is over.
             forgotten = current.assigned - len(states)
             assert sum(one.count for one in sums) == current.counted

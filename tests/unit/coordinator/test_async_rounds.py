@@ -65,7 +65,7 @@ async def test_a_report_from_an_older_model_weighs_less(harness: CoordinatorHarn
 
     (_, closed, _) = await harness.coordinator.tasks.rounds(T)
     assert closed.weight == pytest.approx(3.0 + 1.0 / math.sqrt(2.0))
-    row = await harness.store.rounds.assignment(RoundId("t-1"), claims[4].device)
+    row = await harness.store.assignments.get(RoundId("t-1"), claims[4].device)
     assert row is not None
     assert row.counted_in == "t-2"
 

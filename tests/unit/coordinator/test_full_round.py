@@ -377,7 +377,7 @@ async def test_a_forgotten_device_leaves_nothing_behind_and_its_sum_stays(
     await harness.coordinator.tick()
 
     assert gone == 1
-    rows = await harness.store.rounds.assignments(claims[0].round)
+    rows = await harness.store.assignments.list_by_round(claims[0].round)
     assert claims[0].device not in {row.device for row in rows}
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
     with pytest.raises(ApiError) as again:

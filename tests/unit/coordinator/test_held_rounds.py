@@ -169,7 +169,7 @@ async def test_reports_to_a_buffer_that_is_held_are_gone_and_nothing_is_held_aga
     assert paused.reason is RefusalReason.PAUSED
     devices = (await harness.coordinator.quarantines.devices(POPULATION)).devices
     assert all(not one.strikes for one in devices)
-    row = await harness.store.rounds.assignment(FIRST, claims[7].device)
+    row = await harness.store.assignments.get(FIRST, claims[7].device)
     assert row is not None
     assert row.state == "failed"
 

@@ -118,7 +118,7 @@ async def test_an_assignment_that_the_phone_gives_back_leaves_no_cause_in_any_ro
         claims, Failure(cause=FailureCause.NOT_ELIGIBLE, session_shape="-*")
     )
 
-    row = await harness.store.rounds.assignment(claims.round, identity.device)
+    row = await harness.store.assignments.get(claims.round, identity.device)
     assert row is not None
     assert (row.state, row.session_shape) == ("failed", "-*")
     assert "not_eligible" not in repr(row)

@@ -186,15 +186,15 @@ async def test_counts_that_could_not_be_written_are_written_by_the_next_pass(
 ) -> None:
     await harness.task(round=LONG)
     claims = await harness.assigned(await harness.enrol())
-    rounds: Any = harness.store.rounds
-    write, failures = rounds.add_verdicts, [StorageError("disk full")]
+    counted: Any = harness.store.verdicts
+    write, failures = counted.add, [StorageError("disk full")]
 
     async def failing_once(counts: Any) -> None:  # noqa: ANN401 - as the store's
         if failures:
             raise failures.pop()
         await write(counts)
 
-    rounds.add_verdicts = failing_once
+    counted.add = failing_once
     await sent(harness, claims, Report(delta=b"nonsense", examples=1))
     await harness.coordinator.tick()
 

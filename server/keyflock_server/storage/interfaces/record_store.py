@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
+from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
 from keyflock_server.storage.interfaces.leases import LeaseRepository
@@ -13,6 +14,7 @@ from keyflock_server.storage.interfaces.revocations import RevocationRepository
 from keyflock_server.storage.interfaces.rounds import RoundRepository
 from keyflock_server.storage.interfaces.tasks import TaskRepository
 from keyflock_server.storage.interfaces.tombstones import TombstoneRepository
+from keyflock_server.storage.interfaces.verdicts import VerdictRepository
 
 
 class RecordStore(Protocol):
@@ -21,6 +23,8 @@ class RecordStore(Protocol):
     populations: PopulationRepository
     tasks: TaskRepository
     rounds: RoundRepository
+    assignments: AssignmentRepository
+    verdicts: VerdictRepository
     devices: DeviceRepository
     revocations: RevocationRepository
     tombstones: TombstoneRepository

@@ -1,13 +1,12 @@
-"""The interface to rounds, their assignments and their partial aggregates."""
+"""The interface to rounds and their partial aggregates, and to what ends an assignment with them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol, TypedDict
 
-from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import Carried, Phase, RoundEvent, Summarised
-from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import (
     AssignmentRecord,
@@ -189,59 +188,6 @@ class RoundRepository(Protocol):
         """
         ...
 
-    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
-        """Return the round's assignments."""
-        ...
-
-    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
-        """Return one device's assignment in the round, or None."""
-        ...
-
-    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
-        """Count the open assignments of a task that were made in this interval.
-
-        Assignments of withdrawn versions do not count: their reports would be rejected.
-        """
-        ...
-
-    async def find_outstanding(
-        self, task: TaskName, device: DeviceId, since: datetime
-    ) -> AssignmentRecord | None:
-        """Return a device's newest open assignment of a task that was made since then, or None."""
-        ...
-
-    async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
-        """Return how the task's last rounds ended that closed or were abandoned, and were never held.
-
-        Args:
-            task: The task.
-            rounds: The maximum number of rounds, newest first.
-            assignments: The maximum number of their assignments, those of the newest rounds first.
-        """
-        ...
-
-    async def last_silence(self, device: DeviceId) -> datetime | None:
-        """Return when the device's last expired assignment ended; None if no such assignment is stored."""
-        ...
-
-    async def participations(self, task: TaskName, device: DeviceId) -> int:
-        """Count the reports of this device that the task has counted."""
-        ...
-
-    async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
-        """Count the reports of this device that were counted, by task."""
-        ...
-
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete the rows of a finished round's partial aggregates and of forgotten devices' assignments."""
-        ...
-
-    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
-        """Add to the counts of verdicts; other processes may add at the same time."""
-        ...
-
-    async def verdicts(
-        self, task: TaskName, round_id: RoundId | None = None
-    ) -> dict[RoundId, dict[str, int]]:
-        """Return the counts of verdicts of the task's rounds, or of one; rounds without any are left out."""
         ...

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keyflock_server.protocol.identifiers import AssignmentId
 from keyflock_server.rounds.round import Round
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, is_silence
-from keyflock_server.storage.sql.assignment_reads import assignment_record
+from keyflock_server.storage.sql.assignments import assignment_record
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, devices, rounds
 
 #: Assignments of an asynchronous task that are older than so many deadlines are not searched any more.

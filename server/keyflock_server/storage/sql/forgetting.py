@@ -16,7 +16,7 @@ from keyflock_server.rounds.round import FINAL_PHASES, Failed, Phase
 from keyflock_server.storage.errors import StorageDamaged
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
-from keyflock_server.storage.sql.assignment_reads import participations_by_task
+from keyflock_server.storage.sql.assignments import participations_by_task
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.sql.round_rows import apply_event, round_record
 from keyflock_server.storage.sql.tombstones import write_tombstones

@@ -1,6 +1,6 @@
 """Rounds and assignments in SQL: the transactions that make every acknowledged report a counted one."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -38,7 +38,7 @@ from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
 )
-from keyflock_server.storage.sql.assignment_reads import AssignmentReads, assignment_record
+from keyflock_server.storage.sql.assignments import assignment_record
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
 from keyflock_server.storage.sql.round_rows import (
@@ -49,7 +49,6 @@ from keyflock_server.storage.sql.round_rows import (
     round_record,
 )
 from keyflock_server.storage.sql.rows import readable
-from keyflock_server.storage.sql.verdicts import add_verdicts, verdicts_of
 from keyflock_server.storage.tables import (
     assignments,
     devices,
@@ -61,12 +60,12 @@ from keyflock_server.storage.tables import (
 )
 
 
-class SqlRoundRepository(AssignmentReads):
+class SqlRoundRepository:
     """Implements ``RoundRepository`` in SQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(reader_of(engine))
         self._engine = engine
+        self._reader = reader_of(engine)
 
     async def add(self, record: RoundRecord) -> None:
         """Add a round."""
@@ -306,18 +305,6 @@ class SqlRoundRepository(AssignmentReads):
         async with self._engine.begin() as connection:
             await connection.execute(forgotten)
             await connection.execute(delete(partials).where(partials.c.round_id == round_id))
-
-    async def add_verdicts(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
-        """Add to the counts of verdicts; other processes may add at the same time."""
-        async with self._engine.begin() as connection:
-            await add_verdicts(connection, counts)
-
-    async def verdicts(
-        self, task: TaskName, round_id: RoundId | None = None
-    ) -> dict[RoundId, dict[str, int]]:
-        """Return the counts of verdicts of the task's rounds, or of one of them."""
-        async with self._reader.connect() as connection:
-            return await verdicts_of(connection, task, round_id)
 
 
 async def _replace(connection: AsyncConnection, before: str | None, partial: PartialRecord) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
+from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
 from keyflock_server.storage.interfaces.leases import LeaseRepository
@@ -17,7 +18,9 @@ from keyflock_server.storage.interfaces.revocations import RevocationRepository
 from keyflock_server.storage.interfaces.rounds import RoundRepository
 from keyflock_server.storage.interfaces.tasks import TaskRepository
 from keyflock_server.storage.interfaces.tombstones import TombstoneRepository
+from keyflock_server.storage.interfaces.verdicts import VerdictRepository
 from keyflock_server.storage.sql.arrivals import SqlArrivalRepository
+from keyflock_server.storage.sql.assignments import SqlAssignmentRepository
 from keyflock_server.storage.sql.cluster import SqlClusterRepository
 from keyflock_server.storage.sql.devices import SqlDeviceRepository
 from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
@@ -32,6 +35,7 @@ from keyflock_server.storage.sql.schema import prepare, revision
 from keyflock_server.storage.sql.tasks import SqlTaskRepository
 from keyflock_server.storage.sql.tombstones import SqlTombstoneRepository
 from keyflock_server.storage.sql.urls import database_url, display_name, sqlite_file
+from keyflock_server.storage.sql.verdicts import SqlVerdictRepository
 
 
 class SqlStore:
@@ -53,6 +57,8 @@ class SqlStore:
         self.populations: PopulationRepository = SqlPopulationRepository(self._engine)
         self.tasks: TaskRepository = SqlTaskRepository(self._engine)
         self.rounds: RoundRepository = SqlRoundRepository(self._engine)
+        self.assignments: AssignmentRepository = SqlAssignmentRepository(self._engine)
+        self.verdicts: VerdictRepository = SqlVerdictRepository(self._engine)
         self.devices: DeviceRepository = SqlDeviceRepository(self._engine)
         self.revocations: RevocationRepository = SqlRevocationRepository(self._engine)
         self.tombstones: TombstoneRepository = SqlTombstoneRepository(self._engine)

@@ -4,10 +4,31 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.tables import round_verdicts, rounds
+
+
+class SqlVerdictRepository:
+    """Implements ``VerdictRepository`` in SQL."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader_of(engine)
+
+    async def add(self, counts: Mapping[RoundId, Mapping[str, int]]) -> None:
+        """Add to the counts of verdicts; other processes may add at the same time."""
+        async with self._engine.begin() as connection:
+            await add_verdicts(connection, counts)
+
+    async def list_by_task(
+        self, task: TaskName, round_id: RoundId | None = None
+    ) -> dict[RoundId, dict[str, int]]:
+        """Return the counts of verdicts of the task's rounds, or of one of them."""
+        async with self._reader.connect() as connection:
+            return await verdicts_of(connection, task, round_id)
 
 
 async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Mapping[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Queries of assignments: the half of ``RoundRepository`` that only reads."""
+"""Assignments in SQL: the queries; ``rounds.py`` makes and ends them."""
 
 from datetime import datetime
 from typing import Any
@@ -9,34 +9,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
+from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.history import history_of
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
 
-class AssignmentReads:
-    """Implements the methods of ``RoundRepository`` that only read assignments.
+class SqlAssignmentRepository:
+    """Implements ``AssignmentRepository`` in SQL."""
 
-    Args:
-        reader: An engine whose transactions only read.
-    """
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._reader = reader_of(engine)
 
-    def __init__(self, reader: AsyncEngine) -> None:
-        self._reader = reader
-
-    async def assignments(self, round_id: RoundId) -> list[AssignmentRecord]:
+    async def list_by_round(self, round_id: RoundId) -> list[AssignmentRecord]:
         """Return the round's assignments."""
         query = select(assignments).where(assignments.c.round_id == round_id)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return [assignment_record(row) for row in rows]
 
-    async def assignment(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
+    async def get(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
         """Return one device's assignment in the round, or None."""
         return await self._one(
             select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
         )
 
-    async def outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
+    async def count_outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
         """Count the open assignments of a task that were made in this interval."""
         is_withdrawn = exists().where(
             versions.c.population == rounds.c.population,
