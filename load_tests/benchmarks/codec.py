@@ -185,7 +185,7 @@ def describe_weights_deltas(downloads: dict[str, bytes]) -> str:
         share = len(encode_weights_delta(downloads[after], downloads[before])) / len(downloads[after])
         clauses.append(f"{100 * share:.1f} % of it {STAGES[after] - STAGES[before]} versions on ({after})")
     steps = " and ".join(clauses)
-    return f"""Of these rounds without compression, in which every number moves, a phone that has an
+    return f"""In these rounds without compression, in which every number moves, a phone that has an
 earlier model downloads {steps}."""
 
 

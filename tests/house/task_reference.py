@@ -327,7 +327,7 @@ def _type(kind: schema.Type) -> str:
 
 
 def _bounds(kind: schema.Type) -> str:
-    # Of an integer or a number, the number's bounds are those of both.
+    # For an integer or a number, the number's bounds are those of both.
     one = _bare(kind)[-1]
     match one:
         case schema.LiteralType():
