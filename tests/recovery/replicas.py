@@ -15,7 +15,7 @@ from tests.recovery.fork_server import ForkServer, is_alive
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE, OWNER_KEY_FILE, SIGNING_KEY_FILE
 
 #: How long a server may take to be ready; the slowest of hundreds on a busy machine needs this.
-READY_WITHIN_S: Final = 60.0
+READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.005
 #: Settings with which rounds of tiny models follow one another, and a lease passes on, within a second.
 FAST_SETTINGS: Final = {

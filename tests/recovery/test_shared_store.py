@@ -85,7 +85,7 @@ async def test_a_fleet_makes_model_versions_over_postgresql_and_s3_through_an_ou
 
 async def closed_rounds(server: ServerProcess, *, at_least: int) -> int:
     """How many rounds have closed, once there are so many."""
-    async with operator_client(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+    async with operator_client(server.admin_url, server.admin_token()) as admin, asyncio.timeout(120.0):
         while True:
             count = sum(one.phase == "closed" for one in await admin.rounds("shared"))
             if count >= at_least:
@@ -95,7 +95,7 @@ async def closed_rounds(server: ServerProcess, *, at_least: int) -> int:
 
 async def settled_rounds(server: ServerProcess) -> list[RoundView]:
     """The rounds, once none of them is between its last report and its version."""
-    async with operator_client(server.admin_url, server.admin_token()) as admin, asyncio.timeout(30.0):
+    async with operator_client(server.admin_url, server.admin_token()) as admin, asyncio.timeout(120.0):
         while True:
             rounds = await admin.rounds("shared")
             if all(one.phase in {"closed", "collecting"} for one in rounds):

@@ -113,7 +113,7 @@ class PostgresServer:
         """Cut all connections and end; the data stay, and ``start`` brings them back on the same port."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(20.0)
+            self._process.wait(60.0)
             self._process = None
 
     def create(self) -> str:

@@ -65,7 +65,7 @@ class S3Server:
         """Stop the server."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10.0)
+            self._process.wait(60.0)
             self._process = None
 
     def new_bucket(self) -> str:

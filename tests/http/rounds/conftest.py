@@ -234,7 +234,7 @@ async def bare_server(tmp_path: Path) -> AsyncIterator[RunningServer]:
         yield RunningServer(await ready, settings.data_dir, session)
     os.kill(os.getpid(), signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(120.0):
             await running
 
 
@@ -245,7 +245,7 @@ async def server(bare_server: RunningServer) -> RunningServer:
     assert status == 201, answer
     status, answer = await bare_server.create_task()
     assert status == 201, answer
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(120.0):
         while not (await bare_server.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
             pass
     return bare_server

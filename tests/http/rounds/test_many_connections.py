@@ -39,7 +39,7 @@ def test_more_half_open_requests_than_open_files_leave_both_ports_working(tmp_pa
             for attacked in ("sdk_url", "admin_url")
         ]
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     finally:
         process.kill()
         process.communicate()
@@ -68,7 +68,7 @@ def test_a_server_without_a_free_descriptor_says_so_and_goes_on_when_there_is_on
         while "no file can be opened" not in log.read_text() and process.poll() is None:
             pass
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
-        with urlopen(ready["sdk_url"] + "/healthz", timeout=20) as answer:  # noqa: S310 - our own server
+        with urlopen(ready["sdk_url"] + "/healthz", timeout=120) as answer:  # noqa: S310 - our own server
             status = answer.status
     finally:
         process.kill()
@@ -85,12 +85,12 @@ def _statuses_beside_half_open(attacked: str, sdk_url: str, admin_url: str) -> l
     host, port = attacked.removeprefix("http://").split(":")
     with ExitStack() as stack:
         for _ in range(HALF_OPEN):
-            caller = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            caller = stack.enter_context(socket.create_connection((host, int(port)), timeout=120))
             caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-More: ")
         addresses = [sdk_url + "/healthz", sdk_url + "/readyz"]
         addresses += [admin_url + path for path in ("/healthz", "/readyz", "/metrics")]
         statuses = []
         for address in addresses:
-            with urlopen(address, timeout=20) as answer:  # noqa: S310 - our own server, just started
+            with urlopen(address, timeout=120) as answer:  # noqa: S310 - our own server, just started
                 statuses.append(answer.status)
         return statuses

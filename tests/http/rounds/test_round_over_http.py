@@ -46,7 +46,7 @@ async def cohort(server: RunningServer, count: int = 4) -> list[tuple[RoundPhone
 
 async def until_round_is(server: RunningServer, phase: str) -> dict[str, object]:
     """The task's first round, once it is in this phase."""
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(120.0):
         while True:
             _, answer = await server.operate("GET", "tasks/next-word/rounds")
             first: dict[str, object] = answer["rounds"][0]

@@ -298,7 +298,7 @@ async def test_a_delta_that_is_there_waits_for_no_other() -> None:
     await blobs.asked.wait()
 
     again = await asyncio.wait_for(
-        harness.coordinator.downlink.delta(POPULATION, 3, TRAINING, [digests[2]]), timeout=30.0
+        harness.coordinator.downlink.delta(POPULATION, 3, TRAINING, [digests[2]]), timeout=120.0
     )
     blobs.answers.set()
 

@@ -57,14 +57,14 @@ async def test_a_pass_does_not_wait_for_a_release_that_is_compiled() -> None:
     releases, clock = SlowTrunks(), SettableClock()
     service = service_over(releases, clock)
 
-    await asyncio.wait_for(service.tick(), 10.0)
+    await asyncio.wait_for(service.tick(), 60.0)
     await asyncio.sleep(0)
     clock.now += 5 * SECOND
-    await asyncio.wait_for(service.tick(), 10.0)
+    await asyncio.wait_for(service.tick(), 60.0)
     await asyncio.sleep(0)
 
     assert releases.asked == 1
-    await asyncio.wait_for(service.stop(), 10.0)
+    await asyncio.wait_for(service.stop(), 60.0)
 
 
 async def test_a_server_that_starts_waits_for_what_is_released() -> None:

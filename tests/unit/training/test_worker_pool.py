@@ -131,4 +131,4 @@ def test_a_worker_dies_with_a_parent_that_is_killed(sample_jobs: ModuleType) -> 
         parent.kill()
         parent.wait()
 
-    worker.wait(timeout=10)
+    worker.wait(timeout=120)
