@@ -19,6 +19,7 @@ seconds of imports each, edits the working tree, and has one test command for al
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def main() -> int:
         for found in changes.values():
             sys.stdout.writelines(f"{mutant.path}:{mutant.line}: {_shown(mutant)}\n" for mutant in found)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the copy, and ends the run under way
     equivalent = {named.key for named in equivalent_mutants()} if not options.equivalent else set()
     alive, counts = _try_all(changes, equivalent, ResultFile(options.results), is_fresh=options.fresh)
     sys.stdout.writelines(f"not noticed: {mutant.path}:{mutant.line}: {_shown(mutant)}\n" for mutant in alive)

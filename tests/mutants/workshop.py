@@ -57,10 +57,12 @@ _LIBRARIES: Final = (
     "wordfreq",
     "zstandard",
 )
-_MIN_CPU_S: Final = 30.0
+_MIN_CPU_S: Final = 10.0
+_TIMES_OF_CPU: Final = 5.0
 _MIN_WALL_S: Final = 90.0
-_TIMES_OF_BASELINE: Final = 8.0
-_MAX_MEMORY_BYTES: Final = 16 * 2**30
+_TIMES_OF_WALL: Final = 8.0
+#: A change may fill a list for ever.
+_MAX_MEMORY_BYTES: Final = 6 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,8 @@ class Workshop:
         try:
             return self._run(
                 tests,
-                cpu_limit_s=_MIN_CPU_S + _TIMES_OF_BASELINE * unchanged.cpu_s,
-                wall_limit_s=_MIN_WALL_S + _TIMES_OF_BASELINE * unchanged.wall_s,
+                cpu_limit_s=_MIN_CPU_S + _TIMES_OF_CPU * unchanged.cpu_s,
+                wall_limit_s=_MIN_WALL_S + _TIMES_OF_WALL * unchanged.wall_s,
                 may_write_bytecode=False,
             )
         finally:
@@ -209,19 +211,19 @@ def _run_tests(
 
 def _wait(pid: int, until_s: float) -> tuple[int | None, resource.struct_rusage | None]:
     """Wait until a process ends, and kill what it started; None when it had to be killed."""
-    pause_s = 0.01
-    while True:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended or time.monotonic() > until_s:
-            break
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.2, 0.2)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    if not ended:
-        os.waitpid(pid, 0)
-        return None, None
-    return status, usage
+    pause_s, ended = 0.01, 0
+    try:
+        while not ended and time.monotonic() <= until_s:
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if not ended:
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 1.2, 0.2)
+    finally:  # also when this process is asked to end
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        if not ended:
+            os.waitpid(pid, 0)
+    return (status, usage) if ended else (None, None)
 
 
 def _copy(root: Path, tree: Path) -> None:
