@@ -50,7 +50,7 @@ SPECS = {
     "buffer": parse_task(TASK.format("train", 'mode = "async"')),
 }
 #: The table as the document of the round draws it, row by row: what is stored is these words.
-TABLE = {
+TABLE: dict[str, dict[type[RoundEvent], str]] = {
     "collecting": {
         **dict.fromkeys([SlotTaken, Counted, Failed, Expired, DeadlineReset], "collecting"),
         CloseRequested: "closing",

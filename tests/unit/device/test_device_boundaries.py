@@ -16,6 +16,7 @@ from keyflock_client_sim.device.states import DeviceState
 from keyflock_client_sim.testing.scripted_server import problem_response, success_response
 from keyflock_server.protocol import wire
 from keyflock_server.protocol.fields import Message
+from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import (
     Enrolment,
     Failure,
@@ -226,7 +227,7 @@ async def test_the_window_of_every_answer_is_kept_now_and_for_later(
 async def test_the_window_of_an_enrolment_is_kept(walk: MakeWalk) -> None:
     day = walk()
     await day.one()
-    enrolment = Enrolment(device="d", token="t", expires_in_s=86_400.0, return_window=NAMED)
+    enrolment = Enrolment(device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=NAMED)
 
     effect = day.tell(Answered(success_response(enrolment)))
 

@@ -1,4 +1,4 @@
-"""What earlier releases have stored is read by every later one: optimisers' states, sealed personal models."""
+"""What an earlier release stored is read by every later one: an optimiser's state, a sealed personal model."""
 
 import tomllib
 

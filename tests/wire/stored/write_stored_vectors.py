@@ -47,7 +47,7 @@ def _personal_model() -> PersonalModel:
     for _ in range(40):
         ids = model.encode("zoo xylo a zoo")
         model.learn("zoo xylo a zoo", model.judge(ids, trunk_says(model.vocabulary, len(ids))))
-    flat = np.arange(2 * WIDTH, dtype=np.float32).reshape(WIDTH, 2) / 16
+    flat = np.arange(2 * WIDTH, dtype=np.float32).reshape(WIDTH, 2) / np.float32(16)
     model.head = PersonalHead(
         "ab" * 16, flat, flat.T, np.array([5, 11], np.int32), np.array([1.0, -0.5], np.float32)
     )
