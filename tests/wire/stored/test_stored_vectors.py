@@ -1,4 +1,4 @@
-"""What an earlier release stored is read by every later one: an optimiser's state, a sealed personal model."""
+"""What an earlier release stored is read by every later one: optimiser states and a sealed personal model."""
 
 import tomllib
 
