@@ -2,7 +2,7 @@
 
 They are made from the file's syntax tree, and keep the rest of the text as it is: a change is shown as
 two lines. What is left out, because the change says nothing about the tests: annotations, decorators and
-the arguments of a class, docstrings and other strings, f-strings, calls of a logger, ``zip``'s
+the arguments of a class, assertions, docstrings and other strings, f-strings, calls of a logger, ``zip``'s
 ``strict``, and all that does not compile.
 """
 
@@ -168,6 +168,8 @@ class _Finder:
                 return True
             case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
                 return name in _LOGGERS
+            case ast.Expr(value=ast.Call(func=ast.Name(id="assert_never"))):
+                return True
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 return True
             case ast.keyword(arg="strict", value=ast.Constant()):

@@ -180,6 +180,15 @@ def test_a_deadline_begins_again_as_long_as_it_was() -> None:
     assert reset.closed_at is None
 
 
+@pytest.mark.parametrize("event", [SlotTaken(), CloseRequested(), Cancelled("asked")])
+def test_no_other_event_moves_the_deadline(event: RoundEvent) -> None:
+    before = after(SlotTaken())
+
+    moved = advance(before, event, LATER)
+
+    assert (moved.opened_at, moved.deadline_at) == (before.opened_at, before.deadline_at)
+
+
 def test_an_event_that_has_no_row_names_the_phase() -> None:
     with pytest.raises(IllegalRoundEvent, match="Merged does not happen to a round that is collecting"):
         advance(after(), Merged(), NOW)
