@@ -31,11 +31,13 @@ class CoreFile:
 
     def all_mutants(self) -> list[Mutant]:
         """Return every change of the file."""
-        return mutants(self.path, self.source())
+        source = self.source()
+        return [mutant for mutant in mutants(self.path, source) if mutant.compiles(source)]
 
     def drawn_mutants(self) -> list[Mutant]:
         """Return the changes that count, in the order of the file's text."""
-        return drawn(self.all_mutants(), self.source().count("\n"))
+        source = self.source()
+        return drawn(mutants(self.path, source), source)
 
     def tests_digest(self) -> str:
         """Return the digest of the tests and of the ``conftest.py`` that they share."""
@@ -76,7 +78,7 @@ def equivalent_mutants() -> list[EquivalentMutant]:
     return [EquivalentMutant(**entry) for entry in _toml("equivalent.toml").get("equivalent", [])]
 
 
-def drawn(changes: list[Mutant], line_count: int) -> list[Mutant]:
+def drawn(changes: list[Mutant], source: str) -> list[Mutant]:
     """Return a sample of a file's changes, each kind of change in its turn.
 
     Guarantees:
@@ -86,12 +88,15 @@ def drawn(changes: list[Mutant], line_count: int) -> list[Mutant]:
     by_operator: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in sorted(changes, key=lambda each: hashlib.sha256(each.key.encode()).digest(), reverse=True):
         by_operator[mutant.operator].append(mutant)
-    wanted = min(max(line_count // _LINES_PER_MUTANT, _MIN_MUTANTS), _MAX_MUTANTS, len(changes))
+    wanted = min(max(source.count("\n") // _LINES_PER_MUTANT, _MIN_MUTANTS), _MAX_MUTANTS)
     chosen: list[Mutant] = []
-    while len(chosen) < wanted:
+    while len(chosen) < wanted and any(by_operator.values()):
         for operator in sorted(by_operator):
-            if by_operator[operator] and len(chosen) < wanted:
-                chosen.append(by_operator[operator].pop())
+            waiting = by_operator[operator]
+            while waiting and not waiting[-1].compiles(source):
+                waiting.pop()
+            if waiting and len(chosen) < wanted:
+                chosen.append(waiting.pop())
     return sorted(chosen, key=lambda each: (each.start, each.end, each.replacement))
 
 

@@ -89,9 +89,17 @@ class Mutant:
         encoded = source.encode()
         return (encoded[: self.start] + self.replacement.encode() + encoded[self.end :]).decode()
 
+    def compiles(self, source: str) -> bool:
+        """Return whether the changed source is Python at all."""
+        try:
+            compile(self.apply(source), self.path, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return False
+        return True
+
 
 def mutants(path: str, source: str) -> list[Mutant]:
-    """Return every small change of a file, in the order of its text."""
+    """Return every small change of a file, in the order of its text; few of them do not compile."""
     found = _Finder(path, source).all()
     seen: Counter[tuple[str, str, str]] = Counter()
     numbered = []
@@ -112,17 +120,7 @@ class _Finder:
         self._tree = ast.parse(source)
 
     def all(self) -> list[Mutant]:
-        found = []
-        for mutant in self._walk(self._tree.body, "<module>"):
-            changed = mutant.apply(self._source.decode())
-            if mutant.before == mutant.after:
-                continue
-            try:
-                compile(changed, self._path, "exec", dont_inherit=True)
-            except (SyntaxError, ValueError):
-                continue
-            found.append(mutant)
-        return found
+        return [mutant for mutant in self._walk(self._tree.body, "<module>") if mutant.before != mutant.after]
 
     def _walk(self, nodes: list[ast.stmt], function: str) -> Iterator[Mutant]:
         for node in nodes:

@@ -79,13 +79,14 @@ def test_users_are_measured_each_on_their_own_sequences(toy_vocabulary: Vocabula
         "says the first word": np.array([[1, 4, 4, 2]], np.int32),
         "says nothing": np.zeros((0, 4), np.int32),
         "says the fifth word": np.array([[1, 8, 2, 0], [1, 8, 8, 2]], np.int32),
+        "sends without a word": np.array([[1, 2, 0, 0]], np.int32),
     }
 
     found = evaluate(model, sequences)
 
     assert found.users == tuple(sequences)
-    assert found.recall_at_1.numerator.tolist() == [2, 0, 0]
-    assert found.recall_at_1.denominator.tolist() == [2, 0, 3]
+    assert found.recall_at_1.numerator.tolist() == [2, 0, 0, 0]
+    assert found.recall_at_1.denominator.tolist() == [2, 0, 3, 0]
     assert found.recall_at_3.values.tolist() == [1, 0]
 
 

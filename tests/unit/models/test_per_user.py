@@ -11,6 +11,12 @@ def test_values_are_ratios_and_a_user_without_a_target_has_none() -> None:
     assert measure.mean == 0.5
 
 
+def test_one_target_is_enough_for_a_value() -> None:
+    measure = PerUser(np.array([0.5]), np.array([1.0]))
+
+    assert (measure.values.tolist(), measure.micro) == ([0.5], 0.5)
+
+
 def test_micro_is_the_ratio_of_the_sums() -> None:
     assert PerUser(np.array([1.0, 3.0]), np.array([2.0, 8.0])).micro == 0.4
 
