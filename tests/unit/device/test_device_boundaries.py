@@ -11,7 +11,7 @@ from keyflock_client_sim.device.backoff import RetryPolicy
 from keyflock_client_sim.device.device_events import AssignmentEnded, EndReason
 from keyflock_client_sim.device.effects import Effect, Send, StoreModel, Wait
 from keyflock_client_sim.device.input_events import Answered, CallLost, Interrupted, Trained, Woke
-from keyflock_client_sim.device.installation import DeviceStatus, LocalFacts
+from keyflock_client_sim.device.installation import DeviceStatus
 from keyflock_client_sim.device.states import DeviceState
 from keyflock_client_sim.testing.scripted_server import problem_response, success_response
 from keyflock_server.protocol import wire
@@ -275,18 +275,6 @@ async def test_a_model_as_large_as_the_phone_takes_is_stored_and_no_larger_one(w
         assert isinstance(effect, StoreModel) == is_stored
         if not is_stored:
             assert wire.decode(effect.request.body, Failure).cause is FailureCause.DOWNLOAD_FAILED
-
-
-async def test_words_typed_count_from_the_last_acknowledged_training(walk: MakeWalk) -> None:
-    day = walk()
-    await day.until(DeviceState.CHECKING_IN, Wait | Send)
-    day.device._memory.facts = LocalFacts(words_typed=700)
-    await day.until(DeviceState.UPLOADING)
-    words = day.device._memory.facts.words_typed
-
-    await day.one()
-
-    assert day.device._memory.words_at_last_training == words
 
 
 @pytest.mark.parametrize("uniform", [1.0, 1.5])

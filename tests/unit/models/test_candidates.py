@@ -12,7 +12,7 @@ def test_every_own_word_is_a_candidate_with_certainty() -> None:
     at = np.searchsorted(words.ids, [5, 77, 900])
     assert words.ids[at].tolist() == [5, 77, 900]
     assert words.log_inclusion[at].tolist() == [0, 0, 0]
-    assert (words.ids.dtype, words.log_inclusion.dtype) == (np.int32, np.float32)
+    assert [words.ids.dtype, words.log_inclusion.dtype] == [np.dtype(np.int32), np.dtype(np.float32)]
 
 
 def test_candidates_are_ascending_distinct_and_of_few_sizes() -> None:
@@ -32,7 +32,7 @@ def test_no_negatives_or_as_many_as_there_are_words_is_the_full_softmax(negative
     words = candidate_words(np.array([3], np.int32), 1_000, negatives, np.random.default_rng(0))
 
     assert np.array_equal(words.ids, np.arange(1_000))
-    assert (words.ids.dtype, words.log_inclusion.dtype) == (np.int32, np.float32)
+    assert [words.ids.dtype, words.log_inclusion.dtype] == [np.dtype(np.int32), np.dtype(np.float32)]
     assert not words.log_inclusion.any()
 
 
