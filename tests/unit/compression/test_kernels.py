@@ -20,6 +20,7 @@ from keyflock_compression import (
     RowsetSpec,
     SpecError,
     TopkSpec,
+    WrongLayout,
     container_sizes,
     decode,
     encode,
@@ -193,6 +194,17 @@ def test_a_secure_sums_numbers_go_back_to_their_places_times_the_step() -> None:
     assert update.dense().tolist() == [0, 0, 0.5, 1, 1.5, 2, 0, 0, 2.5, 3, 3.5, 0, 4, 4.5, 0]
     again = rowset_integers(update.dense(), layout, spec, seed=0)
     assert again.tolist() == list(range(1, 10))
+
+
+@pytest.mark.parametrize("size", [14, 16])
+def test_a_secure_sum_takes_no_vector_of_another_size(size: int) -> None:
+    layout = ShapesLayout(((4, 2), (3,), (4,)))
+    spec = RowsetSpec(bits=8, step=0.5, row_start=1, row_count=2)
+
+    with pytest.raises(WrongLayout, match=rf"\({size},\); \(15,\) was expected"):
+        rowset_integers(np.zeros(size, np.float32), layout, spec, seed=0)
+    with pytest.raises(WrongLayout, match=rf"\({size - 6},\); \(9,\) was expected"):
+        rowset_update(np.zeros(size - 6, np.int64), layout, spec)
 
 
 @pytest.mark.parametrize("shapes", [((), (4, 2)), ((0, 2), (3,)), ()])
