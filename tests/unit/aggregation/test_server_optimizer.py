@@ -158,3 +158,13 @@ def test_a_name_that_is_no_text_is_that_of_another_optimiser() -> None:
 
     with pytest.raises(OptimizerMismatch):
         server_step(np.zeros(3, np.float32), state, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])
+
+
+#: A safetensors file with a type that NumPy does not have.
+HEADER = b'{"0000":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", len(HEADER).to_bytes(8, "little") + HEADER + bytes(2)])
+def test_bytes_that_are_no_tensors_are_no_state(data: bytes) -> None:
+    with pytest.raises(CorruptedOptimizerState, match="not an optimiser's state"):
+        server_step(np.zeros(3, np.float32), data, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])
