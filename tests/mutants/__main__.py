@@ -23,7 +23,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -50,7 +50,7 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the copy, and ends the run under way
     equivalent = {named.key for named in equivalent_mutants()} if not options.equivalent else set()
-    with Trials(ResultFile(options.results), is_fresh=options.fresh) as trials:
+    with Trials(changes, ResultFile(options.results), is_fresh=options.fresh) as trials:
         alive, counts = _try_all(changes, equivalent, trials)
     sys.stdout.writelines(f"not noticed: {mutant.path}:{mutant.line}: {_shown(mutant)}\n" for mutant in alive)
     sys.stdout.write(json.dumps(counts) + "\n")
@@ -62,12 +62,17 @@ def main() -> int:
 class Trials:
     """Tries changes, or finds what earlier runs found. A context manager.
 
+    Guarantees:
+        A result is kept under the digests of the very files that were tried: the tree may be edited meanwhile.
+
     Args:
+        files: The files whose changes are tried.
         results: The results of earlier runs, and of this one.
         is_fresh: Whether to try again what has a result.
     """
 
-    def __init__(self, results: ResultFile, *, is_fresh: bool) -> None:
+    def __init__(self, files: Iterable[CoreFile], results: ResultFile, *, is_fresh: bool) -> None:
+        self._contents = {file: (file.source(), file.tests_digest()) for file in files}
         self._results = results
         self._is_fresh = is_fresh
         self._workshop: Workshop | None = None
@@ -83,7 +88,7 @@ class Trials:
 
     def run(self, file: CoreFile, found: list[Mutant]) -> Iterator[tuple[Mutant, MutantResult, bool]]:
         """Yield each change with its result, and whether it was tried now."""
-        source, tests_digest = file.source(), file.tests_digest()
+        source, tests_digest = self._contents[file]
         unchanged: RunResult | None = None
         for mutant in found:
             digest = digest_of(mutant, source, tests_digest)
@@ -91,17 +96,25 @@ class Trials:
             if known is not None:
                 yield mutant, known, False
                 continue
-            if self._workshop is None:
-                self._workshop = self._stack.enter_context(Workshop())
+            workshop = self._opened_workshop()
             if unchanged is None:
-                unchanged = self._workshop.run_unchanged(file)
+                unchanged = workshop.run_unchanged(file)
                 _tell(f"{file.path}: its tests take {unchanged.wall_s:.1f} s")
-            run = self._workshop.run_changed(mutant, file.tests, unchanged)
+            run = workshop.run_changed(mutant, file.tests, unchanged)
             result = MutantResult(
                 digest, mutant.key, not run.has_passed, run.noticed_by, round(run.wall_s, 1)
             )
             self._results.add(result)
             yield mutant, result, True
+
+    def _opened_workshop(self) -> Workshop:
+        if self._workshop is None:
+            self._workshop = self._stack.enter_context(Workshop())
+            tree = self._workshop.tree
+            copied = {file: (file.source(tree), file.tests_digest(tree)) for file in self._contents}
+            if copied != self._contents:
+                raise RuntimeError("Files were edited while the run began; begin it again.")
+        return self._workshop
 
 
 def _try_all(

@@ -39,13 +39,13 @@ class CoreFile:
         source = self.source()
         return drawn(mutants(self.path, source), source)
 
-    def tests_digest(self) -> str:
+    def tests_digest(self, root: Path = ROOT) -> str:
         """Return the digest of the tests and of the ``conftest.py`` that they share."""
         files: set[Path] = set()
         for test in self.tests:
-            path = ROOT / test.partition("::")[0]
+            path = root / test.partition("::")[0]
             files.update(path.rglob("*.py") if path.is_dir() else [path])
-            files.update(parent / "conftest.py" for parent in path.parents if parent.is_relative_to(ROOT))
+            files.update(parent / "conftest.py" for parent in path.parents if parent.is_relative_to(root))
         digest = hashlib.sha256(json.dumps(self.tests).encode())
         for path in sorted(files):
             if path.exists():
@@ -85,14 +85,14 @@ def drawn(changes: list[Mutant], source: str) -> list[Mutant]:
         The order is by the digest of a change's name, so nobody chooses, and a line that is added or removed
         elsewhere hardly moves the sample.
     """
-    by_operator: dict[str, list[Mutant]] = defaultdict(list)
+    by_kind: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in sorted(changes, key=lambda each: hashlib.sha256(each.key.encode()).digest(), reverse=True):
-        by_operator[mutant.operator].append(mutant)
+        by_kind[mutant.operator].append(mutant)
     wanted = min(max(source.count("\n") // _LINES_PER_MUTANT, _MIN_MUTANTS), _MAX_MUTANTS)
     chosen: list[Mutant] = []
-    while len(chosen) < wanted and any(by_operator.values()):
-        for operator in sorted(by_operator):
-            waiting = by_operator[operator]
+    while len(chosen) < wanted and any(by_kind.values()):
+        for operator in sorted(by_kind):
+            waiting = by_kind[operator]
             while waiting and not waiting[-1].compiles(source):
                 waiting.pop()
             if waiting and len(chosen) < wanted:

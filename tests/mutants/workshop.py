@@ -87,14 +87,15 @@ class Workshop:
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
         self._folder = Path()
-        self._tree = Path()
+        #: The copy.
+        self.tree = Path()
 
     def __enter__(self) -> Self:
         """Copy the tree and import the libraries."""
         self._folder = Path(tempfile.mkdtemp(prefix="keyflock-mutants-"))
-        self._tree = self._folder / "tree"
-        _copy(self._root, self._tree)
-        _set_environment(self._folder, self._tree)
+        self.tree = self._folder / "tree"
+        _copy(self._root, self.tree)
+        _set_environment(self._folder, self.tree)
         for library in _LIBRARIES:
             importlib.import_module(library)
         gc.collect()
@@ -115,13 +116,13 @@ class Workshop:
             result = self._run(file.tests, cpu_limit_s=600.0, wall_limit_s=1_800.0, may_write_bytecode=True)
             if not result.has_passed:
                 raise RuntimeError(f"{file.path}: without any change, {result.noticed_by} failed.")
-        for bytecode in (self._tree / file.path).parent.glob(f"__pycache__/{Path(file.path).stem}.*"):
+        for bytecode in (self.tree / file.path).parent.glob(f"__pycache__/{Path(file.path).stem}.*"):
             bytecode.unlink()
         return result
 
     def run_changed(self, mutant: Mutant, tests: Sequence[str], unchanged: RunResult) -> RunResult:
         """Run tests on a changed file; the copy is as it was afterwards."""
-        path = self._tree / mutant.path
+        path = self.tree / mutant.path
         source = path.read_text(encoding="utf-8")
         path.write_text(mutant.apply(source), encoding="utf-8")
         try:
@@ -143,12 +144,12 @@ class Workshop:
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            _run_tests(self._tree, tests, writer, log, cpu_limit_s, may_write_bytecode=may_write_bytecode)
+            _run_tests(self.tree, tests, writer, log, cpu_limit_s, may_write_bytecode=may_write_bytecode)
         os.close(writer)
         status, usage = _wait(pid, began_s + wall_limit_s)
         with open(reader, encoding="utf-8") as pipe:  # noqa: PTH123 - a file descriptor
-            said = pipe.read() if status is not None else ""
-        failed = json.loads(said)["failed"] if said else ""
+            answer = pipe.read() if status is not None else ""
+        failed = json.loads(answer)["failed"] if answer else ""
         match status:
             case None:
                 noticed_by = "a run that waits for ever"

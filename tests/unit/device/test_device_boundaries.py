@@ -33,18 +33,18 @@ from keyflock_server.protocol.problems import ProblemCode
 
 MakeWalk = Callable[..., Any]
 #: A Walk; each of its effects is of the kind that the test expects.
-Day: TypeAlias = Any
+AnyWalk: TypeAlias = Any
 TRAINED = Trained(delta=b"delta", examples=1)
 #: The window of no other answer.
 NAMED = ReturnWindow(min_s=4_321.0, max_s=4_321.0)
 BRIEF = ReturnWindow(min_s=1.0, max_s=1.0)
 
 
-def expires_at_s(day: Day) -> float:
+def expires_at_s(day: AnyWalk) -> float:
     return float(day.device._session.expires_at_s)
 
 
-def ended(day: Day) -> list[EndReason]:
+def ended(day: AnyWalk) -> list[EndReason]:
     return [event.reason for event in day.device.take_events() if isinstance(event, AssignmentEnded)]
 
 
@@ -160,7 +160,7 @@ async def test_only_a_pending_report_lives_on(walk: MakeWalk) -> None:
     assert expires_at_s(day) == before_s
 
 
-async def assigned_again(day: Day) -> Effect:
+async def assigned_again(day: AnyWalk) -> Effect:
     """Let the assignment that the device had come once more, and return the effect."""
     await day.until(DeviceState.CHECKING_IN, Send)
     day.server.counted.clear()
@@ -296,13 +296,13 @@ async def test_a_device_that_may_not_enrol_asks_again_after_a_day_or_a_day_and_a
 
 
 async def test_a_refusal_without_work_is_drawn_over_half_a_day_more(walk: MakeWalk) -> None:
-    class Bounds(random.Random):
+    class Width(random.Random):
         def uniform(self, a: float, b: float) -> float:
             return b - a
 
     day = walk(RetryPolicy(permanent_failure_delay_s=1_000.0))
     await day.until(DeviceState.CHECKING_IN)
-    day.device._rng = Bounds()
+    day.device._rng = Width()
 
     effect = day.tell(Answered(problem_response(ProblemCode.POPULATION_UNKNOWN)))
 
