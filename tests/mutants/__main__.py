@@ -63,7 +63,7 @@ class Trials:
     """Tries changes, or finds what earlier runs found. A context manager.
 
     Guarantees:
-        A result is kept under the digests of the very files that were tried: the tree may be edited meanwhile.
+        A result is kept under the digests of the files that were tried: the tree may be edited meanwhile.
 
     Args:
         files: The files whose changes are tried.
