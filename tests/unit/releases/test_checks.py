@@ -87,34 +87,6 @@ def test_where_deltas_are_clipped_a_short_step_does_not_make_the_next_ordinary_o
     assert "of the last 1 rounds" in publishing_problem(ORDINARY, [little], BOUNDS)
 
 
-def test_where_deltas_are_clipped_a_step_may_grow_with_its_mean_delta() -> None:
-    # The rows stay as they are, so that only the whole step is judged.
-    doubled = ordinary(step_norm=0.01, mean_delta_norm=0.005)
-    figures = {"mean_delta_norm": 2.0}
-
-    # Twice the mean delta is usual, so 4 is, and five times that is the bound.
-    assert publishing_problem(ordinary(step_norm=20.0, **figures), [doubled], BOUNDS, is_clipped=True) == ""
-    problem = publishing_problem(ordinary(step_norm=20.1, **figures), [doubled], BOUNDS, is_clipped=True)
-    assert "made of such a mean delta (4)" in problem
-
-
-@pytest.mark.parametrize("mean_delta_norm", [None, 0.0])
-def test_a_step_without_a_mean_delta_is_compared_with_earlier_steps_alone(
-    mean_delta_norm: float | None,
-) -> None:
-    little = ordinary(step_norm=0.01, mean_delta_norm=0.01)
-
-    usual, long = (
-        publishing_problem(
-            ordinary(step_norm=step_norm, mean_delta_norm=mean_delta_norm), [little], BOUNDS, is_clipped=True
-        )
-        for step_norm in (0.05, 0.051)
-    )
-
-    assert usual == ""
-    assert "the longest of the last 1 rounds (0.01)" in long
-
-
 @pytest.mark.parametrize(
     "field", ["max_step_ratio", "max_step_growth", "max_anchor_rise", "max_anchor_drift"]
 )
