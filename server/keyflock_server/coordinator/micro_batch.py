@@ -291,8 +291,7 @@ class MicroBatch:
         for assignment in assignments:
             report = self._waiting.pop(assignment)
             self._forget(assignment)
-            if not report.outcome.done():
-                report.outcome.set_result(outcome)
+            report.outcome.set_result(outcome)
 
     def settle_all(self, outcome: ReportOutcome) -> None:
         """Give all reports their outcome and remove them."""
