@@ -211,7 +211,12 @@ async def test_a_delta_whose_request_has_ended_is_counted_once_while_its_report_
         batch.reserve(pending_report(id_))
 
     counted = []
-    for id_, size_bytes in ((A, 100), (A, 100), (B, 30), (C, 7)):  # A's request was repeated; C waits for none
+    for id_, size_bytes in (
+        (A, 100),
+        (A, 100),
+        (B, 30),
+        (C, 7),
+    ):  # A's request was repeated; C waits for none
         batch.leave_unattended(id_, size_bytes)
         counted.append(batch.unattended_bytes)
     batch.withdraw(B)

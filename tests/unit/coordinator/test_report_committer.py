@@ -1,6 +1,7 @@
 """A flush whose store fails in the middle: nobody is acknowledged who is not counted, and nobody twice."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +17,7 @@ from keyflock_server.coordinator import Coordinator, report_committer
 from keyflock_server.coordinator.events import NullObserver
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import RoundId, TaskName
-from keyflock_server.protocol.messages import Receipt, Report
+from keyflock_server.protocol.messages import Failure, FailureCause, Receipt, Report
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import PartialSuperseded, StorageError
 from keyflock_server.storage.records import RoundRecord
@@ -92,9 +93,7 @@ async def test_a_flush_that_was_not_answered_is_asked_about_at_the_next_pass(
     await harness.task(round="goal = 8")
     claims = await cohort(harness, 4)
     with monkeypatch.context() as away:
-        away.setattr(
-            harness.store.rounds, "commit_flush", lose_the_answer(harness.store.rounds.commit_flush)
-        )
+        away.setattr(harness.store.rounds, "commit_flush", lose_the_answer(harness.store.rounds.commit_flush))
         away.setattr(harness.store.rounds, "partials", fail)
         unsure = await send_each(harness, claims, 1.0)
 
@@ -171,10 +170,14 @@ async def test_a_partial_aggregate_that_moves_again_and_again_is_not_insisted_on
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
 
-async def test_a_process_that_reloads_its_sum_takes_its_own_and_not_another_ones() -> None:
+async def test_a_process_that_reloads_its_sum_takes_its_own_and_does_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     harness = CoordinatorHarness()
-    here, there = await replicas(harness, "goal = 12")
-    claims = await cohort(harness, 12)
+    here, there = await replicas(harness, "goal = 16")
+    recorder = FlushRecorder()
+    object.__setattr__(there._deps, "observer", recorder)
+    claims = await cohort(harness, 16)
     await send_each(harness, claims[:4], 1.0)
     rounds = harness.store.rounds
     commit, on_its_way = rounds.commit_flush, []
@@ -185,14 +188,23 @@ async def test_a_process_that_reloads_its_sum_takes_its_own_and_not_another_ones
         raise StorageError("No answer within 40 s.")
 
     harness.coordinator = there
-    rounds.commit_flush = get_stuck  # type: ignore[method-assign]  # the answer never comes
+    rounds.commit_flush = get_stuck  # type: ignore[assignment, method-assign]  # the answer never comes
     await send_each(harness, claims[4:8], 2.0)
     await commit(*on_its_way[0])
-    await send_each(harness, claims[8:], 6.0)
+    with monkeypatch.context() as away:
+        away.setattr(rounds, "partials", fail)
+        unread = await send_each(harness, claims[8:12], 6.0)
+    await there.tick()
+    with monkeypatch.context() as away:
+        away.setattr(rounds, "partials", fail)  # it knows its sum again, and reads nothing
+        last = await send_each(harness, claims[12:], 7.0)
     for one in (here, there):
         await one.tick()
 
-    np.testing.assert_array_equal(await harness.model(1), constant(-3.0))
+    assert unread == [ProblemCode.REPORT_PENDING] * 4
+    assert isinstance(last[-1], Receipt)
+    assert recorder.errors == ["t: No answer within 40 s.", "t: The disk is full."]
+    np.testing.assert_array_equal(await harness.model(1), constant(-4.0))
 
 
 @pytest.mark.parametrize("is_deletable", [True, False])
@@ -201,13 +213,22 @@ async def test_the_sum_that_a_flush_replaces_is_deleted_and_if_it_cannot_be_it_i
 ) -> None:
     await harness.task(round="goal = 12")
     claims = await cohort(harness, 8)
-    if not is_deletable:
-        monkeypatch.setattr(harness.blobs, "delete", fail)
+    deleted, delete = [], harness.blobs.delete
 
-    answers = await send_each(harness, claims, 1.0)
+    async def recorded(key: str) -> None:
+        deleted.append(key)
+        await (delete(key) if is_deletable else fail())
 
-    assert isinstance(answers[3], Receipt)
-    assert isinstance(answers[7], Receipt)
+    monkeypatch.setattr(harness.blobs, "delete", recorded)
+    first = await send_each(harness, claims[:4], 1.0)
+    replaced = await partial_keys(harness)
+    monkeypatch.setattr(harness.store.rounds, "partials", fail)  # it knows its sum, and does not read it
+    second = await send_each(harness, claims[4:], 1.0)
+    monkeypatch.undo()
+
+    assert isinstance(first[-1], Receipt)
+    assert isinstance(second[-1], Receipt)
+    assert deleted == list(replaced)
     (row,) = await harness.store.rounds.partials(FIRST)
     keys = await partial_keys(harness)
     assert row.key in keys
@@ -227,7 +248,7 @@ async def replicas(harness: CoordinatorHarness, lines: str) -> tuple[Coordinator
 
 
 async def waiting_at(
-    harness: CoordinatorHarness, coordinator: Coordinator, claims: AssignmentClaims, message: Report
+    coordinator: Coordinator, claims: AssignmentClaims, message: Report
 ) -> asyncio.Task[Receipt]:
     """Send a report, and return its request once the report is summed."""
     sending = asyncio.create_task(coordinator.reports.report(claims, message))
@@ -248,7 +269,7 @@ async def test_a_report_that_waits_while_another_process_counts_one_of_its_assig
     here, there = await replicas(harness, "goal = 12")
     claims = await cohort(harness, 12)
 
-    twice = await waiting_at(harness, there, claims[0], report(constant(value), of=claims[0]))
+    twice = await waiting_at(there, claims[0], report(constant(value), of=claims[0]))
     await asyncio.gather(*(send(harness, one, 1.0) for one in claims[:4]))
     if not is_deletable:
         monkeypatch.setattr(harness.blobs, "delete", fail)
@@ -262,7 +283,9 @@ async def test_a_report_that_waits_while_another_process_counts_one_of_its_assig
     # Without it there are three, too few to be committed.
     counted_there = [row for row in await harness.store.rounds.partials(FIRST) if row.replica != "a.1"]
     last = asyncio.create_task(send(harness, claims[7], 1.0))
-    while not last.done():  # a pass finds enough of them, if the last one came while the three were given back
+    while (
+        not last.done()
+    ):  # a pass finds enough of them, if the last one came while the three were given back
         await there.tick()
     rows = await harness.store.rounds.partials(FIRST)
 
@@ -280,6 +303,27 @@ async def test_a_report_that_waits_while_another_process_counts_one_of_its_assig
         await one.stop()
 
 
+async def test_a_report_that_waits_while_its_assignment_is_given_back_elsewhere_is_not_counted() -> None:
+    harness = CoordinatorHarness(ack_wait_s=60.0)
+    here, there = await replicas(harness, "goal = 12")
+    claims = await cohort(harness, 4)
+    waiting = await waiting_at(there, claims[0], report(constant(1.0), of=claims[0]))
+
+    await here.reports.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
+    for one in claims[1:]:
+        others = await waiting_at(there, one, report(constant(1.0), of=one))
+    while not waiting.done():
+        await there.tick()
+
+    with pytest.raises(ApiError) as refused:
+        await waiting
+    assert refused.value.code is ProblemCode.ROUND_GONE
+    for coordinator in (here, there):
+        await coordinator.stop()
+    with pytest.raises(ApiError):
+        await others
+
+
 async def test_a_forgotten_device_whose_row_is_gone_takes_no_other_report_with_it() -> None:
     """A buffer's assignment of an earlier round goes with its device, before another process has noticed."""
     harness = CoordinatorHarness(ack_wait_s=60.0)
@@ -290,7 +334,7 @@ async def test_a_forgotten_device_whose_row_is_gone_takes_no_other_report_with_i
     for one in (here, there):
         await one.tick()  # the round of the assignments is over
 
-    forgotten = await waiting_at(harness, there, claims[4], report(constant(9.0), of=claims[4]))
+    forgotten = await waiting_at(there, claims[4], report(constant(9.0), of=claims[4]))
     await harness.forget(phones[4])
     harness.coordinator = there
     sending = asyncio.gather(*(send(harness, one, 1.0) for one in claims[5:9]))
@@ -336,9 +380,7 @@ async def test_a_round_that_is_ending_is_not_asked_to_count_more(
     ]
 
 
-async def test_reports_of_a_buffer_that_another_process_closed_first_wait_for_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_reports_of_a_buffer_that_another_process_closed_first_wait_for_the_next() -> None:
     harness = CoordinatorHarness()
     here, there = await replicas(harness, BUFFER)
     recorder = FlushRecorder()
@@ -372,12 +414,13 @@ async def test_a_device_that_is_forgotten_while_it_is_counted_disturbs_nobody(
     async def commit_and_forget(*what: Any) -> RoundRecord:  # noqa: ANN401 - handed on as they came
         after = await commit(*what)
         forgetting.append(asyncio.create_task(harness.forget(phones[0])))
-        while claims[0].assignment in opened.members:  # noqa: ASYNC110 - no event is
+        while claims[0].assignment in members:  # noqa: ASYNC110 - no event is
             await asyncio.sleep(0)
         return after
 
     opened = harness.coordinator.registry._states[T].open_round
     assert opened is not None
+    members = opened.members
     monkeypatch.setattr(harness.store.rounds, "commit_flush", commit_and_forget)
     answers = await send_each(harness, claims, 1.0)
 
@@ -398,12 +441,10 @@ async def test_what_is_stored_of_a_counted_report_is_when_it_came_and_how_its_se
     for one in claims:
         message = report(constant(1.0), examples=2, of=one)
         harness.pass_time(10.0)
-        try:
+        with contextlib.suppress(ApiError):  # the first three wait for the fourth
             await harness.coordinator.reports.report(
                 one, Report(delta=message.delta, examples=2, session_shape=sent)
             )
-        except ApiError as refused:
-            assert refused.code is ProblemCode.REPORT_PENDING
 
     row = await harness.store.assignments.get(FIRST, claims[0].device)
 
