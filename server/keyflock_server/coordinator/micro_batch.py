@@ -168,7 +168,7 @@ class PendingSum:
         if isinstance(result, RejectedReport):
             raise ReportRejected(result.verdict, result.detail)
         digest = None if result.is_thin else content_digest(update)
-        if digest is not None and digest in self._taken_digests:
+        if digest in self._taken_digests:
             digest = None
         is_thin = digest is None or digest in self._digests
         entry = SummedReport(delta, codec, weight, result.scale, result.norm, digest)

@@ -88,6 +88,19 @@ async def test_a_partial_aggregate_without_its_row_is_missed_and_nothing_is_made
     assert (await stored_round(harness)).round.phase is Phase.CLOSED
 
 
+async def test_a_sum_that_is_damaged_is_named_with_what_to_do(harness: CoordinatorHarness) -> None:
+    await harness.task(round="goal = 4")
+    await count_reports(harness, 4)
+    (key,) = await keys(harness, "partials")
+    await harness.blobs.put(key, (await harness.blobs.get(key))[:-8] + bytes(8))
+
+    await harness.coordinator.tick()
+
+    stuck = await harness.coordinator.tasks.round(FIRST)
+    assert stuck.detail.startswith(f"Blob {key} is damaged (")
+    assert stuck.detail.endswith("); restore it from a backup, or cancel the task.")
+
+
 async def test_a_version_tells_where_it_comes_from_and_of_how_many_reports(
     harness: CoordinatorHarness,
 ) -> None:
@@ -120,6 +133,8 @@ async def test_what_a_version_is_stored_with_is_true_of_its_bytes(harness: Coord
     assert (version.download_bytes, version.download_digest) == (len(body), download_digest(body))
     assert (version.parent, version.round_id, version.created_at) == (0, FIRST, harness.now)
     assert (version.note, version.released_key) == ("", None)
+    for key in (version.checkpoint_key, version.download_key):
+        assert key.startswith("versions/en/1-")
     assert recorder.versions == [(POPULATION, 1)]
 
 
