@@ -60,9 +60,8 @@ def reader(limits: BodyLimits, request: ScriptedRequest) -> BodyReader:
 
 async def problem(limits: BodyLimits, request: ScriptedRequest, limit_bytes: int = 100) -> ApiError:
     """Read a body that cannot be read, and return why."""
-    with pytest.raises(ApiError) as refused:
-        with reader(limits, request) as body:
-            await body.read(limit_bytes)
+    with pytest.raises(ApiError) as refused, reader(limits, request) as body:
+        await body.read(limit_bytes)
     return refused.value
 
 
@@ -105,11 +104,13 @@ async def test_a_body_that_is_not_read_to_its_end_is_given_back(
 async def test_a_body_is_given_back_whatever_ends_its_request() -> None:
     limits, shown = limits_of()
 
-    with pytest.raises(RuntimeError):
+    async def serve() -> None:
         with reader(limits, ScriptedRequest(b"abc")) as body:
             await body.read(10)
             raise RuntimeError("in the service")
 
+    with pytest.raises(RuntimeError):
+        await serve()
     assert shown() == (0.0, 0.0)
 
 
@@ -205,9 +206,8 @@ async def test_a_client_that_is_gone_before_it_is_told_to_go_on_gives_its_place_
     request = ScriptedRequest(b"abc", expect="100-continue")
     request.error_of_write = ConnectionResetError()
 
-    with pytest.raises(ConnectionResetError):
-        with reader(limits, request) as body:
-            await body.read(3)
+    with pytest.raises(ConnectionResetError), reader(limits, request) as body:
+        await body.read(3)
 
     assert shown() == (0.0, 0.0)
 

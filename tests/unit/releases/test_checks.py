@@ -87,6 +87,20 @@ def test_where_deltas_are_clipped_a_short_step_does_not_make_the_next_ordinary_o
     assert "of the last 1 rounds" in publishing_problem(ORDINARY, [little], BOUNDS)
 
 
+def test_what_is_usual_where_deltas_are_clipped_is_in_proportion_to_this_rounds_mean_delta() -> None:
+    history = [ordinary(step_norm=0.1, mean_delta_norm=0.1, step_row_norm=0.1, mean_delta_row_norm=0.1)]
+    longer = {"mean_delta_norm": 2.0, "mean_delta_row_norm": 2.0}
+    unmeasured = {"mean_delta_norm": None, "mean_delta_row_norm": None, "step_row_norm": 0.1}
+
+    def problem(**figures: Any) -> str:  # noqa: ANN401 - any figure
+        return publishing_problem(ordinary(**figures), history, BOUNDS, is_clipped=True)
+
+    assert problem(step_norm=10.0, **longer) == ""
+    assert problem(step_norm=10.1, **longer).endswith("what the last 1 rounds made of such a mean delta (2).")
+    assert problem(step_norm=0.5, **unmeasured) == ""
+    assert problem(step_norm=0.51, **unmeasured).endswith("the longest of the last 1 rounds (0.1).")
+
+
 @pytest.mark.parametrize(
     "field", ["max_step_ratio", "max_step_growth", "max_anchor_rise", "max_anchor_drift"]
 )
