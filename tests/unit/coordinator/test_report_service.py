@@ -508,6 +508,22 @@ async def test_an_offer_of_another_version_is_told_to_begin_again_and_one_of_an_
     assert (over.action, over.detail) == (OfferAction.DROP, "The round is over.")
 
 
+async def test_where_the_goal_is_met_only_those_whose_reports_wait_are_told_to_send(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round="goal = 4\nover_selection = 0.5")
+    claims = await cohort(harness, 6)
+    monkeypatch.setattr(harness.store.rounds, "commit_flush", fail)
+    for one in claims[:4]:
+        await send(harness, one, 1.0)
+    message = Offer(model_version=ModelVersion(0), size_bytes=1)
+
+    waiting, other = [await harness.coordinator.reports.offer(one, message) for one in claims[3:5]]
+
+    assert waiting.action is OfferAction.SEND
+    assert (other.action, other.detail) == (OfferAction.DROP, "The goal is met.")
+
+
 @pytest.mark.parametrize("why", ["held", "withdrawn"])
 async def test_nothing_is_taken_of_a_round_that_is_held_or_whose_version_was_withdrawn(
     harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch, why: str
