@@ -90,6 +90,7 @@ class Workshop:
     def __enter__(self) -> Self:
         """Copy the tree and import the libraries."""
         self._folder = Path(tempfile.mkdtemp(prefix="keyflock-mutants-"))
+        self._folder.chmod(0o711)  # a PostgreSQL that a test starts runs as another user
         self._tree = self._folder / "tree"
         _copy(self._root, self._tree)
         _set_environment(self._folder, self._tree)
