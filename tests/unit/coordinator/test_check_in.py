@@ -104,6 +104,26 @@ async def test_an_assignment_is_given_again_until_the_instant_at_which_it_expire
     assert refusal(expired).reason is RefusalReason.TOO_SOON
 
 
+async def test_an_assignment_that_expires_while_it_is_made_has_no_time_left_and_not_less(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round="goal = 4\ndeadline_s = 600.0")
+    report_layout = harness.coordinator.models.report_layout
+
+    async def slow(*what: Any) -> Any:  # noqa: ANN401 - handed on as they came
+        harness.pass_time(601.0)
+        return await report_layout(*what)
+
+    device = await harness.enrol()
+    await harness.assigned(device)
+    harness.pass_time(-1.0)
+    monkeypatch.setattr(harness.coordinator.models, "report_layout", slow)
+    answer = await harness.check_in(device)
+
+    assert isinstance(answer, Assignment)
+    assert answer.expires_in_s == 0.0
+
+
 async def test_an_assignment_that_another_process_has_counted_is_not_given_again(
     harness: CoordinatorHarness, replicas: tuple[Coordinator, Coordinator]
 ) -> None:
