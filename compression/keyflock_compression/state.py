@@ -62,8 +62,8 @@ def decode_state(data: bytes) -> dict[str, object]:
     fields = unpack(data, _CONTAINER_LIMITS)
     if not isinstance(fields, dict) or set(fields) != {"v", "digest", "body"}:
         raise MalformedContainer("the container's fields are not v, digest and body")
-    body = fields["body"]
-    if fields["v"] != STATE_CONTAINER_VERSION or not isinstance(body, bytes):
+    version, body = fields["v"], fields["body"]
+    if type(version) is not int or version != STATE_CONTAINER_VERSION or not isinstance(body, bytes):
         raise MalformedContainer(f"the container is not of version {STATE_CONTAINER_VERSION}")
     if fields["digest"] != _digest(body):
         raise MalformedContainer("the digest is not that of the body")

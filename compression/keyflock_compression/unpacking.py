@@ -62,16 +62,8 @@ def unpack(data: bytes, limits: UnpackLimits) -> object:
     """
     _check(data, limits)
     try:
-        return msgpack.unpackb(
-            data,
-            strict_map_key=True,
-            max_str_len=limits.max_string_bytes,
-            max_bin_len=len(data),
-            max_array_len=limits.max_list_items,
-            max_map_len=limits.max_map_items,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        return msgpack.unpackb(data, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedContainer(f"not msgpack: {type(error).__name__}") from None
 
 

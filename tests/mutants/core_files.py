@@ -31,19 +31,21 @@ class CoreFile:
 
     def all_mutants(self) -> list[Mutant]:
         """Return every change of the file."""
-        return mutants(self.path, self.source())
+        source = self.source()
+        return [mutant for mutant in mutants(self.path, source) if mutant.compiles(source)]
 
     def drawn_mutants(self) -> list[Mutant]:
         """Return the changes that count, in the order of the file's text."""
-        return drawn(self.all_mutants(), self.source().count("\n"))
+        source = self.source()
+        return drawn(mutants(self.path, source), source)
 
-    def tests_digest(self) -> str:
+    def tests_digest(self, root: Path = ROOT) -> str:
         """Return the digest of the tests and of the ``conftest.py`` that they share."""
         files: set[Path] = set()
         for test in self.tests:
-            path = ROOT / test.partition("::")[0]
+            path = root / test.partition("::")[0]
             files.update(path.rglob("*.py") if path.is_dir() else [path])
-            files.update(parent / "conftest.py" for parent in path.parents if parent.is_relative_to(ROOT))
+            files.update(parent / "conftest.py" for parent in path.parents if parent.is_relative_to(root))
         digest = hashlib.sha256(json.dumps(self.tests).encode())
         for path in sorted(files):
             if path.exists():
@@ -76,22 +78,25 @@ def equivalent_mutants() -> list[EquivalentMutant]:
     return [EquivalentMutant(**entry) for entry in _toml("equivalent.toml").get("equivalent", [])]
 
 
-def drawn(changes: list[Mutant], line_count: int) -> list[Mutant]:
+def drawn(changes: list[Mutant], source: str) -> list[Mutant]:
     """Return a sample of a file's changes, each kind of change in its turn.
 
     Guarantees:
         The order is by the digest of a change's name, so nobody chooses, and a line that is added or removed
         elsewhere hardly moves the sample.
     """
-    by_operator: dict[str, list[Mutant]] = defaultdict(list)
+    by_kind: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in sorted(changes, key=lambda each: hashlib.sha256(each.key.encode()).digest(), reverse=True):
-        by_operator[mutant.operator].append(mutant)
-    wanted = min(max(line_count // _LINES_PER_MUTANT, _MIN_MUTANTS), _MAX_MUTANTS, len(changes))
+        by_kind[mutant.operator].append(mutant)
+    wanted = min(max(source.count("\n") // _LINES_PER_MUTANT, _MIN_MUTANTS), _MAX_MUTANTS)
     chosen: list[Mutant] = []
-    while len(chosen) < wanted:
-        for operator in sorted(by_operator):
-            if by_operator[operator] and len(chosen) < wanted:
-                chosen.append(by_operator[operator].pop())
+    while len(chosen) < wanted and any(by_kind.values()):
+        for operator in sorted(by_kind):
+            waiting = by_kind[operator]
+            while waiting and not waiting[-1].compiles(source):
+                waiting.pop()
+            if waiting and len(chosen) < wanted:
+                chosen.append(waiting.pop())
     return sorted(chosen, key=lambda each: (each.start, each.end, each.replacement))
 
 

@@ -2,7 +2,7 @@
 
 They are made from the file's syntax tree, and keep the rest of the text as it is: a change is shown as
 two lines. What is left out, because the change says nothing about the tests: annotations, decorators and
-the arguments of a class, docstrings and other strings, f-strings, calls of a logger, ``zip``'s
+the arguments of a class, assertions, docstrings and other strings, f-strings, calls of a logger, ``zip``'s
 ``strict``, and all that does not compile.
 """
 
@@ -89,9 +89,17 @@ class Mutant:
         encoded = source.encode()
         return (encoded[: self.start] + self.replacement.encode() + encoded[self.end :]).decode()
 
+    def compiles(self, source: str) -> bool:
+        """Return whether the changed source is Python at all."""
+        try:
+            compile(self.apply(source), self.path, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return False
+        return True
+
 
 def mutants(path: str, source: str) -> list[Mutant]:
-    """Return every small change of a file, in the order of its text."""
+    """Return every small change of a file, in the order of its text; few of them do not compile."""
     found = _Finder(path, source).all()
     seen: Counter[tuple[str, str, str]] = Counter()
     numbered = []
@@ -112,17 +120,7 @@ class _Finder:
         self._tree = ast.parse(source)
 
     def all(self) -> list[Mutant]:
-        found = []
-        for mutant in self._walk(self._tree.body, "<module>"):
-            changed = mutant.apply(self._source.decode())
-            if mutant.before == mutant.after:
-                continue
-            try:
-                compile(changed, self._path, "exec", dont_inherit=True)
-            except (SyntaxError, ValueError):
-                continue
-            found.append(mutant)
-        return found
+        return [mutant for mutant in self._walk(self._tree.body, "<module>") if mutant.before != mutant.after]
 
     def _walk(self, nodes: list[ast.stmt], function: str) -> Iterator[Mutant]:
         for node in nodes:
@@ -168,6 +166,8 @@ class _Finder:
                 return True
             case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
                 return name in _LOGGERS
+            case ast.Expr(value=ast.Call(func=ast.Name(id="assert_never"))):
+                return True
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 return True
             case ast.keyword(arg="strict", value=ast.Constant()):

@@ -57,10 +57,12 @@ _LIBRARIES: Final = (
     "wordfreq",
     "zstandard",
 )
-_MIN_CPU_S: Final = 30.0
+_MIN_CPU_S: Final = 10.0
+_TIMES_OF_CPU: Final = 5.0
 _MIN_WALL_S: Final = 90.0
-_TIMES_OF_BASELINE: Final = 8.0
-_MAX_MEMORY_BYTES: Final = 16 * 2**30
+_TIMES_OF_WALL: Final = 8.0
+#: A change may fill a list for ever.
+_MAX_MEMORY_BYTES: Final = 6 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,16 @@ class Workshop:
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
         self._folder = Path()
-        self._tree = Path()
+        #: The copy.
+        self.tree = Path()
 
     def __enter__(self) -> Self:
         """Copy the tree and import the libraries."""
         self._folder = Path(tempfile.mkdtemp(prefix="keyflock-mutants-"))
         self._folder.chmod(0o711)  # a PostgreSQL that a test starts runs as another user
-        self._tree = self._folder / "tree"
-        _copy(self._root, self._tree)
-        _set_environment(self._folder, self._tree)
+        self.tree = self._folder / "tree"
+        _copy(self._root, self.tree)
+        _set_environment(self._folder, self.tree)
         for library in _LIBRARIES:
             importlib.import_module(library)
         gc.collect()
@@ -114,20 +117,20 @@ class Workshop:
             result = self._run(file.tests, cpu_limit_s=600.0, wall_limit_s=1_800.0, may_write_bytecode=True)
             if not result.has_passed:
                 raise RuntimeError(f"{file.path}: without any change, {result.noticed_by} failed.")
-        for bytecode in (self._tree / file.path).parent.glob(f"__pycache__/{Path(file.path).stem}.*"):
+        for bytecode in (self.tree / file.path).parent.glob(f"__pycache__/{Path(file.path).stem}.*"):
             bytecode.unlink()
         return result
 
     def run_changed(self, mutant: Mutant, tests: Sequence[str], unchanged: RunResult) -> RunResult:
         """Run tests on a changed file; the copy is as it was afterwards."""
-        path = self._tree / mutant.path
+        path = self.tree / mutant.path
         source = path.read_text(encoding="utf-8")
         path.write_text(mutant.apply(source), encoding="utf-8")
         try:
             return self._run(
                 tests,
-                cpu_limit_s=_MIN_CPU_S + _TIMES_OF_BASELINE * unchanged.cpu_s,
-                wall_limit_s=_MIN_WALL_S + _TIMES_OF_BASELINE * unchanged.wall_s,
+                cpu_limit_s=_MIN_CPU_S + _TIMES_OF_CPU * unchanged.cpu_s,
+                wall_limit_s=_MIN_WALL_S + _TIMES_OF_WALL * unchanged.wall_s,
                 may_write_bytecode=False,
             )
         finally:
@@ -142,12 +145,12 @@ class Workshop:
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            _run_tests(self._tree, tests, writer, log, cpu_limit_s, may_write_bytecode=may_write_bytecode)
+            _run_tests(self.tree, tests, writer, log, cpu_limit_s, may_write_bytecode=may_write_bytecode)
         os.close(writer)
         status, usage = _wait(pid, began_s + wall_limit_s)
         with open(reader, encoding="utf-8") as pipe:  # noqa: PTH123 - a file descriptor
-            said = pipe.read() if status is not None else ""
-        failed = json.loads(said)["failed"] if said else ""
+            answer = pipe.read() if status is not None else ""
+        failed = json.loads(answer)["failed"] if answer else ""
         match status:
             case None:
                 noticed_by = "a run that waits for ever"
@@ -210,19 +213,19 @@ def _run_tests(
 
 def _wait(pid: int, until_s: float) -> tuple[int | None, resource.struct_rusage | None]:
     """Wait until a process ends, and kill what it started; None when it had to be killed."""
-    pause_s = 0.01
-    while True:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended or time.monotonic() > until_s:
-            break
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.2, 0.2)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    if not ended:
-        os.waitpid(pid, 0)
-        return None, None
-    return status, usage
+    pause_s, ended = 0.01, 0
+    try:
+        while not ended and time.monotonic() <= until_s:
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if not ended:
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 1.2, 0.2)
+    finally:  # also when this process is asked to end
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        if not ended:
+            os.waitpid(pid, 0)
+    return (status, usage) if ended else (None, None)
 
 
 def _copy(root: Path, tree: Path) -> None:

@@ -160,3 +160,93 @@ def test_an_ordinary_delta_passes_as_it_is() -> None:
 
     assert report.update is update
     assert report.counts == {}
+
+
+def next_norm(norm: float) -> float:
+    return float(np.nextafter(np.float32(norm), np.float32(np.inf)))
+
+
+def norm_before(norm: float) -> float:
+    return float(np.nextafter(np.float32(norm), np.float32(0)))
+
+
+def test_a_norm_at_the_bound_is_admitted_and_the_next_is_not() -> None:
+    for validator, bound in (
+        (DeltaValidator(Aggregation(max_norm_ratio=2.0), ONE), 2.0),
+        (DeltaValidator(Aggregation(max_norm_ratio=0.0), ONE), 1e6),
+        (DeltaValidator(Aggregation(max_norm_ratio=2.0), {}), 1e6),
+        (DeltaValidator(Aggregation(max_norm_ratio=2.0), {"codec": NormScale.initial(1e6)}), 1e6),
+    ):
+        assert isinstance(validator.validate(of_norm(bound), LAYOUT, "codec"), AdmittedReport)
+        assert isinstance(validator.validate(of_norm(next_norm(bound)), LAYOUT, "codec"), RejectedReport)
+
+
+def test_a_hundredth_of_the_scale_is_not_thin() -> None:
+    validator = DeltaValidator(Aggregation(), {"codec": NormScale.initial(100.0)})
+
+    assert not admitted(validator, of_norm(1.0)).is_thin
+    assert admitted(validator, of_norm(norm_before(1.0))).is_thin
+
+
+@pytest.mark.parametrize(
+    ("ratio", "norm", "rows"), [(0.0, 0.0, 0), (0.0, 4.0, 1), (1.5, 0.0, 1), (1.5, 100.0, 1), (9.0, 100.0, 0)]
+)
+def test_either_bound_of_rows_is_enough(ratio: float, norm: float, rows: int) -> None:
+    rules = Aggregation(row_clip_ratio=ratio, row_clip_norm=norm)
+    validator = DeltaValidator(rules, {})
+    update = sparse(delta((0.0, 10.0), (0.0, 1.0), (0.0, 0.0), (0.0, 2.0)))
+
+    report = admitted(validator, update)
+
+    assert report.clipped_rows == rows
+    assert report.counts == ({Verdict.CLIPPED_ROWS: 1} if rows else {})
+    assert (report.update is update) == (rows == 0)
+    again = validator.clipped(update, LAYOUT)
+    np.testing.assert_array_equal(again.dense(), report.update.dense())
+
+
+def test_the_lower_of_two_bounds_of_rows_holds() -> None:
+    # The median of 10, 1 and 2 is 2.
+    before = DenseUpdate(delta((0.0, 10.0), (0.0, 1.0), (0.0, 0.0), (0.0, 2.0)))
+
+    for ratio, norm, expected in ((1.5, 100.0, 3.0), (1.5, 2.5, 2.5), (100.0, 4.0, 4.0)):
+        clipped = clip_rows(before, ROWS, max_ratio=ratio, max_norm=norm)
+        assert clipped.update.dense()[1] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("form", [DenseUpdate, sparse], ids=["dense", "sparse"])
+def test_a_row_at_the_bound_keeps_its_bits_and_a_table_of_zeros_is_left_alone(
+    form: type[DenseUpdate],
+) -> None:
+    at_the_bound, zeros = form(delta((3.0, 4.0))), form(delta((0.0, 0.0)))
+
+    assert clip_rows(at_the_bound, ROWS, max_ratio=0.0, max_norm=5.0) == (at_the_bound, 0)
+    assert clip_rows(at_the_bound, ROWS, max_ratio=0.0, max_norm=4.99).rows == 1
+    assert clip_rows(zeros, ROWS, max_ratio=1.0, max_norm=0.0) == (zeros, 0)
+
+
+@pytest.mark.parametrize("form", [DenseUpdate, sparse], ids=["dense", "sparse"])
+def test_only_the_rows_of_words_are_clipped_wherever_they_are(form: type[DenseUpdate]) -> None:
+    vector = np.array([9, 3, 4, 0, 1, 9], np.float32)
+
+    clipped = clip_rows(form(vector), WordRows(start=1, rows=2, width=2), max_ratio=0.0, max_norm=1.0)
+
+    assert clipped.rows == 1
+    np.testing.assert_allclose(clipped.update.dense(), [9, 0.6, 0.8, 0, 1, 9], rtol=1e-6)
+
+
+def test_a_delta_is_clipped_by_what_its_rows_left_of_it() -> None:
+    rules = Aggregation(row_clip_norm=2.0, clip_norm_ratio=1.0)
+
+    report = admitted(DeltaValidator(rules, ONE), of_norm(4.0))
+
+    assert report.clipped_rows == 1
+    assert report.scale == pytest.approx(0.5)
+
+
+def test_a_table_of_words_has_two_dimensions() -> None:
+    names, shapes = ("gain", "embedding"), ((3,), (4, 2))
+
+    assert WordRows.of(ParamLayout(names=names, shapes=shapes)) == WordRows(start=3, rows=4, width=2)
+    assert WordRows.of(ParamLayout(names=("embedding",), shapes=((3,),))) is None
+    assert WordRows.of(ParamLayout(names=("other",), shapes=((4, 2),))) is None

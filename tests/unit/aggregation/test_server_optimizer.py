@@ -1,9 +1,13 @@
 """One step of each optimiser, against numbers worked out by hand from the papers' formulas."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
-from keyflock_server.aggregation.server_step import OptimizerMismatch, server_step
+from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OptimizerMismatch, server_step
 from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, LearningRateSchedule, OptimizerName
 
 DELTA = np.array([0.5, -0.001, 0.0], np.float32)
@@ -94,3 +98,73 @@ def test_a_state_does_not_pass_for_another_optimisers_though_its_shape_would() -
 
     with pytest.raises(OptimizerMismatch, match="'fedadam', and means nothing to fedyogi; create a new task"):
         server_step(np.zeros(3, np.float32), state, DELTA, "fedyogi", OPTIMIZER_DEFAULTS["fedyogi"])
+
+
+def state_with(**tensors: NDArray[Any] | None) -> bytes:
+    """The state of fedadam after a step, with other tensors; None leaves one out."""
+    state = server_step(np.zeros(3, np.float32), None, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"]).state
+    changed = load(state) | tensors
+    return save({name: tensor for name, tensor in changed.items() if tensor is not None})
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"0001": np.zeros(4, np.float32)},
+        {"0002": np.zeros((3, 1), np.float32)},
+        {"0001": np.zeros(3, np.float64)},
+        {"0002": np.zeros(3, np.float16)},
+        {"0000": np.array(1, np.int64)},
+        {"0000": np.array([1], np.int32)},
+        {"0002": None},
+        {"0003": np.zeros(3, np.float32)},
+    ],
+)
+def test_a_state_of_another_shape_or_type_is_refused(tensors: dict[str, NDArray[Any] | None]) -> None:
+    with pytest.raises(CorruptedOptimizerState, match="another optimiser, or of another model"):
+        server_step(
+            np.zeros(3, np.float32), state_with(**tensors), DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"]
+        )
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        np.array([-1], np.int64),
+        np.array([1], np.int32),
+        np.array([1.0], np.float64),
+        np.array(1, np.int64),
+        np.array([1, 1], np.int64),
+        np.zeros(0, np.int64),
+    ],
+)
+def test_a_number_of_steps_is_one_whole_number(steps: NDArray[Any]) -> None:
+    with pytest.raises(CorruptedOptimizerState, match="how many steps were made"):
+        server_step(
+            np.zeros(3, np.float32), state_with(steps=steps), DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"]
+        )
+
+
+def test_a_state_without_a_step_is_a_state() -> None:
+    state = state_with(steps=np.zeros(1, np.int64))
+
+    stepped = server_step(np.zeros(3, np.float32), state, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])
+
+    assert load(stepped.state)["steps"].tolist() == [1]
+
+
+def test_a_name_that_is_no_text_is_that_of_another_optimiser() -> None:
+    state = state_with(optimizer=np.array([0xFF], np.uint8))
+
+    with pytest.raises(OptimizerMismatch):
+        server_step(np.zeros(3, np.float32), state, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])
+
+
+#: A safetensors file with a type that NumPy does not have.
+HEADER = b'{"0000":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", len(HEADER).to_bytes(8, "little") + HEADER + bytes(2)])
+def test_bytes_that_are_no_tensors_are_no_state(data: bytes) -> None:
+    with pytest.raises(CorruptedOptimizerState, match="not an optimiser's state"):
+        server_step(np.zeros(3, np.float32), data, DELTA, "fedadam", OPTIMIZER_DEFAULTS["fedadam"])

@@ -97,6 +97,14 @@ def test_no_flipped_bits_go_unnoticed(at: int, flip: int) -> None:
         decode_state(bytes(data))
 
 
+@pytest.mark.parametrize("version", [True, 1.0, 0, 2, None])
+def test_the_version_is_the_whole_number_one(version: object) -> None:
+    fields = msgpack.unpackb(encode_state(STATE))
+
+    with pytest.raises(MalformedContainer, match="not of version 1"):
+        decode_state(msgpack.packb(fields | {"v": version}))
+
+
 def test_no_cut_goes_unnoticed() -> None:
     data = encode_state(STATE)
 

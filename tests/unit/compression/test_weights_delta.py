@@ -1,5 +1,6 @@
 """From one download to the next: exact, small where little moved, and never applied to the wrong model."""
 
+import hashlib
 from dataclasses import dataclass
 
 import msgpack
@@ -26,6 +27,7 @@ from keyflock_compression import (
 )
 from keyflock_compression.container import Container
 from keyflock_compression.limits import DecodeLimits
+from keyflock_compression.row_weights import RowWeights
 
 Vector = NDArray[np.float32]
 
@@ -160,3 +162,81 @@ def test_every_limit_holds_at_its_own_value_and_not_one_below() -> None:
     ):
         with pytest.raises(LimitExceeded):
             apply_weights_delta(delta, before, limits=limits)
+
+
+def forged(delta: bytes, **changed: object) -> bytes:
+    """A delta with other fields, and the digest of its own content."""
+    fields = {name: value for name, value in msgpack.unpackb(delta).items() if name != "digest"} | changed
+    digest = hashlib.blake2b(msgpack.packb(fields), digest_size=8).digest()
+    return bytes(msgpack.packb(fields | {"digest": digest}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"v": 0}, "version is not 1"),
+        ({"v": 2}, "version is not 1"),
+        ({"v": 1.0}, "version is not 1"),
+        ({"streams": [b""] * 5}, "has 6 streams"),
+        ({"streams": [b""] * 7}, "has 6 streams"),
+        ({"streams": 6}, "has 6 streams"),
+        ({"streams": b"stream"}, "has 6 streams"),
+        ({"streams": dict.fromkeys("abcdef")}, "has 6 streams"),
+        ({"layout": "l" * 16}, "must be binary"),
+        ({"result": 1}, "must be binary"),
+        ({"streams": [b""] * 5 + ["stream"]}, "must be binary"),
+        ({"layout": b"l" * 15}, "another length"),
+        ({"layout": b"l" * 17}, "another length"),
+        ({"result": b"r" * 31}, "another length"),
+        ({"result": b"r" * 33}, "another length"),
+    ],
+)
+def test_a_delta_with_a_field_of_another_kind_says_which(changed: dict[str, object], says: str) -> None:
+    before = encode_weights(BEFORE, LAYOUT)
+    delta = encode_weights_delta(before, before)
+    assert forged(delta) == delta
+
+    with pytest.raises(MalformedContainer, match=says):
+        apply_weights_delta(forged(delta, **changed), before)
+
+
+@pytest.mark.parametrize("digest", [b"", b"d" * 7, b"d" * 8])
+def test_another_digest_is_damage(digest: bytes) -> None:
+    before = encode_weights(BEFORE, LAYOUT)
+    fields = msgpack.unpackb(encode_weights_delta(before, before))
+
+    with pytest.raises(CorruptedContainer):
+        apply_weights_delta(msgpack.packb(fields | {"digest": digest}), before)
+
+
+def model(scales: list[float], numbers: list[int]) -> bytes:
+    return RowWeights(
+        b"a small model's.", np.array(scales, np.float32), np.array(numbers, np.int8)
+    ).to_container()
+
+
+@pytest.mark.parametrize(
+    ("scales", "numbers"), [([0.5], [1, 2, 3, 4]), ([0.5, 0.5, 0.5], [1, 2, 3, 4]), ([0.5, 0.5], [1, 2, 3])]
+)
+def test_models_with_other_numbers_of_scales_or_values_have_no_delta(
+    scales: list[float], numbers: list[int]
+) -> None:
+    with pytest.raises(WrongLayout, match="laid out otherwise"):
+        encode_weights_delta(model(scales, numbers), model([0.5, 0.5], [1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("difference", [1, 2, 3, 127, 128, -1, -2, -127])
+def test_a_difference_of_any_size_is_exact(difference: int) -> None:
+    before = model([0.5], [-64, 5])
+    after = model([0.5], [-64 + difference if difference > 0 else 64 + difference, 5])
+    before = before if difference > 0 else model([0.5], [64, 5])
+
+    assert apply_weights_delta(encode_weights_delta(after, before), before) == after
+
+
+def test_scales_may_move_from_the_smallest_to_the_largest_and_back() -> None:
+    largest = float(np.finfo(np.float32).max)
+    one, other = model([0.0, largest, 1e-45], [1, 2, 3]), model([largest, 0.0, 1e-45], [1, 2, 3])
+
+    for before, after in ((one, other), (other, one), (one, one)):
+        assert apply_weights_delta(encode_weights_delta(after, before), before) == after

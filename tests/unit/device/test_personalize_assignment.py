@@ -8,7 +8,7 @@ import pytest
 from keyflock_client_sim.device.device_events import AssignmentEnded, EndReason
 from keyflock_client_sim.device.effects import Effect, Send, Train, Wait
 from keyflock_client_sim.device.input_events import Answered, ModelStored, Trained, Woke
-from keyflock_client_sim.device.installation import DeviceStatus, Installation
+from keyflock_client_sim.device.installation import DeviceStatus, Installation, LocalFacts
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.device.states import DeviceState
 from keyflock_client_sim.testing.scripted_server import success_response
@@ -31,6 +31,7 @@ from keyflock_server.protocol.messages import (
     FailureCause,
     OfferAction,
     OfferAnswer,
+    Receipt,
     Report,
     ReturnWindow,
     TaskKind,
@@ -90,14 +91,15 @@ class DeviceVisit:
         self.receive(Enrolment(device=DeviceId("d"), token="t", expires_in_s=86_400.0, return_window=WINDOW))
         waits = self.device.effect
         assert isinstance(waits, Wait)
-        self.device.step(Woke(DeviceStatus(examples=300)), 30.0)
+        facts = LocalFacts(words_typed=700)
+        self.device.step(Woke(DeviceStatus(examples=300, facts=facts)), 30.0)
         return self.receive(self._work)
 
     def tell(self, event: Woke | ModelStored | Trained | Answered) -> Effect:
         """Something happens."""
         return self.device.step(event, 30.0)
 
-    def receive(self, message: Enrolment | Assignment | OfferAnswer | FailureAck) -> Effect:
+    def receive(self, message: Enrolment | Assignment | OfferAnswer | Receipt | FailureAck) -> Effect:
         """The server answers."""
         return self.tell(Answered(success_response(message)))
 
@@ -126,6 +128,25 @@ def test_the_report_says_nothing_beside_the_evidence() -> None:
     assert isinstance(effect, Send)
     report = wire.decode(effect.request.body, Report)
     assert report == Report(delta=b"evidence", examples=1, session_shape="-v[]+")
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan", "words"), [(TaskKind.PERSONALIZE, PLAN, 0), (TaskKind.TRAIN, None, 700)]
+)
+def test_only_a_report_of_training_begins_the_count_of_words_anew(
+    kind: TaskKind, plan: PersonalisingPlan | None, words: int
+) -> None:
+    visit = DeviceVisit(assignment(kind, plan), ABLE)
+    visit.begin()
+    visit.tell(Answered(Response(200, {}, b"")))
+    visit.tell(ModelStored())
+    visit.tell(Trained(delta=b"delta", examples=1))
+    visit.receive(OfferAnswer(action=OfferAction.SEND, return_window=WINDOW))
+
+    visit.receive(Receipt(counted=True, return_window=WINDOW))
+
+    assert visit.device.counters.reports_acked == 1
+    assert visit.device._memory.words_at_last_training == words
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keyflock_models.training.candidates import candidate_words
+from keyflock_models.training.candidates import _systematic_sample, candidate_words
 
 
 def test_every_own_word_is_a_candidate_with_certainty() -> None:
@@ -12,6 +12,7 @@ def test_every_own_word_is_a_candidate_with_certainty() -> None:
     at = np.searchsorted(words.ids, [5, 77, 900])
     assert words.ids[at].tolist() == [5, 77, 900]
     assert words.log_inclusion[at].tolist() == [0, 0, 0]
+    assert [words.ids.dtype, words.log_inclusion.dtype] == [np.dtype(np.int32), np.dtype(np.float32)]
 
 
 def test_candidates_are_ascending_distinct_and_of_few_sizes() -> None:
@@ -31,7 +32,48 @@ def test_no_negatives_or_as_many_as_there_are_words_is_the_full_softmax(negative
     words = candidate_words(np.array([3], np.int32), 1_000, negatives, np.random.default_rng(0))
 
     assert np.array_equal(words.ids, np.arange(1_000))
+    assert [words.ids.dtype, words.log_inclusion.dtype] == [np.dtype(np.int32), np.dtype(np.float32)]
     assert not words.log_inclusion.any()
+
+
+@pytest.mark.parametrize(
+    ("own", "negatives", "size"),
+    [(56, 200, 256), (57, 200, 384), (184, 200, 384), (185, 200, 512), (312, 200, 512), (313, 200, 768)],
+)
+def test_a_size_is_kept_up_to_its_last_word(own: int, negatives: int, size: int) -> None:
+    words = candidate_words(np.arange(own, dtype=np.int32), 5_000, negatives, np.random.default_rng(0))
+
+    assert len(words.ids) == size
+
+
+@pytest.mark.parametrize(("vocabulary_size", "is_full"), [(255, True), (256, True), (257, False)])
+def test_a_sample_as_large_as_the_vocabulary_is_the_full_softmax(vocabulary_size: int, is_full: bool) -> None:
+    words = candidate_words(np.array([3], np.int32), vocabulary_size, 1, np.random.default_rng(0))
+
+    assert len(words.ids) == min(vocabulary_size, 256)
+    assert (not words.log_inclusion.any()) == is_full
+
+
+def test_the_chance_of_a_word_falls_with_the_power_0_75_of_its_rank() -> None:
+    words = candidate_words(np.array([0], np.int32), 20_000, 200, np.random.default_rng(4))
+    is_uncertain = words.log_inclusion < 0
+    rank = 1.0 + words.ids[is_uncertain]
+
+    slope = np.diff(words.log_inclusion[is_uncertain]) / np.diff(np.log(rank))
+
+    # The spacing of two neighbouring ranks may be small, so float32 leaves the slope two digits.
+    assert is_uncertain.sum() > 100
+    np.testing.assert_allclose(slope[np.diff(np.log(rank)) > 1e-3], -0.75, atol=5e-3)
+
+
+def test_the_first_word_in_the_order_is_not_always_drawn() -> None:
+    # A sample that began at a fixed point would draw the rare word whenever it is first in the order: half of
+    # the time. It strays by 5 standard deviations with probability 6e-7, and the seed is fixed.
+    rng, draws = np.random.default_rng(5), 2_000
+
+    rare = sum(0 in _systematic_sample(np.array([0.1, 0.9]), rng) for _ in range(draws))
+
+    assert abs(rare - 0.1 * draws) < 5 * np.sqrt(draws * 0.1 * 0.9)
 
 
 def test_words_are_sampled_as_often_as_their_inclusion_probability_says() -> None:

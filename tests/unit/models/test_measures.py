@@ -40,10 +40,24 @@ def test_each_measure_counts_the_targets_that_it_says() -> None:
     assert found.perplexity == pytest.approx(np.exp(3.0))
 
 
-def test_the_eleventh_place_is_worth_nothing() -> None:
-    found = summed_by_user(("a",), np.zeros(1, np.int64), scores([9], [10], first=[False], nll=[1]))
+@pytest.mark.parametrize(
+    ("rank", "at_1", "at_3", "reciprocal"),
+    [
+        (0, 1, 1, 1.0),
+        (1, 0, 1, 1 / 2),
+        (2, 0, 1, 1 / 3),
+        (3, 0, 0, 1 / 4),
+        (9, 0, 0, 1 / 10),
+        (10, 0, 0, 0.0),
+    ],
+)
+def test_a_rank_counts_up_to_its_measures_last_place(
+    rank: int, at_1: int, at_3: int, reciprocal: float
+) -> None:
+    found = summed_by_user(("a",), np.zeros(1, np.int64), scores([9], [rank], first=[False], nll=[1]))
 
-    assert found.mrr_at_10.micro == 0
+    assert (found.recall_at_1.micro, found.recall_at_3.micro) == (at_1, at_3)
+    assert found.mrr_at_10.micro == reciprocal
 
 
 def test_micro_weighs_words_and_mean_weighs_users() -> None:
@@ -65,13 +79,14 @@ def test_users_are_measured_each_on_their_own_sequences(toy_vocabulary: Vocabula
         "says the first word": np.array([[1, 4, 4, 2]], np.int32),
         "says nothing": np.zeros((0, 4), np.int32),
         "says the fifth word": np.array([[1, 8, 2, 0], [1, 8, 8, 2]], np.int32),
+        "sends without a word": np.array([[1, 2, 0, 0]], np.int32),
     }
 
     found = evaluate(model, sequences)
 
     assert found.users == tuple(sequences)
-    assert found.recall_at_1.numerator.tolist() == [2, 0, 0]
-    assert found.recall_at_1.denominator.tolist() == [2, 0, 3]
+    assert found.recall_at_1.numerator.tolist() == [2, 0, 0, 0]
+    assert found.recall_at_1.denominator.tolist() == [2, 0, 3, 0]
     assert found.recall_at_3.values.tolist() == [1, 0]
 
 

@@ -16,6 +16,7 @@ def test_the_rank_is_how_many_displayable_words_score_higher() -> None:
     rank, is_argmax = rank_targets(scores, np.array([3, 4], np.int32), displayable)
 
     assert rank.tolist() == [3, 0]
+    assert rank.dtype == np.int32
     assert is_argmax.tolist() == [False, False]
 
 

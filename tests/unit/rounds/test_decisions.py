@@ -1,12 +1,22 @@
 """What is due: nothing while there is hope, a close with enough, an abandonment without."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.decisions import Due, Pending, due, is_goal_met, may_flush
-from keyflock_server.rounds.round import Counted, Expired, Failed, Round, RoundEvent, SlotTaken, advance
+from keyflock_server.rounds.round import (
+    CloseRequested,
+    Counted,
+    Expired,
+    Failed,
+    Round,
+    RoundEvent,
+    SlotTaken,
+    advance,
+)
 from keyflock_server.rounds.task_validation import parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -88,3 +98,47 @@ def test_reports_that_are_not_distinct_do_not_keep_others_out() -> None:
 def test_the_goal_counts_what_is_pending() -> None:
     assert is_goal_met(after(*ALL, Counted(6, 6.0)), Pending(4, 4))
     assert not is_goal_met(after(*ALL, Counted(6, 6.0)), Pending(3, 3))
+
+
+def test_a_goal_that_is_counted_needs_nothing_pending() -> None:
+    assert is_goal_met(after(*ALL, Counted(10, 10.0)), Pending(0, 0))
+    assert not is_goal_met(after(*ALL, Counted(9, 9.0)), Pending(0, 0))
+    assert is_goal_met(after(*ALL, CloseRequested()), Pending(0, 0))
+
+
+def test_a_clock_may_be_a_minute_behind_the_rounds_opening() -> None:
+    minute = timedelta(seconds=60)
+
+    assert due(after(*ALL), Pending(0, 0), NOW - minute) is Due.NOTHING
+    assert due(after(*ALL), Pending(0, 0), NOW - minute - timedelta(microseconds=1)) is Due.RESET_DEADLINE
+
+
+def test_only_a_round_that_collects_is_due() -> None:
+    assert due(after(*ALL, Counted(10, 10.0), CloseRequested()), Pending(0, 0), LATE) is Due.NOTHING
+
+
+def test_a_missed_round_is_carried_only_where_the_task_says_so_and_it_trains() -> None:
+    for line, kind, is_due in (
+        ("", "train", Due.CARRY),
+        ('on_miss = "abandon"', "train", Due.ABANDON),
+        ("", "personalize", Due.ABANDON),
+    ):
+        spec = parse_task(
+            f'[task]\nname = "t"\npopulation = "en"\nkind = "{kind}"\n[round]\ngoal = 10\n{line}\n'
+        )
+        assert due(replace(after(SlotTaken(), Counted(1, 1.0)), spec=spec), Pending(0, 0), LATE) is is_due
+
+
+def test_a_buffer_waits_for_its_goal_however_late_it_is() -> None:
+    spec = parse_task('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 10\nmode = "async"\n')
+    buffer = replace(after(), spec=spec)
+
+    assert due(replace(buffer, counted=9), Pending(9, 9), LATE) is Due.NOTHING
+    assert due(replace(buffer, counted=10), Pending(0, 0), NOW) is Due.CLOSE
+
+
+def test_there_is_hope_while_one_device_has_not_answered() -> None:
+    waiting = after(*ALL, Counted(8, 8.0))
+
+    assert due(waiting, Pending(3, 3), NOW) is Due.NOTHING
+    assert due(waiting, Pending(4, 4), NOW) is Due.CLOSE

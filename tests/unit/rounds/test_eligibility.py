@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from keyflock_server.protocol.messages import CheckIn, Conditions, RefusalReason
-from keyflock_server.rounds.eligibility import admits, ineligibility
+from keyflock_server.rounds.eligibility import admits, ineligibility, participation_limit_reached
 from keyflock_server.rounds.task import Eligibility
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -71,3 +71,22 @@ def test_a_language_admits_its_regions_and_no_language_that_begins_alike() -> No
     assert not admits(("en-US",), "en")
     assert not admits(("e",), "en")
     assert admits((), "tlh")
+
+
+def test_a_moment_too_soon_is_too_soon() -> None:
+    rules = Eligibility(min_separation_s=100.0)
+
+    soon = ineligibility(rules, FIT, NOW - timedelta(seconds=99.75), NOW)
+
+    assert soon is not None
+    assert (soon.reason, soon.wait_s) == (RefusalReason.TOO_SOON, 0.25)
+
+
+def test_a_device_takes_part_as_often_as_it_may_and_no_oftener() -> None:
+    rules = Eligibility(max_participations=3)
+
+    assert participation_limit_reached(rules, 2) is None
+    reached = participation_limit_reached(rules, 3)
+    assert reached is not None
+    assert reached.reason is RefusalReason.NOT_ELIGIBLE
+    assert participation_limit_reached(Eligibility(), 10**9) is None

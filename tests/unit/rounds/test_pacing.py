@@ -6,7 +6,9 @@ from keyflock_server.rounds.pacing import (
     after_work,
     expected_arrivals,
     first_visit,
+    is_crowd,
     next_round_window,
+    no_task_window,
     overload,
     return_window,
     spread_s,
@@ -116,3 +118,20 @@ def test_ghosts_leave_windows_alone_and_a_crowd_is_spread_however_few_count() ->
     assert (in_a_crowd.min_s, in_a_crowd.max_s) == (5_000.0, 15_000.0)
     assert spread_s(POLICY, PACING, 50, 2_050) == 0.0
     assert spread_s(POLICY, PACING, 50, 1_000_000) == 10_000.0
+
+
+def test_a_crowd_begins_beyond_a_hundred_check_ins_a_second() -> None:
+    # 6,000 phones that come every 60 s are a hundred a second.
+    assert not is_crowd(PACING, 6_000.0)
+    assert is_crowd(PACING, 6_000.1)
+
+
+def test_where_there_is_no_task_a_phone_asks_again_within_one_to_four_hours() -> None:
+    assert (no_task_window().min_s, no_task_window().max_s) == (3_600.0, 14_400.0)
+
+
+def test_the_spread_of_a_finished_cohort_is_kept_within_the_operators_bounds() -> None:
+    windows = [after_work(100.0, PACING, spread_s=spread) for spread in (0.0, 60.0, 500.0, 1e6)]
+
+    assert [window.min_s for window in windows] == [100.0] * 4
+    assert [window.max_s - window.min_s for window in windows] == [60.0, 60.0, 500.0, 86_400.0]

@@ -1,11 +1,12 @@
 """Sampling is uniform, unpredictable for phones, and the same on every replica."""
 
+import hashlib
 from collections import Counter
-from math import sqrt
+from math import log, nextafter, sqrt
 
 import pytest
 
-from keyflock_server.protocol.identifiers import DeviceId, RoundId
+from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds import selection
 from keyflock_server.rounds.selection import (
     assignment_id,
@@ -13,8 +14,10 @@ from keyflock_server.rounds.selection import (
     claim_ratio,
     hash_ratio,
     is_sampled,
+    round_id,
     sample_size,
     sampling_probability,
+    task_order,
 )
 
 KEY = b"k" * 32
@@ -84,13 +87,67 @@ def test_five_of_six_samples_fit_into_the_slots() -> None:
     assert sample_size(2) == 1.0
 
 
-def test_ids_and_seeds_differ_by_round_and_device_and_repeat_for_the_same() -> None:
-    ids = {assignment_id(KEY, round_id, device) for round_id in ("a", "b") for device in DEVICES[:50]}  # type: ignore[arg-type]  # plain text for a round id
+def test_a_hash_at_the_probability_is_not_sampled_and_one_below_it_is() -> None:
+    ratio = hash_ratio(KEY, ROUND, DEVICES[0])
+
+    assert not is_sampled(KEY, ROUND, DEVICES[0], ratio)
+    assert is_sampled(KEY, ROUND, DEVICES[0], nextafter(ratio, 1.0))
+
+
+def test_the_window_ends_at_its_last_instant_however_many_are_expected() -> None:
+    assert sampling_probability(16, 1e9, nextafter(80.0, 0.0), 80.0) < 1e-4
+    assert sampling_probability(16, 1e9, 80.0, 80.0) == 1.0
+
+
+def test_everybody_is_taken_where_no_more_are_expected_than_there_are_slots() -> None:
+    assert sampling_probability(16, 16.0, 0.0, 80.0) == 1.0
+    assert sampling_probability(16, 16.1, 0.0, 80.0) == pytest.approx(12 / 16.1)
+
+
+def test_ids_differ_by_round_and_device() -> None:
+    rounds = (RoundId("a"), RoundId("b"))
+
+    ids = {assignment_id(KEY, round_id, device) for round_id in rounds for device in DEVICES[:50]}
 
     assert len(ids) == 100
-    assert assignment_id(KEY, ROUND, DEVICES[0]) == assignment_id(KEY, ROUND, DEVICES[0])
-    assert 0 <= assignment_seed(KEY, ROUND, DEVICES[0]) < 2**32
-    assert assignment_seed(KEY, ROUND, DEVICES[0]) != assignment_seed(KEY, ROUND, DEVICES[1])
+    assert {len(each) for each in ids} == {32}
+
+
+def test_seeds_fill_the_range_of_32_bits_and_no_more() -> None:
+    seeds = [assignment_seed(KEY, ROUND, device) for device in DEVICES]
+
+    # Of 20,000 uniform numbers one falls into each 1,000th of the range but for a probability of 2e-6, and
+    # two are equal on average 0.05 times.
+    assert {seed * 1_000 >> 32 for seed in seeds} == set(range(1_000))
+    assert len(set(seeds)) > len(DEVICES) - 5
+
+
+def test_ids_seeds_and_hashes_are_what_another_release_makes_of_the_same_key() -> None:
+    # Replicas of two releases serve one round: blake2b("t-1\0" + device, keyed, with a personalisation).
+    def digest(purpose: bytes) -> bytes:
+        message = b"t-1\0" + DEVICES[0].encode()
+        return hashlib.blake2b(message, key=KEY, digest_size=32, person=purpose).digest()
+
+    assert assignment_id(KEY, ROUND, DEVICES[0]) == "11ea23e86ff3526ff9c925729c7366d3"
+    assert assignment_id(KEY, ROUND, DEVICES[0]) == digest(b"assignment").hex()[:32]
+    assert assignment_seed(KEY, ROUND, DEVICES[0]) == int.from_bytes(digest(b"seed")[:4], "big") == 1400817891
+    assert hash_ratio(KEY, ROUND, DEVICES[0]) == 0.8967985190644612
+    assert round_id(TaskName("t"), 1) == ROUND
+
+
+def test_the_shortest_waiting_time_claims_first_and_the_period_is_an_hour() -> None:
+    traffic = {TaskName(name): weight for name, weight in (("a", 0.5), ("b", 2.0), ("c", 4.0))}
+
+    def waits(task: TaskName, period: int) -> float:
+        message = f"{task}@{period}".encode() + b"\0" + DEVICES[0].encode()
+        digest = hashlib.blake2b(message, key=KEY, digest_size=32, person=b"traffic").digest()
+        uniform = ((int.from_bytes(digest[:8], "big") >> 11) + 1) / 2**53
+        return -log(uniform) / traffic[task]
+
+    for hour in range(200):
+        expected = sorted(traffic, key=lambda task: waits(task, hour))
+        for now_s in (3_600.0 * hour, 3_600.0 * hour + 3_599.0):
+            assert task_order(KEY, DEVICES[0], traffic, now_s) == expected
 
 
 @pytest.mark.fault("D13")

@@ -44,7 +44,7 @@ def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[floa
     except (ValueError, msgpack.UnpackException) as error:
         raise DecodeRefused("no msgpack") from error
     _need(isinstance(fields, dict) and list(fields) == FIELDS, "not the six fields in their order")
-    _need(fields["v"] == 1, "another version")
+    _need(type(fields["v"]) is int and fields["v"] == 1, "another version")
     signed = msgpack.packb({name: fields[name] for name in FIELDS[:5]})
     _need(hashlib.blake2b(signed, digest_size=8).digest() == fields["digest"], "another digest")
     _need(fields["layout"] == layout_digest, "another layout")

@@ -14,6 +14,10 @@ from keyflock_models.personal.blend import (
     BlendWeights,
     blended,
     expert_probabilities,
+    next_word_mixtures,
+    selected_network,
+    uses_head,
+    without_trunk,
 )
 from keyflock_models.personal.history import MATCH_BUCKETS, HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND
@@ -151,19 +155,144 @@ def test_the_loss_against_the_trunk_is_bounded_by_its_weight() -> None:
     assert (row >= weights[prediction.match, TRUNK] * trunk[0] * (1 - 1e-6)).all()
 
 
-def test_unknown_words_teach_nothing() -> None:
-    matches, given_ = expert_probabilities(even(2), [OOV, 5], [None, history_of([5]).predict(9, 9)], None)
+def test_an_unknown_word_teaches_nothing_where_the_history_predicts_too() -> None:
+    prediction = history_of([5]).predict(9, 9)
+
+    matches, given_ = expert_probabilities(even(3), [OOV, 5, 6], [prediction, prediction, None], None)
 
     assert matches == [0]
     assert given_[0, TRUNK] == given_[0, HEAD] == pytest.approx(1 / SIZE)
     assert given_[0, CACHE] == pytest.approx(1.0)
 
 
+def test_each_expert_is_judged_by_what_it_gave_to_the_word() -> None:
+    trunk, head = np.full((4, SIZE), 0.5, np.float32), np.full((4, SIZE), 0.25, np.float32)
+    prediction = HistoryPrediction(
+        np.array([5, SIZE], np.int32), np.array([0.3, 0.1]), 0.6, np.array([0.2, 0.8]), 2
+    )
+
+    # A word of the history, one that only the network knows, and one that only the history knows.
+    matches, given_ = expert_probabilities(trunk, [5, 6, SIZE], [prediction] * 3, head)
+    without_head = expert_probabilities(trunk, [5, 6, SIZE], [prediction] * 3, None)[1]
+
+    assert matches == [2, 2, 2]
+    np.testing.assert_allclose(given_[0], [0.5, 0.25, 0.6 * 0.5 + 0.3, 0.2])
+    np.testing.assert_allclose(given_[1], [0.5, 0.25, 0.6 * 0.5, 0.0])
+    np.testing.assert_allclose(given_[2], [0.0, 0.0, 0.1, 0.8])
+    assert without_head[:, HEAD].tolist() == [0.5, 0.5, 0.0]
+
+
+def test_evidence_counts_half_after_four_thousand_words_however_they_come() -> None:
+    # Words that no expert gave a probability teach nothing by themselves, so that only the decay is left.
+    prior = BlendPrior(mixture(trunk=1.0))
+    at_once, one_by_one = (BlendWeights(prior, responsibilities=mixture(trunk=8.0)) for _ in range(2))
+
+    at_once.learn([0] * 4_000, np.zeros((4_000, len(EXPERTS))))
+    for _ in range(4_000):
+        one_by_one.learn([0], np.zeros((1, len(EXPERTS))))
+
+    np.testing.assert_allclose(at_once.responsibilities[:, TRUNK], 4.0)
+    np.testing.assert_allclose(one_by_one.responsibilities[:, TRUNK], 4.0)
+
+
+def test_a_word_shares_one_responsibility_among_the_experts() -> None:
+    weights = BlendWeights(BlendPrior(mixture(trunk=0.6, ngram=0.4)))
+
+    weights.learn([1, 2], np.array([[0.1, 0.1, 0.3, 0.1], [0.0, 0.5, 0.0, 0.5]]))
+
+    # 0.6 * 0.1 against 0.4 * 0.3; the second word is impossible under the mixture.
+    assert weights.responsibilities[1].tolist() == pytest.approx([1 / 3, 0, 2 / 3, 0])
+    assert not weights.responsibilities[2].any()
+
+
+def test_no_word_changes_nothing() -> None:
+    weights = BlendWeights(DEFAULT_BLEND, responsibilities=mixture(trunk=8.0))
+
+    weights.learn([], np.zeros((0, len(EXPERTS))))
+
+    assert weights.responsibilities.tolist() == mixture(trunk=8.0).tolist()
+
+
+def test_the_prior_weighs_as_much_as_its_strength_in_words() -> None:
+    weights = BlendWeights(BlendPrior(mixture(trunk=1.0)), responsibilities=mixture(ngram=90.0))
+
+    assert weights.current()[0].tolist() == pytest.approx([0.5, 0.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(("share", "trunk"), [(0.25, 0.75), (0.5, 0.5), (0.75, 0.5)])
+def test_the_personal_experts_share_no_more_than_they_may(share: float, trunk: float) -> None:
+    prior = BlendPrior(mixture(trunk=0.5, ngram=0.3, cache=0.2))
+
+    row = BlendWeights(prior, max_personal_share=share).current()[0]
+
+    assert row[TRUNK] == pytest.approx(trunk)
+    assert row[NGRAM] / row[CACHE] == pytest.approx(1.5)
+    assert row.sum() == pytest.approx(1.0)
+
+
+def test_the_head_speaks_for_the_network_where_it_weighs_more() -> None:
+    trunk, head = np.full((3, SIZE), 0.5, np.float32), np.full((3, SIZE), 0.25, np.float32)
+    prediction = HistoryPrediction(np.array([5], np.int32), np.array([0.3]), 0.6, np.array([1.0]), 2)
+    weights = mixture(trunk=0.2, head=0.3, ngram=0.5)
+
+    network = selected_network(trunk, [prediction, None, prediction], weights, head)
+    row = blended(trunk, [prediction], weights, SIZE, head)[0]
+
+    assert network[:, 0].tolist() == [0.25, 0.5, 0.25]
+    assert row[4] == pytest.approx((0.2 + 0.3 + 0.5 * 0.6) * 0.25)
+
+
+@pytest.mark.parametrize(("trunk", "head", "uses"), [(0.5, 0.4, False), (0.4, 0.4, False), (0.4, 0.5, True)])
+def test_a_tie_between_trunk_and_head_is_the_trunks(trunk: float, head: float, uses: bool) -> None:
+    assert uses_head(mixture(trunk=trunk, head=head)[0]) == uses
+
+
+def test_before_a_letter_is_typed_an_unknown_context_is_the_networks() -> None:
+    mixtures = mixture(trunk=0.3, head=0.1, ngram=0.4, cache=0.2)
+
+    found = next_word_mixtures(mixtures)
+
+    assert found[0].tolist() == pytest.approx([0.75, 0.25, 0.0, 0.0])
+    assert found[1:].tolist() == mixtures[1:].tolist()
+    assert mixtures[0, CACHE] == 0.2
+    assert next_word_mixtures(mixture(ngram=0.5, cache=0.5))[0].tolist() == [1, 0, 0, 0]
+
+
+def test_the_users_own_experts_alone_are_a_mixture() -> None:
+    row = mixture(trunk=0.5, head=0.1, ngram=0.3, cache=0.1)[0]
+
+    assert without_trunk(row, has_head=True).tolist() == pytest.approx([0.0, 0.2, 0.6, 0.2])
+    assert without_trunk(row, has_head=False).tolist() == pytest.approx([0.0, 0.0, 0.75, 0.25])
+    assert without_trunk(mixture(trunk=1.0)[0], has_head=True).tolist() == [0, 0, 1, 0]
+    assert row[TRUNK] == 0.5
+
+
 def test_a_prior_is_a_mixture() -> None:
     with pytest.raises(ValueError, match="one mixture"):
         BlendPrior(mixture(trunk=0.5))
+    with pytest.raises(ValueError, match="one mixture"):
+        BlendPrior(mixture(trunk=1.5, ngram=-0.5))
+    with pytest.raises(ValueError, match="one mixture"):
+        BlendPrior(mixture(trunk=1.0)[1:])
     with pytest.raises(ValueError, match="strength"):
         BlendPrior(mixture(trunk=1.0), strength=0.0)
+
+
+def test_a_priors_rows_add_up_to_one_within_a_millionth() -> None:
+    one_row = mixture(trunk=1.0)
+    one_row[-1, TRUNK] += 1.1e-6
+
+    BlendPrior(mixture(trunk=1.0 + 0.9e-6), strength=1e-9)
+
+    with pytest.raises(ValueError, match="one mixture"):
+        BlendPrior(one_row)
+
+
+def test_stored_weights_are_restored_up_to_their_last_count() -> None:
+    state = np.full((MATCH_BUCKETS, len(EXPERTS)), 1e9, np.float32)
+    state[0] = 0.0
+
+    assert BlendWeights.from_state(state, DEFAULT_BLEND).responsibilities.tolist() == state.tolist()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +303,8 @@ def test_a_prior_is_a_mixture() -> None:
         np.zeros((MATCH_BUCKETS, len(EXPERTS))),
         np.full((MATCH_BUCKETS, len(EXPERTS)), -1.0, np.float32),
         np.full((MATCH_BUCKETS, len(EXPERTS)), np.nan, np.float32),
+        np.full((MATCH_BUCKETS, len(EXPERTS)), np.nextafter(np.float32(1e9), np.float32(np.inf)), np.float32),
+        np.eye(MATCH_BUCKETS, len(EXPERTS), dtype=np.float32) * np.float32(-1e-30),
     ],
 )
 def test_stored_weights_that_are_no_counts_are_refused(state: object) -> None:
