@@ -152,16 +152,16 @@ async def test_as_many_bodies_as_the_limit_are_in_flight_and_the_next_is_sent_aw
     assert again == b"c"
 
 
-@pytest.mark.parametrize("kept", [0, 30])
-async def test_as_many_bytes_as_the_limit_are_in_flight_and_one_more_is_too_many(kept: int) -> None:
+@pytest.mark.parametrize("held", [0, 30])
+async def test_as_many_bytes_as_the_limit_are_in_flight_and_one_more_is_too_many(held: int) -> None:
     limits, shown = limits_of(max_bodies=9, max_bytes=100)
-    limits.held_after_answer = lambda: kept
-    room = 100 - kept
+    limits.held_after_answer = lambda: held
+    room = 100 - held
 
     with reader(limits, ScriptedRequest(b"x" * (room - 10))) as first:
         await first.read(1_000)
         beyond = await problem(limits, ScriptedRequest(b"x" * 10, b"y"))
-        after_refusal = shown()
+        without_it = shown()
         with reader(limits, ScriptedRequest(b"x" * 10)) as second:
             await second.read(1_000)
             full = shown()
@@ -170,7 +170,7 @@ async def test_as_many_bytes_as_the_limit_are_in_flight_and_one_more_is_too_many
         ProblemCode.OVERLOADED,
         "Come back later: the bodies in flight fill the memory set aside for them.",
     )
-    assert after_refusal == (1.0, room - 10)
+    assert without_it == (1.0, room - 10)
     assert full == (2.0, room)
     assert shown() == (0.0, 0.0)
 

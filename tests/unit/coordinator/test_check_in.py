@@ -188,26 +188,33 @@ async def test_a_token_is_void_where_its_device_is_not(harness: CoordinatorHarne
     assert at_check_in.value.code is at_forgetting.value.code is ProblemCode.TOKEN_INVALID
 
 
-async def check_in_with(harness: CoordinatorHarness, identity: DeviceIdentity, **said: Any) -> None:  # noqa: ANN401 - fields of the message
+async def check_in_with(harness: CoordinatorHarness, identity: DeviceIdentity, **fields: Any) -> None:  # noqa: ANN401 - fields of the message
     can = Capabilities(codecs=get_args(CodecName))
-    message: dict[str, Any] = {"app_build": 5, "locale": "en-US", "examples": 10} | said
+    message: dict[str, Any] = {"app_build": 5, "locale": "en-US", "examples": 10} | fields
     await harness.coordinator.check_ins.check_in(identity, CheckIn(protocol=1, capabilities=can, **message))
 
 
-@pytest.mark.parametrize("said", [{"app_build": 6}, {"locale": "en-GB"}], ids=["build", "locale"])
+@pytest.mark.parametrize("fields", [{"app_build": 6}, {"locale": "en-GB"}], ids=["build", "locale"])
 async def test_a_device_that_has_changed_is_written_at_once_and_another_every_ten_minutes(
-    harness: CoordinatorHarness, said: dict[str, Any]
+    harness: CoordinatorHarness, fields: dict[str, Any]
 ) -> None:
     await harness.task()
     device, began = await harness.enrol(), harness.now
     seen = []
-    for after_s, what in ((0.0, {}), (1.0, {}), (1.0, said), (598.0, said), (2.0, said), (600.0, said)):
+    for after_s, what in (
+        (0.0, {}),
+        (1.0, {}),
+        (1.0, fields),
+        (598.0, fields),
+        (2.0, fields),
+        (600.0, fields),
+    ):
         harness.pass_time(after_s)
         await check_in_with(harness, device, **what)
         row = await stored(harness, device)
         seen.append(((row.last_seen_at - began).total_seconds(), row.app_build, row.locale))
 
-    build, locale = said.get("app_build", 5), said.get("locale", "en-US")
+    build, locale = fields.get("app_build", 5), fields.get("locale", "en-US")
     assert seen == [
         (1e-06, 5, "en-US"),  # later than it was enrolled, or it would count as never seen
         (1e-06, 5, "en-US"),

@@ -317,10 +317,10 @@ async def test_a_rejected_report_is_counted_by_its_cause_and_leaves_the_place_fr
     refused = await problem(
         harness.coordinator.reports.report(claims, change(report(constant(1.0), examples)))
     )
-    most = await send(harness, claims, 1.0, examples=256)
+    at_limit = await send(harness, claims, 1.0, examples=256)
     await harness.coordinator.tick()
 
-    assert (refused.code, most) == (
+    assert (refused.code, at_limit) == (
         {"malformed": ProblemCode.MALFORMED_DELTA, "too_many_examples": ProblemCode.TOO_MANY_EXAMPLES}[
             verdict
         ],
