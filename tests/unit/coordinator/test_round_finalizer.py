@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.unit.coordinator.diverging_task import BECAUSE, held_round
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
 from tests.unit.coordinator.test_full_round import cohort, send
@@ -284,6 +285,30 @@ async def test_a_round_whose_row_is_gone_says_so_and_is_not_asked_for_for_ever(
 
     assert harness.coordinator.registry._states[T].last_error == "Round t-1 is gone; restore the database."
     assert len(asked) == 1
+
+
+async def test_what_an_operator_has_accepted_is_published_and_not_held_again_and_again(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await held_round(harness)
+    get, asked = harness.store.rounds.get, []
+
+    async def a_few_times(round_id: RoundId) -> RoundRecord | None:
+        asked.append(round_id)
+        assert len(asked) < 20, "The same step is tried for ever."
+        return await get(round_id)
+
+    await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    monkeypatch.setattr(harness.store.rounds, "get", a_few_times)
+    await harness.coordinator.tick()
+    monkeypatch.undo()
+
+    accepted = await harness.coordinator.tasks.round(FIRST)
+    version = await harness.store.populations.version(POPULATION, ModelVersion(1))
+    assert (accepted.phase, accepted.result_version) == ("closed", 1)
+    assert version is not None
+    assert version.note == accepted.detail
+    assert BECAUSE.reason in version.note
 
 
 @pytest.mark.parametrize(("minimum", "phones"), [(4, 4), (6, 0)], ids=["the minimum", "fewer"])
