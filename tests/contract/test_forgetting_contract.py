@@ -190,7 +190,7 @@ async def test_of_several_rounds_each_gives_the_device_back(store: RecordStore) 
 
 @pytest.mark.fault("D5")
 async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store: RecordStore) -> None:
-    await assigned(store, "a")
+    await assigned(store, "a", "b")
     await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
     asked: list[tuple[DeviceRecord, Mapping[TaskName, int]]] = []
 

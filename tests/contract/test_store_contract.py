@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.contract.stores import STORES, new_store
 
@@ -35,7 +36,7 @@ from keyflock_server.rounds.round import (
     Stepped,
     Summarised,
 )
-from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.rounds.tuning import AssignmentOutcome, OutcomeKind, RoundHistory
 from keyflock_server.storage.errors import AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded
@@ -163,6 +164,10 @@ def partial(
     count: int, weight: float, key: str = "partial", replica: str = "r", round_id: str = "t-1"
 ) -> PartialRecord:
     return PartialRecord(round_id=RoundId(round_id), replica=replica, key=key, count=count, weight=weight)
+
+
+def replace_task(spec: TaskSpec, name: str) -> TaskSpec:
+    return msgspec.structs.replace(spec, task=msgspec.structs.replace(spec.task, name=TaskName(name)))
 
 
 async def test_rows_come_back_as_they_went_in(store: RecordStore) -> None:
@@ -466,16 +471,93 @@ async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: RecordStor
 
 
 async def test_a_failure_marks_the_assignment_and_the_round_once(store: RecordStore) -> None:
-    await assigned(store, "a")
+    await assigned(store, "a", "b")  # so the round has room for a second failure, and the row has not
 
     after = await store.rounds.fail(assignment("a"), "-v[!", NOW)
     with pytest.raises(Superseded):
-        await store.rounds.fail(assignment("a"), "-v[!", NOW)
+        await store.rounds.fail(assignment("a"), "-v[", NOW)
 
-    (row,) = await store.assignments.list_by_round(T1)
+    row = await store.assignments.get(T1, DeviceId("a"))
+    assert row is not None
     assert (row.state, row.session_shape) == (AssignmentState.FAILED, "-v[!")
+    assert await store.assignments.get(T1, DeviceId("b")) == assignment("b")
     assert after.round.failed == 1
     assert await store.rounds.get(T1) == after
+
+
+async def test_a_report_that_was_counted_is_not_given_back(store: RecordStore) -> None:
+    await assigned(store, "a", "b")
+    before = await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+
+    with pytest.raises(Superseded):
+        await store.rounds.fail(assignment("a"), "-v[!", NOW)
+
+    row = await store.assignments.get(T1, DeviceId("a"))
+    assert row is not None
+    assert (row.state, row.report_digest, row.session_shape) == (AssignmentState.COUNTED, b"1", "-v^")
+    assert await store.rounds.get(T1) == before
+
+
+async def test_a_sequence_number_is_taken_for_good(store: RecordStore) -> None:
+    over = await advanced(store, Cancelled("over"))
+
+    for taken in (ROUND, replace(ROUND, round=replace(ROUND.round, id=RoundId("other")))):
+        with pytest.raises(AlreadyExists):
+            await store.rounds.add(taken)
+
+    assert await store.rounds.list_by_task(TaskName("t")) == [over]
+
+
+async def test_the_rounds_of_a_task_are_not_those_of_another(store: RecordStore) -> None:
+    await store.tasks.add(replace(TASK, spec=ASYNC))
+    of_another = RoundRecord(round=replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC))
+    await store.rounds.add(of_another)
+
+    assert await store.rounds.list_by_task(TaskName("t")) == [ROUND]
+    assert await store.rounds.list_by_task(TaskName("u")) == [of_another]
+    assert await store.rounds.phases(TaskName("u")) == {Phase.COLLECTING: 1}
+    assert [await store.rounds.count(TaskName(name)) for name in ("t", "u", "v")] == [(1, 0), (1, 0), (0, 0)]
+
+
+async def test_a_report_was_counted_when_it_came_and_at_its_flush_where_nobody_says_so(
+    store: RecordStore,
+) -> None:
+    await assigned(store, "a", "b")
+    came_at, at = NOW + timedelta(seconds=5), NOW + timedelta(seconds=20)
+
+    reports = [replace(counted("a"), received_at=came_at), counted("b")]
+    await store.rounds.commit_flush(partial(2, 2.0), reports, at)
+
+    rows = {row.device: row.counted_at for row in await store.assignments.list_by_round(T1)}
+    assert rows == {"a": came_at, "b": at}
+
+
+@pytest.mark.parametrize(
+    ("is_accepted", "loss", "chosen"), [(True, 4.0, 4.0), (True, None, 5.0), (False, 4.0, 5.0)]
+)
+async def test_a_version_that_an_operator_accepted_is_what_later_ones_are_measured_by(
+    store: RecordStore, *, is_accepted: bool, loss: float | None, chosen: float
+) -> None:
+    de = PopulationName("de")
+    await store.populations.add(
+        replace(POPULATION, name=de, anchor_loss_chosen=5.0), replace(VERSION, population=de)
+    )
+    mine = replace(ROUND.round, id=RoundId("d-1"), task=TaskName("d"), population=de)
+    await store.tasks.add(replace(TASK, spec=replace_task(SPEC, "d")))
+    await store.rounds.add(RoundRecord(round=mine))
+    decided = (Held("long"), Accepted("no matter")) if is_accepted else ()
+    for event in (CloseRequested(), Merged(), Stepped(), *decided):
+        await store.rounds.advance(mine.id, event, NOW, {})
+
+    version = replace(
+        VERSION, population=de, version=ModelVersion(1), parent=ModelVersion(0), anchor_loss=loss
+    )
+    await store.rounds.publish(mine.id, version, "state", NOW)
+
+    found, other = await store.populations.get(de), await store.populations.get(EN)
+    assert found is not None
+    assert (found.latest_version, found.anchor_loss_chosen) == (1, chosen)
+    assert other == POPULATION
 
 
 async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(store: RecordStore) -> None:
@@ -1012,6 +1094,25 @@ async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: RecordStore) -
     assert ended is not None
     assert (ended[0].round.expired, ended[1]) == (1, ("assignment-of-a", "assignment-of-b"))
     assert await silences(store, "a", "b") == [1, 1]
+
+
+@pytest.mark.fault("D13")
+async def test_a_buffer_is_as_it_was_when_only_an_earlier_ones_assignment_ran_out(store: RecordStore) -> None:
+    await store.tasks.add(replace(TASK, spec=ASYNC))
+    first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
+    await store.rounds.add(RoundRecord(round=first))
+    expires_at = NOW + timedelta(seconds=600)
+    await store.rounds.assign(replace(assignment("a", "u-1"), expires_at=expires_at))
+    await store.rounds.assign(replace(assignment("c", "u-1"), assigned_at=NOW + timedelta(seconds=1)))
+    await store.rounds.advance(first.id, Cancelled("why"), NOW, {})
+    buffer = RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2))
+    await store.rounds.add(buffer)
+
+    ended = await store.rounds.expire(RoundId("u-2"), expires_at)
+
+    assert ended == (buffer, ("assignment-of-a",))
+    assert await store.rounds.get(RoundId("u-2")) == buffer
+    assert await silences(store, "a", "c") == [1, 0]
 
 
 @pytest.mark.fault("D13")

@@ -93,6 +93,7 @@ class Workshop:
     def __enter__(self) -> Self:
         """Copy the tree and import the libraries."""
         self._folder = Path(tempfile.mkdtemp(prefix="keyflock-mutants-"))
+        self._folder.chmod(0o711)  # a PostgreSQL that a test starts runs as another user
         self.tree = self._folder / "tree"
         _copy(self._root, self.tree)
         _set_environment(self._folder, self.tree)

@@ -168,7 +168,7 @@ class PendingSum:
         if isinstance(result, RejectedReport):
             raise ReportRejected(result.verdict, result.detail)
         digest = None if result.is_thin else content_digest(update)
-        if digest is not None and digest in self._taken_digests:
+        if digest in self._taken_digests:
             digest = None
         is_thin = digest is None or digest in self._digests
         entry = SummedReport(delta, codec, weight, result.scale, result.norm, digest)
@@ -291,8 +291,7 @@ class MicroBatch:
         for assignment in assignments:
             report = self._waiting.pop(assignment)
             self._forget(assignment)
-            if not report.outcome.done():
-                report.outcome.set_result(outcome)
+            report.outcome.set_result(outcome)
 
     def settle_all(self, outcome: ReportOutcome) -> None:
         """Give all reports their outcome and remove them."""

@@ -55,7 +55,7 @@ class ReportCommitter:
             self._deps.observer.flush_failed(state.task, error)
             return
         has_moved = False
-        while taken is not None and taken.ids:
+        while taken is not None:
             try:
                 superseded_key = await self._commit(state, opened, taken)
             except AssignmentsNotOpen as error:
@@ -131,7 +131,7 @@ class ReportCommitter:
             return
         rows = await self._deps.store.rounds.partials(opened.id)
         opened.unsure = None
-        if any(row.replica == opened.partial_name and row.key == unsure.key for row in rows):
+        if any(row.key == unsure.key for row in rows):
             self._adopt(opened, unsure.batch, unsure.committed, unsure.key)
         else:
             await self._deps.compute.run(opened.batch.sum.give_back, unsure.batch)
@@ -153,7 +153,7 @@ class ReportCommitter:
         reports = opened.batch.reports_for(taken.ids)
         opened.committed, opened.committed_key = committed, key
         known = [report for report in reports if report.id in opened.members]
-        opened.members.update((report.id, _counted(opened, report)) for report in known)
+        opened.members.update((report.id, _counted(opened.members[report.id], report)) for report in known)
         opened.batch.settle(taken.ids, ReportOutcome.COUNTED)
 
     def _settle_counted_elsewhere(
@@ -174,15 +174,9 @@ def _outcome(report: PendingReport, row: AssignmentRecord | None) -> ReportOutco
     return ReportOutcome.COUNTED if row.report_digest == report.digest else ReportOutcome.CONFLICT
 
 
-def _counted(opened: OpenRound, report: PendingReport) -> AssignmentRecord:
-    before = opened.members[report.id]
-    return replace(
-        before,
-        state=AssignmentState.COUNTED,
-        report_digest=report.digest,
-        weight=report.weight,
-        counted_in=opened.id,
-    )
+def _counted(before: AssignmentRecord, report: PendingReport) -> AssignmentRecord:
+    """Return a counted assignment as far as this process asks of it; the store has the whole row."""
+    return replace(before, state=AssignmentState.COUNTED, report_digest=report.digest)
 
 
 def _row(report: PendingReport) -> CountedReport:

@@ -396,3 +396,58 @@ async def until_summed(coordinator: Coordinator, reports: int) -> None:
     states = coordinator.registry._states
     while (opened := states[T].open_round) is None or opened.batch.sum.size.reports < reports:  # noqa: ASYNC110 - no event is
         await asyncio.sleep(0)
+
+
+async def test_a_forgotten_phone_is_refused_at_once_by_the_process_that_forgot_it(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(eligibility="min_examples = 5")
+    phone = await harness.enrol()
+    told_to_wait = await harness.check_in(phone, examples=1)
+
+    await harness.forget(phone)
+
+    assert isinstance(told_to_wait, Refusal)
+    with pytest.raises(ApiError) as by_token:
+        harness.coordinator._deps.revocations.check(phone, harness.now)
+    with pytest.raises(ApiError) as by_store:  # and not told to wait from memory
+        await harness.check_in(phone, examples=1)
+    assert by_token.value.code is by_store.value.code is ProblemCode.TOKEN_INVALID
+
+
+async def test_a_report_that_cannot_be_taken_out_of_its_batch_is_an_error_that_is_told(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round="goal = 8")
+    phone = await harness.enrol()
+    await send(harness.coordinator, await harness.assigned(phone))
+    opened = harness.coordinator.registry._states[T].open_round
+    assert opened is not None
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError("in the sum")
+
+    monkeypatch.setattr(opened.batch.sum, "drop", out_of_memory)
+
+    with pytest.raises(MemoryError):
+        await harness.forget(phone)
+
+
+async def test_a_round_that_ends_while_a_forget_waits_for_it_has_answered_its_reports(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round="goal = 8")
+    phone = await harness.enrol()
+    claims = await harness.assigned(phone)
+    await send(harness.coordinator, claims)
+    state = harness.coordinator.registry._states[T]
+    opened = state.open_round
+    assert opened is not None
+
+    async with state.round_lock:  # a closing is under way
+        forgetting = asyncio.create_task(harness.forget(phone))
+        while claims.assignment in opened.members:  # noqa: ASYNC110 - no event is
+            await asyncio.sleep(0)
+        state.open_round = None
+
+    assert await forgetting == 1

@@ -127,24 +127,6 @@ async def test_a_report_that_waits_at_one_replica_when_another_has_counted_it_an
         await replica.stop()
 
 
-async def test_another_report_for_an_assignment_that_another_replica_counted_is_a_conflict(
-    harness: CoordinatorHarness, replicas: list[Coordinator]
-) -> None:
-    await create(replicas, "goal = 8\nover_selection = 0.0")
-    claims = [await assigned(harness, replicas[0], await harness.enrol()) for _ in range(8)]
-    await send(replicas[1], claims[0], 7.0)
-    for one in claims[:4]:
-        await send(replicas[0], one, 1.0)
-    for one in claims[4:]:
-        await send(replicas[1], one, 1.0)
-
-    answer = await send(replicas[1], claims[0], 7.0)
-    await tick(replicas)
-
-    assert answer is ProblemCode.REPORT_CONFLICT
-    np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
-
-
 async def test_whatever_replica_a_device_asks_it_has_one_assignment(
     harness: CoordinatorHarness, replicas: list[Coordinator]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -37,6 +38,38 @@ CLAIMS = AssignmentClaims(
     layout=bytes(16),
     expires_at=NOW + timedelta(minutes=10),
 )
+
+
+#: Tokens that releases have signed with ``KEYS``; phones still hold them after an upgrade. One of an earlier
+#: format names no generation, or no network.
+DEVICE_TOKENS = {
+    3: (
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjJkYjZlYjNkIiwidHlwIjoia2V5ZmxvY2stZGV2aWNlK2p3dCJ9.eyJzdWIiOiJwaG9uZS0xI"
+        "iwicG9wIjoiZW4tVVMiLCJnZW4iOjMsImlzcyI6ImtleWZsb2NrIiwiYXVkIjoia2V5ZmxvY2s6ZGV2aWNlIiwiZXhwIjoxNzcyMzcw"
+        "MDAwLjB9.CE4QctyItVbFi2Ur5cWHRyh7PMZh1Cm9XV14MG6OH80"
+    ),
+    0: (
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjJkYjZlYjNkIiwidHlwIjoia2V5ZmxvY2stZGV2aWNlK2p3dCJ9.eyJzdWIiOiJwaG9uZS0xI"
+        "iwicG9wIjoiZW4tVVMiLCJpc3MiOiJrZXlmbG9jayIsImF1ZCI6ImtleWZsb2NrOmRldmljZSIsImV4cCI6MTc3MjM3MDAwMC4wfQ.u"
+        "t5NTCR6_vCYRPpGAksK8AgEHwXR31kgPw2QRdJI8jI"
+    ),
+}
+ASSIGNMENT_TOKENS = {
+    "with a network": (
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjJkYjZlYjNkIiwidHlwIjoia2V5ZmxvY2stYXNzaWdubWVudCtqd3QifQ.eyJqdGkiOiJhLTEi"
+        "LCJzdWIiOiJwaG9uZS0xIiwicG9wIjoiZW4tVVMiLCJ0YXNrIjoibmV4dC13b3JkIiwicm91bmQiOiJuZXh0LXdvcmQtNyIsInZlciI"
+        "6NywiY29kZWMiOnsiY29kZWMiOiJkZWFkem9uZSIsInZhbHVlX2JpdHMiOjh9LCJuZXQiOiJ1bm1ldGVyZWQiLCJzZWVkIjo5MjIzMz"
+        "cyMDM2ODU0Nzc1ODA3LCJsYXlvdXQiOiJBQUFBQUFBQUFBQUFBQUFBQUFBQUFBPT0iLCJpc3MiOiJrZXlmbG9jayIsImF1ZCI6Imtle"
+        "WZsb2NrOmFzc2lnbm1lbnQiLCJleHAiOjE3NzIzNjcwMDAuMH0.rEvkYPfb6rHfEgn9o-EIwHhUKw1kiqrTSSujz4qKZKg"
+    ),
+    "without one": (
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjJkYjZlYjNkIiwidHlwIjoia2V5ZmxvY2stYXNzaWdubWVudCtqd3QifQ.eyJqdGkiOiJhLTEi"
+        "LCJzdWIiOiJwaG9uZS0xIiwicG9wIjoiZW4tVVMiLCJ0YXNrIjoibmV4dC13b3JkIiwicm91bmQiOiJuZXh0LXdvcmQtNyIsInZlciI"
+        "6NywiY29kZWMiOnsiY29kZWMiOiJkZWFkem9uZSIsInZhbHVlX2JpdHMiOjh9LCJzZWVkIjo5MjIzMzcyMDM2ODU0Nzc1ODA3LCJsYX"
+        "lvdXQiOiJBQUFBQUFBQUFBQUFBQUFBQUFBQUFBPT0iLCJpc3MiOiJrZXlmbG9jayIsImF1ZCI6ImtleWZsb2NrOmFzc2lnbm1lbnQiL"
+        "CJleHAiOjE3NzIzNjcwMDAuMH0.kZO1TBZDPTQBMWwEprV5w-R2Yt5jFk5NrpkJsB7ZF5A"
+    ),
+}
 
 
 def device_tokens(keys: SigningKeys = KEYS) -> DeviceTokens:
@@ -92,6 +125,37 @@ def test_an_expired_assignment_can_still_be_read_for_what_it_was() -> None:
     assert tokens.read_late(tokens.issue(CLAIMS)) == CLAIMS
     assert tokens.has_expired(CLAIMS, CLAIMS.expires_at + timedelta(seconds=5))
     assert not tokens.has_expired(CLAIMS, CLAIMS.expires_at + timedelta(seconds=4))
+
+
+@pytest.mark.parametrize("generation", DEVICE_TOKENS)
+def test_a_device_token_of_an_earlier_release_is_read(generation: int) -> None:
+    identity = device_tokens().read(DEVICE_TOKENS[generation], NOW)
+
+    assert identity == DeviceIdentity(PHONE.device, PHONE.population, generation)
+    assert identity.expires_at == NOW + timedelta(hours=1)
+
+
+@pytest.mark.parametrize("name", ASSIGNMENT_TOKENS)
+def test_an_assignment_token_of_an_earlier_release_is_read(name: str) -> None:
+    assert AssignmentTokens(KEYS).read(ASSIGNMENT_TOKENS[name], NOW) == CLAIMS
+
+
+def test_the_network_of_an_assignment_comes_back() -> None:
+    tokens, claims = AssignmentTokens(KEYS), replace(CLAIMS, network="metered")
+
+    assert tokens.read(tokens.issue(claims), NOW) == claims
+
+
+def test_clocks_may_differ_by_five_seconds_where_nobody_says_otherwise() -> None:
+    assignments, devices = AssignmentTokens(KEYS), DeviceTokens(KEYS, ttl_s=3600.0)
+    nearly, five = timedelta(seconds=4.999), timedelta(seconds=5)
+
+    assert assignments.leeway_s == 5.0
+    assert assignments.read(assignments.issue(CLAIMS), CLAIMS.expires_at + nearly) == CLAIMS
+    assert assignments.has_expired(CLAIMS, CLAIMS.expires_at + five)
+    expires_at = NOW + timedelta(hours=1)
+    assert devices.read(devices.issue(PHONE, NOW), expires_at + nearly) == PHONE
+    assert refused(devices.read, devices.issue(PHONE, NOW), expires_at + five) is ProblemCode.TOKEN_EXPIRED
 
 
 def test_one_kind_of_token_is_never_taken_for_the_other() -> None:

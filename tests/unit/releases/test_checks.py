@@ -87,6 +87,42 @@ def test_where_deltas_are_clipped_a_short_step_does_not_make_the_next_ordinary_o
     assert "of the last 1 rounds" in publishing_problem(ORDINARY, [little], BOUNDS)
 
 
+def test_what_is_usual_where_deltas_are_clipped_is_in_proportion_to_this_rounds_mean_delta() -> None:
+    history = [ordinary(step_norm=0.1, mean_delta_norm=0.1, step_row_norm=0.1, mean_delta_row_norm=0.1)]
+    longer = {"mean_delta_norm": 2.0, "mean_delta_row_norm": 2.0}
+    unmeasured = {"mean_delta_norm": None, "mean_delta_row_norm": None, "step_row_norm": 0.1}
+
+    def problem(**figures: Any) -> str:  # noqa: ANN401 - any figure
+        return publishing_problem(ordinary(**figures), history, BOUNDS, is_clipped=True)
+
+    assert problem(step_norm=10.0, **longer) == ""
+    assert problem(step_norm=10.1, **longer).endswith("what the last 1 rounds made of such a mean delta (2).")
+    assert problem(step_norm=0.5, **unmeasured) == ""
+    assert problem(step_norm=0.51, **unmeasured).endswith("the longest of the last 1 rounds (0.1).")
+
+
+def test_a_round_that_could_not_be_measured_is_no_measure_for_later_ones() -> None:
+    unmeasured: list[dict[str, Any]] = [
+        {"step_norm": None},
+        {"mean_delta_norm": None},
+        {"mean_delta_norm": 0.0, "mean_delta_row_norm": 0.0},
+    ]
+    history = [ordinary(**figures) for figures in unmeasured] + [ORDINARY]
+
+    assert publishing_problem(ordinary(step_norm=5.0), history, BOUNDS, is_clipped=True) == ""
+    assert publishing_problem(ordinary(step_norm=5.1), history, BOUNDS, is_clipped=True) != ""
+
+
+@pytest.mark.parametrize("missing", ["anchor_loss", "anchor_loss_before", "anchor_loss_chosen"])
+def test_a_loss_that_is_missing_is_compared_with_nothing(missing: str) -> None:
+    figures = {"anchor_loss": 6.4, "anchor_loss_before": 5.0, "anchor_loss_chosen": 5.0}
+    too_high = {"anchor_loss": 8.1, "anchor_loss_before": 5.0, "anchor_loss_chosen": 5.0}
+
+    assert publishing_problem(ordinary(**figures | {missing: None}), [], BOUNDS) == ""
+    problem = publishing_problem(ordinary(**too_high | {missing: None}), [], BOUNDS)
+    assert ("the version" in problem) is (missing != "anchor_loss")
+
+
 @pytest.mark.parametrize(
     "field", ["max_step_ratio", "max_step_growth", "max_anchor_rise", "max_anchor_drift"]
 )

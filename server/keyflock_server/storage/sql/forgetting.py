@@ -51,7 +51,7 @@ async def forget_devices(
     # An assigning transaction locks its device until it commits: after this lock there is none.
     mine = select(devices).where(devices.c.id.in_(forgotten)).order_by(devices.c.id).with_for_update()
     rows = [DeviceRecord(**row._mapping) for row in await connection.execute(mine)]  # noqa: SLF001 - its name
-    if await _open_rounds(connection, forgotten) - its_rounds.keys() or set(found) - its_rounds.keys():
+    if await _open_rounds(connection, forgotten) - its_rounds.keys():
         raise AssignedMeanwhile
     tombstones = [
         one for row in rows for one in tombstones_of(row, await participations_by_task(connection, row.id))
