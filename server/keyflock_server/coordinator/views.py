@@ -15,6 +15,8 @@ from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
 from keyflock_server.rounds.quarantine import stored_quarantine
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
+from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.rounds.task_validation import FOREIGN_TABLES
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 
@@ -67,8 +69,18 @@ def task_view(
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         is_unsafe_flush=record.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
-        spec=msgspec.to_builtins(record.spec),
+        spec=_tables_in_use(record.spec),
     )
+
+
+def _tables_in_use(spec: TaskSpec) -> dict[str, Any]:
+    """Return the task's tables without those that mean nothing to its kind."""
+    tables: dict[str, Any] = msgspec.to_builtins(spec)
+    for name in FOREIGN_TABLES[spec.kind]:
+        del tables[name]
+    if "personalising" in tables:  # the protocol leaves defaults out
+        tables["personalising"]["heads"] = [msgspec.structs.asdict(head) for head in spec.personalising.heads]
+    return tables
 
 
 def round_view(
