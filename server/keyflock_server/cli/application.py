@@ -82,7 +82,11 @@ def main() -> NoReturn:
         _complain(str(error), error.problems)
         sys.exit(error.code)
     except typer.TyperException as error:
-        _complain(error.format_message())
+        message = error.format_message()
+        if message.startswith("Usage: "):  # the help page that a bare command shows
+            typer.echo(message)
+        else:
+            _complain(message)
         sys.exit(ExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
