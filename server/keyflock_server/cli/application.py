@@ -100,9 +100,5 @@ def main() -> NoReturn:
 
 
 def _complain(message: str, problems: Sequence[str] = ()) -> None:
-    if message:  # it is empty after the help page of a bare command
-        lines = [
-            f"keyflock: {' '.join(message.split())}",
-            *(f"  {' '.join(one.split())}" for one in problems),
-        ]
-        sys.stderr.write("\n".join(lines) + "\n")
+    lines = [f"keyflock: {' '.join(message.split())}", *(f"  {' '.join(one.split())}" for one in problems)]
+    sys.stderr.write("\n".join(lines) + "\n")
