@@ -70,4 +70,6 @@ def _goal_table(outcome: LoadTestResult) -> Table:
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{word} {count:,}" for word, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return " · ".join(
+        f"{word} {count:,}" for word, count in sorted(counts.items(), key=lambda item: -item[1])
+    )

@@ -54,12 +54,12 @@ class Display:
 
     def show_pretraining(self, progress: Pretraining) -> None:
         """Show the progress of version 0."""
-        recall = "" if progress.recall_at_1 is None else f", recall@1 {percent(progress.recall_at_1)}"
+        recall = "" if progress.recall_at_1 is None else f" · recall@1 {percent(progress.recall_at_1)}"
         self._progress.update(
             self._line,
             total=1.0,
             completed=progress.ratio,
-            detail=f"pass {progress.epochs:.1f} over the text, loss {progress.loss:.2f}{recall}",
+            detail=f"pass {progress.epochs:.1f} over the text · loss {progress.loss:.2f}{recall}",
         )
 
     def show_start(self, recall: Recall) -> None:
@@ -77,7 +77,7 @@ class Display:
             description=f"round {min(done + 1, wanted)} of {wanted}",
             total=view.goal,
             completed=min(view.counted, view.goal),
-            detail=f"{view.counted} of {view.goal} reports, {training} phones train",
+            detail=f"{view.counted} of {view.goal} reports · {training} phones train",
         )
 
     def show_row(self, row: RoundRow, parameters: int) -> None:

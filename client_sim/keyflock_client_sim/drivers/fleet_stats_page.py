@@ -1,6 +1,7 @@
 """This module formats a fleet's statistics: a status line while it runs, and a table at the end."""
 
 from rich.table import Table
+from rich.text import Text
 
 from keyflock_client_sim.drivers.fleet_stats import FleetStats
 
@@ -10,13 +11,13 @@ SHOWN_SHAPES = 6
 
 def status_line(stats: FleetStats) -> str:
     """Return one line on the fleet as it is now."""
-    states = ", ".join(
+    states = " · ".join(
         f"{count} {state.replace('_', ' ')}" for state, count in sorted(stats.states().items())
     )
     version = "none yet" if stats.last_version is None else str(stats.last_version)
     return (
-        f"{_duration(stats.now_s)}, model {version}, {stats.reports_acked} reports acked, "
-        f"{_bytes(stats.bytes_up)} up, {_bytes(stats.bytes_down)} down, {states}"
+        f"{_duration(stats.now_s)} · model {version} · {stats.reports_acked} reports acked · "
+        f"{_bytes(stats.bytes_up)} up, {_bytes(stats.bytes_down)} down · {states}"
     )
 
 
@@ -54,7 +55,7 @@ def summary_table(stats: FleetStats) -> Table:
     shapes = stats.session_shapes.most_common()
     total = sum(count for _, count in shapes)
     for shape, count in shapes[:SHOWN_SHAPES]:
-        page.add_row(f"  session {shape}", f"{count / total:.1%}")
+        page.add_row(Text(f"  session {shape}"), f"{count / total:.1%}")
     if rest := sum(count for _, count in shapes[SHOWN_SHAPES:]):
         page.add_row("  other sessions", f"{rest / total:.1%}")
     return page
