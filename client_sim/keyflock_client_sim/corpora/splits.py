@@ -45,9 +45,9 @@ class LeftOutUsers:
     min_words: int = 0
 
     @classmethod
-    def of(cls, users: Sequence[UserText], kept: int, min_words: int) -> Self:
-        """Return how many of these users are not among the kept ones."""
-        return cls(len(users) - kept, len(users), min_words)
+    def of(cls, users: Sequence[UserText], eligible: int, min_words: int) -> Self:
+        """Return how many of these users are not eligible."""
+        return cls(len(users) - eligible, len(users), min_words)
 
     def __str__(self) -> str:
         return (

@@ -77,7 +77,7 @@ class TaskService:
         held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
         population = await self._models.population(record.spec.population)
         state = await self._registry.find(name)
-        return task_view(record, population, phases, held, _waits_for(state))
+        return task_view(record, population, phases, held, _waiting_reason(state))
 
     async def pause(self, name: TaskName) -> TaskView:
         """Assign no more work; reports under way are still accepted. A paused task stays paused."""
@@ -127,9 +127,9 @@ class TaskService:
         return await self.round(round_id)
 
 
-def _waits_for(state: TaskState | None, round_id: RoundId | None = None) -> str:
+def _waiting_reason(state: TaskState | None, round_id: RoundId | None = None) -> str:
     opened = None if state is None else state.open_round
-    return opened.waits_for if opened is not None and round_id in {None, opened.id} else ""
+    return opened.waiting_reason if opened is not None and round_id in {None, opened.id} else ""
 
 
 def _round_view(
@@ -139,5 +139,5 @@ def _round_view(
     state: TaskState,
 ) -> RoundView:
     found = verdicts.get(record.round.id, {})
-    waits_for = _waits_for(state, record.round.id)
-    return round_view(record, population, found, state.last_error, waits_for)
+    waiting_reason = _waiting_reason(state, record.round.id)
+    return round_view(record, population, found, state.last_error, waiting_reason)

@@ -85,7 +85,7 @@ class OpenRound:
         return self.record.round.id
 
     @property
-    def waits_for(self) -> str:
+    def waiting_reason(self) -> str:
         """Say what the reports that are not acknowledged yet wait for; empty where none waits."""
         pending, policy = self.batch.size, self.round.spec.round
         if not pending.reports:

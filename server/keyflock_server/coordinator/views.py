@@ -47,7 +47,7 @@ def task_view(
     population: PopulationRecord,
     phases: Mapping[Phase, int],
     held_round: RoundId | None = None,
-    waits_for: str = "",
+    waiting_reason: str = "",
 ) -> TaskView:
     """Return a task's view, with its progress.
 
@@ -56,7 +56,7 @@ def task_view(
         population: Its population.
         phases: The number of its rounds in each phase.
         held_round: The round that waits for an operator.
-        waits_for: What its reports that are not acknowledged yet wait for.
+        waiting_reason: What its reports that are not acknowledged yet wait for.
     """
     return TaskView(
         name=record.name,
@@ -68,7 +68,7 @@ def task_view(
         rounds_carried=phases.get(Phase.CARRIED, 0),
         max_rounds=record.spec.round.max_rounds,
         held_round=held_round,
-        waits_for=waits_for,
+        waiting_reason=waiting_reason,
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         is_unsafe_flush=record.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
@@ -91,7 +91,7 @@ def round_view(
     population: PopulationRecord,
     verdicts: Mapping[str, int],
     last_error: str = "",
-    waits_for: str = "",
+    waiting_reason: str = "",
 ) -> RoundView:
     """Return a round's view, with the verdicts on its reports.
 
@@ -100,7 +100,7 @@ def round_view(
         population: Its population.
         verdicts: The number of each verdict.
         last_error: Why the task's open round could not go on.
-        waits_for: What its reports that are not acknowledged yet wait for.
+        waiting_reason: What its reports that are not acknowledged yet wait for.
     """
     current = record.round
     return RoundView(
@@ -122,7 +122,7 @@ def round_view(
         closed_at=current.closed_at,
         result_version=current.result_version,
         detail=current.detail if current.is_over else f"{current.detail} {last_error}".strip(),
-        waits_for=waits_for,
+        waiting_reason=waiting_reason,
         figures=json.loads(current.figures_json) if current.figures_json else None,
         anchor_text=anchor_text(population) if current.spec.kind is TaskKind.TRAIN else "",
         verdicts=dict(verdicts),

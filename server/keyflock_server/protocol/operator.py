@@ -43,7 +43,7 @@ class TaskView(Struct, frozen=True, kw_only=True):
     #: The round that waits for ``accept`` or ``discard``; until then the task assigns no work.
     held_round: str | None = None
     #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
-    waits_for: str = ""
+    waiting_reason: str = ""
     #: Description of the text on which its versions are checked before they become the newest.
     anchor_text: str = ""
     #: Whether its stored sums may hold so few phones that one's update can be inferred.
@@ -86,7 +86,7 @@ class RoundView(Struct, frozen=True, kw_only=True):
     #: Why it has no result, or why it is held.
     detail: str = ""
     #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
-    waits_for: str = ""
+    waiting_reason: str = ""
     #: Measurements of the version that it made; for a personalize round, means over its phones.
     figures: dict[str, float] | None = None
     #: For a train round: the text on which its version is checked before it becomes the newest, in words.

@@ -11,7 +11,9 @@ from keyflock_server.rounds.task_validation import parse_task
 pytestmark = pytest.mark.fault("F14")
 
 
-async def test_a_phone_that_is_alone_is_told_what_its_report_waits_for(harness: CoordinatorHarness) -> None:
+async def test_a_phone_that_is_alone_is_told_what_its_report_is_waiting_for(
+    harness: CoordinatorHarness,
+) -> None:
     await harness.task(round="goal = 8\nmin_flush_clients = 5")
     (claims,) = await cohort(harness, 1)
 
@@ -38,11 +40,11 @@ async def test_an_operator_sees_how_many_reports_wait_and_for_what(harness: Coor
     await send(harness, claims[3], 1.0)
     after = await tasks.get(name)
 
-    assert nothing_yet.waits_for == ""
-    assert task.waits_for.startswith("3 reports wait in this process, ")
-    assert "at least 4 distinct reports (round.min_flush_clients)" in task.waits_for
-    assert listed.waits_for == shown.waits_for == task.waits_for
-    assert after.waits_for == ""
+    assert nothing_yet.waiting_reason == ""
+    assert task.waiting_reason.startswith("3 reports wait in this process, ")
+    assert "at least 4 distinct reports (round.min_flush_clients)" in task.waiting_reason
+    assert listed.waiting_reason == shown.waiting_reason == task.waiting_reason
+    assert after.waiting_reason == ""
 
 
 async def test_enough_reports_that_would_leave_too_few_are_explained_too(harness: CoordinatorHarness) -> None:
@@ -54,7 +56,7 @@ async def test_enough_reports_that_would_leave_too_few_are_explained_too(harness
     shown = await harness.coordinator.tasks.round(claims[0].round)
 
     assert shown.counted == 4
-    assert "as many must be left until the goal of 10" in shown.waits_for
+    assert "as many must be left until the goal of 10" in shown.waiting_reason
 
 
 async def test_a_task_is_shown_without_the_tables_that_mean_nothing_to_it(
