@@ -59,7 +59,8 @@ def keyflock(
     """The server that keyboards' phones learn through, and an operator's view of it."""
     from keyflock_server.settings import misspelt_variables
 
-    if context.invoked_subcommand != "serve":  # it checks that with its other settings
+    # ``serve`` checks that with its other settings, and the version does not depend on it.
+    if context.invoked_subcommand not in {"serve", "version"}:
         for name, meant in misspelt_variables(os.environ).items():
             raise CommandError(
                 f"{name} is no variable of keyflock; {meant} is. Correct or remove it.", ExitCode.USAGE

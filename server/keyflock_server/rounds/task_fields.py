@@ -111,14 +111,13 @@ def _value_problems(value: object, kind: Any, place: tuple[str, ...]) -> Iterato
         return
     item = _item_struct_in(kind)
     if item is not None and isinstance(value, list):
-        found = [
-            problem
-            for at, one in enumerate(value)
-            if isinstance(one, dict)
-            for problem in _struct_problems(one, item, (*place[:-1], f"{place[-1]}[{at}]"))
-        ]
-        if found:
-            yield from (replace(problem, place=place) for problem in found)
+        are_read = True
+        for at, one in enumerate(value):
+            if isinstance(one, dict):
+                for problem in _struct_problems(one, item, (*place[:-1], f"{place[-1]}[{at}]")):
+                    are_read = False
+                    yield replace(problem, place=place)
+        if not are_read:
             return
     try:
         msgspec.convert(value, kind, builtin_types=(datetime, date, time), str_keys=True)

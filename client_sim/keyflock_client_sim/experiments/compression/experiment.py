@@ -95,7 +95,7 @@ def split_by_user(corpus: Corpus, options: CompressionOptions) -> Split:
     trained, held_out = split_users(eligible, options.seed)
     if not trained or len(held_out) < 2:
         raise CompressionError(
-            f"{corpus.name}: too few users with {options.min_words} words: {left_out}; lower --min-words"
+            f"{corpus.name}: too few users with {options.min_words} words; lower --min-words ({left_out})"
         )
 
     phones = tuple(one for user in trained for one in _phones(user, options))
