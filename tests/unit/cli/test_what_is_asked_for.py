@@ -133,9 +133,7 @@ def test_every_problem_of_a_task_file_has_a_line_and_nothing_is_sent(
     run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "task.toml"
-    file.write_text(
-        '[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\ngaol = 3\nlearning_rate = 1.0\n'
-    )
+    file.write_text('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\ngaol = 3\nepochs = 2\n')
 
     ran = run("task", "create", file, "--url", admin_port.url, "--token-file", token_file)
 
