@@ -53,8 +53,6 @@ async def run(options: CompressionOptions, console: Console) -> CompressionCost:
     """
     corpus = read_corpus(options.data)
     parts = split_by_user(corpus, options)
-    if parts.left_out.users:
-        console.print(str(parts.left_out), soft_wrap=True)
     demo = DemoOptions(
         data=options.data,
         pretrain=options.pretrain,
@@ -64,6 +62,8 @@ async def run(options: CompressionOptions, console: Console) -> CompressionCost:
     origin = starting_point(demo, corpus, parts)
     if isinstance(origin, PretrainingSpec):
         origin = replace(origin, seconds=None, epochs=options.pretrain_epochs)
+    if parts.left_out.users:
+        console.print(str(parts.left_out), soft_wrap=True)
     cache = user_cache_folder(os.environ)
     async with WorkerPool.of_cores(compilation_cache=cache / "xla") as pool:
         with changing_line(console, "version 0") as show_progress:
