@@ -30,8 +30,10 @@ def call(path: str, message: dict[str, Any], token: str | None = None) -> dict[s
 
 
 address, population, context = sys.argv[1:]
+address = address.removeprefix("http://").rstrip("/")
 phone = {"protocol": 1, "population": population, "app_build": 100, "locale": "en-US"}
 device = call("/v1/devices", phone)
 answer = call("/v1/suggestions", {"context": context, "k": 3}, device["token"])
 words = "  ".join(f"{found['word']} {found['probability']:.2f}" for found in answer["suggestions"])
+sys.stdout.reconfigure(errors="backslashreplace")  # a word may have letters that the terminal lacks
 sys.stdout.write(f"version {answer['model_version']}, after {context!r}: {words}\n")

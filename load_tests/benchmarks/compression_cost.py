@@ -16,9 +16,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from benchmarks.page import PICTURES, Section, table, write
+from keyflock_client_sim.console import make_console
 from keyflock_client_sim.corpora.text import CorpusError
 from keyflock_client_sim.experiments.compression.experiment import run
 from keyflock_client_sim.experiments.compression.options import DEFAULT, CompressionError, CompressionOptions
@@ -69,7 +68,7 @@ def main() -> None:
             is_fresh=arguments.fresh,
             picture=PICTURES / "compression.png" if is_whole else None,
         )
-        found = asyncio.run(run(options, Console(width=150)))
+        found = asyncio.run(run(options, make_console(width=150)))
     except (CompressionError, CorpusError, DemoError) as error:
         sys.exit(f"bench-compression: {error}")
     body = section(found, options)

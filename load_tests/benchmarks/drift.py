@@ -6,9 +6,8 @@ make bench-drift            (about five minutes, on the default corpus)
 import asyncio
 from typing import Any, Final
 
-from rich.console import Console
-
 from benchmarks.page import PICTURES, Section, table, write
+from keyflock_client_sim.console import make_console
 from keyflock_client_sim.experiments.drift.experiment import run
 from keyflock_client_sim.experiments.drift.options import DriftOptions
 
@@ -24,7 +23,7 @@ MEANINGS: Final = {
 def main() -> None:
     """Measure and write the section."""
     options = DriftOptions(picture=PICTURES / "drift.png")
-    found: dict[str, Any] = asyncio.run(run(options, Console(width=150)))
+    found: dict[str, Any] = asyncio.run(run(options, make_console(width=150)))
     rows: list[tuple[str, ...]] = [
         (
             policy,

@@ -13,9 +13,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from benchmarks.page import PICTURES, Section, table, write
+from keyflock_client_sim.console import make_console
 from keyflock_client_sim.corpora.sources import SHAKESPEARE
 from keyflock_client_sim.experiments.modes.experiment import run
 from keyflock_client_sim.experiments.modes.options import ASYNC, MODES, SYNC, ModesOptions
@@ -39,7 +38,7 @@ def main() -> None:
     logging.getLogger("keyflock").addHandler(logging.NullHandler())
     sms = DATA / "nus_sms_en.jsonl.gz"
     options = ModesOptions(data=str(sms) if sms.is_file() else SHAKESPEARE, picture=PICTURES / "modes.png")
-    found = asyncio.run(run(options, Console(width=150)))
+    found = asyncio.run(run(options, make_console(width=150)))
     body = section(found, options)
     write(Section("modes", "Synchronous or asynchronous", "make bench-modes", body))
     print(body)

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from benchmarks.page import PICTURES, Section, table, write
+from keyflock_client_sim.console import make_console
 from keyflock_client_sim.experiments.personalisation.experiment import run
 from keyflock_client_sim.experiments.personalisation.options import PersonaliseOptions
 
@@ -82,7 +81,7 @@ random; the gate should be shut.
 
 def run_experiment(options: PersonaliseOptions) -> dict[str, Any]:
     """Run the experiment and return its figures."""
-    return asyncio.run(run(options, Console(width=150)))
+    return asyncio.run(run(options, make_console(width=150)))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
+from keyflock_client_sim.cli.ending import run_command
+from keyflock_client_sim.cli.version_option import VersionOption
+from keyflock_client_sim.console import make_console
 from keyflock_load_tests.scenario import Scenario
 from keyflock_load_tests.scenarios import SCENARIOS
 
@@ -17,18 +19,29 @@ EXIT_INCORRECT = 1
 #: The command line asks for something that does not exist.
 EXIT_USAGE = 2
 
+app = typer.Typer(
+    name="keyflock_load_tests",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # brackets in help stay, and no character needs more than ASCII
+)
 
-def main() -> None:
-    """Run the command."""
-    typer.run(_run)
+
+def main() -> NoReturn:
+    """Run the command, and end the process with its exit code."""
+    run_command(app, "keyflock_load_tests")
 
 
-def _run(
-    scenario: Annotated[str, typer.Argument(help="one of: " + ", ".join(SCENARIOS))] = "steady_day",
+@app.command()
+def load_test(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="One of: " + ", ".join(SCENARIOS))
+    ] = "steady_day",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")] = False,
     out: Annotated[
         Path | None, typer.Option(help="keep the picture, the JSON and the server's log here")
     ] = None,
+    _version: VersionOption = False,
 ) -> None:
     """Play a scenario against a server of its own on this machine; fail only if something is incorrect."""
     chosen = SCENARIOS.get(scenario)
@@ -43,7 +56,7 @@ def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int
     from keyflock_load_tests.harness import run
     from keyflock_load_tests.report import print_report
 
-    console = Console(stderr=as_json)
+    console = make_console(stderr=as_json)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyflock-load-")))
         console.print(f"{scenario.name}: {scenario.purpose} {_minutes(scenario)} ...", soft_wrap=True)
@@ -60,7 +73,7 @@ def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int
             from keyflock_load_tests.picture import save_picture
 
             save_picture(outcome, picture)
-            console.print(f"picture: {picture}")
+            console.print(f"picture: {picture}", soft_wrap=True)
         if as_json:
             typer.echo(summary)
     return EXIT_INCORRECT if outcome.correctness.violations() else 0

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keyflock_load_tests.measurement import LOST_ON_PURPOSE
 from keyflock_load_tests.result import LoadTestResult
@@ -31,9 +32,13 @@ def print_report(result: LoadTestResult, console: Console) -> None:
         f"   (unsettled {correctness.reports_unsettled})"
     )
     for violation in correctness.violations():
-        console.print(f"[bold red]BROKEN[/] {violation}")
+        console.print(f"BROKEN {violation}", style="bold red", soft_wrap=True)
     if not correctness.violations():
-        console.print("[bold green]correct[/]: no report was lost or counted twice, and no answer was a 5xx")
+        console.print(
+            "correct: no report was lost or counted twice, and no answer was a 5xx",
+            style="bold green",
+            soft_wrap=True,
+        )
 
 
 def _latency_table(outcome: LoadTestResult) -> Table:
@@ -58,8 +63,9 @@ def _goal_table(outcome: LoadTestResult) -> Table:
     table.add_column("measured", justify="right")
     table.add_column("")
     for verdict in outcome.goal_checks():
+        met = Text("met", style="green") if verdict.is_met else Text("missed", style="yellow")
         measured = "not measured" if verdict.measured is None else f"{verdict.measured:,.4g}"
-        table.add_row(verdict.goal.sentence, measured, "[green]met" if verdict.is_met else "[yellow]missed")
+        table.add_row(verdict.goal.sentence.replace("≤", "<="), measured, met)
     return table
 
 

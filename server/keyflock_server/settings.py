@@ -1,18 +1,34 @@
-"""The settings of a server process: ports, paths and limits. They change neither results nor guarantees."""
+"""The settings of a server process: ports, paths and limits. They change neither results nor guarantees.
+
+A misspelt variable of the environment is refused: a server that overlooked KEYFLOCK_DATABASE would begin a
+database of its own. One that is like no setting has no effect: it may belong to another release, to a script
+or to Kubernetes, and must not keep a server from starting (docs/decisions/0048).
+"""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, get_args
 
 import msgspec
 from msgspec import Meta
 
-from keyflock_server.telemetry.logs import LogFormat, LogLevel
+from keyflock_server.telemetry.log_options import LogFormat, LogLevel
 
 ENVIRONMENT_PREFIX: Final = "KEYFLOCK_"
+#: Variables that are no settings: by which operators' commands find a server, and tests their corpora.
+_OTHER_VARIABLES: Final = ("ADMIN_URL", "ADMIN_TOKEN", "DATA")
+#: A misspelt name is at least so like the one that was meant, and at most so much longer or shorter.
+_SLIP_RATIO: Final = 0.75
+_SLIP_CHARS: Final = 2
+#: DATABASE_URL is DATABASE, and TICK_SECONDS is TICK_S.
+_UNIT: Final = re.compile(r"_(URL|URI|DIR|PATH|FILE|FOLDER|S|SECONDS|BYTES)\Z")
+#: A name that is only like one is not refused.
+_LIKE_RATIO: Final = 0.6
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -99,9 +115,12 @@ class Settings:
             options: Values by field name; None means not given.
             environment: Environment variables; None: the process's own.
         Raises:
-            SettingsError: a value cannot be used; the message names the option or variable.
+            SettingsError: a value cannot be used; the message names the option or variable. Or a variable is
+                misspelt.
         """
         environment = os.environ if environment is None else environment
+        for name, meant in misspelt_variables(environment).items():
+            raise SettingsError(f"{name} is no variable of keyflock; {meant} is. Correct or remove it.")
         values: dict[str, Any] = {}
         for one in fields(cls):
             variable = ENVIRONMENT_PREFIX + one.name.upper()
@@ -116,15 +135,59 @@ class Settings:
         return cls(**values)
 
 
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are a slip away from one that keyflock reads, and the one that was meant."""
+    found = {name: _meant(name) for name in _unread_variables(environment)}
+    return {name: meant for name, meant in found.items() if meant}
+
+
+def variables_without_effect(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that begin like keyflock's and are not read, and the likest that is; else ""."""
+    names = (name for name in _unread_variables(environment) if not _meant(name))
+    return {name: _likest(name, _known_names(), _LIKE_RATIO) for name in names}
+
+
+def _known_names() -> list[str]:
+    return [*(one.name.upper() for one in fields(Settings)), *_OTHER_VARIABLES]
+
+
+def _unread_variables(environment: Mapping[str, str]) -> list[str]:
+    read = {ENVIRONMENT_PREFIX + name for name in _known_names()}
+    begin = ENVIRONMENT_PREFIX.rstrip("_")
+    return sorted(name for name in environment if name.upper().startswith(begin) and name not in read)
+
+
+def _meant(variable: str) -> str:
+    """Return the variable that a misspelt one was meant to be, or "" where it is like none."""
+    name, known = _bare(variable), _known_names()
+    same = [one for one in known if _UNIT.sub("", one) == _UNIT.sub("", name)]
+    if same:
+        return ENVIRONMENT_PREFIX + same[0]
+    return _likest(variable, [one for one in known if abs(len(one) - len(name)) <= _SLIP_CHARS], _SLIP_RATIO)
+
+
+def _likest(variable: str, known: list[str], ratio: float) -> str:
+    found = get_close_matches(_bare(variable), known, 1, ratio)
+    return ENVIRONMENT_PREFIX + found[0] if found else ""
+
+
+def _bare(variable: str) -> str:
+    return variable.upper().removeprefix(ENVIRONMENT_PREFIX.rstrip("_")).strip("_-")
+
+
 def _converted(value: object, kind: Any, source: str) -> Any:  # noqa: ANN401 - a field's type and its value
     if kind in (Path, Path | None):
         return Path(str(value)).expanduser()
     if kind == Networks:
         return _networks(str(value), source)
+    choices = get_args(kind) if kind in (LogFormat, LogLevel) else ()
+    if choices and value not in choices:
+        raise SettingsError(f"{source}: one of {', '.join(choices)} was expected.")
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {error}.") from None
+        allowed = "; one of true, false, 1, 0 was expected" if kind is bool else ""
+        raise SettingsError(f"{source}: {error}{allowed}.") from None
 
 
 def _networks(text: str, source: str) -> Networks:

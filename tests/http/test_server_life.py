@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,9 @@ def server_run(
     folder: Path,
     *,
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None,
+    host: str = "127.0.0.1",
     port: int = 0,
+    admin_port: int = 0,
     grace_s: float = 5.0,
 ) -> ServerRun:
     readiness, metrics = Readiness(), Metrics()
@@ -84,8 +87,8 @@ def server_run(
     server = Server(
         life,
         opened,
-        sdk_port=PortBinding(sdk, "127.0.0.1", port),
-        admin_port=PortBinding(admin, "127.0.0.1", 0),
+        sdk_port=PortBinding(sdk, host, port),
+        admin_port=PortBinding(admin, "127.0.0.1", admin_port),
         readiness=readiness,
         heartbeat=heartbeat,
         shutdown_grace_s=grace_s,
@@ -184,6 +187,72 @@ async def test_a_port_that_is_taken_is_named_and_the_folder_let_go(tmp_path: Pat
 
     assert life.happened == []
     DataFolder.open(tmp_path).release()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        number: int = one.getsockname()[1]
+        return number
+
+
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104 - what an operator may give
+async def test_two_ports_alike_are_told_apart_from_another_program(tmp_path: Path, host: str) -> None:
+    number, life = free_port(), RecordingLifecycle()
+
+    with pytest.raises(ListenError) as refused:
+        await server_run(life, tmp_path, host=host, port=number, admin_port=number).run()
+
+    assert "another program" not in str(refused.value)
+    assert f"port {number}: it is this server's port for phones" in str(refused.value)
+    assert "--admin-port" in str(refused.value)
+    assert life.happened == []
+    DataFolder.open(tmp_path).release()
+
+
+@pytest.mark.fault("F14")
+async def test_a_taken_port_of_operators_is_still_another_programs(tmp_path: Path) -> None:
+    other = Application(not_found, {}, Connections(MSGPACK, Metrics(), port="phones"))
+    taken = await Listener.open(other, "127.0.0.1", 0, shutdown_grace_s=1.0)
+    number = int(taken.url.rsplit(":", 1)[1])
+
+    with pytest.raises(ListenError, match=f"port {number}: another program has it"):
+        await server_run(RecordingLifecycle(), tmp_path, admin_port=number).run()
+    await taken.close()
+
+
+@pytest.mark.fault("F14")
+async def test_a_terminal_that_closes_stops_a_server_like_sigterm(tmp_path: Path) -> None:
+    life = RecordingLifecycle()
+    tried = server_run(life, tmp_path)
+    running = asyncio.create_task(tried.run())
+    await tried.ready
+
+    os.kill(os.getpid(), signal.SIGHUP)
+
+    async with asyncio.timeout(5.0):
+        await running
+    assert life.happened[-1] == "stop"
+    assert not (tmp_path / "server.json").exists()
+
+
+@pytest.mark.fault("F14")
+async def test_under_nohup_a_terminal_that_closes_changes_nothing(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        tried = server_run(RecordingLifecycle(), tmp_path)
+        running = asyncio.create_task(tried.run())
+        await tried.ready
+
+        os.kill(os.getpid(), signal.SIGHUP)
+
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert not running.done()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_a_server_whose_loop_hangs_is_neither_ready_nor_healthy() -> None:

@@ -30,6 +30,7 @@ from tests.recovery.replicas import ServerNotReady
 from tests.services.postgres import PostgresServer, installed_binaries
 
 from benchmarks import page
+from keyflock_client_sim.console import make_console
 
 _MAX_VIOLATIONS_SHOWN: Final = 40
 #: Number of faults between two lines, where there is no terminal to draw a bar on.
@@ -39,7 +40,7 @@ _FAULTS_PER_LINE: Final = 20
 def main() -> int:
     """Run, print the report, and return the exit status."""
     options = _parse_options()
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="keyflock-kills-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -50,7 +51,7 @@ def main() -> int:
                 opening = postgres_environment(folder, fork_server, options.seed, url)
             outcome = asyncio.run(_run_with_progress(opening, options.seed, options.kills, console))
     except (RunStalled, ServerNotReady) as error:
-        console.print(f"[red]kills: {error}[/red]\nThe servers' folders and logs are in {folder}.")
+        console.print(f"kills: {error}\nThe servers' folders and logs are in {folder}.", style="red")
         return 2
     report = ChaosReport(outcome, options.store)
     _print_report(report, console)
@@ -103,11 +104,13 @@ async def _run_with_progress(
     console: Console,
 ) -> ChaosOutcome:
     columns = (
-        TextColumn("kills"),
+        TextColumn("kills", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[versions]} model versions, {task.fields[closing]} kills while closing"),
+        TextColumn(
+            "{task.fields[versions]} model versions, {task.fields[closing]} kills while closing", markup=False
+        ),
     )
     with Progress(*columns, console=console, refresh_per_second=2) as progress:
         bar = progress.add_task("", total=kills, versions=0, closing=0)

@@ -12,7 +12,8 @@ from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness
 
 from keyflock_compression import DenseSpec, encode
 from keyflock_server.protocol.messages import Report
-from keyflock_server.telemetry.logs import LogFormat, configure_logs, logger
+from keyflock_server.telemetry.log_options import LogFormat
+from keyflock_server.telemetry.logs import configure_logs, logger
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.metrics_observer import MetricsObserver
 

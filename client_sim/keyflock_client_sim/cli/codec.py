@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keyflock_client_sim.cli.choices import SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ codec = typer.Typer(no_args_is_help=True, help="Encode, decode and inspect the b
 LayoutOption = Annotated[
     str,
     typer.Option(
-        metavar="SIZE|FILE",
-        help="A model's size (full, medium, small, tiny), or a JSON file [[names…],[[shape…]…]].",
+        metavar=f"{SIZES}|FILE",
+        help="A model's size, or a JSON file [[NAME, ...], [[SIZE, ...], ...]].",
     ),
 ]
 ContainerArgument = Annotated[Path, typer.Argument(help="The bytes of a delta or a model.")]
@@ -143,5 +144,5 @@ def _layout(name_or_file: str) -> "ParamLayout":
         return ParamLayout(tuple(names), tuple(tuple(map(int, shape)) for shape in shapes))
     except (ValueError, TypeError) as error:
         raise SimulatorError(
-            f"{path}: no layout [[names…],[[shape…]…]]: {error}.", SimulatorExitCode.INPUT
+            f"{path}: no layout [[NAME, ...], [[SIZE, ...], ...]]: {error}.", SimulatorExitCode.INPUT
         ) from None

@@ -9,21 +9,23 @@ from typing import Annotated
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def compression(
     *,
-    data: Annotated[
-        str, typer.Option(help="Users: a .jsonl(.gz) file of users and messages, or 'shakespeare'.")
-    ] = "shakespeare",
+    data: Annotated[str, typer.Option(metavar=DATA, help="Users and their messages.")] = "shakespeare",
     pretrain: Annotated[
-        str, typer.Option(help="Version 0: builtin, none, a corpus to pre-train on, or a checkpoint.")
+        str,
+        typer.Option(
+            metavar="builtin|none|FILE", help="Version 0: a corpus to pre-train on, or a checkpoint."
+        ),
     ] = "builtin",
     pretrain_epochs: Annotated[
         float, typer.Option(min=0.001, help="Passes over the text that version 0 reads.")
     ] = 1.0,
-    size: Annotated[str, typer.Option(help="Size of the network: full, medium, small or tiny.")] = "small",
+    size: Annotated[str, typer.Option(metavar=SIZES, help="Size of the network.")] = "small",
     arms: Annotated[
         str,
         typer.Option(
@@ -52,8 +54,7 @@ def compression(
     Every arm has the same phones in the same order under each seed; other users are asked. Results are kept
     in the user's cache folder: start again to go on after an interruption.
     """
-    from rich.console import Console
-
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.experiments.compression.experiment import run
     from keyflock_client_sim.experiments.compression.options import (
@@ -87,7 +88,7 @@ def compression(
         picture=picture,
     )
     try:
-        found = asyncio.run(run(options, Console(stderr=as_json)))
+        found = asyncio.run(run(options, make_console(stderr=as_json)))
     except (CorpusError, DemoError, CompressionError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:

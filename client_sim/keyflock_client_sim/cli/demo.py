@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 from keyflock_client_sim.corpora.splits import HeldOutBy
 from keyflock_client_sim.training_setup.options import DemoError, DemoOptions
@@ -25,7 +25,7 @@ _LIMIT_S = 225.0
 
 def demo(
     data: Annotated[
-        str, typer.Option(help="The phones' text: 'shakespeare', or a .jsonl(.gz) of users and messages.")
+        str, typer.Option(metavar=DATA, help="The phones' text: users and their messages.")
     ] = _DEFAULTS.data,
     pretrain: Annotated[
         str,
@@ -51,7 +51,7 @@ def demo(
     seed: Annotated[
         int, typer.Option(help="Decides who holds which text, who drops out, and when.")
     ] = _DEFAULTS.seed,
-    size: Annotated[str, typer.Option(help="Of the model: full, medium, small or tiny.")] = _DEFAULTS.size,
+    size: Annotated[str, typer.Option(metavar=SIZES, help="Size of the model.")] = _DEFAULTS.size,
     keep: Annotated[
         Path | None,
         typer.Option(help="Keep everything in this folder; run it again to go on.", show_default="no"),
@@ -76,7 +76,6 @@ def demo(
         )
     except DemoError as error:
         raise SimulatorError(str(error), SimulatorExitCode.USAGE) from None
-    _treat_signals_as_interrupt()
     result = _run(options, as_json=as_json)
     if as_json:
         sys.stdout.write(json.dumps(result.summary()) + "\n")
@@ -90,9 +89,8 @@ def _held_out(by: str) -> HeldOutBy:
 
 def _run(options: DemoOptions, *, as_json: bool) -> "DemoResult":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rich.console import Console
-
     from keyflock_client_sim.cache_folder import user_cache_folder
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.demo.display import Display
     from keyflock_client_sim.demo.folder import demo_folder
@@ -103,7 +101,7 @@ def _run(options: DemoOptions, *, as_json: bool) -> "DemoResult":
     from keyflock_client_sim.training.process import WorkerDiedError
     from keyflock_server.protocol.operator_client import OperatorError
 
-    console = Console(stderr=as_json)
+    console = make_console(stderr=as_json)
     try:
         with demo_folder(options.keep) as folder:
             folder.claim(options)
@@ -121,18 +119,8 @@ def _run(options: DemoOptions, *, as_json: bool) -> "DemoResult":
     except (ServerStartError, OperatorError, ConnectionError, JobError, WorkerDiedError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.FAILED) from error
     print_verdict(result, console)
-    console.print(f"learning curve        {_picture(result, options.keep)}")
+    console.print(f"learning curve        {_picture(result, options.keep)}", soft_wrap=True)
     return result
-
-
-def _treat_signals_as_interrupt() -> None:
-    """Treat SIGTERM and SIGHUP like Ctrl-C: every block is left, no process stays.
-
-    A shell script starts its background jobs with SIGINT ignored; a demo that cannot be ended would be worse.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _picture(result: "DemoResult", keep: Path | None) -> str:

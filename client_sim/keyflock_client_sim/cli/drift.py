@@ -9,14 +9,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def drift(
     *,
-    data: Annotated[
-        str, typer.Option(help="Users: a .jsonl(.gz) file of users and messages, or 'shakespeare'.")
-    ] = "shakespeare",
+    data: Annotated[str, typer.Option(metavar=DATA, help="Users and their messages.")] = "shakespeare",
     model: Annotated[
         str,
         typer.Option(metavar="FILE|train", help="Version 0: a checkpoint, or train one on other users."),
@@ -35,7 +34,7 @@ def drift(
     min_words: Annotated[int, typer.Option(min=20, help="Users with fewer words are left out.")] = 500,
     max_words: Annotated[int, typer.Option(min=100, help="Only so many of a user's latest words.")] = 1_500,
     seed: Annotated[int, typer.Option(help="Decides who is measured, and synthetic steps.")] = 0,
-    size: Annotated[str, typer.Option(help="With train: full, medium, small or tiny.")] = "small",
+    size: Annotated[str, typer.Option(metavar=SIZES, help="With train: size of the model.")] = "small",
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line; all else goes to stderr.")
@@ -46,8 +45,7 @@ def drift(
     Each policy on its own: drop the head, keep it as it is, map it with every version, refit it now and then
     (set aside between), and map and refit.
     """
-    from rich.console import Console
-
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.experiments.drift.experiment import run
     from keyflock_client_sim.experiments.drift.options import DriftOptions
@@ -73,7 +71,7 @@ def drift(
         picture=picture,
     )
     try:
-        summary = asyncio.run(run(options, Console(stderr=as_json)))
+        summary = asyncio.run(run(options, make_console(stderr=as_json)))
     except (CorpusError, DemoError, PersonaliseError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: Annotated[Path, typer.Option(help="The checkpoint to measure (safetensors).")],
     data: Annotated[
-        str, typer.Option(help="Users: a .jsonl(.gz) file, or 'shakespeare' (without its public third).")
+        str, typer.Option(metavar=DATA, help="Users; shakespeare without its public third.")
     ] = "shakespeare",
     against: Annotated[
         Path | None, typer.Option(help="Another checkpoint to compare with, such as version 0.")
@@ -68,9 +69,8 @@ async def _evaluate(
 ) -> None:
     import json
 
-    from rich.console import Console
-
     from keyflock_client_sim.cache_folder import user_cache_folder
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
     from keyflock_client_sim.corpora.splits import split
     from keyflock_client_sim.measuring import report
@@ -84,6 +84,8 @@ async def _evaluate(
     ratio = public_ratio if public_ratio is not None else (1 / 3 if data == SHAKESPEARE else 0.0)
     everyone = len(corpus.users) * 1_000
     parts = split(corpus, seed=seed, devices=everyone, held_out_devices=users, public_ratio=ratio)
+    if parts.left_out.users:
+        make_console(stderr=True).print(str(parts.left_out), soft_wrap=True)
     vocabulary = checkpoint.vocabulary
     text = HeldOutText.of(parts, vocabulary)
     cache = user_cache_folder(os.environ) / "xla"
@@ -109,7 +111,7 @@ async def _evaluate(
         typer.echo(json.dumps(report.as_json(measured, gains)))
     else:
         counted = f"all of {corpus.name} that is not held out: {len(text.elsewhere):,} rows in one place"
-        report.print_report(measured, gains, Console(), counted_text=counted)
+        report.print_report(measured, gains, make_console(), counted_text=counted)
 
 
 def _read(path: Path) -> "Checkpoint":

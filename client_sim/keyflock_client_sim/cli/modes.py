@@ -10,22 +10,22 @@ from typing import Annotated
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, PROFILES, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def modes(
     *,
-    data: Annotated[
-        str, typer.Option(help="Users: a .jsonl(.gz) file of users and messages, or 'shakespeare'.")
-    ] = "shakespeare",
+    data: Annotated[str, typer.Option(metavar=DATA, help="Users and their messages.")] = "shakespeare",
     pretrain: Annotated[
-        str, typer.Option(help="Version 0: builtin, none, a corpus to pre-train on, or a checkpoint.")
+        str,
+        typer.Option(
+            metavar="builtin|none|FILE", help="Version 0: a corpus to pre-train on, or a checkpoint."
+        ),
     ] = "builtin",
-    size: Annotated[str, typer.Option(help="Of the network: full, medium, small or tiny.")] = "small",
+    size: Annotated[str, typer.Option(metavar=SIZES, help="Size of the network.")] = "small",
     devices: Annotated[int, typer.Option(min=8, help="Phones, as far as the text goes.")] = 300,
-    profile: Annotated[
-        str, typer.Option(help="What phones are like: heavy_tailed, realistic, demo, ideal or a .toml file.")
-    ] = "heavy_tailed",
+    profile: Annotated[str, typer.Option(metavar=PROFILES, help="What phones are like.")] = "heavy_tailed",
     concurrency: Annotated[int, typer.Option(min=6, help="Phones that train at once, in both modes.")] = 39,
     buffer: Annotated[int, typer.Option(min=4, help="Async: reports that make a version.")] = 10,
     sync_deadline_s: Annotated[float, typer.Option(min=1.0, help="Sync: when a round ends at last.")] = 300.0,
@@ -47,8 +47,7 @@ def modes(
 
     A rate for each mode is found on a fleet of its own; then every fleet runs in each mode.
     """
-    from rich.console import Console
-
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.experiments.modes.experiment import ModesError, run
     from keyflock_client_sim.experiments.modes.options import ModesOptions
@@ -76,7 +75,7 @@ def modes(
         picture=picture,
     )
     try:
-        found = asyncio.run(run(options, Console(stderr=as_json)))
+        found = asyncio.run(run(options, make_console(stderr=as_json)))
     except (CorpusError, DemoError, ProfileError, OperatorError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except ModesError as error:

@@ -9,14 +9,13 @@ from typing import Annotated
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def personalise(
     *,
-    data: Annotated[
-        str, typer.Option(help="Users: a .jsonl(.gz) file of users and messages, or 'shakespeare'.")
-    ] = "shakespeare",
+    data: Annotated[str, typer.Option(metavar=DATA, help="Users and their messages.")] = "shakespeare",
     model: Annotated[
         str,
         typer.Option(metavar="FILE|train", help="A checkpoint, or train one first on the other users."),
@@ -39,7 +38,7 @@ def personalise(
         bool, typer.Option("--shuffled", help="Deal the messages out at random: nobody's text is their own.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Decides who is measured.")] = 0,
-    size: Annotated[str, typer.Option(help="With train: full, medium, small or tiny.")] = "medium",
+    size: Annotated[str, typer.Option(metavar=SIZES, help="With train: size of the model.")] = "medium",
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line; all else goes to stderr.")
@@ -50,8 +49,7 @@ def personalise(
     Half of the users train the shared model, the others are measured; what is known of the former is the
     prior of the latter, as `personalize` rounds would give it.
     """
-    from rich.console import Console
-
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.experiments.personalisation.experiment import run
     from keyflock_client_sim.experiments.personalisation.options import PersonaliseError, PersonaliseOptions
@@ -75,7 +73,7 @@ def personalise(
         picture=picture,
     )
     try:
-        summary = asyncio.run(run(options, Console(stderr=as_json)))
+        summary = asyncio.run(run(options, make_console(stderr=as_json)))
     except (CorpusError, DemoError, PersonaliseError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except (JobError, WorkerDiedError) as error:

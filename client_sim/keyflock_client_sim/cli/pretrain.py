@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Where to write the checkpoint (safetensors).")],
     data: Annotated[
-        str, typer.Option(help="Public text: a .jsonl(.gz) file, or 'shakespeare' (the plays' public third).")
+        str, typer.Option(metavar=DATA, help="Public text; of shakespeare, the plays' public third.")
     ] = "shakespeare",
-    size: Annotated[str, typer.Option(help="Size of the model: full, medium, small or tiny.")] = "full",
+    size: Annotated[str, typer.Option(metavar=SIZES, help="Size of the model.")] = "full",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this much training time.")] = None,
     epochs: Annotated[
         float | None, typer.Option(min=0.01, help="End after so many passes; 5 if nothing else ends it.")
@@ -71,10 +72,9 @@ async def _pretrain(
         raise SimulatorError(f"no model size {size!r}; there are {', '.join(SIZES)}", SimulatorExitCode.USAGE)
     corpus = read_corpus(data)
 
-    from rich.console import Console
-
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.cli.pretraining_progress import PretrainingBar
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.pretraining import driver
     from keyflock_client_sim.pretraining.progress import write_atomically
     from keyflock_client_sim.pretraining.spec import DEFAULT_EPOCHS, PretrainingSpec
@@ -95,7 +95,7 @@ async def _pretrain(
     if not resume:
         state_path.unlink(missing_ok=True)
     cache = user_cache_folder(os.environ) / "xla"
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     async with WorkerPool.single_worker(compilation_cache=cache) as pool:
         with PretrainingBar(console) as bar:
             checkpoint = await driver.pretrain(

@@ -16,11 +16,11 @@ class PretrainingBar:
         self._console = console
         self._recall: float | None = None
         self._bar = Progress(
-            TextColumn("pre-training"),
+            TextColumn("pre-training", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

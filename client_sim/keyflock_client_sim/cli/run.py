@@ -4,8 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keyflock_client_sim.cli.choices import DATA, PROFILES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
+from keyflock_client_sim.cli.signals import ending_signals, treat_signals_as_interrupt
 
 if TYPE_CHECKING:
     from keyflock_client_sim.drivers.fleet_stats import FleetStats
@@ -48,20 +48,18 @@ class _RunOptions:
 
 def run(
     *,
-    url: Annotated[str | None, typer.Option(help="The server's address for phones.")] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="http://HOST:PORT", help="The server's address for phones.")
+    ] = None,
     population: Annotated[str, typer.Option(help="Whose phones they are.")] = "en-US",
-    data: Annotated[
-        str, typer.Option(help="Their text: a .jsonl(.gz) file, or 'shakespeare'.")
-    ] = "shakespeare",
+    data: Annotated[str, typer.Option(metavar=DATA, help="Their text.")] = "shakespeare",
     devices: Annotated[int, typer.Option(min=1, help="Phones, as far as the text goes.")] = 200,
     seed: Annotated[int, typer.Option(help="Decides text, traits and failures.")] = 0,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="End after so many; otherwise with the task.")
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long.")] = None,
-    profile: Annotated[
-        str, typer.Option(help="What phones are like: demo, realistic, heavy_tailed, ideal or a .toml file.")
-    ] = "demo",
+    profile: Annotated[str, typer.Option(metavar=PROFILES, help="What phones are like.")] = "demo",
     time_scale: Annotated[
         float, typer.Option(min=0.001, help="Real time only: how much faster simulated time passes.")
     ] = 1.0,
@@ -79,11 +77,13 @@ def run(
     from keyflock_client_sim.corpora.text import CorpusError
     from keyflock_client_sim.drivers.population_info import PopulationInfoError
     from keyflock_client_sim.fleet.profiles import ProfileError, read_profile
+    from keyflock_server.protocol.addresses import AddressError, server_address
     from keyflock_server.protocol.operator_client import OperatorError
 
     if virtual == (url is not None):
         raise SimulatorError("give the server's --url, or --virtual", SimulatorExitCode.USAGE)
     try:
+        url = None if url is None else server_address(url)
         options = _RunOptions(
             population=population,
             data=data,
@@ -102,6 +102,8 @@ def run(
         if checkpoint is None or task is None:
             raise SimulatorError("virtual time needs --checkpoint and --task", SimulatorExitCode.USAGE)
         asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode(), options))
+    except AddressError as error:
+        raise SimulatorError(f"--url: {error}", SimulatorExitCode.USAGE) from None
     except (CorpusError, ProfileError, OperatorError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except UnicodeDecodeError as error:
@@ -150,17 +152,21 @@ async def _phones_and_trainer(
 ) -> "AsyncIterator[tuple[tuple[Phone, ...], Trainer]]":
     """Yield phones with their text, and a trainer with worker processes, while the block lasts."""
     from keyflock_client_sim.cache_folder import user_cache_folder
+    from keyflock_client_sim.console import make_console
     from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
     from keyflock_client_sim.drivers.population_info import fetch_population
     from keyflock_client_sim.fleet.population import make_fleet
-    from keyflock_client_sim.fleet.texts import encode_texts, phone_messages
+    from keyflock_client_sim.fleet.texts import encode_texts, split_into_phones
     from keyflock_client_sim.personalising.personal_trainer import CAPABILITIES, PersonalTrainer
     from keyflock_client_sim.training.pool import WorkerPool, available_cores
     from keyflock_server.protocol.identifiers import PopulationName
 
     population = PopulationName(options.population)
     found = await fetch_population(exchange, population)
-    messages = phone_messages(options.data, devices=options.devices, seed=options.seed)
+    parts = split_into_phones(options.data, devices=options.devices, seed=options.seed)
+    if parts.left_out.users:
+        make_console(stderr=True).print(str(parts.left_out), soft_wrap=True)
+    messages = {phone.device: phone.messages for phone in parts.phones}
     sequences = encode_texts(messages, found.vocabulary)
     examples = {name: len(rows) for name, rows in sequences.items()}
     phones = make_fleet(
@@ -183,15 +189,18 @@ async def _phones_and_trainer(
 
 
 async def _run_fleet(fleet: "Fleet", options: _RunOptions) -> None:
-    from rich.console import Console
+    from keyflock_client_sim.console import changing_line, make_console
+    from keyflock_client_sim.drivers.fleet_stats_page import (
+        status_line,
+        summary_table,
+        unacknowledged_hint,
+    )
 
-    from keyflock_client_sim.drivers.fleet_stats_page import status_line, summary_table
-
-    console = Console(stderr=options.as_json)
+    console = make_console(stderr=options.as_json)
     limit_s = float("inf") if options.seconds is None else options.seconds
     _stop_on_interrupt(fleet)
-    with console.status("") as status:
-        drawing = asyncio.create_task(_redraw(lambda: status.update(status_line(fleet.stats))))
+    with changing_line(console) as show:
+        drawing = asyncio.create_task(_redraw(lambda: show(status_line(fleet.stats))))
         try:
             await fleet.run(until=_end(options.rounds), limit_s=limit_s)
         finally:
@@ -202,6 +211,8 @@ async def _run_fleet(fleet: "Fleet", options: _RunOptions) -> None:
         typer.echo(json.dumps(fleet.stats.summary()))
     else:
         console.print(summary_table(fleet.stats))
+    if hint := unacknowledged_hint(fleet.stats):
+        make_console(stderr=True).print(hint, soft_wrap=True)
 
 
 def _end(rounds: int | None) -> "Callable[[FleetStats], bool]":
@@ -216,15 +227,18 @@ def _end(rounds: int | None) -> "Callable[[FleetStats], bool]":
 
 
 def _stop_on_interrupt(fleet: "Fleet") -> None:
-    """Handle Ctrl-C: the first lets phones settle their reports; the second ends at once."""
+    """Handle Ctrl-C and its like: the first lets phones settle their reports; the second ends at once."""
     loop = asyncio.get_running_loop()
+    signals = ending_signals()
 
     def stop() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in signals:
+            loop.remove_signal_handler(number)
+        treat_signals_as_interrupt()
         fleet.stop()
 
-    if sys.platform != "win32":
-        loop.add_signal_handler(signal.SIGINT, stop)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
 
 
 async def _redraw(draw: Callable[[], None]) -> None:

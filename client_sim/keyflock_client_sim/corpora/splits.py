@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from keyflock_client_sim.corpora.sources import Corpus
 from keyflock_client_sim.corpora.text import CorpusError, UserText
@@ -36,6 +36,27 @@ class DeviceText:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutUsers:
+    """How many users have too little text to take part."""
+
+    users: int = 0
+    #: Those who were looked at, the left out among them.
+    all_users: int = 0
+    min_words: int = 0
+
+    @classmethod
+    def of(cls, users: Sequence[UserText], eligible: int, min_words: int) -> Self:
+        """Return how many of these users are not eligible."""
+        return cls(len(users) - eligible, len(users), min_words)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.users:,} of {self.all_users:,} users have less text than the {self.min_words} words that "
+            "are needed, and are left out"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """The three parts of a corpus; no phone is in two of them, and no user where users are held out."""
 
@@ -45,6 +66,8 @@ class Split:
     phones: tuple[DeviceText, ...]
     #: Phones that only evaluate: no phone trains on their text.
     held_out: tuple[DeviceText, ...]
+    #: Users of whom no phone is in it, for want of text.
+    left_out: LeftOutUsers = LeftOutUsers()
 
 
 def split(
@@ -76,6 +99,7 @@ def split(
     public, rest = take_public(corpus.users, public_ratio, seed=seed, group_of=corpus.group_of)
     ordered = sorted(rest, key=lambda user: _rank(user.user, seed))
     lots = [parts for user in ordered if (parts := into_devices(user, min_words, max_words))]
+    left_out = LeftOutUsers.of(ordered, len(lots), min_words)
     if held_out_by == "phone":
         every_phone = [phone for parts in lots for phone in parts]
         lots = [(phone,) for phone in _drawn(every_phone, len(every_phone), seed)]
@@ -87,9 +111,9 @@ def split(
         (held_out if len(held_out) < held_out_wanted else phones).extend(parts)
     if not phones or not held_out:
         raise CorpusError(
-            f"{corpus.name}: too little text for phones of {min_words} words beside held-out ones"
+            f"{corpus.name}: too little text for phones of {min_words} words beside held-out ones: {left_out}"
         )
-    return Split(public, _drawn(phones, devices, seed), _drawn(held_out, held_out_wanted, seed))
+    return Split(public, _drawn(phones, devices, seed), _drawn(held_out, held_out_wanted, seed), left_out)
 
 
 def take_public(

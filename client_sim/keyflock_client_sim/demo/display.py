@@ -27,9 +27,9 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -43,9 +43,9 @@ class Display:
         with self._progress:
             yield
 
-    def print_line(self, text: str) -> None:
+    def print_line(self, text: str, style: str | None = None) -> None:
         """Print a line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, style=style, highlight=False, soft_wrap=True)
 
     def begin(self, description: str) -> None:
         """Show a phase of unknown duration."""
@@ -64,7 +64,7 @@ class Display:
 
     def show_start(self, recall: Recall) -> None:
         """Print the table's head, and the row of the model that phones start from."""
-        self.print_line(f"[bold]{HEADER}[/]")
+        self.print_line(HEADER, style="bold")
         self.print_line(start_line(recall))
 
     def show_round(self, view: RoundView | None, done: int, wanted: int, stats: FleetStats) -> None:

@@ -122,7 +122,7 @@ class _Demo:
             pretrain_s = self.clock() - began_at_s
             text = await asyncio.to_thread(DemoText.of, parts, checkpoint.vocabulary)
             task = await self._task(admin, checkpoint)
-            self._print_introduction(corpus, text, checkpoint)
+            self._print_introduction(corpus, parts, text, checkpoint)
 
             evaluator = VersionEvaluator(pool, ModelDownloads(exchange, INSTALLATION), checkpoint, text)
             self.display.begin("judging version 0, and counting words for comparison")
@@ -192,7 +192,11 @@ class _Demo:
         name = f"demo-{len(earlier) + 1}"
         return await admin.create_task(task_toml(name, goal=self.options.goal, rounds=self.options.rounds))
 
-    def _print_introduction(self, corpus: Corpus, text: DemoText, checkpoint: Checkpoint) -> None:
+    def _print_introduction(
+        self, corpus: Corpus, parts: Split, text: DemoText, checkpoint: Checkpoint
+    ) -> None:
+        if parts.left_out.users:
+            self.display.print_line(str(parts.left_out))
         self.display.print_line(
             f"{corpus.name}: {len(text.phones)} phones learn, {text.held_out_phones} others are asked. "
             f"Version 0: {checkpoint.config.parameter_count:,} parameters, "

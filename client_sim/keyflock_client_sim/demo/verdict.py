@@ -25,7 +25,7 @@ def print_verdict(result: DemoResult, console: Console) -> None:
     console.print(table)
     console.print(
         f"gain over version 0   recall@1 {_points(result.gain_at_1)}   recall@3 {_points(result.gain_at_3)}"
-        "   [dim](95 % paired bootstrap over users)[/]",
+        "   (95 % paired bootstrap over users)",
         soft_wrap=True,
     )
     console.print(
@@ -37,16 +37,25 @@ def print_verdict(result: DemoResult, console: Console) -> None:
     equal = result.reports_acked == result.reports_counted
     console.print(
         f"books                 {result.reports_acked:,} reports acknowledged, "
-        f"{result.reports_counted:,} counted {'[green]✓[/]' if equal else '[bold red]they differ[/]'}"
+        f"{result.reports_counted:,} counted: {'they agree' if equal else 'they differ'}",
+        style=None if equal else "bold red",
     )
-    learned = result.gain_at_1.low > 0
-    console.print(
-        "[bold green]The phones learned.[/]"
-        if learned
-        else "[bold yellow]The gain is not clear of zero; more rounds (--rounds) would show.[/]"
-    )
+    sentence, style = _judgement(result.gain_at_1)
+    console.print(sentence, style=style, soft_wrap=True)
     if result.personal is not None:
         print_summary(result.personal, console)
+    else:
+        console.print("personal models were not measured: no held-out phone has enough words", soft_wrap=True)
+
+
+def _judgement(gain: Comparison) -> tuple[str, str]:
+    """Return what the gain over version 0 means, and its style."""
+    if gain.low > 0:
+        return "The phones learned.", "bold green"
+    if gain.high < 0:
+        lost = f"recall@1 fell by {-100 * gain.difference:.2f} points, and its whole interval is below zero"
+        return f"The phones made the model worse: {lost}. More reports a round (--goal) may help.", "bold red"
+    return "The gain is not clear of zero; more rounds (--rounds) would show.", "bold yellow"
 
 
 def _points(gain: Comparison) -> str:

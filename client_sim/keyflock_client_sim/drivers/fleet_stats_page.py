@@ -1,6 +1,7 @@
 """This module formats a fleet's statistics: a status line while it runs, and a table at the end."""
 
 from rich.table import Table
+from rich.text import Text
 
 from keyflock_client_sim.drivers.fleet_stats import FleetStats
 
@@ -17,6 +18,18 @@ def status_line(stats: FleetStats) -> str:
     return (
         f"{_duration(stats.now_s)} · model {version} · {stats.reports_acked} reports acked · "
         f"{_bytes(stats.bytes_up)} up, {_bytes(stats.bytes_down)} down · {states}"
+    )
+
+
+def unacknowledged_hint(stats: FleetStats) -> str:
+    """Say why reports were sent and none was acknowledged, where that is so; else an empty text."""
+    waited = sum(count for trouble, count in stats.call_errors.items() if trouble.endswith("report_pending"))
+    if stats.reports_acked or not waited:
+        return ""
+    return (
+        "no report was acknowledged: a report waits until the server has enough distinct ones to store their "
+        "sum, four unless the task says otherwise ([round] min_flush_clients); keyflock task show says how "
+        "many wait"
     )
 
 
@@ -42,7 +55,7 @@ def summary_table(stats: FleetStats) -> Table:
     shapes = stats.session_shapes.most_common()
     total = sum(count for _, count in shapes)
     for shape, count in shapes[:SHOWN_SHAPES]:
-        page.add_row(f"  session {shape.replace('[', chr(92) + '[')}", f"{count / total:.1%}")
+        page.add_row(Text(f"  session {shape}"), f"{count / total:.1%}")
     if rest := sum(count for _, count in shapes[SHOWN_SHAPES:]):
         page.add_row("  other sessions", f"{rest / total:.1%}")
     return page

@@ -136,6 +136,7 @@ def read_profile(source: str) -> FleetProfile:
     except OSError as error:
         raise ProfileError(f"{source}: {error.strerror or error}") from None
     except msgspec.MsgspecError as error:
-        raise ProfileError(f"{source}: {error}") from None
+        fields = f"; there are {', '.join(FleetProfile.__struct_fields__)}" if "unknown" in str(error) else ""
+        raise ProfileError(f"{source}: {error}{fields}") from None
     except UnicodeDecodeError:
         raise ProfileError(f"{source}: not UTF-8 text") from None

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
-from keyflock_client_sim.corpora.splits import split
+from keyflock_client_sim.corpora.splits import Split, split
 from keyflock_models.text.sequences import encode_messages
 from keyflock_models.text.vocabulary import Vocabulary
 
@@ -14,21 +14,18 @@ from keyflock_models.text.vocabulary import Vocabulary
 PLAYS_PUBLIC_RATIO = 1 / 3
 
 
-def phone_messages(data: str, *, devices: int, seed: int) -> dict[str, tuple[str, ...]]:
-    """Return each phone's messages by its name, in the order of typing.
+def split_into_phones(data: str, *, devices: int, seed: int) -> Split:
+    """Return a fleet's phones with their messages, in the order of typing; one phone's text is set aside.
 
     Args:
         data: ``shakespeare``, or a ``.jsonl(.gz)`` file of users and messages.
-        devices: The number of phones wanted; the result is smaller where the corpus has fewer.
+        devices: The number of phones wanted; there are fewer where the corpus has fewer.
         seed: Decides whose text is on phones.
     Raises:
         CorpusError: the corpus cannot be read or is too small.
     """
     public_ratio = PLAYS_PUBLIC_RATIO if data == SHAKESPEARE else 0.0
-    parts = split(
-        read_corpus(data), seed=seed, devices=devices, held_out_devices=1, public_ratio=public_ratio
-    )
-    return {phone.device: tuple(phone.messages) for phone in parts.phones}
+    return split(read_corpus(data), seed=seed, devices=devices, held_out_devices=1, public_ratio=public_ratio)
 
 
 def encode_texts(

@@ -95,7 +95,7 @@ def print_report(
     for name, gains in comparisons.items():
         texts = (f"{MEASURES[measure]} {_points(gain)}" for measure, gain in gains.items())
         console.print(f"{first.name} against {name}: {', '.join(texts)} (95 % paired bootstrap over users)")
-    console.print(f"[dim]Baselines counted {counted_text}.[/]")
+    console.print(f"Baselines counted {counted_text}.", style="dim")
 
 
 def _beside_each_other(models: Sequence[MeasuredModel], title: str) -> Table:

@@ -1,6 +1,8 @@
 """The whole command line: its commands, and the exit codes that they end with."""
 
+import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 from typing import Annotated, NoReturn
 
@@ -23,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # brackets in help stay, and no character needs more than ASCII
     help="The server that keyboards' phones learn through, and an operator's view of it.",
 )
 app.command("serve")(serve.serve)
@@ -34,6 +37,36 @@ app.add_typer(device.app, name="device")
 app.add_typer(db.app, name="db")
 
 
+def _print_version(*, is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"keyflock {distribution_version('keyflock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def keyflock(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda is_wanted: _print_version(is_wanted=is_wanted),
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """The server that keyboards' phones learn through, and an operator's view of it."""
+    from keyflock_server.settings import misspelt_variables
+
+    # ``serve`` checks that with its other settings, and the version does not depend on it.
+    if context.invoked_subcommand not in {"serve", "version"}:
+        for name, meant in misspelt_variables(os.environ).items():
+            raise CommandError(
+                f"{name} is no variable of keyflock; {meant} is. Correct or remove it.", ExitCode.USAGE
+            )
+
+
 @app.command("version")
 def version(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Print the version of this program."""
@@ -43,13 +76,18 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
 
 def main() -> NoReturn:
     """Run the command of this process, and end the process with its exit code."""
+    output.print_in_any_encoding()
     try:
         code = app(standalone_mode=False)
     except CommandError as error:
-        _complain(str(error))
+        _complain(str(error), error.problems)
         sys.exit(error.code)
     except typer.TyperException as error:
-        _complain(error.format_message())
+        message = error.format_message()
+        if message.startswith("Usage: "):  # the help page that a bare command shows
+            typer.echo(message)
+        else:
+            _complain(message)
         sys.exit(ExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
@@ -62,6 +100,6 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
-def _complain(message: str) -> None:
-    if message:  # it is empty after the help page of a bare command
-        sys.stderr.write(f"keyflock: {' '.join(message.split())}\n")
+def _complain(message: str, problems: Sequence[str] = ()) -> None:
+    lines = [f"keyflock: {' '.join(message.split())}", *(f"  {' '.join(one.split())}" for one in problems)]
+    sys.stderr.write("\n".join(lines) + "\n")

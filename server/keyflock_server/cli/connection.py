@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.data_folder import ANNOUNCEMENT_FILE
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
+from keyflock_server.protocol.addresses import AddressError, server_address
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.operator_calls import OperatorCall
 from keyflock_server.protocol.operator_client import (
@@ -51,11 +52,13 @@ class AdminConnection:
                     ExitCode.CREDENTIALS,
                 )
             token = _read(token_file).strip()
-        if not url.startswith(("http://", "https://")):
-            raise CommandError(f"{url} is not an http:// or https:// address.", ExitCode.USAGE)
+        try:
+            url = server_address(url)
+        except AddressError as error:
+            raise CommandError(f"--url: {error}", ExitCode.USAGE) from None
         if not token.isascii() or not token.isprintable() or not token:
             raise CommandError("The admin token is not one line of plain text.", ExitCode.CREDENTIALS)
-        return cls(url.rstrip("/"), token)
+        return cls(url, token)
 
     def call(
         self, call: OperatorCall, path_params: Mapping[str, str] | None = None, body: bytes | None = None
@@ -121,4 +124,6 @@ def _command_error(url: str, error: OperatorError) -> CommandError:
     code = ExitCode.CREDENTIALS if error.status in (401, 403) else ExitCode.REFUSED
     if error.code == NO_PROBLEM_DOCUMENT:
         return CommandError(f"{url} answered {error.status}; it may not be a keyflock admin port.", code)
+    if len(error.problems) > 1:
+        return CommandError(f"{error.title} ({error.code})", code, error.problems)
     return CommandError(f"{error.title} {error.detail} ({error.code})", code)

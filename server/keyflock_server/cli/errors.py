@@ -1,5 +1,6 @@
-"""How a command fails: with one line on standard error, and an exit code for scripts."""
+"""How a command fails: with a line on standard error, one more for each of several problems, and a code."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -32,8 +33,10 @@ class CommandError(Exception):
     Args:
         message: One line: what is wrong, and what to do.
         code: The exit code of the process.
+        problems: Further lines, one for each of several problems.
     """
 
-    def __init__(self, message: str, code: ExitCode) -> None:
+    def __init__(self, message: str, code: ExitCode, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.problems = tuple(problems)

@@ -11,7 +11,11 @@ from keyflock_server.cli.connection import AdminConnection
 Url = Annotated[
     str | None,
     typer.Option(
-        "--url", envvar="KEYFLOCK_ADMIN_URL", help="The server's admin address.", show_default=False
+        "--url",
+        envvar="KEYFLOCK_ADMIN_URL",
+        metavar="http://HOST:PORT",
+        help="The server's admin address.",
+        show_default=False,
     ),
 ]
 TokenFile = Annotated[

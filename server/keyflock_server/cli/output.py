@@ -1,5 +1,6 @@
 """Prints answers for people (tables) or for programs (``--json``: the server's answer as one object)."""
 
+import io
 import json
 import re
 import sys
@@ -12,6 +13,13 @@ from rich.table import Table
 #: Lines of a table that goes into a file or a pipe are not broken.
 PIPE_WIDTH: Final = 500
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z")
+
+
+def print_in_any_encoding() -> None:
+    """Let characters that the encoding of a stream does not have be printed by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(answer: object) -> None:
@@ -30,7 +38,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
 
 
 def print_fields(answer: Mapping[str, Any]) -> None:
-    """Print a line per field that is set; fields of nested tables are named by their path, as in TOML."""
+    """Print a line per field that is set; fields of nested tables and lists are named by their path."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -41,6 +49,7 @@ def print_fields(answer: Mapping[str, Any]) -> None:
 
 
 def _console() -> Console:
+    print_in_any_encoding()
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
 
@@ -48,6 +57,9 @@ def _flat(answer: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
     for name, value in answer.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            for at, item in enumerate(value):
+                yield from _flat({f"{name}[{at}]": item}, prefix)
         else:
             yield prefix + name, value
 
@@ -60,6 +72,8 @@ def _cell(value: object) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:g}"
+        case list():
+            return ", ".join(_cell(item) for item in value)
         case str() if instant := _INSTANT.fullmatch(value):
             return f"{instant[1]} {instant[2]}"
         case _:

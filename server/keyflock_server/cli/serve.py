@@ -1,8 +1,9 @@
 """``keyflock serve``: runs a server until it is told to stop."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -10,6 +11,7 @@ from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
 from keyflock_server.runtime.addresses import Addresses
+from keyflock_server.telemetry.log_options import LogFormat, LogLevel
 
 
 def serve(
@@ -89,14 +91,26 @@ def serve(
         ),
     ] = None,
     log_format: Annotated[
-        str | None, typer.Option("--log-format", help="json or console.", show_default="console")
+        str | None,
+        typer.Option(
+            "--log-format",
+            metavar="|".join(get_args(LogFormat)),
+            help="For machines or for people.",
+            show_default="console",
+        ),
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.", show_default="INFO")
+        str | None,
+        typer.Option(
+            "--log-level",
+            metavar="|".join(get_args(LogLevel)),
+            help="The least severe events that are logged.",
+            show_default="INFO",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Announce readiness as one JSON line.")] = False,
 ) -> None:
-    """Serve phones and operators until SIGTERM or Ctrl-C.
+    """Serve phones and operators until SIGTERM, SIGHUP or Ctrl-C.
 
     Every other setting is read from the environment: KEYFLOCK_ACK_WAIT_S, KEYFLOCK_BODY_TIMEOUT_S and so on
     (server/README.md lists them).
@@ -109,7 +123,7 @@ def serve(
     from keyflock_server.runtime.event_loop import run_in_bounded_time
     from keyflock_server.runtime.listeners import ListenError
     from keyflock_server.runtime.server import BackgroundLoopError
-    from keyflock_server.settings import Settings, SettingsError
+    from keyflock_server.settings import Settings, SettingsError, variables_without_effect
     from keyflock_server.storage.errors import StorageDamaged, StorageError
     from keyflock_server.telemetry.logs import configure_logs, logger
     from keyflock_server.telemetry.process_hooks import log_uncaught
@@ -136,6 +150,10 @@ def serve(
         configure_logs(settings.log_format, settings.log_level)
         log_uncaught()
         map_large_blocks()
+        for variable, nearest in variables_without_effect(os.environ).items():
+            logger("keyflock.server").warning(
+                "a variable of the environment has no effect", variable=variable, nearest=nearest
+            )
         logger("keyflock.server").info("open files", limit=raise_descriptor_limit())
 
         def on_ready(addresses: Addresses) -> None:

@@ -129,6 +129,9 @@ def _checked(file: Path) -> bytes:
         raise CommandError(f"{file} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     except UnicodeDecodeError:
         raise CommandError(f"{file} is not UTF-8 text.", ExitCode.INPUT) from None
-    except (TaskError, RecursionError) as error:
+    except TaskError as error:
+        if len(error.problems) > 1:
+            message = f"{file}: {len(error.problems)} problems"
+            raise CommandError(message, ExitCode.INPUT, error.problems) from None
         raise CommandError(f"{file}: {error}", ExitCode.INPUT) from None
     return body

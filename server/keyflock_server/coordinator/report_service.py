@@ -275,7 +275,9 @@ class ReportService:
         done, _ = await asyncio.wait([pending.outcome], timeout=self._deps.ack_wait_s)
         if not done:
             retry = ReturnWindow(min_s=state.spec.pacing.min_s / 2, max_s=state.spec.pacing.min_s)
-            raise ApiError(ProblemCode.REPORT_PENDING, "The report waits for others of its batch.", retry)
+            enough = state.spec.round.min_flush_clients
+            detail = f"The report waits for others: a sum is stored of at least {enough} distinct reports."
+            raise ApiError(ProblemCode.REPORT_PENDING, detail, retry)
         match pending.outcome.result():
             case ReportOutcome.COUNTED:
                 return Receipt(counted=True, return_window=_next_window(state))

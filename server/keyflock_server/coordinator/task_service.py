@@ -1,5 +1,6 @@
 """The task service answers operators' calls about tasks and their rounds, also those that are over."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from keyflock_compression import SpecError, container_sizes, parse_spec
@@ -9,12 +10,14 @@ from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.task_registry import TaskRegistry
+from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.coordinator.views import round_view, task_view
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.operator import DecisionOrder, RoundView, TaskView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.storage.records import PopulationRecord, RoundRecord
 
 #: Maximum length of an operator's list of rounds; of a task that runs for years it has the newest.
 MAX_LISTED_ROUNDS: Final = 1_000
@@ -72,7 +75,9 @@ class TaskService:
         phases = await self._deps.store.rounds.phases(name)
         newest = await self._deps.store.rounds.list_by_task(name, last=1) if Phase.HELD in phases else []
         held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
-        return task_view(record, await self._models.population(record.spec.population), phases, held)
+        population = await self._models.population(record.spec.population)
+        state = await self._registry.find(name)
+        return task_view(record, population, phases, held, _waiting_reason(state))
 
     async def pause(self, name: TaskName) -> TaskView:
         """Assign no more work; reports under way are still accepted. A paused task stays paused."""
@@ -97,7 +102,7 @@ class TaskService:
         population = await self._models.population(state.spec.population)
         verdicts = await self._deps.store.verdicts.list_by_task(task)
         return [
-            round_view(record, population, verdicts.get(record.round.id, {}), state.last_error)
+            _round_view(record, population, verdicts, state)
             for record in await self._deps.store.rounds.list_by_task(task, last=MAX_LISTED_ROUNDS)
         ]
 
@@ -109,7 +114,7 @@ class TaskService:
         verdicts = await self._deps.store.verdicts.list_by_task(record.round.task, round_id)
         population = await self._models.population(record.round.population)
         state = await self._registry.get(record.round.task)
-        return round_view(record, population, verdicts.get(round_id, {}), state.last_error)
+        return _round_view(record, population, verdicts, state)
 
     async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
         """Let the next pass publish what a held round made."""
@@ -120,3 +125,19 @@ class TaskService:
         """Discard the reports of a held round's phones."""
         await self._held.discard(round_id, order.reason)
         return await self.round(round_id)
+
+
+def _waiting_reason(state: TaskState | None, round_id: RoundId | None = None) -> str:
+    opened = None if state is None else state.open_round
+    return opened.waiting_reason if opened is not None and round_id in {None, opened.id} else ""
+
+
+def _round_view(
+    record: RoundRecord,
+    population: PopulationRecord,
+    verdicts: Mapping[RoundId, Mapping[str, int]],
+    state: TaskState,
+) -> RoundView:
+    found = verdicts.get(record.round.id, {})
+    waiting_reason = _waiting_reason(state, record.round.id)
+    return round_view(record, population, found, state.last_error, waiting_reason)

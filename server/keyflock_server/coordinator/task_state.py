@@ -84,6 +84,20 @@ class OpenRound:
         """The round's id."""
         return self.record.round.id
 
+    @property
+    def waiting_reason(self) -> str:
+        """Say what the reports that are not acknowledged yet wait for; empty where none waits."""
+        pending, policy = self.batch.size, self.round.spec.round
+        if not pending.reports:
+            return ""
+        enough = f"at least {policy.min_flush_clients} distinct reports (round.min_flush_clients)"
+        if pending.distinct >= policy.min_flush_clients:
+            enough += f", and as many must be left until the goal of {policy.goal}"
+        return (
+            f"{pending.reports} reports wait in this process, {pending.distinct} of them distinct: a sum is "
+            f"stored of {enough}."
+        )
+
     def discard_pending(self) -> None:
         """Answer all pending reports that the round has ended, and drop their sum."""
         self.batch.settle_all(ReportOutcome.ROUND_GONE)

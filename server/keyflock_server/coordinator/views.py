@@ -15,6 +15,8 @@ from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
 from keyflock_server.rounds.quarantine import stored_quarantine
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
+from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.rounds.task_validation import FOREIGN_TABLES
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 
@@ -45,6 +47,7 @@ def task_view(
     population: PopulationRecord,
     phases: Mapping[Phase, int],
     held_round: RoundId | None = None,
+    waiting_reason: str = "",
 ) -> TaskView:
     """Return a task's view, with its progress.
 
@@ -53,6 +56,7 @@ def task_view(
         population: Its population.
         phases: The number of its rounds in each phase.
         held_round: The round that waits for an operator.
+        waiting_reason: What its reports that are not acknowledged yet wait for.
     """
     return TaskView(
         name=record.name,
@@ -64,15 +68,30 @@ def task_view(
         rounds_carried=phases.get(Phase.CARRIED, 0),
         max_rounds=record.spec.round.max_rounds,
         held_round=held_round,
+        waiting_reason=waiting_reason,
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         is_unsafe_flush=record.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
-        spec=msgspec.to_builtins(record.spec),
+        spec=_tables_in_use(record.spec),
     )
 
 
+def _tables_in_use(spec: TaskSpec) -> dict[str, Any]:
+    """Return the task's tables without those that mean nothing to its kind."""
+    tables: dict[str, Any] = msgspec.to_builtins(spec)
+    for name in FOREIGN_TABLES[spec.kind]:
+        del tables[name]
+    if "personalising" in tables:  # the protocol leaves defaults out
+        tables["personalising"]["heads"] = [msgspec.structs.asdict(head) for head in spec.personalising.heads]
+    return tables
+
+
 def round_view(
-    record: RoundRecord, population: PopulationRecord, verdicts: Mapping[str, int], last_error: str = ""
+    record: RoundRecord,
+    population: PopulationRecord,
+    verdicts: Mapping[str, int],
+    last_error: str = "",
+    waiting_reason: str = "",
 ) -> RoundView:
     """Return a round's view, with the verdicts on its reports.
 
@@ -81,6 +100,7 @@ def round_view(
         population: Its population.
         verdicts: The number of each verdict.
         last_error: Why the task's open round could not go on.
+        waiting_reason: What its reports that are not acknowledged yet wait for.
     """
     current = record.round
     return RoundView(
@@ -102,6 +122,7 @@ def round_view(
         closed_at=current.closed_at,
         result_version=current.result_version,
         detail=current.detail if current.is_over else f"{current.detail} {last_error}".strip(),
+        waiting_reason=waiting_reason,
         figures=json.loads(current.figures_json) if current.figures_json else None,
         anchor_text=anchor_text(population) if current.spec.kind is TaskKind.TRAIN else "",
         verdicts=dict(verdicts),

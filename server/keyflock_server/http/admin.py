@@ -175,7 +175,7 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
         except RecursionError:
             raise ApiError(ProblemCode.INVALID_TASK, "The task is nested too deeply.") from None
         except TaskError as error:
-            raise ApiError(ProblemCode.INVALID_TASK, str(error)) from None
+            raise ApiError(ProblemCode.INVALID_TASK, str(error), problems=error.problems) from None
         created = await self._task_service.create(spec)
         return with_header(JSON.response(created, status=201), "location", f"/admin/v1/tasks/{created.name}")
 

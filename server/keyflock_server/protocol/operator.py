@@ -42,6 +42,8 @@ class TaskView(Struct, frozen=True, kw_only=True):
     max_rounds: int | None
     #: The round that waits for ``accept`` or ``discard``; until then the task assigns no work.
     held_round: str | None = None
+    #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
+    waiting_reason: str = ""
     #: Description of the text on which its versions are checked before they become the newest.
     anchor_text: str = ""
     #: Whether its stored sums may hold so few phones that one's update can be inferred.
@@ -83,6 +85,8 @@ class RoundView(Struct, frozen=True, kw_only=True):
     result_version: int | None = None
     #: Why it has no result, or why it is held.
     detail: str = ""
+    #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
+    waiting_reason: str = ""
     #: Measurements of the version that it made; for a personalize round, means over its phones.
     figures: dict[str, float] | None = None
     #: For a train round: the text on which its version is checked before it becomes the newest, in words.

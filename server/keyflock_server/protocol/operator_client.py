@@ -28,6 +28,7 @@ class _ProblemDocument(msgspec.Struct):
     code: str
     title: str
     detail: str
+    problems: tuple[str, ...] = ()
 
 
 class OperatorError(Exception):
@@ -37,15 +38,19 @@ class OperatorError(Exception):
         status: The HTTP status.
         code: The problem's code.
         title: One sentence: the kind of problem.
-        detail: One sentence: what was wrong, and what to do.
+        detail: What was wrong, and what to do.
+        problems: Each problem by itself, where there are several.
     """
 
-    def __init__(self, status: int, code: str, title: str, detail: str) -> None:
+    def __init__(
+        self, status: int, code: str, title: str, detail: str, problems: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.status = status
         self.code = code
         self.title = title
         self.detail = detail
+        self.problems = problems
 
 
 def operator_request(
@@ -82,7 +87,7 @@ def read_answer(response: Response) -> bytes:
     except msgspec.MsgspecError:
         detail = f"The answer has status {response.status} and is no problem document."
         raise OperatorError(response.status, NO_PROBLEM_DOCUMENT, "", detail) from None
-    raise OperatorError(response.status, problem.code, problem.title, problem.detail)
+    raise OperatorError(response.status, problem.code, problem.title, problem.detail, problem.problems)
 
 
 class OperatorClient:

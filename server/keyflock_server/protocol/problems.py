@@ -185,6 +185,8 @@ class Problem(Message, frozen=True, kw_only=True):
     code: ProblemCode
     fault: Fault
     retry: ReturnWindow | None = None
+    #: Each problem by itself, where an operator's file has several; the detail has them all in one text.
+    problems: tuple[str, ...] = ()
 
 
 class ApiError(Exception):
@@ -194,13 +196,21 @@ class ApiError(Exception):
         code: The error code.
         detail: One sentence: what was wrong with this request, and what to do. No secret, no user text.
         retry: When to try again, for codes that may be retried.
+        problems: Each problem by itself, where there are several.
     """
 
-    def __init__(self, code: ProblemCode, detail: str, retry: ReturnWindow | None = None) -> None:
+    def __init__(
+        self,
+        code: ProblemCode,
+        detail: str,
+        retry: ReturnWindow | None = None,
+        problems: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.retry = retry
+        self.problems = problems
 
     @property
     def status(self) -> int:
@@ -219,4 +229,5 @@ class ApiError(Exception):
             code=self.code,
             fault=kind.fault,
             retry=retry,
+            problems=self.problems,
         )

@@ -120,7 +120,8 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     #: The task ends after so many closed rounds; left out, never.
     max_rounds: Annotated[int, Meta(ge=1)] | None = None
     #: Minimum number of distinct reports in a flush; reports that repeat another's numbers, or are nearly
-    #: zero, do not count towards it. Below 4 only with ``unsafe_single_flush``.
+    #: zero, do not count towards it. None is acknowledged before: phones hear ``report_pending``. Below 4
+    #: only with ``unsafe_single_flush``.
     min_flush_clients: Annotated[int, Meta(ge=1, le=1024)] = MIN_FLUSH_CLIENTS
     #: Whether a stored sum may hold so few updates that one phone's can be told: at 1, a single one.
     unsafe_single_flush: bool = False

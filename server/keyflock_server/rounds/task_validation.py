@@ -1,17 +1,17 @@
 """Validation of tasks: an operator's TOML becomes a ``TaskSpec``, or is refused with the field's name."""
 
+import copy
 import math
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from keyflock_compression import CodecError, Float32Spec, parse_spec
+from keyflock_compression import Float32Spec
 from keyflock_server.protocol.messages import TaskKind
-from keyflock_server.protocol.plans import DeviceRules, HeadPlan
-from keyflock_server.protocol.wire import without_values
 from keyflock_server.rounds.cohort import CohortSyntaxError, parse_cohort
 from keyflock_server.rounds.task import (
     COMMON_DEFAULTS,
@@ -19,10 +19,10 @@ from keyflock_server.rounds.task import (
     OPTIMIZER_DEFAULTS,
     Aggregation,
     AutoTuning,
-    RoundPolicy,
     ScheduleName,
     TaskSpec,
 )
+from keyflock_server.rounds.task_fields import FieldProblem, codec_problems, field_problems
 
 #: The codec of evidence: exact, because evidence is small, and of one size for all phones.
 _EVIDENCE_CODEC: Final = Float32Spec(entropy="none")
@@ -30,14 +30,24 @@ _EVIDENCE_CODEC: Final = Float32Spec(entropy="none")
 
 #: The position at which tomllib stopped.
 _PLACE_IN_TOML: Final = re.compile(r"\((at line \d+, column \d+|at end of document)\)")
+#: Matches the parser's reasons that quote nothing of the text.
+_PLAIN_REASON: Final = re.compile(r"[A-Z][A-Za-z/ ]+(?:'(?:=|\]|\]\])'[A-Za-z/ ]*)?")
 
 
-#: A misspelt field name: a short word of small letters, which no secret is.
-_MISSPELT: Final = re.compile(r"Object contains unknown field `([a-z_]{1,24})`")
+#: More problems of one file are not listed: the answer must not be long.
+MAX_PROBLEMS: Final = 50
 
 
 class TaskError(ValueError):
-    """Fault of the operator: the task cannot be run as written; the message names the field."""
+    """Fault of the operator: the task cannot be run as written.
+
+    Args:
+        problems: Sentences; each names the table and key that it is about.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(" ".join(problems))
+        self.problems = problems
 
 
 #: All phones' evidence weighs the same. Its components are bounded, so its norm needs no bound.
@@ -65,26 +75,31 @@ def parse_task(toml_text: str) -> TaskSpec:
     """Parse and validate the task that an operator wrote.
 
     Raises:
-        TaskError: the text is not TOML (with line and column), has an unknown or ill-typed field (with its
-            path), or fields that contradict each other.
+        TaskError: the text is not TOML (with line and column), or has fields that are unknown, ill-typed or
+            contradict each other: all of them, each with its path.
     """
     try:
-        spec = msgspec.toml.decode(toml_text, type=TaskSpec)
-    except msgspec.ValidationError as error:
-        what = _MISSPELT.sub(r"unknown field `\1`", str(error))
-        raise TaskError(f"{_with_toml_path(without_values(what))}.") from None
+        tables = msgspec.toml.decode(toml_text)
+        unread = list(islice(field_problems(tables), MAX_PROBLEMS))
+        spec = _readable_part(tables, unread)
     except msgspec.DecodeError as error:
-        # The parser's own message quotes keys.
-        place = _PLACE_IN_TOML.search(str(error))
-        raise TaskError(f"The task is not TOML{f', {place[1]}' if place else ''}.") from None
+        raise TaskError(f"The task is not TOML{_syntax_problem(str(error))}.") from None
     except RecursionError:
         raise TaskError("The task is not TOML that anyone wrote: it is nested too deeply.") from None
-    _check_tables(spec.kind, msgspec.toml.decode(toml_text))
+    problems = [one.sentence for one in unread]
+    if spec is not None:
+        if ("task", "kind") not in {one.place for one in unread}:
+            problems += _foreign_tables(spec.kind, tables)
+        # What a field that cannot be read would contradict is not known.
+        meant = [one.meant for one in unread if one.meant]
+        problems += (text for text in _contradictions(spec) if not any(_names(text, name) for name in meant))
+    if problems or spec is None:
+        raise TaskError(*problems)
     if spec.kind is TaskKind.PERSONALIZE:
         spec = msgspec.structs.replace(
             spec, codec=_EVIDENCE_CODEC.to_wire(), aggregation=_EVIDENCE_AGGREGATION
         )
-    return validated(spec)
+    return spec
 
 
 def validated(spec: TaskSpec) -> TaskSpec:
@@ -93,118 +108,129 @@ def validated(spec: TaskSpec) -> TaskSpec:
     Raises:
         TaskError: the fields do not fit; the message names them and says what to do.
     """
-    rounds, rules = spec.round, spec.eligibility
-    for path in _non_finite_paths(msgspec.to_builtins(spec), ""):
-        raise TaskError(
-            f"{path} is not finite, and could not be stored. Leave the field out, or give a number."
-        )
+    problems = tuple(_contradictions(spec))
+    if problems:
+        raise TaskError(*problems)
+    return spec
+
+
+def _syntax_problem(message: str) -> str:
+    """Return the parser's reason and place, without the keys that its message may quote."""
+    place = _PLACE_IN_TOML.search(message)
+    reason = message.partition(" (")[0]
+    if reason.startswith(("Cannot ", "Duplicate ")):
+        reason = "A key or a table is there twice"
+    plain = f": {reason[0].lower()}{reason[1:]}" if _PLAIN_REASON.fullmatch(reason) else ""
+    return f"{plain}{f', {place[1]}' if place else ''}"
+
+
+def _readable_part(tables: dict[str, Any], unread: list[FieldProblem]) -> TaskSpec | None:
+    """Return the task without the fields that cannot be read, or None if that is no task.
+
+    Stand-ins that contradict nothing replace the fields that a task must have.
+    """
+    rest = copy.deepcopy(tables)
+    for problem in unread:
+        *path, key = problem.place
+        inside: Any = rest
+        for name in path:
+            inside = inside.get(name, {}) if isinstance(inside, dict) else {}
+        inside.pop(key, None)
+    rest["task"] = {"name": "unread", "population": "unread"} | rest.get("task", {})
+    rest["round"] = {"goal": 100_000} | rest.get("round", {})
+    if "training" in rest:
+        rest["training"] = {"learning_rate": 1.0} | rest["training"]
+    try:
+        return msgspec.convert(rest, TaskSpec)
+    except msgspec.ValidationError:
+        return None
+
+
+def _names(problem: str, field: str) -> bool:
+    return re.search(rf"\b{field}\b", problem) is not None
+
+
+def _contradictions(spec: TaskSpec) -> Iterator[str]:
+    """Yield how the fields of a task do not fit each other."""
+    rules = spec.eligibility
+    infinite = list(_non_finite_paths(msgspec.to_builtins(spec), ""))
+    for path in infinite:
+        yield f"{path} is not finite, and could not be stored. Leave the field out, or give a number."
+    if infinite:
+        return
+    yield from _round_contradictions(spec)
+    if rules.app_build_max is not None and rules.app_build_max < rules.app_build_min:
+        yield "eligibility.app_build_max is below eligibility.app_build_min: no phone would fit."
+    if spec.pacing.max_s < spec.pacing.min_s:
+        yield "pacing.max_s is below pacing.min_s."
+    if rules.cohort:
+        try:
+            parse_cohort(rules.cohort)
+        except CohortSyntaxError as error:
+            yield f"eligibility.cohort: {error}"
+    for path, codec in spec.codecs.items():
+        yield from codec_problems(path, codec)
+    yield from _optimizer_contradictions(spec)
+    if spec.quarantine.max_duration_s < spec.quarantine.duration_s:
+        yield "quarantine.max_duration_s is below quarantine.duration_s."
+
+
+def _round_contradictions(spec: TaskSpec) -> Iterator[str]:
+    rounds = spec.round
     if not rounds.is_async and (rounds.concurrency, rounds.max_staleness) != (UNSET, UNSET):
-        raise TaskError(
-            'round.concurrency and round.max_staleness mean nothing unless round.mode is "async".'
-        )
+        yield 'round.concurrency and round.max_staleness mean nothing unless round.mode is "async".'
     if rounds.is_async and spec.kind is not TaskKind.TRAIN:
-        raise TaskError(f"round.mode: a task of kind {spec.kind} is synchronous; leave the mode out.")
+        yield f"round.mode: a task of kind {spec.kind} is synchronous; leave the mode out."
     if rounds.is_async and rounds.slots < rounds.goal:
-        raise TaskError(
+        yield (
             f"round.concurrency {rounds.slots} is below round.goal {rounds.goal}: the buffer would wait for "
             "phones that are not asked. Raise it."
         )
     if rounds.is_unsafe_flush and not rounds.unsafe_single_flush:
-        raise TaskError(
+        yield (
             f"round.min_flush_clients {rounds.min_flush_clients} is below {MIN_FLUSH_CLIENTS}: stored sums "
             "would be of so few phones that one phone's update can be read out of them. Leave it out, or "
             "say round.unsafe_single_flush = true if no person's text is at stake."
         )
     if rounds.min_flush_clients > rounds.goal:
-        raise TaskError(
+        yield (
             f"round.goal {rounds.goal} is below round.min_flush_clients {rounds.min_flush_clients}: a disk "
             "would hold the update of so few phones. Raise the goal."
         )
-    if rounds.minimum_reports > rounds.goal:
-        raise TaskError(f"round.minimum is {rounds.minimum_reports}, more than round.goal {rounds.goal}.")
-    if rounds.min_flush_clients > rounds.minimum_reports:
-        raise TaskError(
+    elif rounds.minimum_reports > rounds.goal:
+        yield f"round.minimum is {rounds.minimum_reports}, more than round.goal {rounds.goal}."
+    elif rounds.min_flush_clients > rounds.minimum_reports:
+        yield (
             f"round.minimum {rounds.minimum_reports} is below round.min_flush_clients "
             f"{rounds.min_flush_clients}: a round could never end with so few."
         )
-    if rules.app_build_max is not None and rules.app_build_max < rules.app_build_min:
-        raise TaskError("eligibility.app_build_max is below eligibility.app_build_min: no phone would fit.")
-    if spec.pacing.max_s < spec.pacing.min_s:
-        raise TaskError("pacing.max_s is below pacing.min_s.")
-    _check_cohort(rules.cohort)
-    _check_auto(rounds)
-    _check_codecs(spec)
-    _check_optimizer(spec)
-    if spec.quarantine.max_duration_s < spec.quarantine.duration_s:
-        raise TaskError("quarantine.max_duration_s is below quarantine.duration_s.")
-    return spec
-
-
-def _check_codecs(spec: TaskSpec) -> None:
-    for path, codec in spec.codecs.items():
-        try:
-            parse_spec(codec)
-        except CodecError as error:
-            raise TaskError(f"{path}: {error}") from None
-
-
-def _check_optimizer(spec: TaskSpec) -> None:
-    allowed = OPTIMIZER_DEFAULTS[spec.optimizer.name] | COMMON_DEFAULTS
-    foreign = sorted(set(spec.optimizer_parameters) - set(allowed))
-    if foreign:
-        raise TaskError(
-            f"optimizer.{foreign[0]} is no parameter of {spec.optimizer.name}; it has {', '.join(allowed)}."
-        )
-    schedule = spec.optimizer.schedule
-    needed, optional = SCHEDULE_FIELDS[schedule.name]
-    for field in ("decay_rounds", "decay_ratio", "final_ratio"):
-        is_given = getattr(schedule, field) is not UNSET
-        if is_given and field not in (*needed, *optional):
-            raise TaskError(f"optimizer.schedule.{field} means nothing to the schedule {schedule.name}.")
-        if not is_given and field in needed:
-            raise TaskError(f"The schedule {schedule.name} needs optimizer.schedule.{field}.")
-
-
-def _check_cohort(text: str) -> None:
-    if text:
-        try:
-            parse_cohort(text)
-        except CohortSyntaxError as error:
-            raise TaskError(f"eligibility.cohort: {error}") from None
-
-
-def _check_auto(rounds: RoundPolicy) -> None:
     for name in AutoTuning.__struct_fields__ if rounds.auto is not None else ():
         limits, start = getattr(rounds.auto, name), getattr(rounds, name)
         if limits is not None and not limits[0] <= start <= limits[1]:
-            raise TaskError(
+            yield (
                 f"round.auto.{name} is [{limits[0]:g}, {limits[1]:g}] and round.{name}, where it begins, is "
                 f"{start:g}: give [least, most] around it."
             )
 
 
-def _check_tables(kind: TaskKind, tables: dict[str, Any]) -> None:
-    foreign = [name for name in FOREIGN_TABLES[kind] if name in tables]
-    if foreign:
-        raise TaskError(f"[{foreign[0]}] means nothing to a task of kind {kind}; leave it out.")
-    # The wire types ignore unknown fields; an operator's misspelling must not be ignored.
-    for at, head in enumerate(tables.get("personalising", {}).get("heads", ())):
-        _check_fields(f"personalising.heads[{at}]", head, HeadPlan)
-    _check_fields("eligibility.device", tables.get("eligibility", {}).get("device", {}), DeviceRules)
+def _optimizer_contradictions(spec: TaskSpec) -> Iterator[str]:
+    allowed = OPTIMIZER_DEFAULTS[spec.optimizer.name] | COMMON_DEFAULTS
+    for name in sorted(set(spec.optimizer_parameters) - set(allowed)):
+        yield f"optimizer.{name} is no parameter of {spec.optimizer.name}; it has {', '.join(allowed)}."
+    schedule = spec.optimizer.schedule
+    needed, optional = SCHEDULE_FIELDS[schedule.name]
+    for field in ("decay_rounds", "decay_ratio", "final_ratio"):
+        is_given = getattr(schedule, field) is not UNSET
+        if is_given and field not in (*needed, *optional):
+            yield f"optimizer.schedule.{field} means nothing to the schedule {schedule.name}."
+        if not is_given and field in needed:
+            yield f"The schedule {schedule.name} needs optimizer.schedule.{field}."
 
 
-def _check_fields(path: str, table: dict[str, Any], kind: type[Struct]) -> None:
-    unknown = sorted(set(table) - set(kind.__struct_fields__))
-    if unknown:
-        raise TaskError(
-            f"{path}: there is a field that is not known; there are {', '.join(kind.__struct_fields__)}."
-        )
-
-
-def _with_toml_path(message: str) -> str:
-    """Return msgspec's message with the path in TOML's form: `$.round.goal` is round.goal."""
-    what, _, path = message.rpartition(" - at `$.")
-    return f"{path.rstrip('`')}: {what}" if what else message
+def _foreign_tables(kind: TaskKind, tables: dict[str, Any]) -> Iterator[str]:
+    for name in FOREIGN_TABLES[kind]:
+        if name in tables:
+            yield f"[{name}] means nothing to a task of kind {kind}; leave it out."
 
 
 def _non_finite_paths(value: object, path: str) -> Iterator[str]:

@@ -24,6 +24,10 @@ class ListenError(Exception):
     """Fault of the operator: a port cannot be bound; the message names it."""
 
 
+class PortInUse(ListenError):
+    """Something listens on the port already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """One bound port."""
@@ -36,7 +40,8 @@ class Listener:
         """Serve ``application`` on a port; with port 0 the system chooses one.
 
         Raises:
-            ListenError: the port is in use or not allowed, or the host is not this machine's.
+            PortInUse: something listens there already.
+            ListenError: the port is not allowed, or the host is not this machine's.
         """
         server = HttpServer(
             application.handle,
@@ -54,7 +59,8 @@ class Listener:
             await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
         except OSError as error:
             await runner.cleanup()
-            raise ListenError(f"Cannot listen on {host} port {port}: {_reason(error)}.") from None
+            kind = PortInUse if error.errno == errno.EADDRINUSE else ListenError
+            raise kind(f"Cannot listen on {host} port {port}: {_reason(error)}.") from None
         address = runner.addresses[0]
         return cls(runner, _url(host, address[1]))
 

@@ -14,7 +14,7 @@ from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.runtime.addresses import Addresses
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.lifecycles import Lifecycle
-from keyflock_server.runtime.listeners import Listener
+from keyflock_server.runtime.listeners import Listener, ListenError, PortInUse
 from keyflock_server.telemetry.logs import logger
 
 _log: Final = logger("keyflock.server")
@@ -67,7 +67,7 @@ class Server:
         self._shutdown_grace_s = shutdown_grace_s
 
     async def run(self, on_ready: Callable[[Addresses], None]) -> None:
-        """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+        """Serve until SIGTERM, SIGHUP or SIGINT; a second signal ends the process at once.
 
         Args:
             on_ready: Called with the addresses once the server accepts calls.
@@ -82,7 +82,12 @@ class Server:
             async with contextlib.AsyncExitStack() as stack:
                 stack.callback(self._folder.release)
                 sdk = await self._listen(self._sdk_port, stack)
-                admin = await self._listen(self._admin_port, stack)
+                try:
+                    admin = await self._listen(self._admin_port, stack)
+                except PortInUse as error:
+                    if self._admin_port.port == self._sdk_port.port:
+                        raise _ports_alike(self._admin_port) from None
+                    raise error from None
                 await self._coordinator.start()
                 stack.push_async_callback(self._stop_coordinator)
                 heartbeat_task = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
@@ -128,10 +133,15 @@ class Server:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
-    """Return an event that the first SIGTERM or SIGINT sets; the next one has its usual effect."""
+    """Return an event that the first signal to stop sets; the next one has its usual effect.
+
+    SIGHUP comes when the terminal is closed; under ``nohup`` it is ignored, and stays so.
+    """
     loop = asyncio.get_running_loop()
     stop_requested = asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
 
     def request_stop() -> None:
         stop_requested.set()
@@ -146,6 +156,13 @@ def _stop_signals() -> Iterator[asyncio.Event]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _ports_alike(admin: PortBinding) -> ListenError:
+    return ListenError(
+        f"Cannot listen on {admin.host} port {admin.port}: it is this server's port for phones. "
+        "Give operators another one: --admin-port."
+    )
 
 
 def _background_failure(task: asyncio.Task[None]) -> BackgroundLoopError:

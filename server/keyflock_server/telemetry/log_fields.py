@@ -15,6 +15,8 @@ MAX_ITEMS: Final = 20
 
 #: Fields about the program's own state.
 _PROCESS: Final = ("database", "blobs", "replica", "part", "port", "holder", "lease_s", "grace_s")
+#: Names of environment variables, never their values.
+_ENVIRONMENT: Final = ("variable", "nearest")
 #: Limits that a process starts with.
 _LIMITS: Final = (
     "limit",
@@ -48,7 +50,7 @@ FAILURE_FIELDS: Final = ("error", "errno", "where", "sqlstate", "sqlite_error", 
 _PIPELINE: Final = ("event", "level", "logger", "timestamp")
 
 LOGGED_FIELDS: Final = frozenset(
-    _PROCESS + _LIMITS + _FOUND + _CLOSED + _COUNTS + _MEASURES + FAILURE_FIELDS + _PIPELINE
+    _PROCESS + _ENVIRONMENT + _LIMITS + _FOUND + _CLOSED + _COUNTS + _MEASURES + FAILURE_FIELDS + _PIPELINE
 )
 #: Fields that may be longer: a traceback's frames, a sentence of ours.
 _LONG: Final = frozenset({"where", "detail", "event"})

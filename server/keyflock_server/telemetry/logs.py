@@ -13,15 +13,13 @@ import logging
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final
 
 import structlog
 
 from keyflock_server.telemetry.failure_fields import failure_fields, place
 from keyflock_server.telemetry.log_fields import REDACTED, loggable
-
-LogFormat = Literal["json", "console"]
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+from keyflock_server.telemetry.log_options import LogFormat, LogLevel
 
 OWN_LOGGER: Final = "keyflock"
 #: The event that replaces the message of another library's record.

@@ -112,6 +112,21 @@ async def test_a_task_that_cannot_be_read_is_refused(admin_port: AdminPort, body
     assert admin_port.service.calls == []
 
 
+@pytest.mark.fault("F14")
+async def test_every_problem_of_a_task_is_told_by_itself_and_in_the_detail(admin_port: AdminPort) -> None:
+    body = b"[task]\nname = 'x'\npopulation = 'en'\n[round]\ngaol = 4\nmode = 'asink'\n"
+
+    answer = await admin_port.send(operator_calls.CREATE_TASK, body)
+    one = await admin_port.send(operator_calls.CREATE_TASK, b"[task")
+
+    assert answer.body["problems"] == [
+        "round: unknown field `gaol`; did you mean goal.",
+        "round.mode: Not one of the values that are taken: sync, async.",
+    ]
+    assert answer.body["detail"] == " ".join(answer.body["problems"])
+    assert one.body["problems"] == [one.body["detail"]]
+
+
 @pytest.mark.parametrize("name", ["no spaces", "-first", "x" * 65, "sl%2Fash", "%C3%A9"])
 async def test_a_population_needs_a_plain_name(admin_port: AdminPort, name: str) -> None:
     headers = {"Authorization": f"Bearer {admin_port.token}", "Content-Type": "application/octet-stream"}

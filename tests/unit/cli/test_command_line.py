@@ -284,7 +284,7 @@ def test_a_checkpoint_that_is_not_there_is_named(
     [
         (b"[task\n", "line 1"),
         (b"\xff\xfe", "UTF-8"),
-        (b"[task]\nname = 7\n", "name"),
+        (b'[task]\nname = 7\npopulation = "en"\n[round]\ngoal = 4\n', "name"),
     ],
 )
 def test_a_task_file_that_is_wrong_is_named_with_its_mistake_and_not_sent(

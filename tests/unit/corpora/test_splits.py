@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyflock_client_sim.corpora.sources import Corpus, read_corpus
-from keyflock_client_sim.corpora.splits import DeviceText, into_devices, split, take_public
+from keyflock_client_sim.corpora.splits import DeviceText, LeftOutUsers, into_devices, split, take_public
 from keyflock_client_sim.corpora.text import CorpusError, UserText, digest
 
 DATA = Path(os.environ.get("KEYFLOCK_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
@@ -67,6 +67,26 @@ def test_held_out_phones_may_share_a_user_with_phones_but_never_a_message() -> N
 def test_a_corpus_without_enough_text_is_refused_in_one_line() -> None:
     with pytest.raises(CorpusError, match="made: too little text for phones of 100 words"):
         split(corpus_of(30, words=50), seed=1, devices=10, held_out_devices=5)
+
+
+@pytest.mark.fault("F14")
+def test_users_with_too_little_text_are_counted() -> None:
+    few, many = corpus_of(30, words=50), corpus_of(20, words=300)
+    corpus = Corpus("made", (*few.users, *many.users), few.group_of)
+
+    parts = split(corpus, seed=1, devices=50, held_out_devices=5, public_ratio=0.0)
+
+    assert parts.left_out == LeftOutUsers(users=30, all_users=50, min_words=100)
+    assert str(parts.left_out) == (
+        "30 of 50 users have less text than the 100 words that are needed, and are left out"
+    )
+    assert not split(many, seed=1, devices=50, held_out_devices=5).left_out.users
+
+
+@pytest.mark.fault("F14")
+def test_a_corpus_of_nothing_but_short_users_says_how_many_there_are() -> None:
+    with pytest.raises(CorpusError, match="30 of 30 users have less text than the 100 words"):
+        split(corpus_of(30, words=50), seed=1, devices=10, held_out_devices=5, public_ratio=0.0)
 
 
 def test_a_larger_public_part_holds_the_smaller_one() -> None:

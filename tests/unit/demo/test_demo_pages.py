@@ -87,6 +87,28 @@ def test_a_gain_that_may_be_chance_is_not_called_learning(capsys: pytest.Capture
     assert "not clear of zero" in output
 
 
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [
+        (0.001, 0.02, "The phones learned."),
+        (-0.02, -0.001, "The phones made the model worse: recall@1 fell by 1.05 points"),
+        (0.0, 0.02, "not clear of zero"),
+        (-0.02, 0.0, "not clear of zero"),
+    ],
+)
+def test_a_loss_is_called_a_loss(
+    capsys: pytest.CaptureFixture[str], low: float, high: float, sentence: str
+) -> None:
+    gain = Comparison((low + high) / 2, low, high, 0.95, 50)
+
+    output = said_of(replace(RESULT, gain_at_1=gain), capsys)
+
+    sentences = ("The phones learned.", "The phones made the model worse", "not clear of zero")
+    assert sentence in output
+    assert sum(one in output for one in sentences) == 1
+
+
 def test_books_that_differ_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     output = said_of(replace(RESULT, reports_counted=47), capsys)
 

@@ -49,7 +49,7 @@ def _run(*arguments: str, cache: Path | None = None) -> subprocess.CompletedProc
         (("--virtual",), 2, "--checkpoint"),
         (("--url", "http://127.0.0.1:1", "--profile", "fast"), 5, "fast"),
         (("--url", "http://127.0.0.1:1"), 3, "no server answers"),
-        (("--url", "nonsense"), 3, "no server answers"),
+        (("--url", "nonsense"), 2, "http:// is missing"),
         (("--url", "http://127.0.0.1:1", "--devices", "0"), 2, "devices"),
         (("--virtual", "--checkpoint", "no.safetensors", "--task", "no.toml"), 5, "no.safetensors"),
     ],

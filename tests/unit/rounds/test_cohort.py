@@ -91,5 +91,7 @@ def test_a_task_with_a_bad_cohort_is_refused_with_the_field_and_the_place() -> N
 def test_a_misspelt_device_rule_is_refused() -> None:
     text = '[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\n[eligibility.device]\nmin_words = 2\n'
 
-    with pytest.raises(TaskError, match=r"eligibility\.device: there is a field that is not known; there"):
+    with pytest.raises(
+        TaskError, match=r"eligibility\.device: unknown field `min_words`; did you mean min_w"
+    ):
         parse_task(text)

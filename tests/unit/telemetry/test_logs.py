@@ -16,7 +16,8 @@ import pytest
 
 from keyflock_server.storage.errors import StorageUnavailable
 from keyflock_server.telemetry.log_fields import LOGGED_FIELDS
-from keyflock_server.telemetry.logs import LogFormat, LogLevel, configure_logs, logger
+from keyflock_server.telemetry.log_options import LogFormat, LogLevel
+from keyflock_server.telemetry.logs import configure_logs, logger
 from keyflock_server.telemetry.process_hooks import log_uncaught
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from typing import Final
 from rich.console import Console
 
 from keyflock_client_sim.cache_folder import user_cache_folder
+from keyflock_client_sim.console import changing_line
 from keyflock_client_sim.corpora.sources import Corpus, read_corpus
-from keyflock_client_sim.corpora.splits import DeviceText, Split, into_devices, take_public
+from keyflock_client_sim.corpora.splits import DeviceText, LeftOutUsers, Split, into_devices, take_public
 from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.experiments.compression.options import (
     FLOAT32,
@@ -61,18 +62,20 @@ async def run(options: CompressionOptions, console: Console) -> CompressionCost:
     origin = starting_point(demo, corpus, parts)
     if isinstance(origin, PretrainingSpec):
         origin = replace(origin, seconds=None, epochs=options.pretrain_epochs)
+    if parts.left_out.users:
+        console.print(str(parts.left_out), soft_wrap=True)
     cache = user_cache_folder(os.environ)
     async with WorkerPool.of_cores(compilation_cache=cache / "xla") as pool:
-        with console.status("version 0") as status:
+        with changing_line(console, "version 0") as show_progress:
             start = await version_0(
                 origin,
                 pool,
                 cache=cache / "pretrained",
                 clock=time.monotonic,
-                on_progress=lambda seen: status.update(f"version 0: {seen.ratio:.0%} of pre-training"),
+                on_progress=lambda seen: show_progress(f"version 0: {seen.ratio:.0%} of pre-training"),
             )
             experiment = prepare_experiment(options, start, parts, pool)
-            found = await compare(experiment, cache / "studies", console.print, status.update)
+            found = await compare(experiment, cache / "studies", console.print, show_progress)
     title = f"{corpus.name}, {start.config.parameter_count:,} parameters, {options.goal} reports a round"
     print_cost(found, console, title=title)
     _draw(found, options.picture, console, title)
@@ -88,14 +91,15 @@ def split_by_user(corpus: Corpus, options: CompressionOptions) -> Split:
     ratio = PUBLIC_RATIO if options.pretrain == BUILTIN else 0.0
     public, rest = take_public(corpus.users, ratio, seed=options.seed, group_of=corpus.group_of)
     eligible = [user for user in rest if _phones(user, options)]
+    left_out = LeftOutUsers.of(rest, len(eligible), options.min_words)
     trained, held_out = split_users(eligible, options.seed)
     if not trained or len(held_out) < 2:
         raise CompressionError(
-            f"{corpus.name}: too few users with {options.min_words} words; lower --min-words"
+            f"{corpus.name}: too few users with {options.min_words} words; lower --min-words ({left_out})"
         )
 
     phones = tuple(one for user in trained for one in _phones(user, options))
-    return Split(public, phones, tuple(_phones(user, options)[0] for user in held_out))
+    return Split(public, phones, tuple(_phones(user, options)[0] for user in held_out), left_out)
 
 
 def _phones(user: UserText, options: CompressionOptions) -> tuple[DeviceText, ...]:

@@ -14,7 +14,9 @@ from typing import Final
 from rich.console import Console
 
 from keyflock_client_sim.cache_folder import user_cache_folder
+from keyflock_client_sim.console import changing_line
 from keyflock_client_sim.corpora.sources import read_corpus
+from keyflock_client_sim.corpora.splits import LeftOutUsers
 from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.experiments.drift.options import FEDERATED, DriftOptions
 from keyflock_client_sim.experiments.drift.report import DriftResult, print_drift
@@ -49,23 +51,24 @@ async def run(options: DriftOptions, console: Console) -> dict[str, object]:
         DemoError: the checkpoint is not readable.
     """
     corpus = read_corpus(options.data)
-    eligible = [
-        user for user in corpus.users if sum(len(text.split()) for text in user.messages) >= options.min_words
-    ]
+    eligible = [user for user in corpus.users if user.words >= options.min_words]
+    left_out = LeftOutUsers.of(corpus.users, len(eligible), options.min_words)
     others, measured = split_users(eligible, options.seed)
     if not measured or len(others) < 2:
-        raise PersonaliseError(f"{options.data}: too few users with {options.min_words} words or more")
+        raise PersonaliseError(f"{options.data}: too few users with {options.min_words} words: {left_out}")
+    if left_out.users:
+        console.print(str(left_out), soft_wrap=True)
     users = [cut_in_time(user, options.max_words) for user in measured[: options.users]]
     cache = user_cache_folder(os.environ)
     async with WorkerPool.of_cores(compilation_cache=cache / "xla") as pool:
         cut = max(1, len(others) // 3)
         start = await _version_0(options, pool, cache, tuple(others[:cut]))
-        with console.status("") as status:
-            bodies = await _bodies(options, pool, start, tuple(others[cut:]), status.update)
+        with changing_line(console) as show_progress:
+            bodies = await _bodies(options, pool, start, tuple(others[cut:]), show_progress)
             versions = TrunkVersions(
                 tuple(pool.publish(body) for body in bodies), start.config, start.vocabulary
             )
-            status.update("users")
+            show_progress("users")
             found = await measure(pool, versions, users, refit_every=options.refit_every)
     if not found.users:
         raise PersonaliseError(f"{options.data}: the users have no words to judge")

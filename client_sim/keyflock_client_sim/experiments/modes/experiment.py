@@ -84,6 +84,8 @@ async def run(options: ModesOptions, console: Console) -> ModesComparison:
         pretrain_s=_PRETRAIN_S,
     )
     corpus, parts = read_demo_text(demo)
+    if parts.left_out.users:
+        console.print(str(parts.left_out), soft_wrap=True)
     cache = user_cache_folder(os.environ)
     async with WorkerPool.of_cores(compilation_cache=cache / "xla") as pool:
         start = await version_0(

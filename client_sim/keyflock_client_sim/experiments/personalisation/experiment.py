@@ -9,7 +9,9 @@ from typing import Final
 from rich.console import Console
 
 from keyflock_client_sim.cache_folder import user_cache_folder
+from keyflock_client_sim.console import changing_line
 from keyflock_client_sim.corpora.sources import read_corpus
+from keyflock_client_sim.corpora.splits import LeftOutUsers
 from keyflock_client_sim.corpora.text import UserText
 from keyflock_client_sim.experiments.federated_trunk import TrunkSpec, train_trunk
 from keyflock_client_sim.experiments.personalisation.measurement import Priors, measure, priors_from
@@ -43,12 +45,13 @@ async def run(options: PersonaliseOptions, console: Console) -> dict[str, object
         DemoError: the checkpoint is not readable.
     """
     corpus = read_corpus(options.data)
-    eligible = [
-        user for user in corpus.users if sum(len(text.split()) for text in user.messages) >= options.min_words
-    ]
+    eligible = [user for user in corpus.users if user.words >= options.min_words]
+    left_out = LeftOutUsers.of(corpus.users, len(eligible), options.min_words)
     others, measured = split_users(eligible, options.seed)
     if len(measured) < 2 or len(others) < 2:
-        raise PersonaliseError(f"{options.data}: too few users with {options.min_words} words or more")
+        raise PersonaliseError(f"{options.data}: too few users with {options.min_words} words: {left_out}")
+    if left_out.users:
+        console.print(str(left_out), soft_wrap=True)
     measured = measured[: options.users]
     if options.shuffled:
         measured = shuffle_messages(measured, options.seed)
@@ -59,13 +62,13 @@ async def run(options: PersonaliseOptions, console: Console) -> dict[str, object
         else:
             trunk = read_checkpoint(Path(options.model))
         source = publish_checkpoint(pool, trunk)
-        with console.status("") as status:
+        with changing_line(console) as show_progress:
             known = await measure(
                 pool,
                 source,
                 [cut_in_time(user, options.max_words) for user in others[: min(options.users, _PRIOR_USERS)]],
                 Priors(),
-                on_progress=lambda done, all_of: status.update(
+                on_progress=lambda done, all_of: show_progress(
                     f"other users, for the prior: {done}/{all_of}"
                 ),
             )
@@ -77,7 +80,7 @@ async def run(options: PersonaliseOptions, console: Console) -> dict[str, object
                 [cut_in_time(user, options.max_words) for user in measured],
                 priors_from(known),
                 compares_heads=options.compare_heads,
-                on_progress=lambda done, all_of: status.update(f"users: {done}/{all_of}"),
+                on_progress=lambda done, all_of: show_progress(f"users: {done}/{all_of}"),
             )
     if not found.users:
         raise PersonaliseError(f"{options.data}: the users have no words to judge")
@@ -114,14 +117,14 @@ async def _trained(
         soft_wrap=True,
     )
     start = await load_or_pretrain(order, pool, folder=cache / "pretrained", clock=time.monotonic)
-    with console.status("") as status:
+    with changing_line(console) as show_progress:
         return await train_trunk(
             start,
             phones,
             TrunkSpec(rounds=options.rounds, seed=options.seed),
             pool,
             cache=cache / "pretrained",
-            on_round=lambda closed: status.update(f"federated rounds: {closed}/{options.rounds}"),
+            on_round=lambda closed: show_progress(f"federated rounds: {closed}/{options.rounds}"),
         )
 
 

@@ -1,0 +1,7 @@
+"""Choices as help pages show them; what they stand for is not imported, because that loads JAX."""
+
+from typing import Final
+
+SIZES: Final = "full|medium|small|tiny"
+PROFILES: Final = "demo|realistic|heavy_tailed|ideal|FILE.toml"
+DATA: Final = "shakespeare|FILE.jsonl[.gz]"
