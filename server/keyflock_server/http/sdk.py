@@ -13,7 +13,11 @@ from keyflock_server.coordinator.erasure import ErasureService
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.http import caching
-from keyflock_server.http.authenticated_call import AuthenticatedCall, credential_missing
+from keyflock_server.http.authenticated_call import (
+    AuthenticatedCall,
+    assignment_token_missing,
+    device_token_missing,
+)
 from keyflock_server.http.endpoint_group import Clock, EndpointGroup, bearer
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.etags import etag_response
@@ -149,7 +153,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
                 self._enrolment_limits.admit(head, now.timestamp())
             return AuthenticatedCall(path_params, headers, device)
         if token is None:
-            raise credential_missing("Authorization: Bearer <token>")
+            raise device_token_missing()
         device = self._device_tokens.read(token, now)
         self._require_valid(device)
         if call.credential is Credential.DEVICE:
@@ -167,7 +171,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
     ) -> AssignmentClaims:
         token = headers.get(calls.ASSIGNMENT_HEADER.lower())
         if token is None:
-            raise credential_missing(calls.ASSIGNMENT_HEADER)
+            raise assignment_token_missing()
         if call.name == calls.REPORT.name:
             # A counted report is acknowledged at any time; after the expiry no new one is accepted.
             claims = self._assignment_tokens.read_late(token)

@@ -448,6 +448,32 @@ MEANINGS: dict[str, tuple[str, Message]] = {
         "A problem document without a retry window.",
         ApiError(ProblemCode.TOKEN_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z.").document(),
     ),
+    "problem_enrolment_expired": (
+        "A token that is too old to be refreshed: the phone enrols anew, without it.",
+        ApiError(
+            ProblemCode.ENROLMENT_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z."
+        ).document(),
+    ),
+    "problem_assignment_token_missing": (
+        "The device's token is good, and the assignment's is missing.",
+        ApiError(
+            ProblemCode.ASSIGNMENT_TOKEN_MISSING, "This call needs the header Keyflock-Assignment."
+        ).document(),
+    ),
+    "problem_assignment_token_invalid": (
+        "The device's token is good, and what came for the assignment's is none.",
+        ApiError(
+            ProblemCode.ASSIGNMENT_TOKEN_INVALID,
+            "The assignment token is not one that this server signed.",
+        ).document(),
+    ),
+    "problem_head_map_unknown": (
+        "A version without one before it: there is no map that a head could follow.",
+        ApiError(
+            ProblemCode.HEAD_MAP_UNKNOWN,
+            "The version before 0 is not served, or there is none; fit the head anew.",
+        ).document(),
+    ),
     "problem_report_pending": (
         "A problem document with a retry window.",
         ApiError(
