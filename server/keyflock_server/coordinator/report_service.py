@@ -25,6 +25,7 @@ from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.coordinator.verdict_counter import VerdictCounter
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.identity.revocations import void_token
+from keyflock_server.protocol.calls import REPORT_BODY_BYTES
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import (
     Failure,
@@ -101,6 +102,9 @@ class ReportService:
         window = _next_window(state)
         if opened is None:
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The round is over.")
+        if message.size_bytes >= REPORT_BODY_BYTES:
+            detail = f"A report takes at most {REPORT_BODY_BYTES} bytes, and the delta alone has more."
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=detail)
         if message.model_version != claims.model_version:
             detail = f"The assignment trains from version {claims.model_version}."
             return OfferAnswer(action=OfferAction.REBASE, return_window=window, detail=detail)

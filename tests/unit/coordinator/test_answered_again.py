@@ -188,3 +188,15 @@ def test_the_figures_tell_new_work_from_repeated() -> None:
     assert 'keyflock_check_ins_total{outcome="repeated"} 1.0' in figures
     assert 'keyflock_assigned_codecs_total{codec="dense",network="slow"} 1.0' in figures
     assert 'keyflock_failures_total{cause="timed_out"} 1.0' in figures
+
+
+@pytest.mark.fault("F8")
+async def test_a_delta_that_no_report_has_room_for_is_not_asked_for(harness: CoordinatorHarness) -> None:
+    await harness.task(round="goal = 8")
+    claims = await harness.assigned(await harness.enrol())
+    actions = []
+    for size_bytes in (0, 16_777_215, 16_777_216, 2**31 - 1):
+        offer = Offer(size_bytes=size_bytes, model_version=claims.model_version)
+        actions.append((await harness.coordinator.reports.offer(claims, offer)).action)
+
+    assert actions == [OfferAction.SEND] * 2 + [OfferAction.DROP] * 2
