@@ -138,10 +138,9 @@ def _scaled_rows(quantized: NDArray[np.int8], scales: Float32, layout: Layout, *
         part = slice(block.offset, block.offset + block.rows * block.columns)
         rows = quantized[part].reshape(block.rows, block.columns)
         column = scales[first : first + block.rows, np.newaxis]
-        empty = rows[column[:, 0] == 0]
-        refuse_values_without_scale(
-            np.float32(0), np.count_nonzero(empty) if has_zero else np.count_nonzero(empty < 0)
-        )
+        unscaled = rows[column[:, 0] == 0]
+        refused = unscaled != 0 if has_zero else unscaled < 0
+        refuse_values_without_scale(np.float32(0), int(np.count_nonzero(refused)))
         np.multiply(rows, column, out=vector[part].reshape(block.rows, block.columns), casting="unsafe")
         first += block.rows
     return vector

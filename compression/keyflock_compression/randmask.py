@@ -71,7 +71,7 @@ class RandmaskCodec:
         run = _run_length(layout, spec)
         seed = streams.read_seed(0)
         codes = to_signed(np.frombuffer(streams.read(1, -(-layout.size // run)), np.uint8), 8)
-        refuse_values_without_scale(scales[0], np.count_nonzero(codes))
+        refuse_values_without_scale(scales[0], int(np.count_nonzero(codes)))
         with np.errstate(over="ignore"):
             values = codes * scales[0]
         if not np.isfinite(values).all():

@@ -96,7 +96,7 @@ NOT_THE_SIMULATORS: Final = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class FieldRead:
     """One read of an attribute: of what, where, and whether it is the struct's own code."""
 
     owner: str
@@ -131,12 +131,12 @@ def received(by_server: bool) -> set[type]:
 def fields_of(kind: type) -> tuple[str, ...]:
     if issubclass(kind, msgspec.Struct):
         return kind.__struct_fields__
-    return tuple(one.name for one in dataclass_fields(kind))
+    return tuple(one.name for one in dataclass_fields(kind))  # type: ignore[arg-type]  # Settings is one
 
 
 def promised() -> list[tuple[type, str, tuple[str, ...]]]:
     """Return each struct, the field's name, and the folders in which it must be read."""
-    structs = [(kind, SERVER) for kind in received(by_server=True)]
+    structs: list[tuple[type, tuple[str, ...]]] = [(kind, SERVER) for kind in received(by_server=True)]
     structs += [(kind, PHONE) for kind in received(by_server=False) - set(NOT_THE_SIMULATORS)]
     structs += [(Settings, SERVER), (ChecksPolicy, SERVER)]
     structs += [(kind, SERVER) for kind in structs_within(task.TaskSpec) if kind.__module__ == task.__name__]
@@ -146,14 +146,14 @@ def promised() -> list[tuple[type, str, tuple[str, ...]]]:
 
 
 @cache
-def readings(folder: str) -> frozenset[Reading]:
-    found: set[Reading] = set()
+def reads_in(folder: str) -> frozenset[FieldRead]:
+    found: set[FieldRead] = set()
     for path in sorted((ROOT / folder).rglob("*.py")):
         found |= set(_readings(ast.parse(path.read_text(encoding="utf-8"))))
     return frozenset(found)
 
 
-def _readings(tree: ast.Module) -> Iterator[Reading]:
+def _readings(tree: ast.Module) -> Iterator[FieldRead]:
     for node in ast.walk(tree):
         match node:
             case ast.ClassDef(name=name):
@@ -166,16 +166,17 @@ def _readings(tree: ast.Module) -> Iterator[Reading]:
             case ast.Attribute(value=ast.Name(id=holder) | ast.Attribute(attr=holder)) if _is_read(node):
                 for kind, names in NAMES.items():
                     if holder in names:
-                        yield Reading(kind, node.attr)
+                        yield FieldRead(kind, node.attr)
             case ast.MatchClass(cls=ast.Name(id=kind) | ast.Attribute(attr=kind)):
-                yield from (Reading(kind, name) for name in node.kwd_attrs)
+                yield from (FieldRead(kind, name) for name in node.kwd_attrs)
+            case _:
+                pass
 
 
-def _of_parameter(within: ast.AST, parameter: str, kind: str) -> Iterator[Reading]:
+def _of_parameter(within: ast.AST, parameter: str, kind: str) -> Iterator[FieldRead]:
     for node in ast.walk(within):
-        match node:
-            case ast.Attribute(value=ast.Name(id=holder)) if holder == parameter and _is_read(node):
-                yield Reading(kind, node.attr)
+        if isinstance(node, ast.Attribute) and _is_read(node) and ast.unparse(node.value) == parameter:
+            yield FieldRead(kind, node.attr)
 
 
 def _type_names(annotation: ast.expr | None) -> set[str]:
@@ -193,7 +194,7 @@ def nobody_reads(kind: type, name: str, folders: tuple[str, ...]) -> bool:
     owners = {base.__name__ for base in kind.__mro__} | (
         {"CodecSpec"} if kind in get_args(CodecSpec) else set()
     )
-    return not any(Reading(owner, name) in readings(folder) for folder in folders for owner in owners)
+    return not any(FieldRead(owner, name) in reads_in(folder) for folder in folders for owner in owners)
 
 
 @pytest.mark.fault("F8")

@@ -56,7 +56,7 @@ def test_every_pattern_is_one_that_other_languages_read() -> None:
         assert pattern.startswith("^")
         assert pattern.endswith("$")
         assert r"\Z" not in pattern
-        assert re.compile(pattern)
+        re.compile(pattern)
 
 
 def test_every_whole_number_between_phone_and_server_is_exact_in_a_double() -> None:

@@ -29,7 +29,7 @@ class TokenKind:
     type: str
     audience: str
     noun: str
-    #: Of a token that this server did not sign as this kind.
+    #: The code for a token that this server did not sign as this kind.
     invalid_code: ProblemCode = ProblemCode.TOKEN_INVALID
 
 

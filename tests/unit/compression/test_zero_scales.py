@@ -64,7 +64,7 @@ def test_a_draw_of_exactly_zero_rounds_no_row_without_a_scale_down(monkeypatch: 
     monkeypatch.setattr(np.random, "Generator", lambda _bits: zeros())
 
     for bits in (8, 4, 2, 1):
-        spec = DenseSpec(bits=bits, rounding="stochastic")  # type: ignore[arg-type]  # each is one of them
+        spec = DenseSpec(bits=bits, rounding="stochastic")
         container = encode(DELTAS["tiny"], LAYOUT, spec, seed=1)
         assert decode(container, LAYOUT).dense().size == 10
 

@@ -1,4 +1,4 @@
-"""docs/wire_format.md says what the code does: settings, their order and defaults, digests, kinds of error."""
+"""docs/wire_format.md says what the code does: settings, defaults, digests, kinds of error."""
 
 import hashlib
 import inspect
