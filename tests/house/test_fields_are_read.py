@@ -20,6 +20,12 @@ from keyflock_compression.spec import CodecSpec
 from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
+from keyflock_server.protocol.operator import (
+    CohortQuestion,
+    DecisionOrder,
+    QuarantineOrder,
+    RollbackOrder,
+)
 from keyflock_server.rounds import task
 from keyflock_server.rounds.checks_policy import ChecksPolicy
 from keyflock_server.settings import Settings
@@ -66,6 +72,7 @@ NAMES: Final[dict[str, set[str]]] = {
     "ReturnWindow": {"window", "retry", "return_window"},
     "ChecksPolicy": {"checks", "policy"},
     "SuggestionRequest": {"request"},
+    "CohortQuestion": {"question"},
 }
 OPTIMIZER_PARAMETERS: Final = ("learning_rate", "momentum", "b1", "b2", "eps", "weight_decay")
 #: Read by a name that is put together, so that no syntax tree shows it.
@@ -139,6 +146,7 @@ def promised() -> list[tuple[type, str, tuple[str, ...]]]:
     structs: list[tuple[type, tuple[str, ...]]] = [(kind, SERVER) for kind in received(by_server=True)]
     structs += [(kind, PHONE) for kind in received(by_server=False) - set(NOT_THE_SIMULATORS)]
     structs += [(Settings, SERVER), (ChecksPolicy, SERVER)]
+    structs += [(kind, SERVER) for kind in (CohortQuestion, DecisionOrder, QuarantineOrder, RollbackOrder)]
     structs += [(kind, SERVER) for kind in structs_within(task.TaskSpec) if kind.__module__ == task.__name__]
     structs += [(kind, (SERVER[1],)) for kind in get_args(CodecSpec)]
     found = {(kind, name, where) for kind, where in structs for name in fields_of(kind)}
@@ -157,12 +165,11 @@ def _readings(tree: ast.Module) -> Iterator[FieldRead]:
     for node in ast.walk(tree):
         match node:
             case ast.ClassDef(name=name):
-                yield from _of_parameter(node, "self", name)
+                yield from _of_parameters(node, {"self": {name}})
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-                for argument in arguments:
-                    for kind in _type_names(argument.annotation):
-                        yield from _of_parameter(node, argument.arg, kind)
+                kinds = {one.arg: _type_names(one.annotation) for one in arguments if one.annotation}
+                yield from _of_parameters(node, kinds)
             case ast.Attribute(value=ast.Name(id=holder) | ast.Attribute(attr=holder)) if _is_read(node):
                 for kind, names in NAMES.items():
                     if holder in names:
@@ -173,15 +180,13 @@ def _readings(tree: ast.Module) -> Iterator[FieldRead]:
                 pass
 
 
-def _of_parameter(within: ast.AST, parameter: str, kind: str) -> Iterator[FieldRead]:
-    for node in ast.walk(within):
-        if isinstance(node, ast.Attribute) and _is_read(node) and ast.unparse(node.value) == parameter:
-            yield FieldRead(kind, node.attr)
+def _of_parameters(within: ast.AST, kinds: dict[str, set[str]]) -> Iterator[FieldRead]:
+    for node in ast.walk(within) if kinds else ():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and _is_read(node):
+            yield from (FieldRead(kind, node.attr) for kind in kinds.get(node.value.id, ()))
 
 
-def _type_names(annotation: ast.expr | None) -> set[str]:
-    if annotation is None:
-        return set()
+def _type_names(annotation: ast.expr) -> set[str]:
     names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
     return names | {node.attr for node in ast.walk(annotation) if isinstance(node, ast.Attribute)}
 
@@ -220,3 +225,12 @@ def test_what_is_read_by_a_name_is_there() -> None:
     known = {f"{kind.__name__}.{name}" for kind, name, _ in promised()}
 
     assert set(READ_BY_NAME) <= known
+
+
+@pytest.mark.fault("F8")
+def test_a_field_that_nobody_reads_is_found() -> None:
+    made_up = msgspec.defstruct("Eligibility", [("min_examples", int), ("min_patience_s", float)])
+
+    unread = [name for name in made_up.__struct_fields__ if nobody_reads(made_up, name, SERVER)]
+
+    assert unread == ["min_patience_s"]
