@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.house import task_reference
 
-from keyflock_server.rounds.cohort import parse_cohort
+from keyflock_server.rounds.cohort import AllOf, parse_cohort
 from keyflock_server.rounds.task_validation import TaskError, parse_task
 
 EXAMPLES = sorted((task_reference.PAGE.parent / "examples").glob("*.toml"))
@@ -43,7 +43,7 @@ def test_the_example_of_a_cohort_expression_is_one() -> None:
     page = task_reference.PAGE.read_text(encoding="utf-8")
     block = page.split("A cohort expression, an example and the grammar:\n\n```\n")[1].split("\n```")[0]
 
-    assert parse_cohort(block.splitlines()[0])
+    assert isinstance(parse_cohort(block.splitlines()[0]), AllOf)
     assert "either     = both" in block
 
 
