@@ -90,8 +90,9 @@ check: $(STAMP)  ## format, lint, types, import contracts
 house: $(STAMP)  ## names, sizes and imports against the rules of the house; ends with one line of figures
 	@$(BIN)/python -m tests.house.structure
 
-docs: $(STAMP)  ## docs/task_reference.md anew from the schema of tasks
+docs: $(STAMP)  ## docs/task_reference.md, the types in docs/protocol.md and its JSON schema anew from the code
 	@$(BIN)/python -m tests.house.task_reference
+	@$(BIN)/python -m tests.house.protocol_reference
 
 format: $(STAMP)  ## rewrite the code in the house style
 	@$(BIN)/ruff format .

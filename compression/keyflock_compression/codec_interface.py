@@ -106,7 +106,7 @@ def read_scales(scales: bytes, expected: int | None) -> Float32:
     """Read the scales as numbers.
 
     Raises:
-        MalformedContainer: there are not ``expected`` of them, or one is negative.
+        MalformedContainer: there are not ``expected`` of them, or one is negative (minus zero is).
         NonFinite: one is NaN or infinite.
     """
     if len(scales) % 4 or (expected is not None and len(scales) != 4 * expected):
@@ -114,6 +114,16 @@ def read_scales(scales: bytes, expected: int | None) -> Float32:
     values: NDArray[np.float32] = np.frombuffer(scales, "<f4").astype(np.float32)
     if not np.isfinite(values).all():
         raise NonFinite("a scale is NaN or infinite")
-    if (values < 0).any():
+    if np.signbit(values).any():
         raise MalformedContainer("a scale is negative")
     return values
+
+
+def refuse_values_without_scale(scale: np.float32, count: int) -> None:
+    """Refuse ``count`` numbers other than zero whose scale is 0: all mean zero, and no encoder writes them.
+
+    Raises:
+        MalformedContainer: there is such a number.
+    """
+    if count and scale == 0.0:
+        raise MalformedContainer("a scale is 0, and numbers that it scales are not")

@@ -15,7 +15,7 @@ import msgpack
 
 from keyflock_compression.errors import CorruptedContainer, LimitExceeded, MalformedContainer, SpecError
 from keyflock_compression.limits import DecodeLimits
-from keyflock_compression.spec import CodecSpec, parse_spec
+from keyflock_compression.spec import SETTINGS, CodecSpec, parse_spec
 from keyflock_compression.unpacking import UnpackLimits, unpack
 
 VERSION: Final = 1
@@ -25,6 +25,8 @@ CONTAINER_DIGEST_BYTES: Final = 8
 _LIMITS: Final = UnpackLimits(
     max_objects=96, max_depth=2, max_list_items=8, max_map_items=32, max_string_bytes=64
 )
+#: No version and spec within the limits is longer than this.
+_COMPARED_BYTES: Final = 8_192
 _KEYS: Final = ("v", "spec", "layout", "scales", "streams", "digest")
 
 
@@ -39,7 +41,8 @@ class Container:
 
     def to_bytes(self) -> bytes:
         """Return the container as it is on the wire; equal containers give equal bytes."""
-        return _pack(self, _digest(self))
+        signed = _pack(self)
+        return b"\x86" + signed[1:] + _pack_digest(_digest(signed))
 
 
 def parse(data: bytes, limits: DecodeLimits) -> Container:
@@ -47,7 +50,7 @@ def parse(data: bytes, limits: DecodeLimits) -> Container:
 
     Raises:
         LimitExceeded: it is longer than the limits allow.
-        MalformedContainer: it is not a container of version 1.
+        MalformedContainer: it is not a container of version 1, byte for byte as ``to_bytes`` writes it.
         CorruptedContainer: the digest does not match.
     """
     if len(data) > limits.max_container_bytes:
@@ -70,8 +73,11 @@ def parse(data: bytes, limits: DecodeLimits) -> Container:
             f"the layout digest has {len(layout)} bytes instead of {LAYOUT_DIGEST_BYTES}"
         )
     container = Container(spec, layout, scales, tuple(streams))
-    if digest != _digest(container):
+    signed = _pack(container)
+    if digest != _digest(signed):
         raise CorruptedContainer("the container's digest does not match its content")
+    if not _is_canonical(data, signed, digest):
+        raise MalformedContainer("the container is not in msgpack's shortest forms")
     return container
 
 
@@ -82,12 +88,31 @@ def read_spec(container: Container) -> CodecSpec:
         MalformedContainer: the spec cannot be used; the message says why.
     """
     try:
-        return parse_spec(container.spec)
+        spec = parse_spec(container.spec)
     except SpecError as error:
         raise MalformedContainer(str(error)) from None
+    if list(container.spec) != [name for name in SETTINGS if name in container.spec]:
+        raise MalformedContainer(f"the spec's fields are in another order than {', '.join(SETTINGS)}")
+    return spec
 
 
-def _pack(container: Container, digest: bytes | None) -> bytes:
+def _is_canonical(data: bytes, signed: bytes, digest: bytes) -> bool:
+    """Return whether the bytes are those that ``to_bytes`` writes, given that their fields are equal.
+
+    Every other form of a stream's head is longer, so the whole is only compared where numbers are: at its
+    beginning, behind the first byte, which says how many fields there are.
+    """
+    end = _pack_digest(digest)
+    beginning = min(len(signed), _COMPARED_BYTES)
+    return (
+        len(data) == len(signed) + len(end)
+        and bytes(data[1:beginning]) == signed[1:beginning]
+        and bytes(data[len(signed) :]) == end
+    )
+
+
+def _pack(container: Container) -> bytes:
+    """Return the map of the fields that the digest is over."""
     fields: dict[str, object] = {
         "v": VERSION,
         "spec": container.spec,
@@ -95,13 +120,16 @@ def _pack(container: Container, digest: bytes | None) -> bytes:
         "scales": container.scales,
         "streams": list(container.streams),
     }
-    if digest is not None:
-        fields["digest"] = digest
     return bytes(msgpack.packb(fields, use_bin_type=True))
 
 
-def _digest(container: Container) -> bytes:
-    return hashlib.blake2b(_pack(container, None), digest_size=CONTAINER_DIGEST_BYTES).digest()
+def _pack_digest(digest: bytes) -> bytes:
+    """Return the last field, which follows the others."""
+    return bytes(msgpack.packb("digest") + msgpack.packb(digest, use_bin_type=True))
+
+
+def _digest(signed: bytes) -> bytes:
+    return hashlib.blake2b(signed, digest_size=CONTAINER_DIGEST_BYTES).digest()
 
 
 def unpack_map(data: bytes) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from typing import Final
 import numpy as np
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
+from keyflock_compression.codec_interface import (
+    ContainerSizes,
+    Encoded,
+    StreamReader,
+    refuse_values_without_scale,
+)
 from keyflock_compression.errors import MalformedContainer, NonFinite
 from keyflock_compression.layout import Layout
 from keyflock_compression.rounding import quantize
@@ -76,6 +81,7 @@ class DeadzoneCodec:
                 "an outlier is one that the int8 stream could have held, or is beyond 2**23"
             )
         values[is_outlier] = outliers
+        refuse_values_without_scale(scales[0], values.size)
         with np.errstate(over="ignore"):
             values *= scales[0]
         if not np.isfinite(values).all():

@@ -15,7 +15,12 @@ from typing import Final
 import numpy as np
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
+from keyflock_compression.codec_interface import (
+    ContainerSizes,
+    Encoded,
+    StreamReader,
+    refuse_values_without_scale,
+)
 from keyflock_compression.deadzone import MAX_QUANTIZED, choose_step, quantize_delta
 from keyflock_compression.errors import MalformedContainer, NonFinite
 from keyflock_compression.layout import Layout
@@ -74,6 +79,7 @@ class DeadzoneRowsCodec:
         """Decode indices from gaps, and values from signs and magnitudes."""
         symbols, indices = decode_positions(streams, layout)
         total = symbols.size
+        refuse_values_without_scale(scales[0], total)
         signs = read_bits(streams, 3, total)
         values = np.take(_SIGNS * scales[0], signs, axis=0).reshape(-1)[:total]
         large = np.flatnonzero((symbols & 1).view(bool))

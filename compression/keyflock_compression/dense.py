@@ -18,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
+from keyflock_compression.codec_interface import (
+    ContainerSizes,
+    Encoded,
+    StreamReader,
+    refuse_values_without_scale,
+)
 from keyflock_compression.errors import NonFinite
 from keyflock_compression.layout import Layout, blocks, row_count
 from keyflock_compression.packing import pack_bits, packed_bytes, to_signed, unpack_bits
@@ -53,6 +58,8 @@ class DenseCodec:
         levels = _LEVELS[bits]
         scales = (_by_row(np.maximum, delta, layout) / np.float32(levels)).astype(np.float32)
         quantized = quantize(delta / _spread(_divisors(scales), layout), spec.rounding, seed)
+        if not scales.all():  # what is too small for a scale in float32 is zero, however it is rounded
+            quantized[_spread(scales, layout) == 0] = 0
         codes = np.clip(quantized, -levels, levels).astype(np.int8).view(np.uint8)
         return Encoded(scales, (pack_bits(codes & np.uint8((1 << bits) - 1), bits),))
 
@@ -61,7 +68,8 @@ class DenseCodec:
     ) -> DecodedUpdate:
         """Decode each quantized number times its row's scale."""
         with np.errstate(over="ignore"):
-            values = _scaled_rows(_read_quantized(streams, layout, spec.bits or 8), scales, layout)
+            quantized = _read_quantized(streams, layout, spec.bits or 8)
+            values = _scaled_rows(quantized, scales, layout, has_zero=spec.bits != 1)
         # Only a scale that no encoder writes gets there; smaller ones make a check of every value needless.
         if scales.max(initial=0.0) > np.finfo(np.float32).max / 129 and not np.isfinite(values).all():
             raise NonFinite("a value times its row's scale is infinite")
@@ -74,8 +82,9 @@ def _signs(delta: Float32, layout: Layout, spec: DenseSpec, seed: int) -> Encode
         # The largest value is taken out of the sum, which could be beyond float32.
         largest = _divisors(_by_row(np.maximum, delta, layout))
         sums = _by_row(np.add, delta / _spread(largest, layout), layout)
-        means = sums / np.maximum(_columns(layout), 1)
-        return Encoded((means * largest).astype(np.float32), (pack_bits((delta < 0).view(np.uint8), 1),))
+        means = ((sums / np.maximum(_columns(layout), 1)) * largest).astype(np.float32)
+        is_negative = (delta < 0) & (_spread(means, layout) > 0)
+        return Encoded(means, (pack_bits(is_negative.view(np.uint8), 1),))
     scales = _by_row(np.maximum, delta, layout)
     relative = delta / _spread(_divisors(scales), layout)
     is_positive = quantize((relative + np.float32(1)) / np.float32(2), "stochastic", seed) >= 1
@@ -112,14 +121,26 @@ def _by_row(reduced: np.ufunc, vector: Float32, layout: Layout) -> Float32:
     )
 
 
-def _scaled_rows(quantized: NDArray[np.int8], scales: Float32, layout: Layout) -> Float32:
-    """Multiply quantized numbers with their row's scale. Shape (P,), float32."""
+def _scaled_rows(quantized: NDArray[np.int8], scales: Float32, layout: Layout, *, has_zero: bool) -> Float32:
+    """Multiply quantized numbers with their row's scale. Shape (P,), float32.
+
+    Args:
+        quantized: The numbers, P of them.
+        scales: One for each row of the layout.
+        layout: The layout of the numbers.
+        has_zero: Whether 0 is among the numbers; if not, 1 stands for it in a row of zeros.
+    Raises:
+        MalformedContainer: a row of zeros has a number that is none.
+    """
     vector = np.empty(layout.size, np.float32)
     first = 0
     for block in blocks(layout):
         part = slice(block.offset, block.offset + block.rows * block.columns)
         rows = quantized[part].reshape(block.rows, block.columns)
         column = scales[first : first + block.rows, np.newaxis]
+        unscaled = rows[column[:, 0] == 0]
+        refused = unscaled != 0 if has_zero else unscaled < 0
+        refuse_values_without_scale(np.float32(0), int(np.count_nonzero(refused)))
         np.multiply(rows, column, out=vector[part].reshape(block.rows, block.columns), casting="unsafe")
         first += block.rows
     return vector

@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
+from keyflock_compression.codec_interface import (
+    ContainerSizes,
+    Encoded,
+    StreamReader,
+    refuse_values_without_scale,
+)
 from keyflock_compression.errors import NonFinite
 from keyflock_compression.layout import Layout
 from keyflock_compression.packing import to_signed
@@ -55,6 +60,8 @@ class RandmaskCodec:
         codes = np.clip(quantized, -_LEVELS, _LEVELS).astype(np.int8)
         with np.errstate(over="ignore"):  # encode() refuses an infinite scale of any codec
             scale = np.array([float(largest) * run / _LEVELS]).astype(np.float32)
+        if scale[0] == 0.0:  # too small for float32: what it would scale is zero
+            codes[:] = 0
         return Encoded(scale, (seed.to_bytes(SEED_BYTES, "little"), codes.tobytes()))
 
     def decode(
@@ -64,6 +71,7 @@ class RandmaskCodec:
         run = _run_length(layout, spec)
         seed = streams.read_seed(0)
         codes = to_signed(np.frombuffer(streams.read(1, -(-layout.size // run)), np.uint8), 8)
+        refuse_values_without_scale(scales[0], int(np.count_nonzero(codes)))
         with np.errstate(over="ignore"):
             values = codes * scales[0]
         if not np.isfinite(values).all():

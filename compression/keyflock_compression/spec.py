@@ -25,11 +25,11 @@ _Rows: TypeAlias = Annotated[int, Meta(ge=0, le=2**31)]
 _Level: TypeAlias = Annotated[int, Meta(ge=1, le=19)]
 
 #: All settings in their order on the wire.
-_SETTINGS: Final = (
+SETTINGS: Final = (
     *("codec", "rounding", "target_nmse", "step_rms", "budget_bytes", "keep_ratio", "entropy", "zstd_level"),
     *("bits", "selection", "step", "row_start", "row_count", "feedback_s"),
 )
-_OPTIONAL: Final = frozenset(_SETTINGS) - {"codec", "rounding", "entropy", "zstd_level"}
+_OPTIONAL: Final = frozenset(SETTINGS) - {"codec", "rounding", "entropy", "zstd_level"}
 
 
 class _Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="codec"):
@@ -64,7 +64,7 @@ class _Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, t
 
     def to_wire(self) -> dict[str, object]:
         """Return the spec as a plain map, without the settings that are not given."""
-        values = ((name, getattr(self, name, None)) for name in _SETTINGS)
+        values = ((name, getattr(self, name, None)) for name in SETTINGS)
         return {name: value for name, value in values if value is not None}
 
 
@@ -200,8 +200,8 @@ def _problem(given: Mapping[str, object], kind: type[_Settings]) -> str:
     """Return what is wrong with one of the settings, or with their choice."""
     codec = kind.__struct_config__.tag
     for name in given:
-        if name not in _SETTINGS:
-            return f"unknown codec setting {_named(name)}; there are {', '.join(sorted(_SETTINGS))}."
+        if name not in SETTINGS:
+            return f"unknown codec setting {_named(name)}; there are {', '.join(sorted(SETTINGS))}."
         if name not in {"codec", *kind.__struct_fields__}:
             if name in AdaptiveStepSpec.__struct_fields__:
                 steps = "target_nmse, step_rms and budget_bytes belong to deadzone_rows and deadzone"

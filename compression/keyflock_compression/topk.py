@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Float32
-from keyflock_compression.codec_interface import ContainerSizes, Encoded, StreamReader
+from keyflock_compression.codec_interface import (
+    ContainerSizes,
+    Encoded,
+    StreamReader,
+    refuse_values_without_scale,
+)
 from keyflock_compression.layout import Layout
 from keyflock_compression.positions import decode_positions, encode_positions, in_use_bytes
 from keyflock_compression.spec import TopkSpec
@@ -74,6 +79,7 @@ class TopkCodec:
     def decode(self, scales: Float32, streams: StreamReader, layout: Layout, spec: TopkSpec) -> DecodedUpdate:
         """Decode the largest magnitude times each level."""
         symbols, indices = decode_positions(streams, layout)
+        refuse_values_without_scale(scales[0], symbols.size)
         levels = np.frombuffer(streams.read(3, symbols.size), np.uint8)
         octaves = np.ldexp(np.float32(1), -np.arange(256 // _LEVELS_PER_OCTAVE))
         table = ((scales[0] * ROOTS) * octaves[:, np.newaxis]).reshape(-1).astype(np.float32)

@@ -180,4 +180,6 @@ def _parse(data: bytes, limits: DecodeLimits) -> tuple[bytes, bytes, tuple[bytes
         raise MalformedContainer("a digest has another length")
     if digest != _digest({name: fields[name] for name in _KEYS[:-1]}):
         raise CorruptedContainer("the delta's digest does not match its content")
+    if _pack(layout, result, streams) != data:
+        raise MalformedContainer("the delta is not in msgpack's shortest forms")
     return layout, result, tuple(streams)

@@ -17,6 +17,7 @@ from msgspec import NODEFAULT, UNSET, Struct
 from msgspec import inspect as schema
 
 from keyflock_compression import DEFAULT_SPEC, CodecSpec
+from keyflock_server.rounds import cohort
 from keyflock_server.rounds.task import COMMON_DEFAULTS, OPTIMIZER_DEFAULTS, TaskSpec
 from keyflock_server.rounds.task_validation import FOREIGN_TABLES, SCHEDULE_FIELDS
 
@@ -81,7 +82,8 @@ _BEGINNING: Final = """\
 
 A task is a TOML file. `keyflock task create FILE.toml` checks it and starts it; a field that is unknown,
 of a wrong type or out of bounds is refused by name. Only `task.name`, `task.population` and `round.goal`
-must be given. [examples/](examples/) has files to begin with, and [tutorial.md](tutorial.md) runs one.
+must be given. An integer has no decimal point (`4.0` is refused); a number may have one or not.
+[examples/](examples/) has files to begin with, and [tutorial.md](tutorial.md) runs one.
 
 This page is generated from the schema by `make docs`, and a test compares the two. In the tables,
 **bold** fields must be given, "-" as a default means that the field is left out, and bounds are inclusive
@@ -208,15 +210,23 @@ def page() -> str:
 
 
 def _struct_sections(
-    heading: str, prefix: str, struct: type, table: object
+    heading: str, prefix: str, struct: type, table: object, *, about: str = ""
 ) -> Iterator[tuple[str, str, list[Row]]]:
-    yield heading, summary(struct), rows(prefix, struct, table)
+    yield heading, summary(struct) + about, rows(prefix, struct, table)
     for field in _fields(struct):
         inner = _inner(field.type)
         if inner is not None:
             path = f"{prefix}{field.name}"
-            many = isinstance(field.type, schema.VarTupleType)
-            yield from _struct_sections(f"[[{path}]]" if many else f"[{path}]", f"{path}.", inner, None)
+            array = _array(field.type)
+            yield from _struct_sections(
+                f"[{path}]" if array is None else f"[[{path}]]",
+                f"{path}.",
+                inner,
+                None,
+                about=""
+                if array is None
+                else f" There are {array.min_length} to {array.max_length} of them.",
+            )
 
 
 def _codec_sections() -> Iterator[tuple[str, str, list[Row]]]:
@@ -258,6 +268,27 @@ def _afterwards(heading: str) -> Iterator[str]:
             for name, (needed, optional) in SCHEDULE_FIELDS.items()
         ]
         yield "\n".join([*lines, ""])
+
+    if heading == "[eligibility]":
+        _, grammar, meaning = (cohort.__doc__ or "").partition("\n\n    ")
+        block, _, rest = f"    {meaning}".rpartition("\n\n")
+        assert grammar
+        lines = [
+            "A cohort expression, an example and the grammar:",
+            "",
+            "```",
+            textwrap.dedent(block),
+            "```",
+            "",
+        ]
+        limits = f"At most {cohort.MAX_LENGTH:,} characters, nested at most {cohort.MAX_DEPTH} deep."
+        yield "\n".join([*lines, f"{_marked(rest.strip())}\n{limits}", ""])
+
+
+def _array(kind: schema.Type) -> schema.VarTupleType | None:
+    """Return the array of tables that a field is; None if it is one table."""
+    inner = kind.type if isinstance(kind, schema.Metadata) else kind
+    return inner if isinstance(inner, schema.VarTupleType) else None
 
 
 def _kinds() -> str:
@@ -341,9 +372,17 @@ def _bounds(kind: schema.Type) -> str:
             return f"each {_bounds(one.item_types[0])}"
         case schema.StrType() if one.max_length is not None:
             minimum = "" if one.min_length is None else f"{one.min_length} to "
-            return f"{minimum or 'at most '}{one.max_length} characters"
+            pattern = "" if one.pattern is None else f", {_code(_portable(one.pattern))}"
+            return f"{minimum or 'at most '}{one.max_length} characters{pattern}"
+        case schema.VarTupleType(item_type=item):
+            return f"each {_bounds(item)}"
         case _:
             return ""
+
+
+def _portable(pattern: str) -> str:
+    r"""Return a pattern with ``$`` at its end, where Python writes ``\Z``."""
+    return pattern.removesuffix(r"\Z") + "$" if pattern.endswith(r"\Z") else pattern
 
 
 def _number(value: float) -> str:

@@ -11,7 +11,7 @@ boot), because a phone's calendar is not to be trusted and the protocol sends du
 
 import hashlib
 import random
-from typing import Final, assert_never
+from typing import assert_never
 
 from keyflock_client_sim.device import input_events, requests, responses
 from keyflock_client_sim.device import session as steps
@@ -31,8 +31,6 @@ from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.messages import FailureCause, ReturnWindow
 from keyflock_server.protocol.problems import ProblemCode
-
-_NEEDS_NEW_IDENTITY: Final = frozenset({ProblemCode.TOKEN_INVALID, ProblemCode.TOKEN_MISSING})
 
 
 class Device:
@@ -185,7 +183,7 @@ class Device:
         outgoing = self._call_attempt.outgoing
         if error.code is ProblemCode.TOKEN_EXPIRED and outgoing and not self._call_attempt.has_refreshed:
             return self._refresh(self._state, outgoing)
-        if error.code in _NEEDS_NEW_IDENTITY:
+        if error.needs_new_identity:
             return self._reset_identity(now_s)
         if error.code is ProblemCode.REPORT_PENDING and self._session:
             # The server has the report, whatever time the assignment had: the answer is worth waiting for.

@@ -7,6 +7,7 @@ from typing import Final
 from keyflock_client_sim.device import requests
 from keyflock_client_sim.device.installation import LocalFacts
 from keyflock_client_sim.device.local_rules import meets_rules
+from keyflock_compression import SpecError, parse_spec
 from keyflock_server.protocol.identifiers import AssignmentId
 from keyflock_server.protocol.messages import Assignment, Capabilities, ReturnWindow
 
@@ -43,7 +44,11 @@ class DeviceMemory:
         return self.stored_models[MAX_STORED_MODELS - 1 :]
 
     def may_take(self, assignment: Assignment, capabilities: Capabilities) -> bool:
-        """Return whether the device knows this kind of work and meets the task's rules."""
+        """Return whether the device knows this kind of work and its codec, and meets the task's rules."""
+        try:
+            parse_spec(assignment.codec)
+        except SpecError:
+            return False
         is_known = assignment.task_kind in capabilities.tasks
         if not is_known or requests.is_personal(assignment) is not (assignment.personalising is not None):
             return False

@@ -1,7 +1,8 @@
 """A response of the server becomes the value that a device decides on: the message, or a ``CallError``."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from keyflock_client_sim.device.effects import PatchModel
 from keyflock_client_sim.device.memory import DeviceMemory
@@ -14,6 +15,11 @@ T = TypeVar("T")
 
 #: A proxy may answer with these statuses on its own; a retry may succeed.
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: What a problem of a later release means: what its status does.
+_CODES_BY_STATUS: Final = MappingProxyType({401: ProblemCode.TOKEN_INVALID, 410: ProblemCode.ROUND_GONE})
+_NEEDS_NEW_IDENTITY: Final = frozenset(
+    {ProblemCode.TOKEN_INVALID, ProblemCode.TOKEN_MISSING, ProblemCode.ENROLMENT_EXPIRED}
+)
 _MAX_RETRY_AFTER_S = 86_400.0
 
 
@@ -29,6 +35,17 @@ class CallError:
     may_retry: bool
     #: When to send again, if the server names a time.
     retry_window: ReturnWindow | None = None
+
+    @property
+    def needs_new_identity(self) -> bool:
+        """Whether the device's token is of no use any more, not even to refresh it."""
+        return self.code in _NEEDS_NEW_IDENTITY
+
+
+class _ReceivedProblem(Problem, frozen=True, kw_only=True):
+    """A problem document of this release or a later one."""
+
+    code: str  # type: ignore[assignment]  # one that is not known yet is no enum member
 
 
 def read(response: Response, kind: type[T]) -> T | CallError:
@@ -79,21 +96,28 @@ def error_of(response: Response) -> CallError:
     """Return the error that a response without success carries.
 
     Edge cases:
-        no problem document, but a transient status of a proxy -> may be retried, after ``Retry-After``
+        no problem document, or a code of a later release, but a transient status -> may be retried, after
+        ``Retry-After``
     """
     problem = _problem(response)
+    if problem is not None and problem.code in PROBLEMS:
+        code = ProblemCode(problem.code)
+        may_retry = problem.retry is not None or PROBLEMS[code].may_retry
+        return CallError(code, code, may_retry, problem.retry or _retry_after(response))
+    passes = response.status in TRANSIENT_STATUSES
+    retry = _retry_after(response) if passes else None
+    label = f"http_{response.status}"
     if problem is None:
-        passes = response.status in TRANSIENT_STATUSES
-        return CallError(f"http_{response.status}", None, passes, _retry_after(response) if passes else None)
-    may_retry = problem.retry is not None or PROBLEMS[problem.code].may_retry
-    return CallError(problem.code, problem.code, may_retry, problem.retry or _retry_after(response))
+        return CallError(label, None, passes, retry)
+    by_status = _CODES_BY_STATUS.get(response.status)
+    return CallError(label, by_status, passes or problem.retry is not None, problem.retry or retry)
 
 
-def _problem(response: Response) -> Problem | None:
+def _problem(response: Response) -> _ReceivedProblem | None:
     if response.headers.get("content-type", "").split(";")[0].strip() != calls.PROBLEM_MEDIA_TYPE:
         return None
     try:
-        return wire.decode(response.body, Problem)
+        return wire.decode(response.body, _ReceivedProblem)
     except ApiError:
         return None
 

@@ -13,6 +13,7 @@ from keyflock_compression import CodecSpec, decode, nmse, parse_spec
 from keyflock_compression.feedback import encode_with_feedback
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.sequences import recut
 from keyflock_models.training.local_training import LocalTrainingConfig, local_train
 from keyflock_server.protocol.plans import TrainingPlan
 
@@ -42,7 +43,7 @@ class TrainJob:
     #: The model to start from; publish its bytes first.
     model: ModelDigest
     config: ModelConfig
-    #: The phone's text as tokens, shape (N, L + 1), int32, padded with PAD.
+    #: The phone's text as tokens, shape (N, L + 1), int32, padded with PAD; the plan says how it is cut.
     sequences: npt.NDArray[np.int32]
     plan: TrainingPlan
     #: The codec in its wire form, as the assignment carries it.
@@ -67,7 +68,8 @@ class TrainJob:
         codec = parse_spec(self.codec)
         weights = models.weights(self.model, layout)
         began = time.perf_counter()
-        trained = local_train(self.config, weights, self.sequences, local_training(self.plan), seed=self.seed)
+        sequences = recut(self.sequences, self.plan.sequence_length)
+        trained = local_train(self.config, weights, sequences, local_training(self.plan), seed=self.seed)
         train_s = time.perf_counter() - began
         container = self._encoded(trained.delta, layout, codec)
         return TrainedDelta(

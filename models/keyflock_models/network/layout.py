@@ -30,7 +30,9 @@ class ParamLayout:
     offsets: tuple[int, ...] = field(init=False)
     #: Length of the vector.
     size: int = field(init=False)
-    #: 16 bytes that identify the layout on the wire.
+    #: Names and shapes as JSON, `[[names…],[[shape…]…]]` without spaces.
+    text: str = field(init=False)
+    #: 16 bytes that identify the layout on the wire: the beginning of the SHA-256 of `text`.
     digest: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,10 +40,11 @@ class ParamLayout:
             msg = "a layout needs one shape for each of its names, and no name twice"
             raise ValueError(msg)
         ends = list(itertools.accumulate((math.prod(shape) for shape in self.shapes), initial=0))
-        identity = json.dumps([self.names, self.shapes], separators=(",", ":")).encode()
+        text = json.dumps([self.names, self.shapes], separators=(",", ":"))
         object.__setattr__(self, "offsets", tuple(ends[:-1]))
         object.__setattr__(self, "size", ends[-1])
-        object.__setattr__(self, "digest", hashlib.sha256(identity).digest()[:16])
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "digest", hashlib.sha256(text.encode()).digest()[:16])
 
     @classmethod
     def for_config(cls, config: ModelConfig) -> Self:

@@ -32,6 +32,27 @@ def encode_messages(vocabulary: Vocabulary, messages: Sequence[str], length: int
     return _padded(rows, length)
 
 
+def recut(rows: I32, length: int) -> I32:
+    """Return the same messages in rows of another length, as ``encode_messages`` would have cut them.
+
+    Args:
+        rows: Rows from ``encode_messages``, in order. Shape (N, L + 1), int32.
+        length: Input tokens in a row of the result.
+    Edge cases:
+        the rows have this length already -> the same array
+    """
+    if rows.shape[1] == length + 1:
+        return rows
+    messages: list[list[int]] = []
+    for row in rows.tolist():
+        ids = [one for one in row if one != PAD]
+        if ids[:1] == [BOS] or not messages:
+            messages.append(ids)
+        else:  # the row begins with the id that the one before ends with
+            messages[-1].extend(ids[1:])
+    return _padded([part for ids in messages for part in _split(ids, length)], length)
+
+
 def letters_in_messages(messages: Sequence[str], length: int = 20) -> I32:
     """Count the letters of the word at each position of `encode_messages`' rows.
 

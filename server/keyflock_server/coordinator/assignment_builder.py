@@ -31,9 +31,7 @@ class AssignmentBuilder:
         now, expires_at = self._deps.clock(), row.runs_out_at(current)
         version = await self._models.version(current.population, current.base_version)
         layout = await self._models.report_layout(current.spec)
-        # A head must fit the trunk that the phone's keyboard serves.
-        is_personal = current.spec.kind is TaskKind.PERSONALIZE
-        weights = ModelWeights.RELEASED if is_personal else ModelWeights.TRAINING
+        weights = weights_for(current.spec.kind)
         seed = assignment_seed(self._deps.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,
@@ -66,6 +64,15 @@ class AssignmentBuilder:
             content_digest=await self._downlink.content_digest(version, weights),
         )
 
+    async def download_bytes(self, current: Round) -> int:
+        """Return the size of the whole download that a device of this round begins with.
+
+        A phone may have the model already, or get it as a difference. Check-in does not say what it has, and
+        a difference cannot be promised: the whole is what it must be ready to download.
+        """
+        version = await self._models.any_version(current.population, current.base_version)
+        return version.bytes_of(weights_for(current.spec.kind))
+
     async def _personalising_plan(self, current: Round, version: VersionRecord) -> PersonalisingPlan | None:
         """Return a ``personalize`` round's plan; only closing the round moves the priors."""
         settings = current.spec.personalising
@@ -78,6 +85,11 @@ class AssignmentBuilder:
             words_needed=settings.words_needed,
             weights=served_weights(version),
         )
+
+
+def weights_for(kind: TaskKind) -> ModelWeights:
+    """Return the weights that a task's devices begin with; a head must fit the trunk that keyboards serve."""
+    return ModelWeights.RELEASED if kind is TaskKind.PERSONALIZE else ModelWeights.TRAINING
 
 
 def _device_rules(current: Round) -> DeviceRules | None:

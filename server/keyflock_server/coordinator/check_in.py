@@ -29,6 +29,7 @@ from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
 from keyflock_server.rounds.discarding import discarded_without_version
 from keyflock_server.rounds.eligibility import (
     Ineligible,
+    download_too_large,
     ineligibility,
     participation_limit_reached,
 )
@@ -207,12 +208,19 @@ class CheckInService:
         return known
 
     async def _repeat_answer(
-        self, opened: OpenRound, known: AssignmentRecord, message: CheckIn, window: ReturnWindow
+        self,
+        opened: OpenRound,
+        known: AssignmentRecord,
+        message: CheckIn,
+        window: ReturnWindow,
+        *,
+        is_new: bool = False,
     ) -> Assignment | Refusal:
-        """Repeat the earlier answer to a device that is in the round.
+        """Answer a device that is in the round, as before; ``is_new``: it has just come into the round.
 
         Edge cases:
-            no codec of the task fits the device's budget now -> a refusal; its slot waits until it comes back
+            the device has no budget for the model or for any codec of the task now -> a refusal; its slot
+            waits until it comes back
         """
         if known.state is AssignmentState.ASSIGNED and self._deps.clock() < known.runs_out_at(opened.round):
             record = opened.record
@@ -220,14 +228,18 @@ class CheckInService:
                 record = await self._deps.store.rounds.get(known.round_id) or record
             if record.round.is_async or record.round.phase is Phase.COLLECTING:
                 codec = await self._codec(record.round.spec, message)
+                if (too_large := await self._download_too_large(opened, record.round, message)) is not None:
+                    codec = too_large
                 if isinstance(codec, Ineligible):  # now; it was eligible when it was assigned
                     return Refusal(reason=codec.reason, return_window=window, detail=codec.detail)
                 try:
-                    return await self._assignments.build(record.round, known, codec)
+                    answer = await self._assignments.build(record.round, known, codec)
                 except ApiError as refused:
                     if refused.code is not ProblemCode.MODEL_WITHDRAWN:
                         raise
                     return await self._discard_without_version(record.round, window)
+                self._deps.observer.assigned(codec.network, answer.codec["codec"], is_repeated=not is_new)
+                return answer
         return Refusal(
             reason=RefusalReason.TOO_SOON, return_window=window, detail="This round knows the device."
         )
@@ -257,12 +269,26 @@ class CheckInService:
         codec = await self._codec(spec, message)
         if isinstance(codec, Ineligible):
             return codec
+        # Where no round is open, it is not known which model the next one begins with.
+        if (opened := state.open_round) is not None:
+            too_large = await self._download_too_large(opened, opened.round, message)
+            if too_large is not None:
+                return too_large
         if rules.max_participations is None:
             return None
         before = parse_participations(device.past_participations_json).get(spec.name, 0)
         return participation_limit_reached(
             rules, before + await self._deps.store.assignments.participations(spec.name, device.id)
         )
+
+    async def _download_too_large(
+        self, opened: OpenRound, current: Round, message: CheckIn
+    ) -> Ineligible | None:
+        """Return the broken limit if the model of ``current``, a round of this task, is too large."""
+        known = opened.download_bytes
+        if current.base_version not in known:
+            known[current.base_version] = await self._assignments.download_bytes(current)
+        return download_too_large(message, known[current.base_version])
 
     async def _codec(self, spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
         return codec_for(spec, message, await self._models.report_layout(spec))
@@ -289,16 +315,17 @@ class CheckInService:
         deps = self._deps
         id_ = assignment_id(deps.sampling_key, opened.id, device.id)
         async with state.row_lock:
-            known = opened.members.get(id_)
+            known, is_new = opened.members.get(id_), False
             if known is None and state.slots_left > 0:
                 known = await self._try_assign(state, opened, device, id_)
+                is_new = known is not None
             if known is None:
                 # All slots are taken, perhaps one by this device, in another process or before a restart.
                 known = await deps.store.assignments.get(opened.id, device.id)
             if known is None:
                 return _round_full(window)
             opened.members[id_] = known
-        return await self._repeat_answer(opened, known, message, window)
+        return await self._repeat_answer(opened, known, message, window, is_new=is_new)
 
     async def _try_assign(
         self, state: TaskState, opened: OpenRound, device: DeviceRecord, id_: AssignmentId

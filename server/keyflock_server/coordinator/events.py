@@ -8,6 +8,14 @@ from keyflock_server.protocol.identifiers import PopulationName, TaskName
 class Observer(Protocol):
     """Receives the coordinator's events; a method must return at once and never raise."""
 
+    def assigned(self, network: str, codec: str, *, is_repeated: bool) -> None:
+        """A check-in was answered with an assignment: a new one, or one that the device has already."""
+        ...
+
+    def given_back(self, cause: str) -> None:
+        """A device gave its assignment back; a repeated or late failure is no event."""
+        ...
+
     def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
         """A micro-batch was committed."""
         ...
@@ -91,6 +99,12 @@ class Observer(Protocol):
 
 class NullObserver:
     """Ignores every event."""
+
+    def assigned(self, network: str, codec: str, *, is_repeated: bool) -> None:
+        """Do nothing."""
+
+    def given_back(self, cause: str) -> None:
+        """Do nothing."""
 
     def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
         """Do nothing."""

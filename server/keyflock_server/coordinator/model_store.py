@@ -208,14 +208,15 @@ class ModelStore:
         """Return what keyboards should serve: the newest version, or the average that ends with it."""
         population = await self.population(name)
         version = await self.version(name, population.latest_version)
-        found = await self.personalisation(name)
+        found, layout = await self.personalisation(name), await self.layout(name)
         return Release(
             population=name,
             model_version=version.version,
             model_digest=version.released_digest or version.download_digest,
             size_bytes=version.released_bytes or version.download_bytes,
             vocabulary=population.vocabulary_digest,
-            layout=(await self.layout(name)).digest,
+            layout=layout.digest,
+            tensors=layout.text,
             personalisation=None if found is None else found.release(),
             weights=served_weights(version),
         )

@@ -25,6 +25,7 @@ from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.coordinator.verdict_counter import VerdictCounter
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.identity.revocations import void_token
+from keyflock_server.protocol.calls import REPORT_BODY_BYTES
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import (
     Failure,
@@ -61,6 +62,9 @@ _ENDED_DETAILS: Final = MappingProxyType(
         AssignmentState.EXPIRED: "The assignment ran out of time.",
     }
 )
+_OFFER_DETAILS: Final = MappingProxyType(
+    {**_ENDED_DETAILS, AssignmentState.COUNTED: "The report is counted already."}
+)
 
 
 #: Hashing more would hold up the event loop: 16 MB take 50 ms.
@@ -88,12 +92,19 @@ class ReportService:
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
-        """Return whether an upload would count; raises ApiError ``quarantined``."""
+        """Return whether an upload would count; raises ApiError ``quarantined``.
+
+        Edge cases:
+            the report waits here to be counted -> send: the same bytes get its receipt
+        """
         self._quarantines.check(claims.device)
         state, opened = await self._find(claims)
         window = _next_window(state)
         if opened is None:
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The round is over.")
+        if message.size_bytes >= REPORT_BODY_BYTES:
+            detail = f"A report takes at most {REPORT_BODY_BYTES} bytes, and the delta alone has more."
+            return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=detail)
         if message.model_version != claims.model_version:
             detail = f"The assignment trains from version {claims.model_version}."
             return OfferAnswer(action=OfferAction.REBASE, return_window=window, detail=detail)
@@ -103,12 +114,15 @@ class ReportService:
             detail = "The model has moved on too far; check in again."
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail=detail)
         member = await self._find_assignment(opened, claims)
-        is_known = member.state is AssignmentState.COUNTED or opened.batch.get(member.id) is not None
-        if member.state in _ENDED_DETAILS:
+        is_pending = opened.batch.get(member.id) is not None
+        if member.state is AssignmentState.ASSIGNED and not is_pending and not self._deps.is_sole:
+            # Another process may have counted it.
+            member = await self._deps.store.assignments.get(claims.round, claims.device) or member
+        if member.state in _OFFER_DETAILS:
             return OfferAnswer(
-                action=OfferAction.DROP, return_window=window, detail=_ENDED_DETAILS[member.state]
+                action=OfferAction.DROP, return_window=window, detail=_OFFER_DETAILS[member.state]
             )
-        if not is_known and _is_full(opened):
+        if not is_pending and _is_full(opened):
             return OfferAnswer(action=OfferAction.DROP, return_window=window, detail="The goal is met.")
         return OfferAnswer(action=OfferAction.SEND, return_window=window)
 
@@ -121,7 +135,7 @@ class ReportService:
                 is_open = opened.round.is_async or opened.round.phase is Phase.COLLECTING
                 is_open = is_open and opened.batch.get(member.id) is None
                 if is_open and member.state is AssignmentState.ASSIGNED:
-                    await self._give_back(state, opened, member, message.session_shape)
+                    await self._give_back(state, opened, member, message)
         window = _next_window(state)
         self._early_check_ins.remember_work_done(claims.device, window)
         return FailureAck(return_window=window)
@@ -192,12 +206,12 @@ class ReportService:
         return known
 
     async def _give_back(
-        self, state: TaskState, opened: OpenRound, member: AssignmentRecord, session_shape: str
+        self, state: TaskState, opened: OpenRound, member: AssignmentRecord, message: Failure
     ) -> None:
         # Set before the row is written: a report of the same device must not be counted meanwhile.
         opened.members[member.id] = replace(member, state=AssignmentState.FAILED)
         try:
-            after = await self._deps.store.rounds.fail(member, session_shape, self._deps.clock())
+            after = await self._deps.store.rounds.fail(member, message.session_shape, self._deps.clock())
         except Superseded:
             # Another process has counted or failed it: its row says which.
             del opened.members[member.id]
@@ -205,6 +219,7 @@ class ReportService:
         except Exception:
             opened.members[member.id] = member
             raise
+        self._deps.observer.given_back(message.cause)
         if after.round.id == opened.id:
             opened.refresh(after)
         state.devices_training = max(0, state.devices_training - 1)

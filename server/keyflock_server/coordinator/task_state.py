@@ -66,6 +66,8 @@ class OpenRound:
         self.batch.sum.begin_round(validator)
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
+        #: Sizes of the downloads that its devices begin with, by version.
+        self.download_bytes: dict[ModelVersion, int] = {}
         #: Withdrawn versions of an asynchronous task, whose reports do not count.
         self.withdrawn: frozenset[ModelVersion] = frozenset()
 

@@ -26,14 +26,14 @@ class AuthenticatedCall:
     def identity(self) -> DeviceIdentity:
         """Return the device; for calls that require a device token."""
         if self.device is None:
-            raise credential_missing("Authorization: Bearer <token>")
+            raise device_token_missing()
         return self.device
 
     @property
     def claims(self) -> AssignmentClaims:
         """Return the assignment's claims; for calls that require an assignment token."""
         if self.assignment is None:
-            raise credential_missing(calls.ASSIGNMENT_HEADER)
+            raise assignment_token_missing()
         return self.assignment
 
     def version(self) -> int:
@@ -58,6 +58,13 @@ class AuthenticatedCall:
         return scopes == ["user"]
 
 
-def credential_missing(header: str) -> ApiError:
-    """Return the error for a call that lacks a header with a credential."""
-    return ApiError(ProblemCode.TOKEN_MISSING, f"This call needs the header {header}.")
+def device_token_missing() -> ApiError:
+    """Return the error for a call that lacks the device's token."""
+    return ApiError(ProblemCode.TOKEN_MISSING, "This call needs the header Authorization: Bearer <token>.")
+
+
+def assignment_token_missing() -> ApiError:
+    """Return the error for a call that lacks the assignment's token."""
+    return ApiError(
+        ProblemCode.ASSIGNMENT_TOKEN_MISSING, f"This call needs the header {calls.ASSIGNMENT_HEADER}."
+    )

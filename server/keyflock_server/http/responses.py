@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from keyflock_server.http.routes import MethodNotAllowed
-from keyflock_server.protocol import calls
+from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.messages import PROTOCOL
 from keyflock_server.protocol.problems import ApiError, ProblemCode
@@ -24,11 +24,11 @@ class ResponseFormat:
     problem_media_type: str
     is_json: bool
 
-    def encode(self, message: object) -> bytes:
+    def encode(self, message: msgspec.Struct) -> bytes:
         """Return the message in this format."""
-        return msgspec.json.encode(message) if self.is_json else msgspec.msgpack.encode(message)
+        return msgspec.json.encode(message) if self.is_json else wire.encode(message)
 
-    def response(self, message: object, status: int = 200) -> Response:
+    def response(self, message: msgspec.Struct, status: int = 200) -> Response:
         """Return a response that carries ``message``; it is never cached, since it may hold a token."""
         headers = {"content-type": self.media_type, "cache-control": "no-store"}
         return Response(status, headers, self.encode(message))

@@ -13,7 +13,11 @@ from keyflock_server.coordinator.erasure import ErasureService
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.http import caching
-from keyflock_server.http.authenticated_call import AuthenticatedCall, credential_missing
+from keyflock_server.http.authenticated_call import (
+    AuthenticatedCall,
+    assignment_token_missing,
+    device_token_missing,
+)
 from keyflock_server.http.endpoint_group import Clock, EndpointGroup, bearer
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.etags import etag_response
@@ -31,16 +35,15 @@ from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential, Request, Response
 from keyflock_server.protocol.messages import (
     PROTOCOL,
-    Assignment,
     CheckIn,
     Enrolment,
     EnrolRequest,
     Failure,
     Offer,
+    Refusal,
     Report,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.rounds.codec_choice import network_of
 from keyflock_server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -149,7 +152,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
                 self._enrolment_limits.admit(head, now.timestamp())
             return AuthenticatedCall(path_params, headers, device)
         if token is None:
-            raise credential_missing("Authorization: Bearer <token>")
+            raise device_token_missing()
         device = self._device_tokens.read(token, now)
         self._require_valid(device)
         if call.credential is Credential.DEVICE:
@@ -167,7 +170,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
     ) -> AssignmentClaims:
         token = headers.get(calls.ASSIGNMENT_HEADER.lower())
         if token is None:
-            raise credential_missing(calls.ASSIGNMENT_HEADER)
+            raise assignment_token_missing()
         if call.name == calls.REPORT.name:
             # A counted report is acknowledged at any time; after the expiry no new one is accepted.
             claims = self._assignment_tokens.read_late(token)
@@ -217,11 +220,8 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
     async def _check_in(self, call: AuthenticatedCall, body: bytes) -> Response:
         message = _decode_versioned(body, CheckIn)
         answer = await self._check_ins.check_in(call.identity, message)
-        outcome = "assigned" if isinstance(answer, Assignment) else answer.reason.value
-        self.metrics.check_ins.labels(outcome).inc()
-        if isinstance(answer, Assignment):
-            network = network_of(message.conditions)
-            self.metrics.codecs.labels(network, answer.codec["codec"]).inc()
+        if isinstance(answer, Refusal):  # the coordinator knows which assignments are new
+            self.metrics.check_ins.labels(answer.reason).inc()
         return MSGPACK.response(answer)
 
     async def _release(self, call: AuthenticatedCall, _body: bytes) -> Response:
@@ -244,10 +244,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         return MSGPACK.response(receipt)
 
     async def _failure(self, call: AuthenticatedCall, body: bytes) -> Response:
-        failure = wire.decode(body, Failure)
-        acknowledgement = await self._reports.failure(call.claims, failure)
-        self.metrics.failures.labels(failure.cause).inc()
-        return MSGPACK.response(acknowledgement)
+        return MSGPACK.response(await self._reports.failure(call.claims, wire.decode(body, Failure)))
 
 
 def _decode_versioned(body: bytes, kind: type[T]) -> T:

@@ -17,7 +17,12 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
-_KIND: Final = TokenKind(type="keyflock-assignment+jwt", audience="keyflock:assignment", noun="assignment")
+_KIND: Final = TokenKind(
+    type="keyflock-assignment+jwt",
+    audience="keyflock:assignment",
+    noun="assignment",
+    invalid_code=ProblemCode.ASSIGNMENT_TOKEN_INVALID,
+)
 
 
 class AssignmentTokens:
@@ -52,8 +57,8 @@ class AssignmentTokens:
         """Return the claims of an authentic token.
 
         Raises:
-            ApiError: fault of the client; ``token_invalid``, or ``round_gone`` for an expired one, which
-                cannot be refreshed: the phone must check in again.
+            ApiError: fault of the client; ``assignment_token_invalid``, or ``round_gone`` for an expired one,
+                which cannot be refreshed: the phone must check in again.
         """
         claims = self.read_late(token)
         if self.has_expired(claims, now):
@@ -70,7 +75,7 @@ class AssignmentTokens:
         """Like ``read``, but accept an expired token: its phone may not know that its report was counted.
 
         Raises:
-            ApiError: fault of the client; ``token_invalid``.
+            ApiError: fault of the client; ``assignment_token_invalid``.
         """
         claims = verify_token(self._keys, _KIND, token)
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)

@@ -34,7 +34,7 @@ class DeviceTokens:
         self.ttl_s = ttl_s
         self._keys = keys
         self._leeway_s = leeway_s
-        self._refresh_grace_s = refresh_grace_s
+        self._refresh_grace_s = max(leeway_s, refresh_grace_s)
 
     def issue(self, identity: DeviceIdentity, now: datetime) -> str:
         """Return a token for this device that expires ``ttl_s`` from now."""
@@ -45,7 +45,8 @@ class DeviceTokens:
         """Return the identity in a token.
 
         Raises:
-            ApiError: fault of the client; ``token_invalid`` or ``token_expired``.
+            ApiError: fault of the client; ``token_invalid``, ``token_expired`` (refresh it), or
+                ``enrolment_expired`` (it is too late for that).
         """
         return self._read(token, now, self._leeway_s)
 
@@ -56,10 +57,11 @@ class DeviceTokens:
     def _read(self, token: str, now: datetime, grace_s: float) -> DeviceIdentity:
         claims = verify_token(self._keys, _KIND, token)
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-        if now >= expires_at + timedelta(seconds=grace_s):
-            raise ApiError(
-                ProblemCode.TOKEN_EXPIRED, f"The device token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}."
-            )
+        late_s = (now - expires_at).total_seconds()
+        if late_s >= grace_s:
+            can_refresh = late_s < self._refresh_grace_s
+            code = ProblemCode.TOKEN_EXPIRED if can_refresh else ProblemCode.ENROLMENT_EXPIRED
+            raise ApiError(code, f"The device token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}.")
         device, population = DeviceId(claims["sub"]), PopulationName(claims["pop"])
         # Tokens of earlier releases name no generation.
         return DeviceIdentity(device, population, claims.get("gen", 0), expires_at)

@@ -29,6 +29,8 @@ class TokenKind:
     type: str
     audience: str
     noun: str
+    #: The code for a token that this server did not sign as this kind.
+    invalid_code: ProblemCode = ProblemCode.TOKEN_INVALID
 
 
 def sign_token(keys: SigningKeys, kind: TokenKind, claims: Mapping[str, Any], *, expires_at: datetime) -> str:
@@ -42,7 +44,7 @@ def verify_token(keys: SigningKeys, kind: TokenKind, token: str) -> dict[str, An
     """Return the claims of an authentic token, whether or not it has expired.
 
     Raises:
-        ApiError: fault of the client; ``token_invalid`` if this server did not sign it as this kind.
+        ApiError: fault of the client; the kind's ``invalid_code`` if this server did not sign it so.
     """
     if not token.isascii() or len(token) > MAX_TOKEN_CHARS:
         raise _invalid(kind)
@@ -71,4 +73,4 @@ def verify_token(keys: SigningKeys, kind: TokenKind, token: str) -> dict[str, An
 
 
 def _invalid(kind: TokenKind) -> ApiError:
-    return ApiError(ProblemCode.TOKEN_INVALID, f"The {kind.noun} token is not one that this server signed.")
+    return ApiError(kind.invalid_code, f"The {kind.noun} token is not one that this server signed.")

@@ -72,19 +72,27 @@ class HeadMapService:
         """Return the map from the version before to this one.
 
         Raises:
-            ApiError: ``model_unknown``: there is no such version, or none before it; ``model_withdrawn``.
+            ApiError: ``model_unknown`` or ``model_withdrawn``; ``head_map_unknown`` where the version is
+                served and the one before it is not, or there is none.
         """
-        if version < 1:
-            raise ApiError(ProblemCode.MODEL_UNKNOWN, "Version 0 has none before it to map a head from.")
         key = population, version
         # The version is fetched every time, because it may have been withdrawn since its map was fitted.
         new = await self._models.released_model(population, version)
         async with self._fitting:
             if key not in self._cached:
                 info = await self._model_infos.get(population)
-                old = await self._models.released_model(population, version - 1)
+                old = await self._version_before(population, version)
                 self._cached[key] = await asyncio.to_thread(_fit, info, old.body, new.body)
             return self._cached[key]
+
+    async def _version_before(self, population: PopulationName, version: int) -> ReleasedModel:
+        try:
+            return await self._models.released_model(population, version - 1)
+        except ApiError as error:
+            if error.code not in (ProblemCode.MODEL_UNKNOWN, ProblemCode.MODEL_WITHDRAWN):
+                raise
+            detail = f"The version before {version} is not served, or there is none; fit the head anew."
+            raise ApiError(ProblemCode.HEAD_MAP_UNKNOWN, detail) from None
 
 
 def _fit(info: PopulationModelInfo, old: bytes, new: bytes) -> PublishedHeadMap:

@@ -17,14 +17,16 @@ from keyflock_server.protocol.fields import (
     Message,
     Name,
     Seconds,
+    Seed,
+    SessionShape,
     Sha256,
     Tag,
     UserProof,
+    VersionNumber,
 )
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
     DeviceId,
-    ModelVersion,
     PopulationName,
     RoundId,
     TaskName,
@@ -86,7 +88,7 @@ class Capabilities(Message, frozen=True, kw_only=True):
 class EnrolRequest(Message, frozen=True, kw_only=True):
     """``POST /v1/devices``: a new phone, or (with its old token as bearer) one that refreshes its token."""
 
-    protocol: int
+    protocol: Count
     population: Name
     app_build: Count
     locale: Locale
@@ -130,7 +132,7 @@ class Conditions(Message, frozen=True, kw_only=True):
 class CheckIn(Message, frozen=True, kw_only=True):
     """``POST /v1/check-ins``: the phone has time and asks for work."""
 
-    protocol: int
+    protocol: Count
     app_build: Count
     locale: Locale
     conditions: Conditions = Conditions()
@@ -149,7 +151,7 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     token: str
     task: TaskName
     round: RoundId
-    model_version: ModelVersion
+    model_version: VersionNumber
     #: SHA-256 of the model's bytes; a phone that has them does not download again.
     model_digest: Sha256
     #: Digest of the parameter layout that the delta must have.
@@ -158,7 +160,7 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     #: Wire form of the ``CodecSpec`` to encode the delta with.
     codec: dict[str, Any]
     #: Seed of the codec's stochastic rounding and of the order of the examples.
-    seed: int
+    seed: Seed
     expires_in_s: Seconds
     #: The kind of the task, one that the phone's capabilities name.
     task_kind: TaskKind = TaskKind.TRAIN
@@ -204,7 +206,7 @@ class Offer(Message, frozen=True, kw_only=True):
     """``POST /v1/assignments/{id}/offer``: the phone asks whether to upload before it uses its data plan."""
 
     size_bytes: Count
-    model_version: ModelVersion
+    model_version: VersionNumber
 
 
 class OfferAction(StrEnum):
@@ -239,7 +241,7 @@ class Report(Message, frozen=True, kw_only=True):
     #: Seconds of training on the phone.
     train_s: Seconds | None = None
     #: The steps that the phone went through so far, one character each (docs/protocol.md).
-    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*\Z")] = ""
+    session_shape: SessionShape = ""
 
 
 class Receipt(Message, frozen=True, kw_only=True):
@@ -266,7 +268,7 @@ class Failure(Message, frozen=True, kw_only=True):
     """``POST /v1/assignments/{id}/failure``: no delta will come."""
 
     cause: FailureCause
-    session_shape: Annotated[str, Meta(max_length=32, pattern=r"^[-v\[\]+^#*!]*\Z")] = ""
+    session_shape: SessionShape = ""
 
 
 class FailureAck(Message, frozen=True, kw_only=True):
@@ -292,7 +294,7 @@ class Release(Message, frozen=True, kw_only=True):
     """``GET /v1/populations/{name}/release``: the version that keyboards should use."""
 
     population: PopulationName
-    model_version: ModelVersion
+    model_version: VersionNumber
     model_digest: Sha256
     size_bytes: Count
     #: Digest of the vocabulary that the model's rows stand for.
@@ -304,6 +306,8 @@ class Release(Message, frozen=True, kw_only=True):
     weights: ModelWeights = ModelWeights.TRAINING
     #: The same digest as in an assignment.
     content_digest: Sha256 | None = None
+    #: Names and shapes of the model's tensors: the JSON text that ``layout`` is the digest of.
+    tensors: str = ""
 
 
 class Forgotten(Message, frozen=True, kw_only=True):
@@ -375,7 +379,7 @@ class Suggestions(Message, frozen=True, kw_only=True):
     """The suggested words, most probable first; fewer than requested if no more begin with the prefix."""
 
     suggestions: tuple[Suggestion, ...]
-    model_version: ModelVersion
+    model_version: VersionNumber
     #: The blend that was used: global when nothing is stored for the user, or when the gate is shut.
     blend: Blend
 

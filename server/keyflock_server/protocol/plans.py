@@ -83,6 +83,6 @@ class DeviceRules(Message, frozen=True, kw_only=True):
     #: Minimum number of days with typed text that is still there to train on.
     min_days_of_text: Count = 0
     #: Minimum free space on the phone.
-    min_free_storage_bytes: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    min_free_storage_bytes: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
     #: Whether the user must have switched learning on, on this phone.
     require_opt_in: bool = False

@@ -31,6 +31,9 @@ class ProblemCode(StrEnum):
     TOKEN_MISSING = "token_missing"  # noqa: S105 - the name of a problem, not a secret
     TOKEN_INVALID = "token_invalid"  # noqa: S105
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    ENROLMENT_EXPIRED = "enrolment_expired"
+    ASSIGNMENT_TOKEN_MISSING = "assignment_token_missing"  # noqa: S105
+    ASSIGNMENT_TOKEN_INVALID = "assignment_token_invalid"  # noqa: S105
     ATTESTATION_FAILED = "attestation_failed"
     USER_NOT_PROVEN = "user_not_proven"
     FORBIDDEN = "forbidden"
@@ -41,6 +44,7 @@ class ProblemCode(StrEnum):
     MODEL_WITHDRAWN = "model_withdrawn"
     TASK_UNKNOWN = "task_unknown"
     HEAD_UNKNOWN = "head_unknown"
+    HEAD_MAP_UNKNOWN = "head_map_unknown"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     REPORT_CONFLICT = "report_conflict"
@@ -89,6 +93,16 @@ PROBLEMS: Final = MappingProxyType(
             401, Fault.CLIENT, "The token is not one of this server's; enrol again."
         ),
         ProblemCode.TOKEN_EXPIRED: ProblemKind(401, Fault.CLIENT, "The token has expired; refresh it."),
+        ProblemCode.ENROLMENT_EXPIRED: ProblemKind(
+            401, Fault.CLIENT, "The token expired too long ago to be refreshed; enrol anew, without it."
+        ),
+        # No 401, which is about the device's token: a phone must not throw that away.
+        ProblemCode.ASSIGNMENT_TOKEN_MISSING: ProblemKind(
+            403, Fault.CLIENT, "The assignment's token is needed beside the device's."
+        ),
+        ProblemCode.ASSIGNMENT_TOKEN_INVALID: ProblemKind(
+            403, Fault.CLIENT, "The assignment's token is not one of this server's; check in again."
+        ),
         ProblemCode.ATTESTATION_FAILED: ProblemKind(
             401, Fault.CLIENT, "The attestation evidence was not accepted."
         ),
@@ -105,6 +119,9 @@ PROBLEMS: Final = MappingProxyType(
         ),
         ProblemCode.TASK_UNKNOWN: ProblemKind(404, Fault.OPERATOR, "No such task."),
         ProblemCode.HEAD_UNKNOWN: ProblemKind(404, Fault.CLIENT, "No head is stored."),
+        ProblemCode.HEAD_MAP_UNKNOWN: ProblemKind(
+            404, Fault.CLIENT, "There is no map to this version; fit the head anew."
+        ),
         ProblemCode.METHOD_NOT_ALLOWED: ProblemKind(
             405, Fault.CLIENT, "This address does not take that method."
         ),

@@ -57,6 +57,11 @@ class VersionRecord:
         is_average = weights is ModelWeights.RELEASED and self.released_key is not None
         return (self.released_digest if is_average else None) or self.download_digest
 
+    def bytes_of(self, weights: ModelWeights) -> int:
+        """Return the size of these weights' download."""
+        is_average = weights is ModelWeights.RELEASED and self.released_key is not None
+        return (self.released_bytes if is_average else None) or self.download_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Download:

@@ -60,11 +60,13 @@ def codec_for(spec: TaskSpec, message: CheckIn, layout: Layout) -> CodecChoice |
     network, budget_bytes = network_of(message.conditions), message.upload_budget_bytes
     if spec.kind is TaskKind.PERSONALIZE:
         budget_bytes = None  # all evidence has one small size
-    known = [codec for codec in _wanted(spec, network) if codec["codec"] in message.capabilities.codecs]
+    # A phone gets every setting, also those that the task leaves out: a default is easily guessed wrong.
+    wanted = [parse_spec(codec) for codec in _wanted(spec, network)]
+    known = [codec for codec in wanted if codec.codec in message.capabilities.codecs]
     if not known:
         return _ineligible(f"This build of the SDK has no codec {spec.codec_spec.codec}.")
     if budget_bytes is None:
-        return CodecChoice(dict(known[0]), network)
+        return CodecChoice(known[0].to_wire(), network)
     for codec in known:
         within = _within(codec, budget_bytes, layout)
         if within is not None:
@@ -96,12 +98,11 @@ def _wanted(spec: TaskSpec, network: Network) -> tuple[Mapping[str, Any], ...]:
     return (spec.codec,) if own is None else (own, spec.codec)
 
 
-def _within(codec: Mapping[str, Any], budget_bytes: int, layout: Layout) -> dict[str, Any] | None:
+def _within(wanted: CodecSpec, budget_bytes: int, layout: Layout) -> dict[str, Any] | None:
     """Return the codec with every container within the budget; None if that cannot be guaranteed."""
-    wanted = parse_spec(codec)
     if not isinstance(wanted, AdaptiveStepSpec):
         max_bytes = container_length(wanted, layout).max_bytes
-        return dict(codec) if max_bytes is not None and max_bytes <= budget_bytes else None
+        return wanted.to_wire() if max_bytes is not None and max_bytes <= budget_bytes else None
     smaller = budget_bytes if wanted.budget_bytes is None else min(budget_bytes, wanted.budget_bytes)
     capped = msgspec.structs.replace(wanted, budget_bytes=smaller)
     if container_length(capped, layout).min_bytes > smaller:

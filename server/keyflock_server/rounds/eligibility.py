@@ -72,6 +72,17 @@ def participation_limit_reached(rules: Eligibility, participations: int) -> Inel
     )
 
 
+def download_too_large(message: CheckIn, download_bytes: int) -> Ineligible | None:
+    """Return the broken limit if the model is larger than what the phone downloads."""
+    limit = message.capabilities.max_download_bytes
+    if download_bytes <= limit:
+        return None
+    return Ineligible(
+        RefusalReason.NOT_ELIGIBLE,
+        f"The model has {download_bytes} bytes, and this device downloads at most {limit}.",
+    )
+
+
 def rules_asked(rules: DeviceRules) -> tuple[str, ...]:
     """Return the rules that are set, which the SDK must be able to check."""
     return tuple(name for name in rules.__struct_fields__ if getattr(rules, name))

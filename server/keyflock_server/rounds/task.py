@@ -189,7 +189,7 @@ class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     require_unmetered: bool = False
     min_battery_ratio: Fraction = 0.0
     max_thermal_status: Annotated[int, Meta(ge=0, le=6)] = 6
-    #: A cohort expression (``rounds.cohort`` has the grammar); empty selects all devices.
+    #: A cohort expression (docs/task_reference.md has the grammar); empty selects all devices.
     cohort: Annotated[str, Meta(max_length=MAX_LENGTH)] = ""
     #: Maximum number of one device's reports that this task counts; left out, no limit.
     max_participations: Annotated[int, Meta(ge=1)] | None = None

@@ -33,13 +33,13 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         self.check_ins = Counter(
             "keyflock_check_ins",
-            "Check-ins answered, by outcome: assigned, or the reason of the refusal.",
+            "Check-ins answered, by outcome: assigned, repeated (the same work), or the refusal's reason.",
             ["outcome"],
             registry=self.registry,
         )
         self.codecs = Counter(
             "keyflock_assigned_codecs",
-            "Assignments answered, by the phone's network and the codec that was chosen for it.",
+            "Assignments given, by the phone's network and the codec that was chosen for it.",
             ["network", "codec"],
             registry=self.registry,
         )

@@ -22,6 +22,16 @@ class MetricsObserver:
         self._metrics = metrics
         self._log_throttle = log_throttle or LogThrottle()
 
+    def assigned(self, network: str, codec: str, *, is_repeated: bool) -> None:
+        """A check-in was answered with an assignment: a new one, or one that the device has already."""
+        self._metrics.check_ins.labels("repeated" if is_repeated else "assigned").inc()
+        if not is_repeated:
+            self._metrics.codecs.labels(network, codec).inc()
+
+    def given_back(self, cause: str) -> None:
+        """A device gave its assignment back."""
+        self._metrics.failures.labels(cause).inc()
+
     def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
         """A micro-batch was committed."""
         self._metrics.flush_reports.observe(reports)

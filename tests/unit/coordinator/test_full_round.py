@@ -301,7 +301,7 @@ async def test_an_offer_saves_an_upload_that_would_not_count(harness: Coordinato
     assert while_open.action is OfferAction.SEND
     assert stale.action is OfferAction.REBASE
     assert goal_met.action is OfferAction.DROP
-    assert counted.action is OfferAction.SEND
+    assert counted.action is OfferAction.DROP
     assert round_over.action is OfferAction.DROP
 
 

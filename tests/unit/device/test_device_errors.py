@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from keyflock_client_sim.device.backoff import RetryPolicy
@@ -11,9 +12,10 @@ from keyflock_client_sim.device.effects import Send, Wait
 from keyflock_client_sim.device.input_events import Interrupted
 from keyflock_client_sim.device.states import DeviceState
 from keyflock_client_sim.testing.scripted_server import problem_response
+from keyflock_server.protocol import wire
 from keyflock_server.protocol.calls import PROBLEM_MEDIA_TYPE, Response
 from keyflock_server.protocol.messages import ReturnWindow
-from keyflock_server.protocol.problems import ProblemCode
+from keyflock_server.protocol.problems import Problem, ProblemCode
 
 MakeWalk = Callable[..., Any]
 
@@ -269,3 +271,69 @@ async def test_a_model_that_is_not_served_any_more_is_given_back_and_the_next_wo
     await day.until(DeviceState.UPLOADING)
 
     assert [one.reason for one in given_up] == [EndReason.RETURNED]
+
+
+@pytest.mark.fault("F9")
+@pytest.mark.parametrize("code", [ProblemCode.ASSIGNMENT_TOKEN_INVALID, ProblemCode.ASSIGNMENT_TOKEN_MISSING])
+@pytest.mark.parametrize("call", ["offer", "report"])
+async def test_what_is_wrong_with_an_assignments_token_costs_the_assignment_and_not_the_identity(
+    walk: MakeWalk, call: str, code: ProblemCode
+) -> None:
+    day = walk()
+    await day.until(DeviceState.RESTING)
+    identity = day.device._call_attempt.identity
+    day.server.script(call, problem_response(code))
+
+    await day.until(DeviceState.OFFERING)
+    await day.until(DeviceState.RESTING)
+
+    *_, ended = day.device.take_events()
+    assert (ended.reason, ended.detail) == (EndReason.REFUSED, code.value)
+    assert day.device._call_attempt.identity == identity
+
+
+@pytest.mark.fault("F9")
+async def test_a_token_that_is_too_old_to_be_refreshed_is_not_shown_again(walk: MakeWalk) -> None:
+    day = walk()
+    await day.until(DeviceState.UPLOADING)
+    day.server.script("report", problem_response(ProblemCode.TOKEN_EXPIRED))
+    day.server.script("enrol", problem_response(ProblemCode.ENROLMENT_EXPIRED))
+
+    await day.until(DeviceState.UNENROLLED)
+    await day.until(DeviceState.RESTING)
+
+    assert [send.call.name for send in day.sent[-3:]] == ["report", "enrol", "enrol"]
+    assert ["Authorization" in send.request.headers for send in day.sent[-2:]] == [True, False]
+
+
+def later_problem(status: int, **fields: object) -> Response:
+    """A problem document with a code that this release does not know."""
+    known = wire.decode(problem_response(ProblemCode.CONFLICT).body, Problem)
+    document = {**msgspec.to_builtins(known), "code": "of_a_later_release", "status": status, **fields}
+    return Response(status, {"content-type": PROBLEM_MEDIA_TYPE}, msgspec.msgpack.encode(document))
+
+
+@pytest.mark.fault("F9")
+@pytest.mark.parametrize(
+    ("status", "fields", "state"),
+    [
+        (401, {}, DeviceState.UNENROLLED),
+        (403, {}, DeviceState.RESTING),
+        (404, {}, DeviceState.RESTING),
+        (410, {}, DeviceState.RESTING),
+        (422, {}, DeviceState.RESTING),
+        (503, {}, DeviceState.UPLOADING),
+        (422, {"retry": {"min_s": 1.0, "max_s": 2.0}}, DeviceState.UPLOADING),
+    ],
+)
+async def test_a_code_of_a_later_release_means_what_its_status_means(
+    walk: MakeWalk, status: int, fields: dict[str, object], state: DeviceState
+) -> None:
+    day = walk()
+    await day.until(DeviceState.UPLOADING)
+    day.server.script("report", later_problem(status, **fields))
+
+    await day.one()
+
+    assert day.device.state is state
+    assert (day.device._call_attempt.identity is None) == (status == 401)

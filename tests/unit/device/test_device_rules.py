@@ -51,8 +51,8 @@ def test_nothing_but_a_rule_asks_for_consent_and_only_consent_meets_it() -> None
     assert meets_rules(DeviceRules(), LocalFacts(), 0)
 
 
-def in_work(rules: DeviceRules | None) -> Device:
-    """A device that has just been given an assignment with these rules."""
+def in_work(rules: DeviceRules | None, codec: dict[str, object] | None = None) -> Device:
+    """A device that has just been given an assignment with these rules, and this codec."""
     installation = Installation(population=PopulationName("en"), app_build=1, locale="en")
     device = Device(installation, random.Random(1))
     device.step(Woke(DeviceStatus(facts=FACTS)), 0.0)
@@ -68,7 +68,7 @@ def in_work(rules: DeviceRules | None) -> Device:
         model_digest=bytes(32),
         layout=b"layout",
         plan=TrainingPlan(learning_rate=0.1),
-        codec={"codec": "float32"},
+        codec=codec or {"codec": "float32"},
         seed=1,
         expires_in_s=600.0,
         device_rules=rules,
@@ -80,6 +80,26 @@ def in_work(rules: DeviceRules | None) -> Device:
 def test_a_phone_that_keeps_the_rules_goes_on_to_the_download() -> None:
     assert in_work(DeviceRules(min_words_since_training=1_000)).state is DeviceState.DOWNLOADING
     assert in_work(None).state is DeviceState.DOWNLOADING
+
+
+@pytest.mark.fault("F15")
+@pytest.mark.parametrize(
+    "codec",
+    [
+        {"codec": "sketch"},
+        {"codec": "deadzone", "value_bits": 8, "target_nmse": 0.125},
+        {"codec": "dense", "bits": 3},
+        {"codec": "deadzone"},
+    ],
+)
+def test_a_phone_that_does_not_know_the_codec_or_a_setting_gives_the_assignment_back(
+    codec: dict[str, object],
+) -> None:
+    device = in_work(None, codec)
+
+    request = device.effect.request  # type: ignore[union-attr]  # it wants to send
+    assert device.state is DeviceState.RETURNING
+    assert wire.decode(request.body, Failure).cause is FailureCause.NOT_ELIGIBLE
 
 
 def test_a_phone_that_does_not_gives_the_assignment_back_and_says_no_more() -> None:

@@ -99,7 +99,7 @@ def test_an_expired_device_token_is_exchanged_within_its_grace_and_no_longer() -
 
     assert tokens.read_for_refresh(token, NOW + timedelta(seconds=3600 + 86_399)) == PHONE
     assert refused(tokens.read_for_refresh, token, NOW + timedelta(seconds=3600 + 86_400)) is (
-        ProblemCode.TOKEN_EXPIRED
+        ProblemCode.ENROLMENT_EXPIRED
     )
 
 
@@ -161,7 +161,7 @@ def test_clocks_may_differ_by_five_seconds_where_nobody_says_otherwise() -> None
 def test_one_kind_of_token_is_never_taken_for_the_other() -> None:
     devices, assignments = device_tokens(), AssignmentTokens(KEYS)
 
-    assert refused(assignments.read, devices.issue(PHONE, NOW)) is ProblemCode.TOKEN_INVALID
+    assert refused(assignments.read, devices.issue(PHONE, NOW)) is ProblemCode.ASSIGNMENT_TOKEN_INVALID
     assert refused(devices.read, assignments.issue(CLAIMS)) is ProblemCode.TOKEN_INVALID
     assert refused(devices.read_for_refresh, assignments.issue(CLAIMS)) is ProblemCode.TOKEN_INVALID
 

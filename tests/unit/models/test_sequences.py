@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from keyflock_models.text.sequences import encode_messages, letters_in_messages
+from keyflock_models.text.sequences import encode_messages, letters_in_messages, recut
 from keyflock_models.text.special_tokens import OOV
 from keyflock_models.text.vocabulary import Vocabulary
 
@@ -36,3 +37,21 @@ def test_letters_lie_where_the_words_lie_and_what_cannot_be_completed_counts_not
 def test_a_length_without_room_for_a_target_is_refused(toy_vocabulary: Vocabulary) -> None:
     with pytest.raises(ValueError, match="cannot hold a target"):
         encode_messages(toy_vocabulary, [], length=0)
+
+
+@pytest.mark.fault("F8")
+@pytest.mark.parametrize("before", [1, 2, 3, 4, 20])
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 20, 64])
+def test_messages_that_are_cut_anew_are_cut_as_if_for_the_first_time(
+    toy_vocabulary: Vocabulary, before: int, after: int
+) -> None:
+    messages = ["ag", "", "ag ah ai aj", "zebra", "ah " * 40, "ai aj", "ag ah ai"]
+
+    again = recut(encode_messages(toy_vocabulary, messages, before), after)
+
+    np.testing.assert_array_equal(again, encode_messages(toy_vocabulary, messages, after))
+
+
+@pytest.mark.fault("F8")
+def test_no_messages_are_none_at_any_length(toy_vocabulary: Vocabulary) -> None:
+    assert recut(encode_messages(toy_vocabulary, [], 20), 5).shape == (0, 6)

@@ -14,6 +14,8 @@ from keyflock_server.protocol.messages import (
     CheckInAnswer,
     Conditions,
     EnrolRequest,
+    Failure,
+    Offer,
     Refusal,
     RefusalReason,
     Report,
@@ -196,3 +198,68 @@ def test_what_would_take_long_to_skip_is_refused_without_being_looked_at(
         wire.decode_bulky(body, Report, "delta")
 
     assert caught.value.code is ProblemCode.MALFORMED_BODY
+
+
+BOUNDS: list[tuple[type, dict[str, object], str, list[object], list[object]]] = [
+    (
+        CheckIn,
+        CHECK_IN,
+        "locale",
+        ["en", "en-US", "zh-Hant-TW", "sr_Latn", "a" * 35],
+        ["e", "a" * 36, "en-", "-en", "en--US", "en US", "en-US\n", "dé", "", None],
+    ),
+    (
+        EnrolRequest,
+        CHECK_IN | {"population": "en-US"},
+        "user",
+        ["u", "x" * 4_096, "ü" * 4_096, None],
+        ["", "x" * 4_097, 7, b"bytes"],
+    ),
+    (
+        EnrolRequest,
+        CHECK_IN | {"population": "en-US"},
+        "tags",
+        [[], ["a"] * 16, ["a" * 32], ["keyboard-v2", "0.9_b"]],
+        [["a"] * 17, ["a" * 33], [""], ["A"], ["-a"], ["a b"], ["a\n"]],
+    ),
+    (
+        Report,
+        {"delta": b"", "examples": 1},
+        "session_shape",
+        ["", "-v[]+^", "-v[!", "*#+" * 10, "-" * 32],
+        ["-" * 33, "x", "-v []", "-\n", "(", None],
+    ),
+    (Failure, {"cause": "interrupted"}, "session_shape", ["-v[!"], ["-" * 33, "?"]),
+    (Offer, {"model_version": 7}, "size_bytes", [0, 2**31 - 1], [-1, 2**31, 3.0, "3", True, None]),
+    (Offer, {"size_bytes": 7}, "model_version", [0, 2**31 - 1], [-1, 2**31, 2**53, 7.0]),
+    (Report, {"delta": b""}, "examples", [1, 2**31 - 1], [0, -1, 2**31, 1.0]),
+    (Report, {"delta": b"", "examples": 1}, "train_s", [0, 0.0, 3, 12.5, None], [-1, float("inf"), "3"]),
+    (CheckIn, CHECK_IN, "upload_budget_bytes", [512, 2**31 - 1, None], [511, 2**31, 512.0]),
+    (CheckIn, CHECK_IN, "examples", [0, 2**31 - 1], [-1, 3.0, 2**31]),
+    (CheckIn, CHECK_IN, "app_build", [0, 2**31 - 1], [7.0, -1]),
+]
+
+
+@pytest.mark.fault("F15")
+@pytest.mark.parametrize(
+    ("kind", "others", "name", "taken", "refused"),
+    BOUNDS,
+    ids=[f"{one[0].__name__}.{one[2]}" for one in BOUNDS],
+)
+def test_what_the_page_states_of_a_field_is_what_is_taken(
+    kind: type, others: dict[str, object], name: str, taken: list[object], refused: list[object]
+) -> None:
+    for value in taken:
+        read: object = wire.decode(msgpack.packb({**others, name: value}), kind)
+        assert getattr(read, name) == (tuple(value) if isinstance(value, list) else value)
+    for value in refused:
+        assert f"`$.{name}" in refusal(msgpack.packb({**others, name: value}), kind), value
+
+
+@pytest.mark.fault("F15")
+def test_the_order_of_a_messages_keys_means_nothing() -> None:
+    fields = {**CHECK_IN, "examples": 3, "conditions": {"is_idle": False, "battery_ratio": 1}}
+
+    turned = dict(reversed(fields.items()))
+
+    assert wire.decode(msgpack.packb(turned), CheckIn) == wire.decode(msgpack.packb(fields), CheckIn)

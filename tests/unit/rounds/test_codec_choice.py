@@ -66,7 +66,7 @@ def refused(spec: TaskSpec, message: CheckIn) -> Ineligible:
 def test_a_phone_gets_what_the_task_says_for_its_network() -> None:
     spec = task()
 
-    assert chosen(spec, check_in()) == CodecChoice(spec.codec, Network.UNMETERED)
+    assert chosen(spec, check_in()) == CodecChoice(spec.codec_spec.to_wire(), Network.UNMETERED)
     assert chosen(spec, check_in(METERED)).codec["target_nmse"] == 0.4
     assert chosen(spec, check_in(SLOW)).codec["codec"] == "topk"
     slow_and_metered = Conditions(is_unmetered=False, is_slow=True)
@@ -77,7 +77,7 @@ def test_without_other_codecs_all_networks_get_the_tasks_own() -> None:
     spec = task("")
 
     assert {str(chosen(spec, check_in(one)).codec) for one in (Conditions(), METERED, SLOW)} == {
-        str(spec.codec)
+        str(spec.codec_spec.to_wire())
     }
 
 
@@ -85,7 +85,9 @@ def test_a_phone_that_cannot_encode_its_networks_codec_gets_the_tasks_own() -> N
     spec = task()
     old = Capabilities(codecs=("deadzone_rows",))
 
-    assert chosen(spec, check_in(SLOW, capabilities=old)) == CodecChoice(spec.codec, Network.SLOW)
+    assert chosen(spec, check_in(SLOW, capabilities=old)) == CodecChoice(
+        spec.codec_spec.to_wire(), Network.SLOW
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_phone_that_says_nothing_of_its_codecs_gets_none_that_came_later(later
     new = Capabilities(codecs=(later["codec"],))
 
     assert refused(spec, check_in()).detail == f"This build of the SDK has no codec {later['codec']}."
-    assert chosen(spec, check_in(capabilities=new)).codec == later
+    assert chosen(spec, check_in(capabilities=new)).codec == parse_spec(later).to_wire()
 
 
 def test_a_phone_that_can_encode_neither_is_not_eligible() -> None:
@@ -161,7 +163,7 @@ def test_a_codec_whose_longest_container_is_within_the_budget_is_as_good_as_one_
 
     within, beyond = foretold(spec, limit), foretold(spec, limit - 1)
 
-    assert within == CodecChoice(dict(spec.codec_by_network.slow or {}), Network.SLOW)
+    assert within == CodecChoice(wanted.to_wire(), Network.SLOW)
     assert isinstance(beyond, CodecChoice)
     assert (beyond.codec["codec"], beyond.codec["budget_bytes"]) == ("deadzone_rows", limit - 1)
     # What the phone then sends of a delta that nothing makes shorter.
@@ -230,3 +232,41 @@ def test_an_assignments_codec_is_found_in_the_table_that_it_comes_from() -> None
 
     assert tables == ["codec", "codec_by_network.metered", "codec_by_network.slow"]
     assert capped == "codec_by_network.metered"
+
+
+@pytest.mark.fault("F15")
+@pytest.mark.parametrize("upload_budget_bytes", [None, 2**31 - 1])
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        (
+            "step_rms = 2\n",
+            {"codec": "deadzone", "rounding": "nearest", "step_rms": 2, "entropy": "zstd", "zstd_level": 3},
+        ),
+        (
+            'codec = "rotated"\nbits = 1\n',
+            {"codec": "rotated", "rounding": "nearest", "entropy": "zstd", "zstd_level": 3, "bits": 1},
+        ),
+        (
+            'zstd_level = 7\nkeep_ratio = 0.5\ncodec = "randmask"\nrounding = "stochastic"\n',
+            {
+                "codec": "randmask",
+                "rounding": "stochastic",
+                "keep_ratio": 0.5,
+                "entropy": "zstd",
+                "zstd_level": 7,
+            },
+        ),
+    ],
+)
+def test_a_phone_gets_every_setting_in_the_order_of_the_document_whatever_its_task_leaves_out(
+    written: str, given: dict[str, Any], upload_budget_bytes: int | None
+) -> None:
+    able = Capabilities(codecs=get_args(CodecName))
+    message = check_in(capabilities=able, upload_budget_bytes=upload_budget_bytes)
+
+    codec = chosen(task(f"[codec]\n{written}"), message).codec
+
+    without_budget = {name: value for name, value in codec.items() if name != "budget_bytes"}
+    assert list(without_budget.items()) == list(given.items())
+    assert [type(value) for value in without_budget.values()] == [type(value) for value in given.values()]

@@ -23,6 +23,8 @@ from keyflock_compression import (
 from keyflock_compression.feedback import Residual
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
+from keyflock_models.text.sequences import recut
+from keyflock_models.text.special_tokens import BOS
 from keyflock_models.training.local_training import local_train
 from keyflock_server.protocol.plans import TrainingPlan
 
@@ -122,3 +124,20 @@ def test_every_field_of_a_plan_that_changes_the_mathematics_reaches_local_traini
     assert training.learning_rate == 0.5
     assert (training.epochs, training.batch_size, training.max_examples) == (2, 4, 9)
     assert (training.gradient_clip_norm, training.candidates) == (1.5, 40)
+
+
+@pytest.mark.fault("F8")
+async def test_a_phone_cuts_its_text_into_sequences_as_long_as_the_plan_says(compilation_cache: Path) -> None:
+    codec = Float32Spec()
+    messages = np.concatenate([np.full((20, 1), BOS, np.int32), SEQUENCES[:, 1:]], axis=1)
+    plan = TrainingPlan(learning_rate=0.3, batch_size=8, sequence_length=4, max_examples=100)
+
+    async with WorkerPool(1, compilation_cache=compilation_cache) as pool:
+        model = pool.publish(encode_weights(WEIGHTS, LAYOUT, precision="float32"))
+        trained = await pool.train(replace(job(model, codec), sequences=messages, plan=plan))
+
+    expected = local_train(CONFIG, WEIGHTS, recut(messages, 4), local_training(plan), seed=7)
+    assert trained.examples == 40
+    np.testing.assert_allclose(
+        decode(trained.container, LAYOUT, spec=codec).dense(), expected.delta, rtol=1e-4, atol=1e-6
+    )

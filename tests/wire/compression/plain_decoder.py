@@ -7,13 +7,17 @@ libraries, as they do on a phone.
 import hashlib
 import struct
 from collections.abc import Iterator
-from math import isfinite, prod
+from math import copysign, isfinite, prod
 from typing import Any, Final
 
 import msgpack
 import zstandard
 
 FIELDS: Final = ["v", "spec", "layout", "scales", "streams", "digest"]
+SETTINGS: Final = [
+    *("codec", "rounding", "target_nmse", "step_rms", "budget_bytes", "keep_ratio", "entropy", "zstd_level"),
+    *("bits", "selection", "step", "row_start", "row_count", "feedback_s"),
+]
 DELTA_FIELDS: Final = ["v", "layout", "result", "streams", "digest"]
 MOST: Final = 2**23
 STREAMS: Final = {
@@ -47,12 +51,14 @@ def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[floa
     _need(type(fields["v"]) is int and fields["v"] == 1, "another version")
     signed = msgpack.packb({name: fields[name] for name in FIELDS[:5]})
     _need(hashlib.blake2b(signed, digest_size=8).digest() == fields["digest"], "another digest")
+    _need(msgpack.packb(fields | {"v": 1}) == data, "not the shortest forms")
     _need(fields["layout"] == layout_digest, "another layout")
     spec, streams = fields["spec"], fields["streams"]
+    _need([name for name in SETTINGS if name in spec] == list(spec), "settings in another order")
     codec = spec["codec"]
     _need(len(streams) == STREAMS[codec], "another number of streams")
     scales = _floats(fields["scales"])
-    _need(all(scale >= 0 for scale in scales), "a negative scale")
+    _need(all(copysign(1, scale) > 0 for scale in scales), "a negative scale")
     reader = _Reader(spec, streams)
     size = sum(prod(shape) for shape in shapes)
     match codec:
@@ -71,15 +77,20 @@ def plain_decode(data: bytes, shapes: Shapes, layout_digest: bytes) -> list[floa
             values = _rotated(reader, size, spec["bits"], scales)
         case "deadzone":
             _need(len(scales) == 1, "one step")
-            values = [_float32(q * scales[0]) for q in _deadzone(reader, size)]
+            values = _stepped(_deadzone(reader, size), scales[0])
         case "topk":
             _need(len(scales) == 1, "one scale")
             values = _topk(reader, shapes, size, scales[0])
         case _:
             _need(len(scales) == 1, "one step")
-            values = [_float32(q * scales[0]) for q in _deadzone_rows(reader, shapes, size)]
+            values = _stepped(_deadzone_rows(reader, shapes, size), scales[0])
     _need(all(isfinite(value) for value in values), "a value that is not finite")
     return values
+
+
+def _stepped(whole: list[int], step: float) -> list[float]:
+    _need(step > 0 or not any(whole), "a number of step 0")
+    return [_float32(q * step) for q in whole]
 
 
 class _Reader:
@@ -114,6 +125,7 @@ def _dense(reader: _Reader, shapes: Shapes, scales: list[float], bits: int) -> l
                 else:
                     q = code - 2**bits if code >= 2 ** (bits - 1) else code
                 _need(bits in {8, 1} or q != -(2 ** (bits - 1)), "a number without its negative")
+                _need(scales[row] > 0 or q == (1 if bits == 1 else 0), "a number of scale 0")
                 values.append(_float32(q * scales[row]))
             row += 1
     _need(row == len(scales), "a scale without its row")
@@ -127,6 +139,7 @@ def _randmask(reader: _Reader, size: int, keep_ratio: float, scale: float) -> li
     values = [0.0] * size
     for number, byte in enumerate(data):
         _need(byte != 128, "a number without its negative")
+        _need(scale > 0 or byte == 0, "a number of scale 0")
         length = min(run, size - run * number)
         place = run * number + _random(seed, number) % length
         values[place] = _float32((byte - 256 if byte > 128 else byte) * scale)
@@ -222,6 +235,7 @@ def _deadzone_rows(reader: _Reader, shapes: Shapes, size: int) -> list[int]:
 
 def _topk(reader: _Reader, shapes: Shapes, size: int, max_value: float) -> list[float]:
     places, is_negative = _places(reader, shapes, size)
+    _need(max_value > 0 or not places, "a number of scale 0")
     roots = struct.unpack(">8f", bytes.fromhex(ROOTS))
     values = [0.0] * size
     for place, negative, level in zip(places, is_negative, reader.read(3, len(places)), strict=True):
@@ -311,6 +325,7 @@ def plain_apply(delta: bytes, base: bytes) -> tuple[list[float], list[int]]:
     _need(type(fields["v"]) is int and fields["v"] == 1, "another version")
     signed = msgpack.packb({name: fields[name] for name in DELTA_FIELDS[:4]})
     _need(hashlib.blake2b(signed, digest_size=8).digest() == fields["digest"], "another digest")
+    _need(msgpack.packb(fields) == delta, "not the shortest forms")
     _need(fields["layout"] == old["layout"], "another layout")
     _need(isinstance(fields["streams"], list) and len(fields["streams"]) == 6, "another number of streams")
     bits = list(struct.unpack(f"<{len(old['scales']) // 4}I", old["scales"]))

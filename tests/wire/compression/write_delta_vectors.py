@@ -107,6 +107,8 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
     fields = msgpack.unpackb(good)
     turned = {name: fields[name] for name in ("layout", "v", "result", "streams", "digest")}
     yield "other_order", bytes(msgpack.packb(turned)), bad, "the fields in another order"
+    long = good.replace(b"\xc4\x08" + fields["digest"], b"\xc5\x00\x08" + fields["digest"])
+    yield "digest_long_form", long, bad, "the digest's length in two bytes"
     yield "long_scales", forged(*one[:5], bytes(16)), bad, "the scales of four rows of three"
     yield "short_scales", forged(*one[:5], bytes(8)), bad, "the scales of two rows of three"
     yield "negative_scale", with_scales(0xBF000000, 0x3E800000, 0), bad, "a scale of -0.5"

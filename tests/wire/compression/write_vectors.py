@@ -105,10 +105,56 @@ def malformed() -> Iterator[tuple[str, bytes, str, str]]:
         {name: fields[name] for name in ("spec", "v", "layout", "scales", "streams", "digest")}
     )
     yield "other_order", turned, "malformed", "the fields in another order"
+    yield from malformed_forms(good)
+    yield from malformed_zeros()
     yield from malformed_frames(step)
     yield from malformed_rows(step, nan)
     yield from malformed_bits(step)
     yield from malformed_seeded(step, nan)
+
+
+def malformed_forms(good: bytes) -> Iterator[tuple[str, bytes, str, str]]:
+    """Forms of the same content that no encoder writes."""
+    fields, bad = msgpack.unpackb(good), "malformed"
+    spec = dict(reversed(fields["spec"].items()))
+    turned = Container(spec, fields["layout"], fields["scales"], tuple(fields["streams"])).to_bytes()
+    yield "spec_other_order", turned, bad, "the spec's fields in another order"
+    yield "version_float", msgpack.packb(fields | {"v": 1.0}), bad, "the version as a float"
+    long = good.replace(b"\xc4\x10" + fields["layout"], b"\xc5\x00\x10" + fields["layout"])
+    yield "long_form", long, bad, "the layout's length in two bytes"
+    long_digest = good.replace(b"\xc4\x08" + fields["digest"], b"\xc5\x00\x08" + fields["digest"])
+    yield "digest_long_form", long_digest, bad, "the digest's length in two bytes"
+
+
+def malformed_zeros() -> Iterator[tuple[str, bytes, str, str]]:
+    """Numbers other than zero whose scale is zero, and a scale of minus zero."""
+    bad, zero = "malformed", bytes(4)
+
+    def forged(name: str, *streams: bytes, scales: bytes = zero) -> bytes:
+        return Container(parse_spec(SPECS[name]).to_wire(), LAYOUT.digest, scales, streams).to_bytes()
+
+    one = (b"\x01", b"\x00", b"\x00", b"\x00")
+    yield "zero_step", forged("deadzone_none", b"\x01" + bytes(9), b""), bad, "a value of step 0"
+    escape = forged("deadzone_none", bytes(9) + b"\x80", b"\x80\0\0\0")
+    yield "zero_step_outlier", escape, bad, "an outlier of step 0"
+    yield "rows_zero_step", forged("deadzone_rows_none", *one, b"", b""), bad, "a value of step 0"
+    yield "topk_zero_scale", forged("topk_none", *one), bad, "a value of scale 0"
+    yield "randmask_zero_scale", forged("randmask_none", bytes(8), b"\0\0\0\1"), bad, "a value of scale 0"
+    rows = np.array([1, 0, 1], "<f4").tobytes()
+    second = forged("dense_none", bytes(3) + b"\xff" + bytes(6), scales=rows)
+    yield "dense_zero_scale", second, bad, "a value in a row of scale 0"
+    yield (
+        "dense_1bit_zero_scale",
+        forged("dense_1bit_none", b"\x08\0", scales=rows),
+        bad,
+        "the same in one bit",
+    )
+    yield (
+        "minus_zero_step",
+        forged("deadzone_none", bytes(10), b"", scales=b"\0\0\0\x80"),
+        bad,
+        "a step of -0",
+    )
 
 
 def malformed_frames(step: bytes) -> Iterator[tuple[str, bytes, str, str]]:

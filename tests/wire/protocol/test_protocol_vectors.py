@@ -4,6 +4,8 @@ Each vector is a ``.bin`` beside a ``.toml`` that says what it means. A vector i
 published; a new field gets a new vector. Run this file as a program to write the vectors that are missing.
 """
 
+import hashlib
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +15,9 @@ import msgpack
 import pytest
 from msgspec import to_builtins
 
+from keyflock_compression import SpecError, parse_spec
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 from keyflock_server.protocol import messages, wire
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
@@ -71,6 +76,12 @@ PRIOR = PopulationPrior(
     strength=90.0,
     gain_mean=0.0625,
     gain_deviation=0.03125,
+)
+
+#: The layout of a network with 12 words, an embedding 2 wide and 3 units.
+TENSORS = (
+    '[["embedding","output_bias","input_kernel","recurrent_kernel","gate_bias","projection"],'
+    "[[12,2],[12],[2,9],[2,9],[9],[3,2]]]"
 )
 
 #: What each vector means. The name of the message's type is in the name of the file.
@@ -399,6 +410,40 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             content_digest=bytes(range(32, 64)),
         ),
     ),
+    "release_tensors": (
+        "What keyboards should serve, with the names and shapes of a small model's tensors.",
+        Release(
+            population=PopulationName("en-US"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            size_bytes=1_350_000,
+            vocabulary="9f86d081884c7d65",
+            layout=hashlib.sha256(TENSORS.encode()).digest()[:16],
+            tensors=TENSORS,
+        ),
+    ),
+    "assignment_every_setting": (
+        "Work whose codec names every setting, as a server sends it whatever its task leaves out.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("next-word"),
+            round=RoundId("next-word-8"),
+            model_version=ModelVersion(7),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(learning_rate=0.3125),
+            codec={
+                "codec": "deadzone_rows",
+                "rounding": "nearest",
+                "target_nmse": 0.125,
+                "entropy": "zstd",
+                "zstd_level": 1,
+            },
+            seed=2**32 - 1,
+            expires_in_s=900.0,
+        ),
+    ),
     "forgotten_with_heads": (
         "Two devices are gone, and the head of their user; its bytes are still being overwritten.",
         Forgotten(devices=2, heads=1, is_scrubbed=False),
@@ -447,6 +492,32 @@ MEANINGS: dict[str, tuple[str, Message]] = {
     "problem_token_expired": (
         "A problem document without a retry window.",
         ApiError(ProblemCode.TOKEN_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z.").document(),
+    ),
+    "problem_enrolment_expired": (
+        "A token that is too old to be refreshed: the phone enrols anew, without it.",
+        ApiError(
+            ProblemCode.ENROLMENT_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z."
+        ).document(),
+    ),
+    "problem_assignment_token_missing": (
+        "The device's token is good, and the assignment's is missing.",
+        ApiError(
+            ProblemCode.ASSIGNMENT_TOKEN_MISSING, "This call needs the header Keyflock-Assignment."
+        ).document(),
+    ),
+    "problem_assignment_token_invalid": (
+        "The device's token is good, and what came for the assignment's is none.",
+        ApiError(
+            ProblemCode.ASSIGNMENT_TOKEN_INVALID,
+            "The assignment token is not one that this server signed.",
+        ).document(),
+    ),
+    "problem_head_map_unknown": (
+        "A version without one before it: there is no map that a head could follow.",
+        ApiError(
+            ProblemCode.HEAD_MAP_UNKNOWN,
+            "The version before 0 is not served, or there is none; fit the head anew.",
+        ).document(),
     ),
     "problem_report_pending": (
         "A problem document with a retry window.",
@@ -498,6 +569,25 @@ def test_every_message_of_every_call_has_a_vector() -> None:
     assert messages.PROTOCOL == 1
 
 
+@pytest.mark.fault("F15")
+def test_the_codec_maps_of_vectors_that_no_server_would_send_are_the_ones_that_the_page_names() -> None:
+    """``value_bits`` is a setting that no codec has; a vector that is out cannot be changed."""
+    maps = {name: message.codec for name, (_, message) in MEANINGS.items() if isinstance(message, Assignment)}
+    unknown = {name for name, codec in maps.items() if "value_bits" in codec}
+
+    assert unknown == {"assignment"}
+    with pytest.raises(SpecError, match="value_bits"):
+        parse_spec(maps["assignment"])
+    assert maps["assignment_every_setting"] == parse_spec(maps["assignment_every_setting"]).to_wire()
+
+
+@pytest.mark.fault("F15")
+def test_the_shapes_in_a_vector_are_those_of_the_network() -> None:
+    layout = ParamLayout.for_config(ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3))
+
+    assert (layout.text, layout.digest) == (TENSORS, MEANINGS["release_tensors"][1].layout)  # type: ignore[attr-defined]  # it is a Release
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a msgpack body holds
     """The value as a page shows it: bytes in hexadecimal."""
     match value:
@@ -524,7 +614,7 @@ def _toml_value(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return f'"{value}"'
+            return json.dumps(value)
         case list():
             return "[" + ", ".join(_toml_value(item) for item in value) + "]"
         case dict():
