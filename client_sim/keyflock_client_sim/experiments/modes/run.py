@@ -126,7 +126,12 @@ async def run_mode(
     clock, timeline = VirtualClock(), FleetTimeline()
     with tempfile.TemporaryDirectory(prefix="keyflock-modes-") as folder:
         opening = embedded_server(
-            Path(folder) / "server", clock, population=POPULATION, checkpoint=start.to_bytes(), task=task
+            Path(folder) / "server",
+            clock,
+            seed=seed,
+            population=POPULATION,
+            checkpoint=start.to_bytes(),
+            task=task,
         )
         async with opening as server:
             trainer = PoolTrainer(pool, start.config, sequences, lambda: clock.now_s)
