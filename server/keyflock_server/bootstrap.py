@@ -172,9 +172,7 @@ def build_socketless_server(
     if seed is not None:
         _require_storage_of_its_own(settings)
         secrets = seeded_secrets(seed)
-    parts = _assemble(
-        settings, clock, attestation or AcceptAll(), None, secrets=secrets, is_socketless=True
-    )
+    parts = _assemble(settings, clock, attestation or AcceptAll(), None, secrets=secrets, is_socketless=True)
     return SocketlessServer(
         parts.lifecycle,
         sdk=parts.sdk,
@@ -188,8 +186,8 @@ def build_socketless_server(
 def _require_storage_of_its_own(settings: Settings) -> None:
     if settings.database or settings.blobs or (settings.data_dir / DATABASE_FILE).exists():
         raise DataFolderError(
-            "A server whose secrets come from a seed needs a new data folder, with the database and the blobs "
-            "in it: whoever knows the seed knows its secrets, so no other server may share them."
+            "A server whose secrets come from a seed needs a new data folder, with its database and blobs "
+            "inside: whoever knows the seed knows its secrets, so no other server may share them."
         )
 
 

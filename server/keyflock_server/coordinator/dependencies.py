@@ -28,7 +28,8 @@ class Dependencies:
     blobs: BlobStore
     #: Returns the current instant, aware UTC.
     clock: Clock
-    #: Whether ``clock`` goes on by itself. On a simulation's clock no answer depends on how busy the machine is.
+    #: Whether ``clock`` goes on by itself. On a simulation's clock no answer depends on how busy the machine
+    #: is.
     is_real_time: bool = True
     tokens: AssignmentTokens
     #: Key of the digests that stand for users, phones and installations in the store, at most 64 bytes.

@@ -19,7 +19,7 @@ from keyflock_server.coordinator.task_state import OpenRound, TaskState, validat
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
 from keyflock_server.releases.ema import CorruptedAverage
-from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due, is_enough
+from keyflock_server.rounds.decisions import CLOCKS_DIFFER, DESERTED_AFTER_WINDOWS, Due, due, is_enough
 from keyflock_server.rounds.discarding import (
     cancelled_while_collecting,
     cancelled_while_held,
@@ -82,6 +82,8 @@ class RoundDriver:
             elif opened is None or opened.id != record.round.id:
                 await self._attach(state, record)
             else:
+                if record.round.assigned > opened.round.assigned:
+                    opened.last_taken_at = self._deps.clock()  # in another process, since the last pass
                 opened.refresh(record)
                 _discard_pending_if_held(opened)
             if state.open_round is not None and state.open_round.round.is_async:
@@ -183,6 +185,7 @@ class RoundDriver:
         name = f"{self._deps.replica}.{state.rounds_attached}"
         state.open_round = OpenRound(record, name, layout, validator_for(record.round.spec, scales), batch)
         state.open_round.withdrawn = withdrawn
+        state.open_round.last_taken_at = self._deps.clock()
         if before is not None and is_same_buffer:
             state.open_round.report_arrivals = self._recent_arrivals(before)
         state.last_sequence = record.round.sequence
@@ -271,7 +274,7 @@ class RoundDriver:
         is_met = opened.round.reports >= opened.round.spec.round.goal
         if not is_met and self._leadership.peers and now < opened.round.deadline_at + _PEER_FLUSH_TIME:
             return
-        match due(opened.round, opened.batch.sum.size, now):
+        match due(opened.round, opened.batch.sum.size, now, is_deserted=_is_deserted(state, opened, now)):
             case Due.NOTHING:
                 return
             case Due.RESET_DEADLINE:
@@ -337,6 +340,12 @@ class RoundDriver:
         ended_at = ended.closed_at or self._deps.clock()
         duration_s = (ended_at - ended.opened_at).total_seconds()
         self._deps.observer.round_ended(state.task, ended.sequence, phase, ended.reports, duration_s)
+
+
+def _is_deserted(state: TaskState, opened: OpenRound, now: datetime) -> bool:
+    """Return whether no phone is left for the free slots: all of them meet, and none took one for long."""
+    meets = state.spread_s == 0.0
+    return meets and opened.idle_s(now) >= DESERTED_AFTER_WINDOWS * state.selection_window_s
 
 
 def _discard_pending_if_held(opened: OpenRound) -> None:

@@ -66,6 +66,8 @@ class OpenRound:
         self.batch.sum.begin_round(validator)
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
+        #: When a slot was taken last, as far as this process knows; it begins when the round is attached.
+        self.last_taken_at: datetime = record.round.opened_at
         #: Withdrawn versions of an asynchronous task, whose reports do not count.
         self.withdrawn: frozenset[ModelVersion] = frozenset()
 
@@ -89,6 +91,10 @@ class OpenRound:
         self.batch.settle_all(ReportOutcome.ROUND_GONE)
         # A report that is being added to the old sum at this moment has been answered too.
         self.batch = MicroBatch(PendingSum(self._layout, self._validator))
+
+    def idle_s(self, now: datetime) -> float:
+        """Return for how long nobody has taken a slot."""
+        return (now - self.last_taken_at).total_seconds()
 
     def refresh(self, record: RoundRecord) -> None:
         """Adopt a row that was read, unless this process has a newer one."""
@@ -118,8 +124,10 @@ class TaskState:
         self.last_error = ""
         #: Whether one of its rows cannot be read: the task is left alone until it can.
         self.is_unreadable = False
-        #: Time over which a crowd of phones is spread, as computed at the last check-in.
+        #: Time over which a crowd of phones is spread, as computed at the last check-in; 0: they meet.
         self.spread_s = 0.0
+        #: Time after which the open round takes every eligible device, as computed at the last check-in.
+        self.selection_window_s = spec.round.selection_window_s
         #: Held while a row of the open round is changed.
         self.row_lock = asyncio.Lock()
         #: Held during a flush, and while a round is closed or opened.

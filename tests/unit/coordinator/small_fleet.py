@@ -16,7 +16,6 @@ from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
-from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
     Capabilities,
@@ -88,7 +87,6 @@ class SmallFleet:
         habits: Habits | None = None,
         coordinators: list[Coordinator] | None = None,
         tick_s: float = 0.2,
-        ramp_s: float = 2.0,
     ) -> None:
         self.harness, self.phones = harness, phones
         self.habits = habits or Habits()
@@ -105,16 +103,14 @@ class SmallFleet:
         self._rng = random.Random(f"fleet {seed}")
         self._order = itertools.count()
         self._queue: list[tuple[float, int, int, Callable[[], object]]] = []
-        self._devices: dict[int, DeviceIdentity] = {}
+        self.devices: dict[int, DeviceIdentity] = {}
         self._windows: dict[int, ReturnWindow] = {}
         self._epoch = harness.now
         self._tick_s = tick_s
         # Ids differ between seeds, and so do samples.
         harness.numbers = itertools.count(1 + 10_000_000 * (seed + 1))
         self._schedule(0.0, -1, self._tick)
-        for phone in range(phones):
-            at_s = self.habits.next_idle_s(phone, self._rng.uniform(0.0, ramp_s))
-            self._schedule(at_s, phone, lambda phone=phone: self._enrol(phone))  # type: ignore[misc]
+        self._schedule(0.0, -1, self._enrol)
 
     @property
     def now_s(self) -> float:
@@ -164,9 +160,11 @@ class SmallFleet:
         at_s += self._rng.uniform(0.0, self.habits.latency_s)
         self._schedule(self.habits.next_idle_s(phone, at_s), phone, lambda: self._check_in(phone))
 
-    async def _enrol(self, phone: int) -> None:
-        self._devices[phone] = await self.harness.enrol()
-        self._come_back(phone, ReturnWindow(min_s=0.0, max_s=1.0))
+    async def _enrol(self) -> None:
+        """Add devices that have reported before: they count from the first round on."""
+        for phone in range(self.phones):
+            self.devices[phone] = await self.harness.enrol_proven()
+            self._come_back(phone, ReturnWindow(min_s=0.0, max_s=1.0))
 
     def _anyone(self) -> Coordinator:
         return self._rng.choice(self.coordinators)
@@ -175,7 +173,7 @@ class SmallFleet:
         self.check_ins += 1
         capabilities = Capabilities(tasks=("train", "personalize"))
         message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=10, capabilities=capabilities)
-        answer = await self._anyone().check_ins.check_in(self._devices[phone], message)
+        answer = await self._anyone().check_ins.check_in(self.devices[phone], message)
         if not isinstance(answer, Assignment):
             self.refused[answer.reason] += 1
             self._come_back(phone, answer.return_window)
