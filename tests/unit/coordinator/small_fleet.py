@@ -47,7 +47,7 @@ class Habits:
 
 
 @dataclass
-class RoundRecord:
+class FilledRound:
     """What a fleet has seen of one round."""
 
     opened_at: float
@@ -91,7 +91,7 @@ class SmallFleet:
         self.harness, self.phones = harness, phones
         self.habits = habits or Habits()
         self.coordinators = coordinators or [harness.coordinator]
-        self.rounds: dict[str, RoundRecord] = {}
+        self.rounds: dict[str, FilledRound] = {}
         self.refused: Counter[str] = Counter()
         self.check_ins = 0
         self.assigned = 0
@@ -126,7 +126,7 @@ class SmallFleet:
             if until_rounds is not None and len(self.rounds) > until_rounds:
                 return
 
-    def ended(self, task: str = "t") -> list[RoundRecord]:
+    def ended(self, task: str = "t") -> list[FilledRound]:
         """Return the task's rounds in order, without the one under way."""
         return [one for name, one in self.rounds.items() if name.startswith(f"{task}-")][:-1]
 
@@ -148,7 +148,7 @@ class SmallFleet:
                 for name, one in self.rounds.items():
                     if name.startswith(f"{state.task}-"):
                         one.ended_at = min(one.ended_at, self._seconds(current.opened_at))
-                self.rounds[current.id] = RoundRecord(self._seconds(current.opened_at), slots=current.slots)
+                self.rounds[current.id] = FilledRound(self._seconds(current.opened_at), slots=current.slots)
 
     def _seconds(self, at: datetime) -> float:
         return (at - self._epoch).total_seconds()

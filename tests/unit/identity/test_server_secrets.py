@@ -80,6 +80,7 @@ async def test_a_seeded_server_leaves_no_secret_behind_and_no_other_server_goes_
     successor = build_socketless_server(tmp_path / "data", lambda: NOW)
     with pytest.raises(KeyFileError, match="another signing_key"):
         await successor.tick()
+    await successor._coordinator.stop()  # it did not start, so closing it would leave its store open
     await successor.close()
 
     assert left_behind == []

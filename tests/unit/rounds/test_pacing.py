@@ -6,8 +6,11 @@ from keyflock_server.rounds.pacing import (
     after_work,
     expected_arrivals,
     first_visit,
+    is_large,
+    meets,
     next_round_window,
     overload,
+    rest_s,
     return_window,
     spread_s,
 )
@@ -116,3 +119,23 @@ def test_ghosts_leave_windows_alone_and_a_crowd_is_spread_however_few_count() ->
     assert (in_a_crowd.min_s, in_a_crowd.max_s) == (5_000.0, 15_000.0)
     assert spread_s(POLICY, PACING, 50, 2_050) == 0.0
     assert spread_s(POLICY, PACING, 50, 1_000_000) == 10_000.0
+
+
+@pytest.mark.fault("F11")
+def test_a_waiting_phone_rests_a_quarter_of_the_time_before_and_behind_it() -> None:
+    assert rest_s(opens_in_s=200.0, open_for_s=200.0) == 50.0
+    assert rest_s(opens_in_s=200.0, open_for_s=8.0) == 2.0
+    assert rest_s(opens_in_s=8.0, open_for_s=200.0) == 2.0
+    assert rest_s(opens_in_s=-1.0, open_for_s=200.0) == 0.0
+
+
+@pytest.mark.fault("F11")
+def test_few_phones_meet_however_long_a_round_selects() -> None:
+    patient = RoundPolicy(goal=10, deadline_s=600.0, selection_s=600.0)
+
+    # 13 slots; four phones for each.
+    assert meets(patient, PACING, 51)
+    assert is_large(patient, 52)
+    assert not meets(patient, PACING, 52)
+    # Those of a crowd are spread, however few count.
+    assert not meets(patient, PACING, 51, seen_devices=1_000_000)

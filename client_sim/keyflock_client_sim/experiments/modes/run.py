@@ -109,7 +109,7 @@ async def run_mode(
         mode: The name of the mode in tables.
         task: The task as TOML, named `TASK`.
         rate: The server's learning rate, for the record.
-        seed: The fleet's seed: it decides traits and failures.
+        seed: The fleet's seed: it decides traits, failures, and whom the server samples.
         hours: Hours of virtual time.
         start: Version 0.
         text: The text of phones and of held-out users.
