@@ -315,7 +315,6 @@ class CheckInService:
             opened.refresh(await self._deps.store.rounds.assign(row))
         except (AlreadyExists, Superseded):
             return None
-        opened.last_taken_at = row.assigned_at
         state.devices_training += 1
         return row
 

@@ -82,12 +82,12 @@ class RoundDriver:
             elif opened is None or opened.id != record.round.id:
                 await self._attach(state, record)
             else:
-                if record.round.assigned > opened.round.assigned:
-                    opened.last_taken_at = self._deps.clock()  # in another process, since the last pass
                 opened.refresh(record)
                 _discard_pending_if_held(opened)
-            if state.open_round is not None and state.open_round.round.is_async:
-                await self._count_training(state)
+            if state.open_round is not None:
+                state.open_round.watch_slots(self._deps.clock())
+                if state.open_round.round.is_async:
+                    await self._count_training(state)
             self._settle_late_reports(state)
 
     async def drive(self, state: TaskState) -> None:
@@ -185,7 +185,6 @@ class RoundDriver:
         name = f"{self._deps.replica}.{state.rounds_attached}"
         state.open_round = OpenRound(record, name, layout, validator_for(record.round.spec, scales), batch)
         state.open_round.withdrawn = withdrawn
-        state.open_round.last_taken_at = self._deps.clock()
         if before is not None and is_same_buffer:
             state.open_round.report_arrivals = self._recent_arrivals(before)
         state.last_sequence = record.round.sequence

@@ -66,8 +66,9 @@ class OpenRound:
         self.batch.sum.begin_round(validator)
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
-        #: When a slot was taken last, as far as this process knows; it begins when the round is attached.
-        self.last_taken_at: datetime = record.round.opened_at
+        #: Since when no slot was taken or became free, as the passes of this process have seen it.
+        self.idle_since: datetime | None = None
+        self._slots_moved = 0
         #: Withdrawn versions of an asynchronous task, whose reports do not count.
         self.withdrawn: frozenset[ModelVersion] = frozenset()
 
@@ -92,9 +93,16 @@ class OpenRound:
         # A report that is being added to the old sum at this moment has been answered too.
         self.batch = MicroBatch(PendingSum(self._layout, self._validator))
 
+    def watch_slots(self, now: datetime) -> None:
+        """Note at a pass whether a slot was taken, or became free, in any process since the last one."""
+        current = self.record.round
+        moved = current.assigned + current.failed + current.expired
+        if self.idle_since is None or moved != self._slots_moved:
+            self.idle_since, self._slots_moved = now, moved
+
     def idle_s(self, now: datetime) -> float:
-        """Return for how long nobody has taken a slot."""
-        return (now - self.last_taken_at).total_seconds()
+        """Return for how long the same slots have been free."""
+        return 0.0 if self.idle_since is None else (now - self.idle_since).total_seconds()
 
     def refresh(self, record: RoundRecord) -> None:
         """Adopt a row that was read, unless this process has a newer one."""

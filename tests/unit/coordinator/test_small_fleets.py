@@ -4,14 +4,17 @@ Phones that obey their windows come to a meeting every 1.25 times ``pacing.min_s
 cohort is there within 6 s: four meetings, the rest of a meeting's period, and the phones' latency.
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
+from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.small_fleet import Habits, SmallFleet
 
 from keyflock_server.coordinator import Coordinator
+from keyflock_server.protocol.messages import Assignment, Failure, FailureCause
 from keyflock_server.protocol.operator import RollbackOrder
+from keyflock_server.protocol.problems import ApiError
 
 pytestmark = pytest.mark.fault("F11")
 
@@ -206,6 +209,29 @@ async def test_a_round_whose_last_phones_gave_back_their_work_does_not_wait_for_
     rounds = fleet.ended()
     assert len(rounds) == 30
     assert max(one.ended_at - one.opened_at for one in rounds) <= 60.0
+
+
+async def test_a_slot_that_becomes_free_late_in_a_round_is_offered_to_waiting_phones_before_it_ends(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task(round="goal = 10\nover_selection = 0.0", pacing=PACING)
+    devices = [await harness.enrol_proven() for _ in range(10)]
+    claims = [await harness.assigned(device) for device in devices]
+    harness.pass_time(300.0)
+    for one in claims[:9]:
+        with contextlib.suppress(ApiError):
+            await harness.coordinator.reports.report(one, report(constant(1.0), of=one))
+    await harness.coordinator.reports.failure(
+        claims[9], Failure(cause=FailureCause.INTERRUPTED, session_shape="-*")
+    )
+    for _ in range(10):
+        harness.pass_time(1.0)
+        await harness.coordinator.tick()
+
+    latecomer = await harness.check_in(await harness.enrol_proven())
+
+    assert isinstance(latecomer, Assignment)
+    assert latecomer.round == claims[9].round
 
 
 async def test_in_a_small_fleet_every_phone_takes_part_equally_often(harness: CoordinatorHarness) -> None:
