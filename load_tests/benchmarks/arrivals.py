@@ -29,7 +29,13 @@ from keyflock_server.rounds.availability import (
     hour_of,
     hours_of_day,
 )
-from keyflock_server.rounds.selection import hash_ratio, round_id, sampling_probability
+from keyflock_server.rounds.selection import (
+    hash_ratio,
+    meeting_probability,
+    meeting_window_s,
+    round_id,
+    sampling_probability,
+)
 from keyflock_server.rounds.task import Pacing, RoundPolicy
 from keyflock_server.rounds.tuning import MAX_ROUNDS, RoundHistory, typical_duration_s, usual_cycle_s
 
@@ -215,9 +221,11 @@ class ArrivalSimulation:
         if math.isinf(current.expected):
             cycle_s = usual_cycle_s(self._policy, self._history) if self._history.durations_s else 0.0
             current.expected = self._expected_arrivals(cycle_s)
-        probability = sampling_probability(
-            self._policy.slots, current.expected, now_s - current.opened_at, self._policy.selection_window_s
-        )
+        window_s, rule = self._policy.selection_window_s, sampling_probability
+        if self._phones_meet():
+            window_s = meeting_window_s(window_s, pacing.meeting_period_s(BOUNDS))
+            rule = meeting_probability
+        probability = rule(self._policy.slots, current.expected, now_s - current.opened_at, window_s)
         return _hash_ratio(current.sequence, phone) < probability
 
     def _turn_away(self, who: Ints, at: Floats) -> None:
@@ -242,6 +250,9 @@ class ArrivalSimulation:
         following = self._open.sequence + 1
         is_next = np.array([_hash_ratio(following, phone) < probability for phone in who.tolist()])
         opens_in_s = self._open.opened_at + (typical_duration_s(self._history) or 0.0) - now_s
+        if self._phones_meet():
+            is_next[:] = True
+            opens_in_s = pacing.rest_s(opens_in_s, now_s - self._open.opened_at)
         soon = pacing.next_round_window(self._policy, BOUNDS, self._active, now_s, opens_in_s=opens_in_s)
         return is_next, soon
 
@@ -254,6 +265,9 @@ class ArrivalSimulation:
             present_devices=self._present,
             observed_per_s=self._per_s,
         )
+
+    def _phones_meet(self) -> bool:
+        return pacing.meets(self._policy, BOUNDS, self._active)
 
     def _spread_s(self) -> float:
         return pacing.spread_s(self._policy, BOUNDS, self._active)

@@ -134,9 +134,9 @@ def _check_in_kind(response: Response) -> str:
 
 
 @contextlib.contextmanager
-def server_process(folder: Path, clock: VirtualClock, day: DayRecord) -> Iterator[MeasuredServer]:
+def server_process(folder: Path, seed: int, clock: VirtualClock, day: DayRecord) -> Iterator[MeasuredServer]:
     """Run a server over a new data folder while the block runs."""
-    command = [sys.executable, "-m", "benchmarks.day_server", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.day_server", str(folder), str(seed)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield MeasuredServer(process, clock, day)
@@ -196,13 +196,13 @@ async def run_day(
         task: The task as TOML, named `TASK`.
         deltas: The deltas that phones report.
         tick_s: Virtual time between two passes of the server.
-        seed: Determines the fleet.
+        seed: Decides the fleet, and whom the server samples; not what a call costs.
     """
     rng = random.Random(f"examples:{seed}")
     examples = {f"phone-{number}": 8 + int(rng.lognormvariate(4.0, 0.8)) for number in range(phones)}
     fleet = make_fleet(examples, population=POPULATION, profile=profile, seed=seed)
     clock, day = VirtualClock(), DayRecord()
-    with server_process(folder, clock, day) as server:
+    with server_process(folder, seed, clock, day) as server:
         server.operate("PUT", f"populations/{POPULATION}", checkpoint, "application/octet-stream")
         server.operate("POST", "tasks", task.encode(), "application/toml")
         driver = VirtualTimeFleet(

@@ -1,6 +1,6 @@
 """A server as a process of its own on its parent's clock, to measure its memory and CPU time alone.
 
-    python -m benchmarks.day_server DATA_FOLDER
+    python -m benchmarks.day_server DATA_FOLDER SEED
 
 Frames on standard input and output, each with its length in front of it. A command has the time and a
 request, or none: then it is a tick. Between commands the process does nothing, so its CPU time over a
@@ -59,10 +59,10 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
-async def serve(folder: Path, commands: BinaryIO, replies: BinaryIO) -> None:
+async def serve(folder: Path, seed: int, commands: BinaryIO, replies: BinaryIO) -> None:
     """Answer commands until they end; nothing else is on this event loop, so it may block on its input."""
     clock = VirtualClock()
-    server = build_socketless_server(folder, clock)
+    server = build_socketless_server(folder, clock, seed=seed)
     try:
         while head := commands.read(LENGTH_BYTES):
             command = msgspec.msgpack.decode(commands.read(int.from_bytes(head, "big")), type=ServerCommand)
@@ -84,4 +84,4 @@ if __name__ == "__main__":
     with Path(os.devnull).open("w", encoding="utf-8") as dev_null:
         configure_logs("json", "INFO", dev_null)  # lines are written as any server's are, and dropped
         map_large_blocks()  # as ``keyflock serve`` does
-        asyncio.run(serve(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer))
+        asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer))

@@ -8,9 +8,9 @@ from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.cluster_keys import ClusterKeys
-from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, random_id
+from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies
 from keyflock_server.coordinator.dependencies import no_load
-from keyflock_server.data_folder import DataFolder
+from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
 from keyflock_server.descriptors import (
     DescriptorWatch,
     descriptor_limit,
@@ -29,12 +29,8 @@ from keyflock_server.http.sdk import SdkEndpoints
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import AcceptAll, Attestation
 from keyflock_server.identity.device_tokens import DeviceTokens
-from keyflock_server.identity.keys import (
-    load_or_create_admin_token,
-    load_or_create_owner_key,
-    load_or_create_signing_keys,
-)
 from keyflock_server.identity.revocations import Revocations
+from keyflock_server.identity.server_secrets import ServerSecrets, secrets_in, seeded_secrets
 from keyflock_server.identity.user_statements import read_user_keys
 from keyflock_server.identity.users import Users
 from keyflock_server.personal_models.decode_thread_pool import DecodeThreadPool
@@ -151,19 +147,32 @@ def build_server(
 
 
 def build_socketless_server(
-    data_dir: Path, clock: Clock, *, attestation: Attestation | None = None, **options: object
+    data_dir: Path,
+    clock: Clock,
+    *,
+    seed: int | None = None,
+    attestation: Attestation | None = None,
+    **options: object,
 ) -> SocketlessServer:
     """Build a server inside the caller's event loop, on the caller's clock, without sockets.
 
     Args:
-        data_dir: The server's data folder.
+        data_dir: The server's data folder; with a seed, a new one.
         clock: Returns the current time, aware UTC: usually a simulation's.
+        seed: Decides all secrets and ids, which stay in memory; None: they are random, as any server's.
         attestation: The same as for ``build_server``.
         options: Further fields of ``Settings``. By default, reports do not wait for their micro-batch
             (``ack_wait_s`` 0), because nothing would flush it while the caller waits.
+    Raises:
+        DataFolderError: fault of the caller; with a seed, the folder has been used, or the database or the
+            blobs are elsewhere, where a server with random secrets may use them.
     """
     settings = Settings.read({"ack_wait_s": 0.0, **options, "data_dir": data_dir}, environment={})
-    parts = _assemble(settings, clock, attestation or AcceptAll(), None, is_socketless=True)
+    secrets = None
+    if seed is not None:
+        _require_storage_of_its_own(settings)
+        secrets = seeded_secrets(seed)
+    parts = _assemble(settings, clock, attestation or AcceptAll(), None, secrets=secrets, is_socketless=True)
     return SocketlessServer(
         parts.lifecycle,
         sdk=parts.sdk,
@@ -172,6 +181,14 @@ def build_socketless_server(
         admin_token=parts.admin_token,
         release=parts.folder.release,
     )
+
+
+def _require_storage_of_its_own(settings: Settings) -> None:
+    if settings.database or settings.blobs or (settings.data_dir / DATABASE_FILE).exists():
+        raise DataFolderError(
+            "A server whose secrets come from a seed needs a new data folder, with its database and blobs "
+            "inside: whoever knows the seed knows its secrets, so no other server may share them."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +211,7 @@ def _assemble(
     may_show: MayShow | None,
     load: Callable[[], float] = no_load,
     *,
+    secrets: ServerSecrets | None = None,
     is_socketless: bool = False,
 ) -> _Components:
     head_keys = None if settings.head_keys is None else read_key_ring(settings.head_keys)
@@ -201,9 +219,7 @@ def _assemble(
     may_show = may_show or may_show_from(settings.blocked_words)
     folder = DataFolder.open(settings.data_dir)
     try:
-        keys = load_or_create_signing_keys(folder.path)
-        admin_token = load_or_create_admin_token(folder.path)
-        owner_key = load_or_create_owner_key(folder.path)
+        secrets = secrets or secrets_in(folder.path)
         store = SqlStore(settings.database or folder.database_url)
         blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobStore(folder.blobs)
     except BaseException:
@@ -214,9 +230,10 @@ def _assemble(
     if head_keys is None:
         _log.info("heads are not stored: there are no head keys (--head-keys)")
     metrics, readiness = Metrics(), Readiness()
+    keys, owner_key = secrets.keys, secrets.owner_key
     revocations = Revocations(owner_key)
     assignment_tokens = AssignmentTokens(keys)
-    replica = random_id()
+    replica = secrets.new_id()
     store.on_unchecked = _log_unchecked_database
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
     coordinator = Coordinator(
@@ -224,6 +241,7 @@ def _assemble(
             store=store,
             blobs=blobs,
             clock=clock,
+            is_real_time=not is_socketless,
             tokens=assignment_tokens,
             owner_key=owner_key,
             users=Users(owner_key, user_keys),
@@ -231,7 +249,7 @@ def _assemble(
             device_token_ttl_s=settings.device_token_ttl_s,
             token_grace_s=settings.token_grace_s,
             sampling_key=keys.derived("sampling"),
-            new_id=random_id,
+            new_id=secrets.new_id,
             observer=MetricsObserver(metrics),
             compute=ComputeThread(),
             ack_wait_s=settings.ack_wait_s,
@@ -300,7 +318,7 @@ def _assemble(
         populations=coordinator.populations,
         quarantines=coordinator.quarantines,
         revocations=coordinator.revocations,
-        admin_token=admin_token,
+        admin_token=secrets.admin_token,
         readiness=readiness,
         metrics=metrics,
     )
@@ -308,7 +326,14 @@ def _assemble(
         lifecycles.append(DescriptorWatch(metrics))
     lifecycle = LifecycleGroup(coordinator, lifecycles)
     return _Components(
-        folder, admin_token, lifecycle, sdk, admin, readiness, metrics, coordinator.reports.unattended_bytes
+        folder,
+        secrets.admin_token,
+        lifecycle,
+        sdk,
+        admin,
+        readiness,
+        metrics,
+        coordinator.reports.unattended_bytes,
     )
 
 

@@ -49,7 +49,11 @@ def demo(
         ),
     ] = _DEFAULTS.held_out,
     seed: Annotated[
-        int, typer.Option(help="Decides who holds which text, who drops out, and when.")
+        int,
+        typer.Option(
+            help="Decides version 0, who holds which text, what phones are like and which calls and "
+            "trainings fail; not whom the server samples, nor when: time is real, so figures differ."
+        ),
     ] = _DEFAULTS.seed,
     size: Annotated[str, typer.Option(metavar=SIZES, help="Size of the model.")] = _DEFAULTS.size,
     keep: Annotated[

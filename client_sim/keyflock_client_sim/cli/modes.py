@@ -37,7 +37,9 @@ def modes(
     rates: Annotated[
         str, typer.Option(help="Server learning rates to try for each mode, with commas.")
     ] = "0.005,0.01,0.02",
-    seed: Annotated[int, typer.Option(help="Decides the split of the text, and the first fleet.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Decides the split of the text, the first fleet, and whom servers sample.")
+    ] = 0,
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line; all else goes to stderr.")

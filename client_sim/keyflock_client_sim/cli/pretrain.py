@@ -22,7 +22,10 @@ def pretrain(
     epochs: Annotated[
         float | None, typer.Option(min=0.01, help="End after so many passes; 5 if nothing else ends it.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides parameters, order and split.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Decides parameters, order and split; not how far --seconds gets on this machine."),
+    ] = 0,
     language: Annotated[str, typer.Option(help="Of the public vocabulary.")] = "en",
     public_ratio: Annotated[
         float | None,

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -54,7 +55,13 @@ def run(
     population: Annotated[str, typer.Option(help="Whose phones they are.")] = "en-US",
     data: Annotated[str, typer.Option(metavar=DATA, help="Their text.")] = "shakespeare",
     devices: Annotated[int, typer.Option(min=1, help="Phones, as far as the text goes.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides text, traits and failures.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Decides text, traits and failures; with --virtual the whole run, with --url not what the "
+            "server samples, nor when."
+        ),
+    ] = 0,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="End after so many; otherwise with the task.")
     ] = None,
@@ -125,7 +132,10 @@ async def _in_real_time(url: str, options: _RunOptions) -> None:
     from keyflock_client_sim.drivers.http_exchange import HttpExchange
     from keyflock_client_sim.drivers.real_time import RealTimeFleet
 
-    async with HttpExchange(url) as exchange, _phones_and_trainer(exchange, options) as (phones, trainer):
+    async with (
+        HttpExchange(url) as exchange,
+        _phones_and_trainer(exchange, options, time.monotonic) as (phones, trainer),
+    ):
         fleet = RealTimeFleet(phones, exchange, trainer, time_scale=options.time_scale)
         await _run_fleet(fleet, options)
 
@@ -140,17 +150,25 @@ async def _in_virtual_time(checkpoint: bytes, task: str, options: _RunOptions) -
     with tempfile.TemporaryDirectory(prefix="keyflock-virtual-") as folder:
         place = Path(folder) / "server"
         opening = embedded_server(
-            place, clock, population=options.population, checkpoint=checkpoint, task=task
+            place,
+            clock,
+            seed=options.seed,
+            population=options.population,
+            checkpoint=checkpoint,
+            task=task,
         )
-        async with opening as server, _phones_and_trainer(server, options) as (phones, trainer):
+        async with (
+            opening as server,
+            _phones_and_trainer(server, options, lambda: clock.now_s) as (phones, trainer),
+        ):
             await _run_fleet(VirtualTimeFleet(phones, server, trainer, clock), options)
 
 
 @asynccontextmanager
 async def _phones_and_trainer(
-    exchange: "Exchange", options: _RunOptions
+    exchange: "Exchange", options: _RunOptions, clock: Callable[[], float]
 ) -> "AsyncIterator[tuple[tuple[Phone, ...], Trainer]]":
-    """Yield phones with their text, and a trainer with worker processes, while the block lasts."""
+    """Yield phones with their text, and a trainer with worker processes on the fleet's clock."""
     from keyflock_client_sim.cache_folder import user_cache_folder
     from keyflock_client_sim.console import make_console
     from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
@@ -179,7 +197,7 @@ async def _phones_and_trainer(
     speeds = {phone.name: phone.traits.train_s(phone.examples) for phone in phones}
     cache = user_cache_folder(os.environ) / "xla"
     async with WorkerPool(options.workers or available_cores(), compilation_cache=cache) as pool:
-        training = PoolTrainer(pool, found.config, sequences)
+        training = PoolTrainer(pool, found.config, sequences, clock)
         yield (
             phones,
             PersonalTrainer(

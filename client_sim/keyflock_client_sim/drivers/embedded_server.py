@@ -12,7 +12,13 @@ from keyflock_server.simulation import SocketlessServer, build_socketless_server
 
 @asynccontextmanager
 async def embedded_server(
-    data_dir: Path, clock: VirtualClock, *, population: str, checkpoint: bytes, task: str
+    data_dir: Path,
+    clock: VirtualClock,
+    *,
+    population: str,
+    checkpoint: bytes,
+    task: str,
+    seed: int | None = None,
 ) -> AsyncIterator[SocketlessServer]:
     """Run a server for as long as the block lasts.
 
@@ -22,10 +28,12 @@ async def embedded_server(
         population: The population to create, with the checkpoint as its version 0.
         checkpoint: A safetensors file, vocabulary inside.
         task: The task as TOML.
+        seed: Decides the server's ids and secrets, and so which phones it samples; None: they are random,
+            and the data folder can be used again.
     Raises:
         OperatorError: the checkpoint or the task is refused.
     """
-    server = build_socketless_server(data_dir, clock)
+    server = build_socketless_server(data_dir, clock, seed=seed)
     try:
         operator = OperatorClient(server, server.admin_token)
         await operator.create_population(population, checkpoint)

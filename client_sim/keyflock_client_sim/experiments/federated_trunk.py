@@ -131,6 +131,7 @@ async def _rounds(
         opening = embedded_server(
             Path(folder) / "server",
             clock,
+            seed=spec.seed,
             population=POPULATION,
             checkpoint=start.to_bytes(),
             task=task_toml("trunk", goal=goal, rounds=spec.rounds),

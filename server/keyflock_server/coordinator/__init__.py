@@ -2,7 +2,7 @@
 
 from keyflock_server.coordinator.compute_thread import ComputeThread
 from keyflock_server.coordinator.coordinator import Coordinator
-from keyflock_server.coordinator.dependencies import Dependencies, random_id
+from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.events import NullObserver, Observer
 
 __all__ = [
@@ -11,5 +11,4 @@ __all__ = [
     "Dependencies",
     "NullObserver",
     "Observer",
-    "random_id",
 ]

@@ -36,6 +36,7 @@ from keyflock_server.rounds.eligibility import (
 from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.selection import (
+    UNWANTED_AFTER_WINDOWS,
     assignment_id,
     claim_ratio,
     is_sampled,
@@ -156,16 +157,24 @@ class CheckInService:
             )
         if state.slots_left == 0:
             window = await self._window_until_next_round(state, device)
-        probability = self._sampling_probability(state, opened) * await self._claim_ratio(device)
+        probability = pace.probability(state, opened) * await self._claim_ratio(state, device)
         if not is_sampled(self._deps.sampling_key, self._sampling_round(opened), device.id, probability):
             if state.slots_left == 0:
                 return _round_full(window)
             return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
         return await self._take_slot(state, opened, device, message, window)
 
-    async def _claim_ratio(self, device: DeviceRecord) -> float:
-        """Return how much of its claim to a slot the device keeps after assignments that stayed silent."""
+    async def _claim_ratio(self, state: TaskState, device: DeviceRecord) -> float:
+        """Return how much of its claim to a slot the device keeps after assignments that stayed silent.
+
+        Edge cases:
+            nobody has taken a free slot for twice the time of selection -> 1: nobody else wants it
+        """
         if claim_ratio(device.silences) == 1.0:
+            return 1.0
+        opened = state.open_round
+        idle_s = 0.0 if opened is None else opened.idle_s(self._deps.clock())
+        if state.slots_left > 0 and idle_s >= UNWANTED_AFTER_WINDOWS * state.selection_window_s:
             return 1.0
         last = await self._deps.store.assignments.last_silence(device.id)
         if last is None or self._deps.clock() - last >= _SILENCE_RETENTION:
@@ -177,19 +186,6 @@ class CheckInService:
         if not opened.round.is_async:
             return opened.id
         return RoundId(f"{opened.id}@{hour_of(self._deps.clock().timestamp())}")
-
-    def _sampling_probability(self, state: TaskState, opened: OpenRound) -> float:
-        """Return the probability that a device is in the sample now."""
-        policy = opened.round.spec.round
-        if policy.is_async:
-            # Slots become free one by one, each for the next device: sampling would leave them empty.
-            return 1.0
-        return sampling_probability(
-            policy.slots,
-            self._pace.expected_devices(state, opened),
-            (self._deps.clock() - opened.round.opened_at).total_seconds(),
-            policy.selection_window_s,
-        )
 
     async def _find_assignment(
         self, state: TaskState, opened: OpenRound, device: DeviceRecord
@@ -295,11 +291,14 @@ class CheckInService:
 
     async def _window_until_next_round(self, state: TaskState, device: DeviceRecord) -> ReturnWindow:
         """Return when to come while the round only waits: devices in the next sample come as it opens."""
-        opened = state.open_round
-        sequence = state.last_sequence
+        opened, sequence = state.open_round, state.last_sequence
+        if opened is not None and opened.round.is_async:
+            return self._pace.window(state)  # places become free one by one, for whoever comes next
+        if (window := self._pace.meeting_window(state)) is not None:
+            return window
         slots = (state.spec if opened is None else opened.round.spec).round.slots
         probability = sampling_probability(slots, self._pace.expected_devices_next(state), 0.0, 1.0)
-        probability *= await self._claim_ratio(device)
+        probability *= await self._claim_ratio(state, device)
         if is_sampled(self._deps.sampling_key, round_id(state.task, sequence + 1), device.id, probability):
             return self._pace.next_round_window(state)
         return self._pace.window(state)

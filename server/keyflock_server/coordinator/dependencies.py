@@ -1,6 +1,5 @@
 """The dependencies of every part of the coordinator: store, blobs, clock, secrets, compute thread."""
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,11 +15,6 @@ from keyflock_server.storage.interfaces.record_store import RecordStore
 Clock = Callable[[], datetime]
 
 
-def random_id() -> str:
-    """Return 32 random hexadecimal digits."""
-    return uuid.uuid4().hex
-
-
 def no_load() -> float:
     """Return a load of 0, for simulations, in which nothing takes real time."""
     return 0.0
@@ -34,6 +28,9 @@ class Dependencies:
     blobs: BlobStore
     #: Returns the current instant, aware UTC.
     clock: Clock
+    #: Whether ``clock`` goes on by itself. On a simulation's clock no answer depends on how busy the machine
+    #: is.
+    is_real_time: bool = True
     tokens: AssignmentTokens
     #: Key of the digests that stand for users, phones and installations in the store, at most 64 bytes.
     owner_key: bytes = field(repr=False)
@@ -45,14 +42,14 @@ class Dependencies:
     sampling_key: bytes
     #: Returns a new id that cannot be guessed.
     new_id: Callable[[], str]
+    #: This process's name among those that share the store; a new one with every start.
+    replica: str
     observer: Observer
     compute: ComputeThread
     #: How long a report may wait for its micro-batch; 0 never waits.
     ack_wait_s: float = 10.0
     #: Maximum number of reports per task that are decoded or wait for their batch; more are sent away.
     max_pending_reports: int = 4_096
-    #: This process's name among those that share the store; a new one with every start.
-    replica: str = field(default_factory=random_id)
     #: Whether no other process works on the store.
     is_sole: bool = True
     #: How long the leases of a process last that does not renew them.

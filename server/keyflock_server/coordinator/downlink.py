@@ -28,7 +28,8 @@ from keyflock_server.storage.errors import StorageError, StorageUnavailable
 
 #: Number of newest versions that deltas start from; a phone that is further behind gets the whole.
 MAX_BASES: Final = 8
-#: Maximum wait for a delta, which only saves bytes: many times what it takes to read and compute it.
+#: Maximum wait for a delta, which only saves bytes: many times what it takes to read and compute it. In
+#: virtual time the wait has no end: what phones get must not depend on the machine.
 MAX_WAIT_S: Final = 5.0
 #: Maximum size of all deltas in memory.
 MAX_DELTA_BYTES: Final = 33_554_432
@@ -74,8 +75,9 @@ class Downlink:
         self._recent: dict[PopulationName, tuple[ModelVersion, dict[bytes, _DownloadRef]]] = {}
         #: Until this instant nothing waits for the blob store, which did not answer.
         self._unavailable_until = datetime.min.replace(tzinfo=UTC)
-        self._making: SingleFlight[tuple[bytes, bytes], bytes | None] = SingleFlight(MAX_WAIT_S)
-        self._reading: SingleFlight[bytes, bytes | None] = SingleFlight(MAX_WAIT_S)
+        max_wait_s = MAX_WAIT_S if deps.is_real_time else None
+        self._making: SingleFlight[tuple[bytes, bytes], bytes | None] = SingleFlight(max_wait_s)
+        self._reading: SingleFlight[bytes, bytes | None] = SingleFlight(max_wait_s)
         #: Held while a delta is computed: two models are in memory for it.
         self._making_lock = asyncio.Lock()
         self._listing_lock = asyncio.Lock()

@@ -26,9 +26,17 @@ from keyflock_server.rounds.pacing import (
     CROWD_PER_S,
     expected_arrivals,
     is_crowd,
+    meeting_period_s,
+    meets,
     next_round_window,
+    rest_s,
     return_window,
     spread_s,
+)
+from keyflock_server.rounds.selection import (
+    meeting_probability,
+    meeting_window_s,
+    sampling_probability,
 )
 from keyflock_server.rounds.task import RoundPolicy
 from keyflock_server.rounds.tuning import (
@@ -69,6 +77,19 @@ class _ActiveCounts:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _RoundSampling:
+    """What decides a round's sampling probability; it stays, so that the probability only rises."""
+
+    round_id: RoundId
+    #: Number of eligible devices that are expected.
+    expected: float
+    #: Whether the population is small, so that its phones meet.
+    is_small: bool
+    #: Time after which every eligible device is taken.
+    window_s: float
+
+
 @dataclass(slots=True)
 class _CheckInCounts:
     """Counts of one task in one hour that are not stored yet."""
@@ -93,9 +114,8 @@ class PaceSteering:
         self._written_at: datetime | None = None
         #: Held while rows are read: a crowd that checks in at once costs one read.
         self._reading = asyncio.Lock()
-        #: Each task's open round and the devices expected for it at the first check-in; the number stays,
-        #: so that a round's sampling probability only rises.
-        self._expected: WeakKeyDictionary[TaskState, tuple[RoundId, float]] = WeakKeyDictionary()
+        #: The sampling of each task's open round, as of its first check-in.
+        self._samplings: WeakKeyDictionary[TaskState, _RoundSampling] = WeakKeyDictionary()
 
     async def refresh_stats(self, state: TaskState) -> None:
         """Read statistics that have become old; all other methods use what was read last."""
@@ -112,6 +132,8 @@ class PaceSteering:
             self._eligible_devices(state),
             self._seen_devices(state),
         )
+        if state.open_round is not None:
+            state.selection_window_s = self._sampling(state, state.open_round).window_s
 
     def _must_read(self, state: TaskState) -> bool:
         now = self._deps.clock()
@@ -182,25 +204,58 @@ class PaceSteering:
             seen_devices=self._seen_devices(state),
         )
 
+    def meeting_window(self, state: TaskState) -> ReturnWindow | None:
+        """Return when a phone of a small population should come while a round has its phones; else None."""
+        if not self._meets(state):
+            return None
+        opened = state.open_round
+        open_for_s = 0.0 if opened is None else self._now_s() - opened.round.opened_at.timestamp()
+        return self._window_from(state, rest_s(self._next_opens_in_s(state), open_for_s))
+
     def next_round_window(self, state: TaskState) -> ReturnWindow:
         """Return when a phone in the next round's sample should check in."""
+        return self._window_from(state, self._next_opens_in_s(state))
+
+    def _window_from(self, state: TaskState, opens_in_s: float) -> ReturnWindow:
         return next_round_window(
             _current_policy(state),
             state.spec.pacing,
             self._eligible_devices(state),
             self._now_s(),
-            opens_in_s=self._next_opens_in_s(state),
+            opens_in_s=opens_in_s,
             load=self._deps.load(),
         )
 
-    def expected_devices(self, state: TaskState, opened: OpenRound) -> float:
-        """Return how many eligible devices are expected for the open round."""
-        known = self._expected.get(state)
-        if known is None or known[0] != opened.id:
+    def probability(self, state: TaskState, opened: OpenRound) -> float:
+        """Return the probability that an eligible device is in the open round's sample now."""
+        policy = opened.round.spec.round
+        if policy.is_async:
+            # Slots become free one by one, each for the next device: sampling would leave them empty.
+            return 1.0
+        sampling = self._sampling(state, opened)
+        elapsed_s = (self._deps.clock() - opened.round.opened_at).total_seconds()
+        probability = meeting_probability if sampling.is_small else sampling_probability
+        return probability(policy.slots, sampling.expected, elapsed_s, sampling.window_s)
+
+    def _sampling(self, state: TaskState, opened: OpenRound) -> _RoundSampling:
+        known = self._samplings.get(state)
+        if known is None or known.round_id != opened.id:
+            window_s, is_small = opened.round.spec.round.selection_window_s, self._meets(state)
+            if is_small:
+                window_s = meeting_window_s(window_s, meeting_period_s(state.spec.pacing))
             # Phones that came while the round before was full were sampled for this one.
             cycle_s = self._cycle_s(state) if self._stats_of(state).history.durations_s else 0.0
-            known = self._expected[state] = (opened.id, self._arrivals(state, cycle_s))
-        return known[1]
+            known = _RoundSampling(opened.id, self._arrivals(state, cycle_s), is_small, window_s)
+            self._samplings[state] = known
+        return known
+
+    def _meets(self, state: TaskState) -> bool:
+        return meets(
+            _current_policy(state),
+            state.spec.pacing,
+            self._eligible_devices(state),
+            self._seen_devices(state),
+        )
 
     def expected_devices_next(self, state: TaskState) -> float:
         """Return how many eligible devices are expected for the round after the open one."""

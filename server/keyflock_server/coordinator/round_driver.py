@@ -19,7 +19,7 @@ from keyflock_server.coordinator.task_state import OpenRound, TaskState, validat
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
 from keyflock_server.releases.ema import CorruptedAverage
-from keyflock_server.rounds.decisions import CLOCKS_DIFFER, Due, due, is_enough
+from keyflock_server.rounds.decisions import CLOCKS_DIFFER, DESERTED_AFTER_WINDOWS, Due, due, is_enough
 from keyflock_server.rounds.discarding import (
     cancelled_while_collecting,
     cancelled_while_held,
@@ -84,8 +84,10 @@ class RoundDriver:
             else:
                 opened.refresh(record)
                 _discard_pending_if_held(opened)
-            if state.open_round is not None and state.open_round.round.is_async:
-                await self._count_training(state)
+            if state.open_round is not None:
+                state.open_round.watch_slots(self._deps.clock())
+                if state.open_round.round.is_async:
+                    await self._count_training(state)
             self._settle_late_reports(state)
 
     async def drive(self, state: TaskState) -> None:
@@ -271,7 +273,7 @@ class RoundDriver:
         is_met = opened.round.reports >= opened.round.spec.round.goal
         if not is_met and self._leadership.peers and now < opened.round.deadline_at + _PEER_FLUSH_TIME:
             return
-        match due(opened.round, opened.batch.sum.size, now):
+        match due(opened.round, opened.batch.sum.size, now, is_deserted=_is_deserted(state, opened, now)):
             case Due.NOTHING:
                 return
             case Due.RESET_DEADLINE:
@@ -337,6 +339,12 @@ class RoundDriver:
         ended_at = ended.closed_at or self._deps.clock()
         duration_s = (ended_at - ended.opened_at).total_seconds()
         self._deps.observer.round_ended(state.task, ended.sequence, phase, ended.reports, duration_s)
+
+
+def _is_deserted(state: TaskState, opened: OpenRound, now: datetime) -> bool:
+    """Return whether no phone is left for the free slots: all of them meet, and none took one for long."""
+    meets = state.spread_s == 0.0
+    return meets and opened.idle_s(now) >= DESERTED_AFTER_WINDOWS * state.selection_window_s
 
 
 def _discard_pending_if_held(opened: OpenRound) -> None:

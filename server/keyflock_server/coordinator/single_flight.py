@@ -1,6 +1,7 @@
 """Single flight: concurrent calls for one key share one piece of work, which no caller can cancel."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -12,13 +13,14 @@ class SingleFlight(Generic[K, V]):
     """Runs the work for a key once for all callers that ask before it is done.
 
     Args:
-        max_wait_s: Wait from the work's beginning; then callers get None, and later ones do not wait.
+        max_wait_s: Wait from the work's beginning; then callers get None, and later ones do not wait. None
+            waits until the work is done.
     Guarantees:
         A cancelled caller does not stop the work for the others: it goes on even when no caller waits.
     """
 
-    def __init__(self, max_wait_s: float) -> None:
-        self._max_wait_s = max_wait_s
+    def __init__(self, max_wait_s: float | None) -> None:
+        self._max_wait_s = math.inf if max_wait_s is None else max_wait_s
         #: Each key's task, and the end of the wait for it on the event loop's clock.
         self._in_flight: dict[K, tuple[asyncio.Task[V], float]] = {}
 
@@ -30,7 +32,8 @@ class SingleFlight(Generic[K, V]):
             self._in_flight[key] = task, now_s + self._max_wait_s
             task.add_done_callback(lambda done: self._discard(key, done))
         task, until_s = self._in_flight[key]
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, until_s - now_s))
+        timeout_s = None if math.isinf(until_s) else max(0.0, until_s - now_s)
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
         return task.result() if done and not task.cancelled() else None
 
     async def stop(self) -> None:

@@ -68,6 +68,9 @@ class OpenRound:
         self.unsure: UnsureFlush | None = None
         #: Sizes of the downloads that its devices begin with, by version.
         self.download_bytes: dict[ModelVersion, int] = {}
+        #: Since when no slot was taken or became free, as the passes of this process have seen it.
+        self.idle_since: datetime | None = None
+        self._slots_moved = 0
         #: Withdrawn versions of an asynchronous task, whose reports do not count.
         self.withdrawn: frozenset[ModelVersion] = frozenset()
 
@@ -106,6 +109,17 @@ class OpenRound:
         # A report that is being added to the old sum at this moment has been answered too.
         self.batch = MicroBatch(PendingSum(self._layout, self._validator))
 
+    def watch_slots(self, now: datetime) -> None:
+        """Note at a pass whether a slot was taken, or became free, in any process since the last one."""
+        current = self.record.round
+        moved = current.assigned + current.failed + current.expired
+        if self.idle_since is None or moved != self._slots_moved:
+            self.idle_since, self._slots_moved = now, moved
+
+    def idle_s(self, now: datetime) -> float:
+        """Return for how long the same slots have been free."""
+        return 0.0 if self.idle_since is None else (now - self.idle_since).total_seconds()
+
     def refresh(self, record: RoundRecord) -> None:
         """Adopt a row that was read, unless this process has a newer one."""
         if _progress(record) >= _progress(self.record):
@@ -134,8 +148,10 @@ class TaskState:
         self.last_error = ""
         #: Whether one of its rows cannot be read: the task is left alone until it can.
         self.is_unreadable = False
-        #: Time over which a crowd of phones is spread, as computed at the last check-in.
+        #: Time over which a crowd of phones is spread, as computed at the last check-in; 0: they meet.
         self.spread_s = 0.0
+        #: Time after which the open round takes every eligible device, as computed at the last check-in.
+        self.selection_window_s = spec.round.selection_window_s
         #: Held while a row of the open round is changed.
         self.row_lock = asyncio.Lock()
         #: Held during a flush, and while a round is closed or opened.

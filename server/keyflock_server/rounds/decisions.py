@@ -9,6 +9,8 @@ from keyflock_server.rounds.round import Phase, Round
 
 #: Allowed difference between the clocks of replicas.
 CLOCKS_DIFFER: Final = timedelta(seconds=60)
+#: Number of selection windows in which no device of a small population took a free slot: none is left.
+DESERTED_AFTER_WINDOWS: Final = 3.0
 
 
 class Pending(NamedTuple):
@@ -34,13 +36,16 @@ class Due(Enum):
     ABANDON = auto()
 
 
-def due(current: Round, pending: Pending, now: datetime) -> Due:
+def due(current: Round, pending: Pending, now: datetime, *, is_deserted: bool = False) -> Due:
     """Return whether and how the round should end now.
 
     Args:
         current: The round.
         pending: The reports that wait to be committed.
         now: The current time.
+        is_deserted: Whether no device is left to take the free slots.
+    Edge cases:
+        deserted before its deadline, and nobody took a slot or its reports would be dropped -> nothing
     """
     policy = current.spec.round
     if current.phase is not Phase.COLLECTING:
@@ -49,14 +54,19 @@ def due(current: Round, pending: Pending, now: datetime) -> Due:
         return Due.CLOSE
     if now < current.opened_at - CLOCKS_DIFFER:
         return Due.RESET_DEADLINE
-    if current.is_async or (now < current.deadline_at and not _is_hopeless(current, pending)):
+    is_early = now < current.deadline_at and current.slots_left > 0
+    if current.is_async or (now < current.deadline_at and not _is_settled(current, pending)):
+        return Due.NOTHING
+    if is_early and not (is_deserted and current.assigned):
         return Due.NOTHING
     committable = pending.reports if is_enough(current, pending) else 0
     if current.reports + committable >= policy.minimum_reports:
         return Due.CLOSE
     # The next ``personalize`` round tries other settings, so this round's evidence does not apply to it.
     may_carry = policy.on_miss == "carry" and current.spec.kind is TaskKind.TRAIN
-    return Due.CARRY if may_carry and current.reports + committable > 0 else Due.ABANDON
+    if may_carry and current.reports + committable > 0:
+        return Due.CARRY
+    return Due.NOTHING if is_early else Due.ABANDON
 
 
 def is_enough(current: Round, pending: Pending) -> bool:
@@ -93,6 +103,6 @@ def is_goal_met(current: Round, pending: Pending) -> bool:
     return pending.reports >= policy.goal - current.reports and is_enough(current, pending)
 
 
-def _is_hopeless(current: Round, pending: Pending) -> bool:
-    """Return whether no report can come any more: all slots are taken, and no device is left to report."""
-    return current.slots_left == 0 and current.outstanding <= pending.reports
+def _is_settled(current: Round, pending: Pending) -> bool:
+    """Return whether every device that took a slot has answered: without another, no report can come."""
+    return current.outstanding <= pending.reports

@@ -19,8 +19,12 @@ _HASH_BITS = 53
 _HASH_STEP = 2.0**-_HASH_BITS
 #: For this share of the selection window the probability is constant.
 _STEADY_SHARE: Final = 0.5
+#: Number of meetings of a small population after which each of its devices is taken.
+MEETINGS: Final = 4
 #: Number of doublings of the probability in the last quarter of the window.
 _DOUBLINGS: Final = 8.0
+#: Number of selection windows after which a slot that nobody took goes to any device, silent ones too.
+UNWANTED_AFTER_WINDOWS: Final = 2.0
 #: Maximum number of halvings of a silent device's probability.
 _MAX_HALVINGS: Final = 6
 #: The period after which a device may be offered to another task first.
@@ -66,6 +70,33 @@ def sampling_probability(
     late_ratio = max(0.0, elapsed_s - steady_s) / (selection_window_s - steady_s)
     growth = (1.0 + late_ratio) * math.exp2(_DOUBLINGS * max(0.0, 2.0 * late_ratio - 1.0))
     return min(1.0, sample_size(slots) / expected_arrivals * growth)
+
+
+def meeting_probability(slots: int, expected_arrivals: float, elapsed_s: float, window_s: float) -> float:
+    """Return the probability at an instant of an open round of a small population, whose phones meet.
+
+    All of them come to every meeting, so a sample that was too small need not wait for late phones: in each
+    quarter of the window, at most from one meeting to the next, the wanted sample grows by the square root of
+    the slots, which is the deviation of its size. Missing devices are taken in the order of their hashes.
+
+    Args:
+        slots: Number of the round's slots.
+        expected_arrivals: Expected number of eligible devices at a meeting.
+        elapsed_s: Time since the round opened.
+        window_s: Time after which every eligible device is taken.
+    Guarantees:
+        It never falls for constant slots and arrivals.
+    """
+    if elapsed_s >= window_s or expected_arrivals <= slots:
+        return 1.0
+    quarters = MEETINGS * max(elapsed_s, 0.0) / window_s
+    wanted = sample_size(slots) + quarters * math.sqrt(slots)
+    return min(1.0, wanted / expected_arrivals)
+
+
+def meeting_window_s(selection_window_s: float, period_s: float) -> float:
+    """Return the time after which a round takes every device of a small population: four meetings at most."""
+    return min(selection_window_s, MEETINGS * period_s)
 
 
 def claim_ratio(silences: int) -> float:

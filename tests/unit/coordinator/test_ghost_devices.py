@@ -25,8 +25,8 @@ async def window_of(harness: CoordinatorHarness, device: DeviceIdentity) -> Retu
     return answer.return_window
 
 
-async def at_a_rendezvous(harness: CoordinatorHarness) -> None:
-    """Move the clock to an instant at which statistics are read anew and no rendezvous is open."""
+async def between_meetings(harness: CoordinatorHarness) -> None:
+    """Move the clock to an instant at which statistics are read anew and no meeting is open."""
     harness.pass_time(75.0 * 8)
     await harness.coordinator.tick()
 
@@ -39,14 +39,14 @@ async def test_two_thousand_ghosts_leave_an_honest_window_as_it_is(
     honest = [await harness.enrol() for _ in range(30)]
     for device in honest:
         await harness.check_in(device)
-    await at_a_rendezvous(harness)
+    await between_meetings(harness)
     before = await window_of(harness, honest[0])
 
     for _ in range(2_000):
         ghost = await harness.enrol()
         if come_back:
             await harness.check_in(ghost, examples=0)
-    await at_a_rendezvous(harness)
+    await between_meetings(harness)
     after = await window_of(harness, honest[0])
 
     assert after == before
@@ -60,7 +60,7 @@ async def test_ghosts_at_most_double_what_proven_devices_have_shown(harness: Coo
 
     for _ in range(2_000):
         await harness.check_in(await harness.enrol())
-    await at_a_rendezvous(harness)
+    await between_meetings(harness)
     after = await window_of(harness, honest[1])
 
     # T = 200 * 150 / (4 * 1.5) = 5,000 s; with as many unproven devices again, 10,000 s.

@@ -71,6 +71,37 @@ def test_what_is_due(current: Round, pending: int, now: datetime, is_due: Due) -
     assert due(current, Pending(pending, pending), now) is is_due
 
 
+@pytest.mark.fault("F11")
+@pytest.mark.parametrize(
+    ("current", "pending", "is_due"),
+    [
+        # Twelve slots and ten phones, of which two gave their work back: nobody is left to report.
+        (after(*ALL[:10], Counted(8, 8.0), *[Failed()] * 2), 0, Due.CLOSE),
+        (after(*ALL[:10], Counted(4, 4.0), *[Failed()] * 2), 4, Due.CLOSE),
+        # Too few: the next round begins with them.
+        (after(*ALL[:10], Counted(7, 7.0), *[Failed()] * 3), 0, Due.CARRY),
+        (after(*ALL[:10], Counted(4, 4.0), *[Failed()] * 3), 3, Due.CARRY),
+        # Somebody still works on it.
+        (after(*ALL[:10], Counted(8, 8.0), Failed()), 0, Due.NOTHING),
+        # Nothing would be gained: there is no report, or nobody took a slot.
+        (after(*ALL[:10], *[Failed()] * 10), 0, Due.NOTHING),
+        (after(), 0, Due.NOTHING),
+    ],
+)
+def test_a_deserted_round_ends_before_its_deadline_if_its_reports_are_of_use(
+    current: Round, pending: int, is_due: Due
+) -> None:
+    assert due(current, Pending(pending, pending), NOW, is_deserted=True) is is_due
+    assert due(current, Pending(pending, pending), NOW, is_deserted=False) is Due.NOTHING
+
+
+@pytest.mark.fault("F11")
+def test_a_deserted_round_that_brought_its_reports_along_is_not_carried_again_and_again() -> None:
+    carried = replace(after(), carried=7)
+
+    assert due(carried, Pending(0, 0), NOW, is_deserted=True) is Due.NOTHING
+
+
 def test_a_flush_leaves_neither_too_few_behind_nor_too_few_to_come() -> None:
     counts = [count for count in range(13) if may_flush(after(*ALL), Pending(count, count))]
 

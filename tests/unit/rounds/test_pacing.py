@@ -7,9 +7,12 @@ from keyflock_server.rounds.pacing import (
     expected_arrivals,
     first_visit,
     is_crowd,
+    is_large,
+    meets,
     next_round_window,
     no_task_window,
     overload,
+    rest_s,
     return_window,
     spread_s,
 )
@@ -135,3 +138,23 @@ def test_the_spread_of_a_finished_cohort_is_kept_within_the_operators_bounds() -
 
     assert [window.min_s for window in windows] == [100.0] * 4
     assert [window.max_s - window.min_s for window in windows] == [60.0, 60.0, 500.0, 86_400.0]
+
+
+@pytest.mark.fault("F11")
+def test_a_waiting_phone_rests_a_quarter_of_the_time_before_and_behind_it() -> None:
+    assert rest_s(opens_in_s=200.0, open_for_s=200.0) == 50.0
+    assert rest_s(opens_in_s=200.0, open_for_s=8.0) == 2.0
+    assert rest_s(opens_in_s=8.0, open_for_s=200.0) == 2.0
+    assert rest_s(opens_in_s=-1.0, open_for_s=200.0) == 0.0
+
+
+@pytest.mark.fault("F11")
+def test_few_phones_meet_however_long_a_round_selects() -> None:
+    patient = RoundPolicy(goal=10, deadline_s=600.0, selection_s=600.0)
+
+    # 13 slots; four phones for each.
+    assert meets(patient, PACING, 51)
+    assert is_large(patient, 52)
+    assert not meets(patient, PACING, 52)
+    # Those of a crowd are spread, however few count.
+    assert not meets(patient, PACING, 51, seen_devices=1_000_000)

@@ -15,6 +15,8 @@ from keyflock_server.rounds.selection import (
     hash_ratio,
     is_sampled,
     round_id,
+    meeting_probability,
+    meeting_window_s,
     sample_size,
     sampling_probability,
     task_order,
@@ -155,3 +157,22 @@ def test_each_silence_beyond_the_first_halves_a_claim_and_never_takes_it() -> No
     ratios = [claim_ratio(silences) for silences in (0, 1, 2, 3, 7, 8, 1_000)]
 
     assert ratios == [1.0, 1.0, 1 / 2, 1 / 4, 1 / 64, 1 / 64, 1 / 64]
+
+
+@pytest.mark.fault("F11")
+def test_where_phones_meet_the_wanted_sample_grows_by_its_deviation_from_meeting_to_meeting() -> None:
+    # 16 slots, 64 phones, a meeting every 10 s.
+    at = [64.0 * meeting_probability(16, 64.0, 10.0 * number, 40.0) for number in range(5)]
+
+    assert at == pytest.approx([12.0, 16.0, 20.0, 24.0, 64.0])
+    assert meeting_probability(16, 64.0, 39.9, 40.0) < 0.5
+    assert meeting_probability(16, 64.0, 40.0, 40.0) == 1.0
+    assert meeting_probability(16, 16.0, 0.0, 40.0) == 1.0
+    # A clock that was set back behind the opening.
+    assert meeting_probability(16, 64.0, -5.0, 40.0) == meeting_probability(16, 64.0, 0.0, 40.0)
+
+
+@pytest.mark.fault("F11")
+def test_where_phones_meet_selection_lasts_four_meetings_or_as_long_as_the_task_says() -> None:
+    assert meeting_window_s(150.0, 1.25) == 5.0
+    assert meeting_window_s(150.0, 75.0) == 150.0

@@ -109,7 +109,7 @@ async def run_mode(
         mode: The name of the mode in tables.
         task: The task as TOML, named `TASK`.
         rate: The server's learning rate, for the record.
-        seed: The fleet's seed: it decides traits and failures.
+        seed: The fleet's seed: it decides traits, failures, and whom the server samples.
         hours: Hours of virtual time.
         start: Version 0.
         text: The text of phones and of held-out users.
@@ -126,7 +126,12 @@ async def run_mode(
     clock, timeline = VirtualClock(), FleetTimeline()
     with tempfile.TemporaryDirectory(prefix="keyflock-modes-") as folder:
         opening = embedded_server(
-            Path(folder) / "server", clock, population=POPULATION, checkpoint=start.to_bytes(), task=task
+            Path(folder) / "server",
+            clock,
+            seed=seed,
+            population=POPULATION,
+            checkpoint=start.to_bytes(),
+            task=task,
         )
         async with opening as server:
             trainer = PoolTrainer(pool, start.config, sequences, lambda: clock.now_s)
