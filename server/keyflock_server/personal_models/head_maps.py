@@ -15,6 +15,7 @@ from keyflock_compression import decode_weights, encode_state
 from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head_mapping import HeadMap, fit_head_map
+from keyflock_models.personal.words import PersonalStateError
 from keyflock_server.personal_models.population_model_info import PopulationModelInfo, PopulationModelInfos
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
@@ -72,7 +73,8 @@ class HeadMapService:
         """Return the map from the version before to this one.
 
         Raises:
-            ApiError: ``model_unknown``: there is no such version, or none before it; ``model_withdrawn``.
+            ApiError: ``model_unknown``: there is no such version, none before it, or no map between the two;
+                ``model_withdrawn``.
         """
         if version < 1:
             raise ApiError(ProblemCode.MODEL_UNKNOWN, "Version 0 has none before it to map a head from.")
@@ -93,8 +95,12 @@ def _fit(info: PopulationModelInfo, old: bytes, new: bytes) -> PublishedHeadMap:
     before, after = (
         NeuralScorer(info.config, decode_weights(body, layout), info.vocabulary) for body in (old, new)
     )
-    found = fit_head_map(before, after)
-    body = encode_state(found.to_state())
-    # The map used here equals the one that is sent: it went through float16 and back.
-    read = HeadMap.from_state(found.to_state(), width=info.config.embedding_size)
+    state = fit_head_map(before, after).to_state()
+    try:
+        # The map used here equals the one that is sent: it went through float16 and back.
+        read = HeadMap.from_state(state, width=info.config.embedding_size)
+    except PersonalStateError:
+        detail = "The versions are too far apart for a map of heads: fit them anew."
+        raise ApiError(ProblemCode.MODEL_UNKNOWN, detail) from None
+    body = encode_state(state)
     return PublishedHeadMap(read, body, hashlib.sha256(body).digest())

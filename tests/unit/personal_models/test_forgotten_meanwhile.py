@@ -22,8 +22,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class AnyHead:
     """Takes whatever is put."""
 
-    async def check(self, population: str, data: bytes) -> None:
+    async def check(self, population: str, data: bytes) -> bytes:
         """Take it."""
+        return data
 
 
 @pytest.mark.fault("D4")
