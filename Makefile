@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults kills house docs check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help setup demo test faults corpora kills house docs check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,6 +29,9 @@ test: $(STAMP)  ## all tests
 
 faults: $(STAMP)  ## the faults that were found open, by number; ends with {"faults": N, "held": M}
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+corpora: $(STAMP)  ## personal models of all users of the shared corpora: restored, and no secret learned (ten minutes; ARGS=60: every sixtieth user)
+	@$(BIN)/python -m tests.learning.models.personal_corpora $(ARGS)
 
 N     ?= 500
 STORE ?= sqlite

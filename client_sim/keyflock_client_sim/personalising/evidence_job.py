@@ -55,10 +55,8 @@ class GatherEvidence:
             ValueError: The plan's prior is invalid.
         """
         pieces = [piece for message in self.messages for piece in split_message(message)]
-        if (
-            sum(len(words_without_secrets(piece, self.vocabulary)) for piece in pieces)
-            < self.plan.words_needed
-        ):
+        words = sum(len(words_without_secrets(piece, self.vocabulary)) for piece in pieces)
+        if words < self.plan.words_needed:
             return None
         began_s = time.perf_counter()
         blend, gain = priors_of(self.plan.prior)

@@ -44,7 +44,7 @@ def is_feature_space(value: object) -> TypeGuard[str]:
 
 
 def is_bounded(*parts: F32) -> bool:
-    """Return whether all of a head's numbers are finite and small; only such a head is kept, stored and read."""
+    """Return whether all of a head's numbers are finite and small; no other head is kept or read."""
     # NaN fails the comparison.
     return all(bool((np.abs(part) <= MAX_MAGNITUDE).all()) for part in parts)
 

@@ -168,6 +168,8 @@ class UserHistory:
         Guarantees:
             Nothing in `to_state` names them afterwards; all else is as it was.
         """
+        if not words:
+            return
         if any(word in self._position_of_id for word in words):
             remaining = [one for one in self._position_of_id if one not in words]
             positions = np.array([self._position_of_id[one] for one in remaining], np.int64)

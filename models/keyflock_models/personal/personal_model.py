@@ -32,7 +32,7 @@ from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_trust import HeadPolicy, HeadTrust
 from keyflock_models.personal.history import HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
-from keyflock_models.personal.slips import FADE_FACTOR, slip_strengths
+from keyflock_models.personal.slips import FADE_FACTOR, SLIP_RATIO, slip_strengths
 from keyflock_models.personal.strip import MAX_BLEND_SLOTS, SLOTS, fill_strip, ranks_on_strip
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.text.special_tokens import BOS, EOS, OOV
@@ -89,8 +89,9 @@ class PersonalModel:
     head: PersonalHead | None = None
     #: The trust in the head since the trunk changed.
     head_trust: HeadTrust = field(default_factory=HeadTrust)
-    #: The slips among the own words (`slip_strengths`); None: not looked for since something was learned.
+    #: What `slips` and `is_shown` return; None: something was learned since.
     _slips: dict[int, float] | None = None
+    _is_shown: Bool | None = None
 
     @classmethod
     def new(
@@ -155,19 +156,24 @@ class PersonalModel:
         if self._slips is None:
             size = len(self.vocabulary)
             ids, counts = self.history.counts()
-            typed = [
-                (one, self.word(one), count) for one, count in zip(ids.tolist(), counts.tolist(), strict=True)
-            ]
-            own = [entry for entry in typed if entry[0] >= size]
-            self._slips = slip_strengths(own, (entry[1:] for entry in typed)) if own else {}
+            is_own = ids >= size
+            own, frequent = (
+                [
+                    (one, self.word(one), count)
+                    for one, count in zip(ids[at].tolist(), counts[at].tolist(), strict=True)
+                ]
+                for at in (is_own, counts >= SLIP_RATIO)
+            )
+            self._slips = slip_strengths(own, frequent) if own and frequent else {}
         return self._slips
 
     def is_shown(self) -> Bool:
         """Return which extended ids may be suggested: words, but no slips. Shape (end_id,)."""
-        own = [bool(self.word(one)) for one in range(len(self.vocabulary), self.words.end_id)]
-        is_shown = np.concatenate([self.vocabulary.is_displayable, np.array(own, np.bool_)])
-        is_shown[list(self.slips())] = False
-        return is_shown
+        if self._is_shown is None:
+            own = np.array(list(map(bool, self.words.all())), np.bool_)
+            self._is_shown = np.concatenate([self.vocabulary.is_displayable, own])
+            self._is_shown[list(self.slips())] = False
+        return self._is_shown
 
     def judge(self, ids: Sequence[int], trunk: F32, head: F32 | None = None) -> Judgement:
         """Compare the predictions of trunk and blend for a message's words.
@@ -224,7 +230,7 @@ class PersonalModel:
         self.history.forget(set(self.words.learn(self.vocabulary, message)))
         # Encode again: a word may just have been admitted, or have lost its id to another.
         self.history.observe(self.encode(message))
-        self._slips = None
+        self._slips = self._is_shown = None
         for faded in [one for one, strength in self.slips().items() if strength >= FADE_FACTOR]:
             self.forget_word(self.word(faded))
 
@@ -240,7 +246,7 @@ class PersonalModel:
         if word_id is not None:
             self.history.forget({word_id})
             self.head = None if self.head is None else self.head.without_bias(word_id)
-            self._slips = None
+            self._slips = self._is_shown = None
 
     def suggest(
         self,
@@ -276,10 +282,9 @@ class PersonalModel:
                 weights, blend_slots = next_word_mixtures(weights), self.gate.blend_slots
             row = blended(trunk[None], predictions, weights, self.words.end_id, heads)[0]
             network = selected_network(trunk[None], predictions, weights, heads)[0]
-        is_offered = self.is_shown()[: len(row)]
-        for one in np.flatnonzero(is_offered).tolist():
-            word = self.word(one)
-            is_offered[one] = word.startswith(prefix) and may_show(word)
+        is_offered = self.is_shown()[: len(row)].copy()
+        words = [*self.vocabulary.words, *self.words.all()][: len(row)]
+        is_offered &= np.array([word.startswith(prefix) and may_show(word) for word in words])
         among = float(row[is_offered].sum()) if prefix else 1.0
         best = fill_strip(network, row, is_offered, blend_slots, count)
         return [(self.word(int(one)), float(row[one]) / max(among, 1e-30)) for one in best]
@@ -321,8 +326,8 @@ class PersonalModel:
             gain: The population's prior of users' gain.
             width: The width of the trunk's states.
         Guarantees:
-            What learning can reach is restored as it was. Words that are not learnable (`words.is_learnable`),
-            and their counts, are left out.
+            What learning can reach is restored as it was. Words that are not learnable
+            (`words.is_learnable`), and their counts, are left out.
         Raises:
             PersonalStateError: the data cannot have come from there, or are of another vocabulary or version.
         """

@@ -139,7 +139,7 @@ def _is_code(group: str, vocabulary: Vocabulary) -> bool:
 
 
 def _is_scrambled(groups: Sequence[str]) -> bool:
-    """Return whether capitals stand in a long group oftener than in the names of programs (`getElementById`)."""
+    """Return whether capitals stand in a long group oftener than in names such as `getElementById`."""
     return any(
         len(group) >= 16 and (count := len(_SEGMENT.findall(group))) >= 5 and len(group) <= 3.2 * count
         for group in groups

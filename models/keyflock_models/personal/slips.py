@@ -1,12 +1,12 @@
 """Slips of the finger among a user's own words: they are not suggested, and they go.
 
-A word that is typed twice becomes the user's own, and a slip is typed twice sooner or later. It is known by its
-company: a rare own word one edit (a letter more, less, another, or two exchanged) from a word that the same
-user types far more often. Being alike is no evidence by itself (`form` and `from`, a name and a word), so
-the ratio of the two counts decides, and a word that is used comes back by being used. Words of the public
-vocabulary are never slips. Short words have many neighbours by chance, so they need a larger ratio.
+A word that is typed twice becomes the user's own, and a slip is typed twice sooner or later. It is known by
+its company: a rare own word one edit (a letter more, less, another, or two exchanged) from a word that the
+same user types far more often. To be alike is no evidence by itself (a name and a word), so the ratio of the
+two counts decides, and a word comes back by being used. Words of the public vocabulary (`form`, `from`) are
+never slips. Short words have many neighbours by chance, so they need a larger ratio.
 
-Source: one edit covers about four of five slips, Damerau 1964; neighbours by deletions, Garbe 2012 (SymSpell).
+Source: one edit covers four of five slips, Damerau 1964; neighbours by deletions, Garbe 2012 (SymSpell).
 """
 
 from collections import defaultdict
@@ -25,27 +25,25 @@ _MIN_LETTERS: Final = 3
 
 
 def slip_strengths(
-    own: Iterable[tuple[int, str, float]], typed: Iterable[tuple[str, float]]
+    own: Iterable[tuple[int, str, float]], frequent: Iterable[tuple[int, str, float]]
 ) -> dict[int, float]:
     """Return the slips among a user's own words, each with how far it is beyond the ratio (at least 1).
 
     Args:
-        own: Id, word, and count of each own word.
-        typed: Word and count of each word that the user typed, the own words among them.
+        own: Id, word and count of each own word.
+        frequent: The same of each word that the user typed at least `SLIP_RATIO` times, own ones included.
     """
     neighbours: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    for word, count in typed:
-        # No word is counted as less than once.
-        if count >= SLIP_RATIO and len(word) >= _MIN_LETTERS:
+    for _, word, count in frequent:
+        if len(word) >= _MIN_LETTERS:
             for key in _keys(word):
                 neighbours[key].append((word, count))
     found: dict[int, float] = {}
-    if not neighbours:
-        return found
     for word_id, word, count in own:
         if len(word) < _MIN_LETTERS:
             continue
         ratio = SHORT_SLIP_RATIO if len(word) <= _SHORT else SLIP_RATIO
+        # A count has decayed since, and the first use was not counted.
         needed = ratio * max(count, 1.0)
         strength = max(
             (
@@ -62,7 +60,7 @@ def slip_strengths(
 
 
 def is_one_edit(one: str, other: str) -> bool:
-    """Return whether one letter more, less or another, or two letters exchanged, turn one word into the other."""
+    """Return whether one letter more, less or another, or two exchanged, turn one word into the other."""
     if len(one) > len(other):
         one, other = other, one
     if len(other) - len(one) > 1 or one == other:

@@ -2,8 +2,7 @@
 
 A word is admitted when it is typed the second time (once may be a slip; users of keyboards that wait for more
 complain). Extended ids are the public ids, then the personal words from ``first_id`` on; the trunk reads the
-latter as OOV. `is_learnable` is the one rule of which words may be a user's own: what is typed, what is stored
-and what was stored by an earlier release go through it.
+latter as OOV. `is_learnable` is the one rule of which words may be a user's own, typed or stored.
 """
 
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
 from keyflock_models.text.vocabulary import Vocabulary
 
 MAX_LETTERS: Final = 48
-#: Maximum length of all words and candidates in UTF-8. In the worst script 1,536 words of 48 letters would take
-#: more than the whole of a stored model may.
+#: Maximum length of all words and candidates in UTF-8. In the worst script 1,536 words of 48 letters would
+#: take more than the whole of a stored model may.
 MAX_TEXT_BYTES: Final = 49_152
 _MAX_LETTER_BYTES: Final = 4
 _MAX_USES: Final = 2**31 - 1
@@ -76,6 +75,10 @@ class PersonalWords:
     def word(self, word_id: int) -> str:
         """Return the word of a personal id; "" where it was removed."""
         return self._slots[word_id - self.first_id]
+
+    def all(self) -> tuple[str, ...]:
+        """Return the words in the order of their ids, "" for each that was removed."""
+        return tuple(self._slots)
 
     def encode(self, vocabulary: Vocabulary, message: str) -> list[int]:
         """Return the extended ids of a message's words, without BOS and EOS; OOV for an unknown word."""
@@ -177,8 +180,8 @@ class PersonalWords:
         """Restore what `to_state` returned.
 
         Guarantees:
-            A word that is not learnable is left out and its slot is empty: an earlier release has learned it, or
-            another writer. What learning can reach is restored as it was.
+            A word that is not learnable is left out and its slot is empty: an earlier release has learned
+            it, or another writer. What learning can reach is restored as it was.
         Raises:
             PersonalStateError: the data cannot have come from there.
         """
@@ -206,7 +209,5 @@ def _words(value: object, max_words: int, name: str) -> list[str]:
         raise PersonalStateError(f"the personal {name} are no list of at most {max_words}")
     for word in value:
         if not isinstance(word, str) or len(word) > MAX_LETTERS:
-            raise PersonalStateError(
-                f"the personal {name} hold something else than texts of {MAX_LETTERS} letters"
-            )
+            raise PersonalStateError(f"the personal {name} are not texts of at most {MAX_LETTERS} letters")
     return list(value)

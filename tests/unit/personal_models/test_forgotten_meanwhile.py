@@ -24,6 +24,7 @@ class AnyHead:
 
     async def check(self, population: str, data: bytes) -> bytes:
         """Take it."""
+        del population
         return data
 
 

@@ -1,4 +1,4 @@
-"""A generator of secrets of twelve kinds, in the ways in which people write them; none of them is anybody's."""
+"""A generator of secrets of twelve kinds, as people write them; none of them is anybody's."""
 
 import base64
 import json
@@ -146,8 +146,7 @@ def phone(rng: random.Random) -> str:
 def licence_key(rng: random.Random) -> str:
     """Groups of capitals and figures."""
     groups, size = rng.choice(((5, 5), (4, 4), (4, 5), (3, 6), (4, 6)))
-    text = _in_groups(_string(rng, UPPER, groups * size), size, rng.choice(("-", "-", " ")))
-    return text
+    return _in_groups(_string(rng, UPPER, groups * size), size, rng.choice(("-", "-", " ")))
 
 
 def one_time_code(rng: random.Random) -> str:
