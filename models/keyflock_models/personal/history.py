@@ -14,6 +14,7 @@ Source: Witten and Bell 1991; Kuhn and De Mori 1990 (cache).
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import inf, log2
 from typing import Final, Self
 
 import numpy as np
@@ -151,6 +152,12 @@ class UserHistory:
         """Return ids in the order of their first use, and how often each was typed. Shape (N,) each."""
         count = len(self._position_of_id)
         return self._ids[:count].copy(), self._unigrams[:count] / self._unit
+
+    def words_since(self, word: int) -> float:
+        """Return how many words were typed since this one; fewer for a frequent word, infinity for none."""
+        position = self._position_of_id.get(word)
+        worth = 0.0 if position is None else float(self._cache[position] / self._cache_unit)
+        return CACHE_HALF_LIFE_WORDS * -log2(worth) if worth > 0.0 else inf
 
     def predict(self, before: int, last: int) -> HistoryPrediction | None:
         """Predict the word after these two (BOS where there is none); None: nothing was typed yet."""

@@ -32,7 +32,7 @@ from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_trust import HeadPolicy, HeadTrust
 from keyflock_models.personal.history import HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
-from keyflock_models.personal.slips import FADE_FACTOR, SLIP_RATIO, slip_strengths
+from keyflock_models.personal.slips import FADE_FACTOR, FADE_WORDS, SLIP_RATIO, slip_strengths
 from keyflock_models.personal.strip import MAX_BLEND_SLOTS, SLOTS, fill_strip, ranks_on_strip
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.text.special_tokens import BOS, EOS, OOV
@@ -231,8 +231,9 @@ class PersonalModel:
         # Encode again: a word may just have been admitted, or have lost its id to another.
         self.history.observe(self.encode(message))
         self._slips = self._is_shown = None
-        for faded in [one for one, strength in self.slips().items() if strength >= FADE_FACTOR]:
-            self.forget_word(self.word(faded))
+        for slip, strength in list(self.slips().items()):
+            if strength >= FADE_FACTOR and self.history.words_since(slip) > FADE_WORDS:
+                self.forget_word(self.word(slip))
 
     def forget_word(self, word: str) -> None:
         """Remove a word: from the user's own words, from every count, and from the head's biases.

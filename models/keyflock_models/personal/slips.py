@@ -17,8 +17,10 @@ from typing import Final
 SLIP_RATIO: Final = 20.0
 #: The same for words of `_SHORT` letters and fewer.
 SHORT_SLIP_RATIO: Final = 100.0
-#: A slip is forgotten when its neighbour was typed so many times as often as would make it a slip.
+#: A slip is forgotten when its neighbour was typed so many times as often as makes it a slip, and it was not
+#: typed again within so many words: a word that is used must be able to come back.
 FADE_FACTOR: Final = 4.0
+FADE_WORDS: Final = 300.0
 _SHORT: Final = 4
 #: Words of so few letters are one edit from everything.
 _MIN_LETTERS: Final = 3

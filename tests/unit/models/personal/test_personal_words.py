@@ -119,7 +119,7 @@ def test_the_text_of_all_words_is_bounded_and_candidates_go_first(words: Vocabul
     letters = "\u4e00\u4e01\u4e02\u4e03"
     for number in range(400):
         name = "".join(letters[number // 4**digit % 4] for digit in range(5)) + "\u5929" * 43
-        own.learn(words, f"{name} {name}" if number < 300 else name)
+        own.learn(words, f"{name} {name}" if number < 350 else name)
 
     state = own.to_state()
 
