@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults mutants kills house docs check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help setup demo test faults corpora mutants kills house docs check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -32,6 +32,9 @@ faults: $(STAMP)  ## the faults that were found open, by number; ends with {"fau
 
 mutants: $(STAMP)  ## an hour: small changes to the core files, and how many the tests notice; run again to go on
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+corpora: $(STAMP)  ## personal models of all users of the shared corpora: restored, and no secret learned (ten minutes; ARGS=60: every sixtieth user)
+	@$(BIN)/python -m tests.learning.models.personal_corpora $(ARGS)
 
 N     ?= 500
 STORE ?= sqlite

@@ -23,7 +23,7 @@ from keyflock_models.personal.gate import GainPrior
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.priors import DEFAULT_GAIN
-from keyflock_models.text.tokenizer import tokenize
+from keyflock_models.personal.secrets import words_without_secrets
 from keyflock_models.text.vocabulary import Vocabulary
 from keyflock_server.protocol.plans import HeadPlan, PersonalisingPlan, PopulationPrior
 
@@ -55,7 +55,8 @@ class GatherEvidence:
             ValueError: The plan's prior is invalid.
         """
         pieces = [piece for message in self.messages for piece in split_message(message)]
-        if sum(len(tokenize(piece)) for piece in pieces) < self.plan.words_needed:
+        words = sum(len(words_without_secrets(piece, self.vocabulary)) for piece in pieces)
+        if words < self.plan.words_needed:
             return None
         began_s = time.perf_counter()
         blend, gain = priors_of(self.plan.prior)

@@ -10,9 +10,9 @@ from keyflock_models.arrays import F32, I32
 from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.head_fitting import HeadSettings, fit_head
+from keyflock_models.personal.secrets import words_without_secrets
 from keyflock_models.text.sequences import encode_messages
 from keyflock_models.text.special_tokens import BOS, EOS, PAD
-from keyflock_models.text.tokenizer import tokenize
 from keyflock_models.training.local_training import LocalTrainingConfig, local_train
 
 #: The maximum words, by white space, of a piece that is learned and judged as one message.
@@ -51,7 +51,8 @@ class TrunkReader:
         """Yield a reading of each message that has a word, in order; the network runs on many at a time."""
         chunk: list[tuple[str, list[int]]] = []
         for message in messages:
-            ids = self._scorer.vocabulary.encode(tokenize(message))
+            vocabulary = self._scorer.vocabulary
+            ids = vocabulary.encode(words_without_secrets(message, vocabulary))
             if not ids:
                 continue
             if chunk and sum(len(one) for _, one in chunk) + len(ids) > _WORDS_AT_ONCE:

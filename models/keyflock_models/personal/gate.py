@@ -148,7 +148,8 @@ class Gate:
             raise PersonalStateError("the gate's evidence is not three numbers a place")
         for words, gain, changes in rows.tolist():
             # NaN fails the comparisons.
-            if not (0.0 <= words <= 1e9 and abs(gain) <= changes + 1e-3 and changes <= words * 1.001 + 1e-3):
+            is_possible = abs(gain) <= changes * 1.001 + 1e-3 and changes <= words * 1.001 + 1e-3
+            if not (0.0 <= words <= 1e9 and is_possible):
                 raise PersonalStateError("the gate's evidence contradicts itself")
         evidence = tuple(GainEvidence(*row) for row in rows.tolist())
         return cls(prior, evidence, tuple(bool(one) for one in proved))

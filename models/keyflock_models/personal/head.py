@@ -43,6 +43,12 @@ def is_feature_space(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and len(value) == 32 and not set(value) - set("0123456789abcdef")
 
 
+def is_bounded(*parts: F32) -> bool:
+    """Return whether all of a head's numbers are finite and small; no other head is kept or read."""
+    # NaN fails the comparison.
+    return all(bool((np.abs(part) <= MAX_MAGNITUDE).all()) for part in parts)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonalHead:
     """One user's fitted head."""
@@ -136,6 +142,7 @@ def _floats(state: dict[str, object], name: str, dimensions: int) -> F32:
     value = state.get(name)
     if not isinstance(value, np.ndarray) or value.dtype != np.float16 or value.ndim != dimensions:
         raise PersonalStateError(f"the head's {name} are no float16 array")
-    if value.size and not (np.abs(value.astype(np.float32)) <= MAX_MAGNITUDE).all():
+    numbers = value.astype(np.float32)
+    if not is_bounded(numbers):
         raise PersonalStateError(f"the head's {name} are not finite, small numbers")
-    return value.astype(np.float32)
+    return numbers

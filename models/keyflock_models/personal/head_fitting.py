@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.personal.head import MAX_BIASES, MAX_RANK, PersonalHead
+from keyflock_models.personal.head import MAX_BIASES, MAX_RANK, PersonalHead, is_bounded
 from keyflock_models.text.special_tokens import OOV, SPECIAL_TOKENS
 
 #: On fewer words a head learns its user's accidents: on chat, of a median of 150 words a user, heads alone
@@ -78,7 +78,7 @@ def fit_head(
         space: The trunk's feature space.
         seed: The seed of the adapter's first values.
     Edge cases:
-        fewer than ``MIN_POSITIONS`` usable positions -> None
+        fewer than ``MIN_POSITIONS`` usable positions -> None; the numbers grew beyond all bounds -> None
     """
     is_used = (targets > OOV) & (targets < len(embedding))
     states, targets = states[is_used], targets[is_used]
@@ -112,6 +112,8 @@ def fit_head(
     if best is None:
         return None
     found = {name: np.asarray(value, np.float32) for name, value in best.items()}
+    if not is_bounded(*found.values()):
+        return None
     return PersonalHead(space, found["down"], found["up"], chosen, found["bias"][: len(chosen)])
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from keyflock_models.arrays import F32, F64, I32
 from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.personal.head import (
-    MAX_MAGNITUDE,
     PersonalHead,
     WrongSpaceError,
     feature_space,
+    is_bounded,
     is_feature_space,
 )
 from keyflock_models.personal.words import PersonalStateError
@@ -77,11 +77,14 @@ class HeadMap:
     def to_state(self) -> dict[str, object]:
         """Return plain data: differences from the identity in float16, so that small steps keep digits."""
         one = np.eye(len(self.states), dtype=np.float32)
+        # What is beyond float16 becomes infinite, which no reader takes.
+        with np.errstate(over="ignore"):
+            states, outputs = ((part - one).astype(np.float16) for part in (self.states, self.outputs))
         return {
             "from": self.from_space,
             "to": self.to_space,
-            "states": (self.states - one).astype(np.float16),
-            "outputs": (self.outputs - one).astype(np.float16),
+            "states": states,
+            "outputs": outputs,
             "steps": self.steps,
         }
 
@@ -160,8 +163,7 @@ def map_head(head: PersonalHead, head_map: HeadMap) -> PersonalHead:
     """
     head.require_space(head_map.from_space)
     down, up = head_map.states @ head.down, head.up @ head_map.outputs
-    # NaN fails the comparison.
-    if not all((np.abs(part) <= MAX_MAGNITUDE).all() for part in (down, up)):
+    if not is_bounded(down, up):
         raise PersonalStateError("the mapped head's numbers are not finite and small")
     return replace(head, space=head_map.to_space, down=down, up=up)
 
@@ -200,6 +202,6 @@ def _matrix(state: dict[str, object], name: str, width: int) -> F32:
     if not isinstance(value, np.ndarray) or (value.dtype, value.shape) != (np.float16, (width, width)):
         raise PersonalStateError(f"the head map's {name} are no float16 array for states of {width}")
     found = value.astype(np.float32)
-    if not (np.abs(found) <= MAX_MAGNITUDE).all():
+    if not is_bounded(found):
         raise PersonalStateError(f"the head map's {name} are not finite, small numbers")
     return np.asarray(found + np.eye(width, dtype=np.float32))

@@ -14,6 +14,7 @@ Source: Witten and Bell 1991; Kuhn and De Mori 1990 (cache).
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import inf, log2
 from typing import Final, Self
 
 import numpy as np
@@ -147,6 +148,17 @@ class UserHistory:
             cache = self._unigrams[:count]
         return self._ids[:count].copy(), cache / max(float(cache.sum()), 1e-300)
 
+    def counts(self) -> tuple[I32, F64]:
+        """Return ids in the order of their first use, and how often each was typed. Shape (N,) each."""
+        count = len(self._position_of_id)
+        return self._ids[:count].copy(), self._unigrams[:count] / self._unit
+
+    def words_since(self, word: int) -> float:
+        """Return how many words were typed since this one; fewer for a frequent word, infinity for none."""
+        position = self._position_of_id.get(word)
+        worth = 0.0 if position is None else float(self._cache[position] / self._cache_unit)
+        return CACHE_HALF_LIFE_WORDS * -log2(worth) if worth > 0.0 else inf
+
     def predict(self, before: int, last: int) -> HistoryPrediction | None:
         """Predict the word after these two (BOS where there is none); None: nothing was typed yet."""
         sparse = self.predict_sparse(before, last)
@@ -157,15 +169,14 @@ class UserHistory:
         np.add.at(ngram, sparse.positions, sparse.gains)
         return HistoryPrediction(ids, ngram, sparse.floor, cache, sparse.match)
 
-    def forget(self, word: int) -> None:
-        """Remove a word from every count, as a word and as a context.
+    def forget(self, words: Collection[int]) -> None:
+        """Remove words from every count, as words and as contexts.
 
         Guarantees:
-            Nothing in `to_state` names it afterwards.
+            Nothing in `to_state` names them afterwards; all else is as it was.
         """
-        self._forget({word})
-
-    def _forget(self, words: Collection[int]) -> None:
+        if not words:
+            return
         if any(word in self._position_of_id for word in words):
             remaining = [one for one in self._position_of_id if one not in words]
             positions = np.array([self._position_of_id[one] for one in remaining], np.int64)
@@ -260,7 +271,7 @@ class UserHistory:
         if len(self._position_of_id) > self._max_entries:
             excess = len(self._position_of_id) - self._max_entries + margin
             rarest = np.argsort(self._unigrams[: len(self._position_of_id)], kind="stable")[:excess]
-            self._forget({int(word) for word in self._ids[rarest]})
+            self.forget({int(word) for word in self._ids[rarest]})
         for table in self._tables:
             size = sum(map(len, table.values()))
             if size > self._max_entries:

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from keyflock_models.arrays import F32, F64, I32
+from keyflock_models.arrays import F32, F64, I32, Bool
 from keyflock_models.evaluation.scoring import rank_targets
 from keyflock_models.personal.blend import (
     EXPERTS,
@@ -32,9 +32,10 @@ from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_trust import HeadPolicy, HeadTrust
 from keyflock_models.personal.history import HistoryPrediction, UserHistory
 from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
+from keyflock_models.personal.slips import FADE_FACTOR, FADE_WORDS, SLIP_RATIO, slip_strengths
 from keyflock_models.personal.strip import MAX_BLEND_SLOTS, SLOTS, fill_strip, ranks_on_strip
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
-from keyflock_models.text.special_tokens import BOS, EOS, OOV, SPECIAL_TOKENS
+from keyflock_models.text.special_tokens import BOS, EOS, OOV
 from keyflock_models.text.tokenizer import folded
 from keyflock_models.text.vocabulary import Vocabulary
 
@@ -88,6 +89,9 @@ class PersonalModel:
     head: PersonalHead | None = None
     #: The trust in the head since the trunk changed.
     head_trust: HeadTrust = field(default_factory=HeadTrust)
+    #: What `slips` and `is_shown` return; None: something was learned since.
+    _slips: dict[int, float] | None = None
+    _is_shown: Bool | None = None
 
     @classmethod
     def new(
@@ -147,6 +151,30 @@ class PersonalModel:
         """Return the probabilities of all extended ids, shape (T, end_id); see `blended`."""
         return blended(trunk, predictions, self.mixtures(), self.words.end_id, head)
 
+    def slips(self) -> dict[int, float]:
+        """Return the ids of own words that are slips, with their strengths (`slip_strengths`)."""
+        if self._slips is None:
+            size = len(self.vocabulary)
+            ids, counts = self.history.counts()
+            is_own = ids >= size
+            own, frequent = (
+                [
+                    (one, self.word(one), count)
+                    for one, count in zip(ids[at].tolist(), counts[at].tolist(), strict=True)
+                ]
+                for at in (is_own, counts >= SLIP_RATIO)
+            )
+            self._slips = slip_strengths(own, frequent) if own and frequent else {}
+        return self._slips
+
+    def is_shown(self) -> Bool:
+        """Return which extended ids may be suggested: words, but no slips. Shape (end_id,)."""
+        if self._is_shown is None:
+            own = np.array(list(map(bool, self.words.all())), np.bool_)
+            self._is_shown = np.concatenate([self.vocabulary.is_displayable, own])
+            self._is_shown[list(self.slips())] = False
+        return self._is_shown
+
     def judge(self, ids: Sequence[int], trunk: F32, head: F32 | None = None) -> Judgement:
         """Compare the predictions of trunk and blend for a message's words.
 
@@ -161,9 +189,9 @@ class PersonalModel:
         weights = next_word_mixtures(self.mixtures())
         block = blended(trunk, predictions, weights, self.words.end_id, head)
         network = selected_network(trunk, predictions, weights, head)
-        is_there = (targets > OOV) & (targets < block.shape[1])
-        asked = np.where(is_there, targets, len(SPECIAL_TOKENS)).astype(np.int32)
-        is_shown = np.arange(block.shape[1]) >= len(SPECIAL_TOKENS)
+        is_shown = self.is_shown()
+        is_there = is_shown[targets]
+        asked = np.where(is_there, targets, is_shown.argmax()).astype(np.int32)
         strips = (
             np.where(is_there, ranks_on_strip(network, block, is_shown, asked, slots), block.shape[1])
             for slots in range(1, MAX_BLEND_SLOTS + 1)
@@ -179,9 +207,9 @@ class PersonalModel:
             targets: Extended ids. Shape (T,).
         """
         size = block.shape[1]
-        is_there = (targets > OOV) & (targets < size)
-        is_displayable = np.arange(size) >= len(SPECIAL_TOKENS)
-        ranks, _ = rank_targets(block, np.where(is_there, targets, EOS).astype(np.int32), is_displayable)
+        is_shown = self.is_shown()
+        is_there = is_shown[targets] & (targets < size)
+        ranks, _ = rank_targets(block, np.where(is_there, targets, EOS).astype(np.int32), is_shown[:size])
         return np.where(is_there, ranks, size).astype(np.int32)
 
     def learn(self, message: str, judgement: Judgement | None) -> None:
@@ -199,10 +227,13 @@ class PersonalModel:
             self.weights.learn(judgement.matches, judgement.probabilities)
             if judgement.has_head:
                 self.head_trust.observe(judgement.probabilities)
-        for evicted in self.words.learn(self.vocabulary, message):
-            self.history.forget(evicted)
+        self.history.forget(set(self.words.learn(self.vocabulary, message)))
         # Encode again: a word may just have been admitted, or have lost its id to another.
         self.history.observe(self.encode(message))
+        self._slips = self._is_shown = None
+        for slip, strength in list(self.slips().items()):
+            if strength >= FADE_FACTOR and self.history.words_since(slip) > FADE_WORDS:
+                self.forget_word(self.word(slip))
 
     def forget_word(self, word: str) -> None:
         """Remove a word: from the user's own words, from every count, and from the head's biases.
@@ -214,8 +245,9 @@ class PersonalModel:
         public = self.vocabulary.encode([token])[0]
         word_id = self.words.remove(token) if public == OOV else public
         if word_id is not None:
-            self.history.forget(word_id)
+            self.history.forget({word_id})
             self.head = None if self.head is None else self.head.without_bias(word_id)
+            self._slips = self._is_shown = None
 
     def suggest(
         self,
@@ -251,12 +283,9 @@ class PersonalModel:
                 weights, blend_slots = next_word_mixtures(weights), self.gate.blend_slots
             row = blended(trunk[None], predictions, weights, self.words.end_id, heads)[0]
             network = selected_network(trunk[None], predictions, weights, heads)[0]
-        is_offered = np.array(
-            [
-                one >= len(SPECIAL_TOKENS) and bool(word) and word.startswith(prefix) and may_show(word)
-                for one, word in enumerate(map(self.word, range(len(row))))
-            ]
-        )
+        is_offered = self.is_shown()[: len(row)].copy()
+        words = [*self.vocabulary.words, *self.words.all()][: len(row)]
+        is_offered &= np.array([word.startswith(prefix) and may_show(word) for word in words])
         among = float(row[is_offered].sum()) if prefix else 1.0
         best = fill_strip(network, row, is_offered, blend_slots, count)
         return [(self.word(int(one)), float(row[one]) / max(among, 1e-30)) for one in best]
@@ -297,6 +326,9 @@ class PersonalModel:
             blend: The population's prior of mixtures.
             gain: The population's prior of users' gain.
             width: The width of the trunk's states.
+        Guarantees:
+            What learning can reach is restored as it was. Words that are not learnable
+            (`words.is_learnable`), and their counts, are left out.
         Raises:
             PersonalStateError: the data cannot have come from there, or are of another vocabulary or version.
         """
@@ -308,6 +340,7 @@ class PersonalModel:
             raise PersonalStateError("the personal model counts the words of another vocabulary")
         words = PersonalWords.from_state(state.get("words"), len(vocabulary))
         history = UserHistory.from_state(state.get("history"), words.end_id)
+        history.forget({one for one in range(words.first_id, words.end_id) if not words.word(one)})
         weights = BlendWeights.from_state(state.get("weights"), blend)
         gate = Gate.from_state(state.get("gate"), gain)
         head = state.get("head")

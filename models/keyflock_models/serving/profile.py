@@ -57,7 +57,10 @@ class ServingProfile:
         is_own = ids >= size
         is_shown = np.empty(len(ids), np.bool_)
         is_shown[~is_own] = index.is_shown[ids[~is_own]]
-        is_shown[is_own] = [index.may_show(model.word(int(one))) for one in ids[is_own]]
+        slips = model.slips()
+        is_shown[is_own] = [
+            one not in slips and index.may_show(model.word(one)) for one in ids[is_own].tolist()
+        ]
         head_trust = replace(model.head_trust)
         learned = model.weights.current()
         weights = head_trust.discounted(learned)

@@ -15,13 +15,13 @@ import numpy as np
 
 from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import PersonalHead
+from keyflock_models.personal.secrets import words_without_secrets
 from keyflock_models.personal.strip import SLOTS, network_slots
 from keyflock_models.serving.batched_trunk import BLOCK_WORDS, CONTEXT_LENGTHS, BatchedTrunk, TrunkPredictions
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.typed_words import PersonalizedRow, typed_words
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
 from keyflock_models.text.special_tokens import BOS, OOV
-from keyflock_models.text.tokenizer import tokenize
 
 #: Maximum number of a context's ids that are read, BOS included.
 MAX_CONTEXT_IDS: Final = CONTEXT_LENGTHS[-1]
@@ -94,7 +94,7 @@ def _prepare(
     for row, query in enumerate(queries):
         profile = query.profile
         if profile is None:
-            ids = index.vocabulary.encode(tokenize(query.context))
+            ids = index.vocabulary.encode(words_without_secrets(query.context, index.vocabulary))
         else:
             ids = profile.words.encode(index.vocabulary, query.context)
         contexts.append([BOS, *(one if one < size else OOV for one in ids)][-MAX_CONTEXT_IDS:])

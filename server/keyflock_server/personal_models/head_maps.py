@@ -15,6 +15,7 @@ from keyflock_compression import decode_weights, encode_state
 from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head_mapping import HeadMap, fit_head_map
+from keyflock_models.personal.words import PersonalStateError
 from keyflock_server.personal_models.population_model_info import PopulationModelInfo, PopulationModelInfos
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
@@ -73,7 +74,7 @@ class HeadMapService:
 
         Raises:
             ApiError: ``model_unknown`` or ``model_withdrawn``; ``head_map_unknown`` where the version is
-                served and the one before it is not, or there is none.
+                served, and there is no map to it: the one before it is not served, or too far from it.
         """
         key = population, version
         # The version is fetched every time, because it may have been withdrawn since its map was fitted.
@@ -101,8 +102,12 @@ def _fit(info: PopulationModelInfo, old: bytes, new: bytes) -> PublishedHeadMap:
     before, after = (
         NeuralScorer(info.config, decode_weights(body, layout), info.vocabulary) for body in (old, new)
     )
-    found = fit_head_map(before, after)
-    body = encode_state(found.to_state())
-    # The map used here equals the one that is sent: it went through float16 and back.
-    read = HeadMap.from_state(found.to_state(), width=info.config.embedding_size)
+    state = fit_head_map(before, after).to_state()
+    try:
+        # The map used here equals the one that is sent: it went through float16 and back.
+        read = HeadMap.from_state(state, width=info.config.embedding_size)
+    except PersonalStateError:
+        detail = "The versions are too far apart for a map; fit the head anew."
+        raise ApiError(ProblemCode.HEAD_MAP_UNKNOWN, detail) from None
+    body = encode_state(state)
     return PublishedHeadMap(read, body, hashlib.sha256(body).digest())

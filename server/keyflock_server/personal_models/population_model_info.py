@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from keyflock_compression import CodecError, decode_state
+from keyflock_compression import CodecError, decode_state, encode_state
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.words import PersonalStateError
@@ -38,11 +38,27 @@ class PopulationModelInfo:
         Raises:
             ApiError: ``malformed_head``; the detail quotes nothing of the data.
         """
+        return self.decode_upload(data)[0]
+
+    def decode_upload(self, data: bytes) -> tuple[PersonalModel, bytes]:
+        """Decode a personal model that a phone puts, and return it with the bytes to store.
+
+        Returns:
+            The bytes are the phone's. If there are words among them that may not be learned (secrets, from a
+            phone with an earlier release), they are encoded anew without these words and their counts.
+        Raises:
+            ApiError: ``malformed_head``; the detail quotes nothing of the data.
+        """
         try:
             state = decode_state(data)
-            return PersonalModel.from_state(state, self.vocabulary, width=self.config.embedding_size)
+            model = PersonalModel.from_state(state, self.vocabulary, width=self.config.embedding_size)
+            words = model.words.to_state()
+            stored = state["words"]
+            if isinstance(stored, dict) and any(stored[name] != value for name, value in words.items()):
+                data = encode_state(state | {"words": words, "history": model.history.to_state()})
         except (CodecError, PersonalStateError) as error:
             raise ApiError(ProblemCode.MALFORMED_HEAD, f"{error}.") from None
+        return model, data
 
 
 class PopulationModelInfos:

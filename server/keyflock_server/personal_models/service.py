@@ -37,8 +37,12 @@ _TAG_BYTES: Final = 16
 class UploadValidator(Protocol):
     """Validates the personal models that phones upload."""
 
-    async def check(self, population: PopulationName, data: bytes) -> None:
-        """Raise ApiError ``malformed_head`` or ``stale_head`` for a model that is not accepted."""
+    async def check(self, population: PopulationName, data: bytes) -> bytes:
+        """Return the bytes to store: the model without words that may not be learned.
+
+        Raises:
+            ApiError: ``malformed_head`` or ``stale_head`` for a model that is not accepted.
+        """
         ...
 
 
@@ -105,7 +109,7 @@ class PersonalModelService:
         """
         device = await self._device(identity.device)
         owner = owner_of(self._owner_key, device)
-        await self._validator.check(identity.population, data)
+        data = await self._validator.check(identity.population, data)
         associated_data = _associated_data(identity.population, owner)
         sealed = await asyncio.to_thread(encrypt, self._key_ring.current, associated_data, data)
         record = PersonalModelRecord(

@@ -49,16 +49,17 @@ class PersonalModelValidator:
         self._spaces: dict[PopulationName, dict[int, str]] = {}
         self._lock = asyncio.Lock()
 
-    async def check(self, population: PopulationName, data: bytes) -> None:
+    async def check(self, population: PopulationName, data: bytes) -> bytes:
         """Check an uploaded personal model; see ``service.UploadValidator``."""
         info = await self._model_infos.get(population)
-        model = await self._threads.run(lambda: info.decode_personal_model(data))
+        model, accepted = await self._threads.run(lambda: info.decode_upload(data))
         if model.head is not None and not await self._is_recent(population, info, model.head.space):
             raise ApiError(
                 ProblemCode.STALE_HEAD,
                 f"The head's feature space is that of none of the {RECENT_VERSIONS} newest releases: "
                 "fit it anew, or put the personal model without a head.",
             )
+        return accepted
 
     async def _is_recent(self, population: PopulationName, info: PopulationModelInfo, space: str) -> bool:
         newest = (await self._releases.release(population)).model_version

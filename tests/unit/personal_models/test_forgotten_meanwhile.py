@@ -22,8 +22,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class AnyHead:
     """Takes whatever is put."""
 
-    async def check(self, population: str, data: bytes) -> None:
+    async def check(self, population: str, data: bytes) -> bytes:
         """Take it."""
+        del population
+        return data
 
 
 @pytest.mark.fault("D4")

@@ -19,9 +19,9 @@ from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_trust import HeadPolicy
+from keyflock_models.personal.secrets import words_without_secrets
 from keyflock_models.personal.strip import SLOTS
 from keyflock_models.text.special_tokens import OOV
-from keyflock_models.text.tokenizer import tokenize
 from keyflock_models.text.vocabulary import Vocabulary
 
 DROP, KEEP, MAP, REFIT = (
@@ -133,7 +133,11 @@ def _fitted(messages: Sequence[str], trunk: TrunkReader, vocabulary: Vocabulary)
 
 
 def _targets(readings: Sequence[TrunkReading], vocabulary: Vocabulary) -> np.ndarray:
-    ids = [one for reading in readings for one in vocabulary.encode(tokenize(reading.message))]
+    ids = [
+        one
+        for reading in readings
+        for one in vocabulary.encode(words_without_secrets(reading.message, vocabulary))
+    ]
     return np.array(ids, np.int32)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from keyflock_models.personal.words import PersonalStateError, PersonalWords
+from keyflock_models.personal.words import MAX_TEXT_BYTES, PersonalStateError, PersonalWords
 from keyflock_models.text.special_tokens import OOV
 from keyflock_models.text.vocabulary import Vocabulary
 
@@ -81,15 +81,14 @@ def test_the_state_gives_the_same_words_back(words: Vocabulary) -> None:
     ("change", "reason"),
     [
         ({"words": "xylo"}, "no list"),
-        ({"words": ["two words"], "uses": [1]}, "no single word"),
-        ({"words": [7], "uses": [1]}, "no single word"),
+        ({"words": [7], "uses": [1]}, "not texts of at most 48 letters"),
         ({"words": ["xylo", "xylo"], "uses": [1, 1]}, "twice"),
         ({"candidates": ["xylo", "xylo"]}, "twice"),
         ({"candidates": [""]}, "twice"),
         ({"words": ["xylo"], "uses": []}, "one small whole number a word"),
         ({"words": ["xylo"], "uses": [-1]}, "one small whole number a word"),
         ({"words": ["xylo"], "uses": [True]}, "one small whole number a word"),
-        ({"words": [f"q{'x' * 50}"], "uses": [1]}, "no single word"),
+        ({"words": [f"q{'x' * 50}"], "uses": [1]}, "not texts of at most 48 letters"),
     ],
 )
 def test_a_state_that_cannot_be_one_is_refused(
@@ -99,3 +98,31 @@ def test_a_state_that_cannot_be_one_is_refused(
 
     with pytest.raises(PersonalStateError, match=reason):
         PersonalWords.from_state(state, len(words))
+
+
+@pytest.mark.fault("F1")
+@pytest.mark.parametrize(
+    "other", ["two words", "12'", "\ufe0f", "hunter2pass99", "<masked>", "4", "x\u0301\u0301 "]
+)
+def test_a_stored_word_that_would_not_be_learned_is_left_out(words: Vocabulary, other: str) -> None:
+    state = {"words": ["xylo", other, "yurt"], "uses": [3, 4, 5], "candidates": [other, "zinc"]}
+
+    again = PersonalWords.from_state(state, len(words))
+
+    assert again.to_state() == {"words": ["xylo", "", "yurt"], "uses": [3, 0, 5], "candidates": ["zinc"]}
+    assert again.encode(words, "xylo yurt") == [len(words), len(words) + 2]
+
+
+@pytest.mark.fault("F1")
+def test_the_text_of_all_words_is_bounded_and_candidates_go_first(words: Vocabulary) -> None:
+    own = PersonalWords(len(words))
+    letters = "\u4e00\u4e01\u4e02\u4e03"
+    for number in range(400):
+        name = "".join(letters[number // 4**digit % 4] for digit in range(5)) + "\u5929" * 43
+        own.learn(words, f"{name} {name}" if number < 350 else name)
+
+    state = own.to_state()
+
+    assert MAX_TEXT_BYTES - 144 < sum(len(word.encode()) for word in own.all()) <= MAX_TEXT_BYTES
+    assert state["candidates"] == []
+    assert PersonalWords.from_state(state, len(words)).to_state() == state

@@ -83,7 +83,7 @@ def test_a_forgotten_word_is_in_no_state(sentences: list[list[int]], word: int) 
     for sentence in sentences:
         history.observe(sentence)
 
-    history.forget(word)
+    history.forget({word})
 
     state = history.to_state()
     ids = np.asarray(state["ids"])
@@ -100,7 +100,7 @@ def test_after_all_recent_words_are_forgotten_the_cache_is_what_is_left() -> Non
     for _ in range(40):
         history.observe([9] * 2_000)
 
-    history.forget(9)
+    history.forget({9})
 
     prediction = history.predict(BOS, BOS)
     assert prediction is not None
