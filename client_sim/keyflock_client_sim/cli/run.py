@@ -101,7 +101,7 @@ def run(
             return
         if checkpoint is None or task is None:
             raise SimulatorError("virtual time needs --checkpoint and --task", SimulatorExitCode.USAGE)
-        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode(), options))
+        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode("utf-8-sig"), options))
     except (CorpusError, ProfileError, OperatorError) as error:
         raise SimulatorError(str(error), SimulatorExitCode.INPUT) from error
     except UnicodeDecodeError as error:

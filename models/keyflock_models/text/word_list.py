@@ -1,9 +1,9 @@
 """The public word list of a language, in the words of the tokenizer.
 
 This is the only module that reads wordfreq's package data. The list counts words in a spelling of its own:
-it folds ß to ss and the last sigma to any other, cuts words at short clitics, and counts symbols and numbers.
-Here each entry is spelt as it is written, and then given to the tokenizer: what comes out is what a text is
-encoded with.
+it folds ß to ss and the last sigma to any other, cuts words at short clitics, counts symbols and hides
+numbers. Here each entry is spelt as it is written, and then given to the tokenizer: what comes out is what a
+text is encoded with.
 
 Source:
     Speer 2022, wordfreq 3, doi:10.5281/zenodo.7199437.
@@ -25,6 +25,8 @@ from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
 _DATA: Final = files("keyflock_models.text")
 #: In Switzerland and Liechtenstein the letter ß is not used.
 _WITHOUT_SHARP_S: Final = ("CH", "LI")
+#: The list writes every run of digits as zeros: "00th" stands for all from "10th" on, and no text says it.
+_HIDDEN_DIGITS: Final = "00"
 _VOWELS: Final = frozenset("aeiouyœæ")
 #: Part of a word's count that stays its own, however often clitics seem to stand before it.
 _MIN_ALONE: Final = 0.1
@@ -52,6 +54,8 @@ class WordList:
         kept = 0.0
         is_german = language == "de" and not set(region) & set(_WITHOUT_SHARP_S)
         for entry, frequency in islice(listed.items(), max_entries):
+            if _HIDDEN_DIGITS in entry:
+                continue
             for spelling, share in _german_spellings(entry) if is_german else ((entry, 1.0),):
                 words = [word for word in tokenize(spelling) if word not in {MASKED, NUMBER}]
                 for word in words:

@@ -151,7 +151,7 @@ def _load_or_create(path: Path, fresh: str) -> str:
             Path(name).unlink()
     require_private(path)
     try:
-        text = path.read_text(encoding="ascii")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise KeyFileError(f"{path} is not a text file.") from None
     if not text.strip():

@@ -56,7 +56,7 @@ def read_key_ring(path: Path) -> KeyRing:
     """
     try:
         require_private(path)
-        text = path.read_text(encoding="ascii")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise KeyFileError(
             f"The head keys in {path} cannot be read: {error.strerror}. "
@@ -81,7 +81,7 @@ def add_encryption_key(path: Path) -> KeyRing:
     lines = []
     if path.exists():
         read_key_ring(path)
-        lines = path.read_text(encoding="ascii").split()
+        lines = path.read_text(encoding="utf-8-sig").split()
     fresh = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).rstrip(b"=").decode()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
     try:
