@@ -87,7 +87,7 @@ check: $(STAMP)  ## format, lint, types, import contracts
 house: $(STAMP)  ## names, sizes and imports against the rules of the house; ends with one line of figures
 	@$(BIN)/python -m tests.house.structure
 
-vocabulary: $(STAMP)  ## four minutes: the table of languages in docs/vocabulary.md, measured anew
+vocabulary: $(STAMP)  ## five minutes: the table of languages in docs/vocabulary.md, measured anew
 	@$(BIN)/python -m tests.house.vocabulary_page
 
 docs: $(STAMP)  ## docs/task_reference.md anew from the schema of tasks

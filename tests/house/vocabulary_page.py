@@ -19,7 +19,7 @@ SIZE: Final = 10_000
 #: The law of a supported language: the maximum share of its list's words that are not in its vocabulary, ...
 MAX_OOV_RATIO: Final = 0.25
 #: ... and the minimum share of the list's words that the tokenizer gives back as one word.
-MIN_KEPT_RATIO: Final = 0.985
+MIN_WHOLE_RATIO: Final = 0.985
 
 _BEGIN: Final = "<!-- written by `make vocabulary` -->\n"
 _END: Final = "<!-- end of what `make vocabulary` writes -->\n"
@@ -30,12 +30,12 @@ _HEAD: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LanguageRow:
     """What was measured of one language."""
 
     language: str
     listed: int
-    kept_ratio: float
+    whole_ratio: float
     oov_ratio: float
     #: The share of the vocabulary's words that the tokenizer gives back unchanged.
     round_trip_ratio: float
@@ -53,7 +53,7 @@ class Row:
         return cls(
             language,
             len(whole.frequencies),
-            whole.kept_ratio,
+            whole.whole_ratio,
             unknown / total,
             unchanged / len(words),
             int(vocabulary.is_displayable.sum()),
@@ -62,13 +62,13 @@ class Row:
     @property
     def is_lawful(self) -> bool:
         """Return whether the language may be supported."""
-        is_reachable = self.round_trip_ratio == 1.0 and self.kept_ratio >= MIN_KEPT_RATIO
+        is_reachable = self.round_trip_ratio == 1.0 and self.whole_ratio >= MIN_WHOLE_RATIO
         return is_reachable and self.oov_ratio <= MAX_OOV_RATIO
 
     def __str__(self) -> str:
         """Return the row of the table."""
         return (
-            f"| {self.language} | {self.listed:,} | {self.kept_ratio:.2%} | {self.oov_ratio:.1%} "
+            f"| {self.language} | {self.listed:,} | {self.whole_ratio:.2%} | {self.oov_ratio:.1%} "
             f"| {self.round_trip_ratio:.0%} | {self.displayable:,} |"
         )
 
@@ -83,7 +83,7 @@ def main() -> int:
     """Measure every language and write the table; fail where one breaks the law."""
     rows = []
     for language in SUPPORTED:
-        rows.append(Row.measure(language))
+        rows.append(LanguageRow.measure(language))
         sys.stdout.write(f"{rows[-1]}\n")
         sys.stdout.flush()
     before, rest = PAGE.read_text(encoding="utf-8").split(_BEGIN)

@@ -35,7 +35,7 @@ from keyflock_models.personal.priors import DEFAULT_BLEND, DEFAULT_GAIN
 from keyflock_models.personal.strip import MAX_BLEND_SLOTS, SLOTS, fill_strip, ranks_on_strip
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.text.special_tokens import BOS, EOS, OOV, SPECIAL_TOKENS
-from keyflock_models.text.tokenizer import has_letter, tokenize
+from keyflock_models.text.tokenizer import folded
 from keyflock_models.text.vocabulary import Vocabulary
 
 #: Version of the plain data from `to_state`.
@@ -208,9 +208,9 @@ class PersonalModel:
         """Remove a word: from the user's own words, from every count, and from the head's biases.
 
         Args:
-            word: The word in any spelling; it is read as typed text is. What is no single word is not known.
+            word: The word in any spelling; it is folded as typed text is.
         """
-        token = " ".join(tokenize(word))
+        token = folded(word)
         public = self.vocabulary.encode([token])[0]
         word_id = self.words.remove(token) if public == OOV else public
         if word_id is not None:
@@ -253,7 +253,7 @@ class PersonalModel:
             network = selected_network(trunk[None], predictions, weights, heads)[0]
         is_offered = np.array(
             [
-                one >= len(SPECIAL_TOKENS) and has_letter(word) and word.startswith(prefix) and may_show(word)
+                one >= len(SPECIAL_TOKENS) and bool(word) and word.startswith(prefix) and may_show(word)
                 for one, word in enumerate(map(self.word, range(len(row))))
             ]
         )

@@ -41,7 +41,7 @@ class WordList:
 
     Attributes:
         frequencies: The share of each word among everything that the list counts, without the numbers.
-        kept_ratio: The share of them whose entry the tokenizer gives back as one word.
+        whole_ratio: The share of them whose entry the tokenizer gives back as one word.
 
     Raises:
         VocabularyError: the language is not supported.
@@ -51,7 +51,7 @@ class WordList:
         language, *region = supported_language(tag).split("-")
         listed = wordfreq.get_frequency_dict(language, "best")
         counts: dict[str, float] = defaultdict(float)
-        kept = 0.0
+        whole = 0.0
         is_german = language == "de" and not set(region) & set(_WITHOUT_SHARP_S)
         for entry, frequency in islice(listed.items(), max_entries):
             if _HIDDEN_DIGITS in entry:
@@ -60,8 +60,8 @@ class WordList:
                 words = [word for word in tokenize(spelling) if word not in {MASKED, NUMBER}]
                 for word in words:
                     counts[word] += frequency * share
-                kept += frequency * share if len(words) == 1 else 0.0
-        self.kept_ratio: float = kept / sum(counts.values())
+                whole += frequency * share if len(words) == 1 else 0.0
+        self.whole_ratio: float = whole / sum(counts.values())
         self.frequencies: dict[str, float] = _with_contractions(counts, _clitics().get(language, {}))
 
 
