@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults corpora mutants kills house docs check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -92,6 +92,9 @@ check: $(STAMP)  ## format, lint, types, import contracts
 
 house: $(STAMP)  ## names, sizes and imports against the rules of the house; ends with one line of figures
 	@$(BIN)/python -m tests.house.structure
+
+vocabulary: $(STAMP)  ## five minutes: the table of languages in docs/vocabulary.md, measured anew
+	@$(BIN)/python -m tests.house.vocabulary_page
 
 docs: $(STAMP)  ## docs/task_reference.md, the types in docs/protocol.md and its JSON schema anew from the code
 	@$(BIN)/python -m tests.house.task_reference

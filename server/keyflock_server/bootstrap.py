@@ -86,7 +86,7 @@ def build_server(
         settings: The settings.
         clock: Returns the current time, aware UTC.
         attestation: Verifies phones at enrolment; None: every phone is accepted, and the log warns of it.
-        may_show: Says which words may be suggested; None: by the file ``settings.blocked_words``.
+        may_show: Says which words may be suggested; None: by the settings of blocked words.
     Raises:
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
@@ -216,7 +216,7 @@ def _assemble(
 ) -> _Components:
     head_keys = None if settings.head_keys is None else read_key_ring(settings.head_keys)
     user_keys = () if settings.user_keys is None else read_user_keys(settings.user_keys)
-    may_show = may_show or may_show_from(settings.blocked_words)
+    may_show = may_show or may_show_from(settings.blocked_words, with_defaults=settings.default_blocked_words)
     folder = DataFolder.open(settings.data_dir)
     try:
         secrets = secrets or secrets_in(folder.path)

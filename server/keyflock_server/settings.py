@@ -64,8 +64,10 @@ class Settings:
     user_keys: Path | None = None
     #: Whether to answer ``POST /v1/suggestions``.
     suggestions: bool = False
-    #: File with the words that are never suggested, one per line.
+    #: File with further words that are never suggested, one per line.
     blocked_words: Path | None = None
+    #: Whether the slurs and coarse words of the built-in list are never suggested either.
+    default_blocked_words: bool = True
     #: Memory for users' profiles, for suggestions: each takes about 90 kB for 2,000 words, at most 230 kB.
     max_profile_bytes: PositiveCount = 536_870_912
     #: Maximum size of all users' stored personal models together; a phone that would exceed it is refused.

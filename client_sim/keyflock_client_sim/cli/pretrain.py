@@ -26,7 +26,9 @@ def pretrain(
         int,
         typer.Option(help="Decides parameters, order and split; not how far --seconds gets on this machine."),
     ] = 0,
-    language: Annotated[str, typer.Option(help="Of the public vocabulary.")] = "en",
+    language: Annotated[
+        str, typer.Option(help="Of the public vocabulary; docs/vocabulary.md lists those supported.")
+    ] = "en",
     public_ratio: Annotated[
         float | None,
         typer.Option(
@@ -69,10 +71,16 @@ async def _pretrain(
     from keyflock_client_sim.corpora.sources import SHAKESPEARE, read_corpus
     from keyflock_client_sim.corpora.splits import take_public
     from keyflock_models.network.config import SIZES, ModelConfig
+    from keyflock_models.text.languages import supported_language
+    from keyflock_models.text.vocabulary import VocabularyError
 
     # What can be wrong is looked at before JAX is loaded.
     if size not in SIZES:
         raise SimulatorError(f"no model size {size!r}; there are {', '.join(SIZES)}", SimulatorExitCode.USAGE)
+    try:
+        language = supported_language(language)
+    except VocabularyError as error:
+        raise SimulatorError(f"--language: {error}", SimulatorExitCode.USAGE) from None
     corpus = read_corpus(data)
 
     from keyflock_client_sim.cache_folder import user_cache_folder

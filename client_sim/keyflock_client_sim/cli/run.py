@@ -108,7 +108,7 @@ def run(
             return
         if checkpoint is None or task is None:
             raise SimulatorError("virtual time needs --checkpoint and --task", SimulatorExitCode.USAGE)
-        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode(), options))
+        asyncio.run(_in_virtual_time(_read(checkpoint), _read(task).decode("utf-8-sig"), options))
     except AddressError as error:
         raise SimulatorError(f"--url: {error}", SimulatorExitCode.USAGE) from None
     except (CorpusError, ProfileError, OperatorError) as error:

@@ -4,6 +4,7 @@ An error names a bad line by file, number and reason; it never repeats the line'
 somebody's text.
 """
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def read_jsonl(path: Path) -> tuple[UserText, ...]:
     Edge cases:
         blank line -> skipped; unknown fields -> ignored; the same user twice -> an error, not two users
         a user without messages -> kept, with no text
-        gzip is recognised by its first two bytes, whatever the file is called
+        gzip is recognised by its first two bytes, whatever the file is called; a byte order mark is no text
 
     Raises:
         CorpusError: ``FILE:LINE: reason`` for a bad line, ``FILE: reason`` for a file that cannot be read.
@@ -61,6 +62,8 @@ def _numbered(path: Path, lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := lines.readline(MAX_LINE_BYTES + 1):
         number += 1
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if len(line) > MAX_LINE_BYTES:
             raise CorpusError(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes")
         if line.strip():

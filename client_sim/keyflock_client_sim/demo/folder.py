@@ -56,7 +56,7 @@ class DemoFolder:
             note.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
             return
         try:
-            found = json.loads(note.read_text(encoding="utf-8"))
+            found = json.loads(note.read_text(encoding="utf-8-sig"))
             differing = [name for name in _SHARED if found.get(name) != wanted[name]]
         except (ValueError, AttributeError):
             raise DemoError(f"{note} cannot be read; name another folder with --keep.") from None

@@ -132,7 +132,7 @@ def read_profile(source: str) -> FleetProfile:
             f"no fleet profile {source!r}; there are {', '.join(PROFILES)}, or give a .toml file"
         )
     try:
-        return msgspec.toml.decode(Path(source).read_bytes(), type=FleetProfile)
+        return msgspec.toml.decode(Path(source).read_text(encoding="utf-8-sig"), type=FleetProfile)
     except OSError as error:
         raise ProfileError(f"{source}: {error.strerror or error}") from None
     except msgspec.MsgspecError as error:

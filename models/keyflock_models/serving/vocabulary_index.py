@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 
 from keyflock_models.arrays import I32, Bool
-from keyflock_models.text.special_tokens import SPECIAL_TOKENS
 from keyflock_models.text.vocabulary import Vocabulary
 
 #: A predicate that tells whether a word may be suggested; a product puts its own rules (profanities) here.
@@ -29,8 +28,12 @@ class VocabularyIndex:
     @classmethod
     def from_vocabulary(cls, vocabulary: Vocabulary, may_show: MayShow = lambda _word: True) -> Self:
         """Build an index of all words that may be shown."""
-        specials = len(SPECIAL_TOKENS)
-        is_shown = np.array([at >= specials and may_show(word) for at, word in enumerate(vocabulary.words)])
+        is_shown = np.array(
+            [
+                is_word and may_show(word)
+                for is_word, word in zip(vocabulary.is_displayable, vocabulary.words, strict=True)
+            ]
+        )
         ids = sorted(np.flatnonzero(is_shown).tolist(), key=vocabulary.words.__getitem__)
         words = [vocabulary.words[one] for one in ids]
         return cls(vocabulary, may_show, is_shown, words, np.array(ids, np.int32))

@@ -1,42 +1,39 @@
-"""The vocabulary from a public word list, so that no phone's words are ever collected to build one.
-
-This is the only module that reads wordfreq's package data.
-"""
-
-import wordfreq
+"""The vocabulary from a public word list, so that no phone's words are ever collected to build one."""
 
 from keyflock_models.text.special_tokens import SPECIAL_TOKENS
-from keyflock_models.text.tokenizer import tokenize
 from keyflock_models.text.vocabulary import Vocabulary, VocabularyError, build_vocabulary
+from keyflock_models.text.word_list import WordList
 
 #: Share of the targets that end a message; a message has nine words and its end.
 _EOS_SHARE = 0.1
+#: How many entries of the list are read. Larger vocabularies read more; up to here, a smaller vocabulary is
+#: the beginning of a larger one.
+_MIN_ENTRIES = 30_000
 
 
 def public_vocabulary(language: str = "en", size: int = 10_000) -> Vocabulary:
     """Return the most frequent words of a language, exactly `size` entries with the special tokens.
 
-    Only words that the tokenizer gives back unchanged are taken (the list also holds symbols and "u.s",
-    which no text would ever be encoded to). Ties in frequency are put in the words' own order.
+    Words with the same frequency are in their own order.
 
+    Args:
+        language: A tag of `languages.SUPPORTED`, with a region or without.
+        size: The number of entries.
     Guarantees:
-        The same release of wordfreq gives the same list in the same order.
+        Every word is what the tokenizer makes of it. The same release of wordfreq gives the same list in the
+        same order.
     Raises:
-        VocabularyError: wordfreq has no such language, or too few words of it.
-    Source:
-        Speer 2022, wordfreq 3, doi:10.5281/zenodo.7199437.
+        VocabularyError: the language is not supported, or has too few words.
     """
     wanted = size - len(SPECIAL_TOKENS)
-    try:
-        # Half as many again, so that neither a dropped word nor a tie at the end changes which are taken.
-        listed = wordfreq.top_n_list(language, size + size // 2 + 100)
-    except LookupError as error:
-        msg = f"wordfreq has no word list for the language {language!r}"
-        raise VocabularyError(msg) from error
-    frequency = {word: wordfreq.word_frequency(word, language) for word in listed if tokenize(word) == [word]}
-    words = sorted(frequency, key=lambda word: (-frequency[word], word))[:wanted]
-    if wanted < 1 or len(words) < wanted:
-        msg = f"a vocabulary of {size} entries was asked for; {language!r} has {len(words)} words to offer"
+    frequencies = WordList(language, max(_MIN_ENTRIES, 2 * size)).frequencies
+    words = sorted(frequencies, key=lambda word: (-frequencies[word], word))[: max(wanted, 0)]
+    if not words or len(words) < wanted:
+        offered = len(frequencies) + len(SPECIAL_TOKENS)
+        msg = (
+            f"a vocabulary of {size} entries was asked for; "
+            f"{language!r} has between {len(SPECIAL_TOKENS) + 1} and {offered} to offer"
+        )
         raise VocabularyError(msg)
-    probabilities = [frequency[word] for word in words]
+    probabilities = [frequencies[word] for word in words]
     return build_vocabulary(words, probabilities, oov=max(1e-4, 1 - sum(probabilities)), eos=_EOS_SHARE)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError
@@ -10,6 +11,11 @@ from safetensors.numpy import load, save
 
 from keyflock_models.arrays import F32, Bool
 from keyflock_models.text.special_tokens import OOV, SPECIAL_TOKENS
+from keyflock_models.text.tokenizer import has_letter
+
+#: Letters that stand for another one: capitals have no accent in Greek, and their I is i or the dotless ı in
+#: Turkish; old keyboards write the Romanian comma as a cedilla. Only a language's words tell which is meant.
+_SUBSTITUTES: Final = str.maketrans("άέήίόύώΐΰıșț", "αεηιουωϊϋişţ")
 
 
 class VocabularyError(ValueError):
@@ -52,6 +58,9 @@ class Vocabulary:
         if len(ids) != len(self.words):
             msg = f"{len(self.words) - len(ids)} words appear twice"
             raise VocabularyError(msg)
+        for i, word in enumerate(self.words):
+            for substitute in _substitutes(word):
+                ids.setdefault(substitute, i)
         object.__setattr__(self, "log_frequencies", frequencies)
         object.__setattr__(self, "digest", hashlib.sha256("\n".join(self.words).encode()).hexdigest())
         object.__setattr__(self, "_ids", ids)
@@ -61,11 +70,16 @@ class Vocabulary:
 
     @property
     def is_displayable(self) -> Bool:
-        """Which ids may be suggested to a user, which is all but the special tokens. Shape (V,)."""
-        return np.arange(len(self.words)) >= len(SPECIAL_TOKENS)
+        """Which ids may be suggested to a user: all words with a letter in them. Shape (V,)."""
+        specials = len(SPECIAL_TOKENS)
+        return np.array([i >= specials and has_letter(word) for i, word in enumerate(self.words)])
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Return the ids of tokens; OOV for a token that is no word of the vocabulary or a special token."""
+        """Return the ids of tokens; OOV for a token that is no word of the vocabulary or a special token.
+
+        A token that is no word takes the id of the word that it stands for: "isparta", which is what ISPARTA
+        becomes, that of "ısparta".
+        """
         specials = len(SPECIAL_TOKENS)
         return [i if (i := self._ids.get(token, OOV)) >= specials else OOV for token in tokens]
 
@@ -134,3 +148,11 @@ def build_vocabulary(
         [[1e-9, 1e-9, eos, (1 - eos) * oov], inside * ((1 - eos) * (1 - oov) / inside.sum())]
     )
     return Vocabulary((*SPECIAL_TOKENS, *words), np.log(shares / shares.sum()).astype(np.float32))
+
+
+def _substitutes(word: str) -> set[str]:
+    """Return the other spellings by which the word is recognised."""
+    if word.isascii():
+        return set()
+    # A capital may also begin the word alone.
+    return {word.translate(_SUBSTITUTES), word[0].translate(_SUBSTITUTES) + word[1:]}

@@ -114,7 +114,7 @@ def _announced(data_dir: Path | None) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise CommandError(f"{path} cannot be read: {reason}.", ExitCode.INPUT) from None

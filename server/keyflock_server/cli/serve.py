@@ -79,7 +79,17 @@ def serve(
     blocked_words: Annotated[
         Path | None,
         typer.Option(
-            "--blocked-words", help="Words that are never suggested, one a line.", show_default=False
+            "--blocked-words",
+            help="Further words that are never suggested, one a line.",
+            show_default="the built-in list alone",
+        ),
+    ] = None,
+    default_blocked_words: Annotated[
+        bool | None,
+        typer.Option(
+            "--default-blocked-words/--no-default-blocked-words",
+            help="Whether the slurs and coarse words of the built-in list are never suggested.",
+            show_default="they are not",
         ),
     ] = None,
     announce: Annotated[
@@ -140,6 +150,7 @@ def serve(
         "user_keys": user_keys,
         "suggestions": suggestions,
         "blocked_words": blocked_words,
+        "default_blocked_words": default_blocked_words,
         "log_format": log_format,
         "log_level": log_level,
     }

@@ -124,7 +124,7 @@ def _checked(file: Path) -> bytes:
 
     try:
         body = file.read_bytes()
-        parse_task(body.decode())
+        parse_task(body.decode("utf-8-sig"))
     except OSError as error:
         raise CommandError(f"{file} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     except UnicodeDecodeError:

@@ -169,7 +169,7 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
 
     async def _create_task(self, _path_params: Mapping[str, str], body: bytes) -> Response:
         try:
-            spec = parse_task(body.decode())
+            spec = parse_task(body.decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise ApiError(ProblemCode.INVALID_TASK, "The task is not UTF-8 text.") from None
         except RecursionError:

@@ -9,6 +9,7 @@ shown by ``repr``.
 
 import base64
 import binascii
+import codecs
 import hashlib
 import hmac
 import os
@@ -151,7 +152,7 @@ def _load_or_create(path: Path, fresh: str) -> str:
             Path(name).unlink()
     require_private(path)
     try:
-        text = path.read_text(encoding="ascii")
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError:
         raise KeyFileError(f"{path} is not a text file.") from None
     if not text.strip():

@@ -8,6 +8,7 @@ the file outside the data folder: the two together give access to the models.
 
 import base64
 import binascii
+import codecs
 import hashlib
 import os
 import secrets
@@ -56,7 +57,7 @@ def read_key_ring(path: Path) -> KeyRing:
     """
     try:
         require_private(path)
-        text = path.read_text(encoding="ascii")
+        text = _text(path)
     except OSError as error:
         raise KeyFileError(
             f"The head keys in {path} cannot be read: {error.strerror}. "
@@ -81,7 +82,7 @@ def add_encryption_key(path: Path) -> KeyRing:
     lines = []
     if path.exists():
         read_key_ring(path)
-        lines = path.read_text(encoding="ascii").split()
+        lines = _text(path).split()
     fresh = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).rstrip(b"=").decode()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
     try:
@@ -94,6 +95,10 @@ def add_encryption_key(path: Path) -> KeyRing:
         Path(name).unlink(missing_ok=True)
         raise
     return read_key_ring(path)
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("ascii")
 
 
 def _key(path: Path, number: int, line: str) -> EncryptionKey:

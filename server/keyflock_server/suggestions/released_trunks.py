@@ -18,6 +18,7 @@ from keyflock_server.personal_models.validation import RECENT_VERSIONS
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.messages import Release
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.suggestions.blocked import BlockedWords
 from keyflock_server.telemetry.logs import logger
 
 _log: Final = logger("keyflock.suggestions")
@@ -155,4 +156,7 @@ class ReleasedTrunks:
         return replace(known, maps={one.from_space: whole, **known.maps}, since=ModelVersion(known.since - 1))
 
     def _index(self, vocabulary: Vocabulary) -> VocabularyIndex:
-        return VocabularyIndex.from_vocabulary(vocabulary, self._may_show)
+        may_show = self._may_show
+        if isinstance(may_show, BlockedWords):
+            may_show = may_show.in_language_of(vocabulary)
+        return VocabularyIndex.from_vocabulary(vocabulary, may_show)

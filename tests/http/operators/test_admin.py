@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.http.operators.conftest import AdminPort
 
+TUTORIAL_TASK = Path(__file__).parents[3] / "docs" / "examples" / "tutorial.toml"
 WITHOUT_BODY = [call for call in OPERATOR_CALLS if not call.max_body_bytes]
 WITH_BODY = [call for call in OPERATOR_CALLS if call.max_body_bytes]
 ABOUT_A_TASK = [call for call in OPERATOR_CALLS if "{task}" in call.path]
@@ -125,6 +128,13 @@ async def test_every_problem_of_a_task_is_told_by_itself_and_in_the_detail(admin
     ]
     assert answer.body["detail"] == " ".join(answer.body["problems"])
     assert one.body["problems"] == [one.body["detail"]]
+
+
+@pytest.mark.fault("F7")
+async def test_a_byte_order_mark_is_no_part_of_a_task(admin_port: AdminPort) -> None:
+    await admin_port.send(operator_calls.CREATE_TASK, codecs.BOM_UTF8 + TUTORIAL_TASK.read_bytes())
+
+    assert len(admin_port.service.calls) == 1
 
 
 @pytest.mark.parametrize("name", ["no spaces", "-first", "x" * 65, "sl%2Fash", "%C3%A9"])

@@ -1,5 +1,6 @@
 """The command ``keyflock``: one line on standard error, a code for scripts to tell apart, JSON when asked."""
 
+import codecs
 import json
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from keyflock_server.cli import main
 
+TUTORIAL_TASK = Path(__file__).parents[3] / "docs" / "examples" / "tutorial.toml"
 TASK = {
     "name": "next-word",
     "population": "en-US",
@@ -148,6 +150,22 @@ def test_an_address_where_nobody_listens_is_unreachable(
 ) -> None:
     ran = run("task", "list", "--url", "http://127.0.0.1:1", "--token-file", token_file)
 
+    assert ran.code == 3
+    assert "http://127.0.0.1:1" in one_line(ran)
+
+
+@pytest.mark.fault("F7")
+def test_a_byte_order_mark_is_no_part_of_a_task_file_or_a_token(
+    run: Callable[..., CommandResult], tmp_path: Path
+) -> None:
+    task = tmp_path / "task.toml"
+    task.write_bytes(codecs.BOM_UTF8 + TUTORIAL_TASK.read_bytes())
+    token = tmp_path / "marked"
+    token.write_text("the-admin-token\n", encoding="utf-8-sig")
+
+    ran = run("task", "create", task, "--url", "http://127.0.0.1:1", "--token-file", token)
+
+    # Both files were read: only the server is missing.
     assert ran.code == 3
     assert "http://127.0.0.1:1" in one_line(ran)
 

@@ -23,6 +23,15 @@ def test_a_plain_file_is_read_in_order_and_blank_lines_and_unknown_fields_are_pa
     assert users == (UserText("ann", ("hello there", "bye")), UserText("bo", ()))
 
 
+@pytest.mark.fault("F7")
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text(GOOD, encoding="utf-8-sig")
+    (tmp_path / "packed").write_bytes(gzip.compress(GOOD.encode("utf-8-sig")))
+
+    assert [user.user for user in read_jsonl(tmp_path / "plain")] == ["ann", "bo"]
+    assert [user.user for user in read_jsonl(tmp_path / "packed")] == ["ann", "bo"]
+
+
 def test_a_gzip_file_is_recognised_by_its_bytes_and_not_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "chat.txt"
     path.write_bytes(gzip.compress(GOOD.encode()))

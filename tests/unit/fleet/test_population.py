@@ -65,6 +65,14 @@ def test_every_named_profile_keeps_its_own_bounds(name: str) -> None:
     assert msgspec.convert(msgspec.to_builtins(PROFILES[name]), FleetProfile) == PROFILES[name]
 
 
+@pytest.mark.fault("F7")
+def test_a_byte_order_mark_is_no_part_of_a_profile(tmp_path: Path) -> None:
+    file = tmp_path / "slow.toml"
+    file.write_text("\ufeffseconds_per_example = 0.5\n", encoding="utf-8")
+
+    assert read_profile(str(file)).seconds_per_example == 0.5
+
+
 def test_a_profile_is_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "slow.toml"
     file.write_text("seconds_per_example = 0.5\ndrop_out_share = 0.25\n[app_builds]\n7 = 1.0\n")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keyflock_models.text.languages import SUPPORTED, supported_language
 from keyflock_models.text.public_vocabulary import public_vocabulary
 from keyflock_models.text.special_tokens import BOS, EOS, OOV, PAD, SPECIAL_TOKENS
 from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
@@ -14,10 +15,77 @@ def test_the_public_vocabulary_has_exactly_the_asked_size_and_begins_with_the_sp
     assert vocabulary.words[:8] == ("<pad>", "<s>", "</s>", "<oov>", "the", "to", "and", "of")
 
 
-def test_every_public_word_is_what_the_tokenizer_makes_of_it() -> None:
-    vocabulary = public_vocabulary("en", 2_000)
+@pytest.mark.fault("F5")
+@pytest.mark.parametrize("language", ["bn", "ca", "de", "el", "en", "fa", "fr", "he", "it", "tr", "ur"])
+def test_every_public_word_is_what_the_tokenizer_makes_of_it(language: str) -> None:
+    vocabulary = public_vocabulary(language)
 
-    assert all(tokenize(word) == [word] for word in vocabulary.words[4:])
+    assert [word for word in vocabulary.words[4:] if tokenize(word) != [word]] == []
+    assert vocabulary.is_displayable[4:].all()
+
+
+@pytest.mark.fault("F5")
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("de", "Weiß GROẞ Straße heißt dass müssen Maße Masse"),
+        ("de-CH", "weiss gross Strasse"),
+        ("el", "λόγος ΛΟΓΟΣ πως ΚΑΛΗΜΕΡΑ"),
+        (
+            "fr",
+            "C\u2019est j'ai qu'il n'est l'homme d'accord s'il m'a t'as aujourd'hui lorsqu'il jusqu'à d'une",
+        ),
+        ("it", "C\u2019è l'ho un'altra d'accordo dell'anno all'interno l'Italia po'"),
+        ("ca", "L\u2019any d'un s'ha pel·lícula col·legi coŀlegi"),
+        ("tr", "İyi ISPARTA Irak IŞIK KIZ İSTANBUL"),
+        ("ro", "şi și ţară țară"),
+        ("fa", "می\u200cشود می\u200cخواهم"),
+        ("bn", "আল্লাহ্\u200c র\u200c্যাব"),
+        ("hi", "क्या है"),
+        ("he", 'צה"ל ארה״ב שָׁלוֹם'),
+        ("ar", "كَلِمَة الله"),
+        ("uk", "зв\u2019язку здоров\u02bcя п'ять"),
+        ("nl", "zo\u2019n foto's"),
+        ("en", "don\u2019t it's o'clock"),
+        ("vi", "không"),
+    ],
+)
+def test_common_words_are_known_however_they_are_written(language: str, text: str) -> None:
+    vocabulary = public_vocabulary(language)
+
+    tokens = tokenize(text)
+
+    assert [token for token, one in zip(tokens, vocabulary.encode(tokens), strict=True) if one == OOV] == []
+
+
+@pytest.mark.fault("F5")
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("de", ["weiss", "gross", "strasse"]),
+        ("fr", ["c", "j", "l", "d", "n", "qu", "s", "m", "t"]),
+        ("it", ["c", "l", "d"]),
+        ("ca", ["l", "d", "s"]),
+        ("tr", ["isparta"]),
+        ("en", ["2", "10", "00th", "0000s"]),
+    ],
+)
+def test_what_is_no_word_of_the_language_is_not_in_its_vocabulary(language: str, words: list[str]) -> None:
+    assert set(words) & set(public_vocabulary(language).words) == set()
+
+
+@pytest.mark.fault("F5")
+def test_a_word_with_its_own_entry_is_not_taken_for_another() -> None:
+    vocabulary = build_vocabulary(["sinir", "sınır", "kız"], [0.4, 0.3, 0.2], oov=0.1, eos=0.1)
+
+    assert vocabulary.encode(["sinir", "sınır", "kiz", "kız"]) == [4, 5, 6, 6]
+
+
+@pytest.mark.fault("F3")
+def test_a_stored_entry_without_a_letter_is_never_displayable() -> None:
+    vocabulary = build_vocabulary(["a", "2", "\ufe0f"], [0.4, 0.3, 0.2], oov=0.1, eos=0.1)
+
+    assert vocabulary.is_displayable.tolist() == [False] * 4 + [True, False, False]
 
 
 def test_public_words_go_by_falling_frequency_and_ties_by_the_alphabet() -> None:
@@ -31,9 +99,43 @@ def test_a_smaller_public_vocabulary_is_the_beginning_of_a_larger_one() -> None:
     assert public_vocabulary("en", 500).words == public_vocabulary("en", 2_000).words[:500]
 
 
-def test_a_language_without_a_list_is_refused_by_name() -> None:
-    with pytest.raises(VocabularyError, match="'xx'"):
-        public_vocabulary("xx", 100)
+@pytest.mark.fault("F6")
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [
+        ("ja", "without spaces"),
+        ("zh-Hant", "without spaces"),
+        ("th", "without spaces"),
+        ("ko", "parts of words"),
+        ("sr", "Latin letters alone"),
+        ("sr-Latn", "Latin letters alone"),
+        ("hr", "'sh' is the nearest"),
+        ("no", "'nb' is the nearest"),
+        ("english", "no public word list for the language 'english'"),
+        ("gl", "no public word list for the language 'gl'"),
+        ("xx", "no public word list for the language 'xx'"),
+        ("de_DE.UTF-8", "'de' may be meant"),
+        ("de_DE", "'de' may be meant"),
+        ("en-Latn-US", "'en' may be meant"),
+        ("en-", "'en' may be meant"),
+        ("en\n", "no public word list"),
+        ("", "the language is empty"),
+        (" ", "the language is empty"),
+        ("ｅｎ", "no public word list"),
+    ],
+)
+def test_a_language_that_is_not_supported_is_refused_with_the_reason(tag: str, reason: str) -> None:
+    with pytest.raises(VocabularyError, match=reason) as raised:
+        public_vocabulary(tag, 100)
+
+    assert str(raised.value).endswith(f"; supported are {', '.join(SUPPORTED)}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_language_may_have_a_region() -> None:
+    tags = [supported_language(tag) for tag in ("en", "EN-us", "pt-BR", "es-419", "fil-PH")]
+
+    assert tags == ["en", "en-US", "pt-BR", "es-419", "fil-PH"]
 
 
 @pytest.mark.parametrize("size", [0, 4])

@@ -1,3 +1,4 @@
+import codecs
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_file_that_holds_no_keys_is_left_as_it_is(tmp_path: Path, content: str
         add_encryption_key(path)
 
     assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.fault("F7")
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    before = add_encryption_key(path)
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+
+    assert read_key_ring(path).current == before.current
+    assert add_encryption_key(path).retired == (before.current,)
+    assert not path.read_bytes().startswith(codecs.BOM_UTF8)
 
 
 def test_where_there_is_no_file_the_error_says_how_to_make_one(tmp_path: Path) -> None:

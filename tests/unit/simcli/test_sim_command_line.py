@@ -98,6 +98,20 @@ def test_a_comparison_of_codecs_ends_with_one_line_of_figures_and_goes_on_from_w
         (["pretrain", "--size", "huge", "--out", "x"], 2, "no model size 'huge'; there are full, medium"),
         (["pretrain"], 2, "Missing option '--out'"),
         (
+            ["pretrain", "--language", "ja", "--out", "x"],
+            2,
+            "--language: the language 'ja' has no vocabulary",
+        ),
+        (["pretrain", "--language", "ko", "--out", "x"], 2, "parts of words"),
+        (["pretrain", "--language", "zh", "--out", "x"], 2, "without spaces between words"),
+        (["pretrain", "--language", "english", "--out", "x"], 2, "no public word list"),
+        (
+            ["pretrain", "--language", "de_DE.UTF-8", "--out", "x"],
+            2,
+            "'de' may be meant; supported are ar, bg",
+        ),
+        (["pretrain", "--language", "", "--out", "x"], 2, "the language is empty"),
+        (
             ["pretrain", "--data", "missing.jsonl", "--out", "x"],
             5,
             "missing.jsonl: No such file or directory",
