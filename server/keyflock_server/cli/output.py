@@ -60,6 +60,8 @@ def _cell(value: object) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:g}"
+        case list():
+            return ", ".join(_cell(item) for item in value)
         case str() if instant := _INSTANT.fullmatch(value):
             return f"{instant[1]} {instant[2]}"
         case _:
