@@ -261,6 +261,7 @@ def _assemble(
     )
     languages, threads = PopulationModelInfos(coordinator.models), DecodeThreadPool()
     erasing = PersonalModelEraser(store, clock)
+    coordinator.population_deletion.erase_models = erasing.erase
     lifecycles: list[Lifecycle] = [ClusterKeys(store, keys, owner_key), erasing, threads]
     maps = HeadMapService(coordinator.models, languages)
     heads, profiles, suggestions = None, None, None

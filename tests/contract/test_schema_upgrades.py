@@ -243,3 +243,21 @@ async def test_an_upgrade_that_fails_leaves_the_database_as_it_was(
         await upgraded(url)
 
     assert await what_is_missing(url) == before
+
+
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize("revision", RELEASED)
+async def test_after_an_upgrade_a_population_is_found_by_its_name_and_can_be_renamed(
+    url: str, revision: str
+) -> None:
+    await released(url, revision)
+
+    await upgraded(url)
+
+    store = SqlStore(url)
+    await store.open()
+    en, english = PopulationName("en"), PopulationName("english")
+    assert await store.populations.resolve("en") == en
+    await store.populations.rename(en, english)
+    assert await store.populations.names(en) == ["en", "english"]
+    await store.close()

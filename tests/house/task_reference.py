@@ -113,7 +113,7 @@ What some fields are when they are left out: `round.minimum` four fifths of the 
 over-selection; `[[personalising.heads]]` one candidate with the defaults.
 
 What can change after a task was created: nothing but its state (`keyflock task pause | resume | cancel`).
-For other values create a new task.
+For other values cancel it and create it anew: the name is free again, and the new task has an id of its own.
 """
 
 

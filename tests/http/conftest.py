@@ -158,6 +158,9 @@ class ScriptedSdkServices:
         self.note("model_delta", (population, version, weights, set(has)))
         return next((ModelDelta(self.steps[base], base) for base in has if base in self.steps), None)
 
+    async def resolve(self, name: str) -> PopulationName:
+        return PopulationName({"former": "en-US"}.get(name, name))
+
     async def release(self, population: PopulationName) -> Release:
         self.note("release", population)
         return Release(

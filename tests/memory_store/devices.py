@@ -21,6 +21,7 @@ class MemoryDeviceRepository:
         self._rows = rows
 
     async def add(self, device: DeviceRecord) -> None:
+        self._rows.require_population(device.population)
         if device.id in self._rows.devices:
             raise AlreadyExists(device.id)
         self._rows.devices[device.id] = device

@@ -16,6 +16,7 @@ class MemoryPersonalModelRepository:
 
     async def put(self, record: PersonalModelRecord, replaces: bytes | None) -> None:
         """Store an owner's personal model."""
+        self._rows.require_population(record.population)
         key = record.population, record.owner
         there = self._rows.personal_models.get(key)
         if replaces is not None and (there.tag if there else b"") != replaces:
@@ -38,6 +39,10 @@ class MemoryPersonalModelRepository:
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete the models of these owners; return how many there were."""
         return sum(self._rows.personal_models.pop((population, owner), None) is not None for owner in owners)
+
+    async def owners(self, population: PopulationName, limit: int) -> list[str]:
+        """Return some owners who have a model in this population."""
+        return [owner for name, owner in self._rows.personal_models if name == population][:limit]
 
     async def scrub(self) -> bool:
         """Return True: nothing is stored anywhere else."""

@@ -45,6 +45,7 @@ class MemoryRoundRepository:
         self._rows = rows
 
     async def add(self, record: RoundRecord) -> None:
+        self._rows.require_population(record.round.population)
         taken = {(other.round.task, other.round.sequence) for other in self._rows.rounds.values()}
         is_taken = record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken
         is_early = any(one.round.task == record.round.task for one in await self.unfinished())

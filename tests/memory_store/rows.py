@@ -3,6 +3,7 @@
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ArrivalCount
+from keyflock_server.storage.errors import PopulationGone
 from keyflock_server.storage.records import (
     AssignmentRecord,
     DeviceRecord,
@@ -22,7 +23,12 @@ class MemoryRows:
 
     def __init__(self) -> None:
         self.populations: dict[PopulationName, PopulationRecord] = {}
+        self.population_names: dict[PopulationName, PopulationName] = {}
+        #: Populations that were deleted, whose other rows go by and by, with the keys of their averages.
+        self.deleted_populations: dict[PopulationName, str | None] = {}
         self.versions: dict[tuple[PopulationName, ModelVersion], VersionRecord] = {}
+        #: Ids of the tasks of deleted populations.
+        self.deleted_tasks: set[TaskName] = set()
         self.tasks: dict[TaskName, TaskRecord] = {}
         self.rounds: dict[RoundId, RoundRecord] = {}
         self.devices: dict[DeviceId, DeviceRecord] = {}
@@ -34,3 +40,7 @@ class MemoryRows:
         self.verdicts: dict[RoundId, dict[str, int]] = {}
         self.revocations: dict[str, RevocationRecord] = {}
         self.tombstones: dict[str, TombstoneRecord] = {}
+
+    def require_population(self, name: PopulationName) -> None:
+        if name not in self.populations:
+            raise PopulationGone(name)

@@ -38,7 +38,7 @@ class MemoryStore:
     """Implements ``RecordStore`` in memory."""
 
     def __init__(self) -> None:
-        rows = MemoryRows()
+        self.rows = rows = MemoryRows()
         self.populations: PopulationRepository = MemoryPopulationRepository(rows)
         self.tasks: TaskRepository = MemoryTaskRepository(rows)
         self.rounds: RoundRepository = MemoryRoundRepository(rows)

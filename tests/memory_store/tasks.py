@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.memory_store.rows import MemoryRows
 
 from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.numbered_names import base_name, by_number
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
 from keyflock_server.storage.records import TaskRecord
@@ -15,12 +16,18 @@ class MemoryTaskRepository:
         self._rows = rows
 
     async def add(self, task: TaskRecord) -> None:
-        if task.name in self._rows.tasks:
+        self._rows.require_population(task.spec.population)
+        if task.name in self._rows.tasks or task.name in self._rows.deleted_tasks:
             raise AlreadyExists(task.name)
         self._rows.tasks[task.name] = task
 
+    async def ids_of(self, name: TaskName) -> list[TaskName]:
+        every = (*self._rows.tasks, *self._rows.deleted_tasks)
+        return by_number(id_ for id_ in every if base_name(id_) == name)
+
     async def get(self, name: TaskName) -> TaskRecord | None:
-        return self._rows.tasks.get(name)
+        task = self._rows.tasks.get(name)
+        return task if task is not None and task.spec.population in self._rows.populations else None
 
     async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:  # noqa: ARG002 - no row here is damaged
         return self._oldest_first()
@@ -42,4 +49,5 @@ class MemoryTaskRepository:
         return known
 
     def _oldest_first(self) -> list[TaskRecord]:
-        return sorted(self._rows.tasks.values(), key=lambda task: (task.created_at, task.name))
+        here = (task for task in self._rows.tasks.values() if task.spec.population in self._rows.populations)
+        return sorted(here, key=lambda task: (task.created_at, task.name))

@@ -1,4 +1,4 @@
-"""``keyflock population``: creates, lists and rolls back the groups of phones that share a model."""
+"""``keyflock population``: groups of phones that share a model, from their creation to their deletion."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,15 @@ from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol import operator_calls
 from keyflock_server.rounds.cohort import CohortSyntaxError, parse_cohort
 
-COLUMNS: Final = ("name", "model_version", "parameter_count", "vocabulary_size", "devices", "anchor_text")
+COLUMNS: Final = (
+    "name",
+    "former_names",
+    "model_version",
+    "parameter_count",
+    "vocabulary_size",
+    "devices",
+    "anchor_text",
+)
 
 app = typer.Typer(no_args_is_help=True, help="Phones of one app and language that share a model.")
 
@@ -78,6 +86,45 @@ def roll_back(
     body = json.dumps({"to": to, "reason": reason}).encode()
     connection = connect(url, token_file, data_dir)
     answer = connection.call(operator_calls.ROLL_BACK, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("rename")
+def rename(
+    name: Annotated[str, typer.Argument(help="A name that it has, or had.")],
+    to: Annotated[str, typer.Option("--to", help="Its name from now on, for phones and operators.")],
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Give a population another name.
+
+    Phones that were shipped with a former name go on with it, and no other population can have it. Metrics
+    and log lines keep the name that it was created with.
+    """
+    body = json.dumps({"to": to}).encode()
+    connection = connect(url, token_file, data_dir)
+    answer = connection.call(operator_calls.RENAME_POPULATION, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+    confirm: Annotated[str, typer.Option("--confirm", help="The name, typed again.")],
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a population for good, with its phones, personal models, tasks, rounds and model versions.
+
+    Cancel its tasks first. Its phones are told that there is no such population; its names are free again.
+    """
+    body = json.dumps({"confirm": confirm}).encode()
+    connection = connect(url, token_file, data_dir)
+    answer = connection.call(operator_calls.DELETE_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 

@@ -24,7 +24,9 @@ COLUMNS: Final = (
     ),
 )
 
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="The task's name; name~1 for the first of several of a name.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits.")
 

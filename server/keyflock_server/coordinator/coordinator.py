@@ -14,6 +14,7 @@ from keyflock_server.coordinator.micro_batch import ReportOutcome
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.orphan_collection import OrphanCollection
+from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.population_service import PopulationService
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.report_committer import ReportCommitter
@@ -44,7 +45,6 @@ class Coordinator:
         self._rounds = RoundDriver(deps, self.models, self._flusher, self._leadership, scales)
         self.registry = TaskRegistry(deps, self._rounds)
         self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds)
-        self.populations = PopulationService(deps, self.registry, self.models, self._rounds)
         self._verdict_counter = VerdictCounter(deps)
         early_check_ins = EarlyCheckIns(deps, self.registry)
         self.quarantines = QuarantineService(deps, early_check_ins)
@@ -58,6 +58,10 @@ class Coordinator:
         self.revocations = TokenRevocations(deps)
         self.enrolments = EnrolmentService(deps, self.models, self.registry, self.revocations)
         self.erasure = ErasureService(deps, self.revocations, self.registry, early_check_ins)
+        self.population_deletion = PopulationDeletion(deps, self.erasure, self._rounds)
+        self.populations = PopulationService(
+            deps, self.registry, self.models, self._rounds, self.population_deletion
+        )
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
 
@@ -125,5 +129,6 @@ class Coordinator:
             await self.quarantines.refresh()
             if self._leadership.is_leader:
                 await self.revocations.prune()
+                await self.population_deletion.resume_due()
         except Exception as error:  # noqa: BLE001 - no round waits for them
             self._deps.observer.housekeeping_failed(error)

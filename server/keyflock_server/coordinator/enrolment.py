@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.model_store import ModelStore, population_unknown
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.tombstones import tombstone_rule
@@ -16,6 +16,7 @@ from keyflock_server.protocol.messages import EnrolRequest, ReturnWindow
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.pacing import SHED_LOAD, first_visit
 from keyflock_server.rounds.quarantine import inherited_quarantine
+from keyflock_server.storage.errors import PopulationGone
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, TombstoneRecord
 
@@ -70,8 +71,7 @@ class EnrolmentService:
         if shown is None and (load := self._deps.load()) >= SHED_LOAD:
             window = ReturnWindow(min_s=30.0 * (1.0 + load), max_s=120.0 * (1.0 + load))
             raise ApiError(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
-        name = PopulationName(request.population)
-        await self._models.population(name)
+        name = await self._models.resolve(request.population)
         requested = self._device_from_request(request, name, subject)
         device = await (
             self._add(requested) if shown is None else self._refresh(requested, shown, user_proof)
@@ -107,7 +107,10 @@ class EnrolmentService:
 
     async def _add(self, requested: DeviceRecord) -> DeviceRecord:
         device = self._with_inherited_limits(requested, await self._find_inherited_limits(requested))
-        await self._deps.store.devices.add(device)
+        try:
+            await self._deps.store.devices.add(device)
+        except PopulationGone:
+            raise population_unknown() from None
         return device
 
     def _with_inherited_limits(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:

@@ -88,6 +88,10 @@ class Observer(Protocol):
         """A population has new priors from the evidence of ``phones`` phones."""
         ...
 
+    def population_deleted(self, population: PopulationName) -> None:
+        """The last rows of a population that an operator deleted are gone."""
+        ...
+
     def blobs_marked(self) -> None:
         """Blobs from before there were markers are marked as this database's from now on."""
         ...
@@ -158,6 +162,9 @@ class NullObserver:
         """Do nothing."""
 
     def priors_published(self, population: PopulationName, phones: int) -> None:
+        """Do nothing."""
+
+    def population_deleted(self, population: PopulationName) -> None:
         """Do nothing."""
 
     def blobs_marked(self) -> None:

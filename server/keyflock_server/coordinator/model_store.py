@@ -24,6 +24,7 @@ from keyflock_server.aggregation.population_personalisation import (
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.messages import Release, TaskKind
+from keyflock_server.protocol.numbered_names import next_id
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.releases.model_version import Download, VersionRecord, package
@@ -65,20 +66,20 @@ class ModelStore:
         """Create a population whose version 0 is this checkpoint.
 
         Raises:
-            ApiError: ``invalid_checkpoint``; ``conflict`` when the name is taken.
+            ApiError: ``invalid_checkpoint``; ``conflict`` when a population has, or had, this name.
         """
         deps = self._deps
         try:
             loaded = await deps.compute.run(Checkpoint.from_bytes, checkpoint)
         except CheckpointError as error:
             raise ApiError(ProblemCode.INVALID_CHECKPOINT, f"{error}") from None
-        if await deps.store.populations.get(name) is not None:
-            raise _population_exists(name)
+        id_ = await self._free_id(name)
         now = deps.clock()
         anchor = await deps.compute.run(_measure_anchor, loaded)
-        stored = await self.write_version(name, ModelVersion(0), loaded, checkpoint)
+        stored = await self.write_version(id_, ModelVersion(0), loaded, checkpoint)
         population = PopulationRecord(
-            name=name,
+            name=id_,
+            current_name=None if id_ == name else name,
             created_at=now,
             latest_version=ModelVersion(0),
             config_json=json.dumps(loaded.config.to_dict()),
@@ -87,7 +88,7 @@ class ModelStore:
             anchor_loss_chosen=anchor.loss,
         )
         version = VersionRecord(
-            population=name,
+            population=id_,
             version=ModelVersion(0),
             parent=None,
             round_id=None,
@@ -103,6 +104,16 @@ class ModelStore:
         except AlreadyExists:
             raise _population_exists(name) from None
         return population
+
+    async def _free_id(self, name: PopulationName) -> PopulationName:
+        """Return the id of the next population of this name; raises ApiError ``conflict``."""
+        populations = self._deps.store.populations
+        if await populations.resolve(name) is not None:
+            raise _population_exists(name)
+        if (id_ := next_id(name, await populations.ids_of(name))) is None:
+            detail = f"The name {name!r} was used before, and is too long for a number; choose another one."
+            raise ApiError(ProblemCode.CONFLICT, detail)
+        return id_
 
     async def write_version(
         self, name: PopulationName, version: ModelVersion, checkpoint: Checkpoint, data: bytes | None = None
@@ -120,14 +131,21 @@ class ModelStore:
         return stored
 
     async def population_names(self) -> list[PopulationName]:
-        """Return the names of all populations, in order."""
+        """Return the ids of all populations, in order."""
         return [record.name for record in await self._deps.store.populations.all()]
 
+    async def resolve(self, name: str) -> PopulationName:
+        """Return the id of the population of this name, present or former; raises ``population_unknown``."""
+        id_ = await self._deps.store.populations.resolve(name)
+        if id_ is None:
+            raise population_unknown()
+        return id_
+
     async def population(self, name: PopulationName) -> PopulationRecord:
-        """Return one population; raises ApiError ``population_unknown``."""
+        """Return the population of this id; raises ApiError ``population_unknown``."""
         record = await self._deps.store.populations.get(name)
         if record is None:
-            raise ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
+            raise population_unknown()
         return record
 
     async def layout(self, name: PopulationName) -> ParamLayout:
@@ -251,7 +269,13 @@ def served_weights(version: VersionRecord) -> ModelWeights:
     return ModelWeights.TRAINING if version.released_key is None else ModelWeights.RELEASED
 
 
+def population_unknown() -> ApiError:
+    """Return the error for a population that was never here, or was deleted."""
+    return ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
+
+
 def _population_exists(name: PopulationName) -> ApiError:
     return ApiError(
-        ProblemCode.CONFLICT, f"There is a population {name!r} already; its model is not replaced."
+        ProblemCode.CONFLICT,
+        f"There is a population that has, or once had, the name {name!r}; its model is not replaced.",
     )

@@ -1,48 +1,100 @@
-"""The population service answers operators' calls about populations."""
+"""The population service answers operators' calls about populations, by any name that means them."""
+
+import msgspec
 
 from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.model_store import ModelStore, population_unknown
+from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.rollback import RollbackService
 from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.views import population_view
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator import CohortPreview, PopulationView, RollbackOrder
+from keyflock_server.protocol.operator import (
+    CohortPreview,
+    DeletionOrder,
+    PopulationDeleted,
+    PopulationView,
+    RenameOrder,
+    RollbackOrder,
+)
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.errors import AlreadyExists, PopulationGone
 from keyflock_server.storage.records import PopulationRecord
 
 
 class PopulationService:
-    """Creates, rolls back and shows populations for operators."""
+    """Creates, renames, rolls back, deletes and shows populations for operators."""
 
     def __init__(
-        self, deps: Dependencies, registry: TaskRegistry, models: ModelStore, rounds: RoundDriver
+        self,
+        deps: Dependencies,
+        registry: TaskRegistry,
+        models: ModelStore,
+        rounds: RoundDriver,
+        deletion: PopulationDeletion,
     ) -> None:
         self._deps = deps
         self._registry = registry
         self._models = models
         self._rollbacks = RollbackService(deps, models, rounds)
+        self._deletion = deletion
 
     async def create(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
         """Create a population whose version 0 is this checkpoint."""
-        return population_view(await self._models.create_population(name, checkpoint), devices=0)
+        return await self._view(await self._models.create_population(name, checkpoint))
 
     async def all(self) -> list[PopulationView]:
-        """Return all populations, ordered by name."""
+        """Return all populations, ordered by id."""
         return [await self._view(record) for record in await self._deps.store.populations.all()]
+
+    async def rename(self, name: PopulationName, order: RenameOrder) -> PopulationView:
+        """Give a population another name; those that it had are former names, and mean it for ever.
+
+        Raises:
+            ApiError: ``population_unknown``; ``conflict`` when another population has, or had, this name.
+        """
+        id_ = await self._models.resolve(name)
+        try:
+            await self._deps.store.populations.rename(id_, PopulationName(order.to))
+        except PopulationGone:
+            raise population_unknown() from None
+        except AlreadyExists:
+            detail = f"Another population has, or once had, the name {order.to!r}; choose another name."
+            raise ApiError(ProblemCode.CONFLICT, detail) from None
+        return await self._view(await self._models.population(id_))
+
+    async def delete(self, name: PopulationName, order: DeletionOrder) -> PopulationDeleted:
+        """Delete a population with its devices, personal models, rounds, tasks and versions.
+
+        Raises:
+            ApiError: ``conflict`` when the order does not repeat the name, or while a task of it is not over;
+                ``population_unknown``. Nothing was deleted.
+        """
+        if order.confirm != name:
+            detail = "confirm is not the population's name as in the address: nothing was deleted."
+            raise ApiError(ProblemCode.CONFLICT, detail)
+        id_ = await self._models.resolve(name)
+        return PopulationDeleted(name=name, id=id_, is_complete=await self._deletion.delete(id_))
 
     async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
         """Publish an earlier version anew as the newest, and withdraw those between."""
-        await self._rollbacks.roll_back(name, order.to, order.reason)
+        id_ = await self._models.resolve(name)
+        await self._rollbacks.roll_back(id_, order.to, order.reason)
         await self._registry.sync()
-        return await self._view(await self._models.population(name))
+        return await self._view(await self._models.population(id_))
 
     async def preview_cohort(self, name: PopulationName, expression: str) -> CohortPreview:
         """Return how many of a population's devices an expression fits."""
-        await self._models.population(name)
+        id_ = await self._models.resolve(name)
         tasks = await self._deps.store.tasks.all([])
-        slots = sum(task.spec.round.slots for task in tasks if task.spec.population == name)
-        return await preview_cohort(self._deps, name, expression, slots)
+        slots = sum(task.spec.round.slots for task in tasks if task.spec.population == id_)
+        preview = await preview_cohort(self._deps, id_, expression, slots)
+        return msgspec.structs.replace(preview, population=name)
 
     async def _view(self, record: PopulationRecord) -> PopulationView:
-        return population_view(record, await self._deps.store.devices.count(record.name))
+        store = self._deps.store
+        return population_view(
+            record, await store.devices.count(record.name), await store.populations.names(record.name)
+        )

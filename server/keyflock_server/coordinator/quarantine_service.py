@@ -8,6 +8,7 @@ from cachetools import FIFOCache
 from keyflock_server.aggregation.verdicts import VIOLATIONS, Verdict
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
+from keyflock_server.coordinator.model_store import population_unknown
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.coordinator.views import device_view
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
@@ -99,17 +100,22 @@ class QuarantineService:
 
     async def devices(self, population: PopulationName) -> DeviceList:
         """Return a population's devices, those ever quarantined first; raises ``population_unknown``."""
-        store = self._deps.store
-        if await store.populations.get(population) is None:
-            raise ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
-        now = self._deps.clock()
-        rows = await store.devices.list_recent(population, MAX_LISTED)
-        total = await store.devices.count(population)
-        return DeviceList(devices=[device_view(row, now) for row in rows], total=total)
+        store, now = self._deps.store, self._deps.clock()
+        id_ = await store.populations.resolve(population)
+        known = None if id_ is None else await store.populations.get(id_)
+        if known is None:
+            raise population_unknown()
+        rows = await store.devices.list_recent(known.name, MAX_LISTED)
+        total = await store.devices.count(known.name)
+        return DeviceList(devices=[device_view(row, known.shown_name, now) for row in rows], total=total)
 
     async def device(self, device: DeviceId) -> DeviceView:
         """Return one device; raises ApiError ``not_found``."""
-        return device_view(await self._row(device), self._deps.clock())
+        row = await self._row(device)
+        known = await self._deps.store.populations.get(row.population)
+        if known is None:  # it is being deleted, and its devices with it
+            raise _device_unknown()
+        return device_view(row, known.shown_name, self._deps.clock())
 
     async def quarantine(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
         """Quarantine a device by an operator's order; an assignment that it has is of no use any more."""
@@ -132,7 +138,7 @@ class QuarantineService:
     async def _row(self, device: DeviceId) -> DeviceRecord:
         row = await self._deps.store.devices.get(device)
         if row is None:
-            raise ApiError(ProblemCode.NOT_FOUND, "There is no such device here.")
+            raise _device_unknown()
         return row
 
     async def _write(self, row: DeviceRecord, after: Quarantine | None) -> bool:
@@ -145,6 +151,10 @@ class QuarantineService:
         if until is not None:
             self._quarantined_until[row.id] = until
         return True
+
+
+def _device_unknown() -> ApiError:
+    return ApiError(ProblemCode.NOT_FOUND, "There is no such device here.")
 
 
 def _window(until: datetime, now: datetime) -> ReturnWindow:

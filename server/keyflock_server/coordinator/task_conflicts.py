@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.protocol.messages import TaskKind
+from keyflock_server.protocol.numbered_names import base_name
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.task import TaskSpec
 
@@ -15,7 +16,9 @@ def check_conflicts(spec: TaskSpec, tasks: Iterable[TaskState]) -> None:
     model, and must agree on what keyboards serve of it.
     """
     for state in tasks:
-        if state.status.is_over or state.task == spec.name or state.spec.population != spec.population:
+        # A task of the same name is over, though this process may not know it yet.
+        is_over = state.status.is_over or base_name(state.task) == base_name(spec.name)
+        if is_over or state.spec.population != spec.population:
             continue
         if spec.kind is state.spec.kind is TaskKind.PERSONALIZE:
             detail = (

@@ -2,7 +2,7 @@
 
 A task is in the registry while it is not over, or has a round that is not over. A pass reads which tasks
 these are, and their statuses; a task's spec never changes, so it is read once, when the task is new to this
-process.
+process. Tasks go by their ids here: another task of the same name has another id.
 """
 
 import asyncio
@@ -16,10 +16,12 @@ from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.task_conflicts import check_conflicts
 from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.numbered_names import base_name, next_id
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
+from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, StorageDamaged, UnreadableRow
+from keyflock_server.storage.errors import AlreadyExists, PopulationGone, StorageDamaged, UnreadableRow
 from keyflock_server.storage.records import RoundRecord, TaskRecord
 
 #: How many tasks that are over are remembered: reports for them arrive for days.
@@ -78,12 +80,14 @@ class TaskRegistry:
         return state
 
     async def create(self, spec: TaskSpec, norm_scales_json: bytes | None) -> TaskRecord:
-        """Add a new task, and return its row.
+        """Add a new task, and return its row; its id is its name, or has a number where that was used.
 
         Raises:
-            ApiError: ``conflict`` when the name is taken, or the task disagrees with another one.
+            ApiError: ``conflict`` when a task of this name is not over, or the task disagrees with another
+                one; ``population_unknown`` when the population was deleted meanwhile.
         """
         async with self._lock:
+            spec = with_ids(spec, await self._free_id(spec.name), spec.population)
             check_conflicts(spec, self)
             record = TaskRecord(
                 spec=spec,
@@ -94,10 +98,24 @@ class TaskRegistry:
             try:
                 await self._deps.store.tasks.add(record)
             except AlreadyExists:
-                detail = f"There is a task {spec.name!r} already; choose another name."
-                raise ApiError(ProblemCode.CONFLICT, detail) from None
+                raise _taken(base_name(spec.name), TaskStatus.ACTIVE) from None
+            except PopulationGone:
+                raise ApiError(
+                    ProblemCode.POPULATION_UNKNOWN, "The population was deleted meanwhile."
+                ) from None
             self._states[spec.name] = TaskState(spec, TaskStatus.ACTIVE)
         return record
+
+    async def _free_id(self, name: TaskName) -> TaskName:
+        """Return the id of the next task of this name; raises ApiError ``conflict`` while one is not over."""
+        used = await self._deps.store.tasks.ids_of(name)
+        newest = await self._deps.store.tasks.get(used[-1]) if used else None
+        if newest is not None and not newest.status.is_over:
+            raise _taken(name, newest.status)
+        if (id_ := next_id(name, used)) is None:
+            detail = f"The name {name!r} was used before, and is too long for a number; choose another one."
+            raise ApiError(ProblemCode.CONFLICT, detail)
+        return id_
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> TaskState:
         """Write a task's status, and return its state; repeating it is no error.
@@ -161,3 +179,10 @@ class TaskRegistry:
             await self._rounds.sync(state, status or state.status, unfinished)
             if state.status.is_over and state.open_round is None:
                 self._over[name] = self._states.pop(name)
+
+
+def _taken(name: str, status: TaskStatus) -> ApiError:
+    return ApiError(
+        ProblemCode.CONFLICT,
+        f"There is a task {name!r} already, which is {status}; cancel it first, or choose another name.",
+    )

@@ -9,15 +9,17 @@ from keyflock_server.coordinator.held_rounds import HeldRounds
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.round_driver import RoundDriver
+from keyflock_server.coordinator.task_addresses import TaskAddresses
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.coordinator.views import round_view, task_view
-from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.operator import DecisionOrder, RoundView, TaskView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
+from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.storage.records import PopulationRecord, RoundRecord
+from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
 
 #: Maximum length of an operator's list of rounds; of a task that runs for years it has the newest.
 MAX_LISTED_ROUNDS: Final = 1_000
@@ -40,18 +42,20 @@ class TaskService:
         self._scales = scales
         self._rounds = rounds
         self._held = HeldRounds(deps, registry, rounds)
+        self._addresses = TaskAddresses(deps)
 
     async def create(self, spec: TaskSpec) -> TaskView:
         """Create a task; its first round opens with the next pass.
 
         Raises:
-            ApiError: ``population_unknown``; ``conflict`` when the name is taken, or when the task would
-                personalise a population that an unfinished task personalises already: each would forget the
-                other's candidates, or when it disagrees with another on what keyboards serve. Tasks that
-                train share a population; each steps from the newest version. ``invalid_task`` when its codec
-                names rows that the population's model does not have.
+            ApiError: ``population_unknown``; ``conflict`` when a task of this name is not over, or when the
+                task would personalise a population that an unfinished task personalises already: each would
+                forget the other's candidates, or when it disagrees with another on what keyboards serve.
+                Tasks that train share a population; each steps from the newest version. ``invalid_task`` when
+                its codec names rows that the population's model does not have.
         """
-        population = await self._models.population(spec.population)
+        population = await self._models.population(await self._models.resolve(spec.population))
+        spec = with_ids(spec, spec.name, population.name)
         layout = await self._models.report_layout(spec)
         for path, codec in spec.codecs.items():
             try:
@@ -60,49 +64,59 @@ class TaskService:
                 raise ApiError(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
         record = await self._registry.create(spec, await self._scales.initial_scales(spec))
         if spec.round.is_unsafe_flush:
-            self._deps.observer.unsafe_flush(spec.name, spec.round.min_flush_clients)
-        return task_view(record, population, {})
+            self._deps.observer.unsafe_flush(record.name, spec.round.min_flush_clients)
+        return task_view(record, population, {}, address=await self._addresses.address(record.name))
 
     async def all(self) -> list[TaskView]:
-        """Return all tasks, oldest first."""
-        return [await self.get(record.name) for record in await self._deps.store.tasks.all([])]
+        """Return all tasks, oldest first; those of a population that is being deleted are left out."""
+        known = {population.name: population for population in await self._deps.store.populations.all()}
+        return [
+            await self._view(record, known[record.spec.population])
+            for record in await self._deps.store.tasks.all([])
+            if record.spec.population in known
+        ]
 
-    async def get(self, name: TaskName) -> TaskView:
-        """Return one task; raises ApiError ``task_unknown``."""
-        record = await self._deps.store.tasks.get(name)
+    async def get(self, name: str) -> TaskView:
+        """Return the newest task of this name, or with ``name~1`` the first; raises ``task_unknown``."""
+        record = await self._deps.store.tasks.get(await self._addresses.find(name))
         if record is None:
             raise ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
+        return await self._view(record, await self._models.population(record.spec.population))
+
+    async def _view(self, record: TaskRecord, population: PopulationRecord) -> TaskView:
+        name = record.name
         phases = await self._deps.store.rounds.phases(name)
         newest = await self._deps.store.rounds.list_by_task(name, last=1) if Phase.HELD in phases else []
         held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
-        population = await self._models.population(record.spec.population)
         state = await self._registry.find(name)
-        return task_view(record, population, phases, held, _waiting_reason(state))
+        address = await self._addresses.address(name)
+        return task_view(record, population, phases, held, _waiting_reason(state), address=address)
 
-    async def pause(self, name: TaskName) -> TaskView:
+    async def pause(self, name: str) -> TaskView:
         """Assign no more work; reports under way are still accepted. A paused task stays paused."""
-        await self._registry.set_status(name, TaskStatus.PAUSED)
+        await self._registry.set_status(await self._addresses.find(name), TaskStatus.PAUSED)
         return await self.get(name)
 
-    async def resume(self, name: TaskName) -> TaskView:
+    async def resume(self, name: str) -> TaskView:
         """Assign work again. An active task stays active."""
-        await self._registry.set_status(name, TaskStatus.ACTIVE)
+        await self._registry.set_status(await self._addresses.find(name), TaskStatus.ACTIVE)
         return await self.get(name)
 
-    async def cancel(self, name: TaskName) -> TaskView:
+    async def cancel(self, name: str) -> TaskView:
         """End the task for good; its open round is cancelled, its version stays. Repeating it is no error."""
-        state = await self._registry.set_status(name, TaskStatus.CANCELLED)
+        state = await self._registry.set_status(await self._addresses.find(name), TaskStatus.CANCELLED)
         view = await self.get(name)
         await self._rounds.cancel(state)
         return view
 
-    async def rounds(self, task: TaskName) -> list[RoundView]:
+    async def rounds(self, name: str) -> list[RoundView]:
         """Return the task's newest rounds, a thousand at most, oldest first."""
-        state = await self._registry.get(task)
+        task = await self._addresses.find(name)
+        state, address = await self._registry.get(task), await self._addresses.address(task)
         population = await self._models.population(state.spec.population)
         verdicts = await self._deps.store.verdicts.list_by_task(task)
         return [
-            _round_view(record, population, verdicts, state)
+            _round_view(record, population, verdicts, state, address)
             for record in await self._deps.store.rounds.list_by_task(task, last=MAX_LISTED_ROUNDS)
         ]
 
@@ -114,7 +128,8 @@ class TaskService:
         verdicts = await self._deps.store.verdicts.list_by_task(record.round.task, round_id)
         population = await self._models.population(record.round.population)
         state = await self._registry.get(record.round.task)
-        return _round_view(record, population, verdicts, state)
+        address = await self._addresses.address(record.round.task)
+        return _round_view(record, population, verdicts, state, address)
 
     async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
         """Let the next pass publish what a held round made."""
@@ -137,7 +152,8 @@ def _round_view(
     population: PopulationRecord,
     verdicts: Mapping[RoundId, Mapping[str, int]],
     state: TaskState,
+    address: str,
 ) -> RoundView:
     found = verdicts.get(record.round.id, {})
     waiting_reason = _waiting_reason(state, record.round.id)
-    return round_view(record, population, found, state.last_error, waiting_reason)
+    return round_view(record, population, found, state.last_error, waiting_reason, task=address)

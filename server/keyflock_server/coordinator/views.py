@@ -1,7 +1,7 @@
 """Views show rows as operators see them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,21 +10,27 @@ import msgspec
 from keyflock_models.network.config import ModelConfig
 from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.population_personalisation import personalisation_from_json
-from keyflock_server.protocol.identifiers import RoundId
+from keyflock_server.protocol.identifiers import PopulationName, RoundId
 from keyflock_server.protocol.messages import TaskKind
+from keyflock_server.protocol.numbered_names import base_name, number_of
 from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
 from keyflock_server.rounds.quarantine import stored_quarantine
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
+from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.rounds.task_validation import FOREIGN_TABLES
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 
-def population_view(record: PopulationRecord, devices: int) -> PopulationView:
-    """Return a population's view, with the number of its devices."""
+def population_view(
+    record: PopulationRecord, devices: int, names: Collection[PopulationName]
+) -> PopulationView:
+    """Return a population's view, with the number of its devices and all names that mean it."""
     config = ModelConfig.from_dict(json.loads(record.config_json))
     return PopulationView(
-        name=record.name,
+        name=record.shown_name,
+        id=record.name,
+        former_names=[one for one in names if one != record.shown_name and number_of(one) is None],
         model_version=record.latest_version,
         personalisation=_personalisation(record),
         parameter_count=config.parameter_count,
@@ -48,6 +54,8 @@ def task_view(
     phases: Mapping[Phase, int],
     held_round: RoundId | None = None,
     waiting_reason: str = "",
+    *,
+    address: str,
 ) -> TaskView:
     """Return a task's view, with its progress.
 
@@ -57,10 +65,13 @@ def task_view(
         phases: The number of its rounds in each phase.
         held_round: The round that waits for an operator.
         waiting_reason: What its reports that are not acknowledged yet wait for.
+        address: How operators name it.
     """
+    spec = with_ids(record.spec, base_name(record.name), population.shown_name)
     return TaskView(
-        name=record.name,
-        population=record.spec.population,
+        name=address,
+        id=record.name,
+        population=population.shown_name,
         state=record.status,
         created_at=record.created_at,
         rounds_committed=sum(phases.get(phase, 0) for phase in COMMITTED_PHASES),
@@ -72,7 +83,7 @@ def task_view(
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         is_unsafe_flush=record.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
-        spec=_tables_in_use(record.spec),
+        spec=_tables_in_use(spec),
     )
 
 
@@ -92,6 +103,8 @@ def round_view(
     verdicts: Mapping[str, int],
     last_error: str = "",
     waiting_reason: str = "",
+    *,
+    task: str,
 ) -> RoundView:
     """Return a round's view, with the verdicts on its reports.
 
@@ -101,11 +114,12 @@ def round_view(
         verdicts: The number of each verdict.
         last_error: Why the task's open round could not go on.
         waiting_reason: What its reports that are not acknowledged yet wait for.
+        task: How operators name its task.
     """
     current = record.round
     return RoundView(
         id=current.id,
-        task=current.task,
+        task=task,
         sequence=current.sequence,
         phase=current.phase,
         model_version=current.base_version,
@@ -137,13 +151,13 @@ def _expired(current: Round) -> int:
     return current.expired + (current.outstanding if is_at_deadline and not current.is_async else 0)
 
 
-def device_view(record: DeviceRecord, now: datetime) -> DeviceView:
-    """Return a device's view, with its quarantine and violations."""
+def device_view(record: DeviceRecord, population: str, now: datetime) -> DeviceView:
+    """Return a device's view, with its quarantine and violations, and its population's name."""
     quarantine = stored_quarantine(record.standing_json)
     last = quarantine.last
     return DeviceView(
         id=record.id,
-        population=record.population,
+        population=population,
         app_build=record.app_build,
         locale=record.locale,
         enrolled_at=record.enrolled_at,

@@ -20,12 +20,14 @@ from keyflock_server.http.routes import Routes
 from keyflock_server.protocol import operator_calls, wire
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.fields import Name
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
 from keyflock_server.protocol.operator import (
     CohortQuestion,
     DecisionOrder,
+    DeletionOrder,
     PopulationList,
     QuarantineOrder,
+    RenameOrder,
     RollbackOrder,
     RoundList,
     TaskList,
@@ -36,7 +38,7 @@ from keyflock_server.rounds.task_validation import TaskError, parse_task
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
-Order = TypeVar("Order", DecisionOrder, QuarantineOrder, RollbackOrder)
+Order = TypeVar("Order", DecisionOrder, DeletionOrder, QuarantineOrder, RenameOrder, RollbackOrder)
 
 _log: Final = logger("keyflock.operator")
 
@@ -53,7 +55,7 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
 
     Args:
         tasks: Creates, changes and shows tasks and their rounds.
-        populations: Creates, rolls back and shows populations.
+        populations: Creates, renames, rolls back, deletes and shows populations.
         quarantines: Shows devices and quarantines them.
         revocations: Makes devices' tokens void.
         admin_token: The bearer token that every call must carry.
@@ -92,6 +94,8 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
             operator_calls.CREATE_POPULATION.name: self._create_population,
             operator_calls.PREVIEW_COHORT.name: self._preview_cohort,
             operator_calls.ROLL_BACK.name: self._roll_back,
+            operator_calls.RENAME_POPULATION.name: self._rename_population,
+            operator_calls.DELETE_POPULATION.name: self._delete_population,
             operator_calls.TASKS.name: self._tasks,
             operator_calls.CREATE_TASK.name: self._create_task,
             operator_calls.TASK.name: self._task,
@@ -164,6 +168,14 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
             await self._population_service.roll_back(PopulationName(path_params["population"]), order)
         )
 
+    async def _rename_population(self, path_params: Mapping[str, str], body: bytes) -> Response:
+        order, name = _order(body, RenameOrder), PopulationName(path_params["population"])
+        return JSON.response(await self._population_service.rename(name, order))
+
+    async def _delete_population(self, path_params: Mapping[str, str], body: bytes) -> Response:
+        order, name = _order(body, DeletionOrder), PopulationName(path_params["population"])
+        return JSON.response(await self._population_service.delete(name, order))
+
     async def _tasks(self, _path_params: Mapping[str, str], _body: bytes) -> Response:
         return JSON.response(TaskList(tasks=await self._task_service.all()))
 
@@ -180,19 +192,19 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
         return with_header(JSON.response(created, status=201), "location", f"/admin/v1/tasks/{created.name}")
 
     async def _task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.response(await self._task_service.get(TaskName(path_params["task"])))
+        return JSON.response(await self._task_service.get(path_params["task"]))
 
     async def _pause_task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.response(await self._task_service.pause(TaskName(path_params["task"])))
+        return JSON.response(await self._task_service.pause(path_params["task"]))
 
     async def _resume_task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.response(await self._task_service.resume(TaskName(path_params["task"])))
+        return JSON.response(await self._task_service.resume(path_params["task"]))
 
     async def _cancel_task(self, path_params: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.response(await self._task_service.cancel(TaskName(path_params["task"])))
+        return JSON.response(await self._task_service.cancel(path_params["task"]))
 
     async def _rounds(self, path_params: Mapping[str, str], _body: bytes) -> Response:
-        return JSON.response(RoundList(rounds=await self._task_service.rounds(TaskName(path_params["task"]))))
+        return JSON.response(RoundList(rounds=await self._task_service.rounds(path_params["task"])))
 
     async def _round(self, path_params: Mapping[str, str], _body: bytes) -> Response:
         return JSON.response(await self._task_service.round(RoundId(path_params["round"])))

@@ -21,6 +21,8 @@ class AuthenticatedCall:
     assignment: AssignmentClaims | None = None
     #: The query string, as it was sent.
     query: str = ""
+    #: Whether the population in the path is the device's own, under another of its names.
+    is_own_name: bool = False
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -46,7 +48,7 @@ class AuthenticatedCall:
     def own_population(self) -> PopulationName:
         """Return the population in the path; raises ApiError ``forbidden`` if it is not the device's own."""
         population = self.identity.population
-        if self.path_params["population"] != population:
+        if self.path_params["population"] != population and not self.is_own_name:
             raise ApiError(ProblemCode.FORBIDDEN, "This device is enrolled in another population.")
         return population
 

@@ -1,7 +1,9 @@
 """The endpoints that phones call: they check credentials, decode messages and encode answers."""
 
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -33,6 +35,7 @@ from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential, Request, Response
+from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import (
     PROTOCOL,
     CheckIn,
@@ -186,12 +189,22 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
 
     async def _dispatch(self, call: Call, authenticated: AuthenticatedCall, body: bytes) -> Response:
         self._require_valid(authenticated.device)  # a slow body may outlive its token
-        return await self._handlers[call.name](authenticated, body)
+        return await self._handlers[call.name](await self._with_own_population(authenticated), body)
+
+    async def _with_own_population(self, call: AuthenticatedCall) -> AuthenticatedCall:
+        """Return the call, marked if the population in its path is the device's under another name."""
+        path = call.path_params.get("population")
+        if call.device is None or path in (None, call.device.population):
+            return call
+        with contextlib.suppress(ApiError):
+            is_own = await self._models.resolve(path) == call.device.population
+            return replace(call, is_own_name=is_own)
+        return call
 
     async def _enrol(self, call: AuthenticatedCall, body: bytes) -> Response:
         request = _decode_versioned(body, EnrolRequest)
         known = call.device
-        if known is not None and known.population != request.population:
+        if known is not None and known.population != await self._models.resolve(request.population):
             raise ApiError(
                 ProblemCode.FORBIDDEN, "The token is of another population; enrol there without a token."
             )
@@ -225,7 +238,10 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         return MSGPACK.response(answer)
 
     async def _release(self, call: AuthenticatedCall, _body: bytes) -> Response:
-        return MSGPACK.response(await self._downlink.release(call.own_population()))
+        release = await self._downlink.release(call.own_population())
+        # The phone knows the population by the name that it was shipped with.
+        asked = PopulationName(call.path_params["population"])
+        return MSGPACK.response(msgspec.structs.replace(release, population=asked))
 
     async def _vocabulary(self, call: AuthenticatedCall, _body: bytes) -> Response:
         words = await self._models.vocabulary(call.own_population())

@@ -2,12 +2,15 @@
 
 The key is the server's own (``keys.OWNER_KEY_FILE``) and lies outside the database, so that a copy of the
 database alone does not tell whose row is whose and gives no access: no digest can be used as a secret.
+A user or an installation has the same digest in a deleted population and in a later one of its name, so that
+what is held against it outlives the deletion.
 """
 
 import hmac
 from typing import NewType
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
+from keyflock_server.protocol.numbered_names import base_name
 
 #: The owner of a personal model: a user, or a phone that named none. 64 hexadecimal digits.
 Owner = NewType("Owner", str)
@@ -15,7 +18,7 @@ Owner = NewType("Owner", str)
 
 def user_digest(key: bytes, population: PopulationName, secret: str) -> UserDigest:
     """Return a population's digest of the user who has this secret."""
-    return UserDigest(_digest(key, f"{population}\nuser\n{secret}"))
+    return UserDigest(_digest(key, f"{base_name(population)}\nuser\n{secret}"))
 
 
 def backend_user_digest(key: bytes, population: PopulationName, name: str) -> UserDigest:
@@ -23,7 +26,7 @@ def backend_user_digest(key: bytes, population: PopulationName, name: str) -> Us
 
     The name is no secret, so its digest differs from that of the same text as a secret.
     """
-    return UserDigest(_digest(key, f"{population}\nstated user\n{name}"))
+    return UserDigest(_digest(key, f"{base_name(population)}\nstated user\n{name}"))
 
 
 def phone_owner(key: bytes, population: PopulationName, device: DeviceId) -> Owner:
@@ -33,7 +36,7 @@ def phone_owner(key: bytes, population: PopulationName, device: DeviceId) -> Own
 
 def subject_digest(key: bytes, population: PopulationName, subject: str) -> str:
     """Return a population's digest of an installation that its platform attested."""
-    return _digest(key, f"{population}\nsubject\n{subject}")
+    return _digest(key, f"{base_name(population)}\nsubject\n{subject}")
 
 
 def tombstone_digest(key: bytes, digest: str) -> str:

@@ -23,7 +23,7 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import HeadErased, HeadStored
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.clock import Clock
-from keyflock_server.storage.errors import Superseded
+from keyflock_server.storage.errors import PopulationGone, Superseded
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import DeviceRecord, PersonalModelRecord
 from keyflock_server.telemetry.logs import logger
@@ -127,6 +127,8 @@ class PersonalModelService:
         try:
             async with self._quota.reserve(len(sealed), before_bytes):
                 await self._store.personal_models.put(record, condition)
+        except PopulationGone:
+            raise void_token() from None
         except Superseded:
             raise ApiError(
                 ProblemCode.PRECONDITION_FAILED,

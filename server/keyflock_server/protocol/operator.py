@@ -8,11 +8,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from keyflock_server.protocol.fields import Name
+
 
 class PopulationView(Struct, frozen=True, kw_only=True):
     """A population: all phones that share one model."""
 
     name: str
+    #: Its id, which never changes: metrics and log lines have it.
+    id: str = ""
+    #: Names that it had before, by which phones and operators still mean it.
+    former_names: list[str] = []
     #: The newest model version.
     model_version: int
     parameter_count: int
@@ -30,7 +36,10 @@ class PopulationView(Struct, frozen=True, kw_only=True):
 class TaskView(Struct, frozen=True, kw_only=True):
     """A task, its state, and its progress."""
 
+    #: How operators name it: the newest task of a name by the name, an earlier one with a number, ``name~1``.
     name: str
+    #: Its id, which is never used twice: its rounds, metrics and log lines have it.
+    id: str = ""
     population: str
     #: active, paused, cancelled or finished.
     state: str
@@ -153,6 +162,29 @@ class RollbackOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     to: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     #: The operator's reason, for later readers. It must hold no user text.
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
+
+
+class RenameOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/populations/{population}/rename``."""
+
+    #: The population's name from now on.
+    to: Name
+
+
+class DeletionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/populations/{population}/delete``."""
+
+    #: The population's name as in the address, typed again.
+    confirm: Name
+
+
+class PopulationDeleted(Struct, frozen=True, kw_only=True):
+    """A population is gone."""
+
+    name: str
+    id: str
+    #: Whether its rows and the bytes of its personal models are gone too; else the server goes on deleting.
+    is_complete: bool
 
 
 class DeviceList(Struct, frozen=True, kw_only=True):

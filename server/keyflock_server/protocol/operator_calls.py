@@ -39,6 +39,12 @@ PREVIEW_COHORT: Final = OperatorCall(
 ROLL_BACK: Final = OperatorCall(
     "roll_back", "POST", "/admin/v1/populations/{population}/rollback", JSON, MAX_ORDER_BYTES
 )
+RENAME_POPULATION: Final = OperatorCall(
+    "rename_population", "POST", "/admin/v1/populations/{population}/rename", JSON, MAX_ORDER_BYTES
+)
+DELETE_POPULATION: Final = OperatorCall(
+    "delete_population", "POST", "/admin/v1/populations/{population}/delete", JSON, MAX_ORDER_BYTES
+)
 TASKS: Final = OperatorCall("tasks", "GET", "/admin/v1/tasks")
 CREATE_TASK: Final = OperatorCall("create_task", "POST", "/admin/v1/tasks", TOML, MAX_TASK_BYTES)
 TASK: Final = OperatorCall("task", "GET", "/admin/v1/tasks/{task}")
@@ -66,6 +72,8 @@ OPERATOR_CALLS: Final = (
     CREATE_POPULATION,
     PREVIEW_COHORT,
     ROLL_BACK,
+    RENAME_POPULATION,
+    DELETE_POPULATION,
     TASKS,
     CREATE_TASK,
     TASK,

@@ -368,8 +368,3 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def to_json(self) -> bytes:
         """Return the task as stored JSON."""
         return msgspec.json.encode(self)
-
-
-def stored_task(data: bytes) -> TaskSpec:
-    """Return the task that ``to_json`` encoded."""
-    return msgspec.json.decode(data, type=TaskSpec)

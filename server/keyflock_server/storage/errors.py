@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import ClassVar, NamedTuple, Self
 
-from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 
@@ -45,6 +45,24 @@ class AlreadyExists(Exception):
 
 class Superseded(Exception):
     """The row has changed since the writer read it; nothing was written."""
+
+
+class PopulationGone(Exception):
+    """There is no such population any more: it was deleted, or is being deleted; nothing was written."""
+
+
+class PopulationInUse(Exception):
+    """The population has tasks or rounds that are not over; nothing was changed.
+
+    Args:
+        tasks: The tasks that are not over.
+        rounds: The rounds that are not over.
+    """
+
+    def __init__(self, tasks: Collection[TaskName], rounds: Collection[RoundId]) -> None:
+        super().__init__(f"{len(tasks)} tasks and {len(rounds)} rounds are not over")
+        self.tasks = tuple(tasks)
+        self.rounds = tuple(rounds)
 
 
 class PartialSuperseded(Exception):

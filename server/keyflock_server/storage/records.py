@@ -28,6 +28,7 @@ _MIN_REPORT_TIME: Final = timedelta(minutes=1)
 class PopulationRecord:
     """A population: all phones that share one model."""
 
+    #: Its id, which never changes and is never used twice; several names may resolve to it.
     name: PopulationName
     created_at: datetime
     #: The newest version, which rounds start from and keyboards serve.
@@ -44,6 +45,13 @@ class PopulationRecord:
     #: Loss on the anchor text of the version that a person last chose: version 0, one that was accepted, or
     #: one that the population was rolled back to.
     anchor_loss_chosen: float | None = None
+    #: The name that an operator has given it since; None while its id says it.
+    current_name: PopulationName | None = None
+
+    @property
+    def shown_name(self) -> PopulationName:
+        """Return the name that operators see."""
+        return self.current_name or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ class TaskRecord:
 
     @property
     def name(self) -> TaskName:
-        """Return the task's name."""
+        """Return the task's id."""
         return self.spec.name
 
 

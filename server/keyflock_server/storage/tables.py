@@ -24,7 +24,7 @@ from sqlalchemy.types import DateTime, TypeDecorator
 
 #: The newest revision in ``sql/migrations``, which produces the tables of this file. A server refuses to
 #: start with another one.
-SCHEMA_REVISION: Final = "0003"
+SCHEMA_REVISION: Final = "0004"
 
 metadata: Final = MetaData()
 
@@ -74,6 +74,18 @@ populations: Final = Table(
     Column("average_key", String(255)),
     Column("anchor_tokens", Integer),
     Column("anchor_loss_chosen", Float),
+    Column("current_name", String(64)),
+    #: When it was deleted; the row stays, so that its id is not used again.
+    Column("deleted_at", UtcDateTime),
+)
+
+#: All names by which phones and operators may mean a population: its id, and those that it was given.
+population_names: Final = Table(
+    "population_names",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("population", ForeignKey("populations.name"), nullable=False),
+    Index("population_names_by_population", "population"),
 )
 
 versions: Final = Table(

@@ -40,6 +40,7 @@ class _CachedOwner:
 class _CachedProfile:
     """The profile made from the personal model with this tag, or that there is none."""
 
+    population: PopulationName
     profile: ServingProfile | None
     tag: bytes | None
     #: When the tag was last compared with the store, and when the profile was last used.
@@ -100,6 +101,10 @@ class ProfileCache:
         owner = await self._owner(identity)
         now = self._clock()
         held = self._profiles.get(owner)
+        if held is not None and held.population != identity.population:
+            # A user is the same in a deleted population and in a later one of its name; the model is not.
+            self.drop(owner)
+            held = None
         if held is not None and now - held.validated_at >= self._ttl:
             held = await self._revalidate(identity.population, owner, held, now)
         if held is None:
@@ -167,7 +172,7 @@ class ProfileCache:
             asked_at = self._clock()
             profile, tag = await self._read(population, owner, index)
             if self._loading.get(owner) is mine:
-                self._store(owner, _CachedProfile(profile, tag, asked_at, asked_at))
+                self._store(owner, _CachedProfile(population, profile, tag, asked_at, asked_at))
         finally:
             if self._loading.get(owner) is mine:
                 del self._loading[owner]

@@ -91,7 +91,10 @@ class ReleasedTrunks:
 
         A population whose release cannot be compiled goes on with the trunk it has, and is tried again.
         """
-        for name in await self._releases.population_names():
+        names = await self._releases.population_names()
+        for gone in self._current.keys() - set(names):
+            del self._current[gone]
+        for name in names:
             try:
                 release = await self._releases.release(name)
                 known = self._current.get(name)

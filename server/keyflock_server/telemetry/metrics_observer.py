@@ -137,6 +137,10 @@ class MetricsObserver:
         """A population's priors were published, from the reports of this many phones."""
         _log.info("priors published", population=population, phones=phones)
 
+    def population_deleted(self, population: PopulationName) -> None:
+        """The last rows of a deleted population are gone."""
+        _log.info("population deleted", population=population)
+
     def blobs_marked(self) -> None:
         """Blobs from before there were markers are marked as this database's from now on."""
         _log.info("the blobs are marked as this database's from now on")

@@ -22,10 +22,13 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName, Round
 from keyflock_server.protocol.operator import (
     CohortPreview,
     DecisionOrder,
+    DeletionOrder,
     DeviceList,
     DeviceView,
+    PopulationDeleted,
     PopulationView,
     QuarantineOrder,
+    RenameOrder,
     RollbackOrder,
     RoundView,
     TaskView,
@@ -106,6 +109,14 @@ class ScriptedOperatorServices:
     async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
         self.note("roll_back", (name, order))
         return POPULATION
+
+    async def rename_population(self, name: PopulationName, order: RenameOrder) -> PopulationView:
+        self.note("rename_population", (name, order))
+        return POPULATION
+
+    async def delete_population(self, name: PopulationName, order: DeletionOrder) -> PopulationDeleted:
+        self.note("delete_population", (name, order))
+        return PopulationDeleted(name=name, id=name, is_complete=True)
 
     async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
         self.note("preview_cohort", (population, expression))
@@ -258,6 +269,8 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         create=service.create_population,
         all=service.populations,
         roll_back=service.roll_back,
+        rename=service.rename_population,
+        delete=service.delete_population,
         preview_cohort=service.preview_cohort,
     )
     quarantines: Any = SimpleNamespace(

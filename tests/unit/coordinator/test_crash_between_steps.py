@@ -41,6 +41,11 @@ class CrashingProxy:
             "withdrawn",
             "partials",
             "phases",
+            "page",
+            "resolve",
+            "names",
+            "ids_of",
+            "deleting",
         }
     )
 

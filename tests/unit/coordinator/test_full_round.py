@@ -52,7 +52,7 @@ async def test_a_round_steps_the_model_by_the_weighted_mean_of_its_reports(
 
     # (1*1 + 2*2 + 3*3 + 4*4) / 10 = 3, and delta is before minus after.
     np.testing.assert_array_equal(await harness.model(1), constant(-3.0))
-    (closed, opened) = await harness.coordinator.tasks.rounds((await harness.coordinator.tasks.all())[0].name)  # type: ignore[arg-type]  # a view's name is plain text
+    (closed, opened) = await harness.coordinator.tasks.rounds((await harness.coordinator.tasks.all())[0].name)
     assert (closed.phase, closed.counted, closed.weight, closed.result_version) == ("closed", 4, 10.0, 1)
     assert (opened.phase, opened.sequence, opened.model_version) == ("collecting", 2, 1)
 

@@ -24,7 +24,8 @@ from keyflock_server.rounds.round import (
     Summarised,
     advance,
 )
-from keyflock_server.rounds.task import Eligibility, TaskSpec, stored_task
+from keyflock_server.rounds.stored_task import stored_task
+from keyflock_server.rounds.task import Eligibility, TaskSpec
 from keyflock_server.rounds.task_validation import TaskError, parse_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyflock_server.rounds.task import stored_task
+from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.rounds.task_validation import TaskError, parse_task, validated
 
 HEAD = '[task]\nname = "t"\npopulation = "en"\n'

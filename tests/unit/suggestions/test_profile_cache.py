@@ -200,3 +200,19 @@ async def test_nobodys_words_stay_in_memory_who_has_not_typed_for_an_hour(trunk:
     profiles.drop_unused()
 
     assert list(profiles._profiles) == ["bob"]
+
+
+@pytest.mark.fault("F14")
+async def test_a_user_of_a_deleted_population_has_no_profile_in_the_next_of_its_name(
+    trunk: ReleasedTrunk,
+) -> None:
+    stored = ScriptedModelStore()
+    stored.put("ann", "xylophone")
+    profiles = profiles_of(stored)
+    before = await word_of(profiles, "ann", trunk)
+    del stored.heads["ann"]  # by another process
+
+    anew = await profiles.get(DeviceIdentity(DeviceId("ann"), PopulationName("en~2")), trunk)
+
+    assert (before, anew) == ("xylophone", None)
+    assert stored.reads == ["ann", "ann"]

@@ -36,9 +36,10 @@ class ScriptedModels:
     """A population whose versions are put here."""
 
     published: list[F32] = field(default_factory=lambda: [weights()])
+    is_deleted: bool = False
 
     async def population_names(self) -> list[PopulationName]:
-        return [EN]
+        return [] if self.is_deleted else [EN]
 
     async def release(self, population: PopulationName) -> Release:
         version = ModelVersion(len(self.published) - 1)
@@ -92,6 +93,21 @@ async def test_until_it_is_compiled_a_population_is_not_ready() -> None:
         released_from(ScriptedModels()).get(EN)
 
     assert refused.value.code is ProblemCode.NOT_READY
+
+
+@pytest.mark.fault("F14")
+async def test_the_trunk_of_a_deleted_population_leaves_memory() -> None:
+    versions = ScriptedModels()
+    released = released_from(versions)
+    await released.refresh()
+    before = released.get(EN).version
+    versions.is_deleted = True
+
+    await released.refresh()
+
+    with pytest.raises(ApiError) as refused:
+        released.get(EN)
+    assert (before, refused.value.code) == (0, ProblemCode.NOT_READY)
 
 
 async def test_heads_of_earlier_versions_are_carried_along_step_by_step() -> None:

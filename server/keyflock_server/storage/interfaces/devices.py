@@ -16,7 +16,7 @@ class DeviceRepository(Protocol):
     """Stores enrolled devices."""
 
     async def add(self, device: DeviceRecord) -> None:
-        """Add a device that has just enrolled."""
+        """Add a device that has just enrolled; raises PopulationGone."""
         ...
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:

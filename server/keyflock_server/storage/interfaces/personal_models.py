@@ -18,6 +18,7 @@ class PersonalModelRepository(Protocol):
             replaces: The tag of the stored one; empty if there must be none; None replaces any.
         Raises:
             Superseded: the stored one has another tag; nothing was written.
+            PopulationGone: the population was deleted.
         """
         ...
 
@@ -35,6 +36,10 @@ class PersonalModelRepository(Protocol):
 
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete the models of these owners; return how many there were."""
+        ...
+
+    async def owners(self, population: PopulationName, limit: int) -> list[str]:
+        """Return some owners who have a model in this population."""
         ...
 
     async def scrub(self) -> bool:

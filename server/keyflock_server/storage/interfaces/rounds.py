@@ -37,6 +37,7 @@ class RoundRepository(Protocol):
 
         Raises:
             AlreadyExists: another process has opened this round, or the task has a round that is not over.
+            PopulationGone: the population was deleted.
         """
         ...
 

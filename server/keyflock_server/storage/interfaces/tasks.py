@@ -12,11 +12,23 @@ class TaskRepository(Protocol):
     """Stores tasks."""
 
     async def add(self, task: TaskRecord) -> None:
-        """Add a task; raises AlreadyExists."""
+        """Add a task.
+
+        Raises:
+            AlreadyExists: there is a task of this id.
+            PopulationGone: the population was deleted.
+        """
+        ...
+
+    async def ids_of(self, name: TaskName) -> list[TaskName]:
+        """Return the ids of all tasks that were created under this name, oldest first.
+
+        Those of deleted populations are among them, so that no id is used twice.
+        """
         ...
 
     async def get(self, name: TaskName) -> TaskRecord | None:
-        """Return the task of this name, or None."""
+        """Return the task of this id, or None."""
         ...
 
     async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:

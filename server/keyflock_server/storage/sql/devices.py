@@ -16,6 +16,7 @@ from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
+from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.tables import devices
 
@@ -31,6 +32,7 @@ class SqlDeviceRepository:
         """Add a device that has just enrolled."""
         try:
             async with self._engine.begin() as connection:
+                await require_population(connection, device.population)
                 await connection.execute(insert(devices).values(asdict(device)))
         except IntegrityError:
             raise AlreadyExists(device.id) from None

@@ -12,6 +12,7 @@ from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.records import PersonalModelRecord
 from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS, autocommit, reader_of
+from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.tables import personal_models
 
 _COLUMNS: Final = tuple(personal_models.c[field.name] for field in fields(PersonalModelRecord))
@@ -44,6 +45,7 @@ class SqlPersonalModelRepository:
     async def _put(self, record: PersonalModelRecord, replaces: bytes | None) -> None:
         row = (personal_models.c.population == record.population) & (personal_models.c.owner == record.owner)
         async with self._engine.begin() as connection:
+            await require_population(connection, record.population)
             found = await connection.execute(select(personal_models.c.tag).where(row).with_for_update())
             there = found.scalar_one_or_none()
             if replaces is not None and (there or b"") != replaces:
@@ -79,6 +81,12 @@ class SqlPersonalModelRepository:
         theirs = (personal_models.c.population == population) & personal_models.c.owner.in_(owners)
         async with self._engine.begin() as connection:
             return (await connection.execute(delete(personal_models).where(theirs))).rowcount
+
+    async def owners(self, population: PopulationName, limit: int) -> list[str]:
+        """Return some owners who have a model in this population."""
+        query = select(personal_models.c.owner).where(personal_models.c.population == population)
+        async with self._reader.connect() as connection:
+            return list(await connection.scalars(query.limit(limit)))
 
     async def scrub(self) -> bool:
         """Remove deleted models from the files.

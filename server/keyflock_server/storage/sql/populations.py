@@ -1,21 +1,32 @@
 """Populations and model versions in SQL."""
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.numbered_names import by_number, numbered_prefix
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.discarding import discarded_by_rollback
-from keyflock_server.storage.errors import AlreadyExists, Superseded
+from keyflock_server.storage.errors import AlreadyExists, PopulationGone, Superseded
 from keyflock_server.storage.interfaces.populations import RollbackResult
 from keyflock_server.storage.records import PopulationRecord
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.population_deletion import (
+    delete_rounds,
+    find_deleting,
+    finish_deletion,
+    mark_deleted,
+)
+from keyflock_server.storage.sql.population_rows import IS_THERE
 from keyflock_server.storage.sql.round_rows import discard_unpublished
-from keyflock_server.storage.tables import populations, tasks, versions
+from keyflock_server.storage.tables import population_names, populations, tasks, versions
+
+_COLUMNS: Final = tuple(populations.c[field.name] for field in fields(PopulationRecord))
 
 
 class SqlPopulationRepository:
@@ -30,21 +41,80 @@ class SqlPopulationRepository:
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(insert(populations).values(asdict(population)))
+                for one in sorted({population.name, population.shown_name}):
+                    await connection.execute(insert(population_names).values(_name_row(population.name, one)))
                 await connection.execute(insert(versions).values(asdict(version)))
         except IntegrityError:
             raise AlreadyExists(population.name) from None
 
+    async def ids_of(self, name: PopulationName) -> list[PopulationName]:
+        """Return the ids of all populations that were created under this name, also of deleted ones."""
+        is_numbered = populations.c.name.startswith(numbered_prefix(name), autoescape=True)
+        query = select(populations.c.name).where((populations.c.name == name) | is_numbered)
+        async with self._reader.connect() as connection:
+            return by_number(PopulationName(id_) for id_ in await connection.scalars(query))
+
+    async def resolve(self, name: str) -> PopulationName | None:
+        """Return the id of the population that has, or once had, this name; None if there is none."""
+        query = select(population_names.c.population).where(population_names.c.name == name)
+        async with self._reader.connect() as connection:
+            found = (await connection.execute(query)).scalar_one_or_none()
+        return None if found is None else PopulationName(found)
+
+    async def names(self, name: PopulationName) -> list[PopulationName]:
+        """Return all names that resolve to a population, in order."""
+        query = select(population_names.c.name).where(population_names.c.population == name)
+        async with self._reader.connect() as connection:
+            found = await connection.scalars(query.order_by(population_names.c.name))
+            return [PopulationName(one) for one in found]
+
+    async def rename(self, name: PopulationName, to: PopulationName) -> None:
+        """Give a population another name; those that it had still resolve to it."""
+        owner = select(population_names.c.population).where(population_names.c.name == to)
+        try:
+            async with self._engine.begin() as connection:
+                change = update(populations).where(populations.c.name == name, IS_THERE)
+                if (await connection.execute(change.values(current_name=to))).rowcount == 0:
+                    raise PopulationGone(name)
+                known = (await connection.execute(owner)).scalar_one_or_none()
+                if known not in (None, name):
+                    raise AlreadyExists(to)
+                if known is None:
+                    await connection.execute(insert(population_names).values(_name_row(name, to)))
+        except IntegrityError:  # another transaction was faster
+            raise AlreadyExists(to) from None
+
+    async def mark_deleted(self, name: PopulationName, at: datetime) -> None:
+        """Delete a population for everybody; its rows are deleted by the calls that follow."""
+        async with self._engine.begin() as connection:
+            await mark_deleted(connection, name, at)
+
+    async def deleting(self) -> list[PopulationName]:
+        """Return the deleted populations that still have rows."""
+        async with self._reader.connect() as connection:
+            return await find_deleting(connection)
+
+    async def delete_rounds(self, name: PopulationName, limit: int) -> int:
+        """Delete some rounds of a deleted population, with their assignments; return their number."""
+        async with self._engine.begin() as connection:
+            return await delete_rounds(connection, name, limit)
+
+    async def finish_deletion(self, name: PopulationName) -> tuple[str, ...]:
+        """Delete the tasks and versions of a deleted population that has no rounds and devices any more."""
+        async with self._engine.begin() as connection:
+            return await finish_deletion(connection, name)
+
     async def get(self, name: PopulationName) -> PopulationRecord | None:
-        """Return the population of this name, or None."""
-        query = select(populations).where(populations.c.name == name)
+        """Return the population of this id, or None."""
+        query = select(*_COLUMNS).where(populations.c.name == name, IS_THERE)
         async with self._reader.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _population(row)
 
     async def all(self) -> list[PopulationRecord]:
-        """Return all populations, ordered by name."""
+        """Return all populations, ordered by id."""
         async with self._reader.connect() as connection:
-            rows = await connection.execute(select(populations).order_by(populations.c.name))
+            rows = await connection.execute(select(*_COLUMNS).where(IS_THERE).order_by(populations.c.name))
         return [_population(row) for row in rows]
 
     async def version(self, name: PopulationName, version: ModelVersion) -> VersionRecord | None:
@@ -56,7 +126,8 @@ class SqlPopulationRepository:
 
     async def versions(self) -> list[VersionRecord]:
         """Return all versions of all populations."""
-        query = select(versions).order_by(versions.c.population, versions.c.version)
+        query = select(versions).join(populations).where(IS_THERE)
+        query = query.order_by(versions.c.population, versions.c.version)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
         return [_version(row) for row in rows]
@@ -83,7 +154,7 @@ class SqlPopulationRepository:
             rounds = await discard_unpublished(
                 connection, name, lambda current: discarded_by_rollback(current, to, reason), at
             )
-            locked = select(populations).where(populations.c.name == name).with_for_update()
+            locked = select(populations).where(populations.c.name == name, IS_THERE).with_for_update()
             before = (await connection.execute(locked)).one_or_none()
             restored = (await connection.execute(select(versions.c.version).where(is_served))).first()
             if before is None or before.latest_version != latest or restored is None:
@@ -100,7 +171,11 @@ class SqlPopulationRepository:
         return RollbackResult(rounds, tuple(key for key in keys if key is not None))
 
 
-def _population(row: Row[tuple[object, ...]]) -> PopulationRecord:
+def _name_row(population: PopulationName, name: PopulationName) -> dict[str, str]:
+    return {"name": name, "population": population}
+
+
+def _population(row: Row[Any]) -> PopulationRecord:
     return PopulationRecord(**row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
 
 

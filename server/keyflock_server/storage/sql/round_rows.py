@@ -18,7 +18,7 @@ from keyflock_server.rounds.round import (
     RoundEvent,
     advance,
 )
-from keyflock_server.rounds.task import stored_task
+from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import RoundRecord, StagedVersion

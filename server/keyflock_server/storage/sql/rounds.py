@@ -41,6 +41,7 @@ from keyflock_server.storage.records import (
 from keyflock_server.storage.sql.assignments import assignment_record
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
+from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.sql.round_rows import (
     advance_round,
     apply_event,
@@ -72,6 +73,7 @@ class SqlRoundRepository:
         mine = (rounds.c.task == record.round.task, rounds.c.phase.in_(LIVE_PHASES))
         try:
             async with self._engine.begin() as connection:
+                await require_population(connection, record.round.population)
                 # A caller that knows this sequence number has seen the round before it: no lock is needed.
                 if (await connection.execute(select(rounds.c.id).where(*mine).limit(1))).first():
                     raise AlreadyExists(record.round.id)

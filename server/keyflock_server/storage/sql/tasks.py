@@ -8,12 +8,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import TaskName
-from keyflock_server.rounds.task import TaskStatus, stored_task
+from keyflock_server.protocol.numbered_names import by_number, numbered_prefix
+from keyflock_server.rounds.stored_task import stored_task
+from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
 from keyflock_server.storage.records import TaskRecord
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.population_rows import IS_THERE, require_population
 from keyflock_server.storage.sql.rows import damaged_row, readable
-from keyflock_server.storage.tables import tasks
+from keyflock_server.storage.tables import populations, tasks
 
 _OVER: Final = tuple(status for status in TaskStatus if status.is_over)
 
@@ -38,20 +41,30 @@ class SqlTaskRepository:
         }
         try:
             async with self._engine.begin() as connection:
+                await require_population(connection, task.spec.population)
                 await connection.execute(insert(tasks).values(values))
         except IntegrityError:
             raise AlreadyExists(task.name) from None
 
-    async def get(self, name: TaskName) -> TaskRecord | None:
-        """Return the task of this name, or None."""
+    async def ids_of(self, name: TaskName) -> list[TaskName]:
+        """Return the ids of all tasks of this name, oldest first, also of deleted ones."""
+        is_numbered = tasks.c.name.startswith(numbered_prefix(name), autoescape=True)
         async with self._reader.connect() as connection:
-            row = (await connection.execute(select(tasks).where(tasks.c.name == name))).one_or_none()
+            found = await connection.scalars(select(tasks.c.name).where((tasks.c.name == name) | is_numbered))
+            return by_number(TaskName(id_) for id_ in found)
+
+    async def get(self, name: TaskName) -> TaskRecord | None:
+        """Return the task of this id, or None."""
+        query = select(tasks).join(populations).where(tasks.c.name == name, IS_THERE)
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
         return None if row is None else _task(row)
 
     async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:
         """Return all tasks, oldest first."""
         async with self._reader.connect() as connection:
-            rows = await connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.name))
+            query = select(tasks).join(populations).where(IS_THERE)
+            rows = await connection.execute(query.order_by(tasks.c.created_at, tasks.c.name))
         return list(readable(rows, _task, lambda row: TaskName(row.name), unreadable))
 
     async def live_statuses(
