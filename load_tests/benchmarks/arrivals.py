@@ -221,11 +221,13 @@ class ArrivalSimulation:
         if math.isinf(current.expected):
             cycle_s = usual_cycle_s(self._policy, self._history) if self._history.durations_s else 0.0
             current.expected = self._expected_arrivals(cycle_s)
-        window_s, rule = self._policy.selection_window_s, sampling_probability
+        slots, window_s = self._policy.slots, self._policy.selection_window_s
+        elapsed_s = now_s - current.opened_at
         if self._phones_meet():
             window_s = meeting_window_s(window_s, pacing.meeting_period_s(BOUNDS))
-            rule = meeting_probability
-        probability = rule(self._policy.slots, current.expected, now_s - current.opened_at, window_s)
+            probability = meeting_probability(slots, current.expected, elapsed_s, window_s)
+        else:
+            probability = sampling_probability(slots, current.expected, elapsed_s, window_s)
         return _hash_ratio(current.sequence, phone) < probability
 
     def _turn_away(self, who: Ints, at: Floats) -> None:
