@@ -10,6 +10,7 @@ from tests.memory_store.store import MemoryStore
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.test_crash_between_steps import ProcessKilled, crash_after, revive
 
+from keyflock_server.coordinator import population_deletion
 from keyflock_server.coordinator.enrolment import EnrolmentResult
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
@@ -290,6 +291,24 @@ async def test_what_a_reader_keeps_in_the_files_is_tried_again_until_it_is_gone(
     with pytest.raises(ApiError) as refused:
         await enrolled(harness)
     assert refused.value.code is ProblemCode.POPULATION_UNKNOWN
+
+
+async def test_what_is_too_much_for_one_call_is_deleted_by_the_passes(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(population_deletion, "_BATCH_SIZE", 1)
+    monkeypatch.setattr(population_deletion, "_STEPS_IN_CALL", 3)
+    for _ in range(5):
+        await enrolled(harness)
+
+    done = await delete(harness)
+    left = rows_left(harness)
+    for _ in range(4):
+        await harness.coordinator.tick()
+
+    assert not done.is_complete
+    assert left == {"versions": 1, "devices": 2}
+    assert rows_left(harness) == {}
 
 
 async def test_another_process_finishes_within_a_minute_what_a_killed_one_began() -> None:
