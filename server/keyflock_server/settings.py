@@ -2,7 +2,7 @@
 
 A misspelt variable of the environment is refused: a server that overlooked KEYFLOCK_DATABASE would begin a
 database of its own. One that is like no setting has no effect: it may belong to another release, to a script
-or to Kubernetes, and must not keep a server from starting (docs/decisions/0048).
+or to Kubernetes, and must not keep a server from starting (docs/decisions/0047).
 """
 
 import os

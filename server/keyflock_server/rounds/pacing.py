@@ -6,7 +6,7 @@ should return every T = E / D seconds. A large population spreads over [0.5 T, 1
 sooner in quiet ones; T is limited so that this interval fits under the longest window, because a window that
 is cut to a point spreads nothing. A small population cannot fill a cohort by chance, so its phones meet: all
 are sent to the same times of the clock, and a phone that comes while a meeting is open is sent to the next
-one. In the middle of a long round that has all its phones they meet less often (docs/decisions/0047).
+one. In the middle of a long round that has all its phones they meet less often (docs/decisions/0046).
 
 Devices that have never reported count only up to a cap, so that fake devices cannot move others' windows. A
 crowd of them may be real, as after an app update: however few of them count, all seen devices are spread so
