@@ -23,7 +23,7 @@ from keyflock_models.personal.gate import GainPrior
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.personal_model import PersonalModel
 from keyflock_models.personal.priors import DEFAULT_GAIN
-from keyflock_models.personal.secrets import words_without_secrets
+from keyflock_models.personal.typed_secrets import words_without_secrets
 from keyflock_models.text.vocabulary import Vocabulary
 from keyflock_server.protocol.plans import HeadPlan, PersonalisingPlan, PopulationPrior
 

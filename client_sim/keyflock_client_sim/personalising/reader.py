@@ -10,7 +10,7 @@ from keyflock_models.arrays import F32, I32
 from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.head_fitting import HeadSettings, fit_head
-from keyflock_models.personal.secrets import words_without_secrets
+from keyflock_models.personal.typed_secrets import words_without_secrets
 from keyflock_models.text.sequences import encode_messages
 from keyflock_models.text.special_tokens import BOS, EOS, PAD
 from keyflock_models.training.local_training import LocalTrainingConfig, local_train

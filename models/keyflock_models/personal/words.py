@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import regex  # type: ignore[import-untyped]  # its wheel has no type information
 
-from keyflock_models.personal.secrets import is_secret_word, words_without_secrets
+from keyflock_models.personal.typed_secrets import is_secret_word, words_without_secrets
 from keyflock_models.text.special_tokens import OOV
 from keyflock_models.text.tokenizer import MASKED, NUMBER, tokenize
 from keyflock_models.text.vocabulary import Vocabulary

@@ -15,8 +15,8 @@ import numpy as np
 
 from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import PersonalHead
-from keyflock_models.personal.secrets import words_without_secrets
 from keyflock_models.personal.strip import SLOTS, network_slots
+from keyflock_models.personal.typed_secrets import words_without_secrets
 from keyflock_models.serving.batched_trunk import BLOCK_WORDS, CONTEXT_LENGTHS, BatchedTrunk, TrunkPredictions
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.typed_words import PersonalizedRow, typed_words

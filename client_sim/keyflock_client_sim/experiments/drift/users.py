@@ -19,8 +19,8 @@ from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.head_fitting import HeadSettings
 from keyflock_models.personal.head_mapping import HeadMap, map_head
 from keyflock_models.personal.head_trust import HeadPolicy
-from keyflock_models.personal.secrets import words_without_secrets
 from keyflock_models.personal.strip import SLOTS
+from keyflock_models.personal.typed_secrets import words_without_secrets
 from keyflock_models.text.special_tokens import OOV
 from keyflock_models.text.vocabulary import Vocabulary
 

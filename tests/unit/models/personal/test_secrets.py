@@ -6,7 +6,7 @@ import pytest
 from tests.unit.models.personal.planted_secrets import KINDS, planted_secrets
 
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_models.personal.secrets import is_secret_word, words_without_secrets
+from keyflock_models.personal.typed_secrets import is_secret_word, words_without_secrets
 from keyflock_models.personal.words import PersonalWords
 from keyflock_models.text.public_vocabulary import public_vocabulary
 from keyflock_models.text.tokenizer import MASKED

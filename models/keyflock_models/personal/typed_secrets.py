@@ -98,12 +98,12 @@ def _without_secrets(text: str, vocabulary: Vocabulary) -> str:
     is_secret = [_SUSPICION.search(core) is not None and _is_secret_chunk(core, vocabulary) for core in cores]
     for begin, end in _spread_out(cores):
         is_secret[begin:end] = [True] * (end - begin)
-    kept, at = [], 0
+    parts, at = [], 0
     for chunk, is_one in zip(chunks, is_secret, strict=True):
         if is_one:
-            kept += [text[at : chunk.start()], _MASK]
+            parts += [text[at : chunk.start()], _MASK]
             at = chunk.end()
-    return "".join([*kept, text[at:]])
+    return "".join([*parts, text[at:]])
 
 
 def _is_secret_chunk(chunk: str, vocabulary: Vocabulary) -> bool:
