@@ -424,3 +424,12 @@ async def test_a_device_that_is_forgotten_while_it_is_given_a_slot_gets_none(
     assert refusal(answer).reason is RefusalReason.ROUND_FULL
     assert open_round(harness).members == {}
     assert await harness.store.rounds.get(FIRST) == open_round(harness).record
+
+
+async def test_a_device_that_was_never_silent_is_judged_without_asking_when_it_was(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task()
+    monkeypatch.setattr(harness.store.assignments, "last_silence", fail)
+
+    assert isinstance(await harness.check_in(await harness.enrol()), Assignment)
