@@ -224,6 +224,7 @@ async def test_a_taken_port_of_operators_is_still_another_programs(tmp_path: Pat
 
 @pytest.mark.fault("F14")
 async def test_a_terminal_that_closes_stops_a_server_like_sigterm(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     life = RecordingLifecycle()
     tried = server_run(life, tmp_path)
     running = asyncio.create_task(tried.run())
@@ -231,8 +232,9 @@ async def test_a_terminal_that_closes_stops_a_server_like_sigterm(tmp_path: Path
 
     os.kill(os.getpid(), signal.SIGHUP)
 
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(120.0):
         await running
+    signal.signal(signal.SIGHUP, before)
     assert life.happened[-1] == "stop"
     assert not (tmp_path / "server.json").exists()
 

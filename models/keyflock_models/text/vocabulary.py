@@ -38,6 +38,8 @@ class Vocabulary:
     log_frequencies: F32
     #: Identity of the words and their order, 64 hexadecimal digits.
     digest: str = field(init=False)
+    #: Which ids may be suggested to a user: all words with a letter in them. Shape (V,).
+    is_displayable: Bool = field(init=False, repr=False)
     _ids: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,16 +65,14 @@ class Vocabulary:
                 ids.setdefault(substitute, i)
         object.__setattr__(self, "log_frequencies", frequencies)
         object.__setattr__(self, "digest", hashlib.sha256("\n".join(self.words).encode()).hexdigest())
+        is_displayable = np.array(list(map(has_letter, self.words)))
+        is_displayable[: len(SPECIAL_TOKENS)] = False
+        is_displayable.flags.writeable = False
+        object.__setattr__(self, "is_displayable", is_displayable)
         object.__setattr__(self, "_ids", ids)
 
     def __len__(self) -> int:
         return len(self.words)
-
-    @property
-    def is_displayable(self) -> Bool:
-        """Which ids may be suggested to a user: all words with a letter in them. Shape (V,)."""
-        specials = len(SPECIAL_TOKENS)
-        return np.array([i >= specials and has_letter(word) for i, word in enumerate(self.words)])
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Return the ids of tokens; OOV for a token that is no word of the vocabulary or a special token.

@@ -37,9 +37,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
-def _handlers_are_restored() -> Iterator[None]:
-    """Leave the process's handlers as they were."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def _default_handlers() -> Iterator[None]:
+    """Give the signals their default handlers, whatever this process ignores, and restore its own."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -171,7 +171,7 @@ def test_every_command_with_a_size_lists_the_sizes(command: str) -> None:
     assert choices.SIZES in CliRunner().invoke(application.app, [command, "--help"]).stdout
 
 
-@pytest.mark.usefixtures("_handlers_are_restored")
+@pytest.mark.usefixtures("_default_handlers")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_every_signal_that_ends_a_command_is_an_interruption(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -193,7 +193,7 @@ def test_every_signal_that_ends_a_command_is_an_interruption(
     assert left == ["the block"]
 
 
-@pytest.mark.usefixtures("_handlers_are_restored")
+@pytest.mark.usefixtures("_default_handlers")
 def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -203,7 +203,7 @@ def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-@pytest.mark.usefixtures("_handlers_are_restored")
+@pytest.mark.usefixtures("_default_handlers")
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_the_first_signal_lets_a_fleet_settle_and_the_second_ends_it(number: signal.Signals) -> None:
     treat_signals_as_interrupt()
