@@ -185,7 +185,8 @@ class Device:
             return self._refresh(self._state, outgoing)
         if error.needs_new_identity:
             return self._reset_identity(now_s)
-        if error.code is ProblemCode.REPORT_PENDING and self._session:
+        is_report = self._state is DeviceState.UPLOADING
+        if error.code is ProblemCode.REPORT_PENDING and is_report and self._session:
             # The server has the report, whatever time the assignment had: the answer is worth waiting for.
             self._session.expires_at_s = max(self._session.expires_at_s, now_s + MAX_PENDING_S)
         if error.may_retry or error.code is ProblemCode.TOKEN_EXPIRED:

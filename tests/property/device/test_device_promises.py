@@ -8,6 +8,7 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keyflock_client_sim.device.backoff import MAX_PENDING_S
 from keyflock_client_sim.device.effects import Effect, PatchModel, Send, StoreModel, Train, Wait
 from keyflock_client_sim.device.input_events import (
     Answered,
@@ -55,7 +56,7 @@ def _assignment(number: int) -> messages.Assignment:
         model_digest=hashlib.sha256(MODELS[number % 3]).digest(),
         layout=LAYOUT,
         plan=TrainingPlan(learning_rate=0.1),
-        codec={},
+        codec={"codec": "float32"},
         seed=number,
         expires_in_s=EXPIRES_IN_S,
         content_digest=bytes(32) if number % 2 else None,
@@ -136,6 +137,11 @@ def _events(effect: Effect) -> st.SearchStrategy[InputEvent]:
             return st.one_of(trained, trained, trained, st.just(TrainingFailed()))
 
 
+def _is_pending(event: InputEvent) -> bool:
+    """Return whether the server says that it has the report, and asks for patience."""
+    return isinstance(event, Answered) and b"report_pending" in event.response.body
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_whatever_happens_a_device_goes_on_and_reports_each_assignment_once(data: st.DataObject) -> None:
@@ -145,7 +151,7 @@ def test_whatever_happens_a_device_goes_on_and_reports_each_assignment_once(data
     )
     now_s = 0.0
     reports: dict[str, set[bytes]] = defaultdict(set)
-    busy_since_s = 0.0
+    ends_at_s = 0.0
 
     for _ in range(data.draw(st.integers(30, 60))):
         effect, before, was_busy = device.effect, device.state, device.session_shape != ""
@@ -160,13 +166,15 @@ def test_whatever_happens_a_device_goes_on_and_reports_each_assignment_once(data
 
         assert device.state in TRANSITIONS[before][type(event)]
         if not was_busy:
-            busy_since_s = now_s
+            ends_at_s = now_s + EXPIRES_IN_S
+        if before is DeviceState.UPLOADING and _is_pending(event):
+            ends_at_s = max(ends_at_s, now_s + MAX_PENDING_S)
         assert len(device.session_shape) <= MAX_SHAPE
         match wanted:
             case Wait(until_s):
                 assert until_s >= now_s
                 is_in_session = device.session_shape != "" and device.state is not DeviceState.REFRESHING
-                assert not is_in_session or until_s < busy_since_s + EXPIRES_IN_S
+                assert not is_in_session or until_s < ends_at_s
             case Send(call, request) if call is calls.REPORT:
                 reports[request.path].add(request.body)
                 wire.decode(request.body, messages.Report)

@@ -150,6 +150,16 @@ async def test_a_pending_report_does_not_shorten_a_long_assignment(walk: MakeWal
     assert expires_at_s(day) == before_s
 
 
+async def test_a_download_that_is_answered_like_a_pending_report_does_not_live_on(walk: MakeWalk) -> None:
+    day = walk(expires_in_s=100.0)
+    await day.until(DeviceState.DOWNLOADING)
+    before_s = expires_at_s(day)
+
+    day.tell(Answered(problem_response(ProblemCode.REPORT_PENDING, BRIEF)))
+
+    assert expires_at_s(day) == before_s
+
+
 async def test_only_a_pending_report_lives_on(walk: MakeWalk) -> None:
     day = walk(expires_in_s=100.0)
     await day.until(DeviceState.UPLOADING)

@@ -53,7 +53,7 @@ class ScriptedModels:
         )
 
     async def released_model(self, population: PopulationName, version: int) -> ModelBytes:
-        if version >= len(self.published):
+        if not 0 <= version < len(self.published):
             raise ApiError(ProblemCode.MODEL_UNKNOWN, f"{population} has no {version}.")
         return ModelBytes(encode_weights(self.published[version], LAYOUT))
 
@@ -174,11 +174,15 @@ async def test_a_phone_gets_the_same_map_that_the_server_uses() -> None:
     assert (await maps.map_to(EN, 1)) is published
 
 
-@pytest.mark.parametrize("version", [0, 7])
-async def test_there_is_no_map_to_version_0_nor_to_one_that_is_not_there(version: int) -> None:
+@pytest.mark.parametrize(
+    ("version", "code"), [(0, ProblemCode.HEAD_MAP_UNKNOWN), (7, ProblemCode.MODEL_UNKNOWN)]
+)
+async def test_there_is_no_map_to_version_0_nor_to_one_that_is_not_there(
+    version: int, code: ProblemCode
+) -> None:
     versions = ScriptedModels()
 
     with pytest.raises(ApiError) as refused:
         await HeadMapService(versions, PopulationModelInfos(versions)).map_to(EN, version)
 
-    assert refused.value.code is ProblemCode.MODEL_UNKNOWN
+    assert refused.value.code is code
