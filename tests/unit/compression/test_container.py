@@ -51,6 +51,17 @@ def test_a_field_of_another_kind_is_named(changed: dict[str, object], says: str)
         parse(forged(**changed), LIMITS)
 
 
+def test_a_number_in_another_form_of_the_same_length_is_refused() -> None:
+    # 300 as an unsigned and as a signed number of two bytes; the digest is over the first.
+    good = forged(spec=SPEC | {"n": 300})
+    other = good.replace(b"\xcd\x01\x2c", b"\xd1\x01\x2c")
+
+    assert parse(good, LIMITS).spec["n"] == 300
+    assert len(other) == len(good)
+    with pytest.raises(MalformedContainer, match="shortest forms"):
+        parse(other, LIMITS)
+
+
 def test_a_digest_is_eight_bytes_of_all_that_comes_before_it() -> None:
     fields = msgpack.unpackb(forged())
 

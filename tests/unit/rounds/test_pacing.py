@@ -158,3 +158,11 @@ def test_few_phones_meet_however_long_a_round_selects() -> None:
     assert not meets(patient, PACING, 52)
     # Those of a crowd are spread, however few count.
     assert not meets(patient, PACING, 51, seen_devices=1_000_000)
+
+
+def test_phones_that_return_once_in_a_deadline_fill_a_cohort_by_chance() -> None:
+    policy = RoundPolicy(goal=10, deadline_s=600.0, selection_s=150.0)
+
+    # 13 slots want 1.5 check-ins each within 150 s: 78 phones that return every 600 s.
+    assert is_large(policy, 78)
+    assert not is_large(policy, 77)
