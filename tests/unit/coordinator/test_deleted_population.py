@@ -369,7 +369,9 @@ async def test_another_replica_forgets_a_task_that_went_with_its_population_betw
 
     await here.tasks.cancel("t")
     assert (await delete(harness)).is_complete
-    there._deps.observer.task_stuck = lambda _task, error: errors.append(str(error))  # type: ignore[method-assign]
+    there._deps.observer.task_stuck = (  # type: ignore[method-assign]
+        lambda task, error: errors.append(f"{task}: {error}")
+    )
     for _ in range(3):
         harness.pass_time(400.0)
         await there.tick()
