@@ -88,6 +88,22 @@ async def end(store: RecordStore) -> None:
     await store.rounds.advance(RoundId("t-1"), Cancelled("by an operator"), NOW, {})
 
 
+@pytest.mark.parametrize("over", [TaskStatus.CANCELLED, TaskStatus.FINISHED])
+async def test_a_task_that_is_over_is_not_revived_by_a_process_that_does_not_know_so_yet(
+    store: RecordStore, over: TaskStatus
+) -> None:
+    await store.tasks.add(TASK)
+    await store.tasks.set_status(T, over)
+
+    for late in TaskStatus:
+        await store.tasks.set_status(T, late)
+
+    found = await store.tasks.get(T)
+    assert found is not None
+    assert found.status is over
+    assert await store.tasks.live_statuses() == {}
+
+
 async def test_the_ids_of_a_name_are_found_in_their_order_and_nobody_elses(store: RecordStore) -> None:
     for name in ("t", "t~2", "t~10", "t~9", "t-2", "t.2", "tt", "t_", "T"):
         await store.tasks.add(TaskRecord(spec=named(name), status=TaskStatus.CANCELLED, created_at=NOW))

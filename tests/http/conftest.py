@@ -74,6 +74,7 @@ from keyflock_server.releases.model_version import Download
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.listeners import Listener
 from keyflock_server.runtime.probes import Probes
+from keyflock_server.storage.errors import StorageError
 from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -159,6 +160,8 @@ class ScriptedSdkServices:
         return next((ModelDelta(self.steps[base], base) for base in has if base in self.steps), None)
 
     async def resolve(self, name: str) -> PopulationName:
+        if not name.isprintable():  # as PostgreSQL does
+            raise StorageError("The database does not take a value that it was given.")
         return PopulationName({"former": "en-US"}.get(name, name))
 
     async def release(self, population: PopulationName) -> Release:

@@ -225,6 +225,19 @@ async def test_a_phone_asks_only_about_its_own_population(sdk_port: SdkPort, cal
     assert (answer.status, answer.code()) == (403, ProblemCode.FORBIDDEN)
 
 
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize("name", ["a%00b", "%00", "en-US%00", "a%0Ab"])
+async def test_a_name_with_control_characters_is_another_population_and_no_failure_of_the_database(
+    sdk_port: SdkPort, name: str
+) -> None:
+    for call in (calls.RELEASE, calls.VOCABULARY):
+        path = call.path.format(population=name)
+
+        answer = await sdk_port.request("GET", path, headers=sdk_port.headers(call))
+
+        assert (answer.status, answer.code()) == (403, ProblemCode.FORBIDDEN)
+
+
 async def test_a_phone_that_shows_its_expired_token_keeps_its_id(sdk_port: SdkPort) -> None:
     old = sdk_port.device_token(age_s=10 * 86_400.0)
 

@@ -39,7 +39,9 @@ class MemoryTaskRepository:
         return {task.name: task.status for task in self._oldest_first() if not task.status.is_over}
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
-        self._rows.tasks[name] = replace(self._rows.tasks[name], status=status)
+        known = self._rows.tasks.get(name)
+        if known is not None and not known.status.is_over:
+            self._rows.tasks[name] = replace(known, status=status)
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
         known = self._rows.tasks[name].norm_scales_json

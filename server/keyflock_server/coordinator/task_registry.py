@@ -165,10 +165,12 @@ class TaskRegistry:
             except StorageDamaged as damage:
                 error = damage
             else:
-                if record is None:
-                    return
-                status = record.status
-                state = self._states.setdefault(name, TaskState(record.spec, status))
+                if record is not None:
+                    status = record.status
+                    state = self._states.setdefault(name, TaskState(record.spec, status))
+                else:
+                    # It went with its population; one that this process knew was cancelled or finished first.
+                    status = TaskStatus.CANCELLED
         if error is not None:
             if state is not None:
                 state.is_unreadable = True

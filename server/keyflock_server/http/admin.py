@@ -139,6 +139,9 @@ class AdminEndpoints(EndpointGroup[OperatorCall, AuthenticatedOperatorCall]):
     async def _dispatch(
         self, call: OperatorCall, authenticated: AuthenticatedOperatorCall, body: bytes
     ) -> Response:
+        if not all(text.isprintable() for text in authenticated.path_params.values()):
+            # PostgreSQL fails where it is asked for such a text.
+            raise ApiError(ProblemCode.NOT_FOUND, "An address has no control characters.")
         response = await self._handlers[call.name](authenticated.path_params, body)
         if call.method != "GET":
             # The call succeeded, so each path parameter names something that exists, or a checked new name.

@@ -136,10 +136,16 @@ def _readable_part(tables: dict[str, Any], unread: list[FieldProblem]) -> TaskSp
         for name in path:
             inside = inside.get(name, {}) if isinstance(inside, dict) else {}
         inside.pop(key, None)
-    rest["task"] = {"name": "unread", "population": "unread"} | rest.get("task", {})
-    rest["round"] = {"goal": 100_000} | rest.get("round", {})
+    required: dict[str, dict[str, object]] = {
+        "task": {"name": "unread", "population": "unread"},
+        "round": {"goal": 100_000},
+    }
     if "training" in rest:
-        rest["training"] = {"learning_rate": 1.0} | rest["training"]
+        required["training"] = {"learning_rate": 1.0}
+    for name, stand_ins in required.items():
+        if not isinstance(table := rest.get(name, {}), dict):
+            return None  # one of more problems than are listed
+        rest[name] = stand_ins | table
     try:
         return msgspec.convert(rest, TaskSpec)
     except msgspec.ValidationError:

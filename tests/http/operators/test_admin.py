@@ -163,6 +163,22 @@ async def test_a_task_that_is_not_there_is_unknown(admin_port: AdminPort, call: 
     assert (answer.status, answer.code()) == (404, "task_unknown")
 
 
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize(
+    "call", [call for call in WITHOUT_BODY if "{" in call.path], ids=lambda call: call.name
+)
+async def test_an_address_with_a_control_character_asks_the_database_nothing(
+    admin_port: AdminPort, call: OperatorCall
+) -> None:
+    path = call.path.format(population="a%00b", task="a%00b", round="a%00b", device="a%00b")
+    headers = {"Authorization": f"Bearer {admin_port.token}"}
+
+    answer = await admin_port.request(call.method, path, None, headers)
+
+    assert (answer.status, answer.code()) == (404, "not_found")
+    assert admin_port.service.calls == []
+
+
 @without_body
 async def test_an_unexpected_failure_is_an_incident(admin_port: AdminPort, call: OperatorCall) -> None:
     admin_port.service.failure_of_all = RuntimeError("secret detail")

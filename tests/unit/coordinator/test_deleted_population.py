@@ -348,3 +348,35 @@ async def test_another_replica_refuses_a_phone_of_a_deleted_population_within_th
         there._deps.revocations.check(phone, harness.now)
     assert refused.value.code is ProblemCode.TOKEN_INVALID
     await there.stop()
+
+
+@pytest.mark.parametrize("leader", ["the deleting process", "the other one"])
+async def test_another_replica_forgets_a_task_that_went_with_its_population_between_two_passes(
+    leader: str,
+) -> None:
+    errors: list[str] = []
+    harness = CoordinatorHarness()
+    here, there = (harness.another_coordinator(name) for name in ("a", "b"))
+    harness.coordinator = here
+    for replica in (here, there) if leader == "the deleting process" else (there, here):
+        await replica.start()
+    await harness.create_population()
+    await harness.task(round="goal = 4")
+    await here.tick()
+    await there.tick()
+    await here.tick()
+    assert [state.task for state in there.registry] == ["t"]
+
+    await here.tasks.cancel("t")
+    assert (await delete(harness)).is_complete
+    there._deps.observer.task_stuck = (  # type: ignore[method-assign]
+        lambda task, error: errors.append(f"{task}: {error}")
+    )
+    for _ in range(3):
+        harness.pass_time(400.0)
+        await there.tick()
+
+    assert errors == []
+    assert list(there.registry) == []
+    for replica in (here, there):
+        await replica.stop()

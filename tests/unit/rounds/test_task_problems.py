@@ -151,3 +151,13 @@ def test_a_key_that_may_be_a_secret_is_not_repeated(key: str) -> None:
 
 def test_a_file_of_nothing_but_problems_has_a_short_answer() -> None:
     assert len(problems("".join(f"key{n} = 1\n" for n in range(10_000)))) == MAX_PROBLEMS
+
+
+@pytest.mark.parametrize("table", ["task", "round", "training"])
+@pytest.mark.parametrize("value", ["3", '"x"', "[1]"])
+def test_a_table_that_is_none_behind_the_last_problem_that_is_listed_is_no_failure(
+    table: str, value: str
+) -> None:
+    many = "".join(f"key{n} = 1\n" for n in range(MAX_PROBLEMS))
+
+    assert len(problems(f"{many}{table} = {value}\n")) == MAX_PROBLEMS

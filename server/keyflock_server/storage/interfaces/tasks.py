@@ -42,7 +42,7 @@ class TaskRepository(Protocol):
         ...
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
-        """Write the task's status."""
+        """Write the task's status, unless it is over: a process that does not know so yet revives none."""
         ...
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:

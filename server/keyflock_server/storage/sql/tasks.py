@@ -78,9 +78,10 @@ class SqlTaskRepository:
         return dict(readable(rows, _status, lambda row: TaskName(row.name), unreadable))
 
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
-        """Write the task's status."""
+        """Write the task's status, unless it is over."""
+        mine = (tasks.c.name == name) & tasks.c.status.not_in(_OVER)
         async with self._engine.begin() as connection:
-            await connection.execute(update(tasks).where(tasks.c.name == name).values(status=status))
+            await connection.execute(update(tasks).where(mine).values(status=status))
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
         """Store these norm scales unless the task has some, and return the stored ones."""
