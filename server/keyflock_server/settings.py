@@ -26,7 +26,7 @@ _OTHER_VARIABLES: Final = ("ADMIN_URL", "ADMIN_TOKEN", "DATA")
 _SLIP_RATIO: Final = 0.75
 _SLIP_CHARS: Final = 2
 #: DATABASE_URL is DATABASE, and TICK_SECONDS is TICK_S.
-_UNIT: Final = re.compile(r"_(URL|URI|DIR|PATH|FILE|FOLDER|S|SECONDS|BYTES)\Z")
+_UNIT: Final = re.compile(r"_(URL|URI|DIR|DIRECTORY|PATH|FILE|FOLDER|S|SECONDS|BYTES)\Z")
 #: A name that is only like one is not refused.
 _LIKE_RATIO: Final = 0.6
 

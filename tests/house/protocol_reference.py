@@ -99,7 +99,10 @@ def _reference(kind: Any) -> dict[str, str]:  # noqa: ANN401 - a message type
 
 
 def _portable(value: object) -> object:
-    """Write Python's end of a text as every other language does."""
+    """Write Python's end of a text as every other language does, and whole numbers without a fraction.
+
+    Python shares equal types, so whether a bound is 0 or 0.0 depends on which module was imported first.
+    """
     match value:
         case dict():
             return {
@@ -108,6 +111,8 @@ def _portable(value: object) -> object:
             }
         case list():
             return [_portable(inner) for inner in value]
+        case float() if value.is_integer():
+            return int(value)
         case _:
             return value
 

@@ -40,6 +40,13 @@ def test_the_schema_is_what_make_docs_writes() -> None:
     assert written == protocol_reference.json_schema(), "the messages have changed: run `make docs`"
 
 
+def test_the_schema_does_not_depend_on_which_modules_were_imported_first() -> None:
+    numbers = [value for part in within(schema()) for value in part.values() if isinstance(value, float)]
+
+    assert numbers
+    assert not [value for value in numbers if value.is_integer()]
+
+
 def test_every_call_and_every_reference_of_the_schema_leads_somewhere() -> None:
     whole = schema()
     references = {part["$ref"] for part in within(whole) if "$ref" in part}

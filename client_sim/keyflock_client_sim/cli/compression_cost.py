@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, SIZES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
@@ -42,7 +42,9 @@ def compression(
     max_words: Annotated[
         int, typer.Option(min=100, help="Words of a phone, and of what a held-out user is evaluated on.")
     ] = 2_000,
-    seed: Annotated[int, typer.Option(min=0, help="Decides who is held out, and the first run.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Decides who is held out, and the first run.")
+    ] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat runs whose results are cached.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, SIZES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 from keyflock_client_sim.corpora.splits import HeldOutBy
 from keyflock_client_sim.training_setup.options import DemoError, DemoOptions
@@ -51,8 +51,10 @@ def demo(
     seed: Annotated[
         int,
         typer.Option(
+            min=0,
+            max=MAX_SEED,
             help="Decides version 0, who holds which text, what phones are like and which calls and "
-            "trainings fail; not whom the server samples, nor when: time is real, so figures differ."
+            "trainings fail; not whom the server samples, nor when: time is real, so figures differ.",
         ),
     ] = _DEFAULTS.seed,
     size: Annotated[str, typer.Option(metavar=SIZES, help="Size of the model.")] = _DEFAULTS.size,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, SIZES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
@@ -33,7 +33,9 @@ def drift(
     users: Annotated[int, typer.Option(min=1, help="Users measured, at most.")] = 24,
     min_words: Annotated[int, typer.Option(min=20, help="Users with fewer words are left out.")] = 500,
     max_words: Annotated[int, typer.Option(min=100, help="Only so many of a user's latest words.")] = 1_500,
-    seed: Annotated[int, typer.Option(help="Decides who is measured, and synthetic steps.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Decides who is measured, and synthetic steps.")
+    ] = 0,
     size: Annotated[str, typer.Option(metavar=SIZES, help="With train: size of the model.")] = "small",
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[

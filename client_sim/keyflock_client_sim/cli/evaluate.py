@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def evaluate(
         Path | None, typer.Option(help="Another checkpoint to compare with, such as version 0.")
     ] = None,
     users: Annotated[int, typer.Option(min=2, help="Held-out phones to measure on, at most.")] = 100,
-    seed: Annotated[int, typer.Option(help="Decides who is held out; as in pretrain.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Decides who is held out; as in pretrain.")
+    ] = 0,
     public_ratio: Annotated[
         float | None,
         typer.Option(

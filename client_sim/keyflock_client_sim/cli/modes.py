@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, PROFILES, SIZES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, PROFILES, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
@@ -38,7 +38,12 @@ def modes(
         str, typer.Option(help="Server learning rates to try for each mode, with commas.")
     ] = "0.005,0.01,0.02",
     seed: Annotated[
-        int, typer.Option(help="Decides the split of the text, the first fleet, and whom servers sample.")
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_SEED,
+            help="Decides the split of the text, the first fleet, and whom servers sample.",
+        ),
     ] = 0,
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, SIZES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
@@ -37,7 +37,7 @@ def personalise(
     shuffled: Annotated[
         bool, typer.Option("--shuffled", help="Deal the messages out at random: nobody's text is their own.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Decides who is measured.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Decides who is measured.")] = 0,
     size: Annotated[str, typer.Option(metavar=SIZES, help="With train: size of the model.")] = "medium",
     picture: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG).")] = None,
     as_json: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, SIZES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, SIZES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 
 
@@ -24,7 +24,11 @@ def pretrain(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(help="Decides parameters, order and split; not how far --seconds gets on this machine."),
+        typer.Option(
+            min=0,
+            max=MAX_SEED,
+            help="Decides parameters, order and split; not how far --seconds gets on this machine.",
+        ),
     ] = 0,
     language: Annotated[
         str, typer.Option(help="Of the public vocabulary; docs/vocabulary.md lists those supported.")

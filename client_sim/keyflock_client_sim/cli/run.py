@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyflock_client_sim.cli.choices import DATA, PROFILES
+from keyflock_client_sim.cli.choices import DATA, MAX_SEED, PROFILES
 from keyflock_client_sim.cli.failures import SimulatorError, SimulatorExitCode
 from keyflock_client_sim.cli.signals import ending_signals, treat_signals_as_interrupt
 
@@ -58,8 +58,10 @@ def run(
     seed: Annotated[
         int,
         typer.Option(
+            min=0,
+            max=MAX_SEED,
             help="Decides text, traits and failures; with --virtual the whole run, with --url not what the "
-            "server samples, nor when."
+            "server samples, nor when.",
         ),
     ] = 0,
     rounds: Annotated[

@@ -66,8 +66,11 @@ class AdminConnection:
         """Return the server's answer, as plain JSON values.
 
         Raises:
-            CommandError: the server cannot be reached, or has refused the call.
+            CommandError: a name is empty, the server cannot be reached, or has refused the call.
         """
+        for kind, given in (path_params or {}).items():
+            if not given.strip():  # a variable of a script that is not set
+                raise CommandError(f"The name or id of the {kind} is empty.", ExitCode.USAGE)
         request = operator_request(self.token, call, path_params, body)
         try:
             return json.loads(read_answer(self._send(request)))

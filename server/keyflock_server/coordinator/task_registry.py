@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
+from keyflock_server.coordinator.task_addresses import TaskAddresses
 from keyflock_server.coordinator.task_conflicts import check_conflicts
 from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
@@ -127,7 +128,8 @@ class TaskRegistry:
             state = await self.get(name)
             async with state.round_lock:
                 if state.status.is_over and state.status is not status:
-                    detail = f"Task {name!r} is {state.status}; create a new one."
+                    address = await TaskAddresses(self._deps).address(name)
+                    detail = f"Task {address!r} is {state.status}; create a new one."
                     raise ApiError(ProblemCode.CONFLICT, detail)
                 await self._deps.store.tasks.set_status(name, status)
                 state.status = status

@@ -1,6 +1,11 @@
 """A server's address as people write it: ``http://HOST:PORT``, and nothing behind it."""
 
+import re
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+#: A scheme whose colon or slashes are missing.
+_SCHEME_SLIP: Final = re.compile(r"\A(?:https?(?::/*|/+)|/+)", re.IGNORECASE)
 
 
 class AddressError(ValueError):
@@ -21,7 +26,7 @@ def server_address(text: str) -> str:
         raise AddressError("The server's address has a space or a control character in it.")
     scheme, separator, rest = given.partition("://")
     if not separator:
-        host = _bracketed(given.removeprefix("http:").removeprefix("https:").lstrip("/"))
+        host = _bracketed(_SCHEME_SLIP.sub("", given))
         raise AddressError(f"{_shown(given)} is no address: http:// is missing. Try http://{_shown(host)}.")
     if scheme.lower() not in {"http", "https"}:
         hint = f" Try http://{_shown(_bracketed(rest))}." if rest.strip("/") == rest else ""

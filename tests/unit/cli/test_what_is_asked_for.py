@@ -31,11 +31,36 @@ def test_an_address_without_http_is_told_what_is_missing(
     assert "http:// is missing. Try http://127.0.0.1:8701." in ran.err
 
 
+@pytest.mark.parametrize("name", ["", " "])
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (("population", "delete"), ("--confirm", "")),
+        (("population", "rename"), ("--to", "fr")),
+        (("task", "cancel"), ()),
+        (("round", "show"), ()),
+        (("device", "show"), ()),
+    ],
+)
+def test_an_empty_name_is_told_as_such_and_no_call_is_made(
+    run: Callable[..., CommandResult],
+    token_file: Path,
+    command: tuple[str, ...],
+    options: tuple[str, ...],
+    name: str,
+) -> None:
+    ran = run(*command, name, *options, "--url", "http://127.0.0.1:1", "--token-file", token_file)
+
+    assert ran.code == 2
+    assert f"of the {command[0]} is empty" in ran.err
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("KEYFLOCK_DATABSE", "KEYFLOCK_DATABASE"),
         ("KEYFLOCK_DATABASE_URL", "KEYFLOCK_DATABASE"),
+        ("KEYFLOCK_DATA_DIRECTORY", "KEYFLOCK_DATA_DIR"),
         ("KEYFLOCK_LOGLEVEL", "KEYFLOCK_LOG_LEVEL"),
         ("KEYFLOCK_PROT", "KEYFLOCK_PORT"),
         ("KEYFLOCK_BLOB", "KEYFLOCK_BLOBS"),

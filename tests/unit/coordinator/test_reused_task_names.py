@@ -59,6 +59,20 @@ async def test_a_cancelled_tasks_name_is_free_again_and_means_the_new_task(
     assert (await tasks.cancel("t")).id == "t~2"
 
 
+async def test_the_refusal_to_resume_an_earlier_task_names_it_and_not_the_newest(
+    harness: CoordinatorHarness,
+) -> None:
+    await harness.task()
+    await harness.coordinator.tasks.cancel("t")
+    await harness.task()
+
+    with pytest.raises(ApiError) as refused:
+        await harness.coordinator.tasks.pause("t~1")
+
+    assert refused.value.code is ProblemCode.CONFLICT
+    assert refused.value.detail == "Task 't~1' is cancelled; create a new one."
+
+
 async def test_a_finished_tasks_name_is_free_again_and_the_next_goes_on_from_its_version(
     harness: CoordinatorHarness,
 ) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 import typer
 from rich.text import Text
@@ -225,3 +227,22 @@ def test_the_load_tests_list_their_scenarios_and_refuse_others_with_the_list() -
     assert "One of: steady_day" in page
     assert refused.exit_code == 2
     assert "steady_day" in refused.stderr
+
+
+SEEDED = ["run", "demo", "pretrain", "evaluate", "personalise", "drift", "modes", "compression"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**53])
+@pytest.mark.parametrize("command", SEEDED)
+def test_a_seed_that_some_part_cannot_take_is_refused_before_anything_begins(command: str, seed: int) -> None:
+    ran = CliRunner().invoke(application.app, [command, "--seed", str(seed)])
+
+    assert ran.exit_code == 2
+    assert "--seed" in ran.output
+
+
+def test_the_largest_seed_can_be_taken_by_each_part() -> None:
+    np.random.default_rng((choices.MAX_SEED, 1))
+    parts = jax.random.key_data(jax.random.key(choices.MAX_SEED))
+
+    assert parts.shape == (2,)
