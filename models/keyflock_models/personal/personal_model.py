@@ -36,7 +36,7 @@ from keyflock_models.personal.slips import FADE_FACTOR, FADE_WORDS, SLIP_RATIO, 
 from keyflock_models.personal.strip import MAX_BLEND_SLOTS, SLOTS, fill_strip, ranks_on_strip
 from keyflock_models.personal.words import PersonalStateError, PersonalWords
 from keyflock_models.text.special_tokens import BOS, EOS, OOV
-from keyflock_models.text.tokenizer import folded
+from keyflock_models.text.tokenizer import tokenize
 from keyflock_models.text.vocabulary import Vocabulary
 
 #: Version of the plain data from `to_state`.
@@ -239,15 +239,15 @@ class PersonalModel:
         """Remove a word: from the user's own words, from every count, and from the head's biases.
 
         Args:
-            word: The word in any spelling; it is folded as typed text is.
+            word: The word in any spelling; it is read as typed text is. Of a phrase, every word is removed.
         """
-        token = folded(word)
-        public = self.vocabulary.encode([token])[0]
-        word_id = self.words.remove(token) if public == OOV else public
-        if word_id is not None:
-            self.history.forget({word_id})
-            self.head = None if self.head is None else self.head.without_bias(word_id)
-            self._slips = self._is_shown = None
+        tokens = tokenize(word)
+        for token, public in zip(tokens, self.vocabulary.encode(tokens), strict=True):
+            word_id = self.words.remove(token) if public == OOV else public
+            if word_id is not None:
+                self.history.forget({word_id})
+                self.head = None if self.head is None else self.head.without_bias(word_id)
+                self._slips = self._is_shown = None
 
     def suggest(
         self,

@@ -27,7 +27,7 @@ from keyflock_models.text.vocabulary import Vocabulary
 _MASK: Final = "<#>"
 
 #: A secret has one of these in it; most texts have none, and are left as they are.
-_SUSPICION: Final = re.compile(r"[\d@]|\w\.\w\w|:/|[^\W\d_]{16}")
+_SUSPICION: Final = re.compile(r"[\d@]|\w\.\w\w|:/|[^\W\d_]{16}|[a-z][A-Z]")
 _DIGIT: Final = re.compile(r"\d")
 _CHUNK: Final = re.compile(r"\S+")
 _EDGES: Final = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e\u2026"
@@ -44,16 +44,23 @@ _SEGMENT: Final = regex.compile(
     """,
     regex.VERBOSE,
 )
+#: The words of a name in camel case, where capitals may stand before one (`XMLHttpRequest`).
+_CAMEL: Final = regex.compile(r"\p{Lu}?[\p{Ll}\p{Lo}\p{Lm}\p{M}]++|\p{Lu}+(?!\p{Ll})|\p{Lu}")
+#: The labels of a name are limited, because trying every number of them takes time in its square.
 _ADDRESS: Final = regex.compile(
     r"""
       [\p{L}\p{N}]://\S
     | [\p{L}\p{N}.+\-_"']@[\p{L}\p{N}]
     | ^(?i:www\.|mailto:)
     | ^(?:[\p{L}\p{N}][\p{L}\p{N}\-]*+\.)++\p{L}{2,24}(?::\p{N}++)?[/?\#]\S
-    | ^(?:[\p{L}\p{N}][\p{L}\p{N}\-]*+\.)+
+    | ^(?:[\p{L}\p{N}][\p{L}\p{N}\-]*+\.){1,9}
       (?i:com|net|org|edu|gov|info|biz|io|dev|app|(?:com|co|org|net|edu|gov|ac)\.\p{L}{2})(?::\p{N}++)?$
     """,
     regex.VERBOSE,
+)
+#: The beginnings of well-known services' keys, behind which there may be letters alone.
+_KEY_HEAD: Final = regex.compile(
+    r"(?:[sprw]k[_\-](?:live|test|proj)|gh[oprsu]_|github_pat_|glpat-|xox[a-z]-)|(?:AKIA|ASIA)[A-Z2-7]{16}"
 )
 #: A size in two directions, as of a screen.
 _SIZE: Final = regex.compile(r"\p{N}{2,4}x\p{N}{2,4}")
@@ -110,6 +117,8 @@ def _is_secret_chunk(chunk: str, vocabulary: Vocabulary) -> bool:
     groups = _GROUP.findall(chunk)
     if any(_is_code(group, vocabulary) for group in groups) or _ADDRESS.search(chunk):
         return True
+    if _KEY_HEAD.match(chunk):
+        return True
     size, digits = sum(map(len, groups)), len(_DIGIT.findall(chunk))
     if not digits:
         return _is_scrambled(groups)
@@ -141,8 +150,11 @@ def _is_code(group: str, vocabulary: Vocabulary) -> bool:
 def _is_scrambled(groups: Sequence[str]) -> bool:
     """Return whether capitals stand in a long group oftener than in names such as `getElementById`."""
     return any(
-        len(group) >= 16 and (count := len(_SEGMENT.findall(group))) >= 5 and len(group) <= 3.2 * count
+        len(group) >= shortest
+        and (count := len(words.findall(group))) >= fewest
+        and len(group) <= 3.2 * count
         for group in groups
+        for words, shortest, fewest in ((_CAMEL, 8, 4), (_SEGMENT, 16, 5))
     )
 
 
@@ -193,7 +205,8 @@ def _key_or_number(cores: Sequence[str], begin: int, end: int) -> Iterator[tuple
     # A word with a digit in it before or behind a number is no part of the number.
     while begin < end and not (cores[begin].isdigit() or _IBAN_HEAD.fullmatch(cores[begin])):
         begin += 1
-    while begin < end and not cores[end - 1].isdigit():
+    has_head = begin < end and _IBAN_HEAD.fullmatch(cores[begin]) is not None
+    while begin < end and not (cores[end - 1].isdigit() or (has_head and _mixes(cores[end - 1]))):
         end -= 1
     if sum(len(core) for core in cores[begin:end] if core.isdigit()) >= 8:
         yield begin, end

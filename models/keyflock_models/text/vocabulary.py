@@ -14,8 +14,9 @@ from keyflock_models.text.special_tokens import OOV, SPECIAL_TOKENS
 from keyflock_models.text.tokenizer import has_letter
 
 #: Letters that stand for another one: capitals have no accent in Greek, and their I is i or the dotless ı in
-#: Turkish; old keyboards write the Romanian comma as a cedilla. Only a language's words tell which is meant.
-_SUBSTITUTES: Final = str.maketrans("άέήίόύώΐΰıșț", "αεηιουωϊϋişţ")
+#: Turkish, and ß is SS in German; old keyboards write the Romanian comma as a cedilla. Only a language's
+#: words tell which is meant.
+_SUBSTITUTES: Final = str.maketrans(dict(zip("άέήίόύώΐΰıșțß", (*"αεηιουωϊϋişţ", "ss"), strict=True)))
 
 
 class VocabularyError(ValueError):

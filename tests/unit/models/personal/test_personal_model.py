@@ -92,6 +92,20 @@ def test_a_word_is_forgotten_however_it_is_written_and_in_the_head_too(words: Vo
     assert (model.head.bias_ids.tolist(), model.head.bias.tolist()) == ([5], [1.0])
 
 
+@pytest.mark.fault("F1")
+@pytest.mark.parametrize("spelling", ["'TIS", " tis.", "\u201ctis\u201d", "Tis\u200d"])
+def test_a_word_is_forgotten_with_what_the_tokenizer_drops_around_it(
+    words: Vocabulary, spelling: str
+) -> None:
+    model = PersonalModel.new(words)
+    typed(model, f"{spelling} zoo", times=3)
+    assert "tis" in model.words.all()
+
+    model.forget_word(spelling)
+
+    assert "tis" not in repr(model.to_state())
+
+
 def test_an_evicted_words_counts_do_not_pass_to_its_successor(words: Vocabulary) -> None:
     model = PersonalModel.new(words)
     model.words.capacity = 1
