@@ -1,6 +1,7 @@
 """``make faults``: the tests marked ``fault``, and how many of the faults that they name are held.
 
-The last line on stdout is one JSON object: faults (distinct numbers), held (those all of whose tests passed).
+The last line on stdout is one JSON object: faults (distinct numbers), held (those with a test that passed
+and none that failed; a test is skipped where what it needs, such as a corpus, is not on the machine).
 Exit status: 0 all are held; 1 one is not, or none was found.
 """
 
@@ -25,18 +26,19 @@ class FaultMarkerPlugin:
             self._numbers[item.nodeid] = {str(number) for mark in marks for number in mark.args}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Record whether a test passed; a skipped test counts as failed."""
-        if report.when == "call" or report.outcome != "passed":
-            for number in self._numbers.get(report.nodeid, ()):
-                self._results[number].append(report.outcome == "passed")
+        """Record whether a test passed or failed; one that was skipped shows nothing."""
+        for number in self._numbers.get(report.nodeid, ()):
+            results = self._results[number]
+            if report.failed or (report.when == "call" and report.passed):
+                results.append(report.passed)
 
     def figures(self) -> dict[str, int]:
         """Return the figures."""
-        return {"faults": len(self._results), "held": sum(all(passed) for passed in self._results.values())}
+        return {"faults": len(self._results), "held": len(self._results) - len(self.not_held())}
 
     def not_held(self) -> list[str]:
-        """Return the numbers of the faults with a failed test."""
-        return sorted(number for number, passed in self._results.items() if not all(passed))
+        """Return the numbers of the faults with a failed test, or with none that passed."""
+        return sorted(number for number, passed in self._results.items() if not passed or not all(passed))
 
 
 def main() -> int:
