@@ -86,9 +86,9 @@ WITHOUT_EFFECT: Final = {
     "EnrolRequest.capabilities": "a check-in's replace them",
     "PopulationPrior.gain_deviation": "told for the record",
     "PopulationPrior.gain_mean": "told for the record",
-    "Report.loss_after": "the server reads it not",
-    "Report.loss_before": "the server reads it not",
-    "Report.train_s": "the server reads it not",
+    "Report.loss_after": "the server does not read it",
+    "Report.loss_before": "the server does not read it",
+    "Report.train_s": "the server does not read it",
 }
 #: Messages that the simulated phone does not ask for.
 NOT_THE_SIMULATORS: Final = {
