@@ -1,6 +1,7 @@
 """Enrolment adds devices and refreshes their tokens."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import reduce
 
 from keyflock_server.coordinator.dependencies import Dependencies
@@ -30,6 +31,10 @@ class EnrolmentResult:
     #: Generation of its newest token.
     generation: int
     return_window: ReturnWindow
+    #: What its token says of the device, see ``DeviceIdentity``.
+    tier: int = 0
+    tags: tuple[str, ...] = ()
+    last_contributed_at: datetime | None = None
 
 
 class EnrolmentService:
@@ -76,7 +81,15 @@ class EnrolmentService:
         device = await (
             self._add(requested) if shown is None else self._refresh(requested, shown, user_proof)
         )
-        return EnrolmentResult(device.id, name, device.token_generation, self._first_window(name))
+        return EnrolmentResult(
+            device.id,
+            name,
+            device.token_generation,
+            self._first_window(name),
+            tier=device.tier,
+            tags=device.tags,
+            last_contributed_at=device.last_contributed_at,
+        )
 
     def _first_window(self, name: PopulationName) -> ReturnWindow:
         """Return the first window: a population that enrols within minutes is spread like any crowd."""
