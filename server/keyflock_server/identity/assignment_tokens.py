@@ -1,12 +1,11 @@
 """Assignment tokens: a phone carries its assignment, signed, so that any replica can validate a report."""
 
-import base64
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, Literal
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.identity.keys import SigningKeys
-from keyflock_server.identity.signed_claims import TokenKind, sign_token, verify_token
+from keyflock_server.identity.signed_claims import ISSUER, TokenClaims, TokenKind, TokenSigner
 from keyflock_server.protocol.identifiers import (
     AssignmentId,
     DeviceId,
@@ -17,9 +16,28 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
-_KIND: Final = TokenKind(
-    type="keyflock-assignment+jwt",
-    audience="keyflock:assignment",
+_AUDIENCE: Final = "keyflock:assignment"
+
+
+class _AssignmentClaims(TokenClaims, frozen=True, kw_only=True):
+    """What an assignment token says. Those of earlier releases name no network."""
+
+    aud: Literal["keyflock:assignment"]
+    jti: AssignmentId
+    sub: DeviceId
+    pop: PopulationName
+    task: TaskName
+    round: RoundId
+    ver: ModelVersion
+    codec: dict[str, Any]
+    net: str = "unmetered"
+    seed: int
+    layout: bytes
+
+
+_KIND: Final[TokenKind[_AssignmentClaims]] = TokenKind(
+    "keyflock-assignment+jwt",
+    _AssignmentClaims,
     noun="assignment",
     invalid_code=ProblemCode.ASSIGNMENT_TOKEN_INVALID,
 )
@@ -34,24 +52,28 @@ class AssignmentTokens:
     """
 
     def __init__(self, keys: SigningKeys, *, leeway_s: float = 5.0) -> None:
-        self._keys = keys
+        self._signer = TokenSigner(keys, _KIND)
         self.leeway_s = leeway_s
 
     def issue(self, claims: AssignmentClaims) -> str:
         """Return the token with these claims; the same claims give the same token."""
-        payload = {
-            "jti": claims.assignment,
-            "sub": claims.device,
-            "pop": claims.population,
-            "task": claims.task,
-            "round": claims.round,
-            "ver": claims.model_version,
-            "codec": claims.codec,
-            "net": claims.network,
-            "seed": claims.seed,
-            "layout": base64.b64encode(claims.layout).decode(),
-        }
-        return sign_token(self._keys, _KIND, payload, expires_at=claims.expires_at)
+        return self._signer.sign(
+            _AssignmentClaims(
+                iss=ISSUER,
+                aud=_AUDIENCE,
+                exp=claims.expires_at.timestamp(),
+                jti=claims.assignment,
+                sub=claims.device,
+                pop=claims.population,
+                task=claims.task,
+                round=claims.round,
+                ver=claims.model_version,
+                codec=claims.codec,
+                net=claims.network,
+                seed=claims.seed,
+                layout=claims.layout,
+            )
+        )
 
     def read(self, token: str, now: datetime) -> AssignmentClaims:
         """Return the claims of an authentic token.
@@ -77,18 +99,17 @@ class AssignmentTokens:
         Raises:
             ApiError: fault of the client; ``assignment_token_invalid``.
         """
-        claims = verify_token(self._keys, _KIND, token)
-        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+        claims = self._signer.verify(token)
         return AssignmentClaims(
-            assignment=AssignmentId(claims["jti"]),
-            device=DeviceId(claims["sub"]),
-            population=PopulationName(claims["pop"]),
-            task=TaskName(claims["task"]),
-            round=RoundId(claims["round"]),
-            model_version=ModelVersion(claims["ver"]),
-            codec=claims["codec"],
-            network=claims.get("net", "unmetered"),
-            seed=claims["seed"],
-            layout=base64.b64decode(claims["layout"]),
-            expires_at=expires_at,
+            assignment=claims.jti,
+            device=claims.sub,
+            population=claims.pop,
+            task=claims.task,
+            round=claims.round,
+            model_version=claims.ver,
+            codec=claims.codec,
+            network=claims.net,
+            seed=claims.seed,
+            layout=claims.layout,
+            expires_at=datetime.fromtimestamp(claims.exp, UTC),
         )

@@ -65,10 +65,6 @@ class SigningKeys:
         """Return a secret of 32 bytes for another purpose, from which the signing key cannot be derived."""
         return hmac.digest(self.current.secret, f"keyflock {purpose}".encode(), "sha256")
 
-    def find(self, key_id: object) -> SigningKey | None:
-        """Return the key that a token names, or None when it is not one of ours."""
-        return next((key for key in (self.current, *self.retired) if key.id == key_id), None)
-
 
 def require_private(path: Path) -> None:
     """Raise unless only its owner can read a secret's file: 0600, or stricter.

@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import jwt
 import pytest
 
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.device_tokens import DeviceTokens
 from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.identity.revocations import ALL_GENERATIONS, Revocations
-from keyflock_server.identity.signed_claims import TokenKind, sign_token
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
@@ -85,8 +85,10 @@ def test_what_has_expired_by_itself_takes_no_memory() -> None:
 def test_a_token_carries_its_generation_and_one_of_an_earlier_release_is_of_the_first() -> None:
     keys = SigningKeys.of(bytes(range(32)))
     tokens = DeviceTokens(keys, ttl_s=3_600.0)
-    kind = TokenKind(type="keyflock-device+jwt", audience="keyflock:device", noun="device")
-    old = sign_token(keys, kind, {"sub": "a", "pop": "en"}, expires_at=NOW + DAY)
+    expires_at = (NOW + DAY).timestamp()
+    claims = {"iss": "keyflock", "aud": "keyflock:device", "exp": expires_at, "sub": "a", "pop": "en"}
+    header = {"typ": "keyflock-device+jwt", "kid": keys.current.id}
+    old = jwt.encode(claims, keys.current.secret, "HS256", header)
 
     read = tokens.read(tokens.issue(phone(7), NOW), NOW)
 
