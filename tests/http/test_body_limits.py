@@ -18,17 +18,35 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ScriptedRequest:
-    """A request whose body comes in these chunks; an exception among them is raised in its turn."""
+    """A request whose body comes in these chunks; an exception among them is raised in its turn.
 
-    def __init__(self, *chunks: bytes | Exception, expect: str = "") -> None:
+    Args:
+        chunks: What comes.
+        expect: The header Expect.
+        at_once: The body is all there when its request is.
+    """
+
+    def __init__(self, *chunks: bytes | Exception, expect: str = "", at_once: bool = False) -> None:
         self._chunks = list(chunks)
+        self._at_once = at_once
         self.headers = {"Expect": expect} if expect else {}
         self.content = self
         self.writer = SimpleNamespace(write=self._write, output_size=0)
         self.written: list[bytes] = []
         self.error_of_write: Exception | None = None
 
+    def is_eof(self) -> bool:
+        return self._at_once
+
+    def read_nowait(self) -> bytes:
+        assert self._at_once
+        for chunk in self._chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+        return b"".join(chunk for chunk in self._chunks if isinstance(chunk, bytes))
+
     async def readany(self) -> bytes:
+        assert not self._at_once
         chunk = self._chunks.pop(0) if self._chunks else b""
         if isinstance(chunk, Exception):
             raise chunk
@@ -39,6 +57,9 @@ class ScriptedRequest:
             raise self.error_of_write
         self.written.append(data)
         self.writer.output_size += len(data)
+
+
+both_ways = pytest.mark.parametrize("at_once", [False, True], ids=["in parts", "at once"])
 
 
 def limits_of(max_bodies: int = 2, max_bytes: int = 100, timeout_s: float = 30.0) -> tuple[BodyLimits, Any]:
@@ -65,10 +86,11 @@ async def problem(limits: BodyLimits, request: ScriptedRequest, limit_bytes: int
     return refused.value
 
 
-async def test_a_body_is_in_flight_until_its_request_is_answered() -> None:
+@both_ways
+async def test_a_body_is_in_flight_until_its_request_is_answered(at_once: bool) -> None:
     limits, shown = limits_of()
 
-    with reader(limits, ScriptedRequest(b"abc", b"de")) as body:
+    with reader(limits, ScriptedRequest(b"abc", b"de", at_once=at_once)) as body:
         before = shown()
         read = await body.read(5)
         while_answered = shown(), limits.in_flight
@@ -79,6 +101,7 @@ async def test_a_body_is_in_flight_until_its_request_is_answered() -> None:
     assert (shown(), limits.in_flight) == ((0.0, 0.0), 0)
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("chunks", "code", "detail"),
     [
@@ -90,11 +113,11 @@ async def test_a_body_is_in_flight_until_its_request_is_answered() -> None:
     ],
 )
 async def test_a_body_that_is_not_read_to_its_end_is_given_back(
-    chunks: list[bytes | Exception], code: ProblemCode, detail: str
+    chunks: list[bytes | Exception], code: ProblemCode, detail: str, at_once: bool
 ) -> None:
     limits, shown = limits_of()
 
-    error = await problem(limits, ScriptedRequest(*chunks), limit_bytes=10)
+    error = await problem(limits, ScriptedRequest(*chunks, at_once=at_once), limit_bytes=10)
 
     assert error.code is code
     assert detail in error.detail

@@ -16,7 +16,9 @@ from keyflock_server.http.application import Application, application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import MAX_LINGERING, Connections
 from keyflock_server.http.responses import MSGPACK
+from keyflock_server.http.whole_response import WholeResponse
 from keyflock_server.protocol import calls
+from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.problems import Problem, ProblemCode
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.listeners import Listener
@@ -24,7 +26,7 @@ from keyflock_server.runtime.probes import Probes
 from keyflock_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tests.http.conftest import SdkPort
 
@@ -281,12 +283,22 @@ async def test_a_process_without_a_free_descriptor_says_so(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-async def test_a_client_that_does_not_take_its_answer_is_let_go() -> None:
+@pytest.mark.parametrize(
+    "response",
+    [
+        lambda: web.Response(body=io.BytesIO(bytes(50_000_000))),  # more than sockets' buffers hold
+        lambda: WholeResponse(Response(200, {}, bytes(50_000_000))),
+    ],
+    ids=["in parts", "as a whole"],
+)
+async def test_a_client_that_does_not_take_its_answer_is_let_go(
+    response: Callable[[], web.StreamResponse],
+) -> None:
     metrics, answered = Metrics(), asyncio.Event()
 
     async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         answered.set()
-        return web.Response(body=io.BytesIO(bytes(50_000_000)))  # more than sockets' buffers hold
+        return response()
 
     connections = Connections(MSGPACK, metrics, port="phones", answer_timeout_s=0.05)
     served = Application(answer, {}, connections)

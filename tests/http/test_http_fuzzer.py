@@ -46,7 +46,7 @@ from aiohttp import web
 from keyflock_server.http import request_handler
 def talkative(self, request, status=500, exc=None, message=None):
     logging.getLogger("aiohttp.server").error("Error handling request", exc_info=exc)
-    response = request_handler.to_aiohttp_response(self._connections.malformed_response(self._kind_of(exc)))
+    response = request_handler.WholeResponse(self._connections.malformed_response(self._kind_of(exc)))
     response.force_close()
     return response
 request_handler.RequestHandler.handle_error = talkative

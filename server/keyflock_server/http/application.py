@@ -13,7 +13,8 @@ from aiohttp import web
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections, MalformedKind
 from keyflock_server.http.endpoint_group import EndpointGroup
-from keyflock_server.http.request_handler import UnreadableRequest, to_aiohttp_response
+from keyflock_server.http.request_handler import UnreadableRequest
+from keyflock_server.http.whole_response import WholeResponse
 from keyflock_server.protocol.calls import Request, Response
 
 Probe = Callable[[], Response]
@@ -43,7 +44,7 @@ class Application:
             return self._unreadable(MalformedKind.REQUEST_LINE)
         probe = self.probes.get(request.raw_path.partition("?")[0])
         if probe is not None and request.method in _PROBE_METHODS:
-            response: web.StreamResponse = to_aiohttp_response(probe())
+            response: web.StreamResponse = WholeResponse(probe())
         else:
             response = await self.answer(request)
         if not request.content.at_eof():
@@ -51,7 +52,7 @@ class Application:
         return response
 
     def _unreadable(self, kind: MalformedKind) -> web.StreamResponse:
-        response = to_aiohttp_response(self.connections.malformed_response(kind))
+        response = WholeResponse(self.connections.malformed_response(kind))
         response.force_close()
         return response
 
@@ -77,6 +78,6 @@ def application(
         head = Request(request.method, request.raw_path, request.headers, peer=request.remote or "")
         with body_limits.reader(request) as body_reader:
             response: Response = await endpoints.serve(head, body_reader.read)
-        return to_aiohttp_response(response)
+        return WholeResponse(response)
 
     return Application(answer, probes, connections)

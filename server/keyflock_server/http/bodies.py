@@ -8,6 +8,7 @@ from typing import Self
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from aiohttp.streams import StreamReader
 
 from keyflock_server.http.endpoint_group import body_too_large
 from keyflock_server.protocol.messages import ReturnWindow
@@ -35,12 +36,12 @@ class BodyLimits:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self.port = port
-        self._in_flight = metrics.bodies_in_flight.labels(port)
-        self._bytes_in_flight = metrics.body_bytes_in_flight.labels(port)
         self._bodies = 0
         self._bytes = 0
         #: Returns the bytes of bodies that were answered and are still needed.
         self.held_after_answer: Callable[[], int] = int
+        metrics.bodies_in_flight.labels(port).set_function(lambda: self._bodies)
+        metrics.body_bytes_in_flight.labels(port).set_function(lambda: self._bytes)
 
     @property
     def in_flight(self) -> int:
@@ -56,21 +57,17 @@ class BodyLimits:
         if self._bodies >= self._max_bodies:
             raise _overloaded_error("too many requests are in flight")
         self._bodies += 1
-        self._in_flight.set(self._bodies)
 
     def reserve_bytes(self, size_bytes: int) -> None:
         """Count more bytes; raises ApiError when there are too many."""
         if self._bytes + self.held_after_answer() + size_bytes > self._max_bytes:
             raise _overloaded_error("the bodies in flight fill the memory set aside for them")
         self._bytes += size_bytes
-        self._bytes_in_flight.set(self._bytes)
 
     def release(self, bodies: int, size_bytes: int) -> None:
         """Subtract an answered request's bodies and bytes from the counts."""
         self._bodies -= bodies
         self._bytes -= size_bytes
-        self._in_flight.set(self._bodies)
-        self._bytes_in_flight.set(self._bytes)
 
 
 class BodyReader:
@@ -100,23 +97,36 @@ class BodyReader:
         """
         self._limits.reserve_body()
         self._bodies = 1
-        await self._continue()
-        received = io.BytesIO()  # getvalue() returns what it has grown to without a copy
+        if "Expect" in self._request.headers:
+            await self._continue()
+        content = self._request.content
         try:
-            async with asyncio.timeout(self._timeout_s):
-                while chunk := await self._request.content.readany():
-                    if self._bytes + len(chunk) > limit_bytes:
-                        raise body_too_large(limit_bytes)
-                    self._limits.reserve_bytes(len(chunk))
-                    self._bytes += len(chunk)
-                    received.write(chunk)
+            if content.is_eof():  # the whole body came with the head, as small ones do
+                body = content.read_nowait()
+                self._reserve(len(body), limit_bytes)
+                return body
+            return await self._read_until_end(content, limit_bytes)
         except TimeoutError:
             raise ApiError(
                 ProblemCode.BODY_TIMEOUT, f"The body did not arrive within {self._timeout_s:g} s."
             ) from None
         except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
             raise ApiError(ProblemCode.MALFORMED_BODY, "The body broke off.") from None
+
+    async def _read_until_end(self, content: StreamReader, limit_bytes: int) -> bytes:
+        received = io.BytesIO()  # getvalue() returns what it has grown to without a copy
+        async with asyncio.timeout(self._timeout_s):
+            while chunk := await content.readany():
+                self._reserve(len(chunk), limit_bytes)
+                received.write(chunk)
         return received.getvalue()
+
+    def _reserve(self, size_bytes: int, limit_bytes: int) -> None:
+        """Count bytes that have arrived; raises ApiError beyond the limit of the call, or of all bodies."""
+        if self._bytes + size_bytes > limit_bytes:
+            raise body_too_large(limit_bytes)
+        self._limits.reserve_bytes(size_bytes)
+        self._bytes += size_bytes
 
     async def _continue(self) -> None:
         """Send 100 Continue to a client that waits for it; the request has passed all earlier checks."""

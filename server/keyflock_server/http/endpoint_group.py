@@ -4,6 +4,8 @@ Every request passes the same checks in the same order: route, readiness, creden
 and only then the endpoint. Every failure is answered with a problem document.
 """
 
+import functools
+import logging
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -27,7 +29,8 @@ from keyflock_server.telemetry.metrics import Metrics
 ReadBody = Callable[[int], Awaitable[bytes]]
 Clock = Callable[[], datetime]
 
-_log: Final = logger("keyflock.http")
+_LOGGER: Final = "keyflock.http"
+_log: Final = logger(_LOGGER)
 _UNROUTED: Final = "unrouted"
 #: It is not known whether the call had any effect; the phone repeats it, which every call allows.
 _STORE_UNAVAILABLE: Final = ApiError(
@@ -82,6 +85,11 @@ class EndpointGroup(ABC, Generic[C, A]):
         self._readiness = readiness
         self.metrics = metrics
         self._log_throttle = LogThrottle()
+        # Looking up a metric by its labels takes longer than counting in it.
+        self._duration_s = functools.cache(metrics.request_duration_s.labels)
+        self._received_bytes = functools.cache(metrics.received_bytes.labels)
+        self._sent_bytes = functools.cache(metrics.sent_bytes.labels)
+        self._problems = functools.cache(metrics.problems.labels)
 
     async def send(self, request: Request) -> Response:
         """Return the response to a whole request; this makes the group a ``calls.Exchange``."""
@@ -113,8 +121,8 @@ class EndpointGroup(ABC, Generic[C, A]):
             response = self._problem_response(name, _STORE_UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - outermost handler: the caller gets a response in any case
             response = self._problem_response(name, _internal_error(name, error))
-        self.metrics.request_duration_s.labels(name).observe(time.perf_counter() - started)
-        self.metrics.sent_bytes.labels(name).inc(len(response.body))
+        self._duration_s(name).observe(time.perf_counter() - started)
+        self._sent_bytes(name).inc(len(response.body))
         return response
 
     @abstractmethod
@@ -138,14 +146,15 @@ class EndpointGroup(ABC, Generic[C, A]):
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
             self._readiness.require()  # the server may have begun to stop while a slow body arrived
-            self.metrics.received_bytes.labels(call.name).inc(len(body))
+            self._received_bytes(call.name).inc(len(body))
         elif _content_length(headers) or head.body:
             raise ApiError(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
         return await self._dispatch(call, authenticated, body)
 
     def _problem_response(self, name: str, error: ApiError) -> Response:
-        self.metrics.problems.labels(name, error.code).inc()
-        _log.debug("refused", call=name, code=error.code)
+        self._problems(name, error.code).inc()
+        if logging.getLogger(_LOGGER).isEnabledFor(logging.DEBUG):  # the call below takes longer to find out
+            _log.debug("refused", call=name, code=error.code)
         return self.form.problem(error)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import (
@@ -29,9 +29,9 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from keyflock_server.http.connections import LINGER_S, Connections, MalformedKind
+from keyflock_server.http.whole_response import SERVER_NAME, WholeResponse
 from keyflock_server.protocol.calls import Response
 
-SERVER_NAME: Final = "keyflock"
 HandleRequest = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _READABLE_VERSIONS: Final = (HttpVersion10, HttpVersion11)
@@ -172,7 +172,7 @@ class RequestHandler(web.RequestHandler):
             answer = self._connections.malformed_response(self._kind_of(exc))
         else:
             answer = self._connections.failure_response(exc)
-        response = to_aiohttp_response(answer)
+        response = WholeResponse(answer)
         response.force_close()
         return response
 
@@ -190,14 +190,21 @@ class RequestHandler(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the response; afterwards the connection waits for the next request's head."""
-        overdue = self._loop.call_later(self._connections.answer_timeout_s, self._abort)
-        try:
-            finished = await super().finish_response(request, resp, start_time)
-        finally:
-            overdue.cancel()
+        finished = await super().finish_response(request, resp, start_time)
         if not self._messages:
             self._connections.mark_waiting(self)
         return finished
+
+    async def _drain_helper(self) -> None:
+        """Wait until the client has read what fills the connection's buffer, and only so long.
+
+        A small response never waits here: the buffer takes it.
+        """
+        overdue = self._loop.call_later(self._connections.answer_timeout_s, self._abort)
+        try:
+            await super()._drain_helper()
+        finally:
+            overdue.cancel()
 
     def _abort(self) -> None:
         """Abort the connection of a client that does not read its response: it would stay open for ever."""
@@ -261,12 +268,6 @@ class RequestHandler(web.RequestHandler):
     def _end_lingering(self, transport: asyncio.Transport) -> None:
         transport.abort()
         self._connections.stop_lingering()
-
-
-def to_aiohttp_response(answer: Response) -> web.Response:
-    """Convert a response to aiohttp's, with the server's name instead of its libraries'."""
-    headers = {**answer.headers, hdrs.SERVER: SERVER_NAME}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 def serialize_response(answer: Response) -> bytes:

@@ -39,7 +39,13 @@ class Routes(Generic[C]):
     """Finds the calls of one table by method and path."""
 
     def __init__(self, calls: Iterable[C]) -> None:
-        self._rows = tuple((_pattern(call.path), call) for call in calls)
+        rows = tuple(calls)
+        #: The calls of each path without parameters, by method.
+        self._literal: dict[str, dict[str, C]] = {}
+        for call in rows:
+            if _PLACEHOLDER.search(call.path) is None:
+                self._literal.setdefault(call.path, {})[call.method] = call
+        self._rows = tuple((_pattern(call.path), call) for call in rows)
 
     def match(self, method: str, path: str) -> tuple[C, dict[str, str]]:
         """Return the call, and its path parameters, percent-decoded.
@@ -48,6 +54,9 @@ class Routes(Generic[C]):
             ApiError: fault of the client; ``not_found``, or ``method_not_allowed`` with the allowed ones.
         """
         path = path.partition("?")[0]
+        literal = self._literal.get(path, {}).get(method)
+        if literal is not None:
+            return literal, {}
         allowed = []
         for pattern, call in self._rows:
             if found := pattern.fullmatch(path):

@@ -1,0 +1,84 @@
+"""A response whose head and body are written at once, with the server's name instead of its libraries'.
+
+aiohttp's own response builds a map of headers, adds to it, serialises it, and copies the body behind it; the
+responses of this server are all there before the first byte is written.
+
+Source: RFC 9112.
+"""
+
+from http import HTTPMethod, HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import HttpVersion11
+
+from keyflock_server.protocol.calls import Response
+
+SERVER_NAME: Final = "keyflock"
+#: A larger body is not copied behind its head; the event loop passes both to the system in one call.
+_MAX_COPIED_BYTES: Final = 16_384
+#: Responses without a body, whatever the method (RFC 9110, 15.3.5 and 15.4.5).
+_WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+
+
+class WholeResponse(web.StreamResponse):
+    """Writes one response as a whole.
+
+    Args:
+        answer: The response.
+    """
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(status=answer.status)
+        self._answer = answer
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Decide whether the connection stays open; nothing is written yet."""
+        self._req = request
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        return request.writer
+
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - aiohttp passes none
+        """Write the response, and wait for the client to read where it fills the connection's buffer.
+
+        Raises:
+            ConnectionResetError: the client has left.
+        """
+        request = self._req
+        if request is None:
+            return
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        head = self._head(request)
+        body = b"" if self._is_without_body(request) else self._answer.body
+        if len(body) <= _MAX_COPIED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        self._req, self._eof_sent = None, True
+        if request.protocol.writing_paused:
+            await request.writer.drain()
+
+    def _is_without_body(self, request: web.BaseRequest) -> bool:
+        return request.method == HTTPMethod.HEAD or self.status in _WITHOUT_BODY
+
+    def _head(self, request: web.BaseRequest) -> bytes:
+        answer, version = self._answer, request.version
+        lines = [f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}"]
+        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+        lines.append(f"Server: {SERVER_NAME}")
+        if answer.body or not self._is_without_body(request):
+            lines.append(f"Content-Length: {len(answer.body)}")
+        lines.append(f"Date: {rfc822_formatted_time()}")
+        if version == HttpVersion11:
+            if not self._keep_alive:
+                lines.append("Connection: close")
+        elif self._keep_alive:
+            lines.append("Connection: keep-alive")
+        lines.append("\r\n")
+        return "\r\n".join(lines).encode("ascii")
