@@ -131,6 +131,18 @@ async def test_another_protocol_is_told_to_upgrade_whatever_else_it_says(
     assert f"speaks {protocol}" in answer.problem().detail
 
 
+@pytest.mark.parametrize("call", [calls.ENROL, calls.CHECK_IN], ids=lambda call: call.name)
+async def test_another_protocol_is_told_to_upgrade_even_if_its_message_could_be_read(
+    sdk_port: SdkPort, call: Call
+) -> None:
+    fields = msgpack.unpackb(sdk_port.good_body(call))
+
+    answer = await sdk_port.send(call, msgpack.packb({**fields, "protocol": 2}))
+
+    assert (answer.status, answer.code()) == (426, ProblemCode.PROTOCOL_UNSUPPORTED)
+    assert sdk_port.service.calls == []
+
+
 @with_body
 async def test_a_body_of_exactly_the_limit_is_read_and_a_byte_more_is_not(
     sdk_port: SdkPort, call: Call

@@ -23,6 +23,8 @@ class AuthenticatedCall:
     query: str = ""
     #: Whether the population in the path is the device's own, under another of its names.
     is_own_name: bool = False
+    #: What ``Revocations.check`` has returned for the device.
+    revocation_key: bytes | None = None
 
     @property
     def identity(self) -> DeviceIdentity:

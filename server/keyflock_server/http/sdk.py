@@ -1,10 +1,11 @@
 """The endpoints that phones call: they check credentials, decode messages and encode answers."""
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -49,11 +50,19 @@ from keyflock_server.protocol.messages import (
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.telemetry.metrics import Metrics
 
-T = TypeVar("T")
+
+class _Versioned(Protocol):
+    """A message that names the version of its protocol."""
+
+    @property
+    def protocol(self) -> int: ...
+
+
+V = TypeVar("V", bound=_Versioned)
 
 
 class _ProtocolField(msgspec.Struct):
-    """The only field of a message that is decoded before its protocol version is known."""
+    """The only field that a message of another protocol version is decoded to."""
 
     protocol: int
 
@@ -124,6 +133,9 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         self._attestation = attestation
         self._clock = clock
         self._enrolment_limits = enrolment_limits
+        self._refused_check_ins = functools.cache(metrics.check_ins.labels)
+        self._reported = functools.cache(metrics.reports.labels)
+        self._delta_bytes = functools.cache(metrics.delta_bytes.labels)
         downloads = ModelDownloadEndpoints(models, downlink, metrics)
         self._handlers: dict[str, Callable[[AuthenticatedCall, bytes], Awaitable[Response]]] = {
             calls.ENROL.name: self._enrol,
@@ -149,24 +161,27 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         now = self._clock()
         token = bearer(headers)
         if call.credential is Credential.NONE:
-            device = None if token is None else self._device_tokens.read_for_refresh(token, now)
-            self._require_valid(device)
-            if device is None and self._enrolment_limits is not None:
-                self._enrolment_limits.admit(head, now.timestamp())
-            return AuthenticatedCall(path_params, headers, device)
+            if token is None:
+                if self._enrolment_limits is not None:
+                    self._enrolment_limits.admit(head, now.timestamp())
+                return AuthenticatedCall(path_params, headers)
+            device = self._device_tokens.read_for_refresh(token, now)
+            return AuthenticatedCall(
+                path_params, headers, device, revocation_key=self._revocations.check(device, now)
+            )
         if token is None:
             raise device_token_missing()
         device = self._device_tokens.read(token, now)
-        self._require_valid(device)
-        if call.credential is Credential.DEVICE:
-            return AuthenticatedCall(path_params, headers, device, query=head.path.partition("?")[2])
+        revocation_key = self._revocations.check(device, now)
+        is_about_assignment = call.credential is Credential.ASSIGNMENT
         return AuthenticatedCall(
-            path_params, headers, device, self._assignment_claims(call, path_params, headers, device)
+            path_params,
+            headers,
+            device,
+            self._assignment_claims(call, path_params, headers, device) if is_about_assignment else None,
+            query=head.path.partition("?")[2],
+            revocation_key=revocation_key,
         )
-
-    def _require_valid(self, device: DeviceIdentity | None) -> None:
-        if device is not None:
-            self._revocations.check(device, self._clock())
 
     def _assignment_claims(
         self, call: Call, path_params: Mapping[str, str], headers: Mapping[str, str], device: DeviceIdentity
@@ -188,13 +203,16 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         return claims
 
     async def _dispatch(self, call: Call, authenticated: AuthenticatedCall, body: bytes) -> Response:
-        self._require_valid(authenticated.device)  # a slow body may outlive its token
-        return await self._handlers[call.name](await self._with_own_population(authenticated), body)
+        if authenticated.device is not None:  # a slow body may outlive its token
+            self._revocations.check(authenticated.device, self._clock(), authenticated.revocation_key)
+        if "population" in authenticated.path_params:
+            authenticated = await self._with_own_population(authenticated)
+        return await self._handlers[call.name](authenticated, body)
 
     async def _with_own_population(self, call: AuthenticatedCall) -> AuthenticatedCall:
         """Return the call, marked if the population in its path is the device's under another name."""
-        path = call.path_params.get("population")
-        if call.device is None or path is None or path == call.device.population:
+        path = call.path_params["population"]
+        if call.device is None or path == call.device.population:
             return call
         if not path.isprintable():  # PostgreSQL fails where it is asked for such a text
             return call
@@ -244,7 +262,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         message = _decode_versioned(body, CheckIn)
         answer = await self._check_ins.check_in(call.identity, message)
         if isinstance(answer, Refusal):  # the coordinator knows which assignments are new
-            self.metrics.check_ins.labels(answer.reason).inc()
+            self._refused_check_ins(answer.reason).inc()
         return MSGPACK.response(answer)
 
     async def _release(self, call: AuthenticatedCall, _body: bytes) -> Response:
@@ -255,7 +273,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
 
     async def _vocabulary(self, call: AuthenticatedCall, _body: bytes) -> Response:
         words = await self._models.vocabulary(call.own_population())
-        digest = hashlib.sha256(words).digest()
+        digest = _vocabulary_digest(words)
         return etag_response(call.headers, words, digest, calls.VOCABULARY_MEDIA_TYPE, caching.REVALIDATED)
 
     async def _offer(self, call: AuthenticatedCall, body: bytes) -> Response:
@@ -264,21 +282,35 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
     async def _report(self, call: AuthenticatedCall, body: bytes) -> Response:
         report = wire.decode_bulky(body, _ReceivedReport, "delta")
         receipt = await self._reports.report(call.claims, report)
-        self.metrics.reports.labels("duplicate" if receipt.duplicate else "counted").inc()
+        self._reported("duplicate" if receipt.duplicate else "counted").inc()
         if not receipt.duplicate:
-            self.metrics.delta_bytes.labels(call.claims.network).observe(len(report.delta))
+            self._delta_bytes(call.claims.network).observe(len(report.delta))
         return MSGPACK.response(receipt)
 
     async def _failure(self, call: AuthenticatedCall, body: bytes) -> Response:
         return MSGPACK.response(await self._reports.failure(call.claims, wire.decode(body, Failure)))
 
 
-def _decode_versioned(body: bytes, kind: type[T]) -> T:
+@functools.lru_cache(maxsize=16)
+def _vocabulary_digest(words: bytes) -> bytes:
+    # The model store gives the same object again, whose hash for this cache is computed once.
+    return hashlib.sha256(words).digest()
+
+
+def _decode_versioned(body: bytes, kind: type[V]) -> V:
     """Decode a message of this protocol's version; in another version its fields may mean anything."""
-    version = wire.decode(body, _ProtocolField).protocol
-    if version != PROTOCOL:
+    try:
+        message = wire.decode(body, kind)
+    except ApiError:
+        _require_protocol(wire.decode(body, _ProtocolField))
+        raise
+    _require_protocol(message)
+    return message
+
+
+def _require_protocol(message: "_Versioned") -> None:
+    if message.protocol != PROTOCOL:
         raise ApiError(
             ProblemCode.PROTOCOL_UNSUPPORTED,
-            f"This server speaks protocol {PROTOCOL}, the phone speaks {version}.",
+            f"This server speaks protocol {PROTOCOL}, the phone speaks {message.protocol}.",
         )
-    return wire.decode(body, kind)

@@ -58,25 +58,31 @@ class Revocations:
         if known is None or _order(new) >= _order(known):
             self._revoked[key] = new
 
-    def check(self, identity: DeviceIdentity, now: datetime) -> None:
+    def check(self, identity: DeviceIdentity, now: datetime, key: bytes | None = None) -> bytes | None:
         """Raise if a device token is void.
 
+        Args:
+            identity: What the token says.
+            now: The time, aware UTC.
+            key: What an earlier call has returned for this device.
+        Returns:
+            The key under which the device is looked up, which makes the next check of it cheaper; None if it
+            was not needed.
         Raises:
             ApiError: fault of the client; ``token_invalid``.
         """
-        if self._is_void(identity, now):
+        if not self._revoked:
+            return key
+        key = key or bytes.fromhex(self.digest(identity.device))
+        known = self._revoked.get(key)
+        if known is not None and is_void(identity.generation, known.generation, known.effective_at, now):
             raise void_token()
+        return key
 
     def drop_expired(self, now: datetime) -> None:
         """Drop the revocations whose tokens have all expired."""
         for key in [key for key, one in self._revoked.items() if one.until <= now]:
             del self._revoked[key]
-
-    def _is_void(self, identity: DeviceIdentity, now: datetime) -> bool:
-        if not self._revoked:
-            return False
-        known = self._revoked.get(bytes.fromhex(self.digest(identity.device)))
-        return known is not None and is_void(identity.generation, known.generation, known.effective_at, now)
 
 
 def is_void(generation: int, revoked: int, effective_at: datetime, now: datetime) -> bool:

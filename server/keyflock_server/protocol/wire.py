@@ -8,12 +8,15 @@ seven seconds.
 Source: msgpack specification.
 """
 
+import functools
 import math
 import re
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgpack
 import msgspec
+import msgspec.inspect
 
 from keyflock_server.protocol.calls import SMALL_BODY_BYTES
 from keyflock_server.protocol.problems import ApiError, ProblemCode
@@ -23,6 +26,9 @@ T = TypeVar("T")
 #: The number of bytes that encode a binary field's length, by the field's first byte.
 _BINARY_SIZES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
+_ENCODER: Final = msgspec.msgpack.Encoder()
+#: Returns the decoder of a message type, or of a union of them.
+_decoder: Final[Callable[[Any], msgspec.msgpack.Decoder[Any]]] = functools.cache(msgspec.msgpack.Decoder)
 _FIXED_MAP: Final = 0x80
 _MAP_16: Final = 0xDE
 _MAP_16_LEAST: Final = 16
@@ -33,7 +39,7 @@ _QUOTED_FIELD: Final = re.compile(r"Object contains unknown field `.*?`(?= - at 
 
 def encode(message: msgspec.Struct) -> bytes:
     """Return the message as a msgpack map, in msgpack's shortest form."""
-    data = msgspec.msgpack.encode(message)
+    data = _ENCODER.encode(message)
     # msgspec sizes a map's header for all possible fields, even where it leaves some out.
     fields = int.from_bytes(data[1:3])
     if data[0] == _MAP_16 and fields < _MAP_16_LEAST:
@@ -55,7 +61,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     if not body:
         raise ApiError(ProblemCode.MALFORMED_BODY, "The body is empty; a msgpack map was expected.")
     try:
-        message = msgspec.msgpack.decode(body, type=kind)
+        message: T = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
         raise ApiError(ProblemCode.MALFORMED_BODY, f"{without_values(str(error))}.") from None
     except UnicodeDecodeError:
@@ -133,5 +139,24 @@ def _refuse_non_finite(value: object, path: str) -> None:
                 ProblemCode.MALFORMED_BODY, f"Expected a finite number, got {value} - at `{path}`."
             )
     elif isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
+        for name in _fields_with_floats(type(value)):
             _refuse_non_finite(getattr(value, name), f"{path}.{name}")
+
+
+@functools.cache
+def _fields_with_floats(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields that may hold a floating-point number, or a message with such a field."""
+    known: Any = msgspec.inspect.type_info(kind)
+    return tuple(field.name for field in known.fields if _may_hold_float(field.type))
+
+
+def _may_hold_float(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.FloatType() | msgspec.inspect.AnyType():
+            return True
+        case msgspec.inspect.StructType(cls=message):
+            return bool(_fields_with_floats(message))
+        case msgspec.inspect.UnionType(types=kinds):
+            return any(map(_may_hold_float, kinds))
+        case _:
+            return False
