@@ -38,6 +38,7 @@ from keyflock_server.storage.records import (
     RoundRecord,
     is_silence,
 )
+from keyflock_server.storage.slots import check_slot
 
 
 class MemoryRoundRepository:
@@ -84,8 +85,8 @@ class MemoryRoundRepository:
         after = self._advanced(assignment.round_id, SlotTaken(), assignment.assigned_at)
         if key in self._rows.assignments:
             raise AlreadyExists(assignment.id)
-        if assignment.device not in self._rows.devices:
-            raise Superseded(assignment.id)
+        device = self._rows.devices.get(assignment.device)
+        check_slot(assignment, after.round, None if device is None else device.facts)
         self._rows.assignments[key] = assignment
         self._rows.rounds[assignment.round_id] = after
         return after
@@ -130,7 +131,12 @@ class MemoryRoundRepository:
             self._rows.assignments[key] = replace(row, state=AssignmentState.EXPIRED)
             device = self._rows.devices.get(row.device)
             if device is not None and row.id not in rejected and is_silence(row, current):
-                self._rows.devices[device.id] = replace(device, silences=device.silences + 1)
+                self._rows.devices[device.id] = replace(
+                    device,
+                    silences=device.silences + 1,
+                    last_silent_at=row.runs_out_at(current),
+                    changed_at=before,
+                )
         self._rows.rounds[round_id] = after
         return after, tuple(sorted(row.id for row in due))
 
@@ -161,7 +167,9 @@ class MemoryRoundRepository:
                 counted_at=report.received_at or at,
             )
             device = self._rows.devices[report.device]
-            self._rows.devices[report.device] = replace(device, last_contributed_at=at, silences=0)
+            self._rows.devices[report.device] = replace(
+                device, last_contributed_at=at, silences=0, changed_at=at
+            )
         self._rows.partials[partial.round_id, partial.replica] = partial
         self._rows.rounds[partial.round_id] = after
         return after

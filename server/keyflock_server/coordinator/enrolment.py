@@ -124,6 +124,7 @@ class EnrolmentService:
             await self._deps.store.devices.add(device)
         except PopulationGone:
             raise population_unknown() from None
+        self._deps.activity.learn(device.facts)
         return device
 
     def _with_inherited_limits(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:
@@ -143,6 +144,7 @@ class EnrolmentService:
             device,
             last_contributed_at=both.last_contributed_at,
             past_participations_json=both.participations_json,
+            changed_at=now,
         )
         until = both.quarantined_until
         if until is None or until <= now or until == device.quarantined_until:
@@ -199,6 +201,7 @@ class EnrolmentService:
             if await devices.renew(known, after, revocation):
                 if revocation is not None:
                     self._revocations.apply(revocation)
+                self._deps.activity.learn(after.facts)
                 return after
 
     async def _change_user(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:

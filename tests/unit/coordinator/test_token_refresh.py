@@ -114,7 +114,7 @@ async def test_refreshes_at_once_agree_on_one_generation(harness: CoordinatorHar
         *(refreshed(harness, old, coordinator=replicas[number % 2]) for number in range(6))
     )
 
-    assert set(new) == {replace(old, generation=1)}
+    assert set(new) == {replace(old, generation=1, is_described=False)}
     for replica in replicas:
         await replica.stop()
 

@@ -76,7 +76,8 @@ class RoundRepository(Protocol):
 
         Raises:
             AlreadyExists: the device has an assignment in the round.
-            Superseded: no slot is left, the round takes no device any more, or the device is not enrolled.
+            SlotRefused: the device is not enrolled, is quarantined, or has contributed too recently.
+            Superseded: no slot is left, or the round takes no device any more.
         """
         ...
 

@@ -38,7 +38,9 @@ from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
 )
+from keyflock_server.storage.slots import check_slot
 from keyflock_server.storage.sql.assignments import assignment_record
+from keyflock_server.storage.sql.devices import FACTS, device_facts
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
 from keyflock_server.storage.sql.population_rows import require_population
@@ -135,10 +137,10 @@ class SqlRoundRepository:
                 )
                 # The lock keeps the device from being forgotten before the commit, so that none such holds a
                 # slot.
-                its_device = select(devices.c.id).where(devices.c.id == assignment.device)
-                device_row = await connection.execute(its_device.with_for_update(read=True, key_share=True))
-                if device_row.one_or_none() is None:
-                    raise Superseded(assignment.id)
+                its_device = select(*FACTS).where(devices.c.id == assignment.device)
+                found = await connection.execute(its_device.with_for_update(read=True, key_share=True))
+                row = found.one_or_none()
+                check_slot(assignment, after.round, None if row is None else device_facts(row))
                 await connection.execute(insert(assignments).values(asdict(assignment)))
                 return after
         except IntegrityError:
@@ -185,7 +187,7 @@ class SqlRoundRepository:
             own = sum(row.round_id == round_id for row in due)
             if own and current.round.phase is Phase.COLLECTING:
                 current = await apply_event(connection, current, Expired(own), before)
-            await mark_expired(connection, current.round, due, rejected)
+            await mark_expired(connection, current.round, due, rejected, before)
             return current, tuple(sorted(row.id for row in due))
 
     async def commit_flush(
@@ -205,7 +207,7 @@ class SqlRoundRepository:
             await connection.execute(_count(partial.round_id), [_counted(report, at) for report in reports])
             its_devices = devices.c.id.in_([report.device for report in reports])
             await connection.execute(
-                update(devices).where(its_devices).values(last_contributed_at=at, silences=0)
+                update(devices).where(its_devices).values(last_contributed_at=at, silences=0, changed_at=at)
             )
             await _replace(connection, replaces, partial)
             return after
