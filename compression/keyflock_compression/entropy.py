@@ -17,6 +17,9 @@ import zstandard
 from keyflock_compression.errors import LimitExceeded, MalformedContainer
 from keyflock_compression.limits import DecodeLimits
 
+#: The frame of no bytes; a codec whose stream is mostly empty has one in each container.
+_EMPTY_FRAME: Final = zstandard.ZstdCompressor(write_content_size=True, write_checksum=False).compress(b"")
+
 
 class _Decompressor(threading.local):
     """The calling thread's decompressor, which zstandard resets before each frame."""
@@ -53,6 +56,8 @@ def decompress(frame: bytes, expected_bytes: int, limits: DecodeLimits) -> bytes
         LimitExceeded: the frame wants a larger window than allowed.
         MalformedContainer: it is not one whole frame, it asks for a dictionary, or it states another size.
     """
+    if not expected_bytes and frame == _EMPTY_FRAME:
+        return b""
     try:
         header = zstandard.get_frame_parameters(frame)
     except zstandard.ZstdError:

@@ -83,7 +83,7 @@ def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_n
         inner = values.take(inside)
         wide = inner.astype(np.float64)
         wide *= wide
-        squares = np.bincount(row_of, wide, block.rows)
+        squares = np.bincount(row_of, wide, block.rows).astype(np.float64, copy=False)
     (touched,) = (squares > 0.0).nonzero()
     norms = np.sqrt(squares[touched])
     bound = _row_bound(norms, max_ratio, max_norm)
