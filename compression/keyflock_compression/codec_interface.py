@@ -112,7 +112,7 @@ def read_scales(scales: bytes, expected: int | None) -> Float32:
         raise MalformedContainer(f"{len(scales)} bytes of scales do not fit this layout")
     values: NDArray[np.float32] = np.frombuffer(scales, "<f4").astype(np.float32)
     # One look at the bits: only infinity, NaN and what has the sign are at or above infinity's.
-    if np.maximum.reduce(values.view(np.uint32), initial=0) >= _INFINITY_BITS:
+    if values.size and values.view(np.uint32).max() >= _INFINITY_BITS:
         if not np.isfinite(values).all():
             raise NonFinite("a scale is NaN or infinite")
         raise MalformedContainer("a scale is negative")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_compression.arrays import Indices
-from keyflock_compression.cells import CELL, Cells, cell_positions, cells_of
+from keyflock_compression.cells import CELL, cell_positions, cells_of
 from keyflock_compression.codec_interface import StreamReader
 from keyflock_compression.errors import MalformedContainer
 from keyflock_compression.layout import Layout
@@ -53,23 +53,38 @@ def encode_positions(indices: NDArray[np.intp], layout: Layout) -> PositionStrea
 def decode_positions(streams: StreamReader, layout: Layout) -> tuple[NDArray[np.uint8], Indices]:
     """Decode the third stream (twice the gap plus the spare bit), and the indices, each there once.
 
-    The time that decoding takes is that of reading and writing its arrays, so they are as narrow as the
-    layout's size allows.
-
     Raises:
         MalformedContainer: there are more values than the layout has, or one lies behind its cell's end.
     """
     cells = cells_of(layout)
     in_use = np.unpackbits(read_bits(streams, 0, cells.lengths.size), bitorder="little")
     (used,) = in_use.view(np.bool_).nonzero()
-    counts = np.frombuffer(streams.read(1, used.size), np.uint8).astype(np.int64) + 1
-    ends = counts.cumsum()
-    total = int(ends[-1]) if ends.size else 0
+    # The first value of each cell in use, and the end of the last one's.
+    firsts = np.zeros(used.size + 1, np.intp)
+    counts = np.add(np.frombuffer(streams.read(1, used.size), np.uint8), 1, dtype=np.intp)
+    counts.cumsum(out=firsts[1:])
+    total = int(firsts[-1])
     if total > layout.size:
         raise MalformedContainer("the cells hold more values than the layout has")
     symbols = np.frombuffer(streams.read(2, total), np.uint8)
-    narrowest = np.int32 if layout.size < 2**31 else np.int64
-    return symbols, _indices(symbols, used, counts, ends, cells, narrowest)
+    # Narrow arrays: decoding takes as long as reading and writing them.
+    kind: type[np.int32 | np.int64] = np.int32 if layout.size < 2**31 else np.int64
+    steps = symbols >> 1
+    steps += 1
+    # One running sum over all cells; the sum at the end of the cell before is subtracted below. The sums may
+    # wrap: what is left after the subtraction is right modulo 2**32, and less than that.
+    indices = steps.cumsum(dtype=kind)
+    at_ends = np.zeros(used.size + 1, kind)
+    indices.take(firsts[1:] - 1, out=at_ends[1:])
+    at_begins = at_ends[:-1]
+    if (at_ends[1:] - at_begins > cells.lengths.take(used)).any():
+        raise MalformedContainer("a value lies behind its cell's end")
+    for first_cell, end_cell, stride in cells.strided:
+        first, end = used.searchsorted((first_cell, end_cell))
+        indices[firsts[first] : firsts[end]] *= stride
+    origins = cells.origins.take(used) - at_begins * cells.strides.take(used)
+    indices += origins.astype(kind).repeat(counts)
+    return symbols, indices
 
 
 def read_bits(streams: StreamReader, index: int, count: int) -> NDArray[np.uint8]:
@@ -78,30 +93,3 @@ def read_bits(streams: StreamReader, index: int, count: int) -> NDArray[np.uint8
     if count % 8 and data[-1] >> (count % 8):
         raise MalformedContainer(f"stream {index} has bits behind its last one")
     return np.frombuffer(data, np.uint8)
-
-
-def _indices(
-    symbols: NDArray[np.uint8],
-    used: NDArray[np.intp],
-    counts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    cells: Cells,
-    kind: type[np.int32 | np.int64],
-) -> Indices:
-    """Return the values' indices into the flat vector: gaps summed up within each cell. Shape (N,)."""
-    steps = symbols >> 1
-    steps += 1
-    # One running sum over all cells; the sum at the end of the cell before is subtracted below. The sums may
-    # wrap: what is left after the subtraction is right modulo 2**32, and less than that.
-    running = steps.cumsum(dtype=kind)
-    at_ends = np.zeros(used.size + 1, kind)
-    running.take(ends - 1, out=at_ends[1:])
-    at_begins = at_ends[:-1]
-    if (at_ends[1:] - at_begins > cells.lengths.take(used)).any():
-        raise MalformedContainer("a value lies behind its cell's end")
-    for first_cell, end_cell, stride in cells.strided:
-        first, end = used.searchsorted((first_cell, end_cell))
-        running[ends[first - 1] if first else 0 : ends[end - 1] if end else 0] *= stride
-    origins = cells.origins.take(used) - at_begins * cells.strides.take(used)
-    running += origins.astype(kind).repeat(counts)
-    return running
