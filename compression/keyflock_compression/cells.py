@@ -22,15 +22,16 @@ _Shapes = tuple[tuple[int, ...], ...]
 
 
 class Cells(NamedTuple):
-    """The indices of each cell's values in the flat vector: ``starts + strides * p``, where p < lengths.
+    """The indices of each cell's values in the flat vector: ``origins + strides * p``, 1 <= p <= lengths.
 
     The arrays have shape (cells,), int64; do not write to them.
     """
 
-    starts: NDArray[np.int64]
+    origins: NDArray[np.int64]
     strides: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    #: For each tensor that is read by columns: its first cell, the one behind its last, and their stride.
+    #: For the tensors that are read by columns, neighbours of one stride together: their first cell, the one
+    #: behind their last, and the stride.
     strided: tuple[tuple[int, int, int], ...]
 
 
@@ -91,18 +92,23 @@ def _tensor_rows(shapes: _Shapes, offsets: tuple[int, ...]) -> Iterator[_TensorR
 
 @lru_cache(maxsize=4)
 def _cells(shapes: _Shapes, offsets: tuple[int, ...]) -> Cells:
-    starts, strides, lengths, strided = [], [], [], []
+    origins, strides, lengths = [], [], []
+    strided: list[tuple[int, int, int]] = []
     for rows in _tensor_rows(shapes, offsets):
         columns = rows.block.columns
         along, across = (columns, 1) if rows.is_by_columns else (1, columns)
         cuts = np.arange(0, rows.width, CELL, dtype=np.int64)
         firsts = rows.block.offset + across * np.arange(rows.number, dtype=np.int64)
-        starts.append((firsts[:, np.newaxis] + along * cuts).ravel())
-        strides.append(np.full(starts[-1].size, along, np.int64))
+        origins.append((firsts[:, np.newaxis] + along * (cuts - 1)).ravel())
+        strides.append(np.full(origins[-1].size, along, np.int64))
         lengths.append(np.tile(np.minimum(CELL, rows.width - cuts), rows.number))
         if along != 1:
-            strided.append((rows.first_cell, rows.first_cell + starts[-1].size, along))
-    return Cells(_joined(starts), _joined(strides), _joined(lengths), tuple(strided))
+            end_cell = rows.first_cell + origins[-1].size
+            if strided and strided[-1][1:] == (rows.first_cell, along):
+                strided[-1] = (strided[-1][0], end_cell, along)
+            else:
+                strided.append((rows.first_cell, end_cell, along))
+    return Cells(_joined(origins), _joined(strides), _joined(lengths), tuple(strided))
 
 
 def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

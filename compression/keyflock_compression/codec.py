@@ -16,7 +16,7 @@ from keyflock_compression.codec_interface import (
     StreamReader,
     read_scales,
 )
-from keyflock_compression.container import Container, parse, read_spec
+from keyflock_compression.container import Container, parse, read_expected, read_spec
 from keyflock_compression.deadzone import DeadzoneCodec
 from keyflock_compression.deadzone_rows import DeadzoneRowsCodec
 from keyflock_compression.dense import DenseCodec
@@ -159,15 +159,18 @@ def decode(
         raise LimitExceeded(
             f"the layout has {layout.size} parameters; at most {limits.max_parameters} are taken"
         )
-    container = parse(data, limits)
-    own = read_spec(container)
-    if spec is not None and own != spec:
-        raise WrongSpec("the container was encoded with another spec than the one that was assigned")
-    if container.layout != layout.digest:
-        raise WrongLayout("the container was encoded for another layout of parameters")
-    codec = CODECS[own.codec]
-    expected = codec.sizes(layout, own)
-    scales = read_scales(container.scales, expected.scales)
-    streams = StreamReader(own, container.streams, limits, seed)
+    found = None if spec is None else read_expected(data, spec, layout.digest, limits)
+    if spec is None or found is None:
+        container = parse(data, limits)
+        own = read_spec(container)
+        if spec is not None and own != spec:
+            raise WrongSpec("the container was encoded with another spec than the one that was assigned")
+        if container.layout != layout.digest:
+            raise WrongLayout("the container was encoded for another layout of parameters")
+        spec, found = own, (container.scales, container.streams)
+    codec = CODECS[spec.codec]
+    expected = codec.sizes(layout, spec)
+    scales = read_scales(found[0], expected.scales)
+    streams = StreamReader(spec, found[1], limits, seed)
     streams.require_count(len(expected.streams))
-    return codec.decode(scales, streams, layout, own)
+    return codec.decode(scales, streams, layout, spec)

@@ -1,9 +1,8 @@
 """The interface of every codec, and the reading of scales and streams that the codecs share."""
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from keyflock_compression import entropy
@@ -15,6 +14,7 @@ from keyflock_compression.spec import CodecSpec
 from keyflock_compression.splitmix import SEED_BYTES
 from keyflock_compression.update import DecodedUpdate
 
+_INFINITY_BITS: Final = 0x7F80_0000
 _Spec_contra = TypeVar("_Spec_contra", bound=CodecSpec, contravariant=True)
 
 
@@ -60,7 +60,6 @@ class StreamReader:
         self._streams = streams
         self._limits = limits
         self._seed = seed
-        self._decompressor = zstandard.ZstdDecompressor()
 
     def require_count(self, count: int) -> None:
         """Raise MalformedContainer unless there are ``count`` streams."""
@@ -74,7 +73,7 @@ class StreamReader:
             if len(stream) != expected_bytes:
                 raise MalformedContainer(f"stream {index} has {len(stream)} bytes, not {expected_bytes}")
             return stream
-        return entropy.decompress(stream, expected_bytes, self._limits, self._decompressor)
+        return entropy.decompress(stream, expected_bytes, self._limits)
 
     def read_seed(self, index: int) -> int:
         """Return the seed in stream ``index``; raise WrongSpec where it is not that of the assignment."""
@@ -112,9 +111,10 @@ def read_scales(scales: bytes, expected: int | None) -> Float32:
     if len(scales) % 4 or (expected is not None and len(scales) != 4 * expected):
         raise MalformedContainer(f"{len(scales)} bytes of scales do not fit this layout")
     values: NDArray[np.float32] = np.frombuffer(scales, "<f4").astype(np.float32)
-    if not np.isfinite(values).all():
-        raise NonFinite("a scale is NaN or infinite")
-    if np.signbit(values).any():
+    # One look at the bits: only infinity, NaN and what has the sign are at or above infinity's.
+    if values.size and values.view(np.uint32).max() >= _INFINITY_BITS:
+        if not np.isfinite(values).all():
+            raise NonFinite("a scale is NaN or infinite")
         raise MalformedContainer("a scale is negative")
     return values
 

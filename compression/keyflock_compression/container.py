@@ -9,6 +9,7 @@ comes before it; it finds damage, not malice, because a phone can always sign wh
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -21,13 +22,19 @@ from keyflock_compression.unpacking import UnpackLimits, unpack
 VERSION: Final = 1
 LAYOUT_DIGEST_BYTES: Final = 16
 CONTAINER_DIGEST_BYTES: Final = 8
-#: Limits for six fields, up to eight streams, and a spec of up to 32 fields.
+_MAX_STREAMS: Final = 8
+#: Limits for six fields, the streams, and a spec of up to 32 fields.
 _LIMITS: Final = UnpackLimits(
-    max_objects=96, max_depth=2, max_list_items=8, max_map_items=32, max_string_bytes=64
+    max_objects=96, max_depth=2, max_list_items=_MAX_STREAMS, max_map_items=32, max_string_bytes=64
 )
 #: No version and spec within the limits is longer than this.
 _COMPARED_BYTES: Final = 8_192
 _KEYS: Final = ("v", "spec", "layout", "scales", "streams", "digest")
+_SCALES_KEY: Final = bytes(msgpack.packb("scales"))
+_STREAMS_KEY: Final = bytes(msgpack.packb("streams"))
+#: The last field up to the digest itself.
+_DIGEST_HEAD: Final = bytes(msgpack.packb("digest") + b"\xc4" + bytes([CONTAINER_DIGEST_BYTES]))
+_END_BYTES: Final = len(_DIGEST_HEAD) + CONTAINER_DIGEST_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Container:
     def to_bytes(self) -> bytes:
         """Return the container as it is on the wire; equal containers give equal bytes."""
         signed = _pack(self)
-        return b"\x86" + signed[1:] + _pack_digest(_digest(signed))
+        return b"\x86" + signed[1:] + _DIGEST_HEAD + _digest(signed)
 
 
 def parse(data: bytes, limits: DecodeLimits) -> Container:
@@ -81,6 +88,40 @@ def parse(data: bytes, limits: DecodeLimits) -> Container:
     return container
 
 
+def read_expected(
+    data: bytes, spec: CodecSpec, layout: bytes, limits: DecodeLimits
+) -> tuple[bytes, tuple[bytes, ...]] | None:
+    """Read the scales and the streams of a container whose spec and layout are known before.
+
+    It is the short way for what a server receives all day: the bytes up to the scales are compared with those
+    that an encoder writes, and only the lengths behind them are read.
+
+    Returns:
+        What ``parse`` finds in the same bytes. None where they are not, byte for byte, a container with this
+        spec and layout: ``parse`` says why, or what else they are.
+    """
+    head = _head(spec, layout)
+    end = len(data) - _END_BYTES
+    if len(data) > limits.max_container_bytes or not data.startswith(head) or end <= len(head):
+        return None
+    found = _read_binaries(data, len(head), end, 1)
+    if found is None or not data.startswith(_STREAMS_KEY, found[1]):
+        return None
+    (scales,), at = found
+    at += len(_STREAMS_KEY)
+    count = data[at] - 0x90
+    if not 0 <= count <= _MAX_STREAMS:
+        return None
+    found = _read_binaries(data, at + 1, end, count)
+    if found is None or found[1] != end or not data.startswith(_DIGEST_HEAD, end):
+        return None
+    hasher = hashlib.blake2b(b"\x85", digest_size=CONTAINER_DIGEST_BYTES)
+    hasher.update(memoryview(data)[1:end])
+    if not data.endswith(hasher.digest()):
+        return None
+    return scales, tuple(found[0])
+
+
 def read_spec(container: Container) -> CodecSpec:
     """Read the container's spec.
 
@@ -96,13 +137,40 @@ def read_spec(container: Container) -> CodecSpec:
     return spec
 
 
+@lru_cache(maxsize=64)
+def _head(spec: CodecSpec, layout: bytes) -> bytes:
+    """Return the bytes before the scales in every container with this spec and layout."""
+    return Container(spec.to_wire(), layout, b"", ()).to_bytes().partition(_SCALES_KEY)[0] + _SCALES_KEY
+
+
+def _read_binaries(data: bytes, at: int, end: int, count: int) -> tuple[list[bytes], int] | None:
+    """Return ``count`` binaries in their shortest form, and where the last one ends, at most at ``end``."""
+    found = []
+    for _ in range(count):
+        # At least the digest lies behind ``end``, so that the head's bytes are there.
+        kind = data[at]
+        if kind == 0xC4:
+            at, size, min_size = at + 2, data[at + 1], 0
+        elif kind == 0xC5:
+            at, size, min_size = at + 3, data[at + 1] << 8 | data[at + 2], 2**8
+        elif kind == 0xC6:
+            at, size, min_size = at + 5, int.from_bytes(data[at + 1 : at + 5], "big"), 2**16
+        else:
+            return None
+        if size < min_size or at + size > end:
+            return None
+        found.append(data[at : at + size])
+        at += size
+    return found, at
+
+
 def _is_canonical(data: bytes, signed: bytes, digest: bytes) -> bool:
     """Return whether the bytes are those that ``to_bytes`` writes, given that their fields are equal.
 
     Every other form of a stream's head is longer, so the whole is only compared where numbers are: at its
     beginning, behind the first byte, which says how many fields there are.
     """
-    end = _pack_digest(digest)
+    end = _DIGEST_HEAD + digest
     beginning = min(len(signed), _COMPARED_BYTES)
     return (
         len(data) == len(signed) + len(end)
@@ -121,11 +189,6 @@ def _pack(container: Container) -> bytes:
         "streams": list(container.streams),
     }
     return bytes(msgpack.packb(fields, use_bin_type=True))
-
-
-def _pack_digest(digest: bytes) -> bytes:
-    """Return the last field, which follows the others."""
-    return bytes(msgpack.packb("digest") + msgpack.packb(digest, use_bin_type=True))
 
 
 def _digest(signed: bytes) -> bytes:

@@ -31,6 +31,8 @@ from keyflock_compression.update import DecodedUpdate, update_of
 #: A magnitude in the fifth stream is its byte plus two; this byte says that the sixth stream holds it.
 _ESCAPE: Final = 255
 _MIN_LARGE: Final = 2
+#: No encoder writes a longer step; the largest magnitude times a shorter one is finite.
+_MAX_SAFE_STEP: Final = np.finfo(np.float32).max / (2 * MAX_QUANTIZED)
 #: The eight signs in each byte: a look-up is three times as fast as unpacking bits.
 _SIGNS: Final = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1, bitorder="little"), -1.0, 1.0
@@ -81,25 +83,29 @@ class DeadzoneRowsCodec:
         total = symbols.size
         refuse_values_without_scale(scales[0], total)
         signs = read_bits(streams, 3, total)
-        values = np.take(_SIGNS * scales[0], signs, axis=0).reshape(-1)[:total]
-        large = np.flatnonzero((symbols & 1).view(bool))
+        values = (_SIGNS * scales[0]).take(signs, axis=0).reshape(-1)[:total]
+        (large,) = (symbols & 1).view(bool).nonzero()
         magnitudes = _magnitudes(streams, large.size)
-        with np.errstate(over="ignore"):
-            largest = magnitudes.max(initial=0) * scales[0]
-        if not np.isfinite(largest):
-            raise NonFinite("a value times the step is infinite")
-        values[large] *= magnitudes
+        if scales[0] > _MAX_SAFE_STEP:
+            with np.errstate(over="ignore"):
+                largest = magnitudes.max(initial=0) * scales[0]
+            if not np.isfinite(largest):
+                raise NonFinite("a value times the step is infinite")
+        magnitudes *= values[large]
+        values[large] = magnitudes
         return update_of(layout.size, indices, values)
 
 
 def _magnitudes(streams: StreamReader, count: int) -> Float32:
     """Read magnitudes of at least two steps. Shape (count,), float32."""
-    data = np.frombuffer(streams.read(4, count), np.uint8)
-    magnitudes = data.astype(np.float32) + np.float32(_MIN_LARGE)
-    is_outlier = data == _ESCAPE
-    outliers = np.frombuffer(streams.read(5, 4 * int(is_outlier.sum())), "<i4")
-    if outliers.size:
+    stream = streams.read(4, count)
+    data = np.frombuffer(stream, np.uint8)
+    magnitudes = data.astype(np.float32)
+    magnitudes += _MIN_LARGE
+    outlier_count = stream.count(_ESCAPE)
+    outliers = np.frombuffer(streams.read(5, 4 * outlier_count), "<i4")
+    if outlier_count:
         if outliers.min() < _ESCAPE + _MIN_LARGE or outliers.max() > MAX_QUANTIZED:
             raise MalformedContainer("an outlier is one that its byte could have held, or is beyond 2**23")
-        magnitudes[is_outlier] = outliers
+        magnitudes[data == _ESCAPE] = outliers
     return magnitudes

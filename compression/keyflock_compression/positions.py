@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keyflock_compression.cells import CELL, Cells, cell_positions, cells_of
+from keyflock_compression.arrays import Indices
+from keyflock_compression.cells import CELL, cell_positions, cells_of
 from keyflock_compression.codec_interface import StreamReader
 from keyflock_compression.errors import MalformedContainer
 from keyflock_compression.layout import Layout
@@ -28,7 +29,7 @@ class PositionStreams(NamedTuple):
 
 def in_use_bytes(layout: Layout) -> int:
     """Return the length of the first stream."""
-    return -(-cells_of(layout).starts.size // 8)
+    return -(-cells_of(layout).lengths.size // 8)
 
 
 def encode_positions(indices: NDArray[np.intp], layout: Layout) -> PositionStreams:
@@ -39,7 +40,7 @@ def encode_positions(indices: NDArray[np.intp], layout: Layout) -> PositionStrea
     used, first, counts = np.unique(cell, return_index=True, return_counts=True)
     gaps = np.diff(within, prepend=-1) - 1
     gaps[first] = within[first]
-    in_use = np.zeros(cells_of(layout).starts.size, bool)
+    in_use = np.zeros(cells_of(layout).lengths.size, bool)
     in_use[used] = True
     return PositionStreams(
         indices[order],
@@ -49,21 +50,41 @@ def encode_positions(indices: NDArray[np.intp], layout: Layout) -> PositionStrea
     )
 
 
-def decode_positions(streams: StreamReader, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def decode_positions(streams: StreamReader, layout: Layout) -> tuple[NDArray[np.uint8], Indices]:
     """Decode the third stream (twice the gap plus the spare bit), and the indices, each there once.
 
     Raises:
         MalformedContainer: there are more values than the layout has, or one lies behind its cell's end.
     """
     cells = cells_of(layout)
-    in_use = np.unpackbits(read_bits(streams, 0, cells.starts.size), bitorder="little")
-    used = np.flatnonzero(in_use.view(np.bool_))
-    counts = np.frombuffer(streams.read(1, used.size), np.uint8).astype(np.int64) + 1
-    total = int(counts.sum())
+    in_use = np.unpackbits(read_bits(streams, 0, cells.lengths.size), bitorder="little")
+    (used,) = in_use.view(np.bool_).nonzero()
+    # The first value of each cell in use, and the end of the last one's.
+    firsts = np.zeros(used.size + 1, np.intp)
+    counts = np.add(np.frombuffer(streams.read(1, used.size), np.uint8), 1, dtype=np.intp)
+    counts.cumsum(out=firsts[1:])
+    total = int(firsts[-1])
     if total > layout.size:
         raise MalformedContainer("the cells hold more values than the layout has")
     symbols = np.frombuffer(streams.read(2, total), np.uint8)
-    return symbols, _indices(symbols, used, counts, cells)
+    # Narrow arrays: decoding takes as long as reading and writing them.
+    kind: type[np.int32 | np.int64] = np.int32 if layout.size < 2**31 else np.int64
+    steps = symbols >> 1
+    steps += 1
+    # One running sum over all cells; the sum at the end of the cell before is subtracted below. The sums may
+    # wrap: what is left after the subtraction is right modulo 2**32, and less than that.
+    indices = steps.cumsum(dtype=kind)
+    at_ends = np.zeros(used.size + 1, kind)
+    indices.take(firsts[1:] - 1, out=at_ends[1:])
+    at_begins = at_ends[:-1]
+    if (at_ends[1:] - at_begins > cells.lengths.take(used)).any():
+        raise MalformedContainer("a value lies behind its cell's end")
+    for first_cell, end_cell, stride in cells.strided:
+        first, end = used.searchsorted((first_cell, end_cell))
+        indices[firsts[first] : firsts[end]] *= stride
+    origins = cells.origins.take(used) - at_begins * cells.strides.take(used)
+    indices += origins.astype(kind).repeat(counts)
+    return symbols, indices
 
 
 def read_bits(streams: StreamReader, index: int, count: int) -> NDArray[np.uint8]:
@@ -72,21 +93,3 @@ def read_bits(streams: StreamReader, index: int, count: int) -> NDArray[np.uint8
     if count % 8 and data[-1] >> (count % 8):
         raise MalformedContainer(f"stream {index} has bits behind its last one")
     return np.frombuffer(data, np.uint8)
-
-
-def _indices(
-    symbols: NDArray[np.uint8], used: NDArray[np.intp], counts: NDArray[np.int64], cells: Cells
-) -> NDArray[np.int64]:
-    """Return the values' indices into the flat vector: gaps summed up within each cell. Shape (N,)."""
-    # One running sum over all cells; the sum at the end of the cell before is subtracted below.
-    running = np.cumsum((symbols >> 1) + np.uint8(1), dtype=np.int64)
-    ends = np.cumsum(counts)
-    at_end = running[ends - 1]
-    at_begin = np.concatenate((np.zeros(1, np.int64), at_end[:-1]))[: used.size]
-    if (at_end - at_begin > cells.lengths[used]).any():
-        raise MalformedContainer("a value lies behind its cell's end")
-    for first_cell, end_cell, stride in cells.strided:
-        first, end = np.searchsorted(used, (first_cell, end_cell))
-        running[ends[first - 1] if first else 0 : ends[end - 1] if end else 0] *= stride
-    running += np.repeat(cells.starts[used] - (at_begin + 1) * cells.strides[used], counts)
-    return running

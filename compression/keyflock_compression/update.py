@@ -4,9 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Final, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from keyflock_compression.arrays import Float32
+from keyflock_compression.arrays import Float32, Indices
 
 #: Above this share of non-zero values a dense addition is faster than a scatter.
 SPARSE_SHARE: Final = 0.125
@@ -35,7 +34,7 @@ class DecodedUpdate(ABC):
     def dense(self) -> Float32:
         """Return the whole vector as a new array. Shape (size,), float32."""
 
-    def entries(self) -> tuple[NDArray[np.intp] | None, Float32]:
+    def entries(self) -> tuple[Indices | None, Float32]:
         """Return the indices of values that may differ from zero (None: all), each once, and those values.
 
         The arrays are for reading only: they may be the update's own.
@@ -90,7 +89,7 @@ class SparseUpdate(DecodedUpdate):
         values: The values. Shape (N,), float32.
     """
 
-    def __init__(self, size: int, indices: NDArray[np.intp], values: Float32) -> None:
+    def __init__(self, size: int, indices: Indices, values: Float32) -> None:
         self.size = size
         self._indices = indices
         self._values = values
@@ -111,7 +110,7 @@ class SparseUpdate(DecodedUpdate):
         vector[self._indices] = self._values
         return vector
 
-    def entries(self) -> tuple[NDArray[np.intp], Float32]:
+    def entries(self) -> tuple[Indices, Float32]:
         """Return the indices and values of what is not zero."""
         return self._indices, self._values
 
@@ -120,7 +119,7 @@ class SparseUpdate(DecodedUpdate):
         return SparseUpdate(self.size, self._indices, values)
 
 
-def update_of(size: int, indices: NDArray[np.intp], values: Float32) -> DecodedUpdate:
+def update_of(size: int, indices: Indices, values: Float32) -> DecodedUpdate:
     """Return the update with these values at these indices, in the form that is added fastest."""
     sparse = SparseUpdate(size, indices, values)
     return DenseUpdate(sparse.dense()) if indices.size > SPARSE_SHARE * size else sparse

@@ -25,6 +25,7 @@ from benchmarks.codec_peers import peers
 from benchmarks.codec_picture import CodecPoint, save_codecs
 from benchmarks.page import PICTURES, Section, table, write
 from benchmarks.reference_deltas import STAGES, reference_deltas
+from benchmarks.report_steps import measure_report_steps
 from keyflock_compression import (
     DEFAULT_SPEC,
     CodecSpec,
@@ -163,6 +164,11 @@ NMSE of {nmse(version_0, decode_weights(download, layout)):.1e}.
 Bits a parameter, and NMSE of the mean of {phones}, by rounds behind the model:
 
 {table(("codec", *(f"{stage}, {STAGES[stage]} rounds" for stage in stages)), rows_by_stage(stages))}
+
+What the server does with a report in the default codec, late in training
+(`load_tests/benchmarks/report_steps.py`):
+
+{measure_report_steps(deltas, layout).page()}
 """
     if phones >= COHORT:
         write(Section("codec", "What a delta costs", "make bench-codec", body))

@@ -76,25 +76,29 @@ def clip_rows(update: DecodedUpdate, block: WordRows, *, max_ratio: float, max_n
     """
     positions, values = update.entries()
     if positions is None:
-        norms = _dense_norms(values, block)
+        squares = _dense_squares(values, block)
     else:
-        inside = (positions >= block.start) & (positions < block.stop)
-        row_of = (positions[inside] - block.start) // block.width
-        inner = values[inside]
-        norms = np.sqrt(np.bincount(row_of, np.square(inner, dtype=np.float64), block.rows))
+        (inside,) = ((positions >= block.start) & (positions < block.stop)).nonzero()
+        row_of = (positions.take(inside) - block.start) // block.width
+        inner = values.take(inside)
+        wide = inner.astype(np.float64)
+        wide *= wide
+        squares = np.bincount(row_of, wide, block.rows).astype(np.float64, copy=False)
+    (touched,) = (squares > 0.0).nonzero()
+    norms = np.sqrt(squares[touched])
     bound = _row_bound(norms, max_ratio, max_norm)
-    long_rows = np.flatnonzero(norms > bound)
+    is_long = norms > bound
+    long_rows = touched[is_long]
     if not long_rows.size:
         return RowClipped(update, 0)
-    factors = np.ones(block.rows, np.float32)
-    factors[long_rows] = bound / norms[long_rows]
+    factors = (bound / norms[is_long]).astype(np.float32)
     clipped = values.copy()
     if positions is None:
-        clipped[block.start : block.stop].reshape(block.rows, block.width)[long_rows] *= factors[
-            long_rows, None
-        ]
+        clipped[block.start : block.stop].reshape(block.rows, block.width)[long_rows] *= factors[:, None]
     else:
-        clipped[inside] = inner * factors[row_of]
+        factor_of = np.ones(block.rows, np.float32)
+        factor_of[long_rows] = factors
+        clipped[inside] = inner * factor_of[row_of]
     return RowClipped(update.with_values(clipped), int(long_rows.size))
 
 
@@ -149,15 +153,22 @@ class DeltaValidator:
         return clip_rows(update, block, max_ratio=rules.row_clip_ratio, max_norm=rules.row_clip_norm)
 
 
-def _dense_norms(values: Float32, block: WordRows) -> NDArray[np.float64]:
+def _dense_squares(values: Float32, block: WordRows) -> NDArray[np.float64]:
     table = values[block.start : block.stop].reshape(block.rows, block.width)
     squares: NDArray[np.float32] = np.einsum("rw,rw->r", table, table)
-    return np.sqrt(squares.astype(np.float64))
+    return squares.astype(np.float64)
 
 
 def _row_bound(norms: NDArray[np.float64], max_ratio: float, max_norm: float) -> float:
+    """Return the bound on a row's norm, given those of the rows that are not zero."""
     bound = max_norm or np.inf
-    touched = norms[norms > 0.0]
-    if max_ratio > 0.0 and touched.size:
-        bound = min(bound, max_ratio * float(np.median(touched)))
+    if max_ratio > 0.0 and norms.size:
+        bound = min(bound, max_ratio * _median(norms))
     return bound
+
+
+def _median(norms: NDArray[np.float64]) -> float:
+    """Return what ``numpy.median`` does, which takes three times as long for some thousand numbers."""
+    low, high = (norms.size - 1) // 2, norms.size // 2
+    ordered = np.partition(norms, (low, high))
+    return float(ordered[low] + ordered[high]) / 2.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keyflock_compression import Float32Spec, decode, encode
+from keyflock_compression import DeadzoneRowsSpec, DeadzoneSpec, Float32Spec, decode, encode
 from keyflock_compression.update import DenseUpdate, SparseUpdate
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
@@ -52,3 +52,47 @@ def test_another_value_or_another_place_has_another_digest() -> None:
     }
 
     assert len(digests) == 4
+
+
+def test_what_two_codecs_decode_to_the_same_numbers_has_one_digest() -> None:
+    delta = (np.random.default_rng(1).standard_t(2, LAYOUT.size)).astype(np.float32)
+    specs = (DeadzoneSpec(target_nmse=0.16), DeadzoneRowsSpec(target_nmse=0.16))
+    updates = [decode(encode(delta, LAYOUT, spec, seed=0), LAYOUT) for spec in specs]
+
+    assert updates[0].dense().tobytes() == updates[1].dense().tobytes()
+    assert len({content_digest(one) for one in updates}) == 1
+
+
+def test_few_equal_values_elsewhere_have_another_digest() -> None:
+    # Positions with equal sums, and equal sums of squares; values exchanged, and signs.
+    one, two = np.float32(1), np.float32(2)
+    vectors = [
+        ([0, 4, 5], [one, one, one]),
+        ([1, 2, 6], [one, one, one]),
+        ([0, 3, 6], [one, one, one]),
+        ([0, 4, 5], [one, two, one]),
+        ([0, 4, 5], [two, one, one]),
+        ([0, 4, 5], [-one, -one, one]),
+        ([0, 4, 5], [one, -one, -one]),
+        ([0, 4], [one, one]),
+        ([], []),
+    ]
+
+    digests = {
+        content_digest(SparseUpdate(9, np.array(where, np.int32), np.array(what, np.float32)))
+        for where, what in vectors
+    }
+
+    assert len(digests) == len(vectors)
+
+
+def test_a_zero_is_no_value_whatever_its_sign() -> None:
+    values = np.array([1.0, 0.0, -0.0, 2.0], np.float32)
+
+    forms = [
+        DenseUpdate(values),
+        SparseUpdate(4, np.array([3, 0], np.int32), np.array([2.0, 1.0], np.float32)),
+        SparseUpdate(4, np.array([2, 3, 0, 1], np.int32), np.array([-0.0, 2.0, 1.0, 0.0], np.float32)),
+    ]
+
+    assert len({content_digest(form) for form in forms}) == 1

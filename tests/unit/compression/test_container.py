@@ -5,8 +5,15 @@ import hashlib
 import msgpack
 import pytest
 
-from keyflock_compression import CorruptedContainer, DecodeLimits, LimitExceeded, MalformedContainer
-from keyflock_compression.container import Container, parse, unpack_map
+from keyflock_compression import (
+    DEFAULT_SPEC,
+    CorruptedContainer,
+    DecodeLimits,
+    Float32Spec,
+    LimitExceeded,
+    MalformedContainer,
+)
+from keyflock_compression.container import Container, parse, read_expected, unpack_map
 
 LIMITS = DecodeLimits()
 SPEC: dict[str, object] = {"codec": "float32"}
@@ -60,6 +67,43 @@ def test_a_number_in_another_form_of_the_same_length_is_refused() -> None:
     assert len(other) == len(good)
     with pytest.raises(MalformedContainer, match="shortest forms"):
         parse(other, LIMITS)
+
+
+STREAMS = (b"", b"s" * 255, b"s" * 256, b"s" * 65_536, b"s")
+
+
+def test_the_short_way_finds_what_parsing_finds() -> None:
+    for spec in (Float32Spec(), DEFAULT_SPEC):
+        whole = Container(spec.to_wire(), b"l" * 16, b"scales", STREAMS).to_bytes()
+
+        assert read_expected(whole, spec, b"l" * 16, LIMITS) == (b"scales", STREAMS)
+        assert parse(whole, LIMITS).streams == STREAMS
+
+
+def test_the_short_way_takes_no_other_spec_and_no_other_layout() -> None:
+    whole = Container(Float32Spec().to_wire(), b"l" * 16, b"", ()).to_bytes()
+
+    assert read_expected(whole, Float32Spec(), b"l" * 16, LIMITS) == (b"", ())
+    assert read_expected(whole, Float32Spec(zstd_level=4), b"l" * 16, LIMITS) is None
+    assert read_expected(whole, Float32Spec(), b"m" * 16, LIMITS) is None
+
+
+def test_the_short_way_takes_nothing_that_parsing_refuses() -> None:
+    spec = Float32Spec(entropy="none")
+    whole = Container(spec.to_wire(), b"l" * 16, b"scales", (b"", b"stream")).to_bytes()
+    damaged = [
+        whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+        for at in range(len(whole))
+        for bit in range(8)
+    ]
+    cut = [whole[:at] for at in range(len(whole))]
+    long_form = forged(spec=spec.to_wire()).replace(b"\xa6scales\xc4\x00", b"\xa6scales\xc5\x00\x00")
+    too_many = forged(spec=spec.to_wire(), streams=[b""] * 9)
+
+    assert read_expected(whole, spec, b"l" * 16, LIMITS) == (b"scales", (b"", b"stream"))
+    for data in (*damaged, *cut, whole + b"\x00", long_form, too_many):
+        assert read_expected(data, spec, b"l" * 16, LIMITS) is None
+    assert read_expected(whole, spec, b"l" * 16, DecodeLimits(max_container_bytes=len(whole) - 1)) is None
 
 
 def test_a_digest_is_eight_bytes_of_all_that_comes_before_it() -> None:
