@@ -252,6 +252,7 @@ def _assemble(
             new_id=secrets.new_id,
             observer=MetricsObserver(metrics),
             compute=ComputeThread(),
+            closing=ComputeThread("keyflock-rounds"),
             ack_wait_s=settings.ack_wait_s,
             load=load,
             replica=replica,

@@ -118,6 +118,7 @@ class Coordinator:
         with contextlib.suppress(Exception):  # the leases expire by themselves
             await self._leadership.release()
         await asyncio.to_thread(self._deps.compute.close)
+        await asyncio.to_thread(self._deps.closing.close)
         await self._deps.store.close()
 
     async def _do_housekeeping(self) -> None:

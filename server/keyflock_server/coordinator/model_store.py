@@ -70,12 +70,12 @@ class ModelStore:
         """
         deps = self._deps
         try:
-            loaded = await deps.compute.run(Checkpoint.from_bytes, checkpoint)
+            loaded = await deps.closing.run(Checkpoint.from_bytes, checkpoint)
         except CheckpointError as error:
             raise ApiError(ProblemCode.INVALID_CHECKPOINT, f"{error}") from None
         id_ = await self._free_id(name)
         now = deps.clock()
-        anchor = await deps.compute.run(_measure_anchor, loaded)
+        anchor = await deps.closing.run(_measure_anchor, loaded)
         stored = await self.write_version(id_, ModelVersion(0), loaded, checkpoint)
         population = PopulationRecord(
             name=id_,
@@ -121,9 +121,9 @@ class ModelStore:
         """Write a version's blobs; no row points to them yet."""
         deps = self._deps
         if data is None:
-            data = await deps.compute.run(checkpoint.to_bytes)
+            data = await deps.closing.run(checkpoint.to_bytes)
         layout = ParamLayout.for_config(checkpoint.config)
-        download = await deps.compute.run(package, checkpoint.weights, layout)
+        download = await deps.closing.run(package, checkpoint.weights, layout)
         folder = f"versions/{name}/{version}-{deps.new_id()}"
         stored = StoredVersion(f"{folder}/checkpoint", f"{folder}/download", download)
         await deps.blobs.put(stored.checkpoint_key, data)
@@ -216,7 +216,7 @@ class ModelStore:
         record = await self.any_version(name, version)
         data = await self._deps.blobs.get(record.checkpoint_key)
         try:
-            return await self._deps.compute.run(Checkpoint.from_bytes, data)
+            return await self._deps.closing.run(Checkpoint.from_bytes, data)
         except CheckpointError as error:
             raise StorageError(
                 f"Blob {record.checkpoint_key} is damaged ({error}); restore it from a backup."

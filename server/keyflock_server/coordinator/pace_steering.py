@@ -160,7 +160,7 @@ class PaceSteering:
         opened = state.open_round
         if opened is not None and not self._is_limit_known(state):
             history = await self._deps.store.assignments.history(state.task, MAX_ROUNDS, _LIMIT_ASSIGNMENTS)
-            limit_s = await self._deps.compute.run(
+            limit_s = await self._deps.closing.run(
                 assignment_limit_s, opened.round.spec.round, history, opened.round.sequence
             )
             self._limits[state] = opened.id, limit_s

@@ -136,7 +136,7 @@ class RoundFinalizer:
             return known
         data = await self._deps.blobs.get(key)
         try:
-            return await self._deps.compute.run(PartialAggregate.from_bytes, data, size)
+            return await self._deps.closing.run(PartialAggregate.from_bytes, data, size)
         except CorruptedAggregate as error:
             raise StorageError(
                 f"Blob {key} is damaged ({error}); restore it from a backup, or cancel the task."
@@ -148,14 +148,14 @@ class RoundFinalizer:
         merged = PartialAggregate(layout.size)
         for row in await deps.store.rounds.partials(record.round.id):
             partial = await self._aggregate(row.key, layout.size, written)
-            merged = await deps.compute.run(merged.merged, partial)
+            merged = await deps.closing.run(merged.merged, partial)
         if merged.count != record.round.reports:
             raise StorageError(
                 f"Round {record.round.id} counted {record.round.reports} reports, its partials hold "
                 f"{merged.count}; restore the database and the blobs of one moment."
             )
         key = f"aggregates/{record.round.id}/{deps.new_id()}"
-        await deps.blobs.put(key, await deps.compute.run(merged.to_bytes))
+        await deps.blobs.put(key, await deps.closing.run(merged.to_bytes))
         written.aggregates[key] = merged
         return await self._advance(record, Merged(), {"aggregate_key": key})
 
@@ -170,8 +170,8 @@ class RoundFinalizer:
         base = (await self._models.population(current.population)).latest_version
         checkpoint = await self._models.checkpoint(current.population, base)
         aggregate = await self._aggregate(record.aggregate_key, checkpoint.weights.size, written)
-        mean_delta = await deps.compute.run(aggregate.mean)
-        stepped = await deps.compute.run(
+        mean_delta = await deps.closing.run(aggregate.mean)
+        stepped = await deps.closing.run(
             server_step,
             checkpoint.weights,
             state,
@@ -222,7 +222,7 @@ class RoundFinalizer:
                 loss_chosen=population.anchor_loss_chosen,
             )
 
-        return await self._deps.compute.run(measure)
+        return await self._deps.closing.run(measure)
 
     async def _past_figures(self, record: RoundRecord) -> list[StepFigures]:
         """Return the figures of the task's last rounds whose versions were not withdrawn."""
