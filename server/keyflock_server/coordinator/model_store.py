@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, assert_never
 from cachetools import LRUCache
 
 from keyflock_models.arrays import F32
-from keyflock_models.network.anchor import anchor_loss, anchor_tokens
+from keyflock_models.network.anchor import anchor_tokens
 from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
@@ -258,6 +258,8 @@ def _measure_anchor(checkpoint: Checkpoint) -> _AnchorMeasurement:
     """Return the loss on the anchor text; raises ApiError if it is not finite."""
     if checkpoint.anchor is None:
         return _AnchorMeasurement()
+    from keyflock_models.network.anchor_loss import anchor_loss
+
     loss = anchor_loss(checkpoint.config, checkpoint.vocabulary, checkpoint.weights, checkpoint.anchor)
     if not math.isfinite(loss):
         raise ApiError(ProblemCode.INVALID_CHECKPOINT, "Its loss on its own anchor text is not finite.")

@@ -30,6 +30,7 @@ import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from keyflock_models.arrays import F32
 from keyflock_models.network.checkpoint import Checkpoint
@@ -37,7 +38,6 @@ from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, personalisation_from_json
-from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore, next_checkpoint
 from keyflock_server.coordinator.norm_scales import TaskScales
@@ -58,9 +58,13 @@ from keyflock_server.rounds.round import (
     Stepped,
     Summarised,
 )
+from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.storage.errors import StorageError, Superseded
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import RoundRecord, StagedVersion
+
+if TYPE_CHECKING:
+    from keyflock_server.aggregation.server_step import StepResult  # it loads JAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +175,7 @@ class RoundFinalizer:
         checkpoint = await self._models.checkpoint(current.population, base)
         aggregate = await self._aggregate(record.aggregate_key, checkpoint.weights.size, written)
         mean_delta = await deps.closing.run(aggregate.mean)
-        stepped = await deps.closing.run(
-            server_step,
-            checkpoint.weights,
-            state,
-            mean_delta,
-            current.spec.optimizer.name,
-            current.spec.optimizer_parameters,
-            current.spec.optimizer.schedule,
-        )
+        stepped = await deps.closing.run(_step, checkpoint.weights, state, mean_delta, current.spec)
         figures = await self._measure_step(record, base, checkpoint, stepped.weights, mean_delta)
         if figures.non_finite_weights:
             # Such a version is of no use: none of it is written, and the checks hold the round.
@@ -343,3 +339,12 @@ class RoundFinalizer:
 
     async def _advance(self, record: RoundRecord, event: RoundEvent, changes: RoundChanges) -> RoundRecord:
         return await self._deps.store.rounds.advance(record.round.id, event, self._deps.clock(), changes)
+
+
+def _step(weights: F32, state: bytes | None, mean_delta: F32, spec: TaskSpec) -> "StepResult":
+    from keyflock_server.aggregation.server_step import server_step
+
+    optimizer = spec.optimizer
+    return server_step(
+        weights, state, mean_delta, optimizer.name, spec.optimizer_parameters, optimizer.schedule
+    )
