@@ -126,18 +126,21 @@ def serve(
     Every other setting is read from the environment: KEYFLOCK_ACK_WAIT_S, KEYFLOCK_BODY_TIMEOUT_S and so on
     (server/README.md lists them).
     """
-    from keyflock_server.bootstrap import build_server
-    from keyflock_server.data_folder import DataFolderError, private_files
-    from keyflock_server.descriptors import raise_descriptor_limit
-    from keyflock_server.identity.keys import ADMIN_TOKEN_FILE, KeyFileError
-    from keyflock_server.large_blocks import map_large_blocks
-    from keyflock_server.runtime.event_loop import run_in_bounded_time
-    from keyflock_server.runtime.listeners import ListenError
-    from keyflock_server.runtime.server import BackgroundLoopError
-    from keyflock_server.settings import Settings, SettingsError, variables_without_effect
-    from keyflock_server.storage.errors import StorageDamaged, StorageError
-    from keyflock_server.telemetry.logs import configure_logs, logger
-    from keyflock_server.telemetry.process_hooks import log_uncaught
+    from keyflock_server.garbage_collection import lasting_objects
+
+    with lasting_objects():
+        from keyflock_server.bootstrap import build_server
+        from keyflock_server.data_folder import DataFolderError, private_files
+        from keyflock_server.descriptors import raise_descriptor_limit
+        from keyflock_server.identity.keys import ADMIN_TOKEN_FILE, KeyFileError
+        from keyflock_server.large_blocks import map_large_blocks
+        from keyflock_server.runtime.event_loop import run_in_bounded_time
+        from keyflock_server.runtime.listeners import ListenError
+        from keyflock_server.runtime.server import BackgroundLoopError
+        from keyflock_server.settings import Settings, SettingsError, variables_without_effect
+        from keyflock_server.storage.errors import StorageDamaged, StorageError
+        from keyflock_server.telemetry.logs import configure_logs, logger
+        from keyflock_server.telemetry.process_hooks import log_uncaught
 
     options = {
         "data_dir": data_dir,
