@@ -7,9 +7,10 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_in_any_encoding() -> None:
@@ -19,15 +20,19 @@ def print_in_any_encoding() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def make_console(*, stderr: bool = False, width: int | None = None) -> Console:
+def make_console(*, stderr: bool = False, width: int | None = None) -> "Console":
     """Return a console for standard output, or for standard error."""
+    from rich.console import Console
+
     print_in_any_encoding()
     return Console(stderr=stderr, width=width, markup=False)
 
 
 @contextmanager
-def changing_line(console: Console, text: str = "") -> Iterator[Callable[[str], None]]:
+def changing_line(console: "Console", text: str = "") -> Iterator[Callable[[str], None]]:
     """Show a line while the block lasts, in a terminal; yield the function that changes it."""
+    from rich.text import Text
+
     # A text of its own, because a status takes a string for markup; the spinner needs only ASCII.
     with console.status(Text(text), spinner="line") as status:
         yield lambda changed: status.update(Text(changed))

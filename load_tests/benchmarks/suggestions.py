@@ -36,9 +36,10 @@ from keyflock_models.personal.blend import HEAD
 from keyflock_models.personal.gate import Gate
 from keyflock_models.personal.head import PersonalHead, feature_space
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_models.serving.batched_trunk import BATCH_SIZES, BatchedTrunk
+from keyflock_models.serving.batched_trunk import BatchedTrunk
 from keyflock_models.serving.profile import ServingProfile
 from keyflock_models.serving.suggesting import SuggestionQuery, suggest_batch
+from keyflock_models.serving.trunk_predictions import BATCH_SIZES
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
 from keyflock_server.personal_models.key_ring import add_encryption_key
 from keyflock_server.protocol import calls, wire

@@ -45,6 +45,7 @@ from keyflock_server.protocol.operator_calls import MAX_CHECKPOINT_BYTES, MAX_TA
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.lifecycles import Lifecycle, LifecycleGroup
 from keyflock_server.runtime.load import LoadMeter
+from keyflock_server.runtime.numeric_libraries import NumericLibraries
 from keyflock_server.runtime.probes import Probes
 from keyflock_server.runtime.server import PortBinding, Server
 from keyflock_server.runtime.socketless_server import SocketlessServer
@@ -236,6 +237,7 @@ def _assemble(
     replica = secrets.new_id()
     store.on_unchecked = _log_unchecked_database
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
+    closing = ComputeThread("keyflock-rounds")
     coordinator = Coordinator(
         Dependencies(
             store=store,
@@ -252,6 +254,7 @@ def _assemble(
             new_id=secrets.new_id,
             observer=MetricsObserver(metrics),
             compute=ComputeThread(),
+            closing=closing,
             ack_wait_s=settings.ack_wait_s,
             load=load,
             replica=replica,
@@ -325,6 +328,7 @@ def _assemble(
     )
     if not is_socketless:
         lifecycles.append(DescriptorWatch(metrics))
+        lifecycles.append(NumericLibraries(closing, coordinator.has_rounds_to_close))
     lifecycle = LifecycleGroup(coordinator, lifecycles)
     return _Components(
         folder,

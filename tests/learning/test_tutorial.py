@@ -32,8 +32,8 @@ SERVER = """\
 #!{python}
 import sys
 if sys.argv[1] == "serve":
-    from keyflock_models.serving import batched_trunk
-    batched_trunk.BATCH_SIZES, batched_trunk.CONTEXT_LENGTHS = (1,), (20,)
+    from keyflock_models.serving import trunk_predictions
+    trunk_predictions.BATCH_SIZES, trunk_predictions.CONTEXT_LENGTHS = (1,), (20,)
 from keyflock_server.cli import main
 main()
 """

@@ -1,6 +1,5 @@
 """The option ``--version`` of every command."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -8,6 +7,8 @@ import typer
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
+        from importlib.metadata import version
+
         typer.echo(f"keyflock {version('keyflock')}")
         raise typer.Exit
 

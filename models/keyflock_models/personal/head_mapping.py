@@ -13,12 +13,11 @@ Mikolov et al. 2013, arXiv:1309.4168; Moschella et al. 2022, arXiv:2209.15430.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
 from keyflock_models.arrays import F32, F64, I32
-from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.personal.head import (
     PersonalHead,
     WrongSpaceError,
@@ -29,6 +28,9 @@ from keyflock_models.personal.head import (
 from keyflock_models.personal.words import PersonalStateError
 from keyflock_models.text.special_tokens import BOS, EOS, OOV
 from keyflock_models.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from keyflock_models.evaluation.neural_scorer import NeuralScorer  # it loads JAX
 
 #: Strengths of the pull towards the identity, in mean variances of a state's and of a word vector's numbers.
 #: From one federated round to the next, words move and the meaning of states hardly does: measured over 7
@@ -110,8 +112,8 @@ class HeadMap:
 
 
 def fit_head_map(
-    old: NeuralScorer,
-    new: NeuralScorer,
+    old: "NeuralScorer",
+    new: "NeuralScorer",
     *,
     anchors: I32 | None = None,
     state_ridge: float = STATE_RIDGE,

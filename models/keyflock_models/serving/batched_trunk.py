@@ -8,7 +8,6 @@ the best of each block of words: the k most probable are within the k best block
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +18,13 @@ from keyflock_models.network.cifg import Params, build_network
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head import MAX_RANK, PersonalHead, feature_space
+from keyflock_models.serving.trunk_predictions import (
+    BATCH_SIZES,
+    BLOCK_WORDS,
+    CONTEXT_LENGTHS,
+    TrunkPredictions,
+)
 from keyflock_models.text.special_tokens import BOS, PAD
-
-#: Batch sizes and context lengths that are compiled.
-BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
-CONTEXT_LENGTHS: Final = (5, 10, 20)
-#: Words per block.
-BLOCK_WORDS: Final = 128
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrunkPredictions:
-    """The network's predictions for a batch of contexts."""
-
-    #: Probabilities of all words. Shape (B, V).
-    probabilities: F32
-    #: The largest probability of the words of each block that may be shown; below 0 where there is none.
-    #: Shape (B, blocks).
-    best_of_block: F32
 
 
 @dataclass(frozen=True, slots=True, eq=False)

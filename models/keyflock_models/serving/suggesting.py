@@ -9,7 +9,7 @@ does not know the context and no letter is typed yet, the network answers alone
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from keyflock_models.arrays import F32, I32
 from keyflock_models.personal.head import PersonalHead
 from keyflock_models.personal.strip import SLOTS, network_slots
 from keyflock_models.personal.typed_secrets import words_without_secrets
-from keyflock_models.serving.batched_trunk import BLOCK_WORDS, CONTEXT_LENGTHS, BatchedTrunk, TrunkPredictions
 from keyflock_models.serving.profile import ServingProfile
+from keyflock_models.serving.trunk_predictions import BLOCK_WORDS, CONTEXT_LENGTHS, TrunkPredictions
 from keyflock_models.serving.typed_words import PersonalizedRow, typed_words
 from keyflock_models.serving.vocabulary_index import VocabularyIndex
 from keyflock_models.text.special_tokens import BOS, OOV
+
+if TYPE_CHECKING:
+    from keyflock_models.serving.batched_trunk import BatchedTrunk  # it loads JAX
 
 #: Maximum number of a context's ids that are read, BOS included.
 MAX_CONTEXT_IDS: Final = CONTEXT_LENGTHS[-1]
@@ -54,12 +57,12 @@ class SuggestionResult:
 
 
 def suggest_batch(
-    queries: Sequence[SuggestionQuery], trunk: BatchedTrunk, index: VocabularyIndex
+    queries: Sequence[SuggestionQuery], trunk: "BatchedTrunk", index: VocabularyIndex
 ) -> list[SuggestionResult]:
     """Return the results of all queries, which equal those of `PersonalModel.suggest` one at a time.
 
     Args:
-        queries: The queries, at most the largest of `batched_trunk.BATCH_SIZES`.
+        queries: The queries, at most the largest of `trunk_predictions.BATCH_SIZES`.
         trunk: The model version.
         index: The index of its vocabulary, with which the profiles were made.
     """

@@ -21,20 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from keyflock_server.aggregation.learning_rate import rate_ratio
+from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState, OptimizerMismatch
 from keyflock_server.aggregation.server_optimizer import server_optimizer
 from keyflock_server.rounds.task import LearningRateSchedule, OptimizerName
 
 _DIGITS: Final = 4
 _NAME, _STEPS = "optimizer", "steps"
 _CONSTANT: Final = LearningRateSchedule()
-
-
-class CorruptedOptimizerState(ValueError):
-    """Fault of the store: the bytes are not a state of this optimiser for this model."""
-
-
-class OptimizerMismatch(CorruptedOptimizerState):
-    """Fault of the operator: the state belongs to another optimiser; a new task begins without a state."""
 
 
 class StepResult(NamedTuple):

@@ -1,9 +1,11 @@
-"""The whole command line: its commands, and the exit codes that they end with."""
+"""The whole command line: its commands, and the exit codes that they end with.
+
+Each command is a file that imports its needs when it is called, so that ``--help`` does not wait for them.
+"""
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version as distribution_version
 from typing import Annotated, NoReturn
 
 import typer
@@ -37,9 +39,15 @@ app.add_typer(device.app, name="device")
 app.add_typer(db.app, name="db")
 
 
+def _version_of_program() -> str:
+    from importlib.metadata import version
+
+    return version("keyflock")
+
+
 def _print_version(*, is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"keyflock {distribution_version('keyflock')}")
+        typer.echo(f"keyflock {_version_of_program()}")
         raise typer.Exit
 
 
@@ -70,7 +78,7 @@ def keyflock(
 @app.command("version")
 def version(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Print the version of this program."""
-    name = distribution_version("keyflock")
+    name = _version_of_program()
     output.print_json({"version": name}) if as_json else typer.echo(name)
 
 

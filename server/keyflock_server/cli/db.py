@@ -1,13 +1,11 @@
 """``keyflock db``: maintains a server's database directly, without asking a server."""
 
-import asyncio
-import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
     from keyflock_server.storage.interfaces.blob_store import BlobStore
     from keyflock_server.storage.records import StoredBlob
     from keyflock_server.storage.sql.store import SqlStore
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="The database: its schema, and what it keeps.")
 
@@ -73,7 +73,7 @@ def version(database: Database = None, data_dir: DataDir = None, as_json: Json =
             await engine.dispose()
 
     with _failures():
-        found = asyncio.run(ask(_url(database, data_dir)))
+        found = _run(ask(_url(database, data_dir)))
     answer = {"database": found, "release": SCHEMA_REVISION}
     output.print_json(answer) if as_json else output.print_fields(answer)
 
@@ -100,7 +100,7 @@ def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json =
     with _failures():
         url = _url(database, data_dir)
         with _locked(data_dir if database is None else None):
-            done = asyncio.run(run(url))
+            done = _run(run(url))
     if as_json:
         output.print_json(asdict(done))
     elif done.before == done.after:
@@ -163,7 +163,7 @@ def prune(
             await store.close()
 
     with _failures():
-        result = asyncio.run(run(_url(database, data_dir)))
+        result = _run(run(_url(database, data_dir)))
     answer = {
         **asdict(result.rows),
         "blobs": result.blobs,
@@ -191,7 +191,7 @@ def forget_keys(database: Database = None, data_dir: DataDir = None) -> None:
             await store.close()
 
     with _failures():
-        asyncio.run(run(_url(database, data_dir)))
+        _run(run(_url(database, data_dir)))
     typer.echo("the next server that starts sets the secrets")
 
 
@@ -212,6 +212,8 @@ def adopt_blobs(
     Stop all servers first. Blobs that the database does not point to are deleted an hour after a server has
     started: look at the figures, and restore database and blobs of one moment if they surprise you.
     """
+    import uuid
+
     from keyflock_server.storage import blob_identity
     from keyflock_server.storage.sql.store import SqlStore
 
@@ -232,7 +234,7 @@ def adopt_blobs(
     with _failures():
         url = _url(database, data_dir)
         with _locked(data_dir if database is None else None):
-            found, is_adopted = asyncio.run(run(url))
+            found, is_adopted = _run(run(url))
     answer = {**asdict(found), "unused": found.unused, "is_adopted": is_adopted}
     if as_json:
         output.print_json(answer)
@@ -288,6 +290,12 @@ async def _open(store: "SqlStore") -> None:
     if not await store.exists():
         raise CommandError(f"There is no database ({store.name}).", ExitCode.INPUT)
     await store.open()
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    return asyncio.run(main)
 
 
 def _print_deleted(blob: "StoredBlob") -> None:

@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyflock_server.cli.connection import AdminConnection
+if TYPE_CHECKING:
+    from keyflock_server.cli.connection import AdminConnection
 
 Url = Annotated[
     str | None,
@@ -38,7 +39,9 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
 
 
-def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> AdminConnection:
+def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> "AdminConnection":
     """Return a connection to the server that the shared options and the environment name."""
+    from keyflock_server.cli.connection import AdminConnection
+
     token = None if token_file is not None else os.environ.get("KEYFLOCK_ADMIN_TOKEN")
     return AdminConnection.find(url=url, token=token, token_file=token_file, data_dir=data_dir)

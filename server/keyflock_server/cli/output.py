@@ -5,10 +5,10 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Lines of a table that goes into a file or a pipe are not broken.
 PIPE_WIDTH: Final = 500
@@ -29,6 +29,8 @@ def print_json(answer: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a table with a row per mapping and a column per field; missing fields stay blank."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
@@ -39,6 +41,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
 
 def print_fields(answer: Mapping[str, Any]) -> None:
     """Print a line per field that is set; fields of nested tables and lists are named by their path."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -48,7 +52,9 @@ def print_fields(answer: Mapping[str, Any]) -> None:
     _console().print(table)
 
 
-def _console() -> Console:
+def _console() -> "Console":
+    from rich.console import Console
+
     print_in_any_encoding()
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 

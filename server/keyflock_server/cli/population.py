@@ -10,7 +10,6 @@ from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol import operator_calls
-from keyflock_server.rounds.cohort import CohortSyntaxError, parse_cohort
 
 COLUMNS: Final = (
     "name",
@@ -58,6 +57,8 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Count the devices that a task with this cohort expression would be for."""
+    from keyflock_server.rounds.cohort import CohortSyntaxError, parse_cohort
+
     try:
         parse_cohort(cohort)
     except CohortSyntaxError as error:

@@ -1,14 +1,16 @@
 """``keyflock round``: shows the rounds of a task, and accepts or discards held ones."""
 
 import json
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.connection import AdminConnection
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol import operator_calls
+
+if TYPE_CHECKING:
+    from keyflock_server.cli.connection import AdminConnection
 
 COLUMNS: Final = (
     "id",
@@ -84,7 +86,7 @@ def discard(
 
 
 def _decide(
-    connection: AdminConnection,
+    connection: "AdminConnection",
     call: operator_calls.OperatorCall,
     round_id: str,
     reason: str,

@@ -3,15 +3,16 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
-from keyflock_server.runtime.addresses import Addresses
 from keyflock_server.telemetry.log_options import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from keyflock_server.runtime.addresses import Addresses
 
 
 def serve(
@@ -125,18 +126,21 @@ def serve(
     Every other setting is read from the environment: KEYFLOCK_ACK_WAIT_S, KEYFLOCK_BODY_TIMEOUT_S and so on
     (server/README.md lists them).
     """
-    from keyflock_server.bootstrap import build_server
-    from keyflock_server.data_folder import DataFolderError, private_files
-    from keyflock_server.descriptors import raise_descriptor_limit
-    from keyflock_server.identity.keys import KeyFileError
-    from keyflock_server.large_blocks import map_large_blocks
-    from keyflock_server.runtime.event_loop import run_in_bounded_time
-    from keyflock_server.runtime.listeners import ListenError
-    from keyflock_server.runtime.server import BackgroundLoopError
-    from keyflock_server.settings import Settings, SettingsError, variables_without_effect
-    from keyflock_server.storage.errors import StorageDamaged, StorageError
-    from keyflock_server.telemetry.logs import configure_logs, logger
-    from keyflock_server.telemetry.process_hooks import log_uncaught
+    from keyflock_server.garbage_collection import lasting_objects
+
+    with lasting_objects():
+        from keyflock_server.bootstrap import build_server
+        from keyflock_server.data_folder import DataFolderError, private_files
+        from keyflock_server.descriptors import raise_descriptor_limit
+        from keyflock_server.identity.keys import ADMIN_TOKEN_FILE, KeyFileError
+        from keyflock_server.large_blocks import map_large_blocks
+        from keyflock_server.runtime.event_loop import run_in_bounded_time
+        from keyflock_server.runtime.listeners import ListenError
+        from keyflock_server.runtime.server import BackgroundLoopError
+        from keyflock_server.settings import Settings, SettingsError, variables_without_effect
+        from keyflock_server.storage.errors import StorageDamaged, StorageError
+        from keyflock_server.telemetry.logs import configure_logs, logger
+        from keyflock_server.telemetry.process_hooks import log_uncaught
 
     options = {
         "data_dir": data_dir,
@@ -167,7 +171,7 @@ def serve(
             )
         logger("keyflock.server").info("open files", limit=raise_descriptor_limit())
 
-        def on_ready(addresses: Addresses) -> None:
+        def on_ready(addresses: "Addresses") -> None:
             if announce is not None:
                 addresses.write(announce)
             _announce(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
@@ -183,7 +187,7 @@ def serve(
         raise CommandError(str(error), ExitCode.FAILED) from None
 
 
-def _announce(addresses: Addresses, admin_token_file: Path, *, as_json: bool) -> None:
+def _announce(addresses: "Addresses", admin_token_file: Path, *, as_json: bool) -> None:
     if as_json:
         output.print_json({**addresses.to_dict(), "admin_token_file": str(admin_token_file)})
     else:

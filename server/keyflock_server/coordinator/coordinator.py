@@ -82,6 +82,10 @@ class Coordinator:
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
 
+    def has_rounds_to_close(self) -> bool:
+        """Return whether this process leads, and a round is open that it will have to close."""
+        return self._leadership.is_leader and any(state.open_round is not None for state in self.registry)
+
     async def start(self) -> None:
         """Open the store and resume what was in flight.
 
@@ -140,6 +144,7 @@ class Coordinator:
         with contextlib.suppress(Exception):  # the leases expire by themselves
             await self._leadership.release()
         await asyncio.to_thread(self._deps.compute.close)
+        await asyncio.to_thread(self._deps.closing.close)
         await self._deps.store.close()
 
     async def _refresh_stats(self) -> None:

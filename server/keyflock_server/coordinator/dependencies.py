@@ -1,4 +1,4 @@
-"""The dependencies of every part of the coordinator: store, blobs, clock, secrets, compute thread."""
+"""The dependencies of every part of the coordinator: store, blobs, clock, secrets, compute threads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,7 +48,10 @@ class Dependencies:
     #: This process's name among those that share the store; a new one with every start.
     replica: str
     observer: Observer
+    #: Decodes, judges and sums reports, and nothing else: what phones wait for.
     compute: ComputeThread
+    #: Opens and closes rounds, and packs model versions; a report never waits for it.
+    closing: ComputeThread
     #: How long a report may wait for its micro-batch; 0 never waits.
     ack_wait_s: float = 10.0
     #: Maximum number of reports per task that are decoded or wait for their batch; more are sent away.

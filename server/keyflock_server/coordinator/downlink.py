@@ -150,7 +150,7 @@ class Downlink:
         found = None
         with contextlib.suppress(StorageUnavailable):
             body = await self._read_intact(record, weights)
-            found = None if body is None else await self._deps.compute.run(_digest_or_none, body)
+            found = None if body is None else await self._deps.closing.run(_digest_or_none, body)
         digest = record.digest_of(weights)
         self._content_digests[digest] = found, self._deps.clock() + _RETRY_AFTER
         return found
@@ -200,7 +200,7 @@ class Downlink:
         before = await self._read_intact(records[1], base.weights)
         if after is None or before is None:
             return None
-        return await self._deps.compute.run(_encode_if_smaller, after, before)
+        return await self._deps.closing.run(_encode_if_smaller, after, before)
 
     async def _read_intact(self, record: VersionRecord, weights: ModelWeights) -> bytes | None:
         """Return a version's download as it was published; None if it is lost or damaged.
@@ -214,7 +214,7 @@ class Downlink:
             raise
         except StorageError:
             return None
-        digest = await self._deps.compute.run(download_digest, body)
+        digest = await self._deps.closing.run(download_digest, body)
         return body if digest == record.digest_of(weights) else None
 
     def _cache_delta(self, key: tuple[bytes, bytes], body: bytes | None) -> None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, assert_never
 from cachetools import LRUCache
 
 from keyflock_models.arrays import F32
-from keyflock_models.network.anchor import anchor_loss, anchor_tokens
+from keyflock_models.network.anchor import anchor_tokens
 from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
@@ -73,12 +73,12 @@ class ModelStore:
         """
         deps = self._deps
         try:
-            loaded = await deps.compute.run(Checkpoint.from_bytes, checkpoint)
+            loaded = await deps.closing.run(Checkpoint.from_bytes, checkpoint)
         except CheckpointError as error:
             raise ApiError(ProblemCode.INVALID_CHECKPOINT, f"{error}") from None
         id_ = await self._free_id(name)
         now = deps.clock()
-        anchor = await deps.compute.run(_measure_anchor, loaded)
+        anchor = await deps.closing.run(_measure_anchor, loaded)
         stored = await self.write_version(id_, ModelVersion(0), loaded, checkpoint)
         population = PopulationRecord(
             name=id_,
@@ -124,9 +124,9 @@ class ModelStore:
         """Write a version's blobs; no row points to them yet."""
         deps = self._deps
         if data is None:
-            data = await deps.compute.run(checkpoint.to_bytes)
+            data = await deps.closing.run(checkpoint.to_bytes)
         layout = ParamLayout.for_config(checkpoint.config)
-        download = await deps.compute.run(package, checkpoint.weights, layout)
+        download = await deps.closing.run(package, checkpoint.weights, layout)
         folder = f"versions/{name}/{version}-{deps.new_id()}"
         stored = StoredVersion(f"{folder}/checkpoint", f"{folder}/download", download)
         await deps.blobs.put(stored.checkpoint_key, data)
@@ -227,7 +227,7 @@ class ModelStore:
         record = await self.any_version(name, version)
         data = await self._deps.blobs.get(record.checkpoint_key)
         try:
-            return await self._deps.compute.run(Checkpoint.from_bytes, data)
+            return await self._deps.closing.run(Checkpoint.from_bytes, data)
         except CheckpointError as error:
             raise StorageError(
                 f"Blob {record.checkpoint_key} is damaged ({error}); restore it from a backup."
@@ -269,6 +269,8 @@ def _measure_anchor(checkpoint: Checkpoint) -> _AnchorMeasurement:
     """Return the loss on the anchor text; raises ApiError if it is not finite."""
     if checkpoint.anchor is None:
         return _AnchorMeasurement()
+    from keyflock_models.network.anchor_loss import anchor_loss
+
     loss = anchor_loss(checkpoint.config, checkpoint.vocabulary, checkpoint.weights, checkpoint.anchor)
     if not math.isfinite(loss):
         raise ApiError(ProblemCode.INVALID_CHECKPOINT, "Its loss on its own anchor text is not finite.")

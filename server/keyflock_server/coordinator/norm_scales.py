@@ -15,7 +15,6 @@ from keyflock_server.aggregation.norm_scale import (
     scales_from_json,
     scales_to_json,
 )
-from keyflock_server.aggregation.reference_delta import reference_delta
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.protocol.messages import TaskKind
@@ -60,5 +59,7 @@ class TaskScales:
 
 
 def _initial_scales(checkpoint: Checkpoint, spec: TaskSpec) -> bytes:
+    from keyflock_server.aggregation.reference_delta import reference_delta
+
     delta = reference_delta(checkpoint, spec.training)
     return scales_to_json(initial_scales(delta, ParamLayout.for_config(checkpoint.config), spec.codecs))

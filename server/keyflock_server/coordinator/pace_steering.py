@@ -120,7 +120,7 @@ class PaceSteering:
         if current.is_async:
             return
         history = await self._deps.store.assignments.history(state.task, MAX_ROUNDS, _LIMIT_ASSIGNMENTS)
-        limit_s = await self._deps.compute.run(
+        limit_s = await self._deps.closing.run(
             assignment_limit_s, current.spec.round, history, current.sequence
         )
         self._limits[state] = current.id, limit_s

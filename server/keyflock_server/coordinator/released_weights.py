@@ -52,7 +52,7 @@ class ReleasedWeightsWriter:
             average = (known or WeightAverage.of(before, decay)).after(after, decay)
             return average.to_bytes(), package(average.mean, layout)
 
-        data, download = await deps.compute.run(made)
+        data, download = await deps.closing.run(made)
         stored = StoredAverage(
             f"averages/{current.population}/{deps.new_id()}",
             f"versions/{current.population}/{current.base_version + 1}-{deps.new_id()}/released",
@@ -75,4 +75,4 @@ class ReleasedWeightsWriter:
         if population.average_key is None:
             return None
         data = await self._deps.blobs.get(population.average_key)
-        return await self._deps.compute.run(WeightAverage.from_bytes, data, size)
+        return await self._deps.closing.run(WeightAverage.from_bytes, data, size)

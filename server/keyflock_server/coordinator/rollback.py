@@ -77,7 +77,7 @@ class RollbackService:
             checkpoint = await deps.blobs.get(restored.checkpoint_key)
             download = await deps.blobs.get(restored.download_key)
             released = None if restored.released_key is None else await deps.blobs.get(restored.released_key)
-            await deps.compute.run(_check_intact, restored, checkpoint, download, released)
+            await deps.closing.run(_check_intact, restored, checkpoint, download, released)
         except StorageUnavailable:
             raise
         except StorageError:

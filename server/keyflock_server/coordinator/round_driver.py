@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OptimizerMismatch
+from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState, OptimizerMismatch
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.expiry import Expiry
 from keyflock_server.coordinator.leadership import Leadership

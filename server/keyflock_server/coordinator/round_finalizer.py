@@ -30,6 +30,7 @@ import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from keyflock_models.arrays import F32
 from keyflock_models.network.checkpoint import Checkpoint
@@ -37,7 +38,6 @@ from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, personalisation_from_json
-from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore, next_checkpoint
 from keyflock_server.coordinator.norm_scales import TaskScales
@@ -58,9 +58,13 @@ from keyflock_server.rounds.round import (
     Stepped,
     Summarised,
 )
+from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.storage.errors import StorageError, Superseded
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import RoundRecord, StagedVersion
+
+if TYPE_CHECKING:
+    from keyflock_server.aggregation.server_step import StepResult  # it loads JAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class RoundFinalizer:
             return known
         data = await self._deps.blobs.get(key)
         try:
-            return await self._deps.compute.run(PartialAggregate.from_bytes, data, size)
+            return await self._deps.closing.run(PartialAggregate.from_bytes, data, size)
         except CorruptedAggregate as error:
             raise StorageError(
                 f"Blob {key} is damaged ({error}); restore it from a backup, or cancel the task."
@@ -148,14 +152,14 @@ class RoundFinalizer:
         merged = PartialAggregate(layout.size)
         for row in await deps.store.rounds.partials(record.round.id):
             partial = await self._aggregate(row.key, layout.size, written)
-            merged = await deps.compute.run(merged.merged, partial)
+            merged = await deps.closing.run(merged.merged, partial)
         if merged.count != record.round.reports:
             raise StorageError(
                 f"Round {record.round.id} counted {record.round.reports} reports, its partials hold "
                 f"{merged.count}; restore the database and the blobs of one moment."
             )
         key = f"aggregates/{record.round.id}/{deps.new_id()}"
-        await deps.blobs.put(key, await deps.compute.run(merged.to_bytes))
+        await deps.blobs.put(key, await deps.closing.run(merged.to_bytes))
         written.aggregates[key] = merged
         return await self._advance(record, Merged(), {"aggregate_key": key})
 
@@ -170,16 +174,8 @@ class RoundFinalizer:
         base = (await self._models.population(current.population)).latest_version
         checkpoint = await self._models.checkpoint(current.population, base)
         aggregate = await self._aggregate(record.aggregate_key, checkpoint.weights.size, written)
-        mean_delta = await deps.compute.run(aggregate.mean)
-        stepped = await deps.compute.run(
-            server_step,
-            checkpoint.weights,
-            state,
-            mean_delta,
-            current.spec.optimizer.name,
-            current.spec.optimizer_parameters,
-            current.spec.optimizer.schedule,
-        )
+        mean_delta = await deps.closing.run(aggregate.mean)
+        stepped = await deps.closing.run(_step, checkpoint.weights, state, mean_delta, current.spec)
         figures = await self._measure_step(record, base, checkpoint, stepped.weights, mean_delta)
         if figures.non_finite_weights:
             # Such a version is of no use: none of it is written, and the checks hold the round.
@@ -222,7 +218,7 @@ class RoundFinalizer:
                 loss_chosen=population.anchor_loss_chosen,
             )
 
-        return await self._deps.compute.run(measure)
+        return await self._deps.closing.run(measure)
 
     async def _past_figures(self, record: RoundRecord) -> list[StepFigures]:
         """Return the figures of the task's last rounds whose versions were not withdrawn."""
@@ -343,3 +339,12 @@ class RoundFinalizer:
 
     async def _advance(self, record: RoundRecord, event: RoundEvent, changes: RoundChanges) -> RoundRecord:
         return await self._deps.store.rounds.advance(record.round.id, event, self._deps.clock(), changes)
+
+
+def _step(weights: F32, state: bytes | None, mean_delta: F32, spec: TaskSpec) -> "StepResult":
+    from keyflock_server.aggregation.server_step import server_step
+
+    optimizer = spec.optimizer
+    return server_step(
+        weights, state, mean_delta, optimizer.name, spec.optimizer_parameters, optimizer.schedule
+    )

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 from cachetools import FIFOCache
 
 from keyflock_compression import decode_weights, encode_state
-from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head_mapping import HeadMap, fit_head_map
 from keyflock_models.personal.words import PersonalStateError
@@ -97,6 +96,8 @@ class HeadMapService:
 
 
 def _fit(info: PopulationModelInfo, old: bytes, new: bytes) -> PublishedHeadMap:
+    from keyflock_models.evaluation.neural_scorer import NeuralScorer
+
     layout = ParamLayout.for_config(info.config)
     # These are the weights that phones have, not the masters, because heads are fitted on them.
     before, after = (

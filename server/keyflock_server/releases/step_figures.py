@@ -14,7 +14,6 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from keyflock_models.network.anchor import anchor_loss
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.layout import ParamLayout
 
@@ -74,6 +73,8 @@ def step_figures(
         step = weights.astype(np.float64) - before.weights
     loss = None
     if before.anchor is not None and not non_finite:
+        from keyflock_models.network.anchor_loss import anchor_loss
+
         loss = anchor_loss(before.config, before.vocabulary, weights, before.anchor)
     return StepFigures(
         non_finite_weights=non_finite,

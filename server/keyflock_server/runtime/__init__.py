@@ -5,6 +5,7 @@ socketless_server  the same endpoints inside the caller's event loop, without so
 listeners          binds a port and serves an application on it
 addresses          the file that says where a running server listens
 lifecycles         several parts that are started, driven and stopped together
+numeric_libraries  imports JAX once the server is ready and has rounds to close
 heartbeat          the loop that drives deadlines, flushes and closing rounds
 load               how far the process is beyond its capacity
 probes             health, readiness and metrics for load balancers and Prometheus

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from keyflock_compression import decode_weights
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.head import WrongSpaceError
 from keyflock_models.personal.head_mapping import HeadMap, compose_maps
-from keyflock_models.serving.batched_trunk import BatchedTrunk
 from keyflock_models.serving.vocabulary_index import MayShow, VocabularyIndex
 from keyflock_models.text.vocabulary import Vocabulary
 from keyflock_server.personal_models.head_maps import HeadMapService, ReleasedModelSource
@@ -20,6 +19,9 @@ from keyflock_server.protocol.messages import Release
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.suggestions.blocked import BlockedWords
 from keyflock_server.telemetry.logs import logger
+
+if TYPE_CHECKING:
+    from keyflock_models.serving.batched_trunk import BatchedTrunk  # it loads JAX
 
 _log: Final = logger("keyflock.suggestions")
 #: Maximum number of versions over which a head is mapped.
@@ -43,7 +45,7 @@ class ReleasedTrunk:
     """The compiled trunk of one version, and the maps that lead to it."""
 
     version: ModelVersion
-    trunk: BatchedTrunk
+    trunk: "BatchedTrunk"
     index: VocabularyIndex
     #: The head maps to this version's feature space, by the feature space of the earlier version.
     maps: Mapping[str, HeadMap]
@@ -112,7 +114,9 @@ class ReleasedTrunks:
         download = await self._releases.released_model(name, version)
         index = before.index if before else await asyncio.to_thread(self._index, language.vocabulary)
 
-        def compiled() -> BatchedTrunk:
+        def compiled() -> "BatchedTrunk":
+            from keyflock_models.serving.batched_trunk import BatchedTrunk
+
             # These are the weights that phones have, not the master's, because heads are fitted on them.
             weights = decode_weights(download.body, ParamLayout.for_config(language.config))
             trunk = BatchedTrunk(language.config, weights, index.is_shown)

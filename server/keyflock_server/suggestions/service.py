@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from keyflock_models.serving.batched_trunk import BATCH_SIZES
 from keyflock_models.serving.suggesting import SuggestionQuery, SuggestionResult, suggest_batch
+from keyflock_models.serving.trunk_predictions import BATCH_SIZES
 from keyflock_models.text.tokenizer import folded
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
-from keyflock_server.aggregation.server_step import CorruptedOptimizerState, server_step
+from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS
 
 SIZE = 6

@@ -8,8 +8,9 @@ from keyflock_compression import DEFAULT_SPEC, CodecSpec, DenseSpec, Float32Spec
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
 from keyflock_server.aggregation.norm_scale import MAX_NORM
+from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
-from keyflock_server.aggregation.server_step import CorruptedOptimizerState, server_step
+from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.aggregation.weighting import weight_of
 from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, Aggregation, OptimizerName
 

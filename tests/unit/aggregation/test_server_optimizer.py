@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OptimizerMismatch, server_step
+from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState, OptimizerMismatch
+from keyflock_server.aggregation.server_step import server_step
 from keyflock_server.rounds.task import OPTIMIZER_DEFAULTS, LearningRateSchedule, OptimizerName
 
 DELTA = np.array([0.5, -0.001, 0.0], np.float32)

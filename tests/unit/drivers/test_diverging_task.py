@@ -21,7 +21,7 @@ from keyflock_client_sim.fleet.profiles import PROFILES
 from keyflock_client_sim.training.train_job import local_training
 from keyflock_compression import decode_weights, encode, parse_spec
 from keyflock_models.arrays import F32, I32
-from keyflock_models.network.anchor import anchor_loss
+from keyflock_models.network.anchor_loss import anchor_loss
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.cifg import init_params
 from keyflock_models.network.config import ModelConfig

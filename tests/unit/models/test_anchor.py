@@ -10,11 +10,11 @@ from keyflock_models.evaluation.neural_scorer import NeuralScorer
 from keyflock_models.network.anchor import (
     MAX_ANCHOR_COLUMNS,
     MAX_ANCHOR_ROWS,
-    anchor_loss,
     anchor_problem,
     anchor_tokens,
     choose_anchor,
 )
+from keyflock_models.network.anchor_loss import anchor_loss
 from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.text.special_tokens import BOS, EOS, OOV

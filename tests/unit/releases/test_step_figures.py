@@ -5,7 +5,7 @@ import pytest
 from tests.unit.coordinator.harness import CONFIG, LAYOUT, constant
 
 from keyflock_models.arrays import F32, I32
-from keyflock_models.network.anchor import anchor_loss
+from keyflock_models.network.anchor_loss import anchor_loss
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.text.vocabulary import build_vocabulary
 from keyflock_server.releases.step_figures import StepFigures, step_figures

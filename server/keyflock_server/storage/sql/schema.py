@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -25,11 +20,17 @@ from keyflock_server.storage.sql.engine import APPLICATION_NAME, autocommit, rea
 from keyflock_server.storage.sql.failures import reason
 from keyflock_server.storage.tables import SCHEMA_REVISION, devices, metadata
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 T = TypeVar("T")
 
 #: The revision of databases from before there were revisions.
 BASELINE: Final = "0001"
 _BEFORE_REVISIONS: Final = table("schema_version", column("version"))
+#: Alembic's own table. A server reads it at every start, and Alembic itself takes a quarter of a second to
+#: import: it is imported where a schema is created, compared or upgraded.
+_REVISIONS: Final = table("alembic_version", column("version_num"))
 #: The key of PostgreSQL's advisory lock on creating or changing the schema ("keyflock").
 _SCHEMA_LOCK: Final = 0x6B65_7966_6C6F_636B
 
@@ -90,22 +91,31 @@ async def revision(engine: AsyncEngine) -> str | None:
 
 def differences(connection: Connection) -> list[Any]:
     """Return the differences between a database and this release's tables, in Alembic's format."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     return list(compare_metadata(context, metadata))
 
 
 def run_revisions(connection: Connection) -> None:
     """Apply every revision to an empty database; the tests of revisions use it."""
+    from alembic import command
+
     command.upgrade(_configuration(connection), SCHEMA_REVISION)
 
 
 def is_known(found: str) -> bool:
     """Return whether this release can upgrade from that revision."""
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_configuration(None))
     return any(one.revision == found for one in scripts.walk_revisions())
 
 
 def _create(connection: Connection) -> str:
+    from alembic import command
+
     _lock(connection)
     found = _revision(connection)
     if found is None:
@@ -138,6 +148,8 @@ async def _scrub(engine: AsyncEngine) -> None:
 
 
 def _upgrade(owner_key: bytes | None, connection: Connection) -> Upgraded:
+    from alembic import command
+
     _lock(connection)
     _refuse_while_used(connection)
     before = _revision(connection)
@@ -176,8 +188,8 @@ def _check_references(connection: Connection) -> None:
 
 def _revision(connection: Connection) -> str | None:
     tables = inspect(connection)
-    if tables.has_table("alembic_version"):
-        return MigrationContext.configure(connection).get_current_revision()
+    if tables.has_table(_REVISIONS.name):
+        return connection.execute(select(_REVISIONS.c.version_num)).scalar_one_or_none()
     if tables.has_table(_BEFORE_REVISIONS.name):
         version = connection.execute(select(_BEFORE_REVISIONS.c.version)).scalar_one()
         return BASELINE if version == 1 else f"schema_version {version}"
@@ -217,7 +229,9 @@ def _refuse_while_used(connection: Connection) -> None:
         )
 
 
-def _configuration(connection: Connection | None) -> Config:
+def _configuration(connection: Connection | None) -> "Config":
+    from alembic.config import Config
+
     configuration = Config()
     folder = Path(str(resources.files("keyflock_server.storage.sql"))) / "migrations"
     configuration.set_main_option("script_location", str(folder).replace("%", "%%"))

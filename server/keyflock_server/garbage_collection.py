@@ -1,0 +1,27 @@
+"""Keeps Python's cycle collector away from what lasts as long as the process: modules, and what they define.
+
+The collector looks at objects again and again while imports create them: a fifth of a start. And each of its
+full passes stops all threads while it looks at every object that there is: the modules of a server with JAX
+are 200,000 objects, and 70 ms.
+"""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def lasting_objects() -> Iterator[None]:
+    """Pause the collector; it never looks at what there is at the end of the block.
+
+    Only a program may call this, never a library, because it changes the whole process.
+
+    Source:
+        https://docs.python.org/3/library/gc.html#gc.freeze
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
