@@ -46,6 +46,7 @@ from keyflock_server.rounds.selection import (
 )
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, Superseded
+from keyflock_server.storage.interfaces.group_writer import TakeSlot
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -339,7 +340,7 @@ class CheckInService:
             expires_at=self._pace.assignment_expires_at(state, opened),
         )
         try:
-            opened.refresh(await self._deps.store.rounds.assign(row))
+            opened.refresh(await self._deps.writes.submit(TakeSlot(row)))
         except (AlreadyExists, Superseded):
             return None
         state.devices_training += 1

@@ -44,6 +44,7 @@ from keyflock_server.rounds.decisions import is_goal_met, may_flush
 from keyflock_server.rounds.pacing import after_work
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.errors import Superseded
+from keyflock_server.storage.interfaces.group_writer import GiveBack
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 _CODES: Final = MappingProxyType(
@@ -211,7 +212,8 @@ class ReportService:
         # Set before the row is written: a report of the same device must not be counted meanwhile.
         opened.members[member.id] = replace(member, state=AssignmentState.FAILED)
         try:
-            after = await self._deps.store.rounds.fail(member, message.session_shape, self._deps.clock())
+            give_back = GiveBack(member, message.session_shape, self._deps.clock())
+            after = await self._deps.writes.submit(give_back)
         except Superseded:
             # Another process has counted or failed it: its row says which.
             del opened.members[member.id]

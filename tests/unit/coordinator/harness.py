@@ -16,7 +16,13 @@ from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.text.vocabulary import build_vocabulary
-from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, NullObserver
+from keyflock_server.coordinator import (
+    ComputeThread,
+    Coordinator,
+    Dependencies,
+    GroupCommit,
+    NullObserver,
+)
 from keyflock_server.coordinator.events import Observer
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
@@ -61,6 +67,7 @@ class CoordinatorHarness:
             replica=replica or f"alone-{next(self.numbers)}",
             is_sole=not replica,
             store=self.store,
+            writes=GroupCommit(self.store.group_writer),
             blobs=self.blobs,
             clock=lambda: self.now,
             tokens=self.tokens,

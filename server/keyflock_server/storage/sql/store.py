@@ -10,6 +10,7 @@ from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
 from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
+from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.leases import LeaseRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
@@ -24,6 +25,7 @@ from keyflock_server.storage.sql.assignments import SqlAssignmentRepository
 from keyflock_server.storage.sql.cluster import SqlClusterRepository
 from keyflock_server.storage.sql.devices import SqlDeviceRepository
 from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
+from keyflock_server.storage.sql.group_writer import SqlGroupWriter
 from keyflock_server.storage.sql.integrity import MAX_CHECK_S, check_sqlite
 from keyflock_server.storage.sql.leases import SqlLeaseRepository
 from keyflock_server.storage.sql.personal_models import SqlPersonalModelRepository
@@ -67,6 +69,7 @@ class SqlStore:
         self.arrivals: ArrivalRepository = SqlArrivalRepository(self._engine)
         self.cluster: ClusterRepository = SqlClusterRepository(self._engine)
         self.retention: RetentionRepository = SqlRetentionRepository(self._engine)
+        self.group_writer: GroupWriter = SqlGroupWriter(self.rounds, self.devices)
         #: Called with the name of a database of which only a part was checked, and the duration in seconds.
         self.on_unchecked: Callable[[str, float], None] = lambda _name, _within_s: None
 
