@@ -53,7 +53,7 @@ class MemoryStore:
         self.leases: LeaseRepository = MemoryLeaseRepository(rows)
         self.arrivals: ArrivalRepository = MemoryArrivalRepository(rows)
         self.cluster: ClusterRepository = MemoryClusterRepository()
-        self.group_writer: GroupWriter = MemoryGroupWriter(self.rounds, self.devices)
+        self.group_writer: GroupWriter = MemoryGroupWriter(rows)
         #: The name of the database for messages.
         self.name = "memory"
         self._is_made = False

@@ -16,7 +16,7 @@ from keyflock_server.storage.interfaces.group_writer import (
     GiveBack,
     GroupWriter,
     Operation,
-    Outcome,
+    OperationOutcome,
     TakeSlot,
 )
 from keyflock_server.storage.records import RoundRecord
@@ -95,7 +95,7 @@ class GroupCommit:
         return group
 
     async def _commit(self, group: list[_Waiting]) -> None:
-        outcomes: list[Outcome]
+        outcomes: list[OperationOutcome]
         try:
             outcomes = await self._writer.commit([operation for operation, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it was, each caller learns it

@@ -14,6 +14,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.contract.operations import add_device, count_reports, give_back, take_slot
 from tests.contract.test_store_contract import (
     NOW,
     POPULATION,
@@ -98,17 +99,17 @@ class StoreMachine(RuleBasedStateMachine):
             await store.tasks.add(TASK)
             await store.rounds.add(ROUND)
             for name in DEVICES:
-                await store.devices.add(device(name))
+                await add_device(store, device(name))
 
         self.both(prepare)
 
     @rule(name=st.sampled_from(DEVICES))
     def a_device_takes_a_slot(self, name: str) -> None:
-        self.both(lambda store: store.rounds.assign(assignment(name)))
+        self.both(lambda store: take_slot(store, assignment(name)))
 
     @rule(name=st.sampled_from(DEVICES))
     def a_device_gives_its_assignment_back(self, name: str) -> None:
-        self.both(lambda store: store.rounds.fail(assignment(name), "-v[!", self.now))
+        self.both(lambda store: give_back(store, assignment(name), "-v[!", self.now))
 
     @rule(
         names=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
@@ -122,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
         replaces = key if knows else "another"
         reports = [counted(name, 2.0) for name in sorted(names)]
 
-        result = self.both(lambda store: store.rounds.commit_flush(row, reports, self.now, replaces))
+        result = self.both(lambda store: count_reports(store, row, reports, self.now, replaces))
 
         if result not in REFUSALS:
             assert knows

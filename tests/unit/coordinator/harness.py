@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.contract.operations import add_device
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.memory_store.store import MemoryStore
 
@@ -124,7 +125,8 @@ class CoordinatorHarness:
     async def enrol_proven(self) -> DeviceIdentity:
         """Add a device that has reported before, was seen just now, and may contribute again."""
         device = DeviceId(f"{next(self.numbers):032x}")
-        await self.store.devices.add(
+        await add_device(
+            self.store,
             DeviceRecord(
                 id=device,
                 population=POPULATION,
@@ -134,7 +136,7 @@ class CoordinatorHarness:
                 enrolled_at=self.now - timedelta(days=30),
                 last_seen_at=self.now,
                 last_contributed_at=self.now - timedelta(days=1),
-            )
+            ),
         )
         return DeviceIdentity(device, POPULATION)
 

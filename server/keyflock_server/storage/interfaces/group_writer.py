@@ -81,13 +81,13 @@ class CountReports:
 
 Operation = TakeSlot | GiveBack | AddDevice | CountReports
 #: What an operation gave: its result, or the error that it raises.
-Outcome = RoundRecord | Exception | None
+OperationOutcome = RoundRecord | Exception | None
 
 
 class GroupWriter(Protocol):
     """Commits operations in groups."""
 
-    async def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+    async def commit(self, operations: Sequence[Operation]) -> list[OperationOutcome]:
         """Commit these operations in one transaction, in this order.
 
         Guarantees:
