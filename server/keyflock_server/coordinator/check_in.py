@@ -314,17 +314,17 @@ class CheckInService:
     ) -> Assignment | Refusal:
         deps = self._deps
         id_ = assignment_id(deps.sampling_key, opened.id, device.id)
-        async with state.row_lock:
-            known, is_new = opened.members.get(id_), False
-            if known is None and state.slots_left > 0:
-                known = await self._try_assign(state, opened, device, id_)
-                is_new = known is not None
-            if known is None:
-                # All slots are taken, perhaps one by this device, in another process or before a restart.
-                known = await deps.store.assignments.get(opened.id, device.id)
-            if known is None:
-                return _round_full(window)
-            opened.members[id_] = known
+        known, is_new = opened.members.get(id_), False
+        if known is None and state.slots_left > 0:
+            known = await self._try_assign(state, opened, device, id_)
+            is_new = known is not None
+        if known is None:
+            # All slots are taken, perhaps one by this device, in another process or before a restart.
+            known = await deps.store.assignments.get(opened.id, device.id)
+        if known is None:
+            return _round_full(window)
+        # Another check-in of the device may have been quicker, and more has happened since.
+        known = opened.members.setdefault(id_, known)
         return await self._repeat_answer(opened, known, message, window, is_new=is_new)
 
     async def _try_assign(
@@ -339,10 +339,13 @@ class CheckInService:
             assigned_at=self._deps.clock(),
             expires_at=self._pace.assignment_expires_at(state, opened),
         )
+        opened.slots_asked += 1
         try:
             opened.refresh(await self._deps.writes.submit(TakeSlot(row)))
         except (AlreadyExists, Superseded):
             return None
+        finally:
+            opened.slots_asked -= 1
         state.devices_training += 1
         return row
 

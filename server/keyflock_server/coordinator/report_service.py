@@ -131,12 +131,11 @@ class ReportService:
         """Record that the device gives up its assignment; a repeated or late failure changes nothing."""
         state, opened = await self._find(claims)
         if state is not None and opened is not None:
-            async with state.row_lock:
-                member = await self._find_assignment(opened, claims)
-                is_open = opened.round.is_async or opened.round.phase is Phase.COLLECTING
-                is_open = is_open and opened.batch.get(member.id) is None
-                if is_open and member.state is AssignmentState.ASSIGNED:
-                    await self._give_back(state, opened, member, message)
+            member = await self._find_assignment(opened, claims)
+            is_open = opened.round.is_async or opened.round.phase is Phase.COLLECTING
+            is_open = is_open and opened.batch.get(member.id) is None
+            if is_open and member.state is AssignmentState.ASSIGNED:
+                await self._give_back(state, opened, member, message)
         window = _next_window(state)
         self._early_check_ins.remember_work_done(claims.device, window)
         return FailureAck(return_window=window)
@@ -216,7 +215,7 @@ class ReportService:
             after = await self._deps.writes.submit(give_back)
         except Superseded:
             # Another process has counted or failed it: its row says which.
-            del opened.members[member.id]
+            opened.members.pop(member.id, None)
             return
         except Exception:
             opened.members[member.id] = member
