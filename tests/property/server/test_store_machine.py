@@ -8,7 +8,7 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from hypothesis import settings
@@ -45,6 +45,13 @@ from keyflock_server.rounds.round import (
     Stepped,
 )
 from keyflock_server.storage.errors import AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded
+from keyflock_server.storage.interfaces.group_writer import (
+    AddDevice,
+    CountReports,
+    GiveBack,
+    Operation,
+    TakeSlot,
+)
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import AssignmentState
 from keyflock_server.storage.sql.store import SqlStore
@@ -52,6 +59,12 @@ from keyflock_server.storage.sql.store import SqlStore
 T1 = RoundId("t-1")
 DEVICES = ("a", "b", "c", "d", "e", "f", "g")
 REFUSALS = (AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded)
+Ask = Callable[[str, datetime], Operation]
+ASKS: tuple[Ask, ...] = (
+    lambda name, _: TakeSlot(assignment(name)),
+    lambda name, now: GiveBack(assignment(name), "-v[!", now),
+    lambda name, _: AddDevice(device(name)),
+)
 EVENTS: st.SearchStrategy[RoundEvent] = st.one_of(
     st.sampled_from([CloseRequested(), Merged(), Stepped(), Rebased(), DeadlineReset(), Cancelled("asked")]),
     st.sampled_from([Held("too long"), Accepted("it is fine"), Discarded("it is not")]),
@@ -127,6 +140,32 @@ class StoreMachine(RuleBasedStateMachine):
 
         if result not in REFUSALS:
             assert knows
+            self.sums[replica] = (row.key, row.count, row.weight)
+
+    @rule(
+        asks=st.lists(st.tuples(st.sampled_from(ASKS), st.sampled_from(DEVICES)), min_size=1, max_size=6),
+        names=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
+        replica=st.sampled_from(["r1", "r2"]),
+        place=st.integers(0, 6),
+    )
+    def several_requests_come_at_once(
+        self, asks: list[tuple[Ask, str]], names: set[str], replica: str, place: int
+    ) -> None:
+        key, count, weight = self.sums.get(replica, (None, 0, 0.0))
+        self.written += 1
+        row = partial(count + len(names), weight + 2.0 * len(names), f"sum-{self.written}", replica)
+        flush = CountReports(row, [counted(name, 2.0) for name in sorted(names)], self.now, key)
+        group: list[Operation] = [ask(name, self.now) for ask, name in asks]
+        group.insert(place, flush)
+
+        async def commit(store: RecordStore) -> list[object]:
+            outcomes = await store.group_writer.commit(group)
+            return [type(one) if isinstance(one, Exception) else one for one in outcomes]
+
+        result = self.both(commit)
+
+        assert isinstance(result, list)
+        if result[group.index(flush)] not in REFUSALS:
             self.sums[replica] = (row.key, row.count, row.weight)
 
     @rule(excluded=st.sets(st.sampled_from(DEVICES), max_size=2))
