@@ -8,7 +8,7 @@ from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.cluster_keys import ClusterKeys
-from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies
+from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, GroupCommit
 from keyflock_server.coordinator.dependencies import no_load
 from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
 from keyflock_server.descriptors import (
@@ -241,6 +241,7 @@ def _assemble(
     coordinator = Coordinator(
         Dependencies(
             store=store,
+            writes=GroupCommit(store.group_writer),
             blobs=blobs,
             clock=clock,
             is_real_time=not is_socketless,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
     ASYNC,
@@ -96,8 +97,8 @@ async def test_a_flush_counts_nothing_of_a_forgotten_device(store: RecordStore) 
     await forgotten(store, "a")
 
     with pytest.raises(AssignmentsNotOpen) as refused:
-        await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
-    after = await store.rounds.commit_flush(partial(1, 1.0), [counted("b")], NOW)
+        await count_reports(store, partial(2, 2.0), [counted("a"), counted("b")], NOW)
+    after = await count_reports(store, partial(1, 1.0), [counted("b")], NOW)
 
     assert refused.value.missing == {"assignment-of-a"}
     assert after.round.counted == 1
@@ -110,7 +111,7 @@ async def test_a_flush_and_a_forget_at_once_agree_on_who_was_first(store: Record
 
     async def flush(name: str) -> bool:
         try:
-            await store.rounds.commit_flush(partial(1, 1.0, f"p-{name}", name), [counted(name)], NOW)
+            await count_reports(store, partial(1, 1.0, f"p-{name}", name), [counted(name)], NOW)
         except AssignmentsNotOpen:
             return False
         return True
@@ -132,11 +133,11 @@ async def test_a_flush_and_a_forget_at_once_agree_on_who_was_first(store: Record
 
 @pytest.mark.fault("D5")
 async def test_an_assignment_and_a_forget_at_once_leave_no_slot_taken(store: RecordStore) -> None:
-    await store.devices.add(device("a"))
+    await add_device(store, device("a"))
 
     async def assign() -> None:
         try:
-            await store.rounds.assign(assignment("a"))
+            await take_slot(store, assignment("a"))
         except Superseded:
             return
 
@@ -150,7 +151,7 @@ async def test_an_assignment_and_a_forget_at_once_leave_no_slot_taken(store: Rec
 @pytest.mark.fault("D5")
 async def test_a_device_that_is_not_enrolled_is_given_no_slot(store: RecordStore) -> None:
     with pytest.raises(Superseded):
-        await store.rounds.assign(assignment("nobody"))
+        await take_slot(store, assignment("nobody"))
 
     assert await store.rounds.get(T1) == ROUND
     assert await store.assignments.list_by_round(T1) == []
@@ -161,7 +162,7 @@ async def test_in_a_round_that_is_closing_an_assignment_is_given_back_and_the_ro
     store: RecordStore,
 ) -> None:
     await assigned(store, "a", "b")
-    await store.rounds.commit_flush(partial(1, 1.0), [counted("b")], NOW)
+    await count_reports(store, partial(1, 1.0), [counted("b")], NOW)
     before = await advanced(store, CloseRequested())
 
     await forgotten(store, "a", "b")
@@ -178,7 +179,7 @@ async def test_of_several_rounds_each_gives_the_device_back(store: RecordStore) 
     other = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=other))
     await assigned(store, "a", "b")
-    await store.rounds.assign(replace(assignment("a", "u-1"), id=assignment("x").id))
+    await take_slot(store, replace(assignment("a", "u-1"), id=assignment("x").id))
 
     deleted = await forgotten(store, "a", "b", "nobody")
 
@@ -191,7 +192,7 @@ async def test_of_several_rounds_each_gives_the_device_back(store: RecordStore) 
 @pytest.mark.fault("D5")
 async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store: RecordStore) -> None:
     await assigned(store, "a", "b")
-    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    await count_reports(store, partial(1, 1.0), [counted("a")], NOW)
     asked: list[tuple[DeviceRecord, Mapping[TaskName, int]]] = []
 
     def remains(row: DeviceRecord, counts: Mapping[TaskName, int]) -> Sequence[TombstoneRecord]:
@@ -210,7 +211,7 @@ async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store
 @pytest.mark.fault("D5")
 async def test_what_outlives_two_devices_is_the_more_of_both(store: RecordStore) -> None:
     for name in ("a", "b"):
-        await store.devices.add(device(name))
+        await add_device(store, device(name))
     first = tombstone(until=NOW + DAY, quarantined_until=NOW + DAY, participations_json=b'{"t": 3, "v": 1}')
     second = tombstone(until=NOW + 2 * DAY, last_contributed_at=NOW, participations_json=b'{"t": 2, "u": 5}')
 
@@ -240,7 +241,7 @@ async def test_tombstones_that_are_added_are_merged_with_those_there(store: Reco
 @pytest.mark.fault("D5")
 async def test_devices_of_one_user_that_are_forgotten_at_once_leave_one_tombstone(store: RecordStore) -> None:
     for name in ("a", "b"):
-        await store.devices.add(device(name))
+        await add_device(store, device(name))
 
     deleted = await asyncio.gather(
         *(store.devices.forget([one], [], leaving(tombstone(), tombstone("e")), NOW) for one in (A, B))
@@ -252,7 +253,7 @@ async def test_devices_of_one_user_that_are_forgotten_at_once_leave_one_tombston
 
 @pytest.mark.fault("D6")
 async def test_of_two_refreshes_at_once_one_changes_the_device(store: RecordStore) -> None:
-    await store.devices.add(device("a"))
+    await add_device(store, device("a"))
     changes = [
         replace(
             device("a"), token_generation=1, locale=locale, user_digest=UserDigest("u"), subject_digest="s"
@@ -280,7 +281,7 @@ async def test_a_device_that_is_gone_is_not_renewed_and_nothing_of_it_is_voided(
 
 @pytest.mark.fault("D6")
 async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: RecordStore) -> None:
-    await store.devices.add(device("a"))
+    await add_device(store, device("a"))
     await store.devices.set_quarantine(A, None, b"one", NOW, NOW)
 
     await store.devices.renew(device("a"), replace(device("a"), token_generation=1), None)
@@ -292,7 +293,7 @@ async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: RecordStore) -
 
 @pytest.mark.fault("D6")
 async def test_replicas_read_what_was_written_since_and_the_newest_of_each_device(store: RecordStore) -> None:
-    await store.devices.add(device("a"))
+    await add_device(store, device("a"))
     for generation in range(3):
         before = replace(device("a"), token_generation=generation)
         after = replace(before, token_generation=generation + 1)
@@ -308,7 +309,7 @@ async def test_replicas_read_what_was_written_since_and_the_newest_of_each_devic
 async def test_what_says_nothing_any_more_goes_so_many_at_a_time(store: RecordStore) -> None:
     names = ("a", "b", "c")
     for number, name in enumerate(names):
-        await store.devices.add(device(name))
+        await add_device(store, device(name))
         left = tombstone(name, until=NOW + (number + 1) * DAY)
         await store.devices.forget(
             [DeviceId(name)], [revocation(name, until_days=number + 1)], leaving(left), NOW

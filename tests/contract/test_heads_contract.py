@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.operations import add_device
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import EN, NOW, POPULATION, VERSION, device
 
@@ -103,7 +104,7 @@ async def test_a_head_that_was_put_meanwhile_is_not_overwritten_by_a_rotation(st
 
 async def test_a_users_devices_are_found(store: RecordStore) -> None:
     for name, user in (("a", "ann"), ("b", "ann"), ("c", "bob"), ("d", None)):
-        await store.devices.add(device(name, user))
+        await add_device(store, device(name, user))
 
     found = await store.devices.list_by_users([UserDigest("ann"), UserDigest("nobody")])
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_heads_contract import HEAD
 from tests.contract.test_store_contract import (
@@ -66,8 +67,8 @@ async def fill(store: RecordStore) -> None:
     """A task that is over, with a round, a device, a personal model and all that belongs to them."""
     await store.tasks.add(replace(TASK, optimizer_state_key="state"))
     await store.rounds.add(ROUND)
-    await store.devices.add(device("a", user="u" * 64))
-    await store.rounds.assign(assignment("a"))
+    await add_device(store, device("a", user="u" * 64))
+    await take_slot(store, assignment("a"))
     await store.personal_models.put(HEAD, None)
     await store.verdicts.add({RoundId("t-1"): {"malformed": 1}})
     await store.arrivals.add([ArrivalCount(T, 490_000, 3, 2)])
@@ -80,7 +81,7 @@ async def fill(store: RecordStore) -> None:
         session_shape="",
     )
     partial = PartialRecord(round_id=RoundId("t-1"), replica="r.1", key="p", count=1, weight=1.0)
-    await store.rounds.commit_flush(partial, [report], NOW)
+    await count_reports(store, partial, [report], NOW)
 
 
 async def end(store: RecordStore) -> None:
@@ -191,7 +192,7 @@ async def test_a_deleted_population_is_nowhere_and_takes_nothing_any_more(store:
     assert await populations.deleting() == [EN]
     assert (await store.tasks.all(), await store.tasks.get(T)) == ([], None)
     for refused in (
-        store.devices.add(device("b")),
+        add_device(store, device("b")),
         store.tasks.add(TaskRecord(spec=named("v"), status=TaskStatus.ACTIVE, created_at=NOW)),
         store.personal_models.put(HEAD, None),
         store.tasks.add(TASK),
@@ -213,7 +214,7 @@ async def test_what_a_deleted_population_had_goes_part_by_part_and_only_its_id_s
     await add_population(store, DE)
     other = TaskRecord(spec=named("d", DE), status=TaskStatus.ACTIVE, created_at=NOW)
     await store.tasks.add(other)
-    await store.devices.add(replace(device("d"), population=DE))
+    await add_device(store, replace(device("d"), population=DE))
     await end(store)
     await store.populations.mark_deleted(EN, NOW)
 
@@ -308,7 +309,7 @@ async def test_a_device_that_enrols_while_its_population_is_being_deleted_is_not
 
     async with engine.begin() as deleting:
         await mark_deleted(deleting, EN, NOW)
-        adding = asyncio.create_task(store.devices.add(device("a")))
+        adding = asyncio.create_task(add_device(store, device("a")))
         await until_one_waits(engine)
     with pytest.raises(PopulationGone):
         await adding

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.test_store_contract import (
     ASYNC,
     EN,
@@ -53,7 +54,7 @@ async def store(postgres_url: str) -> AsyncIterator[SqlStore]:
     await opened.tasks.add(TASK)
     await opened.rounds.add(ROUND)
     for name in ("a", "b"):
-        await opened.devices.add(device(name))
+        await add_device(opened, device(name))
     yield opened
     await opened.close()
 
@@ -88,7 +89,7 @@ async def second_buffer(store: SqlStore) -> None:
     await store.tasks.add(replace(TASK, spec=ASYNC))
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
-    await store.rounds.assign(assignment("a", "u-1"))
+    await take_slot(store, assignment("a", "u-1"))
     async with store._engine.begin() as connection:
         await connection.execute(update(rounds).where(rounds.c.id == "u-1").values(phase=Phase.CLOSED))
     await store.rounds.add(RoundRecord(round=replace(first, id=U2, sequence=2)))
@@ -109,7 +110,7 @@ async def test_an_event_is_applied_to_the_row_that_another_event_has_left(
 ) -> None:
     await holder.execute(update(rounds).where(rounds.c.id == T1).values(assigned=rounds.c.assigned + 1))
 
-    after = await meet(holder, store, store.rounds.assign(assignment("a")))
+    after = await meet(holder, store, take_slot(store, assignment("a")))
 
     assert after.round.assigned == 2
     assert await store.rounds.get(T1) == after
@@ -122,7 +123,7 @@ async def test_an_event_does_not_happen_to_a_round_that_another_one_has_ended(
     await holder.execute(update(rounds).where(rounds.c.id == T1).values(phase=Phase.CLOSING))
 
     with pytest.raises(Superseded):
-        await meet(holder, store, store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW))
+        await meet(holder, store, count_reports(store, partial(1, 1.0), [counted("a")], NOW))
 
     assert await store.rounds.partials(T1) == []
 
@@ -132,7 +133,7 @@ async def test_a_buffer_counts_no_report_that_is_given_back_at_the_same_moment(
 ) -> None:
     await second_buffer(store)
     await holder.execute(mark("a", "u-1", AssignmentState.FAILED))
-    flush = store.rounds.commit_flush(partial(1, 1.0, round_id=U2), [counted("a", round_id="u-1")], NOW)
+    flush = count_reports(store, partial(1, 1.0, round_id=U2), [counted("a", round_id="u-1")], NOW)
 
     with pytest.raises(AssignmentsNotOpen):
         await meet(holder, store, flush)
@@ -145,7 +146,7 @@ async def test_a_buffer_counts_no_report_of_a_device_that_goes_at_the_same_momen
 ) -> None:
     await second_buffer(store)
     await holder.execute(delete(devices).where(devices.c.id == A))
-    flush = store.rounds.commit_flush(partial(1, 1.0, round_id=U2), [counted("a", round_id="u-1")], NOW)
+    flush = count_reports(store, partial(1, 1.0, round_id=U2), [counted("a", round_id="u-1")], NOW)
 
     with pytest.raises(AssignmentsNotOpen):
         await meet(holder, store, flush)
@@ -161,7 +162,7 @@ async def test_a_device_that_goes_at_the_same_moment_is_given_no_slot(
     await holder.execute(delete(devices).where(devices.c.id == A))
 
     with pytest.raises(Superseded):
-        await meet(holder, store, store.rounds.assign(assignment("a")))
+        await meet(holder, store, take_slot(store, assignment("a")))
 
     assert await store.rounds.get(T1) == ROUND
     assert await state_of(store, "a", "t-1") is None
@@ -174,7 +175,7 @@ async def test_two_rounds_may_give_one_device_work_at_the_same_moment(
     its_row = select(devices.c.id).where(devices.c.id == A).with_for_update(read=True, key_share=True)
     await holder.execute(its_row)
 
-    after = await store.rounds.assign(assignment("a"))
+    after = await take_slot(store, assignment("a"))
 
     assert after.round.assigned == 1
     await holder.rollback()

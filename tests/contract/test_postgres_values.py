@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tests.contract.operations import add_device
 from tests.contract.test_store_contract import POPULATION, VERSION, device
 
 from keyflock_server.storage.errors import StorageError, StorageUnavailable
@@ -27,7 +28,7 @@ async def test_a_value_that_does_not_fit_is_an_error_that_does_not_quote_it(
     await store.populations.add(POPULATION, VERSION)
 
     with pytest.raises(StorageError, match="does not take a value") as refused:
-        await store.devices.add(odd)
+        await add_device(store, odd)
     await store.close()
 
     assert not isinstance(refused.value, StorageUnavailable)

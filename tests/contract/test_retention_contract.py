@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.operations import add_device, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_heads_contract import HEAD
 from tests.contract.test_store_contract import (
@@ -72,8 +73,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             ),
         )
         await opened.rounds.add(record)
-        await opened.devices.add(device(device_name))
-        await opened.rounds.assign(assignment(device_name, f"t-{number}"))
+        await add_device(opened, device(device_name))
+        await take_slot(opened, assignment(device_name, f"t-{number}"))
         if number == 1:
             await opened.rounds.advance(record.round.id, Cancelled("why"), NOW, {})
     await opened.personal_models.put(HEAD, None)
@@ -165,7 +166,7 @@ async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
     await store.tasks.add(replace(TASK, spec=limited))
     opening = replace(ROUND.round, id=RoundId("l-1"), task=limited.name, spec=limited)
     await store.rounds.add(replace(ROUND, round=opening))
-    await store.rounds.assign(assignment("a", "l-1"))
+    await take_slot(store, assignment("a", "l-1"))
     await store.rounds.advance(opening.id, Cancelled("why"), NOW, {})
 
     while_live = await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
@@ -181,8 +182,8 @@ async def test_devices_that_never_reported_and_do_not_come_back_go_in_days(
     store: RecordStore, blobs: MemoryBlobStore
 ) -> None:
     for name in ("reported", "with-a-head", "kept-out", "seen"):
-        await store.devices.add(device(name))
-    await store.devices.add(replace(device("reported-too"), last_contributed_at=NOW))
+        await add_device(store, device(name))
+    await add_device(store, replace(device("reported-too"), last_contributed_at=NOW))
     await store.devices.set_has_head(DeviceId("with-a-head"))
     await store.devices.set_quarantine(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90), NOW)
     await store.devices.record_seen(
@@ -204,7 +205,7 @@ async def test_devices_that_never_reported_and_do_not_come_back_go_in_days(
 @pytest.mark.fault("D12")
 async def test_unproven_devices_go_in_batches_the_longest_unseen_first(store: RecordStore) -> None:
     for number in range(5):
-        await store.devices.add(device(f"ghost-{number}", seen_at=NOW - timedelta(hours=number)))
+        await add_device(store, device(f"ghost-{number}", seen_at=NOW - timedelta(hours=number)))
     unproven = UnprovenDevices(seen_before=NOW, now=NOW)
 
     first = await store.retention.delete_unproven(unproven, 3)

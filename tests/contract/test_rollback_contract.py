@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.operations import add_device, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
     EN,
@@ -174,8 +175,8 @@ async def test_a_round_that_has_not_published_is_discarded_however_far_it_is(
 
 async def test_nobody_trains_from_a_version_that_is_withdrawn(store: RecordStore) -> None:
     await play(store, 3, task="u")
-    await store.devices.add(device("a"))
-    await store.rounds.assign(assignment("a", "u-3"))
+    await add_device(store, device("a"))
+    await take_slot(store, assignment("a", "u-3"))
     since, before = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
     training = await store.assignments.count_outstanding(TaskName("u"), since, before)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.operations import add_device, count_reports, give_back, take_slot
 from tests.contract.stores import STORES, new_store
 
 from keyflock_server.protocol.identifiers import (
@@ -125,7 +126,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.tasks.add(TASK)
     await opened.rounds.add(ROUND)
     for name in ("a", "b", "c"):
-        await opened.devices.add(device(name))
+        await add_device(opened, device(name))
     yield opened
     await opened.close()
 
@@ -138,8 +139,8 @@ async def assigned(store: RecordStore, *names: str) -> RoundRecord:
     record = ROUND
     for name in names:
         if await store.devices.get(DeviceId(name)) is None:
-            await store.devices.add(device(name))
-        record = await store.rounds.assign(assignment(name))
+            await add_device(store, device(name))
+        record = await take_slot(store, assignment(name))
     return record
 
 
@@ -236,7 +237,7 @@ async def test_one_device_has_one_assignment_a_round_and_a_refused_one_changes_n
     record = await assigned(store, "a")
 
     with pytest.raises(AlreadyExists):
-        await store.rounds.assign(assignment("a"))
+        await take_slot(store, assignment("a"))
 
     assert record.round.assigned == 1
     assert await store.rounds.get(T1) == record
@@ -249,7 +250,7 @@ async def test_no_more_devices_are_assigned_than_there_are_slots(store: RecordSt
     record = await assigned(store, "a", "b", "c", "d", "e", "f")
 
     with pytest.raises(Superseded):
-        await store.rounds.assign(assignment("g"))
+        await take_slot(store, assignment("g"))
 
     assert record.round.slots_left == 0
     assert await store.rounds.get(T1) == record
@@ -260,7 +261,7 @@ async def test_a_flush_counts_its_reports_and_moves_the_round_in_one_transaction
     await assigned(store, "a", "b", "c")
     reports = [counted("a", 2.0, b"1"), counted("b", 3.0, b"2")]
 
-    after = await store.rounds.commit_flush(partial(2, 5.0), reports, NOW + timedelta(hours=1))
+    after = await count_reports(store, partial(2, 5.0), reports, NOW + timedelta(hours=1))
 
     rows = {row.device: row for row in await store.assignments.list_by_round(T1)}
     a = rows[DeviceId("a")]
@@ -284,9 +285,9 @@ async def test_each_process_has_a_partial_aggregate_of_its_own_and_replaces_only
 ) -> None:
     await assigned(store, "a", "b", "c")
 
-    await store.rounds.commit_flush(partial(1, 1.0, "first", "r1"), [counted("a")], NOW)
-    await store.rounds.commit_flush(partial(1, 1.0, "other", "r2"), [counted("b")], NOW)
-    after = await store.rounds.commit_flush(partial(2, 2.0, "second", "r1"), [counted("c")], NOW, "first")
+    await count_reports(store, partial(1, 1.0, "first", "r1"), [counted("a")], NOW)
+    await count_reports(store, partial(1, 1.0, "other", "r2"), [counted("b")], NOW)
+    after = await count_reports(store, partial(2, 2.0, "second", "r1"), [counted("c")], NOW, "first")
 
     assert after.round.counted == 3
     assert await store.rounds.partials(T1) == [
@@ -300,10 +301,10 @@ async def test_a_partial_aggregate_is_replaced_only_by_who_knows_it(
     store: RecordStore, believed: str | None
 ) -> None:
     await assigned(store, "a", "b")
-    late = await store.rounds.commit_flush(partial(1, 1.0, "came late"), [counted("a")], NOW)
+    late = await count_reports(store, partial(1, 1.0, "came late"), [counted("a")], NOW)
 
     with pytest.raises(PartialSuperseded):
-        await store.rounds.commit_flush(partial(1, 1.0, "next"), [counted("b")], NOW, believed)
+        await count_reports(store, partial(1, 1.0, "next"), [counted("b")], NOW, believed)
 
     assert await store.rounds.get(T1) == late
     assert await store.rounds.partials(T1) == [partial(1, 1.0, "came late")]
@@ -316,10 +317,10 @@ async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_
     store: RecordStore,
 ) -> None:
     await assigned(store, "a", "b")
-    first = await store.rounds.commit_flush(partial(1, 1.0, replica="r1"), [counted("a")], NOW)
+    first = await count_reports(store, partial(1, 1.0, replica="r1"), [counted("a")], NOW)
 
     with pytest.raises(AssignmentsNotOpen) as found:
-        await store.rounds.commit_flush(partial(2, 2.0, replica="r2"), [counted("a"), counted("b")], NOW)
+        await count_reports(store, partial(2, 2.0, replica="r2"), [counted("a"), counted("b")], NOW)
 
     assert found.value.missing == {"assignment-of-a"}
     assert [(row.device, row.state, row.report_digest) for row in found.value.rows] == [
@@ -331,10 +332,10 @@ async def test_a_report_that_another_process_has_counted_stops_the_flush_and_is_
 
 async def test_a_flush_with_a_report_that_was_given_back_changes_nothing(store: RecordStore) -> None:
     await assigned(store, "a", "b")
-    record = await store.rounds.fail(assignment("b"), "-v[!", NOW)
+    record = await give_back(store, assignment("b"), "-v[!", NOW)
 
     with pytest.raises(AssignmentsNotOpen) as found:
-        await store.rounds.commit_flush(partial(2, 2.0), [counted("a"), counted("b")], NOW)
+        await count_reports(store, partial(2, 2.0), [counted("a"), counted("b")], NOW)
 
     assert found.value.missing == {"assignment-of-b"}
     rows = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
@@ -348,7 +349,7 @@ async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: RecordS
     closing = await advanced(store, CloseRequested())
 
     with pytest.raises(Superseded):
-        await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+        await count_reports(store, partial(1, 1.0), [counted("a")], NOW)
     with pytest.raises(Superseded):
         await store.rounds.advance(T1, CloseRequested(), NOW, {})
 
@@ -360,12 +361,12 @@ async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Record
     await store.tasks.add(replace(TASK, spec=ASYNC))
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
-    await store.rounds.assign(assignment("a", "u-1"))
+    await take_slot(store, assignment("a", "u-1"))
     await store.rounds.advance(first.id, Cancelled("over"), NOW, {})
     await store.rounds.add(RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2)))
 
-    after = await store.rounds.commit_flush(
-        partial(1, 0.5, round_id="u-2"), [counted("a", 0.5, round_id="u-1")], NOW
+    after = await count_reports(
+        store, partial(1, 0.5, round_id="u-2"), [counted("a", 0.5, round_id="u-1")], NOW
     )
 
     row = await store.assignments.get(RoundId("u-1"), DeviceId("a"))
@@ -376,7 +377,7 @@ async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: Record
 
 async def test_what_is_outstanding_is_known_by_task_device_and_age(store: RecordStore) -> None:
     await assigned(store, "a", "b", "c")
-    await store.rounds.fail(assignment("c"), "-v[!", NOW)
+    await give_back(store, assignment("c"), "-v[!", NOW)
     before = NOW - timedelta(seconds=1)
 
     assert await store.assignments.count_outstanding(TaskName("t"), before, NOW) == 2
@@ -404,7 +405,7 @@ async def test_a_task_has_one_round_at_a_time(store: RecordStore) -> None:
 
 async def test_a_missed_round_carries_its_partials_into_the_next(store: RecordStore) -> None:
     await assigned(store, "a", "b")
-    await store.rounds.commit_flush(partial(2, 5.0), [counted("a", 2.0), counted("b", 3.0)], NOW)
+    await count_reports(store, partial(2, 5.0), [counted("a", 2.0), counted("b", 3.0)], NOW)
     following = replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))
 
     begun = await store.rounds.carry(T1, Carried("two came"), following)
@@ -421,7 +422,7 @@ async def test_a_missed_round_carries_its_partials_into_the_next(store: RecordSt
 
 async def test_partials_may_be_carried_over_any_number_of_rounds(store: RecordStore) -> None:
     await assigned(store, "a", "b")
-    await store.rounds.commit_flush(partial(2, 2.0), [counted("a", 1.0), counted("b", 1.0)], NOW)
+    await count_reports(store, partial(2, 2.0), [counted("a", 1.0), counted("b", 1.0)], NOW)
     at = T1
     for sequence in range(2, 32):
         following = replace(ROUND.round, id=RoundId(f"t-{sequence}"), sequence=sequence)
@@ -429,9 +430,9 @@ async def test_partials_may_be_carried_over_any_number_of_rounds(store: RecordSt
         at = begun.round.id
         if sequence == 2:
             # The same process sums for this one too.
-            await store.rounds.assign(replace(assignment("c"), round_id=at))
+            await take_slot(store, replace(assignment("c"), round_id=at))
             own = replace(counted("c", 1.0), round_id=at)
-            await store.rounds.commit_flush(partial(1, 1.0, round_id=at), [own], NOW)
+            await count_reports(store, partial(1, 1.0, round_id=at), [own], NOW)
 
     assert await store.rounds.partials(at) == [
         partial(2, 2.0, replica="t-1/r", round_id="t-31"),
@@ -458,7 +459,7 @@ async def test_nothing_is_carried_once_the_model_has_moved(store: RecordStore) -
 
 
 async def test_a_device_that_was_forgotten_does_not_come_back(store: RecordStore) -> None:
-    await store.devices.add(device("x1"))
+    await add_device(store, device("x1"))
     await forgotten(store, "x1")
 
     await store.devices.record_seen([seen("x1", 2, "en-US"), seen("a", 2, "en-US")])
@@ -470,7 +471,7 @@ async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: RecordStor
     await assigned(store, "a", "b")
     before = await store.devices.get(DeviceId("a"))
     assert before is not None
-    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    await count_reports(store, partial(1, 1.0), [counted("a")], NOW)
 
     after = replace(before, app_build=7, locale="de-DE", user_digest=UserDigest("u"), token_generation=1)
     is_written = await store.devices.renew(before, after, None)
@@ -483,9 +484,9 @@ async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: RecordStor
 async def test_a_failure_marks_the_assignment_and_the_round_once(store: RecordStore) -> None:
     await assigned(store, "a", "b")  # so the round has room for a second failure, and the row has not
 
-    after = await store.rounds.fail(assignment("a"), "-v[!", NOW)
+    after = await give_back(store, assignment("a"), "-v[!", NOW)
     with pytest.raises(Superseded):
-        await store.rounds.fail(assignment("a"), "-v[", NOW)
+        await give_back(store, assignment("a"), "-v[", NOW)
 
     row = await store.assignments.get(T1, DeviceId("a"))
     assert row is not None
@@ -497,10 +498,10 @@ async def test_a_failure_marks_the_assignment_and_the_round_once(store: RecordSt
 
 async def test_a_report_that_was_counted_is_not_given_back(store: RecordStore) -> None:
     await assigned(store, "a", "b")
-    before = await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    before = await count_reports(store, partial(1, 1.0), [counted("a")], NOW)
 
     with pytest.raises(Superseded):
-        await store.rounds.fail(assignment("a"), "-v[!", NOW)
+        await give_back(store, assignment("a"), "-v[!", NOW)
 
     row = await store.assignments.get(T1, DeviceId("a"))
     assert row is not None
@@ -536,7 +537,7 @@ async def test_a_report_was_counted_when_it_came_and_at_its_flush_where_nobody_s
     came_at, at = NOW + timedelta(seconds=5), NOW + timedelta(seconds=20)
 
     reports = [replace(counted("a"), received_at=came_at), counted("b")]
-    await store.rounds.commit_flush(partial(2, 2.0), reports, at)
+    await count_reports(store, partial(2, 2.0), reports, at)
 
     rows = {row.device: row.counted_at for row in await store.assignments.list_by_round(T1)}
     assert rows == {"a": came_at, "b": at}
@@ -574,7 +575,7 @@ async def test_a_failure_that_comes_after_its_round_marks_the_assignment_alone(s
     await assigned(store, "a")
     closing = await advanced(store, CloseRequested())
 
-    await store.rounds.fail(assignment("a"), "-v[!", NOW)
+    await give_back(store, assignment("a"), "-v[!", NOW)
 
     (row,) = await store.assignments.list_by_round(T1)
     assert row.state is AssignmentState.FAILED
@@ -719,7 +720,7 @@ async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touche
 
 
 async def test_devices_are_counted_by_when_they_were_seen(store: RecordStore) -> None:
-    await store.devices.add(device("old", seen_at=NOW - timedelta(days=2)))
+    await add_device(store, device("old", seen_at=NOW - timedelta(days=2)))
     await store.devices.record_seen(
         [seen("a", 7, "de", NOW + timedelta(hours=2)), seen("b", 8, "fr", NOW), seen("nobody")]
     )
@@ -736,8 +737,8 @@ async def test_devices_are_counted_by_when_they_were_seen(store: RecordStore) ->
 
 @pytest.mark.fault("D4")
 async def test_forgetting_a_device_forgets_no_other_of_its_user(store: RecordStore) -> None:
-    await store.devices.add(device("x1", user="x"))
-    await store.devices.add(device("x2", user="x"))
+    await add_device(store, device("x1", user="x"))
+    await add_device(store, device("x2", user="x"))
     await assigned(store, "x1", "x2")
     await advanced(store, Cancelled("why"))
 
@@ -818,7 +819,7 @@ async def test_a_new_version_leaves_the_priors_as_they_are(store: RecordStore, m
 
 async def test_devices_come_by_the_page_with_their_attributes(store: RecordStore) -> None:
     for name in ("z", "x", "y"):
-        await store.devices.add(replace(device(name), tier=2, tags=("beta", "v2")))
+        await add_device(store, replace(device(name), tier=2, tags=("beta", "v2")))
 
     first = await store.devices.page(EN, DeviceId("w"), 2)
     rest = await store.devices.page(EN, first[-1].id, 2)
@@ -829,7 +830,7 @@ async def test_devices_come_by_the_page_with_their_attributes(store: RecordStore
 
 
 async def test_a_refresh_changes_attributes_and_a_check_in_leaves_them(store: RecordStore) -> None:
-    await store.devices.add(device("x"))
+    await add_device(store, device("x"))
     refreshed = replace(device("x"), app_build=7, tier=3, tags=("beta",), token_generation=1)
     await store.devices.renew(device("x"), refreshed, None)
 
@@ -856,8 +857,8 @@ async def test_check_ins_add_up_over_processes_by_task_and_hour(store: RecordSto
 
 @pytest.mark.fault("D13")
 async def test_history_says_nothing_of_a_round_that_waited_for_an_operator(store: RecordStore) -> None:
-    await store.devices.add(device("x"))
-    await store.rounds.assign(assignment("x"))
+    await add_device(store, device("x"))
+    await take_slot(store, assignment("x"))
     await advanced(store, CloseRequested(), Merged(), Stepped(), Held("too long"), Accepted("no matter"))
     version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
     await store.rounds.publish(T1, version, "state", NOW + timedelta(days=2))
@@ -869,11 +870,11 @@ async def test_history_tells_of_ended_rounds_and_participations_of_counted_repor
     store: RecordStore,
 ) -> None:
     for name in ("x", "y", "z"):
-        await store.devices.add(device(name))
+        await add_device(store, device(name))
         row = replace(assignment(name), assigned_at=NOW + timedelta(seconds=10))
-        await store.rounds.assign(row)
-    await store.rounds.commit_flush(partial(1, 1.0), [counted("x")], NOW + timedelta(seconds=40))
-    await store.rounds.fail(assignment("y"), "-*", NOW)
+        await take_slot(store, row)
+    await count_reports(store, partial(1, 1.0), [counted("x")], NOW + timedelta(seconds=40))
+    await give_back(store, assignment("y"), "-*", NOW)
     still_open = await store.assignments.history(TaskName("t"), 8, 100)
     await advanced(store, CloseRequested(), Merged(), Stepped())
     version = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
@@ -935,7 +936,7 @@ async def test_a_standing_is_written_only_over_the_one_it_was_made_from(store: R
 async def test_what_changed_of_devices_is_read_by_when_it_did_the_newest_first(store: RecordStore) -> None:
     later, until = NOW + timedelta(seconds=9), NOW + timedelta(days=3)
     await assigned(store, "a", "b")
-    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW + timedelta(seconds=5))
+    await count_reports(store, partial(1, 1.0), [counted("a")], NOW + timedelta(seconds=5))
     await store.devices.set_quarantine(DeviceId("b"), None, b"one", until, later)
     await store.devices.record_seen([seen("c", at=later)])
     await store.devices.renew(device("c"), replace(device("c"), tier=3, token_generation=1), None)
@@ -962,14 +963,14 @@ async def test_the_row_decides_whether_a_device_takes_a_slot(store: RecordStore)
     await store.rounds.add(separated)
     for name, ago_s in (("just-now", 59.0), ("rested", 60.0)):
         contributed_at = NOW - timedelta(seconds=ago_s)
-        await store.devices.add(replace(device(name), last_contributed_at=contributed_at))
+        await add_device(store, replace(device(name), last_contributed_at=contributed_at))
     await store.devices.set_quarantine(DeviceId("a"), None, b"one", NOW + timedelta(seconds=1), NOW)
     await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW, NOW)
 
     refused = {}
     for name in ("a", "b", "just-now", "rested", "nobody"):
         try:
-            await store.rounds.assign(assignment(name, "t-2"))
+            await take_slot(store, assignment(name, "t-2"))
         except SlotRefused as error:
             refused[name] = error.facts
 
@@ -1038,10 +1039,10 @@ async def test_a_version_keeps_its_release_and_the_population_its_average(store:
 async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart(store: RecordStore) -> None:
     later = NOW + timedelta(microseconds=1)
     await store.devices.record_seen([seen("a", at=later), seen("b", at=later)])
-    await store.devices.add(replace(device("old", seen_at=NOW), enrolled_at=NOW - timedelta(days=2)))
-    await store.devices.add(replace(device("elsewhere", seen_at=later), last_contributed_at=NOW))
+    await add_device(store, replace(device("old", seen_at=NOW), enrolled_at=NOW - timedelta(days=2)))
+    await add_device(store, replace(device("elsewhere", seen_at=later), last_contributed_at=NOW))
     await assigned(store, "a")
-    await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+    await count_reports(store, partial(1, 1.0), [counted("a")], NOW)
 
     # "c" has only enrolled.
     assert await store.devices.count_active(EN, NOW - timedelta(days=1)) == ActiveDevices(2, 2)
@@ -1066,8 +1067,8 @@ def for_a_minute(of: str, round_id: str = "t-1") -> AssignmentRecord:
 async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: RecordStore) -> None:
     at = NOW + timedelta(seconds=60)
     for name in ("a", "b"):
-        await store.rounds.assign(for_a_minute(name))
-    await store.rounds.assign(assignment("c"))
+        await take_slot(store, for_a_minute(name))
+    await take_slot(store, assignment("c"))
 
     early = await store.rounds.expire(T1, at - timedelta(seconds=1))
     ended = await store.rounds.expire(T1, at)
@@ -1091,23 +1092,23 @@ async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: R
 
 @pytest.mark.fault("D13")
 async def test_a_report_for_what_ran_out_is_not_counted(store: RecordStore) -> None:
-    await store.rounds.assign(for_a_minute("a"))
+    await take_slot(store, for_a_minute("a"))
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
 
     with pytest.raises(AssignmentsNotOpen) as not_open:
-        await store.rounds.commit_flush(partial(1, 1.0), [counted("a")], NOW)
+        await count_reports(store, partial(1, 1.0), [counted("a")], NOW)
     with pytest.raises(Superseded):
-        await store.rounds.fail(assignment("a"), "", NOW)
+        await give_back(store, assignment("a"), "", NOW)
 
     assert [row.state for row in not_open.value.rows] == [AssignmentState.EXPIRED]
     with pytest.raises(AlreadyExists):
-        await store.rounds.assign(assignment("a"))
+        await take_slot(store, assignment("a"))
 
 
 @pytest.mark.fault("D13")
 async def test_waiting_reports_are_excluded_and_a_rejected_report_is_no_silence(store: RecordStore) -> None:
     for name in ("a", "b", "c"):
-        await store.rounds.assign(for_a_minute(name))
+        await take_slot(store, for_a_minute(name))
     waiting, rejected = AssignmentId("assignment-of-a"), AssignmentId("assignment-of-b")
 
     ended = await store.rounds.expire(
@@ -1121,25 +1122,25 @@ async def test_waiting_reports_are_excluded_and_a_rejected_report_is_no_silence(
 
 @pytest.mark.fault("D13")
 async def test_a_counted_report_gives_the_whole_claim_back(store: RecordStore) -> None:
-    await store.rounds.assign(for_a_minute("a"))
+    await take_slot(store, for_a_minute("a"))
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
     await advanced(store, Cancelled("why"))
     await store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2)))
-    await store.rounds.assign(assignment("a", "t-2"))
+    await take_slot(store, assignment("a", "t-2"))
     before = await silences(store, "a")
 
     report = replace(counted("a"), round_id=RoundId("t-2"))
-    await store.rounds.commit_flush(replace(partial(1, 1.0), round_id=RoundId("t-2")), [report], NOW)
+    await count_reports(store, replace(partial(1, 1.0), round_id=RoundId("t-2")), [report], NOW)
 
     assert (before, await silences(store, "a")) == ([1], [0])
 
 
 @pytest.mark.fault("D13")
 async def test_when_a_round_has_ended_what_had_time_left_is_held_against_nobody(store: RecordStore) -> None:
-    await store.rounds.assign(for_a_minute("a"))
-    await store.rounds.assign(assignment("b"))  # until the deadline, in 600 s
+    await take_slot(store, for_a_minute("a"))
+    await take_slot(store, assignment("b"))  # until the deadline, in 600 s
     late = replace(assignment("c"), assigned_at=NOW + timedelta(seconds=590))
-    await store.rounds.assign(late)
+    await take_slot(store, late)
     closed = await advanced(store, CloseRequested())
 
     at_goal = await store.rounds.expire(T1, NOW + timedelta(seconds=100))
@@ -1158,11 +1159,11 @@ async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: RecordStore) -
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
     expires_at = NOW + timedelta(seconds=600)
-    await store.rounds.assign(replace(assignment("a", "u-1"), expires_at=expires_at))
+    await take_slot(store, replace(assignment("a", "u-1"), expires_at=expires_at))
     for event in (CloseRequested(), Cancelled("why")):
         await store.rounds.advance(first.id, event, NOW, {})
     await store.rounds.add(RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2)))
-    await store.rounds.assign(replace(assignment("b", "u-2"), expires_at=expires_at))
+    await take_slot(store, replace(assignment("b", "u-2"), expires_at=expires_at))
 
     ended = await store.rounds.expire(RoundId("u-2"), expires_at)
 
@@ -1177,8 +1178,8 @@ async def test_a_buffer_is_as_it_was_when_only_an_earlier_ones_assignment_ran_ou
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
     expires_at = NOW + timedelta(seconds=600)
-    await store.rounds.assign(replace(assignment("a", "u-1"), expires_at=expires_at))
-    await store.rounds.assign(replace(assignment("c", "u-1"), assigned_at=NOW + timedelta(seconds=1)))
+    await take_slot(store, replace(assignment("a", "u-1"), expires_at=expires_at))
+    await take_slot(store, replace(assignment("c", "u-1"), assigned_at=NOW + timedelta(seconds=1)))
     await store.rounds.advance(first.id, Cancelled("why"), NOW, {})
     buffer = RoundRecord(round=replace(first, id=RoundId("u-2"), sequence=2))
     await store.rounds.add(buffer)
@@ -1192,7 +1193,7 @@ async def test_a_buffer_is_as_it_was_when_only_an_earlier_ones_assignment_ran_ou
 
 @pytest.mark.fault("D13")
 async def test_history_knows_of_what_ran_out_until_it_did(store: RecordStore) -> None:
-    await store.rounds.assign(for_a_minute("a"))
+    await take_slot(store, for_a_minute("a"))
     await store.rounds.expire(T1, NOW + timedelta(seconds=60))
     await store.rounds.advance(T1, Abandoned("few", 0), NOW + timedelta(seconds=600), {})
 

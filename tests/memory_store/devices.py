@@ -12,7 +12,6 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserD
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.rounds.round import Failed, Phase, advance
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
-from keyflock_server.storage.errors import AlreadyExists
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord
 
@@ -20,12 +19,6 @@ from keyflock_server.storage.records import AssignmentState, DeviceRecord, Revoc
 class MemoryDeviceRepository:
     def __init__(self, rows: MemoryRows) -> None:
         self._rows = rows
-
-    async def add(self, device: DeviceRecord) -> None:
-        self._rows.require_population(device.population)
-        if device.id in self._rows.devices:
-            raise AlreadyExists(device.id)
-        self._rows.devices[device.id] = device
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         return self._rows.devices.get(device)

@@ -1,7 +1,7 @@
 """Rounds, assignments and partial aggregates in memory."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -11,34 +11,24 @@ from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     Carried,
-    Counted,
     Expired,
-    Failed,
-    IllegalRoundEvent,
     Phase,
     Published,
     RoundEvent,
-    SlotTaken,
     Summarised,
-    advance,
 )
 from keyflock_server.storage.errors import (
     AlreadyExists,
-    AssignmentsNotOpen,
-    PartialSuperseded,
     Superseded,
     UnreadableRow,
 )
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import (
-    AssignmentRecord,
     AssignmentState,
-    CountedReport,
     PartialRecord,
     RoundRecord,
     is_silence,
 )
-from keyflock_server.storage.slots import check_slot
 
 
 class MemoryRoundRepository:
@@ -76,31 +66,8 @@ class MemoryRoundRepository:
     async def advance(
         self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
     ) -> RoundRecord:
-        after = replace(self._advanced(round_id, event, at), **changes)
+        after = replace(self._rows.advanced(round_id, event, at), **changes)
         self._rows.rounds[round_id] = after
-        return after
-
-    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
-        key = (assignment.round_id, assignment.device)
-        after = self._advanced(assignment.round_id, SlotTaken(), assignment.assigned_at)
-        if key in self._rows.assignments:
-            raise AlreadyExists(assignment.id)
-        device = self._rows.devices.get(assignment.device)
-        check_slot(assignment, after.round, None if device is None else device.facts)
-        self._rows.assignments[key] = assignment
-        self._rows.rounds[assignment.round_id] = after
-        return after
-
-    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
-        key = (assignment.round_id, assignment.device)
-        row, record = self._rows.assignments.get(key), self._rows.rounds[assignment.round_id]
-        if row is None or row.state is not AssignmentState.ASSIGNED:
-            raise Superseded(assignment.id)
-        after = record
-        if record.round.phase is Phase.COLLECTING:
-            after = self._advanced(assignment.round_id, Failed(), at)
-        self._rows.assignments[key] = replace(row, state=AssignmentState.FAILED, session_shape=session_shape)
-        self._rows.rounds[assignment.round_id] = after
         return after
 
     async def expire(
@@ -125,7 +92,7 @@ class MemoryRoundRepository:
             return None
         after, own = self._rows.rounds[round_id], sum(row.round_id == round_id for row in due)
         if own and current.phase is Phase.COLLECTING:
-            after = self._advanced(round_id, Expired(own), before)
+            after = self._rows.advanced(round_id, Expired(own), before)
         for row in due:
             key = row.round_id, row.device
             self._rows.assignments[key] = replace(row, state=AssignmentState.EXPIRED)
@@ -140,46 +107,12 @@ class MemoryRoundRepository:
         self._rows.rounds[round_id] = after
         return after, tuple(sorted(row.id for row in due))
 
-    async def commit_flush(
-        self,
-        partial: PartialRecord,
-        reports: Sequence[CountedReport],
-        at: datetime,
-        replaces: str | None = None,
-    ) -> RoundRecord:
-        counted = Counted(len(reports), sum(report.weight for report in reports))
-        keys = [(report.round_id, report.device) for report in reports]
-        rows = [self._rows.assignments[key] for key in keys if key in self._rows.assignments]
-        if not_open := AssignmentsNotOpen.find([report.id for report in reports], rows, self._rows.devices):
-            raise not_open
-        after = self._advanced(partial.round_id, counted, at)
-        before = self._rows.partials.get((partial.round_id, partial.replica))
-        if (before.key if before else None) != replaces:
-            raise PartialSuperseded(partial.round_id)
-        for key, report in zip(keys, reports, strict=True):
-            self._rows.assignments[key] = replace(
-                self._rows.assignments[key],
-                state=AssignmentState.COUNTED,
-                report_digest=report.report_digest,
-                weight=report.weight,
-                session_shape=report.session_shape,
-                counted_in=partial.round_id,
-                counted_at=report.received_at or at,
-            )
-            device = self._rows.devices[report.device]
-            self._rows.devices[report.device] = replace(
-                device, last_contributed_at=at, silences=0, changed_at=at
-            )
-        self._rows.partials[partial.round_id, partial.replica] = partial
-        self._rows.rounds[partial.round_id] = after
-        return after
-
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
         mine = [row for row in self._rows.partials.values() if row.round_id == round_id]
         return sorted(mine, key=lambda row: row.replica)
 
     async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
-        ended = self._advanced(before, event, after.round.opened_at)
+        ended = self._rows.advanced(before, event, after.round.opened_at)
         newest = self._rows.populations[after.round.population].latest_version
         if newest != ended.round.base_version:
             raise Superseded(before)
@@ -206,7 +139,7 @@ class MemoryRoundRepository:
         at: datetime,
         norm_scales_json: bytes | None = None,
     ) -> RoundRecord:
-        after = self._advanced(round_id, Published(version.version), at)
+        after = self._rows.advanced(round_id, Published(version.version), at)
         name, task = version.population, after.round.task
         if self._rows.populations[name].latest_version != version.parent:
             raise Superseded(round_id)
@@ -236,7 +169,7 @@ class MemoryRoundRepository:
         after: bytes | None,
         at: datetime,
     ) -> RoundRecord:
-        ended = self._advanced(round_id, event, at)
+        ended = self._rows.advanced(round_id, event, at)
         name = ended.round.population
         if after is not None:
             population = self._rows.populations[name]
@@ -252,12 +185,3 @@ class MemoryRoundRepository:
                 del self._rows.assignments[key]
         for row in await self.partials(round_id):
             del self._rows.partials[round_id, row.replica]
-
-    def _advanced(self, round_id: RoundId, event: RoundEvent, at: datetime) -> RoundRecord:
-        record = self._rows.rounds.get(round_id)
-        if record is None:
-            raise Superseded(round_id)
-        try:
-            return replace(record, round=advance(record.round, event, at))
-        except IllegalRoundEvent as error:
-            raise Superseded(f"{round_id}: {error}") from None

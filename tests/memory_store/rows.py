@@ -1,9 +1,13 @@
 """The dictionaries that the in-memory repositories share."""
 
+from dataclasses import replace
+from datetime import datetime
+
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.availability import ArrivalCount
-from keyflock_server.storage.errors import PopulationGone
+from keyflock_server.rounds.round import IllegalRoundEvent, RoundEvent, advance
+from keyflock_server.storage.errors import PopulationGone, Superseded
 from keyflock_server.storage.records import (
     AssignmentRecord,
     DeviceRecord,
@@ -44,3 +48,12 @@ class MemoryRows:
     def require_population(self, name: PopulationName) -> None:
         if name not in self.populations:
             raise PopulationGone(name)
+
+    def advanced(self, round_id: RoundId, event: RoundEvent, at: datetime) -> RoundRecord:
+        record = self.rounds.get(round_id)
+        if record is None:
+            raise Superseded(round_id)
+        try:
+            return replace(record, round=advance(record.round, event, at))
+        except IllegalRoundEvent as error:
+            raise Superseded(f"{round_id}: {error}") from None

@@ -8,6 +8,7 @@ from tests.memory_store.arrivals import MemoryArrivalRepository
 from tests.memory_store.assignments import MemoryAssignmentRepository
 from tests.memory_store.cluster import MemoryClusterRepository
 from tests.memory_store.devices import MemoryDeviceRepository
+from tests.memory_store.group_writer import MemoryGroupWriter
 from tests.memory_store.leases import MemoryLeaseRepository
 from tests.memory_store.personal_models import MemoryPersonalModelRepository
 from tests.memory_store.populations import MemoryPopulationRepository
@@ -23,6 +24,7 @@ from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
 from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
+from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.leases import LeaseRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
@@ -51,6 +53,7 @@ class MemoryStore:
         self.leases: LeaseRepository = MemoryLeaseRepository(rows)
         self.arrivals: ArrivalRepository = MemoryArrivalRepository(rows)
         self.cluster: ClusterRepository = MemoryClusterRepository()
+        self.group_writer: GroupWriter = MemoryGroupWriter(rows)
         #: The name of the database for messages.
         self.name = "memory"
         self._is_made = False

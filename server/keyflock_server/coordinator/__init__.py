@@ -4,11 +4,13 @@ from keyflock_server.coordinator.compute_thread import ComputeThread
 from keyflock_server.coordinator.coordinator import Coordinator
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.events import NullObserver, Observer
+from keyflock_server.coordinator.group_commit import GroupCommit
 
 __all__ = [
     "ComputeThread",
     "Coordinator",
     "Dependencies",
+    "GroupCommit",
     "NullObserver",
     "Observer",
 ]

@@ -61,6 +61,7 @@ from keyflock_server.rounds.selection import (
 )
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, SlotRefused, Superseded
+from keyflock_server.storage.interfaces.group_writer import TakeSlot
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 #: After this time since its last silence, a device has its whole claim to a slot again.
@@ -337,19 +338,19 @@ class CheckInService:
         self, state: TaskState, opened: OpenRound, visit: _Visit, window: ReturnWindow
     ) -> Assignment | Refusal:
         id_ = assignment_id(self._deps.sampling_key, opened.id, visit.device)
-        async with state.row_lock:
-            known, is_new = opened.members.get(id_), False
-            if known is None:
-                if state.slots_left == 0:
-                    return round_full(window)
-                known = await self._try_assign(state, opened, visit.device, id_)
-                is_new = known is not None
-            if known is None:
-                # The slots are taken, perhaps one by this device, in another process.
-                known = await self._deps.store.assignments.get(opened.id, visit.device)
-            if known is None:
+        known, is_new = opened.members.get(id_), False
+        if known is None:
+            if state.slots_left == 0:
                 return round_full(window)
-            opened.members[id_] = known
+            known = await self._try_assign(state, opened, visit.device, id_)
+            is_new = known is not None
+        if known is None:
+            # The slots are taken, perhaps one by this device, in another process.
+            known = await self._deps.store.assignments.get(opened.id, visit.device)
+        if known is None:
+            return round_full(window)
+        # Another check-in of the device may have been quicker, and more has happened since.
+        known = opened.members.setdefault(id_, known)
         return await self._repeat_answer(opened, known, visit, window, is_new=is_new)
 
     async def _try_assign(
@@ -364,11 +365,14 @@ class CheckInService:
             assigned_at=self._deps.clock(),
             expires_at=self._pace.assignment_expires_at(state, opened),
         )
+        opened.slots_asked += 1
         try:
-            opened.refresh(await self._deps.store.rounds.assign(row))
+            opened.refresh(await self._deps.writes.submit(TakeSlot(row)))
         except SlotRefused:
             raise
         except (AlreadyExists, Superseded):
             return None
+        finally:
+            opened.slots_asked -= 1
         state.devices_training += 1
         return row

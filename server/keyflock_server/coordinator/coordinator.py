@@ -143,6 +143,7 @@ class Coordinator:
                 state.open_round.batch.settle_all(ReportOutcome.STOPPING)
         with contextlib.suppress(Exception):  # the leases expire by themselves
             await self._leadership.release()
+        await self._deps.writes.drain()
         await asyncio.to_thread(self._deps.compute.close)
         await asyncio.to_thread(self._deps.closing.close)
         await self._deps.store.close()

@@ -7,6 +7,7 @@ from datetime import datetime
 from keyflock_server.coordinator.compute_thread import ComputeThread
 from keyflock_server.coordinator.device_activity import DeviceActivity
 from keyflock_server.coordinator.events import Observer
+from keyflock_server.coordinator.group_commit import GroupCommit
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.identity.users import Users
@@ -26,6 +27,8 @@ class Dependencies:
     """Everything that the coordinator uses from outside; it reads no global."""
 
     store: RecordStore
+    #: Commits to the store what must be durable before a phone is answered.
+    writes: GroupCommit
     blobs: BlobStore
     #: Returns the current instant, aware UTC.
     clock: Clock

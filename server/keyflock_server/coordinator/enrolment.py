@@ -19,6 +19,7 @@ from keyflock_server.rounds.pacing import SHED_LOAD, first_visit
 from keyflock_server.rounds.quarantine import inherited_quarantine
 from keyflock_server.storage.errors import PopulationGone
 from keyflock_server.storage.interfaces.devices import TombstonesOf
+from keyflock_server.storage.interfaces.group_writer import AddDevice
 from keyflock_server.storage.records import DeviceRecord, TombstoneRecord
 
 
@@ -121,7 +122,7 @@ class EnrolmentService:
     async def _add(self, requested: DeviceRecord) -> DeviceRecord:
         device = self._with_inherited_limits(requested, await self._find_inherited_limits(requested))
         try:
-            await self._deps.store.devices.add(device)
+            await self._deps.writes.submit(AddDevice(device))
         except PopulationGone:
             raise population_unknown() from None
         self._deps.activity.learn(device.facts)

@@ -13,6 +13,7 @@ from keyflock_server.coordinator.task_state import OpenRound, TaskState, UnsureF
 from keyflock_server.rounds.decisions import Pending, is_enough, may_flush
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.errors import AssignmentsNotOpen, PartialSuperseded, StorageError, Superseded
+from keyflock_server.storage.interfaces.group_writer import CountReports
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -108,9 +109,8 @@ class ReportCommitter:
         reports = opened.batch.reports_for(taken.ids)
         async with state.row_lock:
             try:
-                after = await deps.store.rounds.commit_flush(
-                    row, [_row(report) for report in reports], deps.clock(), opened.committed_key
-                )
+                rows = [_row(report) for report in reports]
+                after = await deps.writes.submit(CountReports(row, rows, deps.clock(), opened.committed_key))
             except (AssignmentsNotOpen, PartialSuperseded, Superseded):
                 with contextlib.suppress(StorageError):
                     await deps.blobs.delete(key)

@@ -44,6 +44,7 @@ from keyflock_server.rounds.decisions import is_goal_met, may_flush
 from keyflock_server.rounds.pacing import after_work
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.errors import Superseded
+from keyflock_server.storage.interfaces.group_writer import GiveBack
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 _CODES: Final = MappingProxyType(
@@ -130,12 +131,11 @@ class ReportService:
         """Record that the device gives up its assignment; a repeated or late failure changes nothing."""
         state, opened = await self._find(claims)
         if state is not None and opened is not None:
-            async with state.row_lock:
-                member = await self._find_assignment(opened, claims)
-                is_open = opened.round.is_async or opened.round.phase is Phase.COLLECTING
-                is_open = is_open and opened.batch.get(member.id) is None
-                if is_open and member.state is AssignmentState.ASSIGNED:
-                    await self._give_back(state, opened, member, message)
+            member = await self._find_assignment(opened, claims)
+            is_open = opened.round.is_async or opened.round.phase is Phase.COLLECTING
+            is_open = is_open and opened.batch.get(member.id) is None
+            if is_open and member.state is AssignmentState.ASSIGNED:
+                await self._give_back(state, opened, member, message)
         window = _next_window(state)
         self._early_check_ins.remember_work_done(claims.device, window)
         return FailureAck(return_window=window)
@@ -211,10 +211,11 @@ class ReportService:
         # Set before the row is written: a report of the same device must not be counted meanwhile.
         opened.members[member.id] = replace(member, state=AssignmentState.FAILED)
         try:
-            after = await self._deps.store.rounds.fail(member, message.session_shape, self._deps.clock())
+            give_back = GiveBack(member, message.session_shape, self._deps.clock())
+            after = await self._deps.writes.submit(give_back)
         except Superseded:
             # Another process has counted or failed it: its row says which.
-            del opened.members[member.id]
+            opened.members.pop(member.id, None)
             return
         except Exception:
             opened.members[member.id] = member

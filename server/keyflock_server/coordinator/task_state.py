@@ -61,6 +61,8 @@ class OpenRound:
         self.is_committed_known = True
         #: Assignments that this process has seen; the others are only in the store.
         self.members = RoundMembers()
+        #: Number of slots that are being taken: whether the store gives them is not known yet.
+        self.slots_asked = 0
         #: When reports arrived here, accepted or not, by assignment: these devices were not silent.
         self.report_arrivals: dict[AssignmentId, datetime] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, validator))
@@ -174,7 +176,8 @@ class TaskState:
         self.spread_s = 0.0
         #: Time after which the open round takes every eligible device, as computed at the last check-in.
         self.selection_window_s = spec.round.selection_window_s
-        #: Held while a row of the open round is changed.
+        #: Held while a flush, an expiry or the round driver changes the open round's row. Slots are taken and
+        #: given back without it, many at once.
         self.row_lock = asyncio.Lock()
         #: Held during a flush, and while a round is closed or opened.
         self.round_lock = asyncio.Lock()
@@ -186,12 +189,15 @@ class TaskState:
 
     @property
     def slots_left(self) -> int:
-        """How many devices may be assigned now."""
-        if self.open_round is None or self.open_round.round.phase is not Phase.COLLECTING:
+        """How many devices may be assigned now, as far as this process knows; the store has the last word."""
+        opened = self.open_round
+        if opened is None or opened.round.phase is not Phase.COLLECTING:
             return 0
-        if self.open_round.round.is_async:
-            return max(0, self.spec.round.slots - self.devices_training)
-        return self.open_round.round.slots_left
+        if opened.round.is_async:
+            free = self.spec.round.slots - self.devices_training
+        else:
+            free = opened.round.slots_left
+        return max(0, free - opened.slots_asked)
 
     def waits_for(self, device: DeviceId, now: datetime) -> bool:
         """Return whether the open round waits for this device, as far as this process knows."""

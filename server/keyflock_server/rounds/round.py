@@ -349,7 +349,7 @@ def advance(current: Round, event: RoundEvent, at: datetime) -> Round:
         raise IllegalRoundEvent(
             f"{type(event).__name__} does not happen to a round of kind {current.spec.kind}"
         )
-    after = _apply(replace(current, phase=phase), event)
+    after = _apply(current if phase is current.phase else replace(current, phase=phase), event)
     if after.outstanding < 0 and not after.is_async:
         raise IllegalRoundEvent(f"{event} would count more devices than the {current.assigned} assigned")
     if isinstance(event, DeadlineReset):

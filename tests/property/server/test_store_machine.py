@@ -8,12 +8,13 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.contract.operations import add_device, count_reports, give_back, take_slot
 from tests.contract.test_store_contract import (
     NOW,
     POPULATION,
@@ -44,6 +45,13 @@ from keyflock_server.rounds.round import (
     Stepped,
 )
 from keyflock_server.storage.errors import AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded
+from keyflock_server.storage.interfaces.group_writer import (
+    AddDevice,
+    CountReports,
+    GiveBack,
+    Operation,
+    TakeSlot,
+)
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import AssignmentState
 from keyflock_server.storage.sql.store import SqlStore
@@ -51,6 +59,12 @@ from keyflock_server.storage.sql.store import SqlStore
 T1 = RoundId("t-1")
 DEVICES = ("a", "b", "c", "d", "e", "f", "g")
 REFUSALS = (AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded)
+Ask = Callable[[str, datetime], Operation]
+ASKS: tuple[Ask, ...] = (
+    lambda name, _: TakeSlot(assignment(name)),
+    lambda name, now: GiveBack(assignment(name), "-v[!", now),
+    lambda name, _: AddDevice(device(name)),
+)
 EVENTS: st.SearchStrategy[RoundEvent] = st.one_of(
     st.sampled_from([CloseRequested(), Merged(), Stepped(), Rebased(), DeadlineReset(), Cancelled("asked")]),
     st.sampled_from([Held("too long"), Accepted("it is fine"), Discarded("it is not")]),
@@ -98,17 +112,17 @@ class StoreMachine(RuleBasedStateMachine):
             await store.tasks.add(TASK)
             await store.rounds.add(ROUND)
             for name in DEVICES:
-                await store.devices.add(device(name))
+                await add_device(store, device(name))
 
         self.both(prepare)
 
     @rule(name=st.sampled_from(DEVICES))
     def a_device_takes_a_slot(self, name: str) -> None:
-        self.both(lambda store: store.rounds.assign(assignment(name)))
+        self.both(lambda store: take_slot(store, assignment(name)))
 
     @rule(name=st.sampled_from(DEVICES))
     def a_device_gives_its_assignment_back(self, name: str) -> None:
-        self.both(lambda store: store.rounds.fail(assignment(name), "-v[!", self.now))
+        self.both(lambda store: give_back(store, assignment(name), "-v[!", self.now))
 
     @rule(
         names=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
@@ -122,10 +136,36 @@ class StoreMachine(RuleBasedStateMachine):
         replaces = key if knows else "another"
         reports = [counted(name, 2.0) for name in sorted(names)]
 
-        result = self.both(lambda store: store.rounds.commit_flush(row, reports, self.now, replaces))
+        result = self.both(lambda store: count_reports(store, row, reports, self.now, replaces))
 
         if result not in REFUSALS:
             assert knows
+            self.sums[replica] = (row.key, row.count, row.weight)
+
+    @rule(
+        asks=st.lists(st.tuples(st.sampled_from(ASKS), st.sampled_from(DEVICES)), min_size=1, max_size=6),
+        names=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
+        replica=st.sampled_from(["r1", "r2"]),
+        place=st.integers(0, 6),
+    )
+    def several_requests_come_at_once(
+        self, asks: list[tuple[Ask, str]], names: set[str], replica: str, place: int
+    ) -> None:
+        key, count, weight = self.sums.get(replica, (None, 0, 0.0))
+        self.written += 1
+        row = partial(count + len(names), weight + 2.0 * len(names), f"sum-{self.written}", replica)
+        flush = CountReports(row, [counted(name, 2.0) for name in sorted(names)], self.now, key)
+        group: list[Operation] = [ask(name, self.now) for ask, name in asks]
+        group.insert(place, flush)
+
+        async def commit(store: RecordStore) -> list[object]:
+            outcomes = await store.group_writer.commit(group)
+            return [type(one) if isinstance(one, Exception) else one for one in outcomes]
+
+        result = self.both(commit)
+
+        assert isinstance(result, list)
+        if result[group.index(flush)] not in REFUSALS:
             self.sums[replica] = (row.key, row.count, row.weight)
 
     @rule(excluded=st.sets(st.sampled_from(DEVICES), max_size=2))

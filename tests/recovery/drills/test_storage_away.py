@@ -153,7 +153,7 @@ async def test_rows_that_are_away_for_a_while_cost_no_acknowledged_report(
     async def away(*_: object) -> None:
         raise StorageUnavailable("The database cannot be used now: no answer.")
 
-    monkeypatch.setattr(harness.store.rounds, "commit_flush", away)
+    monkeypatch.setattr(harness.store.group_writer, "commit", away)
     monkeypatch.setattr(harness.store.rounds, "unfinished", away)
     while_away = await send_all(harness, claims[4:])
     await harness.coordinator.tick()

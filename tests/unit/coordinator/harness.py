@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.contract.operations import add_device
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.memory_store.store import MemoryStore
 
@@ -16,7 +17,13 @@ from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.text.vocabulary import build_vocabulary
-from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, NullObserver
+from keyflock_server.coordinator import (
+    ComputeThread,
+    Coordinator,
+    Dependencies,
+    GroupCommit,
+    NullObserver,
+)
 from keyflock_server.coordinator.events import Observer
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
@@ -61,6 +68,7 @@ class CoordinatorHarness:
             replica=replica or f"alone-{next(self.numbers)}",
             is_sole=not replica,
             store=self.store,
+            writes=GroupCommit(self.store.group_writer),
             blobs=self.blobs,
             clock=lambda: self.now,
             tokens=self.tokens,
@@ -125,7 +133,8 @@ class CoordinatorHarness:
     async def enrol_proven(self) -> DeviceIdentity:
         """Add a device that has reported before, was seen just now, and may contribute again."""
         device, contributed_at = DeviceId(f"{next(self.numbers):032x}"), self.now - timedelta(days=1)
-        await self.store.devices.add(
+        await add_device(
+            self.store,
             DeviceRecord(
                 id=device,
                 population=POPULATION,
@@ -135,7 +144,7 @@ class CoordinatorHarness:
                 enrolled_at=self.now - timedelta(days=30),
                 last_seen_at=self.now,
                 last_contributed_at=contributed_at,
-            )
+            ),
         )
         return DeviceIdentity(device, POPULATION, is_described=True, last_contributed_at=contributed_at)
 

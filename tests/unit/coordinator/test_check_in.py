@@ -415,13 +415,13 @@ async def test_a_device_that_is_forgotten_while_it_is_given_a_slot_gets_none(
 ) -> None:
     await harness.task()
     device = await harness.enrol()
-    assign = harness.store.rounds.assign
+    commit = harness.store.group_writer.commit
 
-    async def lose_and_assign(*what: Any) -> Any:  # noqa: ANN401 - handed on as they came
+    async def lose_and_commit(*what: Any) -> Any:  # noqa: ANN401 - handed on as they came
         await harness.forget(device)
-        return await assign(*what)
+        return await commit(*what)
 
-    monkeypatch.setattr(harness.store.rounds, "assign", lose_and_assign)
+    monkeypatch.setattr(harness.store.group_writer, "commit", lose_and_commit)
     with pytest.raises(ApiError) as refused:
         await harness.check_in(device)
 

@@ -16,6 +16,7 @@ from keyflock_server.protocol.messages import Failure, FailureCause, Offer, Offe
 from keyflock_server.protocol.messages import RefusalReason as Reason
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import StorageError
+from keyflock_server.storage.interfaces.group_writer import OperationOutcome
 from keyflock_server.storage.records import RoundRecord
 
 
@@ -462,14 +463,14 @@ async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_e
 ) -> None:
     await harness.task(round="goal = 5\nminimum = 4\nover_selection = 0.0\ndeadline_s = 600.0")
     claims = await cohort(harness, 5)
-    is_writing, may_write, write = asyncio.Event(), asyncio.Event(), harness.store.rounds.fail
+    is_writing, may_write, write = asyncio.Event(), asyncio.Event(), harness.store.group_writer.commit
 
-    async def slow(*arguments: Any) -> RoundRecord:  # noqa: ANN401 - whatever the table takes
+    async def slow(*arguments: Any) -> list[OperationOutcome]:  # noqa: ANN401 - whatever the table takes
         is_writing.set()
         await may_write.wait()
         return await write(*arguments)
 
-    harness.store.rounds.fail = slow  # type: ignore[assignment, method-assign]  # a transaction that takes its time
+    harness.store.group_writer.commit = slow  # type: ignore[assignment, method-assign]  # a transaction that takes its time
     failing = asyncio.create_task(
         harness.coordinator.reports.failure(claims[0], Failure(cause=FailureCause.INTERRUPTED))
     )

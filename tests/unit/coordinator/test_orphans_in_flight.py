@@ -8,6 +8,7 @@ from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.messages import Receipt
 from keyflock_server.protocol.problems import ApiError
+from keyflock_server.storage.interfaces.group_writer import OperationOutcome
 from keyflock_server.storage.records import RoundRecord
 
 
@@ -43,16 +44,16 @@ jumps = pytest.mark.parametrize("jump_s", [0.0, 90_000.0], ids=["at once", "the 
 async def test_a_sum_whose_transaction_is_under_way_is_not_collected(jump_s: float) -> None:
     harness = await clocked()
     claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
-    commit = harness.store.rounds.commit_flush
+    commit = harness.store.group_writer.commit
     harness.pass_time(3_601.0)  # orphans are looked for in the next pass
 
-    async def slowly(*what: object) -> RoundRecord:
+    async def slowly(*what: object) -> list[OperationOutcome]:
         """The blob is written; before its row is, a whole pass goes by."""
         harness.pass_time(jump_s)
         await harness.coordinator._orphans.collect()
         return await commit(*what)  # type: ignore[arg-type]  # handed on as they came
 
-    harness.store.rounds.commit_flush = slowly  # type: ignore[assignment, method-assign]  # the disk is slow
+    harness.store.group_writer.commit = slowly  # type: ignore[assignment, method-assign]  # the disk is slow
     receipts = await send_all(harness, claims)
     await harness.coordinator.tick()
 

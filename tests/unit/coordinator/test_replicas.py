@@ -15,6 +15,7 @@ from keyflock_server.protocol.messages import Assignment, CheckIn, Receipt
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import StorageError, UnreadableRow
+from keyflock_server.storage.interfaces.group_writer import OperationOutcome
 from keyflock_server.storage.records import RoundRecord
 
 T = TaskName("t")
@@ -332,21 +333,21 @@ async def test_a_flush_whose_answer_got_lost_while_the_store_went_away_is_counte
 ) -> None:
     await create(replicas, "goal = 8\nover_selection = 0.0")
     claims = [await assigned(harness, replicas[0], await harness.enrol()) for _ in range(8)]
-    rounds = harness.store.rounds
-    commit, partials = rounds.commit_flush, rounds.partials
+    rounds, writer = harness.store.rounds, harness.store.group_writer
+    commit, partials = writer.commit, rounds.partials
 
     async def away(*_: object) -> list[object]:
         raise StorageError("The database is away.")
 
-    async def commit_and_lose(*what: object) -> RoundRecord:
+    async def commit_and_lose(*what: object) -> list[OperationOutcome]:
         await commit(*what)  # type: ignore[arg-type]  # handed on as they came
         rounds.partials = away  # type: ignore[assignment, method-assign]  # nothing can be asked either
         raise StorageError("The connection was lost after the commit.")
 
-    rounds.commit_flush = commit_and_lose  # type: ignore[assignment, method-assign]  # the answer gets lost
+    writer.commit = commit_and_lose  # type: ignore[assignment, method-assign]  # the answer gets lost
     for one in claims[:4]:
         await send(replicas[1], one, 1.0)
-    rounds.commit_flush, rounds.partials = commit, partials  # type: ignore[method-assign]  # it is back
+    writer.commit, rounds.partials = commit, partials  # type: ignore[method-assign]  # it is back
     for one in claims[4:]:
         await send(replicas[1], one, 2.0)
     await tick(replicas)
@@ -361,16 +362,16 @@ async def test_a_flush_that_is_committed_long_after_it_was_given_up_is_in_the_su
 ) -> None:
     await create(replicas, "goal = 12\nover_selection = 0.0")
     claims = [await assigned(harness, replicas[0], await harness.enrol()) for _ in range(12)]
-    rounds = harness.store.rounds
-    commit, on_its_way = rounds.commit_flush, []
+    writer = harness.store.group_writer
+    commit, on_its_way = writer.commit, []
 
-    async def get_stuck(*what: object) -> RoundRecord:
+    async def get_stuck(*what: object) -> list[OperationOutcome]:
         """The database has it all and does not get to it; whoever asks sees nothing of it yet."""
-        rounds.commit_flush = commit  # type: ignore[method-assign]  # the next one goes through
+        writer.commit = commit  # type: ignore[method-assign]  # the next one goes through
         on_its_way.append(what)
         raise StorageError("No answer within 40 s.")
 
-    rounds.commit_flush = get_stuck  # type: ignore[assignment, method-assign]  # the answer never comes
+    writer.commit = get_stuck  # type: ignore[assignment, method-assign]  # the answer never comes
     for one in claims[:4]:
         await send(replicas[1], one, 1.0)
     await commit(*on_its_way[0])  # type: ignore[arg-type]  # as it was sent

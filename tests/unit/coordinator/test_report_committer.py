@@ -20,7 +20,7 @@ from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Failure, FailureCause, Receipt, Report
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import PartialSuperseded, StorageError
-from keyflock_server.storage.records import RoundRecord
+from keyflock_server.storage.interfaces.group_writer import OperationOutcome
 
 T, FIRST = TaskName("t"), RoundId("t-1")
 BUFFER = 'mode = "async"\ngoal = 4\nconcurrency = 24\ndeadline_s = 1000.0'
@@ -62,10 +62,12 @@ async def fail(*_: object, **__: object) -> Any:  # noqa: ANN401 - whatever the 
     raise StorageError("The disk is full.")
 
 
-def lose_the_answer(of: Callable[..., Awaitable[RoundRecord]]) -> Callable[..., Awaitable[RoundRecord]]:
+def lose_the_answer(
+    of: Callable[..., Awaitable[list[OperationOutcome]]],
+) -> Callable[..., Awaitable[list[OperationOutcome]]]:
     """Return a call that is done, and whose answer never arrives."""
 
-    async def call(*what: object) -> RoundRecord:
+    async def call(*what: object) -> list[OperationOutcome]:
         await of(*what)
         raise StorageError("The connection was lost after the commit.")
 
@@ -79,7 +81,7 @@ async def test_reports_whose_flush_was_not_answered_are_acknowledged_without_ano
     claims = await cohort(harness, 4)
 
     monkeypatch.setattr(
-        harness.store.rounds, "commit_flush", lose_the_answer(harness.store.rounds.commit_flush)
+        harness.store.group_writer, "commit", lose_the_answer(harness.store.group_writer.commit)
     )
     answers = await send_each(harness, claims, 1.0)
 
@@ -93,7 +95,7 @@ async def test_a_flush_that_was_not_answered_is_asked_about_at_the_next_pass(
     await harness.task(round="goal = 8")
     claims = await cohort(harness, 4)
     with monkeypatch.context() as away:
-        away.setattr(harness.store.rounds, "commit_flush", lose_the_answer(harness.store.rounds.commit_flush))
+        away.setattr(harness.store.group_writer, "commit", lose_the_answer(harness.store.group_writer.commit))
         away.setattr(harness.store.rounds, "partials", fail)
         unsure = await send_each(harness, claims, 1.0)
 
@@ -111,7 +113,7 @@ async def test_an_earlier_flush_of_the_process_does_not_acknowledge_one_that_fai
     await send_each(harness, claims[:4], 1.0)
 
     with monkeypatch.context() as broken:
-        broken.setattr(harness.store.rounds, "commit_flush", fail)
+        broken.setattr(harness.store.group_writer, "commit", fail)
         failed = await send_each(harness, claims[4:], 3.0)
         again = await send_each(harness, claims[4:], 3.0)
     await harness.coordinator.tick()
@@ -133,7 +135,7 @@ async def test_a_flush_that_fails_before_its_transaction_leaves_its_batch_as_it_
         if call == "put":
             broken.setattr(harness.blobs, "put", fail)
         else:  # a flush that was not answered, and cannot be asked about
-            broken.setattr(harness.store.rounds, "commit_flush", fail)
+            broken.setattr(harness.store.group_writer, "commit", fail)
             broken.setattr(harness.store.rounds, "partials", fail)
         failed = await send_each(harness, claims, 1.0)
         await harness.coordinator.tick()
@@ -152,14 +154,14 @@ async def test_a_partial_aggregate_that_moves_again_and_again_is_not_insisted_on
 ) -> None:
     await harness.task(round="goal = 4")
     claims = await cohort(harness, 4)
-    commit, moves = harness.store.rounds.commit_flush, list(range(6))
+    commit, moves = harness.store.group_writer.commit, list(range(6))
 
-    async def moved(*what: Any) -> RoundRecord:  # noqa: ANN401 - handed on as they came
+    async def moved(*what: Any) -> list[OperationOutcome]:  # noqa: ANN401 - handed on as they came
         if not moves:
             return await commit(*what)
         raise PartialSuperseded(FIRST.removesuffix(f"{moves.pop()}"))
 
-    monkeypatch.setattr(harness.store.rounds, "commit_flush", moved)
+    monkeypatch.setattr(harness.store.group_writer, "commit", moved)
     answer = (await send_each(harness, claims, 1.0))[-1]
 
     assert answer is ProblemCode.REPORT_PENDING
@@ -179,16 +181,16 @@ async def test_a_process_that_reloads_its_sum_takes_its_own_and_does_so_once(
     object.__setattr__(there._deps, "observer", recorder)
     claims = await cohort(harness, 16)
     await send_each(harness, claims[:4], 1.0)
-    rounds = harness.store.rounds
-    commit, on_its_way = rounds.commit_flush, []
+    rounds, writer = harness.store.rounds, harness.store.group_writer
+    commit, on_its_way = writer.commit, []
 
-    async def get_stuck(*what: Any) -> RoundRecord:  # noqa: ANN401 - handed on as they came
-        rounds.commit_flush = commit  # type: ignore[method-assign]  # the next one goes through
+    async def get_stuck(*what: Any) -> list[OperationOutcome]:  # noqa: ANN401 - handed on as they came
+        writer.commit = commit  # type: ignore[method-assign]  # the next one goes through
         on_its_way.append(what)
         raise StorageError("No answer within 40 s.")
 
     harness.coordinator = there
-    rounds.commit_flush = get_stuck  # type: ignore[assignment, method-assign]  # the answer never comes
+    writer.commit = get_stuck  # type: ignore[assignment, method-assign]  # the answer never comes
     await send_each(harness, claims[4:8], 2.0)
     await commit(*on_its_way[0])
     with monkeypatch.context() as away:
@@ -359,13 +361,13 @@ async def test_a_round_that_is_ending_is_not_asked_to_count_more(
     await send_each(harness, claims[:4], 1.0)
     asked: list[object] = []
 
-    async def count(*what: object) -> RoundRecord:
+    async def count(*what: object) -> list[OperationOutcome]:
         asked.extend(what)
         raise StorageError("No flush was expected.")
 
     with monkeypatch.context() as stuck:
         stuck.setattr(harness.blobs, "get", fail)
-        stuck.setattr(harness.store.rounds, "commit_flush", count)
+        stuck.setattr(harness.store.group_writer, "commit", count)
         await harness.coordinator.tick()  # its sum cannot be read, so it does not close
         await send_each(harness, claims[4:], 1.0)
         await harness.coordinator.tick()
@@ -409,9 +411,9 @@ async def test_a_device_that_is_forgotten_while_it_is_counted_disturbs_nobody(
     await harness.task(round="goal = 8")
     phones = [await harness.enrol() for _ in range(4)]
     claims = [await harness.assigned(phone) for phone in phones]
-    commit, forgetting = harness.store.rounds.commit_flush, []
+    commit, forgetting = harness.store.group_writer.commit, []
 
-    async def commit_and_forget(*what: Any) -> RoundRecord:  # noqa: ANN401 - handed on as they came
+    async def commit_and_forget(*what: Any) -> list[OperationOutcome]:  # noqa: ANN401 - handed on as they came
         after = await commit(*what)
         forgetting.append(asyncio.create_task(harness.forget(phones[0])))
         while claims[0].assignment in members:  # noqa: ASYNC110 - no event is
@@ -421,7 +423,7 @@ async def test_a_device_that_is_forgotten_while_it_is_counted_disturbs_nobody(
     opened = harness.coordinator.registry._states[T].open_round
     assert opened is not None
     members = opened.members
-    monkeypatch.setattr(harness.store.rounds, "commit_flush", commit_and_forget)
+    monkeypatch.setattr(harness.store.group_writer, "commit", commit_and_forget)
     answers = await send_each(harness, claims, 1.0)
 
     assert isinstance(answers[-1], Receipt)

@@ -120,7 +120,7 @@ async def test_a_failure_that_could_not_be_written_is_none(
     await harness.task(round="goal = 4\nover_selection = 0.0")
     claims = await cohort(harness, 4)
     with monkeypatch.context() as broken:
-        broken.setattr(harness.store.rounds, "fail", fail)
+        broken.setattr(harness.store.group_writer, "commit", fail)
         with pytest.raises(StorageError):
             await harness.coordinator.reports.failure(claims[0], INTERRUPTED)
 
@@ -340,14 +340,14 @@ async def test_a_phone_that_hangs_up_does_not_stop_the_flush_of_the_others(
 ) -> None:
     await harness.task(round="goal = 8")
     claims = await cohort(harness, 4)
-    is_writing, may_write, commit = asyncio.Event(), asyncio.Event(), harness.store.rounds.commit_flush
+    is_writing, may_write, commit = asyncio.Event(), asyncio.Event(), harness.store.group_writer.commit
 
     async def slow(*what: Any) -> Any:  # noqa: ANN401 - handed on as they came
         is_writing.set()
         await may_write.wait()
         return await commit(*what)
 
-    monkeypatch.setattr(harness.store.rounds, "commit_flush", slow)
+    monkeypatch.setattr(harness.store.group_writer, "commit", slow)
     for one in claims[:3]:
         await send(harness, one, 1.0)
     last = asyncio.create_task(send(harness, claims[3], 1.0))
@@ -513,7 +513,7 @@ async def test_where_the_goal_is_met_only_those_whose_reports_wait_are_told_to_s
 ) -> None:
     await harness.task(round="goal = 4\nover_selection = 0.5")
     claims = await cohort(harness, 6)
-    monkeypatch.setattr(harness.store.rounds, "commit_flush", fail)
+    monkeypatch.setattr(harness.store.group_writer, "commit", fail)
     for one in claims[:4]:
         await send(harness, one, 1.0)
     message = Offer(model_version=ModelVersion(0), size_bytes=1)

@@ -80,7 +80,7 @@ async def test_a_round_whose_last_flush_fails_does_not_end_without_it(
     harness.pass_time(100.0)
 
     with monkeypatch.context() as broken:
-        broken.setattr(harness.store.rounds, "commit_flush", fail)
+        broken.setattr(harness.store.group_writer, "commit", fail)
         await harness.coordinator.tick()
         while_broken = await harness.coordinator.tasks.round(FIRST)
     await harness.coordinator.tick()

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from tests.contract.operations import add_device, take_slot
 from tests.contract.test_store_contract import (
     ASYNC,
     NOW,
@@ -29,8 +30,8 @@ async def test_an_assignment_older_than_eight_deadlines_is_not_looked_for_any_mo
     await store.populations.add(POPULATION, VERSION)
     await store.tasks.add(replace(TASK, spec=ASYNC))
     await store.rounds.add(RoundRecord(round=BUFFER))
-    await store.devices.add(device("a"))
-    await store.rounds.assign(assignment("a", "u-1"))
+    await add_device(store, device("a"))
+    await take_slot(store, assignment("a", "u-1"))
 
     too_late = await store.rounds.expire(BUFFER.id, NOW + 8 * LIFE)
     too_early = await store.rounds.expire(BUFFER.id, NOW + LIFE - timedelta(microseconds=1))

@@ -16,10 +16,6 @@ TombstonesOf = Callable[[DeviceRecord, Mapping[TaskName, int]], Sequence[Tombsto
 class DeviceRepository(Protocol):
     """Stores enrolled devices."""
 
-    async def add(self, device: DeviceRecord) -> None:
-        """Add a device that has just enrolled; raises PopulationGone."""
-        ...
-
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         """Return the device of this id, or None."""
         ...

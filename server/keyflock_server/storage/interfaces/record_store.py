@@ -6,6 +6,7 @@ from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
 from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
+from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.leases import LeaseRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
@@ -33,6 +34,7 @@ class RecordStore(Protocol):
     arrivals: ArrivalRepository
     cluster: ClusterRepository
     retention: RetentionRepository
+    group_writer: GroupWriter
 
     @property
     def name(self) -> str:

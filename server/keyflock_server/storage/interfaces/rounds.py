@@ -1,6 +1,6 @@
 """The interface to rounds and their partial aggregates, and to what ends an assignment with them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol, TypedDict
 
@@ -9,8 +9,6 @@ from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import Carried, Phase, RoundEvent, Summarised
 from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import (
-    AssignmentRecord,
-    CountedReport,
     PartialRecord,
     RoundRecord,
     StagedVersion,
@@ -71,24 +69,6 @@ class RoundRepository(Protocol):
         """
         ...
 
-    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
-        """Store an assignment, which takes a slot of its round, and return the round.
-
-        Raises:
-            AlreadyExists: the device has an assignment in the round.
-            SlotRefused: the device is not enrolled, is quarantined, or has contributed too recently.
-            Superseded: no slot is left, or the round takes no device any more.
-        """
-        ...
-
-    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
-        """Mark an assignment as failed, free its slot while the round collects, and return the round.
-
-        Raises:
-            Superseded: the assignment is counted, failed already, or has expired.
-        """
-        ...
-
     async def expire(
         self,
         round_id: RoundId,
@@ -109,28 +89,6 @@ class RoundRepository(Protocol):
             rejected: Assignments whose reports arrived and were rejected: they expire without a silence.
         Returns:
             The round with these slots free again, and the expired assignments; None if there are none.
-        """
-        ...
-
-    async def commit_flush(
-        self,
-        partial: PartialRecord,
-        reports: Sequence[CountedReport],
-        at: datetime,
-        replaces: str | None = None,
-    ) -> RoundRecord:
-        """Store the process's new partial aggregate and mark the reports that are new in it, both or neither.
-
-        Args:
-            partial: The process's sum for the round, with these reports in it.
-            reports: The new reports.
-            at: The time of the flush.
-            replaces: The key of the process's partial aggregate before; None if this is its first one.
-        Raises:
-            PartialSuperseded: the stored partial aggregate is not ``replaces``.
-            Superseded: the round takes no reports any more.
-            AssignmentsNotOpen: some reports have no open assignment, or their devices are not enrolled; the
-                error names them.
         """
         ...
 

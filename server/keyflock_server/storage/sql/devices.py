@@ -6,19 +6,16 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, bindparam, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Column, ColumnElement, Row, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
-from keyflock_server.storage.errors import AlreadyExists
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
-from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.tables import devices
 
@@ -42,15 +39,6 @@ class SqlDeviceRepository:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader = reader_of(engine)
-
-    async def add(self, device: DeviceRecord) -> None:
-        """Add a device that has just enrolled."""
-        try:
-            async with self._engine.begin() as connection:
-                await require_population(connection, device.population)
-                await connection.execute(insert(devices).values(asdict(device)))
-        except IntegrityError:
-            raise AlreadyExists(device.id) from None
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         """Return the device of this id, or None."""

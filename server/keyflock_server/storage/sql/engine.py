@@ -8,15 +8,16 @@ be under SERIALIZABLE.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.sql.failures import PatientPool, translate_failures, unavailable
-from keyflock_server.storage.sql.urls import database_url, display_name
+from keyflock_server.storage.sql.urls import database_url, display_name, sqlite_file
 
 _IS_READ: Final = "keyflock_is_read"
 _IS_BARE: Final = "keyflock_is_bare"
@@ -71,6 +72,24 @@ def engine_for(url: str, application_name: str = APPLICATION_NAME) -> AsyncEngin
             pool_pre_ping=True,
         )
     translate_failures(engine.sync_engine, display_name(parsed))
+    return engine
+
+
+def thread_engine_for(url: str) -> Engine | None:
+    """Return an engine over the same SQLite file for one thread; None for any other database.
+
+    Guarantees:
+        Its one connection is set up as those of ``engine_for`` are.
+    """
+    parsed = database_url(url)
+    if sqlite_file(parsed) is None:
+        return None
+    engine = create_engine(
+        parsed.set(drivername="sqlite+pysqlite"), hide_parameters=True, pool_size=1, max_overflow=0
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin)
+    translate_failures(engine, display_name(parsed))
     return engine
 
 
@@ -153,9 +172,16 @@ def _use_write_ahead_log(connection: Any, cursor: Any) -> None:  # noqa: ANN401 
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt + 1 == _WAL_ATTEMPTS:
                 raise
-            connection.run_async(lambda _: asyncio.sleep(_WAL_PAUSE_S))
+            _pause(connection, _WAL_PAUSE_S)
         else:
             return
+
+
+def _pause(connection: Any, seconds: float) -> None:  # noqa: ANN401 - the driver's own connection
+    if hasattr(connection, "run_async"):
+        connection.run_async(lambda _: asyncio.sleep(seconds))
+    else:  # a thread's connection
+        time.sleep(seconds)
 
 
 def _begin(connection: Connection) -> None:

@@ -3,29 +3,32 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, Update, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyflock_server.protocol.identifiers import PopulationName, RoundId
 from keyflock_server.rounds.round import (
     LIVE_PHASES,
     Discarded,
-    IllegalRoundEvent,
     Phase,
     Round,
     RoundEvent,
-    advance,
 )
 from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.storage.errors import Superseded
+from keyflock_server.storage.group_decisions import advanced
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import RoundRecord, StagedVersion
 from keyflock_server.storage.sql.rows import damaged_row
 from keyflock_server.storage.tables import rounds
 
+#: A spec is parsed again with every reading of its round, and takes longer than all other columns.
+_spec = lru_cache(maxsize=64)(stored_task)
 _UNPUBLISHED = LIVE_PHASES - {Phase.PUBLISHED}
+_ROUND_COLUMNS = tuple(field.name for field in fields(Round) if field.name != "spec")
 _OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name not in {"round", "staged"})
 _STAGED_COLUMNS = tuple(field.name for field in fields(StagedVersion))
 
@@ -72,26 +75,39 @@ async def apply_event(
     changes: RoundChanges | None = None,
 ) -> RoundRecord:
     """Apply an event to a round that the caller has locked, and return it; raises Superseded."""
-    try:
-        moved = advance(before.round, event, at)
-    except IllegalRoundEvent as error:
-        raise Superseded(f"{before.round.id}: {error}") from None
-    after = replace(before, round=moved, **(changes or {}))
-    was, becomes = round_columns(before), round_columns(after)
-    changed = {name: value for name, value in becomes.items() if value != was[name]}
-    if changed:
-        await connection.execute(update(rounds).where(rounds.c.id == before.round.id).values(changed))
+    after = replace(advanced(before, event, at), **(changes or {}))
+    if (change := change_of(before, after)) is not None:
+        await connection.execute(*change)
     return after
 
 
 def round_columns(record: RoundRecord) -> dict[str, object]:
     """Return the columns of a round's row."""
-    columns = {
-        field.name: getattr(record.round, field.name) for field in fields(Round) if field.name != "spec"
-    }
+    return _moving_columns(record) | {"spec_json": record.round.spec.to_json()}
+
+
+def change_of(before: RoundRecord, after: RoundRecord) -> tuple[Update, dict[str, object]] | None:
+    """Return the statement that writes a round's new state, with its parameters; None if nothing changed."""
+    was, becomes = _moving_columns(before), _moving_columns(after)
+    changed = {name: value for name, value in becomes.items() if value != was[name]}
+    if not changed:
+        return None
+    parameters = {f"new_{name}": value for name, value in changed.items()}
+    return _update_of(tuple(changed)), parameters | {"of_round": before.round.id}
+
+
+@cache
+def _update_of(names: tuple[str, ...]) -> Update:
+    """Return the statement that changes these columns: building one takes longer than executing it."""
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names}
+    return update(rounds).where(rounds.c.id == bindparam("of_round")).values(new)
+
+
+def _moving_columns(record: RoundRecord) -> dict[str, object]:
+    """Return all columns but the spec, which never changes."""
+    columns = {name: getattr(record.round, name) for name in _ROUND_COLUMNS}
     own = {name: getattr(record, name) for name in _OWN_COLUMNS}
-    staged = {name: getattr(record.staged, name, None) for name in _STAGED_COLUMNS}
-    return columns | own | staged | {"spec_json": record.round.spec.to_json()}
+    return columns | own | {name: getattr(record.staged, name, None) for name in _STAGED_COLUMNS}
 
 
 def round_record(row: Row[Any]) -> RoundRecord:
@@ -102,5 +118,5 @@ def round_record(row: Row[Any]) -> RoundRecord:
     if staged["stepped_from"] is not None:
         own["staged"] = StagedVersion(**staged)
     with damaged_row(f"round {row.id}"):
-        spec, phase = stored_task(columns.pop("spec_json")), Phase(columns.pop("phase"))
+        spec, phase = _spec(columns.pop("spec_json")), Phase(columns.pop("phase"))
     return RoundRecord(round=Round(spec=spec, phase=phase, **columns), **own)

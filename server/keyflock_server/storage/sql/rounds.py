@@ -1,46 +1,35 @@
 """Rounds and assignments in SQL: the transactions that make every acknowledged report a counted one."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, func, insert, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
     LIVE_PHASES,
     Carried,
-    Counted,
     Expired,
-    Failed,
     Phase,
     Published,
     RoundEvent,
-    SlotTaken,
     Summarised,
 )
 from keyflock_server.storage.errors import (
     AlreadyExists,
-    AssignmentsNotOpen,
-    PartialSuperseded,
     Superseded,
     UnreadableRow,
 )
 from keyflock_server.storage.interfaces.rounds import RoundChanges
 from keyflock_server.storage.records import (
-    AssignmentRecord,
-    AssignmentState,
-    CountedReport,
     PartialRecord,
     RoundRecord,
 )
-from keyflock_server.storage.slots import check_slot
-from keyflock_server.storage.sql.assignments import assignment_record
-from keyflock_server.storage.sql.devices import FACTS, device_facts
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
 from keyflock_server.storage.sql.population_rows import require_population
@@ -128,44 +117,6 @@ class SqlRoundRepository:
         async with self._engine.begin() as connection:
             return await advance_round(connection, round_id, event, at, changes)
 
-    async def assign(self, assignment: AssignmentRecord) -> RoundRecord:
-        """Store an assignment, which takes a slot of its round, and return the round."""
-        try:
-            async with self._engine.begin() as connection:
-                after = await advance_round(
-                    connection, assignment.round_id, SlotTaken(), assignment.assigned_at
-                )
-                # The lock keeps the device from being forgotten before the commit, so that none such holds a
-                # slot.
-                its_device = select(*FACTS).where(devices.c.id == assignment.device)
-                found = await connection.execute(its_device.with_for_update(read=True, key_share=True))
-                row = found.one_or_none()
-                check_slot(assignment, after.round, None if row is None else device_facts(row))
-                await connection.execute(insert(assignments).values(asdict(assignment)))
-                return after
-        except IntegrityError:
-            raise AlreadyExists(assignment.id) from None
-
-    async def fail(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
-        """Mark an assignment as failed, free its slot while the round collects, and return the round."""
-        change = (
-            update(assignments)
-            .where(
-                assignments.c.round_id == assignment.round_id,
-                assignments.c.device == assignment.device,
-                assignments.c.state == AssignmentState.ASSIGNED,
-            )
-            .values(state=AssignmentState.FAILED, session_shape=session_shape)
-        )
-        async with self._engine.begin() as connection:
-            # Locks the round first, as a flush does: transactions with one lock order cannot deadlock.
-            before = await lock_round(connection, assignment.round_id)
-            if (await connection.execute(change)).rowcount != 1:
-                raise Superseded(assignment.id)
-            if before.round.phase is not Phase.COLLECTING:
-                return before
-            return await apply_event(connection, before, Failed(), at)
-
     async def expire(
         self,
         round_id: RoundId,
@@ -189,28 +140,6 @@ class SqlRoundRepository:
                 current = await apply_event(connection, current, Expired(own), before)
             await mark_expired(connection, current.round, due, rejected, before)
             return current, tuple(sorted(row.id for row in due))
-
-    async def commit_flush(
-        self,
-        partial: PartialRecord,
-        reports: Sequence[CountedReport],
-        at: datetime,
-        replaces: str | None = None,
-    ) -> RoundRecord:
-        """Store the process's new partial aggregate and mark the reports that are new in it."""
-        counted = Counted(len(reports), sum(report.weight for report in reports))
-        async with self._engine.begin() as connection:
-            # The lock lets one process at a time flush or close the round.
-            before = await lock_round(connection, partial.round_id)
-            await _check_open(connection, reports)
-            after = await apply_event(connection, before, counted, at)
-            await connection.execute(_count(partial.round_id), [_counted(report, at) for report in reports])
-            its_devices = devices.c.id.in_([report.device for report in reports])
-            await connection.execute(
-                update(devices).where(its_devices).values(last_contributed_at=at, silences=0, changed_at=at)
-            )
-            await _replace(connection, replaces, partial)
-            return after
 
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
         """Return the round's partial aggregates, ordered by replica."""
@@ -309,60 +238,3 @@ class SqlRoundRepository:
         async with self._engine.begin() as connection:
             await connection.execute(forgotten)
             await connection.execute(delete(partials).where(partials.c.round_id == round_id))
-
-
-async def _replace(connection: AsyncConnection, before: str | None, partial: PartialRecord) -> None:
-    """Replace a partial aggregate of a round that the caller has locked."""
-    mine = (partials.c.round_id == partial.round_id) & (partials.c.replica == partial.replica)
-    known = (await connection.execute(select(partials.c.key).where(mine))).scalar_one_or_none()
-    if known != before:
-        raise PartialSuperseded(partial.round_id)
-    row = asdict(partial)
-    change = insert(partials).values(row) if before is None else update(partials).where(mine).values(row)
-    await connection.execute(change)
-
-
-async def _check_open(connection: AsyncConnection, reports: Sequence[CountedReport]) -> None:
-    reported = {report.id for report in reports}
-    query = (
-        select(assignments)
-        .where(
-            assignments.c.round_id.in_({report.round_id for report in reports}),
-            assignments.c.device.in_({report.device for report in reports}),
-        )
-        .order_by(assignments.c.round_id, assignments.c.device)
-        .with_for_update()
-    )
-    rows = [assignment_record(row) for row in await connection.execute(query)]
-    theirs = select(devices.c.id).where(devices.c.id.in_({report.device for report in reports}))
-    enrolled = set(await connection.scalars(theirs.order_by(devices.c.id).with_for_update()))
-    if not_open := AssignmentsNotOpen.find(reported, [row for row in rows if row.id in reported], enrolled):
-        raise not_open
-
-
-def _count(counted_in: RoundId) -> Any:  # noqa: ANN401 - SQLAlchemy's update of many
-    return (
-        update(assignments)
-        .where(
-            assignments.c.round_id == bindparam("of_round"), assignments.c.device == bindparam("of_device")
-        )
-        .values(
-            state=AssignmentState.COUNTED,
-            report_digest=bindparam("digest"),
-            weight=bindparam("its_weight"),
-            session_shape=bindparam("shape"),
-            counted_in=counted_in,
-            counted_at=bindparam("received_at"),
-        )
-    )
-
-
-def _counted(report: CountedReport, at: datetime) -> dict[str, object]:
-    return {
-        "of_round": report.round_id,
-        "of_device": report.device,
-        "digest": report.report_digest,
-        "its_weight": report.weight,
-        "shape": report.session_shape,
-        "received_at": report.received_at or at,
-    }

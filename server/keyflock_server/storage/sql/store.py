@@ -10,6 +10,7 @@ from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
 from keyflock_server.storage.interfaces.assignments import AssignmentRepository
 from keyflock_server.storage.interfaces.cluster import ClusterRepository
 from keyflock_server.storage.interfaces.devices import DeviceRepository
+from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.leases import LeaseRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
@@ -23,7 +24,8 @@ from keyflock_server.storage.sql.arrivals import SqlArrivalRepository
 from keyflock_server.storage.sql.assignments import SqlAssignmentRepository
 from keyflock_server.storage.sql.cluster import SqlClusterRepository
 from keyflock_server.storage.sql.devices import SqlDeviceRepository
-from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for
+from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for, thread_engine_for
+from keyflock_server.storage.sql.group_writer import SqlGroupWriter
 from keyflock_server.storage.sql.integrity import MAX_CHECK_S, check_sqlite
 from keyflock_server.storage.sql.leases import SqlLeaseRepository
 from keyflock_server.storage.sql.personal_models import SqlPersonalModelRepository
@@ -34,6 +36,7 @@ from keyflock_server.storage.sql.rounds import SqlRoundRepository
 from keyflock_server.storage.sql.schema import prepare, revision
 from keyflock_server.storage.sql.tasks import SqlTaskRepository
 from keyflock_server.storage.sql.tombstones import SqlTombstoneRepository
+from keyflock_server.storage.sql.transactions import EngineTransactions, ThreadTransactions, Transactions
 from keyflock_server.storage.sql.urls import database_url, display_name, sqlite_file
 from keyflock_server.storage.sql.verdicts import SqlVerdictRepository
 
@@ -52,6 +55,10 @@ class SqlStore:
         #: The name of the database for messages, without secrets.
         self.name = display_name(database_url(url))
         self._engine: AsyncEngine = engine_for(url, application_name)
+        thread_engine = thread_engine_for(url)
+        self._transactions: Transactions = (
+            EngineTransactions(self._engine) if thread_engine is None else ThreadTransactions(thread_engine)
+        )
         self._file = sqlite_file(database_url(url))
         self._is_checked = self._file is None
         self.populations: PopulationRepository = SqlPopulationRepository(self._engine)
@@ -67,6 +74,7 @@ class SqlStore:
         self.arrivals: ArrivalRepository = SqlArrivalRepository(self._engine)
         self.cluster: ClusterRepository = SqlClusterRepository(self._engine)
         self.retention: RetentionRepository = SqlRetentionRepository(self._engine)
+        self.group_writer: GroupWriter = SqlGroupWriter(self._transactions)
         #: Called with the name of a database of which only a part was checked, and the duration in seconds.
         self.on_unchecked: Callable[[str, float], None] = lambda _name, _within_s: None
 
@@ -97,6 +105,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Return all connections."""
+        await self._transactions.close()
         await self._engine.dispose()
 
 

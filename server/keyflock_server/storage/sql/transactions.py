@@ -1,0 +1,75 @@
+"""Transactions as functions of a connection, run from the event loop with as few hand-overs as there can be.
+
+A function over SQLAlchemy's own ``Connection`` runs on both back ends. On SQLite the whole transaction runs
+on one thread: over aiosqlite each statement would be handed to a thread and back three times.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Transactions(Protocol):
+    """Runs functions, each in a transaction of its own."""
+
+    async def run(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what the function does, once it is committed; roll back and raise what it raises."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class EngineTransactions:
+    """Runs transactions over an engine of the event loop; the engine is closed by whoever made it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def run(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what the function does, once it is committed; roll back and raise what it raises."""
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(function, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Do nothing: the engine is not ours."""
+
+
+class ThreadTransactions:
+    """Runs transactions one after the other, on a thread of their own, over an engine without an event loop.
+
+    Guarantees:
+        A caller that is cancelled does not interrupt the transaction.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyflock-writer")
+
+    async def run(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what the function does, once it is committed; roll back and raise what it raises."""
+
+        def transaction() -> T:
+            with self._engine.begin() as connection:
+                return function(connection, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+
+    async def close(self) -> None:
+        """Finish the transaction under way, and end the thread."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._engine.dispose()
