@@ -1,8 +1,9 @@
 """A call whose credentials were checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import parse_qs
+
+import msgspec
 
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol import calls
@@ -10,8 +11,7 @@ from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 
-@dataclass(frozen=True, slots=True)
-class AuthenticatedCall:
+class AuthenticatedCall(msgspec.Struct, frozen=True):
     """One call whose credentials were checked."""
 
     path_params: Mapping[str, str]

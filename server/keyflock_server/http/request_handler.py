@@ -158,6 +158,11 @@ class RequestHandler(web.RequestHandler):
             self._connections.record_malformed(MalformedKind.FRAMING)
             self._payload.set_exception(web.RequestPayloadError("The body's framing cannot be read."))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on where reading was paused; aiohttp calls this for every body that is read."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def handle_error(
         self,
         request: web.BaseRequest,

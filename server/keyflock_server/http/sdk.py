@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -218,7 +217,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
             return call
         with contextlib.suppress(ApiError):
             is_own = await self._models.resolve(path) == call.device.population
-            return replace(call, is_own_name=is_own)
+            return msgspec.structs.replace(call, is_own_name=is_own)
         return call
 
     async def _enrol(self, call: AuthenticatedCall, body: bytes) -> Response:

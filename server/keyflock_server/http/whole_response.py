@@ -6,7 +6,7 @@ responses of this server are all there before the first byte is written.
 Source: RFC 9112.
 """
 
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -65,20 +65,21 @@ class WholeResponse(web.StreamResponse):
             await request.writer.drain()
 
     def _is_without_body(self, request: web.BaseRequest) -> bool:
-        return request.method == HTTPMethod.HEAD or self.status in _WITHOUT_BODY
+        return self._status in _WITHOUT_BODY or request.method == "HEAD"
 
     def _head(self, request: web.BaseRequest) -> bytes:
         answer, version = self._answer, request.version
-        lines = [f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}"]
-        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-        lines.append(f"Server: {SERVER_NAME}")
+        headers = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+        length = ""
         if answer.body or not self._is_without_body(request):
-            lines.append(f"Content-Length: {len(answer.body)}")
-        lines.append(f"Date: {rfc822_formatted_time()}")
+            length = f"Content-Length: {len(answer.body)}\r\n"
+        connection = ""
         if version == HttpVersion11:
             if not self._keep_alive:
-                lines.append("Connection: close")
+                connection = "Connection: close\r\n"
         elif self._keep_alive:
-            lines.append("Connection: keep-alive")
-        lines.append("\r\n")
-        return "\r\n".join(lines).encode("ascii")
+            connection = "Connection: keep-alive\r\n"
+        return (
+            f"HTTP/{version.major}.{version.minor} {self._status} {self._reason}\r\n"
+            f"{headers}Server: {SERVER_NAME}\r\n{length}Date: {rfc822_formatted_time()}\r\n{connection}\r\n"
+        ).encode("ascii")

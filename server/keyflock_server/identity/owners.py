@@ -6,6 +6,7 @@ A user or an installation has the same digest in a deleted population and in a l
 what is held against it outlives the deletion.
 """
 
+import functools
 import hmac
 from typing import NewType
 
@@ -50,5 +51,12 @@ def device_digest(key: bytes, device: DeviceId) -> str:
 
 
 def _digest(key: bytes, text: str) -> str:
+    mac = _prepared(key).copy()
     # A header may hold invalid UTF-8; its digest matches nothing.
-    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+    mac.update(text.encode("utf-8", "surrogatepass"))
+    return mac.hexdigest()
+
+
+@functools.lru_cache(maxsize=4)
+def _prepared(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")

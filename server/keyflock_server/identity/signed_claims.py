@@ -67,10 +67,10 @@ class TokenSigner(Generic[C]):
     def __init__(self, keys: SigningKeys, kind: TokenKind[C]) -> None:
         self._kind = kind
         self._header = _header(keys.current, kind.header_type)
-        self._secret = keys.current.secret
-        #: The secret of each key by the only header that a token of this kind has under it.
-        self._secrets = {
-            _header(key, kind.header_type): key.secret for key in (*reversed(keys.retired), keys.current)
+        #: Each key, made ready to sign, by the only header that a token of this kind has under it.
+        self._keys = {
+            _header(key, kind.header_type): hmac.new(key.secret, digestmod="sha256")
+            for key in (*reversed(keys.retired), keys.current)
         }
         self._encoder = msgspec.json.Encoder()
         self._decoder: msgspec.json.Decoder[C] = msgspec.json.Decoder(kind.claims)
@@ -78,7 +78,7 @@ class TokenSigner(Generic[C]):
     def sign(self, claims: C) -> str:
         """Return a token with these claims; the same claims give the same token."""
         signed = f"{self._header}.{_base64url(self._encoder.encode(claims))}"
-        return f"{signed}.{_signature(self._secret, signed)}"
+        return f"{signed}.{_signature(self._keys[self._header], signed)}"
 
     def verify(self, token: str) -> C:
         """Return the claims of an authentic token, whether or not it has expired.
@@ -90,8 +90,8 @@ class TokenSigner(Generic[C]):
             raise self._invalid()
         signed, _, signature = token.rpartition(".")
         header, _, payload = signed.partition(".")
-        secret = self._secrets.get(header)
-        if secret is None or not hmac.compare_digest(_signature(secret, signed), signature):
+        key = self._keys.get(header)
+        if key is None or not hmac.compare_digest(_signature(key, signed), signature):
             raise self._invalid()
         try:
             return self._decoder.decode(_from_base64url(payload))
@@ -109,8 +109,10 @@ def _header(key: SigningKey, token_type: str) -> str:
     return _base64url(json.dumps(header, separators=(",", ":")).encode())
 
 
-def _signature(secret: bytes, signed: str) -> str:
-    return _base64url(hmac.digest(secret, signed.encode(), "sha256"))
+def _signature(key: hmac.HMAC, signed: str) -> str:
+    mac = key.copy()  # takes two thirds of the time that the key itself would
+    mac.update(signed.encode())
+    return _base64url(mac.digest())
 
 
 def _base64url(data: bytes) -> str:
