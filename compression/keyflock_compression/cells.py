@@ -76,7 +76,9 @@ def cell_positions(indices: NDArray[np.intp], layout: Layout) -> NDArray[np.int6
     for rows in _tensor_rows(layout.shapes, layout.offsets):
         block = rows.block
         part = slice(*np.searchsorted(indices, (block.offset, block.offset + block.rows * block.columns)))
-        row, column = np.divmod(indices[part] - block.offset, block.columns)
+        inner = indices[part] - block.offset
+        row = inner // block.columns
+        column = inner - row * block.columns
         number, along = (column, row) if rows.is_by_columns else (row, column)
         positions[part] = CELL * (rows.first_cell + number * rows.cells) + along
     return positions

@@ -24,6 +24,8 @@ def pack_bits(codes: NDArray[np.uint8], bits: int) -> bytes:
         codes: Each below ``2**bits``. Shape (N,).
         bits: 1, 2, 4 or 8.
     """
+    if bits == 8:
+        return codes.tobytes()
     each = 8 // bits
     bytes_ = np.zeros((packed_bytes(codes.size, bits), each), np.uint8)
     bytes_.reshape(-1)[: codes.size] = codes
@@ -42,7 +44,10 @@ def unpack_bits(streams: StreamReader, index: int, count: int, bits: int) -> NDA
     over = count * bits % 8
     if over and data[-1] >> over:
         raise MalformedContainer(f"stream {index} has bits behind its last number")
-    codes: NDArray[np.uint8] = np.take(_codes_in(bits), np.frombuffer(data, np.uint8), axis=0)
+    packed = np.frombuffer(data, np.uint8)
+    if bits == 8:
+        return packed
+    codes: NDArray[np.uint8] = np.take(_codes_in(bits), packed, axis=0)
     return codes.reshape(-1)[:count]
 
 

@@ -35,13 +35,17 @@ def in_use_bytes(layout: Layout) -> int:
 def encode_positions(indices: NDArray[np.intp], layout: Layout) -> PositionStreams:
     """Encode the positions of ascending indices."""
     positions = cell_positions(indices, layout)
-    order = np.argsort(positions)
-    cell, within = np.divmod(positions[order], CELL)
-    used, first, counts = np.unique(cell, return_index=True, return_counts=True)
+    # All but the tensors that are read by columns is in order, which a stable sort makes use of.
+    order = np.argsort(positions, kind="stable")
+    ordered = positions[order]
+    cell = ordered // CELL
+    within = ordered - CELL * cell
+    first = np.flatnonzero(np.diff(cell, prepend=-1))
+    counts = np.diff(first, append=cell.size)
     gaps = np.diff(within, prepend=-1) - 1
     gaps[first] = within[first]
     in_use = np.zeros(cells_of(layout).lengths.size, bool)
-    in_use[used] = True
+    in_use[cell[first]] = True
     return PositionStreams(
         indices[order],
         np.packbits(in_use, bitorder="little").tobytes(),
