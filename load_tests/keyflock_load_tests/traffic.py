@@ -159,15 +159,23 @@ class TrafficRecord:
             chosen = self.call == self.names.index(name)
         return chosen & (self.status >= 200) & (self.status < 300) if only_ok else chosen
 
+    @property
+    def begun(self) -> int:
+        """Return how many visits have begun and made a call."""
+        return len(np.unique(self.visit))
+
     def answered(self, name: str) -> int:
         """Return how many calls got an answer, whatever it says."""
         return int(np.count_nonzero(self.of(name) & (self.status > 0)))
 
     def per_s(self, name: str) -> float:
-        """Return the 2xx answers a second within the duration; those of the drain do not count."""
-        return float(np.count_nonzero(self.of(name, only_ok=True) & (self.ended_s <= self.duration_s))) / (
-            self.duration_s
-        )
+        """Return the 2xx answers a second within the duration; those of the drain do not count.
+
+        Edge cases:
+            all visits ended before the duration -> a second of the time that they took
+        """
+        took_s = min(self.duration_s, self.wall_s)
+        return float(np.count_nonzero(self.of(name, only_ok=True) & (self.ended_s <= took_s))) / took_s
 
     def latencies_s(self, name: str) -> NDArray[np.float64]:
         """Return the latencies of calls with a 2xx answer, from the instants at which they were due."""
