@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.server_rig import Target
+from benchmarks.server_rig import CalledProcess
 from keyflock_load_tests.cores import Cores, pin
 from keyflock_models.network.config import ModelConfig
 
@@ -26,9 +26,9 @@ class BareServer:
     """The two handlers of one process."""
 
     #: Answers at once.
-    answering: Target
+    answering: CalledProcess
     #: Decodes, judges and adds.
-    summing: Target
+    summing: CalledProcess
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def bare_server(
     try:
         ports = _await_ports(process, folder / "ports")
         pin(process.pid, cores.server)
-        yield BareServer(*(Target("127.0.0.1", port, (process.pid,)) for port in ports))
+        yield BareServer(*(CalledProcess("127.0.0.1", port, (process.pid,)) for port in ports))
     finally:
         process.kill()
         process.wait()

@@ -3,8 +3,8 @@
     make bench-compare BASE=fd03c66
     make bench-compare BASE=main ARGS="--runs 9 --quick"
 
-The other commit is checked out into a temporary folder (``git worktree``), and its server runs from there; all
-else is this commit's. Both servers run at once over data of their own, and one is asked while the other
+The other commit is checked out into a temporary folder (``git worktree``), and its server runs from there;
+all else is this commit's. Both servers run at once over data of their own, and one is asked while the other
 rests. Ratios are medians over pairs of runs: above 1, this commit is faster or cheaper.
 """
 
@@ -101,8 +101,8 @@ def compare(base: Path, work: Workload, sizes: MeasureSizes, *, runs: int) -> st
                 for side in (0, 1) if number % 2 == 0 else (1, 0):
                     for call, figures in sides[side].measure().items():
                         found.setdefault(call, [[], []])[side].append(figures)
-            for side in sides:
-                side.settle()
+            for one in sides:
+                one.settle()
     rows = [_row(call, *both) for call, both in found.items()]
     header = ("call", "base, calls/s", "this", "faster, times", "base, CPU ms", "this", "cheaper, times")
     lost = ", ".join(f"{name} {side.lost()}" for name, side in zip(("base", "this"), sides, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.server_ceilings import BareServer
 from benchmarks.server_phones import CHECK_IN, MODEL, REPORT, AssignedPhones, answers_by_kind
-from benchmarks.server_rig import EnrolledFleet, MeasuredRun, ServerRig, Target, play
+from benchmarks.server_rig import CalledProcess, EnrolledFleet, MeasuredRun, ServerRig, play
 from keyflock_load_tests import phone_requests
 from keyflock_load_tests.traffic import (
     JoinedRequests,
@@ -355,7 +355,7 @@ def recovery_s(record: TrafficRecord, name: str, overload_ends_s: float, *, limi
 
 
 def _closed(
-    rig: ServerRig, target: Target, script: TrafficScript, seconds: float, connections: int
+    rig: ServerRig, target: CalledProcess, script: TrafficScript, seconds: float, connections: int
 ) -> MeasuredRun:
     return play(
         rig.generator,

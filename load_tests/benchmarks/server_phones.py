@@ -56,8 +56,8 @@ class ReportBooks:
     refused: Counter[int] = field(default_factory=Counter)
     server_failures: int = 0
 
-    def enter(self, assignment: str, request: bytes, status: int, body: bytes) -> None:
-        """Enter what became of a report that was sent."""
+    def record(self, assignment: str, request: bytes, status: int, body: bytes) -> None:
+        """Record what became of a report that was sent."""
         if 200 <= status < 300:
             receipt = wire.decode(body, Receipt)
             if assignment in self.acked and not receipt.duplicate:
@@ -177,4 +177,4 @@ class AssignedPhones:
         for visit, status in zip(record.visit[chosen].tolist(), record.status[chosen].tolist(), strict=True):
             number = visit if order is None else order[visit]
             body = record.books.get(number, b"")
-            self.books.enter(ready.assignments[number], ready.requests[number], status, body)
+            self.books.record(ready.assignments[number], ready.requests[number], status, body)

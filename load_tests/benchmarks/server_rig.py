@@ -87,7 +87,7 @@ class MeasuredRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CalledProcess:
     """A process that takes calls."""
 
     host: str
@@ -101,7 +101,9 @@ class Target:
         return cls(parts.hostname or "127.0.0.1", parts.port or 80, pids)
 
 
-def play(generator: GeneratorProcess, target: Target, script: TrafficScript, **plan: Any) -> MeasuredRun:  # noqa: ANN401 - the plan's fields
+def play(
+    generator: GeneratorProcess, target: CalledProcess, script: TrafficScript, **plan: Any
+) -> MeasuredRun:  # noqa: ANN401 - the plan's fields
     """Run a plan against a target; ``plan`` are further fields of `TrafficPlan`."""
     meter = CpuMeter(target.pids)
     record = generator.run(
@@ -118,11 +120,11 @@ class ServerRig:
     generator: GeneratorProcess
     cores: Cores
     fleets: dict[str, EnrolledFleet]
-    target: Target = field(init=False)
+    target: CalledProcess = field(init=False)
 
     def __post_init__(self) -> None:
         """Set the target."""
-        self.target = Target.of(self.server.sdk_url, self.server.pid)
+        self.target = CalledProcess.of(self.server.sdk_url, self.server.pid)
 
     def play(self, script: TrafficScript, **plan: Any) -> MeasuredRun:  # noqa: ANN401 - the plan's fields
         """Run a plan against the server."""
@@ -171,7 +173,7 @@ def set_up(
     """Create populations, tasks and phones in a new data folder, and return the fleets by population."""
     with running_server(folder, command=command) as server:
         asyncio.run(create(server.admin_url, server.admin_token(), populations))
-        target = Target.of(server.sdk_url, server.pid)
+        target = CalledProcess.of(server.sdk_url, server.pid)
         phones = {one.name: enrol(generator, target, one.name) for one in populations if one.phones}
     return {
         one.name: EnrolledFleet(clone_phone(folder, phones[one.name], one.phones))
@@ -189,7 +191,7 @@ async def create(admin_url: str, token: str, populations: Sequence[PopulationSet
                 await admin.create_task(task)
 
 
-def enrol(generator: GeneratorProcess, target: Target, population: str) -> EnrolledPhone:
+def enrol(generator: GeneratorProcess, target: CalledProcess, population: str) -> EnrolledPhone:
     """Enrol a phone over HTTP."""
     script = Requests(ENROL, [enrolment(population)], keeps_answers=True)
     run = play(generator, target, script, visits=1, duration_s=30.0, connections=1)

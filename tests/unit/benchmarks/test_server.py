@@ -77,9 +77,9 @@ def test_a_stall_is_what_the_slowest_report_took_longer_than_usual() -> None:
 def test_the_books_settle_a_report_whose_first_answer_was_lost() -> None:
     books = ReportBooks()
 
-    books.enter("a", b"request", 0, b"")
+    books.record("a", b"request", 0, b"")
     assert books.unsettled == {"a": b"request"}
-    books.enter("a", b"request", 200, receipt(is_duplicate=True))
+    books.record("a", b"request", 200, receipt(is_duplicate=True))
 
     assert (books.unsettled, books.acked, books.acked_twice) == ({}, {"a"}, set())
 
@@ -88,7 +88,7 @@ def test_the_books_notice_a_report_that_is_acknowledged_twice_as_new() -> None:
     books = ReportBooks()
 
     for _ in range(2):
-        books.enter("a", b"request", 200, receipt())
+        books.record("a", b"request", 200, receipt())
 
     assert books.acked_twice == {"a"}
     assert books.correctness(2, is_alive=True).violations() != ()
@@ -96,9 +96,9 @@ def test_the_books_notice_a_report_that_is_acknowledged_twice_as_new() -> None:
 
 def test_the_books_tell_a_lost_report_from_one_that_was_refused() -> None:
     books = ReportBooks()
-    books.enter("a", b"request", 200, receipt())
-    books.enter("b", b"request", 410, b"")
-    books.enter("c", b"request", 503, b"")
+    books.record("a", b"request", 200, receipt())
+    books.record("b", b"request", 410, b"")
+    books.record("c", b"request", 503, b"")
 
     assert books.correctness(1, is_alive=True).violations() == ()
     assert books.correctness(2, is_alive=True).violations() == ()
