@@ -9,6 +9,7 @@ from typing import Final
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, GroupCommit
+from keyflock_server.coordinator.compute_thread import lanes_for_this_machine
 from keyflock_server.coordinator.dependencies import no_load
 from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
 from keyflock_server.descriptors import (
@@ -237,7 +238,7 @@ def _assemble(
     replica = secrets.new_id()
     store.on_unchecked = _log_unchecked_database
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
-    closing = ComputeThread("keyflock-rounds")
+    closing = ComputeThread(name="keyflock-rounds")
     coordinator = Coordinator(
         Dependencies(
             store=store,
@@ -254,7 +255,7 @@ def _assemble(
             sampling_key=keys.derived("sampling"),
             new_id=secrets.new_id,
             observer=MetricsObserver(metrics),
-            compute=ComputeThread(),
+            compute=ComputeThread(1 if is_socketless else lanes_for_this_machine()),
             closing=closing,
             ack_wait_s=settings.ack_wait_s,
             load=load,

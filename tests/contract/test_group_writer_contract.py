@@ -34,6 +34,7 @@ from keyflock_server.storage.errors import (
     AssignmentsNotOpen,
     PartialSuperseded,
     PopulationGone,
+    SlotRefused,
     StorageUnavailable,
     Superseded,
 )

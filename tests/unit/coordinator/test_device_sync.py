@@ -1,4 +1,4 @@
-"""What other processes have done to a device is known one pass later, and to the slot's transaction at once."""
+"""A process knows one pass later what others have done to a device; the transaction of a slot knows at once."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
