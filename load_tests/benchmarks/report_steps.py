@@ -55,7 +55,7 @@ class ReportSteps:
     def page(self) -> str:
         """Return the table, and a sentence about it."""
         dense_us = self.times_us[DENSE_ADD]
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (name, f"{time_us:.0f}", f"{time_us / dense_us:.2f}") for name, time_us in self.times_us.items()
         ]
         return f"""{table(("what is done to a report", "µs", "ratio to a dense add"), rows)}
@@ -133,7 +133,8 @@ def _two_threads_gain(steps: list[Step], reports: int) -> float:
     with ThreadPoolExecutor(2) as threads:
         for _ in range(5):
             began_s = time.perf_counter()
-            work(steps[0]), work(steps[1])
+            work(steps[0])
+            work(steps[1])
             alone_s = time.perf_counter() - began_s
             began_s = time.perf_counter()
             list(threads.map(work, steps))
