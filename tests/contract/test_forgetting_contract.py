@@ -201,7 +201,7 @@ async def test_a_forget_voids_the_tokens_and_leaves_what_must_hold_with_it(store
 
     await store.devices.forget([A], [revocation("a")], remains, NOW)
 
-    assert asked == [(replace(device("a"), last_contributed_at=NOW), {T: 1})]
+    assert asked == [(replace(device("a"), last_contributed_at=NOW, changed_at=NOW), {T: 1})]
     assert await store.revocations.get("a" * 64) == revocation("a")
     assert await store.tombstones.among(["d" * 64, "e" * 64], NOW) == [tombstone()]
     assert await store.tombstones.among(["d" * 64], NOW + DAY) == []
@@ -282,12 +282,12 @@ async def test_a_device_that_is_gone_is_not_renewed_and_nothing_of_it_is_voided(
 @pytest.mark.fault("D6")
 async def test_a_refresh_keeps_what_others_wrote_meanwhile(store: RecordStore) -> None:
     await add_device(store, device("a"))
-    await store.devices.set_quarantine(A, None, b"one", NOW)
+    await store.devices.set_quarantine(A, None, b"one", NOW, NOW)
 
     await store.devices.renew(device("a"), replace(device("a"), token_generation=1), None)
 
     assert await store.devices.get(A) == replace(
-        device("a"), token_generation=1, standing_json=b"one", quarantined_until=NOW
+        device("a"), token_generation=1, standing_json=b"one", quarantined_until=NOW, changed_at=NOW
     )
 
 

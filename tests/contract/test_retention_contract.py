@@ -25,6 +25,7 @@ from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId
 from keyflock_server.rounds.round import Cancelled, CloseRequested, Merged, PartialsDeleted, Stepped
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.storage.device_facts import SeenDevice
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.pruning import PruneResult, prune
 from keyflock_server.storage.retention import PrunedRows, RetentionPolicy, UnprovenDevices, expired_rows
@@ -184,8 +185,10 @@ async def test_devices_that_never_reported_and_do_not_come_back_go_in_days(
         await add_device(store, device(name))
     await add_device(store, replace(device("reported-too"), last_contributed_at=NOW))
     await store.devices.set_has_head(DeviceId("with-a-head"))
-    await store.devices.set_quarantine(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90))
-    await store.devices.touch(DeviceId("seen"), 1, "en", NOW + timedelta(days=8))
+    await store.devices.set_quarantine(DeviceId("kept-out"), None, b"{}", NOW + timedelta(days=90), NOW)
+    await store.devices.record_seen(
+        [SeenDevice(device=DeviceId("seen"), app_build=1, locale="en", at=NOW + timedelta(days=8))]
+    )
     await store.devices.forget([DeviceId("reported")], [], lambda _row, _counts: (), NOW)
     at = NOW + timedelta(days=7, seconds=1)
     policy = replace(POLICY, unproven_retention=timedelta(days=7))

@@ -37,10 +37,17 @@ from keyflock_server.rounds.round import (
     Stepped,
     Summarised,
 )
-from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.rounds.task import Eligibility, TaskSpec, TaskStatus
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.rounds.tuning import AssignmentOutcome, OutcomeKind, RoundHistory
-from keyflock_server.storage.errors import AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded
+from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
+from keyflock_server.storage.errors import (
+    AlreadyExists,
+    AssignmentsNotOpen,
+    PartialSuperseded,
+    SlotRefused,
+    Superseded,
+)
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import (
     AssignmentRecord,
@@ -377,8 +384,12 @@ async def test_what_is_outstanding_is_known_by_task_device_and_age(store: Record
     assert await store.assignments.count_outstanding(TaskName("t"), NOW, NOW) == 0
     assert await store.assignments.count_outstanding(TaskName("t"), before, before) == 0
     assert await store.assignments.count_outstanding(TaskName("u"), before, NOW) == 0
-    assert await store.assignments.find_outstanding(TaskName("t"), DeviceId("a"), before) == assignment("a")
-    assert await store.assignments.find_outstanding(TaskName("t"), DeviceId("c"), before) is None
+    open_ones = [(TaskName("t"), assignment(name)) for name in ("a", "b")]
+    found = await store.assignments.outstanding(before)
+    assert sorted(found, key=lambda one: one[1].device) == open_ones
+    assert len(await store.assignments.outstanding(before, task=TaskName("t"))) == 2
+    assert await store.assignments.outstanding(NOW) == []
+    assert await store.assignments.outstanding(before, task=TaskName("u")) == []
 
 
 async def test_a_task_has_one_round_at_a_time(store: RecordStore) -> None:
@@ -451,9 +462,8 @@ async def test_a_device_that_was_forgotten_does_not_come_back(store: RecordStore
     await add_device(store, device("x1"))
     await forgotten(store, "x1")
 
-    is_there = await store.devices.touch(DeviceId("x1"), 2, "en-US", NOW)
+    await store.devices.record_seen([seen("x1", 2, "en-US"), seen("a", 2, "en-US")])
 
-    assert not is_there
     assert await store.devices.get(DeviceId("x1")) is None
 
 
@@ -468,7 +478,7 @@ async def test_a_refresh_leaves_what_was_contributed_meanwhile(store: RecordStor
 
     one = await store.devices.get(DeviceId("a"))
     assert is_written
-    assert one == replace(after, last_contributed_at=NOW)
+    assert one == replace(after, last_contributed_at=NOW, changed_at=NOW)
 
 
 async def test_a_failure_marks_the_assignment_and_the_round_once(store: RecordStore) -> None:
@@ -711,12 +721,18 @@ async def test_a_lease_that_is_given_back_is_free_at_once_and_no_other_is_touche
 
 async def test_devices_are_counted_by_when_they_were_seen(store: RecordStore) -> None:
     await add_device(store, device("old", seen_at=NOW - timedelta(days=2)))
-    await store.devices.touch(DeviceId("a"), 7, "de", NOW + timedelta(hours=2))
+    await store.devices.record_seen(
+        [seen("a", 7, "de", NOW + timedelta(hours=2)), seen("b", 8, "fr", NOW), seen("nobody")]
+    )
+    await store.devices.record_seen([])
 
     assert await store.devices.count(EN) == 4
-    seen = await store.devices.get(DeviceId("a"))
-    assert seen is not None
-    assert (seen.app_build, seen.locale, seen.last_seen_at) == (7, "de", NOW + timedelta(hours=2))
+    rows = [await store.devices.get(DeviceId(name)) for name in ("a", "b", "c")]
+    assert [(row.app_build, row.locale, row.last_seen_at) for row in rows if row is not None] == [
+        (7, "de", NOW + timedelta(hours=2)),
+        (8, "fr", NOW + timedelta(microseconds=1)),  # it enrolled at this instant, and was seen after that
+        (1, "en", NOW),
+    ]
 
 
 @pytest.mark.fault("D4")
@@ -818,7 +834,7 @@ async def test_a_refresh_changes_attributes_and_a_check_in_leaves_them(store: Re
     refreshed = replace(device("x"), app_build=7, tier=3, tags=("beta",), token_generation=1)
     await store.devices.renew(device("x"), refreshed, None)
 
-    await store.devices.touch(DeviceId("x"), 8, "de", NOW)
+    await store.devices.record_seen([seen("x", 8, "de")])
 
     found = await store.devices.get(DeviceId("x"))
     assert found is not None
@@ -906,21 +922,74 @@ async def test_verdicts_that_arrive_together_are_all_counted(store: RecordStore)
 async def test_a_standing_is_written_only_over_the_one_it_was_made_from(store: RecordStore) -> None:
     a, until = DeviceId("a"), NOW + timedelta(days=3)
 
-    first = await store.devices.set_quarantine(a, None, b"one", None)
-    stale = await store.devices.set_quarantine(a, None, b"two", until)
-    second = await store.devices.set_quarantine(a, b"one", b"three", until)
+    first = await store.devices.set_quarantine(a, None, b"one", None, NOW)
+    stale = await store.devices.set_quarantine(a, None, b"two", until, NOW)
+    second = await store.devices.set_quarantine(a, b"one", b"three", until, NOW)
 
     assert (first, stale, second) == (True, False, True)
     row = await store.devices.get(a)
     assert row is not None
     assert (row.standing_json, row.quarantined_until) == (b"three", until)
-    assert not await store.devices.set_quarantine(DeviceId("nobody"), None, b"one", None)
+    assert not await store.devices.set_quarantine(DeviceId("nobody"), None, b"one", None, NOW)
+
+
+async def test_what_changed_of_devices_is_read_by_when_it_did_the_newest_first(store: RecordStore) -> None:
+    later, until = NOW + timedelta(seconds=9), NOW + timedelta(days=3)
+    await assigned(store, "a", "b")
+    await count_reports(store, partial(1, 1.0), [counted("a")], NOW + timedelta(seconds=5))
+    await store.devices.set_quarantine(DeviceId("b"), None, b"one", until, later)
+    await store.devices.record_seen([seen("c", at=later)])
+    await store.devices.renew(device("c"), replace(device("c"), tier=3, token_generation=1), None)
+
+    b = DeviceFacts(device=DeviceId("b"), quarantined_until=until)
+    a = DeviceFacts(device=DeviceId("a"), last_contributed_at=NOW + timedelta(seconds=5))
+    assert await store.devices.changed_since(NOW, 10) == [b, a]
+    assert await store.devices.changed_since(NOW, 1) == [b]
+    assert await store.devices.changed_since(later, 10) == [b]
+    assert await store.devices.changed_since(later + timedelta(microseconds=1), 10) == []
+
+
+async def test_the_row_decides_whether_a_device_takes_a_slot(store: RecordStore) -> None:
+    separated = replace(
+        ROUND,
+        round=replace(
+            ROUND.round,
+            id=RoundId("t-2"),
+            sequence=2,
+            spec=msgspec.structs.replace(SPEC, eligibility=Eligibility(min_separation_s=60.0)),
+        ),
+    )
+    await store.rounds.advance(T1, Cancelled("asked"), NOW, {})
+    await store.rounds.add(separated)
+    for name, ago_s in (("just-now", 59.0), ("rested", 60.0)):
+        contributed_at = NOW - timedelta(seconds=ago_s)
+        await add_device(store, replace(device(name), last_contributed_at=contributed_at))
+    await store.devices.set_quarantine(DeviceId("a"), None, b"one", NOW + timedelta(seconds=1), NOW)
+    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW, NOW)
+
+    refused = {}
+    for name in ("a", "b", "just-now", "rested", "nobody"):
+        try:
+            await take_slot(store, assignment(name, "t-2"))
+        except SlotRefused as error:
+            refused[name] = error.facts
+
+    assert refused == {
+        "a": DeviceFacts(device=DeviceId("a"), quarantined_until=NOW + timedelta(seconds=1)),
+        "just-now": DeviceFacts(
+            device=DeviceId("just-now"), last_contributed_at=NOW - timedelta(seconds=59.0)
+        ),
+        "nobody": None,
+    }
+    taken = await store.rounds.get(RoundId("t-2"))
+    assert taken is not None
+    assert taken.round.assigned == 2
 
 
 async def test_the_quarantined_are_those_whose_time_has_not_come(store: RecordStore) -> None:
     until = NOW + timedelta(days=3)
-    await store.devices.set_quarantine(DeviceId("a"), None, b"one", until)
-    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW)
+    await store.devices.set_quarantine(DeviceId("a"), None, b"one", until, NOW)
+    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW, NOW)
 
     assert await store.devices.quarantined(NOW) == {DeviceId("a"): until}
     assert await store.devices.quarantined(until) == {}
@@ -929,15 +998,15 @@ async def test_the_quarantined_are_those_whose_time_has_not_come(store: RecordSt
 async def test_devices_are_listed_the_quarantined_first_and_no_more_than_asked_for(
     store: RecordStore,
 ) -> None:
-    await store.devices.touch(DeviceId("c"), 1, "en", NOW + timedelta(hours=1))
-    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW)
+    await store.devices.record_seen([seen("c", at=NOW + timedelta(hours=1))])
+    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW, NOW)
 
     assert [row.id for row in await store.devices.list_recent(EN, 10)] == ["b", "c", "a"]
     assert [row.id for row in await store.devices.list_recent(EN, 2)] == ["b", "c"]
 
 
 async def test_what_is_held_against_a_device_goes_with_it(store: RecordStore) -> None:
-    await store.devices.set_quarantine(DeviceId("a"), None, b"one", NOW + timedelta(days=3))
+    await store.devices.set_quarantine(DeviceId("a"), None, b"one", NOW + timedelta(days=3), NOW)
 
     await forgotten(store, "a")
 
@@ -969,8 +1038,7 @@ async def test_a_version_keeps_its_release_and_the_population_its_average(store:
 @pytest.mark.fault("D12")
 async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart(store: RecordStore) -> None:
     later = NOW + timedelta(microseconds=1)
-    await store.devices.touch(DeviceId("a"), 1, "en", later)
-    await store.devices.touch(DeviceId("b"), 1, "en", later)
+    await store.devices.record_seen([seen("a", at=later), seen("b", at=later)])
     await add_device(store, replace(device("old", seen_at=NOW), enrolled_at=NOW - timedelta(days=2)))
     await add_device(store, replace(device("elsewhere", seen_at=later), last_contributed_at=NOW))
     await assigned(store, "a")
@@ -980,6 +1048,10 @@ async def test_active_devices_are_those_that_came_back_and_the_proven_ones_apart
     assert await store.devices.count_active(EN, NOW - timedelta(days=1)) == ActiveDevices(2, 2)
     assert await store.devices.count_active(EN, later) == ActiveDevices(2, 1)
     assert await store.devices.count_active(PopulationName("de"), NOW) == ActiveDevices(0, 0)
+
+
+def seen(name: str, app_build: int = 1, locale: str = "en", at: datetime = NOW) -> SeenDevice:
+    return SeenDevice(device=DeviceId(name), app_build=app_build, locale=locale, at=at)
 
 
 async def silences(store: RecordStore, *names: str) -> list[int]:
@@ -1011,8 +1083,11 @@ async def test_what_ran_out_of_time_is_marked_once_and_its_slot_is_free(store: R
     states = {row.device: row.state for row in await store.assignments.list_by_round(T1)}
     assert states == {"a": "expired", "b": "expired", "c": "assigned"}
     assert await silences(store, "a", "b", "c") == [1, 1, 0]
-    assert await store.assignments.last_silence(DeviceId("a")) == at
-    assert await store.assignments.last_silence(DeviceId("c")) is None
+    changed = await store.devices.changed_since(at, 10)
+    assert sorted((one.device, one.silences, one.last_silent_at) for one in changed) == [
+        ("a", 1, at),
+        ("b", 1, at),
+    ]
 
 
 @pytest.mark.fault("D13")

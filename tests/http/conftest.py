@@ -78,6 +78,7 @@ from keyflock_server.storage.errors import StorageError
 from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+CONTRIBUTED_AT = NOW - timedelta(days=2)
 WINDOW = ReturnWindow(min_s=60.0, max_s=120.0)
 MODEL = b"model bytes " * 1000
 RELEASED = b"average bytes " * 1000
@@ -126,7 +127,15 @@ class ScriptedSdkServices:
     ) -> EnrolmentResult:
         self.note("enrol", (shown, user_proof, subject))
         device = DeviceId("phone-new") if shown is None else shown.device
-        return EnrolmentResult(device, PopulationName(request.population), int(shown is not None), WINDOW)
+        return EnrolmentResult(
+            device,
+            PopulationName(request.population),
+            int(shown is not None),
+            WINDOW,
+            tier=request.tier,
+            tags=request.tags,
+            last_contributed_at=CONTRIBUTED_AT,
+        )
 
     async def targets(
         self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False

@@ -17,7 +17,7 @@ from keyflock_server.identity.keys import SigningKeys
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import CALLS, Call, Credential
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName
-from keyflock_server.protocol.messages import Enrolment
+from keyflock_server.protocol.messages import Enrolment, EnrolRequest
 from keyflock_server.protocol.problems import ProblemCode
 
 if TYPE_CHECKING:
@@ -256,3 +256,21 @@ async def test_a_token_is_refreshed_in_its_own_population_only(sdk_port: SdkPort
     answer = await sdk_port.send(calls.ENROL, Authorization=f"Bearer {sdk_port.device_token(elsewhere)}")
 
     assert (answer.status, answer.code()) == (403, ProblemCode.FORBIDDEN)
+
+
+async def test_the_token_of_an_enrolled_phone_says_what_a_check_in_is_judged_by(sdk_port: SdkPort) -> None:
+    request = EnrolRequest(
+        protocol=1, population="en-US", app_build=1, locale="en-US", tier=2, tags=("beta", "tablet")
+    )
+
+    answer = await sdk_port.send(calls.ENROL, msgspec.msgpack.encode(request))
+
+    token = msgspec.msgpack.decode(answer.body, type=Enrolment).token
+    assert DeviceTokens(sdk_port.keys, ttl_s=3600.0).read(token, sdk_port.now) == DeviceIdentity(
+        DeviceId("phone-new"),
+        PopulationName("en-US"),
+        is_described=True,
+        tier=2,
+        tags=("beta", "tablet"),
+        last_contributed_at=sdk_port.now - timedelta(days=2),
+    )

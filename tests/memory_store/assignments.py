@@ -40,11 +40,12 @@ class MemoryAssignmentRepository:
         base = self._rows.versions.get((current.population, current.base_version))
         return base is not None and base.withdrawn_at is not None
 
-    async def find_outstanding(
-        self, task: TaskName, device: DeviceId, since: datetime
-    ) -> AssignmentRecord | None:
-        mine = [row for row in self._outstanding(task, since) if row.device == device]
-        return max(mine, key=lambda row: row.assigned_at, default=None)
+    async def outstanding(
+        self, since: datetime, *, task: TaskName | None = None
+    ) -> list[tuple[TaskName, AssignmentRecord]]:
+        tasks = {record.round.task for record in self._rows.rounds.values()} if task is None else {task}
+        found = [(name, row) for name in sorted(tasks) for row in self._outstanding(name, since)]
+        return sorted(found, key=lambda one: one[1].assigned_at)
 
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
         missed = (Phase.CARRIED, Phase.ABANDONED)
@@ -71,13 +72,6 @@ class MemoryAssignmentRepository:
             if current.closed_at is not None and current.phase not in missed
         ]
         return round_history(durations, past)
-
-    async def last_silence(self, device: DeviceId) -> datetime | None:
-        rows = (row for row in self._rows.assignments.values() if row.device == device)
-        return max(
-            (row.expires_at for row in rows if row.state is AssignmentState.EXPIRED and row.expires_at),
-            default=None,
-        )
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         return sum(

@@ -1,8 +1,8 @@
 """Devices in memory."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tests.memory_store.assignments import MemoryAssignmentRepository
 from tests.memory_store.rows import MemoryRows
@@ -11,6 +11,7 @@ from tests.memory_store.tombstones import MemoryTombstoneRepository
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.rounds.round import Failed, Phase, advance
+from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord
 
@@ -22,12 +23,21 @@ class MemoryDeviceRepository:
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         return self._rows.devices.get(device)
 
-    async def touch(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
-        before = self._rows.devices.get(device)
-        if before is None:
-            return False
-        self._rows.devices[device] = replace(before, app_build=app_build, locale=locale, last_seen_at=at)
-        return True
+    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+        for one in seen:
+            before = self._rows.devices.get(one.device)
+            if before is not None:
+                at = max(one.at, before.enrolled_at + timedelta(microseconds=1))
+                self._rows.devices[one.device] = replace(
+                    before, app_build=one.app_build, locale=one.locale, last_seen_at=at
+                )
+
+    async def changed_since(self, at: datetime, limit: int) -> list[DeviceFacts]:
+        changes = [
+            (row.changed_at, row.facts) for row in self._rows.devices.values() if row.changed_at is not None
+        ]
+        newest = sorted((one for one in changes if one[0] >= at), key=lambda one: one[0], reverse=True)
+        return [facts for _, facts in newest[:limit]]
 
     async def renew(
         self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
@@ -82,12 +92,13 @@ class MemoryDeviceRepository:
         before: bytes | None,
         standing_json: bytes | None,
         quarantined_until: datetime | None,
+        at: datetime,
     ) -> bool:
         row = self._rows.devices.get(device)
         if row is None or row.standing_json != before:
             return False
         self._rows.devices[device] = replace(
-            row, standing_json=standing_json, quarantined_until=quarantined_until
+            row, standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at
         )
         return True
 

@@ -31,6 +31,7 @@ from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
 )
+from keyflock_server.storage.slots import check_slot
 
 _REFUSALS = (AlreadyExists, AssignmentsNotOpen, PartialSuperseded, PopulationGone, Superseded)
 
@@ -70,8 +71,8 @@ class MemoryGroupWriter:
         after = self._rows.advanced(assignment.round_id, SlotTaken(), assignment.assigned_at)
         if key in self._rows.assignments:
             raise AlreadyExists(assignment.id)
-        if assignment.device not in self._rows.devices:
-            raise Superseded(assignment.id)
+        device = self._rows.devices.get(assignment.device)
+        check_slot(assignment, after.round, None if device is None else device.facts)
         self._rows.assignments[key] = assignment
         self._rows.rounds[assignment.round_id] = after
         return after
@@ -115,7 +116,9 @@ class MemoryGroupWriter:
                 counted_at=report.received_at or at,
             )
             device = self._rows.devices[report.device]
-            self._rows.devices[report.device] = replace(device, last_contributed_at=at, silences=0)
+            self._rows.devices[report.device] = replace(
+                device, last_contributed_at=at, silences=0, changed_at=at
+            )
         self._rows.partials[partial.round_id, partial.replica] = partial
         self._rows.rounds[partial.round_id] = after
         return after

@@ -98,7 +98,12 @@ class MemoryRoundRepository:
             self._rows.assignments[key] = replace(row, state=AssignmentState.EXPIRED)
             device = self._rows.devices.get(row.device)
             if device is not None and row.id not in rejected and is_silence(row, current):
-                self._rows.devices[device.id] = replace(device, silences=device.silences + 1)
+                self._rows.devices[device.id] = replace(
+                    device,
+                    silences=device.silences + 1,
+                    last_silent_at=row.runs_out_at(current),
+                    changed_at=before,
+                )
         self._rows.rounds[round_id] = after
         return after, tuple(sorted(row.id for row in due))
 

@@ -1,10 +1,16 @@
 """The assignment builder describes to a phone what it has to do, and signs the token for it."""
 
+from typing import Final
+
+from cachetools import LRUCache
+from msgspec.structs import replace
+
 from keyflock_server.aggregation.population_personalisation import first_prior
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.model_store import ModelStore, served_weights
 from keyflock_server.identity.claims import AssignmentClaims
+from keyflock_server.protocol.identifiers import AssignmentId, RoundId
 from keyflock_server.protocol.messages import Assignment, TaskKind
 from keyflock_server.protocol.plans import DeviceRules, ModelWeights, PersonalisingPlan
 from keyflock_server.releases.model_version import VersionRecord
@@ -14,6 +20,9 @@ from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.selection import assignment_seed
 from keyflock_server.storage.records import AssignmentRecord
 
+#: Number of rounds whose common part is remembered.
+_MAX_ROUNDS: Final = 64
+
 
 class AssignmentBuilder:
     """Builds assignments from rows that are stored already."""
@@ -22,16 +31,20 @@ class AssignmentBuilder:
         self._deps = deps
         self._models = models
         self._downlink = downlink
+        #: What all devices of a round get alike, by round.
+        self._common: LRUCache[RoundId, Assignment] = LRUCache(_MAX_ROUNDS)
 
     async def build(self, current: Round, row: AssignmentRecord, codec: CodecChoice) -> Assignment:
         """Return what the device has to do; repeated calls differ only in the token's bytes.
 
         The codec may differ too, if the device comes back on another network: it may use either.
         """
-        now, expires_at = self._deps.clock(), row.runs_out_at(current)
         version = await self._models.version(current.population, current.base_version)
-        layout = await self._models.report_layout(current.spec)
-        weights = weights_for(current.spec.kind)
+        common = self._common.get(current.id)
+        if common is None:
+            common = self._common[current.id] = await self._common_part(current, version)
+        digest = await self._downlink.content_digest(version, weights_for(current.spec.kind))
+        now, expires_at = self._deps.clock(), row.runs_out_at(current)
         seed = assignment_seed(self._deps.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
             assignment=row.id,
@@ -43,25 +56,17 @@ class AssignmentBuilder:
             codec=codec.codec,
             network=codec.network,
             seed=seed,
-            layout=layout.digest,
+            layout=common.layout,
             expires_at=expires_at,
         )
-        return Assignment(
+        return replace(
+            common,
             id=row.id,
             token=self._deps.tokens.issue(claims),
-            task=current.task,
-            round=current.id,
-            model_version=current.base_version,
-            model_digest=version.digest_of(weights),
-            layout=layout.digest,
-            plan=current.spec.training,
             codec=codec.codec,
             seed=seed,
             expires_in_s=max(0.0, (expires_at - now).total_seconds()),
-            task_kind=current.spec.kind,
-            personalising=await self._personalising_plan(current, version),
-            device_rules=_device_rules(current),
-            content_digest=await self._downlink.content_digest(version, weights),
+            content_digest=digest,
         )
 
     async def download_bytes(self, current: Round) -> int:
@@ -72,6 +77,25 @@ class AssignmentBuilder:
         """
         version = await self._models.any_version(current.population, current.base_version)
         return version.bytes_of(weights_for(current.spec.kind))
+
+    async def _common_part(self, current: Round, version: VersionRecord) -> Assignment:
+        """Return an assignment whose fields are set as far as they are the same for the whole round."""
+        return Assignment(
+            id=AssignmentId(""),
+            token="",
+            task=current.task,
+            round=current.id,
+            model_version=current.base_version,
+            model_digest=version.digest_of(weights_for(current.spec.kind)),
+            layout=(await self._models.report_layout(current.spec)).digest,
+            plan=current.spec.training,
+            codec={},
+            seed=0,
+            expires_in_s=0.0,
+            task_kind=current.spec.kind,
+            personalising=await self._personalising_plan(current, version),
+            device_rules=_device_rules(current),
+        )
 
     async def _personalising_plan(self, current: Round, version: VersionRecord) -> PersonalisingPlan | None:
         """Return a ``personalize`` round's plan; only closing the round moves the priors."""

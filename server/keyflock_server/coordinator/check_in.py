@@ -1,21 +1,38 @@
-"""Check-ins: decide eligibility and sampling, and give a slot to each device in the sample."""
+"""Check-ins: decide eligibility and sampling, and give a slot to each device in the sample.
+
+A check-in that is refused asks no database: it is judged by the device's token and by memory. Only the
+transaction that gives out a slot goes to the store, and it checks the device's row again.
+"""
 
 import contextlib
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from keyflock_server.coordinator.assignment_builder import AssignmentBuilder
+from keyflock_server.coordinator.codec_choices import CodecChoices
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.downlink import Downlink
-from keyflock_server.coordinator.early_check_ins import EarlyCheckIns, has_open_assignment, stored_assignment
+from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.pace_steering import PaceSteering
+from keyflock_server.coordinator.participation_limits import ParticipationLimits
 from keyflock_server.coordinator.quarantine_service import QuarantineService
+from keyflock_server.coordinator.refusals import (
+    no_task,
+    not_eligible,
+    overloaded,
+    refusal_priority,
+    round_full,
+)
+from keyflock_server.coordinator.seen_devices import SeenDevices
+from keyflock_server.coordinator.task_pace import TaskPace
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
+from keyflock_server.coordinator.token_descriptions import TokenDescriptions
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.revocations import void_token
-from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId
 from keyflock_server.protocol.messages import (
     Assignment,
     CheckIn,
@@ -25,15 +42,14 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.availability import hour_of
-from keyflock_server.rounds.codec_choice import CodecChoice, codec_for
 from keyflock_server.rounds.discarding import discarded_without_version
 from keyflock_server.rounds.eligibility import (
     Ineligible,
     download_too_large,
     ineligibility,
-    participation_limit_reached,
+    separation_left,
 )
-from keyflock_server.rounds.pacing import SHED_LOAD, no_task_window
+from keyflock_server.rounds.pacing import SHED_LOAD
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.selection import (
     UNWANTED_AFTER_WINDOWS,
@@ -41,25 +57,35 @@ from keyflock_server.rounds.selection import (
     claim_ratio,
     is_sampled,
     round_id,
-    sampling_probability,
     task_order,
 )
-from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, Superseded
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.errors import AlreadyExists, SlotRefused, Superseded
 from keyflock_server.storage.interfaces.group_writer import TakeSlot
-from keyflock_server.storage.records import (
-    AssignmentRecord,
-    AssignmentState,
-    DeviceRecord,
-    parse_participations,
-)
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
-#: ``last_seen_at`` is written at most once in this interval: it only serves to count the devices of a day.
-_LAST_SEEN_INTERVAL: Final = timedelta(minutes=10)
 #: After this time since its last silence, a device has its whole claim to a slot again.
 _SILENCE_RETENTION: Final = timedelta(days=7)
-#: The smallest time step that the store can distinguish from the instant of enrolment.
-_MIN_TIME_STEP: Final = timedelta(microseconds=1)
+_OPENS_SOON: Final = "The next round opens soon."
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One check-in, as every task judges it."""
+
+    identity: DeviceIdentity
+    message: CheckIn
+    now: datetime
+    #: The same in seconds since the epoch.
+    now_s: float
+    #: How far the server is beyond its capacity.
+    load: float
+    #: When a report of the device was last counted.
+    last_contributed_at: datetime | None
+
+    @property
+    def device(self) -> DeviceId:
+        return self.identity.device
 
 
 class CheckInService:
@@ -71,134 +97,149 @@ class CheckInService:
         registry: TaskRegistry,
         models: ModelStore,
         quarantines: QuarantineService,
-        downlink: Downlink,
+        assignments: AssignmentBuilder,
         early_check_ins: EarlyCheckIns,
+        pace: PaceSteering,
+        seen_devices: SeenDevices,
     ) -> None:
         self._deps = deps
         self._early_check_ins = early_check_ins
-        self._assignments = AssignmentBuilder(deps, models, downlink)
+        self._assignments = assignments
         self._quarantines = quarantines
         self._registry = registry
-        self._models = models
-        self._pace = PaceSteering(deps)
+        self._codecs = CodecChoices(models)
+        self._pace = pace
+        self._seen_devices = seen_devices
+        self._descriptions = TokenDescriptions(deps)
+        self._participations = ParticipationLimits(deps)
 
     async def check_in(self, identity: DeviceIdentity, message: CheckIn) -> Assignment | Refusal:
         """Return work for the device, or the reason why there is none.
 
+        Guarantees:
+            A refusal asks the store nothing, unless the device is in a round's sample, or is in a round.
+            A device in the sample is told by its row that it is not enrolled any more, is quarantined or has
+            contributed; any other device by memory, which another process's doings reach a pass later.
         Raises:
             ApiError: ``token_invalid`` for a device that is not enrolled any more.
         """
-        tasks = self._registry.in_population(identity.population)
-        load = self._deps.load()
-        if load >= SHED_LOAD:
-            return _overloaded(tasks, load)
-        if (refusal := await self._early_check_ins.repeated_refusal(identity.device, tasks)) is not None:
+        deps, tasks = self._deps, self._registry.in_population(identity.population)
+        if (load := deps.load()) >= SHED_LOAD:
+            return overloaded(tasks, load)
+        now, device = deps.clock(), identity.device
+        if (refusal := self._early_check_ins.repeated_refusal(device, tasks, now)) is not None:
             return refusal
-        answer = await self._decide(identity, message, tasks)
+        if not identity.is_described:
+            identity = await self._descriptions.described(identity)
+        contributed_at = deps.activity.last_contribution(device, identity.last_contributed_at)
+        visit = _Visit(identity, message, now, now.timestamp(), load, contributed_at)
+        self._seen_devices.note(device, message, now, visit.now_s)
+        answer: Assignment | Refusal | None = self._quarantines.refusal(device, now)
+        if answer is None:
+            answer = await self._decide(visit, tasks)
         if isinstance(answer, Refusal):
-            self._early_check_ins.remember(identity.device, answer)
+            self._early_check_ins.remember(device, answer)
         else:
-            self._early_check_ins.forget(identity.device)
+            self._early_check_ins.forget(device)
         return answer
 
-    async def _decide(
-        self, identity: DeviceIdentity, message: CheckIn, tasks: list[TaskState]
-    ) -> Assignment | Refusal:
-        device = await self._touch_device(identity, message)
-        if (quarantine_refusal := self._quarantines.refusal(device)) is not None:
-            return quarantine_refusal
-        active = {state.task: state for state in tasks if state.status is TaskStatus.ACTIVE}
+    async def _decide(self, visit: _Visit, tasks: Sequence[TaskState]) -> Assignment | Refusal:
+        active = [state for state in tasks if state.status is TaskStatus.ACTIVE]
         if not active:
-            return _no_task(tasks)
+            return no_task(tasks)
+        if len(active) == 1:
+            return await self._answer_for_task(active[0], visit)
         refusals: list[Refusal] = []
-        for state in self._in_task_order(active, device):
-            await self._pace.refresh_stats(state)
-            answer = await self._answer_for_task(state, device, message)
-            if isinstance(answer, Assignment):
+        for state in self._in_task_order(active, visit):
+            answer = await self._answer_for_task(state, visit)
+            if isinstance(answer, Assignment) or answer.reason is RefusalReason.QUARANTINED:
                 return answer
             refusals.append(answer)
-        return min(refusals, key=_refusal_priority, default=_no_task(tasks))
+        return min(refusals, key=refusal_priority)
 
-    def _in_task_order(self, active: dict[TaskName, TaskState], device: DeviceRecord) -> list[TaskState]:
+    def _in_task_order(self, active: Sequence[TaskState], visit: _Visit) -> list[TaskState]:
         """Order the tasks: first one that waits for this device (its answer may be lost), then by traffic."""
-        traffic = {task: state.spec.task.traffic for task, state in active.items()}
-        order = task_order(self._deps.sampling_key, device.id, traffic, self._deps.clock().timestamp())
+        by_name = {state.task: state for state in active}
+        traffic = {state.task: state.spec.task.traffic for state in active}
+        order = task_order(self._deps.sampling_key, visit.device, traffic, visit.now_s)
         return sorted(
-            (active[task] for task in order),
-            key=lambda state: not has_open_assignment(self._deps, state, device.id),
+            (by_name[task] for task in order), key=lambda state: not state.waits_for(visit.device, visit.now)
         )
 
-    async def _answer_for_task(
-        self, state: TaskState, device: DeviceRecord, message: CheckIn
-    ) -> Assignment | Refusal:
-        opened, pace = state.open_round, self._pace
+    async def _answer_for_task(self, state: TaskState, visit: _Visit) -> Assignment | Refusal:
+        opened = state.open_round
+        pace = self._pace.at(state, visit.now, visit.now_s, visit.load)
         is_held = opened is not None and opened.is_held
-        if (
-            opened is not None
-            and not is_held
-            and (known := await self._find_assignment(state, opened, device)) is not None
-        ):
-            return await self._repeat_answer(
-                opened, known, message, await self._window_until_next_round(state, device)
-            )
-        ineligible = await self._check_eligibility(state, device, message)
-        is_proven = device.last_contributed_at is not None
-        pace.record_check_in(state, is_proven=is_proven, is_eligible=ineligible is None)
-        window = pace.window(state)
-        if ineligible is not None:
-            later = ReturnWindow(
-                min_s=max(window.min_s, ineligible.wait_s), max_s=max(window.max_s, ineligible.wait_s)
-            )
-            return Refusal(reason=ineligible.reason, return_window=later, detail=ineligible.detail)
+        if opened is not None and not is_held and opened.assignment_of(visit.device, visit.now) is not None:
+            known = await self._find_assignment(opened, visit)
+            if known is not None:
+                window = self._window_until_next_round(state, pace, visit)
+                return await self._repeat_answer(opened, known, visit, window)
+        broken = await self._check_eligibility(state, visit)
+        is_proven = visit.last_contributed_at is not None
+        self._pace.record_check_in(state, visit.now_s, is_proven=is_proven, is_eligible=broken is None)
+        if broken is not None:
+            return not_eligible(broken, pace.window)
         if is_held:
-            return Refusal(reason=RefusalReason.PAUSED, return_window=window)
+            return Refusal(reason=RefusalReason.PAUSED, return_window=pace.window)
         if opened is None:
-            return _round_full(
-                await self._window_until_next_round(state, device), "The next round opens soon."
-            )
+            return round_full(self._window_until_next_round(state, pace, visit), _OPENS_SOON)
         if state.slots_left == 0:
-            window = await self._window_until_next_round(state, device)
-        probability = pace.probability(state, opened) * await self._claim_ratio(state, device)
-        if not is_sampled(self._deps.sampling_key, self._sampling_round(opened), device.id, probability):
-            if state.slots_left == 0:
-                return _round_full(window)
-            return Refusal(reason=RefusalReason.NOT_SAMPLED, return_window=window)
-        return await self._take_slot(state, opened, device, message, window)
+            return round_full(self._window_until_next_round(state, pace, visit))
+        probability = self._pace.probability(state, visit.now, visit.now_s, visit.load)
+        probability *= self._claim_ratio(state, visit)
+        sampling_round = self._sampling_round(opened, visit)
+        if not is_sampled(self._deps.sampling_key, sampling_round, visit.device, probability):
+            return pace.not_sampled
+        return await self._answer_sampled(state, opened, visit, pace.window)
 
-    async def _claim_ratio(self, state: TaskState, device: DeviceRecord) -> float:
+    async def _answer_sampled(
+        self, state: TaskState, opened: OpenRound, visit: _Visit, window: ReturnWindow
+    ) -> Assignment | Refusal:
+        if (limit := await self._participations.limit(state.spec, visit.device)) is not None:
+            return not_eligible(limit, window)
+        try:
+            return await self._take_slot(state, opened, visit, window)
+        except SlotRefused as refused:
+            facts = refused.facts
+        if facts is None:
+            raise void_token()
+        self._deps.activity.learn(facts)
+        if (quarantine_refusal := self._quarantines.refusal(visit.device, visit.now)) is not None:
+            return quarantine_refusal
+        too_soon = separation_left(state.spec.eligibility, facts.last_contributed_at, visit.now)
+        return round_full(window) if too_soon is None else not_eligible(too_soon, window)
+
+    def _claim_ratio(self, state: TaskState, visit: _Visit) -> float:
         """Return how much of its claim to a slot the device keeps after assignments that stayed silent.
 
         Edge cases:
             nobody has taken a free slot for twice the time of selection -> 1: nobody else wants it
         """
-        if claim_ratio(device.silences) == 1.0:
+        silences = self._deps.activity.silences(visit.device)
+        if silences is None or silences.last_at is None or visit.now - silences.last_at >= _SILENCE_RETENTION:
             return 1.0
         opened = state.open_round
-        idle_s = 0.0 if opened is None else opened.idle_s(self._deps.clock())
+        idle_s = 0.0 if opened is None else opened.idle_s(visit.now)
         if state.slots_left > 0 and idle_s >= UNWANTED_AFTER_WINDOWS * state.selection_window_s:
             return 1.0
-        last = await self._deps.store.assignments.last_silence(device.id)
-        if last is None or self._deps.clock() - last >= _SILENCE_RETENTION:
-            return 1.0
-        return claim_ratio(device.silences)
+        return claim_ratio(silences.count)
 
-    def _sampling_round(self, opened: OpenRound) -> RoundId:
+    def _sampling_round(self, opened: OpenRound, visit: _Visit) -> RoundId:
         """Return what the sample is drawn for: the round; for a long-lived buffer, its hour too."""
         if not opened.round.is_async:
             return opened.id
-        return RoundId(f"{opened.id}@{hour_of(self._deps.clock().timestamp())}")
+        return RoundId(f"{opened.id}@{hour_of(visit.now_s)}")
 
-    async def _find_assignment(
-        self, state: TaskState, opened: OpenRound, device: DeviceRecord
-    ) -> AssignmentRecord | None:
-        """Return the device's assignment if this process has seen it; for a buffer, ask the store too."""
-        known = opened.members.get(assignment_id(self._deps.sampling_key, opened.id, device.id))
+    async def _find_assignment(self, opened: OpenRound, visit: _Visit) -> AssignmentRecord | None:
+        """Return the device's assignment, which this process knows; another one may have counted it."""
+        known = opened.assignment_of(visit.device, visit.now)
         if known is not None and known.state is AssignmentState.ASSIGNED and not self._deps.is_sole:
-            # Another process may have counted it.
-            known = await stored_assignment(self._deps, state, opened, device.id)
-        if known is None and opened.round.is_async:
-            known = await stored_assignment(self._deps, state, opened, device.id)
-            if known is not None and opened.withdrawn:
+            known = await self._deps.store.assignments.get(known.round_id, visit.device)
+        if known is not None and known.round_id != opened.id:
+            if known.state is not AssignmentState.ASSIGNED:
+                return None
+            if opened.withdrawn:
                 assigned_in = await self._deps.store.rounds.get(known.round_id)
                 if assigned_in is not None and assigned_in.round.base_version in opened.withdrawn:
                     return None
@@ -208,7 +249,7 @@ class CheckInService:
         self,
         opened: OpenRound,
         known: AssignmentRecord,
-        message: CheckIn,
+        visit: _Visit,
         window: ReturnWindow,
         *,
         is_new: bool = False,
@@ -224,8 +265,8 @@ class CheckInService:
             if known.round_id != opened.id:
                 record = await self._deps.store.rounds.get(known.round_id) or record
             if record.round.is_async or record.round.phase is Phase.COLLECTING:
-                codec = await self._codec(record.round.spec, message)
-                if (too_large := await self._download_too_large(opened, record.round, message)) is not None:
+                codec = await self._codecs.choice(record.round.spec, visit.message)
+                if (too_large := await self._download_too_large(opened, record.round, visit)) is not None:
                     codec = too_large
                 if isinstance(codec, Ineligible):  # now; it was eligible when it was assigned
                     return Refusal(reason=codec.reason, return_window=window, detail=codec.detail)
@@ -246,94 +287,79 @@ class CheckInService:
         with contextlib.suppress(Superseded):
             event = discarded_without_version(current)
             await self._deps.store.rounds.advance(current.id, event, self._deps.clock(), {})
-        return _round_full(window, "The next round opens soon.")
+        return round_full(window, _OPENS_SOON)
 
-    async def _check_eligibility(
-        self, state: TaskState, device: DeviceRecord, message: CheckIn
-    ) -> Ineligible | None:
-        spec, rules = state.spec, state.spec.eligibility
+    async def _check_eligibility(self, state: TaskState, visit: _Visit) -> Ineligible | None:
+        spec, identity = state.spec, visit.identity
         ineligible = ineligibility(
-            rules,
-            message,
-            device.last_contributed_at,
-            self._deps.clock(),
+            spec.eligibility,
+            visit.message,
+            visit.last_contributed_at,
+            visit.now,
             spec.kind,
-            tier=device.tier,
-            tags=device.tags,
+            tier=identity.tier,
+            tags=identity.tags,
         )
         if ineligible is not None:
             return ineligible
-        codec = await self._codec(spec, message)
+        codec = await self._codecs.choice(spec, visit.message)
         if isinstance(codec, Ineligible):
             return codec
         # Where no round is open, it is not known which model the next one begins with.
         if (opened := state.open_round) is not None:
-            too_large = await self._download_too_large(opened, opened.round, message)
+            too_large = await self._download_too_large(opened, opened.round, visit)
             if too_large is not None:
                 return too_large
-        if rules.max_participations is None:
-            return None
-        before = parse_participations(device.past_participations_json).get(spec.name, 0)
-        return participation_limit_reached(
-            rules, before + await self._deps.store.assignments.participations(spec.name, device.id)
-        )
+        return self._participations.known_limit(spec, visit.device)
 
     async def _download_too_large(
-        self, opened: OpenRound, current: Round, message: CheckIn
+        self, opened: OpenRound, current: Round, visit: _Visit
     ) -> Ineligible | None:
         """Return the broken limit if the model of ``current``, a round of this task, is too large."""
         known = opened.download_bytes
         if current.base_version not in known:
             known[current.base_version] = await self._assignments.download_bytes(current)
-        return download_too_large(message, known[current.base_version])
+        return download_too_large(visit.message, known[current.base_version])
 
-    async def _codec(self, spec: TaskSpec, message: CheckIn) -> CodecChoice | Ineligible:
-        return codec_for(spec, message, await self._models.report_layout(spec))
-
-    async def _window_until_next_round(self, state: TaskState, device: DeviceRecord) -> ReturnWindow:
+    def _window_until_next_round(self, state: TaskState, pace: TaskPace, visit: _Visit) -> ReturnWindow:
         """Return when to come while the round only waits: devices in the next sample come as it opens."""
-        opened, sequence = state.open_round, state.last_sequence
+        opened = state.open_round
         if opened is not None and opened.round.is_async:
-            return self._pace.window(state)  # places become free one by one, for whoever comes next
-        if (window := self._pace.meeting_window(state)) is not None:
-            return window
-        slots = (state.spec if opened is None else opened.round.spec).round.slots
-        probability = sampling_probability(slots, self._pace.expected_devices_next(state), 0.0, 1.0)
-        probability *= await self._claim_ratio(state, device)
-        if is_sampled(self._deps.sampling_key, round_id(state.task, sequence + 1), device.id, probability):
-            return self._pace.next_round_window(state)
-        return self._pace.window(state)
+            return pace.window  # places become free one by one, for whoever comes next
+        if pace.meets:
+            return pace.meeting_window
+        probability = pace.next_round_probability * self._claim_ratio(state, visit)
+        following = round_id(state.task, state.last_sequence + 1)
+        if is_sampled(self._deps.sampling_key, following, visit.device, probability):
+            return pace.next_round_window
+        return pace.window
 
     async def _take_slot(
-        self,
-        state: TaskState,
-        opened: OpenRound,
-        device: DeviceRecord,
-        message: CheckIn,
-        window: ReturnWindow,
+        self, state: TaskState, opened: OpenRound, visit: _Visit, window: ReturnWindow
     ) -> Assignment | Refusal:
-        deps = self._deps
-        id_ = assignment_id(deps.sampling_key, opened.id, device.id)
+        id_ = assignment_id(self._deps.sampling_key, opened.id, visit.device)
         known, is_new = opened.members.get(id_), False
-        if known is None and state.slots_left > 0:
-            known = await self._try_assign(state, opened, device, id_)
+        if known is None:
+            if state.slots_left == 0:
+                return round_full(window)
+            known = await self._try_assign(state, opened, visit.device, id_)
             is_new = known is not None
         if known is None:
-            # All slots are taken, perhaps one by this device, in another process or before a restart.
-            known = await deps.store.assignments.get(opened.id, device.id)
+            # The slots are taken, perhaps one by this device, in another process.
+            known = await self._deps.store.assignments.get(opened.id, visit.device)
         if known is None:
-            return _round_full(window)
+            return round_full(window)
         # Another check-in of the device may have been quicker, and more has happened since.
         known = opened.members.setdefault(id_, known)
-        return await self._repeat_answer(opened, known, message, window, is_new=is_new)
+        return await self._repeat_answer(opened, known, visit, window, is_new=is_new)
 
     async def _try_assign(
-        self, state: TaskState, opened: OpenRound, device: DeviceRecord, id_: AssignmentId
+        self, state: TaskState, opened: OpenRound, device: DeviceId, id_: AssignmentId
     ) -> AssignmentRecord | None:
         """Store a new assignment and return it; None if there is no slot or the device has one already."""
         row = AssignmentRecord(
             round_id=opened.id,
-            device=device.id,
+            device=device,
             id=id_,
             state=AssignmentState.ASSIGNED,
             assigned_at=self._deps.clock(),
@@ -342,48 +368,11 @@ class CheckInService:
         opened.slots_asked += 1
         try:
             opened.refresh(await self._deps.writes.submit(TakeSlot(row)))
+        except SlotRefused:
+            raise
         except (AlreadyExists, Superseded):
             return None
         finally:
             opened.slots_asked -= 1
         state.devices_training += 1
         return row
-
-    async def _touch_device(self, identity: DeviceIdentity, message: CheckIn) -> DeviceRecord:
-        now = self._deps.clock()
-        device = await self._deps.store.devices.get(identity.device)
-        if device is None or device.population != identity.population:
-            raise void_token()
-        is_changed = (device.app_build, device.locale) != (message.app_build, message.locale)
-        # Enrolling does not count as being seen: the first check-in is always dated later.
-        is_first = device.last_seen_at <= device.enrolled_at
-        if is_first or is_changed or now - device.last_seen_at >= _LAST_SEEN_INTERVAL:
-            at = max(now, device.enrolled_at + _MIN_TIME_STEP)
-            await self._deps.store.devices.touch(device.id, message.app_build, message.locale, at)
-        return device
-
-
-def _round_full(window: ReturnWindow, detail: str = "") -> Refusal:
-    return Refusal(reason=RefusalReason.ROUND_FULL, return_window=window, detail=detail)
-
-
-def _refusal_priority(refusal: Refusal) -> tuple[bool, float]:
-    """Return the sort key of a refusal: the phone gets one, of a task that may still want it, the soonest."""
-    return refusal.reason is RefusalReason.NOT_ELIGIBLE, refusal.return_window.min_s
-
-
-def _no_task(tasks: list[TaskState]) -> Refusal:
-    is_paused = any(state.status is TaskStatus.PAUSED for state in tasks)
-    if is_paused:
-        low = max(state.spec.pacing.min_s for state in tasks if state.status is TaskStatus.PAUSED)
-        window = ReturnWindow(min_s=low, max_s=2 * low)
-        return Refusal(reason=RefusalReason.PAUSED, return_window=window)
-    return Refusal(reason=RefusalReason.NO_ACTIVE_TASK, return_window=no_task_window())
-
-
-def _overloaded(tasks: list[TaskState], load: float) -> Refusal:
-    """Return a refusal from memory: an overloaded server queries nothing for a phone that can come later."""
-    low = max((state.spec.pacing.min_s for state in tasks), default=60.0) * (1.0 + load)
-    high = max((state.spread_s for state in tasks), default=0.0)
-    window = ReturnWindow(min_s=low, max_s=max(2.0 * low, high))
-    return Refusal(reason=RefusalReason.OVERLOADED, return_window=window)

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 
+from keyflock_server.coordinator.assignment_builder import AssignmentBuilder
 from keyflock_server.coordinator.check_in import CheckInService
 from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.device_sync import DeviceSync
 from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.enrolment import EnrolmentService
@@ -14,12 +16,15 @@ from keyflock_server.coordinator.micro_batch import ReportOutcome
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.orphan_collection import OrphanCollection
+from keyflock_server.coordinator.pace_steering import PaceSteering
 from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.population_service import PopulationService
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
+from keyflock_server.coordinator.round_preparation import RoundPreparation
+from keyflock_server.coordinator.seen_devices import SeenDevices
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
@@ -42,7 +47,11 @@ class Coordinator:
         self._flusher = ReportCommitter(deps)
         self._leadership = Leadership(deps)
         scales = TaskScales(deps, self.models)
-        self._rounds = RoundDriver(deps, self.models, self._flusher, self._leadership, scales)
+        self.downlink = Downlink(deps, self.models)
+        self._pace = PaceSteering(deps)
+        assignments = AssignmentBuilder(deps, self.models, self.downlink)
+        preparation = RoundPreparation(deps, assignments, self._pace)
+        self._rounds = RoundDriver(deps, self.models, self._flusher, self._leadership, scales, preparation)
         self.registry = TaskRegistry(deps, self._rounds)
         self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds)
         self._verdict_counter = VerdictCounter(deps)
@@ -51,9 +60,17 @@ class Coordinator:
         self.reports = ReportService(
             deps, self.registry, self._flusher, self._verdict_counter, self.quarantines, early_check_ins
         )
-        self.downlink = Downlink(deps, self.models)
+        self._device_sync = DeviceSync(deps, self.registry)
+        self._seen_devices = SeenDevices(deps)
         self.check_ins = CheckInService(
-            deps, self.registry, self.models, self.quarantines, self.downlink, early_check_ins
+            deps,
+            self.registry,
+            self.models,
+            self.quarantines,
+            assignments,
+            early_check_ins,
+            self._pace,
+            self._seen_devices,
         )
         self.revocations = TokenRevocations(deps)
         self.enrolments = EnrolmentService(deps, self.models, self.registry, self.revocations)
@@ -75,7 +92,8 @@ class Coordinator:
             self._deps.observer.blobs_marked()
         await self._leadership.renew()
         await self.registry.sync()
-        await self.quarantines.refresh()
+        await self._device_sync.refresh()
+        await self._refresh_stats()
         await self.revocations.sync()
 
     async def tick(self) -> None:
@@ -84,10 +102,12 @@ class Coordinator:
         A task whose round cannot go on (a blob is lost, the disk is full) does not stop the others: its error
         is reported to the observer, and the next pass tries again. An unreachable store is handled alike.
         """
+        self.models.forget_versions()
         try:
             await self.revocations.sync()
             await self._leadership.renew()
             await self.registry.sync()
+            await self._device_sync.refresh()
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._deps.observer.store_unreachable(error)
             return
@@ -112,6 +132,8 @@ class Coordinator:
         await self.reports.settle()
         await self.downlink.stop()
         await self._do_housekeeping()
+        with contextlib.suppress(Exception):  # they only serve to estimate
+            await self._pace.write_counts(is_last=True)
         for state in self.registry:
             if state.open_round is not None:
                 state.open_round.batch.settle_all(ReportOutcome.STOPPING)
@@ -121,13 +143,18 @@ class Coordinator:
         await asyncio.to_thread(self._deps.compute.close)
         await self._deps.store.close()
 
+    async def _refresh_stats(self) -> None:
+        for state in self.registry:
+            await self._pace.refresh_stats(state)
+
     async def _do_housekeeping(self) -> None:
-        """Write counts, read quarantines, delete devices; if the store fails, the next pass retries."""
+        """Write and read counts, delete devices; if the store fails, the next pass retries."""
         try:
+            await self._seen_devices.write()  # first: a device that has come back is not deleted
             if self._leadership.is_leader:
                 await self._unproven_deletion.delete_due()
             await self._verdict_counter.write()
-            await self.quarantines.refresh()
+            await self._refresh_stats()
             if self._leadership.is_leader:
                 await self.revocations.prune()
                 await self.population_deletion.resume_due()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from keyflock_server.coordinator.compute_thread import ComputeThread
+from keyflock_server.coordinator.device_activity import DeviceActivity
 from keyflock_server.coordinator.events import Observer
 from keyflock_server.coordinator.group_commit import GroupCommit
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
@@ -41,6 +42,8 @@ class Dependencies:
     users: Users
     #: The device tokens that are void; everything that reads tokens asks the same object.
     revocations: Revocations
+    #: What has become of devices since their tokens were issued.
+    activity: DeviceActivity = field(default_factory=DeviceActivity)
     #: Key of the sampling hash, at most 64 bytes.
     sampling_key: bytes
     #: Returns a new id that cannot be guessed.

@@ -1,6 +1,7 @@
 """Enrolment adds devices and refreshes their tokens."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import reduce
 
 from keyflock_server.coordinator.dependencies import Dependencies
@@ -31,6 +32,10 @@ class EnrolmentResult:
     #: Generation of its newest token.
     generation: int
     return_window: ReturnWindow
+    #: What its token says of the device, see ``DeviceIdentity``.
+    tier: int = 0
+    tags: tuple[str, ...] = ()
+    last_contributed_at: datetime | None = None
 
 
 class EnrolmentService:
@@ -77,7 +82,15 @@ class EnrolmentService:
         device = await (
             self._add(requested) if shown is None else self._refresh(requested, shown, user_proof)
         )
-        return EnrolmentResult(device.id, name, device.token_generation, self._first_window(name))
+        return EnrolmentResult(
+            device.id,
+            name,
+            device.token_generation,
+            self._first_window(name),
+            tier=device.tier,
+            tags=device.tags,
+            last_contributed_at=device.last_contributed_at,
+        )
 
     def _first_window(self, name: PopulationName) -> ReturnWindow:
         """Return the first window: a population that enrols within minutes is spread like any crowd."""
@@ -112,6 +125,7 @@ class EnrolmentService:
             await self._deps.writes.submit(AddDevice(device))
         except PopulationGone:
             raise population_unknown() from None
+        self._deps.activity.learn(device.facts)
         return device
 
     def _with_inherited_limits(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:
@@ -131,6 +145,7 @@ class EnrolmentService:
             device,
             last_contributed_at=both.last_contributed_at,
             past_participations_json=both.participations_json,
+            changed_at=now,
         )
         until = both.quarantined_until
         if until is None or until <= now or until == device.quarantined_until:
@@ -187,6 +202,7 @@ class EnrolmentService:
             if await devices.renew(known, after, revocation):
                 if revocation is not None:
                     self._revocations.apply(revocation)
+                self._deps.activity.learn(after.facts)
                 return after
 
     async def _change_user(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:

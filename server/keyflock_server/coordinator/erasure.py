@@ -78,6 +78,7 @@ class ErasureService:
         deps, now = self._deps, self._deps.clock()
         for device in devices:
             self._early_check_ins.forget(device)
+            deps.activity.set_quarantine(device, None)
         revoked = [self._revocations.revocation_of_forgotten(device) for device in devices]
         # A task with a damaged row limits no device; erasure cannot wait until it is repaired.
         rule = tombstone_rule(deps.owner_key, await deps.store.tasks.all([]), now)

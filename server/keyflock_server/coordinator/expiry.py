@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.rounds.round import Phase
-from keyflock_server.storage.records import AssignmentState
+from keyflock_server.storage.records import AssignmentState, is_silence
 
 #: Time between two queries to the store about one task.
 _ASK_INTERVAL: Final = timedelta(seconds=5)
@@ -68,6 +68,8 @@ class Expiry:
             for id_ in expired:
                 if (member := opened.members.get(id_)) is not None:
                     opened.members[id_] = replace(member, state=AssignmentState.EXPIRED)
+                    if id_ not in opened.report_arrivals and is_silence(member, record.round):
+                        self._deps.activity.fell_silent(member.device, member.runs_out_at(record.round))
             opened.refresh(record)
         is_collecting = record.round.phase is Phase.COLLECTING
         total = record.round.expired if is_collecting else was_expired + len(expired)

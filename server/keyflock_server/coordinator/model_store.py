@@ -33,6 +33,7 @@ from keyflock_server.storage.errors import AlreadyExists, StorageError
 from keyflock_server.storage.records import PopulationRecord
 
 _MAX_CACHED_DOWNLOADS: Final = 8
+_MAX_CACHED_VERSIONS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class ModelStore:
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
+        #: Versions that were read since the pass began: another process may withdraw one.
+        self._versions: LRUCache[tuple[PopulationName, int], VersionRecord] = LRUCache(_MAX_CACHED_VERSIONS)
         self._downloads: LRUCache[str, Download] = LRUCache(_MAX_CACHED_DOWNLOADS)
         self._layouts: dict[str, ParamLayout] = {}
         self._vocabularies: dict[str, bytes] = {}
@@ -184,10 +187,18 @@ class ModelStore:
 
     async def any_version(self, name: PopulationName, version: int) -> VersionRecord:
         """Return one version, also if it was withdrawn; raises ApiError ``model_unknown``."""
-        record = await self._deps.store.populations.version(name, ModelVersion(version))
+        record = self._versions.get((name, version))
         if record is None:
-            raise ApiError(ProblemCode.MODEL_UNKNOWN, f"Population {name!r} has no model version {version}.")
+            record = await self._deps.store.populations.version(name, ModelVersion(version))
+            if record is None:
+                detail = f"Population {name!r} has no model version {version}."
+                raise ApiError(ProblemCode.MODEL_UNKNOWN, detail)
+            self._versions[name, version] = record
         return record
+
+    def forget_versions(self) -> None:
+        """Forget the rows of versions; called once a pass, and when this process has withdrawn some."""
+        self._versions.clear()
 
     async def training_model(self, name: PopulationName, version: int) -> Download:
         """Return the download from which phones train."""

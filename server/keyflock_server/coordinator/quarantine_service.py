@@ -1,6 +1,6 @@
 """The quarantine service records violations, keeps devices out, and shows operators their devices."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from cachetools import FIFOCache
@@ -28,8 +28,6 @@ from keyflock_server.storage.records import DeviceRecord
 #: Maximum number of devices in one list.
 MAX_LISTED: Final = 1_000
 _DAY_S: Final = 86_400.0
-#: Uploads see another process's quarantine this much later at most; check-ins see it at once.
-_REFRESH_INTERVAL: Final = timedelta(seconds=5)
 #: Maximum number of rounds whose devices with rejected reports are remembered.
 _MAX_TRACKED_ROUNDS: Final = 64
 _MAX_WINDOW_S: Final = 31_536_000.0
@@ -37,37 +35,22 @@ _DETAIL: Final = "Reports of this device were refused repeatedly; it is kept out
 
 
 class QuarantineService:
-    """Quarantines devices and keeps them out.
-
-    Uploads use a table in memory, reloaded every few seconds, so that an honest report costs no query;
-    check-ins use the device's row, which they read in any case.
-    """
+    """Quarantines devices and keeps them out: uploads and check-ins ask memory (``DeviceActivity``)."""
 
     def __init__(self, deps: Dependencies, early_check_ins: EarlyCheckIns) -> None:
         self._deps = deps
         self._early_check_ins = early_check_ins
-        self._quarantined_until: dict[DeviceId, datetime] = {}
-        self._read_at: datetime | None = None
         self._refused_devices: FIFOCache[RoundId, set[DeviceId]] = FIFOCache(_MAX_TRACKED_ROUNDS)
-
-    async def refresh(self) -> None:
-        """Reload the quarantines of all processes, if the last time is some seconds ago."""
-        now = self._deps.clock()
-        if self._read_at is None or not timedelta(0) <= now - self._read_at < _REFRESH_INTERVAL:
-            self._quarantined_until = await self._deps.store.devices.quarantined(now)
-            self._read_at = now
 
     def check(self, device: DeviceId) -> None:
         """Raise ApiError ``quarantined`` for a quarantined device; its check-in learns for how long."""
-        now = self._deps.clock()
-        until = self._quarantined_until.get(device)
-        if until is not None and now < until:
+        if self._deps.activity.quarantined_until(device, self._deps.clock()) is not None:
             raise ApiError(ProblemCode.QUARANTINED, _DETAIL)
 
-    def refusal(self, device: DeviceRecord) -> Refusal | None:
+    def refusal(self, device: DeviceId, now: datetime) -> Refusal | None:
         """Return the answer to a quarantined device's check-in; None for all other devices."""
-        now, until = self._deps.clock(), device.quarantined_until
-        if until is None or until <= now:
+        until = self._deps.activity.quarantined_until(device, now)
+        if until is None:
             return None
         return Refusal(reason=RefusalReason.QUARANTINED, return_window=_window(until, now), detail=_DETAIL)
 
@@ -145,11 +128,10 @@ class QuarantineService:
         quarantine = None if after is None else after.last
         until = None if quarantine is None else quarantine.until
         data = None if after is None else after.to_json()
-        if not await self._deps.store.devices.set_quarantine(row.id, row.standing_json, data, until):
+        devices, now = self._deps.store.devices, self._deps.clock()
+        if not await devices.set_quarantine(row.id, row.standing_json, data, until, now):
             return False
-        self._quarantined_until.pop(row.id, None)
-        if until is not None:
-            self._quarantined_until[row.id] = until
+        self._deps.activity.set_quarantine(row.id, until)
         return True
 
 

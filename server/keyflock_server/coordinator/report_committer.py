@@ -152,6 +152,7 @@ class ReportCommitter:
         """Acknowledge a batch that is durable."""
         reports = opened.batch.reports_for(taken.ids)
         opened.committed, opened.committed_key = committed, key
+        self._deps.activity.contributed((report.device for report in reports), self._deps.clock())
         known = [report for report in reports if report.id in opened.members]
         opened.members.update((report.id, _counted(opened.members[report.id], report)) for report in known)
         opened.batch.settle(taken.ids, ReportOutcome.COUNTED)

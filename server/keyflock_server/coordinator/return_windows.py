@@ -4,46 +4,39 @@ The memory is this process's and bounded: a device that goes to another process,
 pushed out, is answered as if it had come in time. A device is forgotten once its window has come.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import msgspec
-from cachetools import FIFOCache
 
+from keyflock_server.coordinator.recent_entries import RecentEntries
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Refusal, ReturnWindow
 
-#: Maximum number of devices that are remembered; the oldest window goes first.
+#: Number of devices that are remembered at least.
 MAX_DEVICES: Final = 65_536
 #: Tolerated drift of phones' clocks, and seconds by which their timers may fire early.
 _DRIFT_RATIO: Final = 0.02
 _TOLERANCE_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredRefusal:
-    refusal: Refusal
-    at: datetime
-
-
 class ReturnWindows:
     """Remembers the last refusal of each device.
 
     Args:
-        max_devices: Maximum number of devices that are remembered.
+        max_devices: Number of devices that are remembered at least; never more than twice as many.
     """
 
     def __init__(self, max_devices: int = MAX_DEVICES) -> None:
-        self._refusals: FIFOCache[DeviceId, _StoredRefusal] = FIFOCache(max_devices)
+        #: The refusals, and when they were given.
+        self._refusals: RecentEntries[tuple[Refusal, datetime]] = RecentEntries(max_devices)
 
     def __len__(self) -> int:
         return len(self._refusals)
 
     def remember(self, device: DeviceId, refusal: Refusal, now: datetime) -> None:
         """Remember that the device was told to stay away until the refusal's window comes."""
-        self._refusals.pop(device, None)
-        self._refusals[device] = _StoredRefusal(refusal, now)
+        self._refusals.put(device, (refusal, now))
 
     def repeated_refusal(self, device: DeviceId, now: datetime) -> Refusal | None:
         """Return the refusal again with what is left of its window, for a device that comes before it.
@@ -54,17 +47,18 @@ class ReturnWindows:
         stored = self._refusals.get(device)
         if stored is None:
             return None
-        window = stored.refusal.return_window
-        passed_s = (now - stored.at).total_seconds()
+        refusal, told_at = stored
+        window = refusal.return_window
+        passed_s = (now - told_at).total_seconds()
         if passed_s < 0.0 or passed_s >= window.min_s * (1.0 - _DRIFT_RATIO) - _TOLERANCE_S:
-            del self._refusals[device]
+            self._refusals.pop(device)
             return None
         left = ReturnWindow(min_s=window.min_s - passed_s, max_s=window.max_s - passed_s)
-        return msgspec.structs.replace(stored.refusal, return_window=left)
+        return msgspec.structs.replace(refusal, return_window=left)
 
     def forget(self, device: DeviceId) -> None:
         """Forget the device's refusal, so that it may come at any time."""
-        self._refusals.pop(device, None)
+        self._refusals.pop(device)
 
     def clear(self) -> None:
         """Forget all refusals, which may not hold any more."""

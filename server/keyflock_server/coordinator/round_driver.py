@@ -15,6 +15,7 @@ from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.round_finalizer import RoundFinalizer
+from keyflock_server.coordinator.round_preparation import RoundPreparation
 from keyflock_server.coordinator.task_state import OpenRound, TaskState, validator_for
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
@@ -56,8 +57,10 @@ class RoundDriver:
         flusher: ReportCommitter,
         leadership: Leadership,
         scales: TaskScales,
+        preparation: RoundPreparation,
     ) -> None:
         self._deps = deps
+        self._preparation = preparation
         self._models = models
         self._flusher = flusher
         self._leadership = leadership
@@ -176,6 +179,7 @@ class RoundDriver:
         scales = record.norm_scales_json or await self._scales.next_scales(record.round.spec)
         # Read before the round can be found: a report that comes in between must not escape the check.
         withdrawn = await self._withdrawn_versions(record.round)
+        prepared = await self._preparation.prepare(state, record.round)
         before = state.open_round
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
         # Pending reports from before a rollback may come from a withdrawn version: they are dropped.
@@ -185,6 +189,7 @@ class RoundDriver:
         name = f"{self._deps.replica}.{state.rounds_attached}"
         state.open_round = OpenRound(record, name, layout, validator_for(record.round.spec, scales), batch)
         state.open_round.withdrawn = withdrawn
+        prepared.hand_over(state.open_round, before, self._deps)
         if before is not None and is_same_buffer:
             state.open_round.report_arrivals = self._recent_arrivals(before)
         state.last_sequence = record.round.sequence

@@ -15,7 +15,7 @@ from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.task_addresses import TaskAddresses
 from keyflock_server.coordinator.task_conflicts import check_conflicts
-from keyflock_server.coordinator.task_state import TaskState
+from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.numbered_names import base_name, next_id
 from keyflock_server.protocol.problems import ApiError, ProblemCode
@@ -45,14 +45,28 @@ class TaskRegistry:
         self._over: LRUCache[TaskName, TaskState] = LRUCache(_MAX_OVER)
         #: Held while the set of tasks, or a status, changes.
         self._lock = asyncio.Lock()
+        #: It grows whenever a task is added, leaves or changes its status.
+        self.revision = 0
+        self._statuses: dict[TaskName, TaskStatus] = {}
+        #: The tasks by population, as of this revision.
+        self._by_population: dict[PopulationName, tuple[TaskState, ...]] = {}
 
     def __iter__(self) -> Iterator[TaskState]:
         """Iterate over the tasks as they are now; a task may be added or leave meanwhile."""
         return iter(list(self._states.values()))
 
-    def in_population(self, population: PopulationName) -> list[TaskState]:
+    def in_population(self, population: PopulationName) -> tuple[TaskState, ...]:
         """Return the tasks of one population."""
-        return [state for state in self._states.values() if state.spec.population == population]
+        known = self._by_population.get(population)
+        if known is None:
+            known = tuple(state for state in self._states.values() if state.spec.population == population)
+            self._by_population[population] = known
+        return known
+
+    def open_round(self, name: TaskName) -> OpenRound | None:
+        """Return the open round of a task that this process works on, or None."""
+        state = self._states.get(name)
+        return None if state is None else state.open_round
 
     async def find(self, name: TaskName) -> TaskState | None:
         """Return a task's state; a task that left the registry has one without a round.
@@ -105,6 +119,7 @@ class TaskRegistry:
                     ProblemCode.POPULATION_UNKNOWN, "The population was deleted meanwhile."
                 ) from None
             self._states[spec.name] = TaskState(spec, TaskStatus.ACTIVE)
+            self._note_changes()
         return record
 
     async def _free_id(self, name: TaskName) -> TaskName:
@@ -133,7 +148,15 @@ class TaskRegistry:
                     raise ApiError(ProblemCode.CONFLICT, detail)
                 await self._deps.store.tasks.set_status(name, status)
                 state.status = status
+            self._note_changes()
         return state
+
+    def _note_changes(self) -> None:
+        statuses = {state.task: state.status for state in self._states.values()}
+        if statuses != self._statuses:
+            self._statuses = statuses
+            self._by_population = {}
+            self.revision += 1
 
     async def sync(self) -> None:
         """Bring every task to its state in the store, whichever process made or changed it.
@@ -149,8 +172,11 @@ class TaskRegistry:
             self._deps.observer.rounds_waiting(held)
             statuses = await self._deps.store.tasks.live_statuses(damaged)
             errors = {row.task: row.error for row in damaged}
-            for name in dict.fromkeys([*statuses, *unfinished, *errors, *self._states]):
-                await self._sync_task(name, statuses.get(name), unfinished.get(name), errors.get(name))
+            try:
+                for name in dict.fromkeys([*statuses, *unfinished, *errors, *self._states]):
+                    await self._sync_task(name, statuses.get(name), unfinished.get(name), errors.get(name))
+            finally:
+                self._note_changes()
 
     async def _sync_task(
         self,

@@ -12,11 +12,12 @@ from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import ReportValidator
 from keyflock_server.coordinator.micro_batch import FlushBatch, MicroBatch, PendingSum, ReportOutcome
-from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId, TaskName
+from keyflock_server.coordinator.round_members import RoundMembers
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, ModelVersion, RoundId, TaskName
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.storage.records import AssignmentRecord, RoundRecord
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState, RoundRecord
 
 _PHASES: Final = tuple(Phase)
 
@@ -59,7 +60,7 @@ class OpenRound:
         #: False once the store has shown that it has another one.
         self.is_committed_known = True
         #: Assignments that this process has seen; the others are only in the store.
-        self.members: dict[AssignmentId, AssignmentRecord] = {}
+        self.members = RoundMembers()
         #: Number of slots that are being taken: whether the store gives them is not known yet.
         self.slots_asked = 0
         #: When reports arrived here, accepted or not, by assignment: these devices were not silent.
@@ -90,6 +91,27 @@ class OpenRound:
     def id(self) -> RoundId:
         """The round's id."""
         return self.record.round.id
+
+    def assignment_of(self, device: DeviceId, now: datetime) -> AssignmentRecord | None:
+        """Return the device's assignment in this round; in a buffer, also an open one of an earlier buffer.
+
+        It is what this process knows: another one may have given or ended an assignment since the last pass.
+        """
+        known = self.members.of_device(device)
+        if known is None or known.round_id == self.id or self._is_outstanding(known, now):
+            return known
+        return None
+
+    def outstanding(self, now: datetime) -> list[AssignmentRecord]:
+        """Return the open assignments that have time left."""
+        return [row for row in self.members.values() if self._is_outstanding(row, now)]
+
+    def may_hold(self, assignment: AssignmentRecord) -> bool:
+        """Return whether an open assignment of the task is one of this round, or of this buffer."""
+        return self.round.is_async or assignment.round_id == self.id
+
+    def _is_outstanding(self, assignment: AssignmentRecord, now: datetime) -> bool:
+        return assignment.state is AssignmentState.ASSIGNED and now < assignment.runs_out_at(self.round)
 
     @property
     def waiting_reason(self) -> str:
@@ -176,6 +198,11 @@ class TaskState:
         else:
             free = opened.round.slots_left
         return max(0, free - opened.slots_asked)
+
+    def waits_for(self, device: DeviceId, now: datetime) -> bool:
+        """Return whether the open round waits for this device, as far as this process knows."""
+        known = None if self.open_round is None else self.open_round.assignment_of(device, now)
+        return known is not None and known.state is AssignmentState.ASSIGNED
 
 
 def _progress(record: RoundRecord) -> tuple[bool, int, int]:

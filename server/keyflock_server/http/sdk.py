@@ -215,7 +215,15 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
             request, known, user_proof=call.headers.get(calls.USER_HEADER.lower()), subject=subject
         )
         self._personal.owner_changed(enrolled.device)
-        identity = DeviceIdentity(enrolled.device, enrolled.population, enrolled.generation)
+        identity = DeviceIdentity(
+            enrolled.device,
+            enrolled.population,
+            enrolled.generation,
+            is_described=True,
+            tier=enrolled.tier,
+            tags=enrolled.tags,
+            last_contributed_at=enrolled.last_contributed_at,
+        )
         enrolment = Enrolment(
             device=enrolled.device,
             token=self._device_tokens.issue(identity, self._clock()),

@@ -24,6 +24,14 @@ class DeviceIdentity:
     generation: int = 0
     #: When that token expires; None if the identity does not come from a token.
     expires_at: datetime | None = field(default=None, compare=False)
+    #: Whether the fields below are known: tokens of earlier releases do not carry them.
+    is_described: bool = False
+    #: How strong the phone said it is when the token was issued: 0 unknown to 3 high.
+    tier: int = 0
+    #: The groups in which the app had put the device then, in order.
+    tags: tuple[str, ...] = ()
+    #: When a task had last counted a report of the device then; None if none had. Newer ones may exist.
+    last_contributed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Bearer tokens of phones: short-lived, refreshable for a while after they expire."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -38,7 +39,16 @@ class DeviceTokens:
 
     def issue(self, identity: DeviceIdentity, now: datetime) -> str:
         """Return a token for this device that expires ``ttl_s`` from now."""
-        claims = {"sub": identity.device, "pop": identity.population, "gen": identity.generation}
+        claims: dict[str, object] = {
+            "sub": identity.device,
+            "pop": identity.population,
+            "gen": identity.generation,
+        }
+        if identity.is_described:
+            contributed_at = identity.last_contributed_at
+            claims["tier"] = identity.tier
+            claims["tags"] = identity.tags
+            claims["last"] = None if contributed_at is None else contributed_at.timestamp()
         return sign_token(self._keys, _KIND, claims, expires_at=now + timedelta(seconds=self.ttl_s))
 
     def read(self, token: str, now: datetime) -> DeviceIdentity:
@@ -63,5 +73,15 @@ class DeviceTokens:
             code = ProblemCode.TOKEN_EXPIRED if can_refresh else ProblemCode.ENROLMENT_EXPIRED
             raise ApiError(code, f"The device token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}.")
         device, population = DeviceId(claims["sub"]), PopulationName(claims["pop"])
-        # Tokens of earlier releases name no generation.
-        return DeviceIdentity(device, population, claims.get("gen", 0), expires_at)
+        # Tokens of earlier releases name no generation, or do not describe the device.
+        identity = DeviceIdentity(device, population, claims.get("gen", 0), expires_at)
+        if "tier" not in claims:
+            return identity
+        last = claims["last"]
+        return replace(
+            identity,
+            is_described=True,
+            tier=claims["tier"],
+            tags=tuple(claims["tags"]),
+            last_contributed_at=None if last is None else datetime.fromtimestamp(last, UTC),
+        )

@@ -44,10 +44,8 @@ def ineligibility(
         return Ineligible(
             RefusalReason.APP_TOO_OLD, f"App build {message.app_build} is below {rules.app_build_min}."
         )
-    if last_contributed_at is not None:
-        wait_s = rules.min_separation_s - (now - last_contributed_at).total_seconds()
-        if wait_s > 0.0:
-            return Ineligible(RefusalReason.TOO_SOON, "This device has contributed recently.", wait_s)
+    if (too_soon := separation_left(rules, last_contributed_at, now)) is not None:
+        return too_soon
     if kind not in message.capabilities.tasks:
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no task kind {kind}.")
     unchecked = sorted(set(rules_asked(rules.device)) - set(message.capabilities.device_rules))
@@ -60,6 +58,29 @@ def ineligibility(
         return Ineligible(RefusalReason.NOT_ELIGIBLE, "The device is not in the task's cohort.")
     detail = _unfit(rules, message)
     return Ineligible(RefusalReason.NOT_ELIGIBLE, detail) if detail else None
+
+
+def separation_left(
+    rules: Eligibility, last_contributed_at: datetime | None, now: datetime
+) -> Ineligible | None:
+    """Return how long the device must still wait since its last contribution; None: no longer."""
+    if last_contributed_at is None:
+        return None
+    wait_s = rules.min_separation_s - (now - last_contributed_at).total_seconds()
+    if wait_s <= 0.0:
+        return None
+    return Ineligible(RefusalReason.TOO_SOON, "This device has contributed recently.", wait_s)
+
+
+def may_take_slot(
+    rules: Eligibility,
+    last_contributed_at: datetime | None,
+    quarantined_until: datetime | None,
+    now: datetime,
+) -> bool:
+    """Return whether a device may take a slot now, by what may have changed since its token was issued."""
+    is_quarantined = quarantined_until is not None and quarantined_until > now
+    return not is_quarantined and separation_left(rules, last_contributed_at, now) is None
 
 
 def participation_limit_reached(rules: Eligibility, participations: int) -> Ineligible | None:

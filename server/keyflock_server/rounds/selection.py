@@ -10,6 +10,7 @@ Source: hash sampling as in Bonawitz et al. 2019, section 2.2 (reservoir there);
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
@@ -136,6 +137,8 @@ def task_order(
     Source:
         Efraimidis and Spirakis 2006, weighted random sampling, doi:10.1016/j.ipl.2005.11.003.
     """
+    if len(traffic) == 1:
+        return list(traffic)
     period = math.floor(now_s / TRAFFIC_PERIOD_S)
 
     def rings_at(task: TaskName) -> float:
@@ -165,5 +168,14 @@ def _number(key: bytes, purpose: bytes, round_id: RoundId, device: DeviceId) -> 
 
 
 def _hash(key: bytes, purpose: bytes, round_id: RoundId, device: DeviceId) -> bytes:
-    message = round_id.encode() + b"\x00" + device.encode()
-    return hashlib.blake2b(message, key=key, digest_size=32, person=purpose[:16]).digest()
+    hasher = _begun(key, purpose, round_id).copy()
+    hasher.update(device.encode())
+    return hasher.digest()
+
+
+@lru_cache(maxsize=256)
+def _begun(key: bytes, purpose: bytes, round_id: RoundId) -> "hashlib.blake2b":
+    """Return a hasher that has read what is the same for all devices."""
+    begun = hashlib.blake2b(key=key, digest_size=32, person=purpose[:16])
+    begun.update(round_id.encode() + b"\x00")
+    return begun

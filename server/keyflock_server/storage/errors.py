@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import ClassVar, NamedTuple, Self
 
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, RoundId, TaskName
+from keyflock_server.storage.device_facts import DeviceFacts
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
 
@@ -45,6 +46,19 @@ class AlreadyExists(Exception):
 
 class Superseded(Exception):
     """The row has changed since the writer read it; nothing was written."""
+
+
+class SlotRefused(Superseded):
+    """The device must not have the slot: its facts have changed since the check-in judged it.
+
+    Args:
+        assignment: The assignment that was not stored.
+        facts: The device's facts; None if it is not enrolled any more.
+    """
+
+    def __init__(self, assignment: AssignmentId, facts: DeviceFacts | None) -> None:
+        super().__init__(assignment)
+        self.facts = facts
 
 
 class PopulationGone(Exception):

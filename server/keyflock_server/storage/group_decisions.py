@@ -19,6 +19,7 @@ from keyflock_server.rounds.round import (
     SlotTaken,
     advance,
 )
+from keyflock_server.storage.device_facts import DeviceFacts
 from keyflock_server.storage.errors import (
     AlreadyExists,
     AssignmentsNotOpen,
@@ -42,6 +43,7 @@ from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
 )
+from keyflock_server.storage.slots import check_slot
 
 AssignmentKey = tuple[RoundId, DeviceId]
 PartialKey = tuple[RoundId, str]
@@ -71,7 +73,7 @@ class GroupDecisions:
     Args:
         rounds: The rounds of all operations, as far as they exist.
         assignments: The assignments of all operations, as far as they exist.
-        enrolled: Those devices of all operations that are enrolled.
+        devices: The facts about the devices of all operations, as far as they are enrolled.
         populations: Those populations of new devices that are there.
         partials: The blob keys of the partial aggregates of all flushes, as far as they exist.
     """
@@ -80,13 +82,13 @@ class GroupDecisions:
         self,
         rounds: Mapping[RoundId, RoundRecord],
         assignments: Mapping[AssignmentKey, AssignmentRecord],
-        enrolled: Collection[DeviceId],
+        devices: Mapping[DeviceId, DeviceFacts],
         populations: Collection[PopulationName],
         partials: Mapping[PartialKey, str],
     ) -> None:
         self._rounds = dict(rounds)
         self._assignments = dict(assignments)
-        self._enrolled = set(enrolled)
+        self._devices = dict(devices)
         self._populations = populations
         self._partials = dict(partials)
         self.changes = GroupChanges()
@@ -115,10 +117,9 @@ class GroupDecisions:
     def _take_slot(self, assignment: AssignmentRecord) -> RoundRecord:
         key = assignment.round_id, assignment.device
         after = advanced(self._round(assignment.round_id), SlotTaken(), assignment.assigned_at)
-        if assignment.device not in self._enrolled:
-            raise Superseded(assignment.id)
         if key in self._assignments:
             raise AlreadyExists(assignment.id)
+        check_slot(assignment, after.round, self._devices.get(assignment.device))
         self._assignments[key] = assignment
         self.changes.assigned.append(assignment)
         return self._moved(after)
@@ -138,7 +139,7 @@ class GroupDecisions:
     def _add_device(self, device: DeviceRecord) -> None:
         if device.population not in self._populations:
             raise PopulationGone(device.population)
-        self._enrolled.add(device.id)
+        self._devices[device.id] = device.facts
         self.changes.devices.append(device)
 
     def _count(self, flush: CountReports) -> RoundRecord:
@@ -147,7 +148,7 @@ class GroupDecisions:
         reported = {report.id for report in reports}
         found = (self._assignments.get((report.round_id, report.device)) for report in reports)
         rows = [row for row in found if row is not None and row.id in reported]
-        if not_open := AssignmentsNotOpen.find(reported, rows, self._enrolled):
+        if not_open := AssignmentsNotOpen.find(reported, rows, self._devices):
             raise not_open
         event = Counted(len(reports), sum(report.weight for report in reports))
         after = advanced(before, event, flush.at)
@@ -157,6 +158,8 @@ class GroupDecisions:
         for report in reports:
             its_key = report.round_id, report.device
             self._assignments[its_key] = _counted(self._assignments[its_key], report, flush)
+            facts = self._devices[report.device]
+            self._devices[report.device] = replace(facts, last_contributed_at=flush.at, silences=0)
         self.changes.counted.append(flush)
         _, has_row = self.changes.partials.get(key, (None, key in self._partials))
         self.changes.partials[key] = partial, has_row

@@ -19,6 +19,7 @@ from keyflock_server.protocol.identifiers import (
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.rounds.tuning import AssignmentOutcome, OutcomeKind, RoundHistory
+from keyflock_server.storage.device_facts import DeviceFacts
 
 #: A phone that had so long and did not report is silent, even if its round's end cut its time short.
 _MIN_REPORT_TIME: Final = timedelta(minutes=1)
@@ -169,6 +170,21 @@ class DeviceRecord:
     past_participations_json: bytes | None = None
     #: Whether it has stored a personal model: then it is retained even if it never reports.
     has_head: bool = False
+    #: The end of its last assignment that counted as a silence; None if there was none.
+    last_silent_at: datetime | None = None
+    #: When one of its ``facts`` last changed otherwise than by enrolling; None if none did.
+    changed_at: datetime | None = None
+
+    @property
+    def facts(self) -> DeviceFacts:
+        """Return the facts that decide about a slot."""
+        return DeviceFacts(
+            device=self.id,
+            last_contributed_at=self.last_contributed_at,
+            quarantined_until=self.quarantined_until,
+            silences=self.silences,
+            last_silent_at=self.last_silent_at,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from sqlalchemy.types import DateTime, TypeDecorator
 
 #: The newest revision in ``sql/migrations``, which produces the tables of this file. A server refuses to
 #: start with another one.
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 
 metadata: Final = MetaData()
 
@@ -179,9 +179,12 @@ devices: Final = Table(
     Column("silences", Integer, nullable=False, server_default="0"),
     Column("past_participations_json", LargeBinary),
     Column("has_head", Boolean, nullable=False, server_default=false()),
+    Column("last_silent_at", UtcDateTime),
+    Column("changed_at", UtcDateTime),
     Index("devices_by_user", "user_digest"),
     Index("devices_by_subject", "subject_digest"),
     Index("devices_by_quarantine", "quarantined_until"),
+    Index("devices_by_change", "changed_at"),
     Index("devices_by_last_seen", "population", "last_seen_at"),
     Index("devices_unproven", "last_seen_at", sqlite_where=UNPROVEN, postgresql_where=UNPROVEN),
 )

@@ -115,7 +115,14 @@ class CoordinatorHarness:
             protocol=1, population=POPULATION, app_build=5, locale="en-US", tier=tier, tags=tags
         )
         enrolled = await self.coordinator.enrolments.enrol(request, None)
-        return DeviceIdentity(enrolled.device, POPULATION)
+        return DeviceIdentity(
+            enrolled.device,
+            POPULATION,
+            is_described=True,
+            tier=enrolled.tier,
+            tags=enrolled.tags,
+            last_contributed_at=enrolled.last_contributed_at,
+        )
 
     async def forget(self, identity: DeviceIdentity) -> int:
         """Erase the device; return how many devices were deleted."""
@@ -124,7 +131,7 @@ class CoordinatorHarness:
 
     async def enrol_proven(self) -> DeviceIdentity:
         """Add a device that has reported before, was seen just now, and may contribute again."""
-        device = DeviceId(f"{next(self.numbers):032x}")
+        device, contributed_at = DeviceId(f"{next(self.numbers):032x}"), self.now - timedelta(days=1)
         await add_device(
             self.store,
             DeviceRecord(
@@ -135,10 +142,10 @@ class CoordinatorHarness:
                 locale="en-US",
                 enrolled_at=self.now - timedelta(days=30),
                 last_seen_at=self.now,
-                last_contributed_at=self.now - timedelta(days=1),
+                last_contributed_at=contributed_at,
             ),
         )
-        return DeviceIdentity(device, POPULATION)
+        return DeviceIdentity(device, POPULATION, is_described=True, last_contributed_at=contributed_at)
 
     async def check_in(self, identity: DeviceIdentity, examples: int = 10) -> Assignment | Refusal:
         can = Capabilities(codecs=get_args(CodecName))

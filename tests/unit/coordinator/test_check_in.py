@@ -108,16 +108,16 @@ async def test_an_assignment_that_expires_while_it_is_made_has_no_time_left_and_
     harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await harness.task(round="goal = 4\ndeadline_s = 600.0")
-    report_layout = harness.coordinator.models.report_layout
+    version = harness.coordinator.models.version
 
     async def slow(*what: Any) -> Any:  # noqa: ANN401 - handed on as they came
         harness.pass_time(601.0)
-        return await report_layout(*what)
+        return await version(*what)
 
     device = await harness.enrol()
     await harness.assigned(device)
     harness.pass_time(-1.0)
-    monkeypatch.setattr(harness.coordinator.models, "report_layout", slow)
+    monkeypatch.setattr(harness.coordinator.models, "version", slow)
     answer = await harness.check_in(device)
 
     assert isinstance(answer, Assignment)
@@ -156,6 +156,8 @@ async def test_a_device_that_another_process_has_assigned_is_given_the_same_work
     first = await harness.assigned(device)
 
     harness.coordinator = there
+    still_waiting = await harness.check_in(device)
+    await there.tick()
     again = await harness.assigned(device)
     harness.coordinator = replicas[0]
     claims = [first, *(await cohort(harness, 3))]
@@ -165,6 +167,7 @@ async def test_a_device_that_another_process_has_assigned_is_given_the_same_work
     done = await harness.check_in(device)
 
     assert refusal(told_to_wait).reason is RefusalReason.NOT_ELIGIBLE
+    assert refusal(still_waiting).detail == refusal(told_to_wait).detail  # for a pass
     assert again.assignment == first.assignment
     assert refusal(done).reason is RefusalReason.TOO_SOON  # what it was told before is over
     assert (await there.tasks.round(FIRST)).assigned == 4
@@ -195,7 +198,7 @@ async def check_in_with(harness: CoordinatorHarness, identity: DeviceIdentity, *
 
 
 @pytest.mark.parametrize("fields", [{"app_build": 6}, {"locale": "en-GB"}], ids=["build", "locale"])
-async def test_a_device_that_has_changed_is_written_at_once_and_another_every_ten_minutes(
+async def test_a_device_that_has_changed_is_written_by_the_next_pass_and_another_every_ten_minutes(
     harness: CoordinatorHarness, fields: dict[str, Any]
 ) -> None:
     await harness.task()
@@ -211,6 +214,7 @@ async def test_a_device_that_has_changed_is_written_at_once_and_another_every_te
     ):
         harness.pass_time(after_s)
         await check_in_with(harness, device, **what)
+        await harness.coordinator._seen_devices.write()
         row = await stored(harness, device)
         seen.append(((row.last_seen_at - began).total_seconds(), row.app_build, row.locale))
 
@@ -308,7 +312,7 @@ async def test_only_eligible_devices_are_counted_as_such(harness: CoordinatorHar
     for examples in (1, 5, 5):
         await harness.check_in(await harness.enrol(), examples=examples)
     harness.pass_time(70.0)
-    await harness.check_in(await harness.enrol(), examples=1)
+    await harness.coordinator.tick()
 
     (counted,) = await harness.store.arrivals.since(T, hour_of(harness.now.timestamp()) - 1)
 
@@ -411,25 +415,16 @@ async def test_a_device_that_is_forgotten_while_it_is_given_a_slot_gets_none(
 ) -> None:
     await harness.task()
     device = await harness.enrol()
-    touch = harness.store.devices.touch
+    commit = harness.store.group_writer.commit
 
-    async def touch_and_lose(*what: Any) -> bool:  # noqa: ANN401 - handed on as they came
-        is_there = await touch(*what)
+    async def lose_and_commit(*what: Any) -> Any:  # noqa: ANN401 - handed on as they came
         await harness.forget(device)
-        return is_there
+        return await commit(*what)
 
-    monkeypatch.setattr(harness.store.devices, "touch", touch_and_lose)
-    answer = await harness.check_in(device)
+    monkeypatch.setattr(harness.store.group_writer, "commit", lose_and_commit)
+    with pytest.raises(ApiError) as refused:
+        await harness.check_in(device)
 
-    assert refusal(answer).reason is RefusalReason.ROUND_FULL
+    assert refused.value.code is ProblemCode.TOKEN_INVALID
     assert open_round(harness).members == {}
     assert await harness.store.rounds.get(FIRST) == open_round(harness).record
-
-
-async def test_a_device_that_was_never_silent_is_judged_without_asking_when_it_was(
-    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await harness.task()
-    monkeypatch.setattr(harness.store.assignments, "last_silence", fail)
-
-    assert isinstance(await harness.check_in(await harness.enrol()), Assignment)

@@ -94,6 +94,7 @@ async def test_another_process_repeats_an_assignment_to_a_device_that_it_told_to
     first = await harness.check_in(device)
 
     harness.coordinator = there
+    await there.tick()
     again = await harness.check_in(device)
 
     assert isinstance(told_to_wait, Refusal)
@@ -111,7 +112,7 @@ async def test_early_check_ins_are_not_counted_and_take_no_slot(harness: Coordin
     for _ in range(50):
         await harness.check_in(device, examples=100)
     harness.pass_time(70.0)
-    await harness.check_in(await harness.enrol(), examples=1)
+    await harness.coordinator.tick()
 
     (counted,) = await harness.store.arrivals.since(TaskName("t"), hour_of(harness.now.timestamp()) - 1)
     assert counted.check_ins == 1
@@ -160,15 +161,17 @@ async def test_a_report_that_is_counted_is_acknowledged_again_and_the_next_check
     assert answer.return_window == receipt.return_window
 
 
-def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first(harness: CoordinatorHarness) -> None:
-    windows = ReturnWindows(max_devices=3)
+def test_what_is_remembered_is_bounded_and_the_oldest_are_forgotten_together(
+    harness: CoordinatorHarness,
+) -> None:
+    windows = ReturnWindows(max_devices=2)
     refusal = Refusal(
         reason=RefusalReason.ROUND_FULL, return_window=ReturnWindow(min_s=60.0, max_s=90.0), detail=""
     )
-    for name in ("a", "b", "c", "a", "d"):
+    for name in ("a", "b", "a", "c", "d", "e"):
         windows.remember(DeviceId(name), refusal, harness.now)
 
-    early = [name for name in "abcd" if windows.repeated_refusal(DeviceId(name), harness.now) is not None]
+    early = [name for name in "abcde" if windows.repeated_refusal(DeviceId(name), harness.now) is not None]
 
     assert len(windows) == 3
-    assert early == ["a", "c", "d"]
+    assert early == ["c", "d", "e"]

@@ -56,11 +56,14 @@ async def test_two_thousand_ghosts_leave_an_honest_window_as_it_is(
 async def test_ghosts_at_most_double_what_proven_devices_have_shown(harness: CoordinatorHarness) -> None:
     await harness.task(round="goal = 4\nover_selection = 0.0", pacing="min_s = 10.0\nmax_s = 86400.0")
     honest = [await harness.enrol_proven() for _ in range(200)]
+    harness.pass_time(60.0)
+    await harness.coordinator.tick()
     before = await window_of(harness, honest[0])
 
     for _ in range(2_000):
         await harness.check_in(await harness.enrol())
     await between_meetings(harness)
+    await harness.coordinator.tick()
     after = await window_of(harness, honest[1])
 
     # T = 200 * 150 / (4 * 1.5) = 5,000 s; with as many unproven devices again, 10,000 s.
@@ -74,11 +77,12 @@ async def test_a_new_population_counts_its_devices_before_any_has_reported(
     await harness.task(round=ROUND)
     for _ in range(20):
         await harness.check_in(await harness.enrol())
+    await harness.coordinator.tick()
     state, pace = harness.coordinator.registry._states[TASK], PaceSteering(harness.coordinator._deps)
 
     await pace.refresh_stats(state)
 
-    assert pace._eligible_devices(state) == 20.0
+    assert pace.at(state, harness.now, harness.now.timestamp(), 0.0).eligible_devices == 20.0
 
 
 async def test_the_first_check_in_is_seen_also_in_the_instant_of_enrolment(
@@ -87,6 +91,7 @@ async def test_the_first_check_in_is_seen_also_in_the_instant_of_enrolment(
     await harness.task()
     only_enrolled, came = await harness.enrol(), await harness.enrol()
     await harness.check_in(came)
+    await harness.coordinator.tick()
 
     day = await harness.store.devices.count_active(POPULATION, harness.now - timedelta(days=1))
 
@@ -103,7 +108,7 @@ async def test_check_ins_of_ghosts_are_counted_up_to_a_cap_beside_those_of_prove
     for _ in range(500):
         await harness.check_in(await harness.enrol(), examples=0)
     harness.pass_time(61.0)
-    await harness.check_in(await harness.enrol_proven())
+    await harness.coordinator.tick()
 
     (counted,) = await harness.store.arrivals.since(TASK, hour_of(harness.now.timestamp()))
     assert (counted.check_ins, counted.eligible) == (80, 40)

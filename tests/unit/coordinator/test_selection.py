@@ -1,6 +1,7 @@
 """Who is taken: cohorts, participation limits, what only the phone can check, traffic, and overload."""
 
 import contextlib
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -55,10 +56,10 @@ async def test_a_refresh_changes_what_a_device_is_like(harness: CoordinatorHarne
     identity = await harness.enrol(tier=1)
     before = await harness.check_in(identity)
     request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US", tier=3)
-    await harness.coordinator.enrolments.enrol(request, identity)
+    renewed = await harness.coordinator.enrolments.enrol(request, identity)
     harness.pass_time(75.0)
 
-    after = await harness.check_in(identity)
+    after = await harness.check_in(replace(identity, generation=renewed.generation, tier=renewed.tier))
 
     assert isinstance(before, Refusal)
     assert isinstance(after, Assignment)
@@ -199,6 +200,7 @@ async def test_a_preview_counts_who_is_enrolled_and_who_checked_in_today(harness
     for number in range(4):
         await harness.check_in(await harness.enrol(tier=number))
         await harness.enrol(tier=number)  # and is never seen again
+    await harness.coordinator.tick()
 
     preview = await harness.coordinator.populations.preview_cohort(POPULATION, "tier>=2")
 
@@ -216,6 +218,7 @@ async def test_a_preview_counts_who_is_enrolled_and_who_checked_in_today(harness
 async def test_a_preview_counts_ghosts_no_further_than_pacing_does(harness: CoordinatorHarness) -> None:
     for _ in range(40):
         await harness.check_in(await harness.enrol())
+    await harness.coordinator.tick()
     before_a_task = await harness.coordinator.populations.preview_cohort(POPULATION, "tier == 0")
     await harness.task(round="goal = 4\nover_selection = 0.0")
 

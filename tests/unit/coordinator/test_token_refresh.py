@@ -2,7 +2,9 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
+import msgspec
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
@@ -112,7 +114,7 @@ async def test_refreshes_at_once_agree_on_one_generation(harness: CoordinatorHar
         *(refreshed(harness, old, coordinator=replicas[number % 2]) for number in range(6))
     )
 
-    assert set(new) == {replace(old, generation=1)}
+    assert set(new) == {replace(old, generation=1, is_described=False)}
     for replica in replicas:
         await replica.stop()
 
@@ -271,3 +273,15 @@ async def test_the_store_holds_nothing_of_a_users_secret(harness: CoordinatorHar
     robbed = await harness.store.devices.get(thief.device)
     assert robbed is not None
     assert robbed.user_digest != row.user_digest
+
+
+async def test_an_enrolment_says_what_the_token_tells_of_the_device(harness: CoordinatorHarness) -> None:
+    proven = await harness.enrol_proven()
+    described = msgspec.structs.replace(request(), tier=2, tags=("tablet", "beta", "beta"))
+
+    first = await harness.coordinator.enrolments.enrol(described, None)
+    later = await harness.coordinator.enrolments.enrol(described, proven)
+
+    assert (first.tier, first.tags, first.last_contributed_at) == (2, ("beta", "tablet"), None)
+    assert (later.tier, later.tags) == (2, ("beta", "tablet"))
+    assert later.last_contributed_at == harness.now - timedelta(days=1)

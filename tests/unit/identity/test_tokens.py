@@ -93,6 +93,15 @@ def test_a_device_token_names_its_device_until_it_expires() -> None:
     assert refused(tokens.read, token, NOW + timedelta(seconds=3605)) is ProblemCode.TOKEN_EXPIRED
 
 
+def test_a_device_token_brings_back_what_it_says_of_its_device() -> None:
+    contributed_at = datetime(2026, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
+    described = replace(PHONE, is_described=True, tier=3, tags=("beta", "tablet"))
+    tokens = device_tokens()
+
+    for identity in (described, replace(described, last_contributed_at=contributed_at)):
+        assert tokens.read(tokens.issue(identity, NOW), NOW) == identity
+
+
 def test_an_expired_device_token_is_exchanged_within_its_grace_and_no_longer() -> None:
     tokens = device_tokens()
     token = tokens.issue(PHONE, NOW)

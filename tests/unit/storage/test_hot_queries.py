@@ -23,10 +23,11 @@ HOT: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "how rounds went": lambda store: store.rounds.phases(TASK),
     "rounds of late": lambda store: store.assignments.history(TASK, 20, 0),
     "who trains now": lambda store: store.assignments.count_outstanding(TASK, NOW, NOW),
-    "whether it trains now": lambda store: store.assignments.find_outstanding(TASK, DEVICE, NOW),
+    "who was assigned lately": lambda store: store.assignments.outstanding(NOW),
+    "who has work of a task": lambda store: store.assignments.outstanding(NOW, task=TASK),
     "how often it took part": lambda store: store.assignments.participations(TASK, DEVICE),
     "a device": lambda store: store.devices.get(DEVICE),
-    "whether it was silent": lambda store: store.assignments.last_silence(DEVICE),
+    "what changed of devices": lambda store: store.devices.changed_since(NOW, 10),
     "who was seen": lambda store: store.devices.count_active(PopulationName("p"), NOW),
     "quarantined devices": lambda store: store.devices.quarantined(NOW),
 }

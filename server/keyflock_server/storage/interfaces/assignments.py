@@ -26,10 +26,15 @@ class AssignmentRepository(Protocol):
         """
         ...
 
-    async def find_outstanding(
-        self, task: TaskName, device: DeviceId, since: datetime
-    ) -> AssignmentRecord | None:
-        """Return a device's newest open assignment of a task that was made since then, or None."""
+    async def outstanding(
+        self, since: datetime, *, task: TaskName | None = None
+    ) -> list[tuple[TaskName, AssignmentRecord]]:
+        """Return the open assignments that were made since then, oldest first, each with its task.
+
+        Args:
+            since: The instant.
+            task: The task; None returns the assignments of all tasks.
+        """
         ...
 
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
@@ -40,10 +45,6 @@ class AssignmentRepository(Protocol):
             rounds: The maximum number of rounds, newest first.
             assignments: The maximum number of their assignments, those of the newest rounds first.
         """
-        ...
-
-    async def last_silence(self, device: DeviceId) -> datetime | None:
-        """Return when the device's last expired assignment ended; None if no such assignment is stored."""
         ...
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
+from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord, TombstoneRecord
 
 #: A function that returns a device's tombstones from its row and its counted reports by task.
@@ -19,11 +20,22 @@ class DeviceRepository(Protocol):
         """Return the device of this id, or None."""
         ...
 
-    async def touch(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
-        """Write a check-in of the device.
+    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+        """Write the check-ins of devices, at most one of each; a forgotten device is not added again.
 
+        Guarantees:
+            A device is seen later than it enrolled, even at the same instant: enrolling does not count.
+        """
+        ...
+
+    async def changed_since(self, at: datetime, limit: int) -> list[DeviceFacts]:
+        """Return the facts that changed at that instant or later, otherwise than by enrolling.
+
+        Args:
+            at: The instant.
+            limit: The maximum number of devices; the first changes are left out.
         Returns:
-            Whether the device is enrolled; a forgotten device is not added again.
+            The facts as they are now, the last change first.
         """
         ...
 
@@ -73,6 +85,7 @@ class DeviceRepository(Protocol):
         before: bytes | None,
         standing_json: bytes | None,
         quarantined_until: datetime | None,
+        at: datetime,
     ) -> bool:
         """Write the device's violations and the end of its quarantine.
 
@@ -81,6 +94,7 @@ class DeviceRepository(Protocol):
             before: The ``standing_json`` that the new value was computed from.
             standing_json: The new value.
             quarantined_until: The end of the quarantine.
+            at: The time of the change.
         Returns:
             Whether it was written: False if the stored value is not ``before``, or there is no such device.
         """

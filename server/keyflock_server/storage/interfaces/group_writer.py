@@ -24,7 +24,8 @@ class TakeSlot:
 
     Raises:
         AlreadyExists: the device has an assignment in the round.
-        Superseded: no slot is left, the round takes no device any more, or the device is not enrolled.
+        SlotRefused: the device is not enrolled, is quarantined, or has contributed too recently.
+        Superseded: no slot is left, or the round takes no device any more.
     """
 
     assignment: AssignmentRecord

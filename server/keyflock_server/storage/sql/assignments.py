@@ -57,31 +57,20 @@ class SqlAssignmentRepository:
         async with self._reader.connect() as connection:
             return (await connection.execute(query)).scalar_one()
 
-    async def find_outstanding(
-        self, task: TaskName, device: DeviceId, since: datetime
-    ) -> AssignmentRecord | None:
-        """Return a device's newest open assignment of a task that was made since then, or None."""
-        return await self._one(
-            select(assignments)
-            .join(rounds)
-            .where(
-                assignments.c.device == device,
-                rounds.c.task == task,
-                assignments.c.state == AssignmentState.ASSIGNED,
-                assignments.c.assigned_at > since,
-            )
-            .order_by(assignments.c.assigned_at.desc())
-            .limit(1)
+    async def outstanding(
+        self, since: datetime, *, task: TaskName | None = None
+    ) -> list[tuple[TaskName, AssignmentRecord]]:
+        """Return the open assignments that were made since then, oldest first, each with its task."""
+        # A join might begin with all rounds of the task.
+        its_task = select(rounds.c.task).where(rounds.c.id == assignments.c.round_id).scalar_subquery()
+        query = select(its_task.label("task"), assignments).where(
+            OPEN_ASSIGNMENT, assignments.c.assigned_at > since
         )
-
-    async def last_silence(self, device: DeviceId) -> datetime | None:
-        """Return when the device's last expired assignment ended."""
-        query = select(func.max(assignments.c.expires_at)).where(
-            assignments.c.device == device, assignments.c.state == AssignmentState.EXPIRED
-        )
+        if task is not None:
+            query = query.where(its_task == task)
         async with self._reader.connect() as connection:
-            last: datetime | None = (await connection.execute(query)).scalar_one()
-        return last
+            rows = (await connection.execute(query.order_by(assignments.c.assigned_at))).all()
+        return [(TaskName(row.task), _without_task(row)) for row in rows]
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Count the reports of this device that the task has counted."""
@@ -124,6 +113,15 @@ async def participations_by_task(connection: AsyncConnection, device: DeviceId) 
 
 
 def assignment_record(row: Row[Any]) -> AssignmentRecord:
-    """The row as a value."""
+    """Return the assignment that a row holds."""
+    return _record(dict(row._mapping))  # noqa: SLF001 - the documented name of a row's mapping
+
+
+def _without_task(row: Row[Any]) -> AssignmentRecord:
     columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
+    del columns["task"]
+    return _record(columns)
+
+
+def _record(columns: dict[str, Any]) -> AssignmentRecord:
     return AssignmentRecord(state=AssignmentState(columns.pop("state")), **columns)

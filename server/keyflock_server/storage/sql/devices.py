@@ -1,21 +1,36 @@
 """Devices in SQL."""
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Column, ColumnElement, Row, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
+from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.tables import devices
+
+#: Devices that one transaction marks as seen: others may write in between.
+_SEEN_AT_ONCE: Final = 1_000
+#: The smallest time step that the store can distinguish from the instant of enrolment.
+_MIN_TIME_STEP: Final = timedelta(microseconds=1)
+#: The columns of ``device_facts``.
+FACTS: Final[tuple[Column[Any], ...]] = (
+    devices.c.id,
+    devices.c.last_contributed_at,
+    devices.c.quarantined_until,
+    devices.c.silences,
+    devices.c.last_silent_at,
+)
 
 
 class SqlDeviceRepository:
@@ -31,15 +46,45 @@ class SqlDeviceRepository:
             row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
-    async def touch(self, device: DeviceId, app_build: int, locale: str, at: datetime) -> bool:
-        """Write a check-in of the device; return whether it is enrolled."""
+    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+        """Write the check-ins of devices."""
         change = (
             update(devices)
-            .where(devices.c.id == device)
-            .values(last_seen_at=at, app_build=app_build, locale=locale)
+            .where(devices.c.id == bindparam("of_device"))
+            .values(
+                last_seen_at=bindparam("seen_at"), app_build=bindparam("build"), locale=bindparam("tongue")
+            )
         )
-        async with self._engine.begin() as connection:
-            return (await connection.execute(change)).rowcount > 0
+        # Always in one order, so that two processes never deadlock.
+        in_order = sorted(seen, key=lambda one: one.device)
+        for start in range(0, len(in_order), _SEEN_AT_ONCE):
+            part = in_order[start : start + _SEEN_AT_ONCE]
+            async with self._engine.begin() as connection:
+                new = await _enrolled_at(connection, part)
+                rows = [
+                    {
+                        "of_device": one.device,
+                        "seen_at": max(one.at, new[one.device] + _MIN_TIME_STEP)
+                        if one.device in new
+                        else one.at,
+                        "build": one.app_build,
+                        "tongue": one.locale,
+                    }
+                    for one in part
+                ]
+                await connection.execute(change, rows)
+
+    async def changed_since(self, at: datetime, limit: int) -> list[DeviceFacts]:
+        """Return the facts that changed at that instant or later."""
+        query = (
+            select(*FACTS)
+            .where(devices.c.changed_at >= at)
+            .order_by(devices.c.changed_at.desc())
+            .limit(limit)
+        )
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [device_facts(row) for row in rows]
 
     async def renew(
         self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
@@ -102,13 +147,14 @@ class SqlDeviceRepository:
         before: bytes | None,
         standing_json: bytes | None,
         quarantined_until: datetime | None,
+        at: datetime,
     ) -> bool:
         """Write the device's violations and the end of its quarantine, if the stored value is ``before``."""
         is_there = devices.c.standing_json.is_(None) if before is None else devices.c.standing_json == before
         change = (
             update(devices)
             .where(devices.c.id == device, is_there)
-            .values(standing_json=standing_json, quarantined_until=quarantined_until)
+            .values(standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at)
         )
         async with self._engine.begin() as connection:
             return (await connection.execute(change)).rowcount > 0
@@ -156,3 +202,23 @@ class SqlDeviceRepository:
         query = select(func.count()).select_from(devices).where(*conditions)
         async with self._reader.connect() as connection:
             return (await connection.execute(query)).scalar_one()
+
+
+async def _enrolled_at(connection: AsyncConnection, seen: Sequence[SeenDevice]) -> dict[DeviceId, datetime]:
+    """Return when those of the devices enrolled that did so no earlier than the first of these check-ins."""
+    query = select(devices.c.id, devices.c.enrolled_at).where(
+        devices.c.id.in_([one.device for one in seen]),
+        devices.c.enrolled_at >= min(one.at for one in seen),
+    )
+    return {DeviceId(device): at for device, at in await connection.execute(query)}
+
+
+def device_facts(row: Row[Any]) -> DeviceFacts:
+    """Return the facts in a row of the columns ``FACTS``."""
+    return DeviceFacts(
+        device=DeviceId(row.id),
+        last_contributed_at=row.last_contributed_at,
+        quarantined_until=row.quarantined_until,
+        silences=row.silences,
+        last_silent_at=row.last_silent_at,
+    )

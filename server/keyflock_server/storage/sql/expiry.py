@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from sqlalchemy import ColumnElement, and_, bindparam, exists, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -46,8 +47,17 @@ async def mark_expired(
     current: Round,
     due: Sequence[AssignmentRecord],
     rejected: Collection[AssignmentId],
+    before: datetime,
 ) -> None:
-    """Mark these assignments as expired, and count a silence of each device whose report was not rejected."""
+    """Mark these assignments as expired, and count a silence of each device whose report was not rejected.
+
+    Args:
+        connection: A connection in a transaction that has locked the round.
+        current: The round.
+        due: The assignments.
+        rejected: As in ``RoundRepository.expire``.
+        before: As in ``RoundRepository.expire``; the change of a device is dated by it.
+    """
     expired = (
         update(assignments)
         .where(
@@ -57,11 +67,19 @@ async def mark_expired(
     )
     rows = [{"of_round": row.round_id, "of_device": row.device} for row in due]
     await connection.execute(expired, rows)
-    silent = sorted(row.device for row in due if row.id not in rejected and is_silence(row, current))
-    if silent:
+    silences = [
+        {"of_device": row.device, "ended_at": row.runs_out_at(current), "at": before}
+        for row in due
+        if row.id not in rejected and is_silence(row, current)
+    ]
+    if silences:
         more = update(devices).where(devices.c.id == bindparam("of_device"))
-        more = more.values(silences=devices.c.silences + 1)
-        await connection.execute(more, [{"of_device": device} for device in silent])
+        more = more.values(
+            silences=devices.c.silences + 1,
+            last_silent_at=bindparam("ended_at"),
+            changed_at=bindparam("at"),
+        )
+        await connection.execute(more, sorted(silences, key=itemgetter("of_device")))
 
 
 def _of(current: Round, before: datetime) -> ColumnElement[bool]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
+from keyflock_server.storage.device_facts import DeviceFacts
 from keyflock_server.storage.errors import AlreadyExists
 from keyflock_server.storage.group_decisions import AssignmentKey, GroupChanges, GroupDecisions, PartialKey
 from keyflock_server.storage.interfaces.group_writer import (
@@ -34,6 +35,7 @@ from keyflock_server.storage.records import (
     RoundRecord,
 )
 from keyflock_server.storage.sql.assignments import assignment_record
+from keyflock_server.storage.sql.devices import FACTS, device_facts
 from keyflock_server.storage.sql.population_rows import IS_THERE
 from keyflock_server.storage.sql.round_rows import change_of, round_record
 from keyflock_server.storage.sql.transactions import Transactions
@@ -53,7 +55,7 @@ _ASSIGNMENTS: Final = (
     .order_by(assignments.c.round_id, assignments.c.device)
     .with_for_update()
 )
-_DEVICES: Final = select(devices.c.id).where(devices.c.id.in_(_among("ids"))).order_by(devices.c.id)
+_DEVICES: Final = select(*FACTS).where(devices.c.id.in_(_among("ids"))).order_by(devices.c.id)
 #: Keeps the devices from being forgotten before the commit, so that none of those holds a slot.
 _KEPT_DEVICES: Final = _DEVICES.with_for_update(read=True, key_share=True)
 _LOCKED_DEVICES: Final = _DEVICES.with_for_update()
@@ -91,7 +93,7 @@ _COUNT: Final = _ONE_ASSIGNMENT.values(
 _CONTRIBUTED: Final = (
     update(devices)
     .where(devices.c.id.in_(_among("ids")))
-    .values(last_contributed_at=bindparam("at"), silences=0)
+    .values(last_contributed_at=bindparam("at"), silences=0, changed_at=bindparam("at"))
 )
 
 
@@ -163,8 +165,11 @@ def _read_assignments(
     return {(one.round_id, one.device): one for one in found}
 
 
-def _read_devices(connection: Connection, ids: Collection[DeviceId], query: Select[Any]) -> set[DeviceId]:
-    return set(connection.scalars(query, {"ids": _padded(ids)})) if ids else set()
+def _read_devices(
+    connection: Connection, ids: Collection[DeviceId], query: Select[Any]
+) -> dict[DeviceId, DeviceFacts]:
+    rows = connection.execute(query, {"ids": _padded(ids)}) if ids else ()
+    return {row.id: device_facts(row) for row in rows}
 
 
 def _read_populations(connection: Connection, names: Collection[PopulationName]) -> set[PopulationName]:

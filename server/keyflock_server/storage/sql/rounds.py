@@ -138,7 +138,7 @@ class SqlRoundRepository:
             own = sum(row.round_id == round_id for row in due)
             if own and current.round.phase is Phase.COLLECTING:
                 current = await apply_event(connection, current, Expired(own), before)
-            await mark_expired(connection, current.round, due, rejected)
+            await mark_expired(connection, current.round, due, rejected, before)
             return current, tuple(sorted(row.id for row in due))
 
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
