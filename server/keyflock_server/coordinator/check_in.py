@@ -186,8 +186,7 @@ class CheckInService:
             return round_full(self._window_until_next_round(state, pace, visit), _OPENS_SOON)
         if state.slots_left == 0:
             return round_full(self._window_until_next_round(state, pace, visit))
-        probability = self._pace.probability(state, visit.now, visit.now_s, visit.load)
-        probability *= self._claim_ratio(state, visit)
+        probability = pace.probability * self._claim_ratio(state, visit)
         sampling_round = self._sampling_round(opened, visit)
         if not is_sampled(self._deps.sampling_key, sampling_round, visit.device, probability):
             return pace.not_sampled

@@ -66,14 +66,12 @@ class _CheckInCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """A task's pace, and what it holds for: a second, a load, an open round and counts that were read."""
+    """A task's pace, and what it holds for: a second, a load and an open round."""
 
     second: int
     load: float
     opened: OpenRound | None
-    stats: ArrivalStats | None
     pace: TaskPace
-    probability: float
 
 
 class PaceSteering:
@@ -109,6 +107,7 @@ class PaceSteering:
         stats = ArrivalStats(counted.day, counted.hour, read.share, read.hours, read.per_s, read.history)
         if stats != self._stats.get(state):
             self._stats[state] = stats
+            self._moments.pop(state, None)
         pace = TaskPace(state, stats, now, 0.0)
         state.spread_s = spread_s(
             _current_policy(state), state.spec.pacing, pace.eligible_devices, pace.seen_devices
@@ -134,27 +133,14 @@ class PaceSteering:
             now_s: The same in seconds since the epoch.
             load: How far the server is beyond its capacity.
         """
-        return self._moment(state, now, now_s, load).pace
-
-    def probability(self, state: TaskState, now: datetime, now_s: float, load: float) -> float:
-        """Return the probability that an eligible device is in the open round's sample at an instant."""
-        return self._moment(state, now, now_s, load).probability
-
-    def _moment(self, state: TaskState, now: datetime, now_s: float, load: float) -> _Moment:
-        known, second = self._moments.get(state), int(now_s)
-        opened, stats = state.open_round, self._stats.get(state)
-        if (
-            known is not None
-            and known.second == second
-            and known.load == load
-            and known.opened is opened
-            and known.stats is stats
-        ):
-            return known
-        pace = TaskPace(state, stats or ArrivalStats(), now, load)
-        probability = 0.0 if opened is None else pace.probability(opened, self._sampling(state, opened, pace))
-        known = self._moments[state] = _Moment(second, load, opened, stats, pace, probability)
-        return known
+        known, second, opened = self._moments.get(state), int(now_s), state.open_round
+        if known is not None and known.second == second and known.load == load and known.opened is opened:
+            return known.pace
+        pace = TaskPace(state, self._stats.get(state) or ArrivalStats(), now, load)
+        if opened is not None:
+            pace.draw_sample(opened, self._sampling(state, opened, pace))
+        self._moments[state] = _Moment(second, load, opened, pace)
+        return pace
 
     def assignment_expires_at(self, state: TaskState, opened: OpenRound) -> datetime:
         """Return when an assignment made now expires: never after its round's deadline."""

@@ -75,6 +75,8 @@ class TaskPace:
         self.eligible_devices = self._eligible(stats.day)
         #: All devices that came within a day, even if few of them count.
         self.seen_devices = float(stats.day.seen)
+        #: The probability that an eligible device is in the open round's sample; 0 without a round.
+        self.probability = 0.0
 
     @cached_property
     def meets(self) -> bool:
@@ -118,14 +120,17 @@ class TaskPace:
         policy = (self._state.spec if opened is None else opened.round.spec).round
         return sampling_probability(policy.slots, self._expected_devices_next, 0.0, 1.0)
 
-    def probability(self, opened: OpenRound, sampling: RoundSampling) -> float:
-        """Return the probability that an eligible device is in the open round's sample now."""
+    def draw_sample(self, opened: OpenRound, sampling: RoundSampling) -> None:
+        """Compute the probability that an eligible device is in the open round's sample now."""
         if opened.round.is_async:
             # Slots become free one by one, each for the next device: sampling would leave them empty.
-            return 1.0
+            self.probability = 1.0
+            return
         elapsed_s = (self._now - opened.round.opened_at).total_seconds()
         probability = meeting_probability if sampling.is_small else sampling_probability
-        return probability(opened.round.spec.round.slots, sampling.expected, elapsed_s, sampling.window_s)
+        self.probability = probability(
+            opened.round.spec.round.slots, sampling.expected, elapsed_s, sampling.window_s
+        )
 
     def sampling(self, opened: OpenRound) -> RoundSampling:
         """Return what decides the open round's probability, as it would be decided now."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from keyflock_server.protocol.messages import CheckIn, RefusalReason, TaskKind
 from keyflock_server.protocol.plans import DeviceRules
@@ -48,14 +49,15 @@ def ineligibility(
         return too_soon
     if kind not in message.capabilities.tasks:
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no task kind {kind}.")
-    unchecked = sorted(set(rules_asked(rules.device)) - set(message.capabilities.device_rules))
-    if unchecked:
+    asked = rules_asked(rules.device)
+    if asked and (unchecked := sorted(set(asked) - set(message.capabilities.device_rules))):
         return Ineligible(
             RefusalReason.NOT_ELIGIBLE, f"This build of the SDK does not check the rule {unchecked[0]}."
         )
-    device = DeviceAttributes(message.app_build, message.locale, tier, tags)
-    if rules.cohort and not matches(parse_cohort(rules.cohort), device):
-        return Ineligible(RefusalReason.NOT_ELIGIBLE, "The device is not in the task's cohort.")
+    if rules.cohort:
+        device = DeviceAttributes(message.app_build, message.locale, tier, tags)
+        if not matches(parse_cohort(rules.cohort), device):
+            return Ineligible(RefusalReason.NOT_ELIGIBLE, "The device is not in the task's cohort.")
     detail = _unfit(rules, message)
     return Ineligible(RefusalReason.NOT_ELIGIBLE, detail) if detail else None
 
@@ -104,6 +106,7 @@ def download_too_large(message: CheckIn, download_bytes: int) -> Ineligible | No
     )
 
 
+@lru_cache(maxsize=64)
 def rules_asked(rules: DeviceRules) -> tuple[str, ...]:
     """Return the rules that are set, which the SDK must be able to check."""
     return tuple(name for name in rules.__struct_fields__ if getattr(rules, name))
@@ -116,16 +119,13 @@ def admits(locales: tuple[str, ...], locale: str) -> bool:
 
 def _unfit(rules: Eligibility, message: CheckIn) -> str:
     conditions = message.conditions
+    if rules.app_build_max is not None and message.app_build > rules.app_build_max:
+        return f"App build {message.app_build} is above {rules.app_build_max}."
+    if not admits(rules.locales, message.locale):
+        return f"Locale {message.locale} is not among the task's."
+    if message.examples < rules.min_examples:
+        return f"{message.examples} examples are fewer than {rules.min_examples}."
     findings = (
-        (
-            rules.app_build_max is not None and message.app_build > rules.app_build_max,
-            f"App build {message.app_build} is above {rules.app_build_max}.",
-        ),
-        (not admits(rules.locales, message.locale), f"Locale {message.locale} is not among the task's."),
-        (
-            message.examples < rules.min_examples,
-            f"{message.examples} examples are fewer than {rules.min_examples}.",
-        ),
         (rules.require_idle and not conditions.is_idle, "The device is in use."),
         (rules.require_charging and not conditions.is_charging, "The device is not charging."),
         (rules.require_unmetered and not conditions.is_unmetered, "The network is metered."),

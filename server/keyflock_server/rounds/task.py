@@ -22,6 +22,7 @@ Ports and paths are Settings; what costs a privacy guarantee is named ``unsafe_s
 
 import math
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -154,9 +155,7 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Return the number of devices that a round with so many carried reports assigns."""
         if self.is_async and self.concurrency is not UNSET:
             return self.concurrency
-        # The decimal of 0.3 is a little more than three tenths: 10 * 1.3 must be 13, never 14.
-        wanted = max(self.goal - carried, self.min_flush_clients)
-        return math.ceil(round(wanted * (1.0 + self.over_selection), 6))
+        return _selected(max(self.goal - carried, self.min_flush_clients), self.over_selection)
 
     @property
     def staleness_limit(self) -> int:
@@ -169,6 +168,13 @@ class RoundPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def selection_window_s(self) -> float:
         """Return how long a round samples devices before it takes every eligible one."""
         return 0.25 * self.deadline_s if self.selection_s is UNSET else self.selection_s
+
+
+@lru_cache(maxsize=256)
+def _selected(wanted: int, over_selection: float) -> int:
+    """Return how many devices are assigned for so many wanted reports."""
+    # The decimal of 0.3 is a little more than three tenths: 10 * 1.3 must be 13, never 14.
+    return math.ceil(round(wanted * (1.0 + over_selection), 6))
 
 
 class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
