@@ -12,7 +12,6 @@ from sqlalchemy import Engine, event
 from tests.contract.operations import add_device, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
-    ASYNC,
     NOW,
     POPULATION,
     ROUND,
@@ -29,6 +28,7 @@ from tests.contract.test_store_contract import (
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.round import CloseRequested
 from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.storage.errors import (
     AlreadyExists,
     AssignmentsNotOpen,
@@ -51,6 +51,18 @@ from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.storage.sql.transactions import ThreadTransactions
 
 U1 = RoundId("u-1")
+BUFFER = parse_task(
+    """
+    [task]
+    name = "u"
+    population = "en"
+    [round]
+    mode = "async"
+    goal = 4
+    [eligibility]
+    min_separation_s = 60.0
+    """
+)
 #: 4 reports wanted, and 0.3 more devices.
 SLOTS = 6
 
@@ -61,7 +73,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     opened = new_store(request, tmp_path)
     await opened.open()
     await opened.populations.add(POPULATION, VERSION)
-    for spec, round_id in ((SPEC, "t-1"), (ASYNC, "u-1")):
+    for spec, round_id in ((SPEC, "t-1"), (BUFFER, "u-1")):
         await opened.tasks.add(replace(TASK, spec=spec))
         await opened.rounds.add(round_of(spec, round_id))
     for name in "abcdefghij":
@@ -194,6 +206,17 @@ async def test_one_device_gets_one_slot_however_often_it_asks_in_a_group(store: 
     assert (await round_row(store)).round.assigned == 1
 
 
+async def test_a_device_whose_report_is_counted_in_the_group_gets_no_other_slot_of_it(
+    store: RecordStore,
+) -> None:
+    await commit(store, slot("a"), slot("b"))
+
+    outcomes = await commit(store, slot("a", "u-1"), flush("a", "b"), slot("b", "u-1"), slot("c", "u-1"))
+
+    assert outcomes[2] is SlotRefused  # it has contributed just now
+    assert sorted(await states(store, U1)) == ["a", "c"]
+
+
 async def test_no_more_slots_are_given_out_than_a_round_has(store: RecordStore) -> None:
     outcomes = await commit(store, *(slot(name) for name in "abcdefgh"))
 
@@ -312,7 +335,7 @@ async def two_processes(postgres_url: str) -> AsyncIterator[tuple[SqlStore, SqlS
     one, other = SqlStore(postgres_url), SqlStore(postgres_url)
     await one.open()
     await one.populations.add(POPULATION, VERSION)
-    for spec, round_id in ((SPEC, "t-1"), (ASYNC, "u-1")):
+    for spec, round_id in ((SPEC, "t-1"), (BUFFER, "u-1")):
         await one.tasks.add(replace(TASK, spec=spec))
         await one.rounds.add(round_of(spec, round_id))
     await commit(one, *(AddDevice(device(f"d{number:02}")) for number in range(40)))

@@ -73,7 +73,7 @@ class GroupDecisions:
     Args:
         rounds: The rounds of all operations, as far as they exist.
         assignments: The assignments of all operations, as far as they exist.
-        devices: The facts of those devices of all operations that are enrolled.
+        devices: The facts about the devices of all operations, as far as they are enrolled.
         populations: Those populations of new devices that are there.
         partials: The blob keys of the partial aggregates of all flushes, as far as they exist.
     """

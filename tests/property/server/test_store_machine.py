@@ -59,8 +59,8 @@ from keyflock_server.storage.sql.store import SqlStore
 T1 = RoundId("t-1")
 DEVICES = ("a", "b", "c", "d", "e", "f", "g")
 REFUSALS = (AlreadyExists, AssignmentsNotOpen, PartialSuperseded, Superseded)
-Ask = Callable[[str, datetime], Operation]
-ASKS: tuple[Ask, ...] = (
+Request = Callable[[str, datetime], Operation]
+REQUESTS: tuple[Request, ...] = (
     lambda name, _: TakeSlot(assignment(name)),
     lambda name, now: GiveBack(assignment(name), "-v[!", now),
     lambda name, _: AddDevice(device(name)),
@@ -143,19 +143,21 @@ class StoreMachine(RuleBasedStateMachine):
             self.sums[replica] = (row.key, row.count, row.weight)
 
     @rule(
-        asks=st.lists(st.tuples(st.sampled_from(ASKS), st.sampled_from(DEVICES)), min_size=1, max_size=6),
+        requests=st.lists(
+            st.tuples(st.sampled_from(REQUESTS), st.sampled_from(DEVICES)), min_size=1, max_size=6
+        ),
         names=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
         replica=st.sampled_from(["r1", "r2"]),
         place=st.integers(0, 6),
     )
     def several_requests_come_at_once(
-        self, asks: list[tuple[Ask, str]], names: set[str], replica: str, place: int
+        self, requests: list[tuple[Request, str]], names: set[str], replica: str, place: int
     ) -> None:
         key, count, weight = self.sums.get(replica, (None, 0, 0.0))
         self.written += 1
         row = partial(count + len(names), weight + 2.0 * len(names), f"sum-{self.written}", replica)
         flush = CountReports(row, [counted(name, 2.0) for name in sorted(names)], self.now, key)
-        group: list[Operation] = [ask(name, self.now) for ask, name in asks]
+        group: list[Operation] = [request(name, self.now) for request, name in requests]
         group.insert(place, flush)
 
         async def commit(store: RecordStore) -> list[object]:

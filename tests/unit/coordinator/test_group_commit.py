@@ -35,15 +35,15 @@ class StoppableWriter:
         self.may_commit.set()
 
     async def commit(self, operations: Sequence[Operation]) -> list[OperationOutcome]:
-        self.groups.append([name_of(one) for one in operations])
+        self.groups.append([label(one) for one in operations])
         await self.may_commit.wait()
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        return [self.outcomes.get(name_of(one)) for one in operations]
+        return [self.outcomes.get(label(one)) for one in operations]
 
 
-def name_of(operation: Operation) -> str:
+def label(operation: Operation) -> str:
     match operation:
         case AddDevice(device):
             return device.id

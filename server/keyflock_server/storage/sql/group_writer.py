@@ -168,8 +168,8 @@ def _read_assignments(
 def _read_devices(
     connection: Connection, ids: Collection[DeviceId], query: Select[Any]
 ) -> dict[DeviceId, DeviceFacts]:
-    found = connection.execute(query, {"ids": _padded(ids)}) if ids else ()
-    return {facts.device: facts for facts in map(device_facts, found)}
+    rows = connection.execute(query, {"ids": _padded(ids)}) if ids else ()
+    return {row.id: device_facts(row) for row in rows}
 
 
 def _read_populations(connection: Connection, names: Collection[PopulationName]) -> set[PopulationName]:
