@@ -4,6 +4,7 @@ Source: RFC 3229, "Delta encoding in HTTP": ``A-IM`` says which deltas a phone u
 which models it has, and a 226 which of these the delta applies to.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -34,7 +35,8 @@ class ModelDownloadEndpoints:
     def __init__(self, models: ModelStore, downlink: Downlink, metrics: Metrics) -> None:
         self._models = models
         self._downlink = downlink
-        self._metrics = metrics
+        self._downloads = functools.cache(metrics.model_downloads.labels)
+        self._bytes = functools.cache(metrics.model_bytes.labels)
 
     async def model(self, call: AuthenticatedCall, _body: bytes) -> Response:
         """Serve the weights that phones train from."""
@@ -64,8 +66,8 @@ class ModelDownloadEndpoints:
             if step is not None:
                 answer = Response(226, {**answer.headers, **_delta_headers(step.base)}, step.body)
         kind = _KINDS[answer.status]
-        self._metrics.model_downloads.labels(kind).inc()
-        self._metrics.model_bytes.labels(kind).inc(len(answer.body))
+        self._downloads(kind).inc()
+        self._bytes(kind).inc(len(answer.body))
         return answer
 
 

@@ -17,7 +17,7 @@ from aiohttp.http import HttpVersion11
 from keyflock_server.protocol.calls import Response
 
 SERVER_NAME: Final = "keyflock"
-#: A larger body is not copied behind its head; the event loop passes both to the system in one call.
+#: A larger body is not copied behind its head: uvloop passes both to the system in one call.
 _MAX_COPIED_BYTES: Final = 16_384
 #: Responses without a body, whatever the method (RFC 9110, 15.3.5 and 15.4.5).
 _WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -58,8 +58,7 @@ class WholeResponse(web.StreamResponse):
         if len(body) <= _MAX_COPIED_BYTES:
             transport.write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
+            transport.writelines((head, body))
         self._req, self._eof_sent = None, True
         if request.protocol.writing_paused:
             await request.writer.drain()
