@@ -24,7 +24,7 @@ class DeviceRepository(Protocol):
         """Return the device of this id, or None."""
         ...
 
-    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+    async def record_seen(self, check_ins: Sequence[SeenDevice]) -> None:
         """Write the check-ins of devices, at most one of each; a forgotten device is not added again.
 
         Guarantees:

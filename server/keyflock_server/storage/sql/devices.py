@@ -58,7 +58,7 @@ class SqlDeviceRepository:
             row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
-    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+    async def record_seen(self, check_ins: Sequence[SeenDevice]) -> None:
         """Write the check-ins of devices."""
         change = (
             update(devices)
@@ -68,7 +68,7 @@ class SqlDeviceRepository:
             )
         )
         # Always in one order, so that two processes never deadlock.
-        in_order = sorted(seen, key=lambda one: one.device)
+        in_order = sorted(check_ins, key=lambda one: one.device)
         for start in range(0, len(in_order), _SEEN_AT_ONCE):
             part = in_order[start : start + _SEEN_AT_ONCE]
             async with self._engine.begin() as connection:
@@ -216,11 +216,13 @@ class SqlDeviceRepository:
             return (await connection.execute(query)).scalar_one()
 
 
-async def _enrolled_at(connection: AsyncConnection, seen: Sequence[SeenDevice]) -> dict[DeviceId, datetime]:
+async def _enrolled_at(
+    connection: AsyncConnection, check_ins: Sequence[SeenDevice]
+) -> dict[DeviceId, datetime]:
     """Return when those of the devices enrolled that did so no earlier than the first of these check-ins."""
     query = select(devices.c.id, devices.c.enrolled_at).where(
-        devices.c.id.in_([one.device for one in seen]),
-        devices.c.enrolled_at >= min(one.at for one in seen),
+        devices.c.id.in_([one.device for one in check_ins]),
+        devices.c.enrolled_at >= min(one.at for one in check_ins),
     )
     return {DeviceId(device): at for device, at in await connection.execute(query)}
 
