@@ -14,6 +14,7 @@ from keyflock_compression.spec import CodecSpec
 from keyflock_compression.splitmix import SEED_BYTES
 from keyflock_compression.update import DecodedUpdate
 
+_LITTLE_ENDIAN: Final = np.dtype("<f4")
 _INFINITY_BITS: Final = 0x7F80_0000
 _Spec_contra = TypeVar("_Spec_contra", bound=CodecSpec, contravariant=True)
 
@@ -110,7 +111,7 @@ def read_scales(scales: bytes, expected: int | None) -> Float32:
     """
     if len(scales) % 4 or (expected is not None and len(scales) != 4 * expected):
         raise MalformedContainer(f"{len(scales)} bytes of scales do not fit this layout")
-    values: NDArray[np.float32] = np.frombuffer(scales, "<f4").astype(np.float32)
+    values: NDArray[np.float32] = np.frombuffer(scales, _LITTLE_ENDIAN).astype(np.float32)
     # One look at the bits: only infinity, NaN and what has the sign are at or above infinity's.
     if values.size and values.view(np.uint32).max() >= _INFINITY_BITS:
         if not np.isfinite(values).all():

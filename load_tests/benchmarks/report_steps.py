@@ -39,8 +39,8 @@ _WEIGHT: Final = 100.0
 DENSE_ADD: Final = "dense add of a full-size vector"
 EVERYTHING: Final = "everything, as the server does it"
 
-#: A step takes the number of a report.
-Step = Callable[[int], object]
+#: A step takes the number of the report that it works on.
+ReportStep = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def measure_report_steps(deltas: list[np.ndarray], layout: Layout) -> ReportStep
     validator = DeltaValidator(Aggregation(), scales)
     row_clip = DeltaValidator(Aggregation(row_clip_ratio=2.0), scales)
     total, dense = PartialAggregate(layout.size), np.zeros(layout.size, np.float32)
-    steps: dict[str, Step] = {
+    steps: dict[str, ReportStep] = {
         DENSE_ADD: lambda _: np.add(dense, deltas[0], out=dense),
         "SHA-256 of its bytes": lambda i: hashlib.sha256(containers[i]).digest(),
         "container: lengths and digest": lambda i: read_expected(
@@ -97,7 +97,7 @@ def measure_report_steps(deltas: list[np.ndarray], layout: Layout) -> ReportStep
     )
 
 
-def _everything(containers: list[bytes], layout: Layout, validator: DeltaValidator) -> Step:
+def _everything(containers: list[bytes], layout: Layout, validator: DeltaValidator) -> ReportStep:
     pending, numbers = PendingSum(layout, validator), count()
     codec = AssignedCodec(DEFAULT_SPEC, 0, _TABLE)
 
@@ -108,7 +108,7 @@ def _everything(containers: list[bytes], layout: Layout, validator: DeltaValidat
     return step
 
 
-def _times_us(steps: dict[str, Step], reports: int) -> dict[str, float]:
+def _times_us(steps: dict[str, ReportStep], reports: int) -> dict[str, float]:
     taken_s: dict[str, list[list[float]]] = {name: [[] for _ in range(reports)] for name in steps}
     for _ in range(_TURNS):
         for name, step in steps.items():
@@ -122,10 +122,10 @@ def _times_us(steps: dict[str, Step], reports: int) -> dict[str, float]:
     }
 
 
-def _two_threads_gain(steps: list[Step], reports: int) -> float:
+def _two_threads_gain(steps: list[ReportStep], reports: int) -> float:
     """Return how much more two threads do in a second than one; the median of five pairs."""
 
-    def work(step: Step) -> None:
+    def work(step: ReportStep) -> None:
         for i in range(reports):
             step(i)
 
