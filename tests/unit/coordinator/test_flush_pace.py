@@ -2,13 +2,14 @@
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness, constant
+from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness, constant, report
 from tests.unit.coordinator.test_full_round import cohort, send
 from tests.unit.coordinator.test_report_committer import FlushRecorder
 
@@ -18,7 +19,7 @@ from keyflock_server.coordinator.flush_pace import FlushPace, flush_interval_s
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import RoundId, TaskName
-from keyflock_server.protocol.messages import Receipt
+from keyflock_server.protocol.messages import Receipt, Report
 from keyflock_server.protocol.problems import ProblemCode
 from keyflock_server.storage.blobs import LocalBlobStore
 from keyflock_server.storage.errors import StorageError
@@ -307,3 +308,29 @@ async def test_a_kill_between_a_blob_and_its_transaction_leaves_no_sum_of_fewer_
     for one in lost:
         one.cancel()
     await harness.coordinator.stop()
+
+
+@pytest.mark.parametrize("is_malformed", [True, False])
+async def test_a_phone_that_hangs_up_while_its_report_waits_to_be_decoded_leaves_no_entry_behind(
+    paced: CoordinatorHarness, *, is_malformed: bool
+) -> None:
+    await paced.task(round="goal = 8")
+    claims = await cohort(paced, 4)
+    may_decode, batch = threading.Event(), open_round(paced).batch
+    blocked = asyncio.create_task(paced.coordinator._deps.compute.run(may_decode.wait))
+    await asyncio.sleep(0)
+    message = Report(delta=b"nonsense", examples=1) if is_malformed else report(constant(1.0), of=claims[0])
+    hanging_up = asyncio.create_task(paced.coordinator.reports.report(claims[0], message))
+    await until(lambda: len(batch) == 1)
+
+    hanging_up.cancel()
+    may_decode.set()
+    await blocked
+    await until(lambda: len(batch) == 0 or batch.sum.size.reports == 1)
+    left = (len(batch), batch.sum.size.reports)
+    answers = await asyncio.gather(*(send(paced, one, 1.0) for one in claims))
+
+    assert left == ((0, 0) if is_malformed else (1, 1))
+    assert all(isinstance(one, Receipt) for one in answers)
+    assert await counted(paced) == 4
+    await paced.coordinator.stop()
