@@ -197,7 +197,7 @@ class PendingSum:
             self._entries[assignment] = entry
             if digest is not None:
                 self._digests.add(digest)
-        return replace(result, is_thin=is_thin)
+        return result if is_thin == result.is_thin else replace(result, is_thin=is_thin)
 
     def take(self, may_take: Callable[[Pending], bool]) -> FlushBatch | None:
         """Return the whole sum and begin a new one, if ``may_take`` allows its size; else None.
