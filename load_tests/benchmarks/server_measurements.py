@@ -332,11 +332,15 @@ def _overload_figures(
         offered_per_s=BEYOND_PEAK * peak_per_s,
         goodput_ratio=float(np.count_nonzero(is_good & (record.ended_s <= sizes.overload_s)))
         / max(1e-9, sizes.overload_s * peak_per_s),
-        refused_ratio=float(np.mean((answered & ~is_good)[is_early])),
-        gave_up_ratio=float(np.mean((record.status <= 0)[is_early])),
+        refused_ratio=_share((answered & ~is_good)[is_early]),
+        gave_up_ratio=_share((record.status <= 0)[is_early]),
         cpu_ms=run.cpu_ms(name),
         recovery_s=recovery_s(record, name, sizes.overload_s, limit_s=2e-3 * usual_ms),
     )
+
+
+def _share(chosen: np.ndarray) -> float:
+    return float(np.mean(chosen)) if chosen.size else 0.0
 
 
 def recovery_s(record: TrafficRecord, name: str, overload_ends_s: float, *, limit_s: float) -> float:
