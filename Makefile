@@ -81,8 +81,8 @@ bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous
 bench-day: $(STAMP)  ## a quarter of an hour: a day of 10,000 phones; the server's memory and CPU
 	@$(BIN)/python -m benchmarks.day $(ARGS)
 
-load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
-	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)
+load: $(STAMP)  ## load against servers of its own, with a page of what they did (make load SCENARIO=steady_day ARGS="--help")
+	@$(BIN)/python -m keyflock_load_tests $(SCENARIO) $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
