@@ -65,6 +65,7 @@ def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int
     import msgspec
 
     from keyflock_client_sim.server_control.server_process import ServerStartError
+    from keyflock_load_tests.cores import Cores
     from keyflock_load_tests.harness import run
     from keyflock_load_tests.html_report import render
     from keyflock_load_tests.report import print_report
@@ -76,7 +77,7 @@ def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int
         servers = Path(name) / "servers"
         console.print(f"{scenario.name}: {scenario.purpose} {_minutes(scenario)} ...", soft_wrap=True)
         try:
-            report = run(scenario, servers)
+            report = run(scenario, servers, Cores.chosen())
         except ServerStartError as error:
             typer.echo(str(error), err=True)
             return EXIT_INCORRECT
@@ -95,4 +96,4 @@ def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int
 
 
 def _minutes(scenario: Scenario) -> str:
-    return f"{(scenario.arrivals.duration_s + scenario.drain_s + 30) / 60:.1f} minutes at most"
+    return f"{(scenario.arrivals.duration_s + scenario.drain_s + 60) / 60:.1f} minutes at most"

@@ -18,16 +18,14 @@ class Correctness(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Assignments whose report was acknowledged as counted.
     reports_acked: int
-    #: Assignments whose report is counted, by the database's rows.
-    reports_counted: int
     #: The reports in the rounds' sums, by the rounds' own count.
-    reports_in_rounds: int
-    #: Acknowledged ones that no row counts, though their devices were not forgotten.
-    reports_lost: int
-    #: Counted ones that no phone can have sent.
-    reports_unknown: int
+    reports_counted: int
     #: Reports sent whose answer the phones never got: the server may have counted them.
     reports_unsettled: int
+    #: Acknowledged ones that no row counts, though their devices were not forgotten.
+    reports_lost: int = 0
+    #: Ones that a row counts and no phone can have sent.
+    reports_unknown: int = 0
     #: Acknowledged ones whose devices were forgotten later: they stay in the sums, and their rows are gone.
     reports_forgotten: int = 0
     #: Reports acknowledged twice as new.
@@ -50,8 +48,7 @@ class Correctness(msgspec.Struct, frozen=True, kw_only=True):
         known = phones.acked | phones.unsettled
         return cls(
             reports_acked=len(phones.acked),
-            reports_counted=len(stored.assignments),
-            reports_in_rounds=stored.in_rounds,
+            reports_counted=stored.in_rounds,
             reports_lost=len(phones.acked - stored.assignments - phones.forgotten),
             reports_unknown=len(stored.assignments - known),
             reports_unsettled=len(phones.unsettled),
@@ -71,11 +68,11 @@ class Correctness(msgspec.Struct, frozen=True, kw_only=True):
             broken.append(f"{self.reports_lost} acknowledged reports are counted by no row: lost reports.")
         if self.reports_unknown:
             broken.append(f"{self.reports_unknown} reports are counted that no phone can have sent.")
-        if self.reports_in_rounds < self.reports_acked:
-            missing = self.reports_acked - self.reports_in_rounds
+        if self.reports_counted < self.reports_acked:
+            missing = self.reports_acked - self.reports_counted
             broken.append(f"{missing} acknowledged reports are missing in the rounds' sums: lost reports.")
-        if self.reports_in_rounds > self.reports_acked + self.reports_unsettled:
-            surplus = self.reports_in_rounds - self.reports_acked - self.reports_unsettled
+        if self.reports_counted > self.reports_acked + self.reports_unsettled:
+            surplus = self.reports_counted - self.reports_acked - self.reports_unsettled
             broken.append(f"The rounds' sums hold {surplus} reports too many: double reports.")
         if self.reports_acked_twice:
             broken.append(f"{self.reports_acked_twice} reports were acknowledged twice as new.")

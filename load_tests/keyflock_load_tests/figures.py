@@ -39,6 +39,7 @@ def phone_rows(measurements: Measurements) -> dict[str, dict[str, float]]:
             "arrivals": float(len(measurements.lateness_s)),
             "calls": float(len(measurements.samples)),
             "error_share": measurements.error_share(),
+            "errors": float(sum(measurements.errors().values())),
             "shed": float(measurements.shed),
         }
     }

@@ -1,7 +1,7 @@
 """The harness runs a scenario: it starts servers, enrols the fleet, makes the load, compares the books."""
 
 import asyncio
-import random
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,51 +12,73 @@ from typing import Final
 import numpy as np
 
 from keyflock_client_sim.server_control.operator_access import operator_client
-from keyflock_compression import DEFAULT_SPEC, encode_state
+from keyflock_compression import DEFAULT_SPEC, encode, encode_state
 from keyflock_load_tests.books import read_counts
-from keyflock_load_tests.call_log import CallLog, logs_of_samples, recovery_s
+from keyflock_load_tests.call_log import CallLog, logs_of_samples, merge_logs, recovery_s
 from keyflock_load_tests.connection import HttpConnection
+from keyflock_load_tests.cores import Cores, pin
 from keyflock_load_tests.correctness import Correctness
+from keyflock_load_tests.distinct_deltas import DistinctDeltas
+from keyflock_load_tests.enrolling import enrol_fleet
 from keyflock_load_tests.figures import call_rows, flush_sizes, phone_rows, server_rows
 from keyflock_load_tests.machine import machine
 from keyflock_load_tests.measured_calls import MeasuredCalls, request_of
 from keyflock_load_tests.measurement import Measurements
 from keyflock_load_tests.observation import ServerWatch
 from keyflock_load_tests.payload import ReadyDeltas, fresh_checkpoint, synthetic_delta
-from keyflock_load_tests.phone_script import PhoneState, enrolment_request
+from keyflock_load_tests.phone_script import PhoneState
 from keyflock_load_tests.result import LoadReport, Mark, check_goals
-from keyflock_load_tests.scenario import Outage, Scenario, TaskPlan
+from keyflock_load_tests.scenario import Outage, Scenario, StreamPlan, TaskPlan
 from keyflock_load_tests.server_group import ServerGroup, running_servers
 from keyflock_load_tests.side_calls import SideCalls
+from keyflock_load_tests.streams import Stream, StreamResult
 from keyflock_load_tests.visits import BESIDE, Visits
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.personal.personal_model import PersonalModel
-from keyflock_server.protocol import calls, messages, wire
+from keyflock_server.protocol import calls, messages
 
 POPULATION: Final = "load-test"
 TASK: Final = "steady"
-_ENROLLING_AT_ONCE: Final = 32
-_EXAMPLES: Final = (16, 256)
+#: Devices that are back after an outage come over so many connections, and are waited for so long.
+_HERD: Final = StreamPlan(all_at_once=True, connections=1_024, drain_s=60.0)
+_HERD_S: Final = 60.0
+#: Encoded deltas that the stream's distinct ones are made of.
+_STREAM_DELTAS: Final = 8
+#: Ends the names of calls of devices that come back after an outage, all at once.
+HERD: Final = " (herd)"
 #: After an outage a check-in is slow, and the server not yet recovered, beyond this.
 SLOW_CHECK_IN_S: Final = 0.25
 
 
-def run(scenario: Scenario, folder: Path) -> LoadReport:
-    """Run ``scenario`` against servers of its own in ``folder``; nothing is left running afterwards."""
-    with running_servers(scenario.server, folder) as group:
-        return asyncio.run(_LoadRun(scenario, group).play())
+def run(scenario: Scenario, folder: Path, cores: Cores | None = None) -> LoadReport:
+    """Run ``scenario`` against servers of its own in ``folder``; nothing is left running afterwards.
+
+    Args:
+        scenario: What to run.
+        folder: For all that the servers write.
+        cores: Which core the servers keep to, and which one all that makes load; None: any.
+    """
+    server_core, own_core = (cores.server, cores.generator) if cores else (None, None)
+    if scenario.server.replicas > 1:
+        server_core = own_core = None  # more processes than cores: the kernel shares them out
+    with running_servers(scenario.server, folder, server_core) as group:
+        return asyncio.run(_LoadRun(scenario, group, own_core).play())
 
 
 @dataclass(slots=True)
 class _LoadRun:
     scenario: Scenario
     group: ServerGroup
+    core: int | None
     measurements: Measurements = field(default_factory=Measurements)
     marks: list[Mark] = field(default_factory=list)
     #: Figures that only one kind of scenario has.
     extra: dict[str, dict[str, float]] = field(default_factory=dict)
     delta_bytes: int = 0
+    #: The stream that was run, and how the names of its calls end.
+    streamed: StreamResult | None = None
+    stream_suffix: str = ""
     _clock: Callable[[], float] = field(default=time.monotonic)
 
     async def play(self) -> LoadReport:
@@ -70,9 +92,13 @@ class _LoadRun:
         async with operator_client(group.admin_url, group.admin_token) as admin:
             await admin.create_population(POPULATION, checkpoint.to_bytes())
             await admin.create_task(task_toml(scenario.task))
-        fleet = await self._enrol_fleet()
+        fleet = await enrol_fleet(group, POPULATION, scenario.fleet_size, scenario.seed)
         if scenario.server.has_suggestions:
             await self._wait_for_suggestions(fleet[-1].token)
+        fleet, streaming = self._shared_out(fleet)
+        stream = self._prepare_stream(streaming, layout)
+        if self.core is not None:
+            pin(os.getpid(), self.core)
 
         loop = asyncio.get_running_loop()
         started_s = loop.time()
@@ -85,10 +111,12 @@ class _LoadRun:
             await watch.read_metrics()
         watching = [asyncio.create_task(watch.run()) for watch in watches]
         try:
-            await self._make_load(fleet, deltas, checkpoint)
+            await self._make_load(fleet, deltas, checkpoint, stream)
             for watch in watches:
                 await watch.read_metrics()
         finally:
+            if stream is not None:
+                stream.close()
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
@@ -101,7 +129,40 @@ class _LoadRun:
         )
         return self._report(watches, correctness, began, time.monotonic() - began_s)
 
-    async def _make_load(self, fleet: list[PhoneState], deltas: ReadyDeltas, checkpoint: Checkpoint) -> None:
+    def _shared_out(self, fleet: list[PhoneState]) -> tuple[list[PhoneState], list[PhoneState]]:
+        """Return the phones that visit, and those of the stream: a device is in one place at a time."""
+        scenario = self.scenario
+        has_stream = scenario.stream is not None or (scenario.outage and scenario.outage.is_followed_by_all)
+        if not has_stream:
+            return fleet, []
+        if not scenario.arrivals.mean_rate_per_s:
+            return [], fleet
+        return fleet[::2], fleet[1::2]
+
+    def _prepare_stream(self, fleet: list[PhoneState], layout: ParamLayout) -> Stream | None:
+        """Start the generators, and give them all that they will send."""
+        scenario = self.scenario
+        is_herd = scenario.outage is not None and scenario.outage.is_followed_by_all
+        plan = _HERD if is_herd else scenario.stream
+        if plan is None:
+            return None
+        rng = np.random.default_rng(scenario.seed + 2)
+        containers = [
+            encode(synthetic_delta(layout, rng), layout, DEFAULT_SPEC, seed=0) for _ in range(_STREAM_DELTAS)
+        ]
+        self.stream_suffix = HERD if is_herd else ""
+        return Stream(
+            [process.sdk_url for process in self.group.processes],
+            plan,
+            [phone.token.encode("ascii") for phone in fleet],
+            DistinctDeltas(containers),
+            duration_s=_HERD_S if is_herd else scenario.arrivals.duration_s,
+            core=self.core,
+        )
+
+    async def _make_load(
+        self, fleet: list[PhoneState], deltas: ReadyDeltas, checkpoint: Checkpoint, stream: Stream | None
+    ) -> None:
         scenario, group = self.scenario, self.group
         visits = Visits(
             scenario, POPULATION, fleet, deltas.for_assignment, group.next_url, self._clock, self.measurements
@@ -110,7 +171,7 @@ class _LoadRun:
             scenario.beside,
             POPULATION,
             TASK,
-            fleet[-1].token,
+            fleet[-1].token if fleet else "",
             encode_state(PersonalModel.new(checkpoint.vocabulary).to_state()),
             group.admin_token,
             MeasuredCalls(self._clock, self.measurements, scenario.phones.answer_timeout_s),
@@ -123,10 +184,16 @@ class _LoadRun:
             everything.create_task(visits.play())
             everything.create_task(side_calls.run(group.next_url(), group.admin_url, duration_s, beside_rng))
             if scenario.outage is not None:
-                everything.create_task(self._fail(scenario.outage))
+                everything.create_task(self._fail(scenario.outage, stream))
+            elif stream is not None:
+                everything.create_task(self._run_stream(stream))
 
-    async def _fail(self, outage: Outage) -> None:
-        """Kill all servers at the planned instant, and start them again."""
+    async def _run_stream(self, stream: Stream) -> None:
+        self.streamed = await stream.run(self._clock)
+        self.streamed.enter(self.measurements)
+
+    async def _fail(self, outage: Outage, herd: Stream | None) -> None:
+        """Kill all servers at the planned instant, start them again, and let everybody come."""
         await asyncio.sleep(outage.at_ratio * self.scenario.arrivals.duration_s - self._clock())
         self.group.kill()
         self.marks.append(Mark(self._clock(), "killed"))
@@ -134,6 +201,10 @@ class _LoadRun:
         starting_s = await self.group.restart()
         self.marks.append(Mark(self._clock(), "back"))
         self.extra["outage"] = {"restart_s": starting_s}
+        if herd is not None:
+            await self._run_stream(herd)
+            if self.streamed is not None:
+                self.extra["outage"]["herd_answered_s"] = self.streamed.took_s
 
     def _report(
         self, watches: list[ServerWatch], correctness: Correctness, began: datetime, seconds: float
@@ -141,6 +212,9 @@ class _LoadRun:
         scenario, measurements = self.scenario, self.measurements
         duration_s = scenario.arrivals.duration_s
         logs = logs_of_samples(measurements.samples)
+        if self.streamed is not None:
+            logs = merge_logs(logs, self.streamed.logs(self.stream_suffix))
+            self.extra["generator"] = self.streamed.generator_row()
         by_call = {call: log.figures(duration_s) for call, log in logs.items()}
         figures = {**call_rows(by_call), **phone_rows(measurements), **server_rows(watches)}
         for row, columns in self._scenario_rows(logs).items():
@@ -194,22 +268,6 @@ class _LoadRun:
                 while (await line.send(request)).status != 200:  # noqa: ASYNC110 - another process is waited for
                     await asyncio.sleep(0.2)
 
-    async def _enrol_fleet(self) -> list[PhoneState]:
-        """Enrol the fleet. Enrolment is no part of the load, so only some phones enrol at once."""
-        turn = asyncio.Semaphore(_ENROLLING_AT_ONCE)
-        draw = random.Random(self.scenario.seed)
-        examples = [draw.randint(*_EXAMPLES) for _ in range(self.scenario.fleet_size)]
-        request = enrolment_request(POPULATION)
-
-        async with HttpConnection(self.group.processes[0].sdk_url) as line:
-
-            async def enrol(count: int) -> PhoneState:
-                async with turn:
-                    answer = await line.send(request)
-                return PhoneState(wire.decode(answer.body, messages.Enrolment).token, count)
-
-            return await asyncio.gather(*(enrol(count) for count in examples))
-
 
 def task_toml(plan: TaskPlan) -> str:
     """Return the task as TOML. Phones may return at once: the load decides when they come."""
@@ -222,6 +280,7 @@ kind = "train"
 [round]
 goal = {plan.goal}
 minimum = {plan.minimum}
+over_selection = {plan.over_selection}
 deadline_s = {plan.deadline_s}
 min_flush_clients = {plan.min_flush_clients}
 

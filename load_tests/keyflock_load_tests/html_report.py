@@ -239,8 +239,7 @@ def _figure_table(report: LoadReport) -> str:
     books = report.correctness
     counted = {
         "acknowledged": books.reports_acked,
-        "counted": books.reports_counted,
-        "in the rounds' sums": books.reports_in_rounds,
+        "in the rounds' sums": books.reports_counted,
         "lost": books.reports_lost,
         "unknown": books.reports_unknown,
         "acknowledged twice": books.reports_acked_twice,

@@ -54,6 +54,9 @@ class Measurements:
     forgotten: set[str] = field(default_factory=set)
     #: What bad phones sent and the server did not answer as it should, by name and answer.
     hostile_surprises: Counter[str] = field(default_factory=Counter)
+    #: Unexpected outcomes of a stream's calls, by call and cause; and its 5xx answers other than 503.
+    stream_errors: Counter[str] = field(default_factory=Counter)
+    stream_failures: int = 0
     #: Arrivals that the generator did not start, for want of room.
     shed: int = 0
     #: How late the generator started each visit, in seconds.
@@ -68,15 +71,19 @@ class Measurements:
 
     def errors(self) -> Counter[str]:
         """Return the counts of unexpected outcomes by ``call code``."""
-        return Counter(
-            f"{sample.call} {sample.outcome}"
-            for sample in self.samples
-            if sample.outcome not in EXPECTED_OUTCOMES
+        return (
+            Counter(
+                f"{sample.call} {sample.outcome}"
+                for sample in self.samples
+                if sample.outcome not in EXPECTED_OUTCOMES
+            )
+            + self.stream_errors
         )
 
     def server_failures(self) -> int:
         """Return the number of answers that no phone can cause: 5xx other than the 503 of overload."""
-        return sum(sample.status >= 500 and sample.status != 503 for sample in self.samples)
+        failures = sum(sample.status >= 500 and sample.status != 503 for sample in self.samples)
+        return failures + self.stream_failures
 
     def error_share(self) -> float:
         """Return the share of honest phones' calls with errors."""

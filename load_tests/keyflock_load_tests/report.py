@@ -30,9 +30,9 @@ def print_report(report: LoadReport, console: Console) -> None:
         console.print(f"ceiling      {ceiling.name}: {ceiling.per_s:,.0f}/s{share}", soft_wrap=True)
     console.print(_goal_table(report))
     books = report.correctness
-    equal = "==" if books.reports_acked == books.reports_in_rounds else "!="
+    equal = "==" if books.reports_acked == books.reports_counted else "!="
     console.print(
-        f"reports acked {books.reports_acked:,} {equal} counted {books.reports_in_rounds:,}"
+        f"reports acked {books.reports_acked:,} {equal} counted {books.reports_counted:,}"
         f"   (unsettled {books.reports_unsettled}, lost {books.reports_lost},"
         f" unknown {books.reports_unknown})"
     )

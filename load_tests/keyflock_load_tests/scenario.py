@@ -19,7 +19,7 @@ class ScenarioError(ValueError):
 class ArrivalPlan:
     """When phones check in: a Poisson process whose rate follows a day squeezed into the run."""
 
-    #: The mean over the whole run.
+    #: The mean over the whole run; 0: no phone visits, and a stream alone makes the load.
     mean_rate_per_s: float
     duration_s: float
     #: Peak and trough lie this far from the mean, as a share of it; 0 is a constant rate.
@@ -29,8 +29,8 @@ class ArrivalPlan:
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot be drawn from, or not within bounds."""
-        if self.mean_rate_per_s <= 0 or self.duration_s <= 0 or self.days <= 0:
-            raise ScenarioError("arrivals: mean_rate_per_s, duration_s and days must be above 0")
+        if self.mean_rate_per_s < 0 or self.duration_s <= 0 or self.days <= 0:
+            raise ScenarioError("arrivals: duration_s and days must be above 0, mean_rate_per_s not below")
         if not 0.0 <= self.diurnal_swing_ratio <= 1.0:
             raise ScenarioError("arrivals.diurnal_swing_ratio must lie in [0, 1]")
         if self.mean_rate_per_s * self.duration_s > MAX_ARRIVALS:
@@ -78,6 +78,34 @@ class PhonePlan:
             raise ScenarioError("phones: answer_timeout_s, retry_pause_s, hostile_hold_s must be above 0")
         if self.mean_training_s < 0:
             raise ScenarioError("phones.mean_training_s must not be below 0")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """Check-ins, and reports of those that get work, of the whole fleet from generators' processes."""
+
+    #: Check-ins a second; None: as many as the server takes.
+    per_s: float | None = None
+    #: Whether phones that get work report, or leave it at the check-in.
+    has_reports: bool = True
+    #: All devices come at the same instant, once.
+    all_at_once: bool = False
+    #: Closed loop: phones at once. Open loop: connections at most, opened on demand.
+    connections: int = 64
+    #: How long answers are waited for after the end.
+    drain_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Refuse a stream that offers nothing."""
+        if (self.per_s is not None and self.per_s <= 0) or self.connections < 1 or self.drain_s <= 0:
+            raise ScenarioError("stream: per_s, connections and drain_s must be above 0")
+
+    def describe(self) -> str:
+        """Return what comes, in words."""
+        calls = "check-ins and reports" if self.has_reports else "check-ins"
+        if self.per_s is not None:
+            return f"{self.per_s:,g} {calls} a second"
+        return f"{calls} of {self.connections:,} phones at once, as fast as they are answered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +163,8 @@ class TaskPlan:
     model_size: str = "small"
     goal: int = 20
     minimum: int = 5
+    #: How many more devices than the goal get work, as a share of it.
+    over_selection: float = 0.3
     deadline_s: float = 20.0
     min_flush_clients: int = 4
 
@@ -196,6 +226,8 @@ class Scenario:
     #: The number of phones enrolled before the clock starts; arrivals go through them in a shuffled order.
     fleet_size: int = 500
     seed: int = 1
+    #: What comes beside the visits, or in their place.
+    stream: StreamPlan | None = None
     slow_phones: SlowPhones | None = None
     beside: CallsBeside = CallsBeside()
     outage: Outage | None = None
@@ -217,22 +249,29 @@ class Scenario:
     ) -> Self:
         """Return the same scenario at another rate, for another time, with another number of devices.
 
+        The rate is that of the stream where only a stream makes the load, and else that of the visits.
+
+
         Raises:
             ScenarioError: the result is out of bounds.
         """
-        arrivals = replace(
-            self.arrivals,
-            mean_rate_per_s=self.arrivals.mean_rate_per_s if rate_per_s is None else rate_per_s,
-            duration_s=self.arrivals.duration_s if duration_s is None else duration_s,
-        )
+        arrivals, stream = self.arrivals, self.stream
+        if duration_s is not None:
+            arrivals = replace(arrivals, duration_s=duration_s)
+        if rate_per_s is not None and stream is not None and not arrivals.mean_rate_per_s:
+            stream = replace(stream, per_s=rate_per_s)
+        elif rate_per_s is not None:
+            arrivals = replace(arrivals, mean_rate_per_s=rate_per_s)
         fleet_size = self.fleet_size if devices is None else devices
-        return replace(self, arrivals=arrivals, fleet_size=fleet_size)
+        return replace(self, arrivals=arrivals, stream=stream, fleet_size=fleet_size)
 
     def parameters(self) -> dict[str, str]:
         """Return what the report says of how the scenario is run."""
         arrivals, phones = self.arrivals, self.phones
         found = {
-            "visits": f"{arrivals.mean_rate_per_s:g}/s for {arrivals.duration_s:g} s",
+            "duration": f"{arrivals.duration_s:g} s",
+            **({"visits": f"{arrivals.mean_rate_per_s:g}/s"} if arrivals.mean_rate_per_s else {}),
+            **({"stream": self.stream.describe()} if self.stream else {}),
             "devices": f"{self.fleet_size:,}",
             "model": self.task.model_size,
             "round": f"goal {self.task.goal}, deadline {self.task.deadline_s:g} s",

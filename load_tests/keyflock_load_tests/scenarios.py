@@ -12,6 +12,7 @@ from keyflock_load_tests.scenario import (
     Scenario,
     ServerPlan,
     SlowPhones,
+    StreamPlan,
     TaskPlan,
 )
 
@@ -41,6 +42,55 @@ _ALL: Final = (
             *_CLEAN,
         ),
         fleet_size=2_000,
+    ),
+    Scenario(
+        name="check_in_storm",
+        purpose="A million devices, 5,000 check-ins a second for ten minutes: is each answered at once?",
+        arrivals=ArrivalPlan(mean_rate_per_s=0.0, duration_s=600.0),
+        stream=StreamPlan(per_s=5_000.0, has_reports=False, connections=1_024),
+        phones=PhonePlan(),
+        # Of a million devices hardly one is sampled for a round of eight.
+        task=TaskPlan(goal=8, minimum=4, over_selection=0.0, deadline_s=86_400.0),
+        goals=(
+            Goal("check_in", "p99_ms", 25.0),
+            Goal("check_in", "per_s", 4_999.0, is_minimum=True),
+            Goal("server", "cpu_ms_per_call", 0.11),
+            Goal("server", "peak_rss_mib", 500.0),
+            Goal("phones", "errors", 0.0),
+            Goal("phones", "shed", 0.0),
+        ),
+        fleet_size=1_000_000,
+    ),
+    Scenario(
+        name="report_ingest",
+        purpose="Reports as fast as they are acknowledged, while rounds close: how many a second?",
+        arrivals=ArrivalPlan(mean_rate_per_s=0.0, duration_s=60.0),
+        stream=StreamPlan(connections=256),
+        phones=PhonePlan(),
+        task=TaskPlan(model_size="full", goal=5_000, minimum=100, over_selection=10.0, deadline_s=600.0),
+        goals=(
+            Goal("report", "per_s", 1_500.0, is_minimum=True),
+            Goal("report", "p99_ms", 500.0),
+            Goal("server", "loop_lag_p99_ms", 50.0),
+            Goal("server", "peak_rss_mib", 500.0),
+            Goal("phones", "errors", 0.0),
+        ),
+        fleet_size=200_000,
+    ),
+    Scenario(
+        name="replicas",
+        purpose="Two servers over one PostgreSQL share the load: is each report counted by one alone?",
+        arrivals=ArrivalPlan(mean_rate_per_s=10.0, duration_s=60.0),
+        stream=StreamPlan(connections=32),
+        phones=PhonePlan(),
+        task=TaskPlan(goal=400, minimum=40, over_selection=1.0, deadline_s=60.0),
+        goals=(
+            Goal("report", "per_s", 100.0, is_minimum=True),
+            Goal("report", "p99_ms", 3_000.0),
+            Goal("phones", "errors", 0.0),
+        ),
+        fleet_size=4_000,
+        server=ServerPlan(replicas=2),
     ),
     Scenario(
         name="mixed",

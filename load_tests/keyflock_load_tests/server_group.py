@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from keyflock_client_sim.server_control.server_process import ServerProcess, start_server
+from keyflock_load_tests.cores import pin
 from keyflock_load_tests.postgres_server import PostgresServer, installed_binaries
 from keyflock_load_tests.scenario import ServerPlan
 
@@ -41,12 +42,21 @@ class ServerGroup:
         folder: Holds a folder for each server.
         database_url: PostgreSQL's; None: each server has SQLite in its folder, and there is one.
         starter: One thread that starts all processes, for the kernel ends each with its thread.
+        core: The core that all servers keep to; None: any.
     """
 
     def __init__(
-        self, plan: ServerPlan, folder: Path, database_url: str | None, starter: ThreadPoolExecutor
+        self,
+        plan: ServerPlan,
+        folder: Path,
+        database_url: str | None,
+        starter: ThreadPoolExecutor,
+        core: int | None,
     ) -> None:
         self._plan = plan
+        self._core = core
+        #: Whether the database is in the server's folder, and the server its only user.
+        self.is_embedded = database_url is None
         self._starter = starter
         self._folder = folder
         #: The database of all of them, as SQLAlchemy's asynchronous engines take it.
@@ -112,6 +122,13 @@ class ServerGroup:
             self.processes[number] = await loop.run_in_executor(self._starter, self._start, site)
         return time.monotonic() - began_s
 
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[Path]:
+        """Stop all servers for as long as the block lasts; yield the first one's data folder."""
+        self.stop()
+        yield self._sites[0].folder
+        await self.restart()
+
     def stop(self) -> None:
         """End all servers in good order."""
         for process in self.processes:
@@ -121,13 +138,20 @@ class ServerGroup:
         return self._starter.submit(self._start, site).result()
 
     def _start(self, site: _Site) -> ServerProcess:
-        return start_server(site.folder, options=site.options, environment=self._plan.environment)
+        process = start_server(site.folder, options=site.options, environment=self._plan.environment)
+        if self._core is not None:
+            pin(process.pid, self._core)
+        return process
 
 
 @contextmanager
-def running_servers(plan: ServerPlan, folder: Path) -> Iterator[ServerGroup]:
+def running_servers(plan: ServerPlan, folder: Path, core: int | None = None) -> Iterator[ServerGroup]:
     """Run the servers of a plan for as long as the block lasts; nothing is left running afterwards.
 
+    Args:
+        plan: How many, with which settings.
+        folder: For all that they write.
+        core: The core that all of them keep to; None: any.
     Raises:
         ServerStartError: a server ended or stayed silent at its start.
         PostgresNotInstalled: there are to be replicas, and PostgreSQL's programs are missing.
@@ -136,7 +160,7 @@ def running_servers(plan: ServerPlan, folder: Path) -> Iterator[ServerGroup]:
     with ExitStack() as stack:
         url = stack.enter_context(_postgres()) if plan.replicas > 1 else None
         starter = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        group = ServerGroup(plan, folder, url, starter)
+        group = ServerGroup(plan, folder, url, starter, core)
         stack.callback(group.stop)
         group.start()
         yield group
