@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -80,6 +80,15 @@ bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous
 
 bench-day: $(STAMP)  ## a quarter of an hour: a day of 10,000 phones; the server's memory and CPU
 	@$(BIN)/python -m benchmarks.day $(ARGS)
+
+bench-server: $(STAMP)  ## six minutes: what one server core does, beside bare handlers (ARGS="--quick" writes nothing)
+	@$(BIN)/python -m benchmarks.server $(ARGS)
+
+bench-compare: $(STAMP)  ## four minutes: this server against that of another commit, in turn (make bench-compare BASE=main)
+	@$(BIN)/python -m benchmarks.server_compare $(or $(BASE),main) $(ARGS)
+
+bench-scaling: $(STAMP)  ## a quarter of an hour: how a server's cost grows with phones, rounds, models and replicas
+	@$(BIN)/python -m benchmarks.server_scaling $(ARGS)
 
 load: $(STAMP)  ## load against servers of its own, with a page of what they did (make load SCENARIO=steady_day ARGS="--help")
 	@$(BIN)/python -m keyflock_load_tests $(SCENARIO) $(ARGS)

@@ -86,7 +86,7 @@ def test_a_copys_row_differs_in_its_id_and_in_when_it_came(tmp_path: Path, phone
 
 
 def test_a_phone_of_another_server_is_not_copied(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, phone: EnrolledPhone
+    tmp_path_factory: pytest.TempPathFactory, phone: EnrolledPhone
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     load_or_create_signing_keys(elsewhere)

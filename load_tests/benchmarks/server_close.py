@@ -1,0 +1,141 @@
+"""How long the closing of a round holds up the reports of another task."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from benchmarks.server_phones import CHECK_IN, REPORT, AssignedPhones, check_in_answer
+from benchmarks.server_rig import EnrolledFleet, ServerRig
+from keyflock_load_tests import phone_requests
+from keyflock_load_tests.distinct_deltas import DistinctDeltas
+from keyflock_load_tests.traffic import PlannedCall, TrafficRecord, steady_instants
+from keyflock_server.protocol.messages import Refusal
+
+CLOSING_REPORT: Final = "closing_report"
+#: Reports that close a round, and phones that come for it.
+CLOSING_GOAL: Final = 16
+CLOSING_PHONES: Final = 20
+#: Time between two rounds, and how long after its phones came a round has closed and the next is open.
+_ROUND_EVERY_S: Final = 2.0
+_CLOSES_WITHIN_S: Final = 1.0
+#: Reports of the other task: of the peak this share, and no more than so many a second.
+_SHARE_OF_PEAK: Final = 0.3
+_MAX_PER_S: Final = 100.0
+
+
+class ClosingScript:
+    """A script of steady reports, and of phones that check in and report at once.
+
+    Args:
+        reports: The steady reports, one a visit; they come first.
+        tokens: Tokens of the other phones, one a visit.
+        deltas: What these report.
+        order: For each visit in the order of time its number among the reports, or after them.
+    """
+
+    def __init__(
+        self, reports: list[bytes], tokens: list[bytes], deltas: list[bytes], order: list[int]
+    ) -> None:
+        self._reports, self._tokens, self._deltas, self._order = reports, tokens, deltas, order
+        self._check_ins = phone_requests.check_ins(tokens)
+        #: The answers to the steady reports, by their number; and the refused check-ins.
+        self.books: dict[int, bytes] = {}
+
+    def first(self, visit: int) -> PlannedCall:
+        """See ``TrafficScript``."""
+        number = self._order[visit]
+        if number < len(self._reports):
+            return PlannedCall(REPORT, self._reports[number])
+        return PlannedCall(CHECK_IN, self._check_ins[number - len(self._reports)])
+
+    def next(self, visit: int, name: str, status: int, body: bytes) -> PlannedCall | None:
+        """See ``TrafficScript``."""
+        number = self._order[visit]
+        if name == REPORT:
+            self.books[number] = body
+        if name != CHECK_IN or status != 200:
+            return None
+        answer = check_in_answer(body)
+        if isinstance(answer, Refusal):
+            return None
+        phone = number - len(self._reports)
+        request = phone_requests.report(self._tokens[phone], answer, self._deltas[phone])
+        return PlannedCall(CLOSING_REPORT, request)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFigures:
+    """The figures of some rounds that closed."""
+
+    #: For each closing: how much longer than usual the slowest report of the other task took.
+    stalls_ms: tuple[float, ...]
+    #: What a report usually took.
+    usual_ms: float
+    closed: int
+    #: Reports of the other task a second.
+    per_s: float
+
+    @property
+    def stall_ms(self) -> float:
+        """The median of the stalls."""
+        return statistics.median(self.stalls_ms)
+
+
+def measure_closing(
+    rig: ServerRig,
+    phones: AssignedPhones,
+    closing: EnrolledFleet,
+    deltas: DistinctDeltas,
+    task: str,
+    *,
+    rounds: int,
+    peak_per_s: float,
+) -> CloseFigures:
+    """Close some rounds of ``task`` while phones of another task report steadily.
+
+    Args:
+        rig: The server.
+        phones: The phones that report steadily.
+        closing: The phones of the task whose rounds close.
+        deltas: What these report.
+        task: Their task.
+        rounds: The number of rounds to close.
+        peak_per_s: The most reports a second that the server takes.
+    """
+    duration_s = _ROUND_EVERY_S * (rounds + 1)
+    per_s = min(_MAX_PER_S, _SHARE_OF_PEAK * peak_per_s)
+    steady_s = steady_instants(per_s, duration_s)
+    begins_s = _ROUND_EVERY_S * (1 + np.arange(rounds))
+    closing_s = np.repeat(begins_s, CLOSING_PHONES)
+    all_s = np.concatenate([steady_s, closing_s])
+    order = np.argsort(all_s, kind="stable")
+    ready = phones.ready(len(steady_s))
+    script = ClosingScript(
+        ready.requests,
+        closing.take(len(closing_s)),
+        [deltas[number] for number in range(len(closing_s))],
+        order.tolist(),
+    )
+    before = rig.counted(task)
+    run = rig.play(script, visits=0, due_s=all_s[order], duration_s=duration_s, connections=256)
+    phones.book(ready, run.record, order.tolist())
+    closed = (rig.counted(task) - before) // CLOSING_GOAL
+    return close_figures(run.record, begins_s.tolist(), closed, per_s)
+
+
+def close_figures(record: TrafficRecord, begins_s: list[float], closed: int, per_s: float) -> CloseFigures:
+    """Return the figures of a run in which rounds began to fill at ``begins_s``."""
+    chosen = record.of(REPORT)
+    due_s, took_s = record.due_s[chosen], record.ended_s[chosen] - record.due_s[chosen]
+    is_near = np.zeros(len(due_s), np.bool_)
+    stalls = []
+    for at_s in begins_s:
+        # A report that was due just before waits for the same thing.
+        near = (due_s >= at_s - 0.1) & (due_s < at_s + _CLOSES_WITHIN_S)
+        is_near |= near
+        stalls.append(float(took_s[near].max(initial=0.0)))
+    usual_s = float(np.median(took_s[~is_near])) if (~is_near).any() else 0.0
+    longer_ms = tuple(1e3 * max(0.0, stall_s - usual_s) for stall_s in stalls)
+    return CloseFigures(longer_ms, 1e3 * usual_s, closed, per_s)

@@ -1,0 +1,119 @@
+"""What the benchmark of one server core makes of records, and that it runs from end to end."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.server import TINY, measure
+from benchmarks.server_close import close_figures
+from benchmarks.server_measurements import recovery_s
+from benchmarks.server_page import section
+from benchmarks.server_phones import CHECK_IN, REPORT, ReportBooks
+from keyflock_load_tests.traffic import TrafficRecord
+from keyflock_server.protocol import wire
+from keyflock_server.protocol.messages import Receipt, ReturnWindow
+
+KEYS = {
+    "reports_per_s",
+    "report_over_ceiling",
+    "delta_bytes",
+    "checkins_per_s",
+    "checkin_cpu_over_bare",
+    "checkin_p99_ms_at_70",
+    "assigned_per_s",
+    "report_p99_ms_at_70",
+    "download_over_bare",
+    "close_stall_ms",
+    "rss_mb",
+    "lost",
+    "double",
+}
+
+
+def record(name: str, due_s: list[float], took_s: list[float], status: int = 200) -> TrafficRecord:
+    """Return a record of calls that were sent when they were due."""
+    count, due = len(due_s), np.array(due_s)
+    return TrafficRecord(
+        duration_s=10.0,
+        names=(name,),
+        call=np.zeros(count, np.int8),
+        visit=np.arange(count, dtype=np.int32),
+        due_s=due,
+        sent_s=due,
+        ended_s=due + np.array(took_s),
+        status=np.full(count, status, np.int16),
+        unbegun=0,
+        cpu_s=1.0,
+        wall_s=10.0,
+        books={},
+    )
+
+
+def receipt(*, is_duplicate: bool = False) -> bytes:
+    window = ReturnWindow(min_s=1.0, max_s=2.0)
+    return wire.encode(Receipt(counted=True, duplicate=is_duplicate, return_window=window))
+
+
+def test_a_server_has_recovered_when_the_last_slow_call_was_due() -> None:
+    calls = record(CHECK_IN, [0.5, 1.5, 2.5, 3.5], [9.0, 0.2, 0.3, 0.01])
+
+    assert recovery_s(calls, CHECK_IN, 1.0, limit_s=0.25) == pytest.approx(1.5)
+    assert recovery_s(calls, CHECK_IN, 3.0, limit_s=0.25) == 0.0
+
+
+def test_a_stall_is_what_the_slowest_report_took_longer_than_usual() -> None:
+    due_s = [0.1 * number for number in range(100)]
+    took_s = [0.01] * 100
+    took_s[40], took_s[61], took_s[90] = 0.26, 0.11, 5.0  # the last is far from any closing
+
+    figures = close_figures(record(REPORT, due_s, took_s), [4.0, 6.0], 2, 10.0)
+
+    assert figures.stalls_ms == pytest.approx((250.0, 100.0))
+    assert figures.stall_ms == pytest.approx(175.0)
+    assert figures.usual_ms == pytest.approx(10.0)
+
+
+def test_the_books_settle_a_report_whose_first_answer_was_lost() -> None:
+    books = ReportBooks()
+
+    books.record("a", b"request", 0, b"")
+    assert books.unsettled == {"a": b"request"}
+    books.record("a", b"request", 200, receipt(is_duplicate=True))
+
+    assert (books.unsettled, books.acked, books.acked_twice) == ({}, {"a"}, set())
+
+
+def test_the_books_notice_a_report_that_is_acknowledged_twice_as_new() -> None:
+    books = ReportBooks()
+
+    for _ in range(2):
+        books.record("a", b"request", 200, receipt())
+
+    assert books.acked_twice == {"a"}
+    assert books.correctness(2, is_alive=True).violations() != ()
+
+
+def test_the_books_tell_a_lost_report_from_one_that_was_refused() -> None:
+    books = ReportBooks()
+    books.record("a", b"request", 200, receipt())
+    books.record("b", b"request", 410, b"")
+    books.record("c", b"request", 503, b"")
+
+    assert books.correctness(1, is_alive=True).violations() == ()
+    assert books.correctness(2, is_alive=True).violations() == ()
+    assert books.correctness(0, is_alive=True).violations() != ()
+    assert books.correctness(3, is_alive=True).violations() != ()
+
+
+@pytest.mark.slow
+def test_a_tiny_run_loses_nothing_and_ends_with_its_line() -> None:
+    figures = measure(TINY)
+
+    line = json.loads(json.dumps(figures.line()))
+    assert set(line) == KEYS
+    assert (line["lost"], line["double"]) == (0, 0)
+    assert figures.correctness.violations() == ()
+    assert figures.correctness.reports_acked > 0
+    assert figures.kinds["not_sampled"] > 0
+    assert "0 lost, 0 double" in section(figures)
