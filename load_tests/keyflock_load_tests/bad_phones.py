@@ -6,7 +6,6 @@ refuses each with the code that says why, and does nothing else; any other answe
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -110,16 +109,24 @@ class BadPhone:
         found: messages.CheckInAnswer = wire.decode(answer.body, messages.CheckInAnswer)  # type: ignore[arg-type]  # a union of two messages
         return found if isinstance(found, messages.Assignment) else None
 
-    async def send_raw(self, pieces: tuple[bytes, ...], pause_s: float = 0.0) -> str:
-        """Send bytes with pauses between them; return the answer's status, or how the connection ended."""
+    async def send_raw(self, *pieces: bytes) -> str:
+        """Send bytes that are to be answered; return the answer's status, or how the connection ended."""
+        outcome = await self._converse(pieces, 0.0, self.measured.answer_timeout_s)
+        return "timeout" if outcome == HELD else outcome
+
+    async def hold(self, *pieces: bytes, pause_s: float = 0.0) -> str:
+        """Send a part of a request, and hold the connection; return the answer's status, or how it ended."""
+        return await self._converse(pieces, pause_s, self.hold_s)
+
+    async def _converse(self, pieces: tuple[bytes, ...], pause_s: float, hold_s: float) -> str:
         address = urlsplit(self.url)
         try:
             reader, writer = await asyncio.open_connection(address.hostname, address.port)
         except OSError:
             return "lost"
+        answer = asyncio.ensure_future(reader.readline())
         try:
-            async with asyncio.timeout(self.hold_s):
-                answer = asyncio.ensure_future(reader.readline())
+            async with asyncio.timeout(hold_s):
                 for piece in pieces:
                     if answer.done():
                         break
@@ -132,9 +139,9 @@ class BadPhone:
         except OSError:
             return CLOSED
         finally:
+            answer.cancel()
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await asyncio.gather(answer, writer.wait_closed(), return_exceptions=True)
         return line[9:12].decode() if line.startswith(b"HTTP/1.1 ") else CLOSED
 
     def head(self, call: calls.Call, length: int, token: str | None = None) -> bytes:
@@ -160,12 +167,12 @@ class Act:
 
 
 async def _garbage_bytes(bad: BadPhone) -> str:
-    return await bad.send_raw((bad.rng.randbytes(_NO_HTTP_BYTES) + b"\r\n\r\n",))
+    return await bad.send_raw(bad.rng.randbytes(_NO_HTTP_BYTES) + b"\r\n\r\n")
 
 
 async def _garbage_body(bad: BadPhone) -> str:
     body = bad.rng.randbytes(bad.rng.randint(1, 4_000))
-    return await bad.send_raw((bad.head(calls.CHECK_IN, len(body)) + body,))
+    return await bad.send_raw(bad.head(calls.CHECK_IN, len(body)) + body)
 
 
 async def _wrong_token(bad: BadPhone) -> str:
@@ -181,21 +188,21 @@ async def _wrong_token(bad: BadPhone) -> str:
 
 async def _oversize(bad: BadPhone) -> str:
     length = calls.SMALL_BODY_BYTES + 1
-    return await bad.send_raw((bad.head(calls.CHECK_IN, length), b"\x81" * length))
+    return await bad.send_raw(bad.head(calls.CHECK_IN, length), b"\x81" * length)
 
 
 async def _half_open(bad: BadPhone) -> str:
-    return await bad.send_raw((b"POST /v1/check-ins HTTP/1.1\r\nHost: x\r\n",))
+    return await bad.hold(b"POST /v1/check-ins HTTP/1.1\r\nHost: x\r\n")
 
 
 async def _slow_head(bad: BadPhone) -> str:
     head = bad.head(calls.CHECK_IN, 10)
     pieces = tuple(head[at : at + 1] for at in range(min(len(head) - 4, int(bad.hold_s / _SLOW_BYTE_S) + 1)))
-    return await bad.send_raw(pieces, _SLOW_BYTE_S)
+    return await bad.hold(*pieces, pause_s=_SLOW_BYTE_S)
 
 
 async def _half_a_body(bad: BadPhone) -> str:
-    return await bad.send_raw((bad.head(calls.CHECK_IN, 5_000), b"\x81"))
+    return await bad.hold(bad.head(calls.CHECK_IN, 5_000), b"\x81")
 
 
 async def _not_a_number(bad: BadPhone) -> str:

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from keyflock_client_sim.server_control.operator_access import operator_client
-from keyflock_compression import DEFAULT_SPEC, encode, encode_state
+from keyflock_compression import DEFAULT_SPEC, encode_state
 from keyflock_load_tests.books import read_counts
 from keyflock_load_tests.call_log import CallLog, logs_of_samples, merge_logs, recovery_s
+from keyflock_load_tests.ceilings import measure_ceilings
 from keyflock_load_tests.connection import HttpConnection
 from keyflock_load_tests.cores import Cores, pin
 from keyflock_load_tests.correctness import Correctness
@@ -25,7 +27,7 @@ from keyflock_load_tests.machine import machine
 from keyflock_load_tests.measured_calls import MeasuredCalls, request_of
 from keyflock_load_tests.measurement import Measurements
 from keyflock_load_tests.observation import ServerWatch
-from keyflock_load_tests.payload import ReadyDeltas, fresh_checkpoint, synthetic_delta
+from keyflock_load_tests.payload import ReadyDeltas, fresh_checkpoint, stream_containers, synthetic_delta
 from keyflock_load_tests.phone_script import PhoneState
 from keyflock_load_tests.result import LoadReport, Mark, check_goals
 from keyflock_load_tests.scenario import Outage, Scenario, StreamPlan, TaskPlan
@@ -43,8 +45,6 @@ TASK: Final = "steady"
 #: Devices that are back after an outage come over so many connections, and are waited for so long.
 _HERD: Final = StreamPlan(all_at_once=True, connections=1_024, drain_s=60.0)
 _HERD_S: Final = 60.0
-#: Encoded deltas that the stream's distinct ones are made of.
-_STREAM_DELTAS: Final = 8
 #: Ends the names of calls of devices that come back after an outage, all at once.
 HERD: Final = " (herd)"
 #: After an outage a check-in is slow, and the server not yet recovered, beyond this.
@@ -57,13 +57,18 @@ def run(scenario: Scenario, folder: Path, cores: Cores | None = None) -> LoadRep
     Args:
         scenario: What to run.
         folder: For all that the servers write.
-        cores: Which core the servers keep to, and which one all that makes load; None: any.
+        cores: Which core the servers keep to, and which one all that makes load; None: any, and no ceilings
+            are measured.
     """
     server_core, own_core = (cores.server, cores.generator) if cores else (None, None)
     if scenario.server.replicas > 1:
         server_core = own_core = None  # more processes than cores: the kernel shares them out
     with running_servers(scenario.server, folder, server_core) as group:
-        return asyncio.run(_LoadRun(scenario, group, own_core).play())
+        report = asyncio.run(_LoadRun(scenario, group, own_core).play())
+    if cores is None:
+        return report
+    ceilings = measure_ceilings(scenario, report.figures, folder / "ceilings", cores)
+    return msgspec.structs.replace(report, ceilings=ceilings)
 
 
 @dataclass(slots=True)
@@ -146,16 +151,12 @@ class _LoadRun:
         plan = _HERD if is_herd else scenario.stream
         if plan is None:
             return None
-        rng = np.random.default_rng(scenario.seed + 2)
-        containers = [
-            encode(synthetic_delta(layout, rng), layout, DEFAULT_SPEC, seed=0) for _ in range(_STREAM_DELTAS)
-        ]
         self.stream_suffix = HERD if is_herd else ""
         return Stream(
             [process.sdk_url for process in self.group.processes],
             plan,
             [phone.token.encode("ascii") for phone in fleet],
-            DistinctDeltas(containers),
+            DistinctDeltas(stream_containers(layout, scenario.seed)),
             duration_s=_HERD_S if is_herd else scenario.arrivals.duration_s,
             core=self.core,
         )

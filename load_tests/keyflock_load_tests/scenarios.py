@@ -65,7 +65,7 @@ _ALL: Final = (
         name="report_ingest",
         purpose="Reports as fast as they are acknowledged, while rounds close: how many a second?",
         arrivals=ArrivalPlan(mean_rate_per_s=0.0, duration_s=60.0),
-        stream=StreamPlan(connections=256),
+        stream=StreamPlan(connections=256, drain_s=60.0),
         phones=PhonePlan(),
         task=TaskPlan(model_size="full", goal=5_000, minimum=100, over_selection=10.0, deadline_s=600.0),
         goals=(
@@ -81,7 +81,7 @@ _ALL: Final = (
         name="replicas",
         purpose="Two servers over one PostgreSQL share the load: is each report counted by one alone?",
         arrivals=ArrivalPlan(mean_rate_per_s=10.0, duration_s=60.0),
-        stream=StreamPlan(connections=32),
+        stream=StreamPlan(connections=32, drain_s=60.0),
         phones=PhonePlan(),
         task=TaskPlan(goal=400, minimum=40, over_selection=1.0, deadline_s=60.0),
         goals=(
