@@ -81,7 +81,7 @@ bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous
 bench-day: $(STAMP)  ## a quarter of an hour: a day of 10,000 phones; the server's memory and CPU
 	@$(BIN)/python -m benchmarks.day $(ARGS)
 
-bench-server: $(STAMP)  ## six minutes: what one server core does, beside bare handlers (ARGS="--quick" writes nothing)
+bench-server: $(STAMP)  ## five minutes: what one server core does, beside bare handlers (ARGS="--quick" writes nothing)
 	@$(BIN)/python -m benchmarks.server $(ARGS)
 
 bench-compare: $(STAMP)  ## four minutes: this server against that of another commit, in turn (make bench-compare BASE=main)
@@ -90,8 +90,8 @@ bench-compare: $(STAMP)  ## four minutes: this server against that of another co
 bench-scaling: $(STAMP)  ## a quarter of an hour: how a server's cost grows with phones, rounds, models and replicas
 	@$(BIN)/python -m benchmarks.server_scaling $(ARGS)
 
-load: $(STAMP)  ## open-loop load against a real server process (make load ARGS="--help")
-	@$(BIN)/python -m keyflock_load_tests $(or $(ARGS),steady_day)
+load: $(STAMP)  ## load against servers of its own, with a page of what they did (make load SCENARIO=steady_day ARGS="--help")
+	@$(BIN)/python -m keyflock_load_tests $(SCENARIO) $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -1,13 +1,12 @@
 """BENCHMARKS.md: each benchmark rewrites its own section only, with machine, command and date."""
 
-import os
-import platform
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+
+from keyflock_load_tests.machine import machine
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "BENCHMARKS.md"
 PICTURES: Final = PAGE.parent / "docs" / "pictures"
@@ -46,21 +45,6 @@ def write(section: Section, page: Path = PAGE) -> None:
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.DOTALL)
     text = pattern.sub(lambda _: block, text) if pattern.search(text) else f"{text.rstrip()}\n\n{block}"
     page.write_text(text, encoding="utf-8")
-
-
-def machine() -> str:
-    """Return the machine and the libraries that matter, in one line; it does not name the host."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy", "aiohttp"))
-    return f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}, {libraries}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

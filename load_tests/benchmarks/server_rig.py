@@ -102,7 +102,10 @@ class CalledProcess:
 
 
 def play(
-    generator: GeneratorProcess, target: CalledProcess, script: TrafficScript, **plan: Any
+    generator: GeneratorProcess,
+    target: CalledProcess,
+    script: TrafficScript,
+    **plan: Any,  # noqa: ANN401 - the plan's fields
 ) -> MeasuredRun:
     """Run a plan against a target; ``plan`` are further fields of `TrafficPlan`."""
     meter = CpuMeter(target.pids)

@@ -1,8 +1,7 @@
-"""``python -m keyflock_load_tests SCENARIO [--json] [--out DIR]``."""
+"""``python -m keyflock_load_tests SCENARIO [--rate R] [--duration S] [--devices N] [--json] [--out DIR]``."""
 
-import json
+import shutil
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,7 +10,7 @@ import typer
 from keyflock_client_sim.cli.ending import run_command
 from keyflock_client_sim.cli.version_option import VersionOption
 from keyflock_client_sim.console import make_console
-from keyflock_load_tests.scenario import Scenario
+from keyflock_load_tests.scenario import Scenario, ScenarioError
 from keyflock_load_tests.scenarios import SCENARIOS
 
 #: A report was lost or counted twice, or the server broke.
@@ -37,53 +36,64 @@ def load_test(
     scenario: Annotated[
         str, typer.Argument(metavar="SCENARIO", help="One of: " + ", ".join(SCENARIOS))
     ] = "steady_day",
+    rate: Annotated[float | None, typer.Option(help="mean visits or calls a second")] = None,
+    duration: Annotated[float | None, typer.Option(help="seconds for which load is offered")] = None,
+    devices: Annotated[int | None, typer.Option(help="devices enrolled before the clock starts")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="keep the picture, the JSON and the server's log here")
+        Path | None,
+        typer.Option(help="folder for the page, the JSON and the servers' logs (default: a temporary one)"),
     ] = None,
     _version: VersionOption = False,
 ) -> None:
-    """Play a scenario against a server of its own on this machine; fail only if something is incorrect."""
+    """Play a scenario against servers of its own on this machine; fail only if something is incorrect."""
     chosen = SCENARIOS.get(scenario)
     if chosen is None:
-        typer.echo(f"There is no scenario {scenario!r}; there are: {', '.join(SCENARIOS)}.", err=True)
+        typer.echo(f"There is no scenario {scenario!r}; there are:", err=True)
+        for name, known in SCENARIOS.items():
+            typer.echo(f"  {name:<16} {known.purpose}", err=True)
         raise typer.Exit(EXIT_USAGE)
-    raise typer.Exit(_run_scenario(chosen, as_json=as_json, out=out))
+    try:
+        scaled = chosen.scaled(rate_per_s=rate, duration_s=duration, devices=devices)
+    except ScenarioError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    raise typer.Exit(_run_scenario(scaled, as_json=as_json, out=out))
 
 
 def _run_scenario(scenario: Scenario, *, as_json: bool, out: Path | None) -> int:
+    import msgspec
+
     from keyflock_client_sim.server_control.server_process import ServerStartError
+    from keyflock_load_tests.cores import Cores
     from keyflock_load_tests.harness import run
+    from keyflock_load_tests.html_report import render
     from keyflock_load_tests.report import print_report
 
     console = make_console(stderr=as_json)
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyflock-load-")))
+    out = out or Path(tempfile.mkdtemp(prefix=f"keyflock-load-{scenario.name}-"))
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="keyflock-load-") as name:
+        servers = Path(name) / "servers"
         console.print(f"{scenario.name}: {scenario.purpose} {_minutes(scenario)} ...", soft_wrap=True)
         try:
-            outcome = run(scenario, scratch / "server")
+            report = run(scenario, servers, Cores.chosen())
         except ServerStartError as error:
             typer.echo(str(error), err=True)
             return EXIT_INCORRECT
-        print_report(outcome, console)
-        summary = json.dumps(outcome.summary())
-        if out is not None:
-            _keep(out, summary, scratch / "server" / "server.log")
-            picture = out / f"{scenario.name}.png"
-            from keyflock_load_tests.picture import save_picture
-
-            save_picture(outcome, picture)
-            console.print(f"picture: {picture}", soft_wrap=True)
-        if as_json:
-            typer.echo(summary)
-    return EXIT_INCORRECT if outcome.correctness.violations() else 0
-
-
-def _keep(out: Path, summary: str, log: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-    (out / "server.log").write_bytes(log.read_bytes())
+        finally:
+            for log in servers.glob("*/server.log"):
+                shutil.copyfile(log, out / f"{log.parent.name}.log")
+    line = msgspec.json.encode(report)
+    (out / f"{scenario.name}.json").write_bytes(line + b"\n")
+    page = out / f"{scenario.name}.html"
+    page.write_text(render(report), encoding="utf-8")
+    print_report(report, console)
+    console.print(f"page: {page}", soft_wrap=True)
+    if as_json:
+        typer.echo(line.decode())
+    return EXIT_INCORRECT if report.violations else 0
 
 
 def _minutes(scenario: Scenario) -> str:
-    return f"{(scenario.arrivals.duration_s + scenario.drain_s + 15) / 60:.1f} minutes at most"
+    return f"{(scenario.arrivals.duration_s + scenario.drain_s + 60) / 60:.1f} minutes at most"

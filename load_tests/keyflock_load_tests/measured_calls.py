@@ -3,13 +3,22 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from keyflock_load_tests.connection import Connection
 from keyflock_load_tests.measurement import LOST_ON_PURPOSE, Measurements, Sample
 from keyflock_server.protocol import calls, messages, wire
 from keyflock_server.protocol.calls import Call, Request, Response
 from keyflock_server.protocol.fields import Message
-from keyflock_server.protocol.problems import ApiError, Problem
+from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
+
+_RETRIED: Final = frozenset(
+    {
+        *("lost", "timeout"),
+        *(ProblemCode.REPORT_PENDING, ProblemCode.OVERLOADED, ProblemCode.NOT_READY),
+    }
+)
 
 
 class CallFailure(Exception):
@@ -24,6 +33,13 @@ class CallFailure(Exception):
         super().__init__(outcome)
         self.outcome = outcome
         self.retry_after_s = retry_after_s
+        #: Whether nothing had been sent before it, so that the server cannot have done what was asked.
+        self.was_first = False
+
+    @property
+    def may_retry(self) -> bool:
+        """Return whether the same bytes should be sent again."""
+        return self.outcome in _RETRIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +50,16 @@ class MeasuredCalls:
         clock: Seconds since the start of the run.
         measurements: Where samples go.
         answer_timeout_s: How long any one answer is waited for.
+        suffix: Ends the name of each call, for phones that have rows of their own in the report.
     """
 
     clock: Callable[[], float]
     measurements: Measurements
     answer_timeout_s: float
+    suffix: str = ""
 
     async def send(
-        self, connection: Connection, call: Call, request: Request, *, due_at_s: float
+        self, connection: Connection, call: Call | OperatorCall, request: Request, *, due_at_s: float
     ) -> Response:
         """Send a request and return its answer.
 
@@ -78,9 +96,11 @@ class MeasuredCalls:
         await connection.send_and_hang_up(request)
         self._record(call, due_at_s, sent_at_s, LOST_ON_PURPOSE)
 
-    def _record(self, call: Call, due_at_s: float, sent_at_s: float, outcome: str, status: int = 0) -> None:
+    def _record(
+        self, call: Call | OperatorCall, due_at_s: float, sent_at_s: float, outcome: str, status: int = 0
+    ) -> None:
         self.measurements.samples.append(
-            Sample(call.name, due_at_s, sent_at_s, self.clock(), outcome, status)
+            Sample(call.name + self.suffix, due_at_s, sent_at_s, self.clock(), outcome, status)
         )
 
 

@@ -1,20 +1,18 @@
-"""Measurements are one sample a call, exact quantiles, and errors by code.
+"""Measurements are one sample a call, and counts of how check-ins, visits and calls ended.
 
 Every sample keeps the instant at which the call was *due*, not the one at which the generator got round to
-sending it; latency is the time from there. Samples are kept whole: runs are bounded, and an exact p99.9 is
-worth a few megabytes.
+sending it; latency is the time from there. Samples are kept whole: runs are bounded.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
 
 #: The name of a whole visit, training time left out.
 VISIT = "visit"
 #: The outcome of a report whose connection the scenario cuts.
 LOST_ON_PURPOSE = "lost_on_purpose"
+#: Ends the names of what bad phones send, which has no part in the share of errors.
+BAD_PHONE = " (bad phone)"
 #: Expected answers, not errors: the phone does what they say.
 EXPECTED_OUTCOMES = frozenset({"ok", "report_pending", "round_gone", LOST_ON_PURPOSE})
 
@@ -37,18 +35,6 @@ class Sample:
         return self.ended_at_s - self.due_at_s
 
 
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """Latency of one kind of call, in milliseconds."""
-
-    count: int
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
-
-
 @dataclass(slots=True)
 class Measurements:
     """The measurements of one run from the phones' side."""
@@ -64,6 +50,13 @@ class Measurements:
     unsettled: set[str] = field(default_factory=set)
     #: Assignments acknowledged twice without ``duplicate``: the server may have counted them twice.
     acked_twice: set[str] = field(default_factory=set)
+    #: Acknowledged assignments whose devices were forgotten afterwards, with their rows.
+    forgotten: set[str] = field(default_factory=set)
+    #: What bad phones sent and the server did not answer as it should, by name and answer.
+    hostile_surprises: Counter[str] = field(default_factory=Counter)
+    #: Unexpected outcomes of a stream's calls, by call and cause; and its 5xx answers other than 503.
+    stream_errors: Counter[str] = field(default_factory=Counter)
+    stream_failures: int = 0
     #: Arrivals that the generator did not start, for want of room.
     shed: int = 0
     #: How late the generator started each visit, in seconds.
@@ -78,32 +71,22 @@ class Measurements:
 
     def errors(self) -> Counter[str]:
         """Return the counts of unexpected outcomes by ``call code``."""
-        return Counter(
-            f"{sample.call} {sample.outcome}"
-            for sample in self.samples
-            if sample.outcome not in EXPECTED_OUTCOMES
+        return (
+            Counter(
+                f"{sample.call} {sample.outcome}"
+                for sample in self.samples
+                if sample.outcome not in EXPECTED_OUTCOMES
+            )
+            + self.stream_errors
         )
 
     def server_failures(self) -> int:
         """Return the number of answers that no phone can cause: 5xx other than the 503 of overload."""
-        return sum(sample.status >= 500 and sample.status != 503 for sample in self.samples)
+        failures = sum(sample.status >= 500 and sample.status != 503 for sample in self.samples)
+        return failures + self.stream_failures
 
     def error_share(self) -> float:
-        """Return the share of calls with errors."""
-        return sum(self.errors().values()) / len(self.samples) if self.samples else 0.0
-
-    def quantiles(self, duration_s: float) -> Mapping[str, Quantiles]:
-        """Return latency per call over ``duration_s`` of load; calls cut off on purpose are left out."""
-        latencies: dict[str, list[float]] = {}
-        for sample in self.samples:
-            if sample.outcome != LOST_ON_PURPOSE:
-                latencies.setdefault(sample.call, []).append(sample.latency_s * 1_000.0)
-        return {call: quantiles(values, duration_s) for call, values in sorted(latencies.items())}
-
-
-def quantiles(latencies_ms: list[float], duration_s: float) -> Quantiles:
-    """Return exact quantiles (the smallest sample with at least that share of samples at or below it)."""
-    p50, p99, p999, worst = np.quantile(latencies_ms, [0.5, 0.99, 0.999, 1.0], method="inverted_cdf")
-    return Quantiles(
-        len(latencies_ms), len(latencies_ms) / duration_s, float(p50), float(p99), float(p999), float(worst)
-    )
+        """Return the share of honest phones' calls with errors."""
+        honest = [sample for sample in self.samples if not sample.call.endswith(BAD_PHONE)]
+        errors = sum(sample.outcome not in EXPECTED_OUTCOMES for sample in honest)
+        return errors / len(honest) if honest else 0.0

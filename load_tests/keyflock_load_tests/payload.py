@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from keyflock_compression import encode, parse_spec
+from keyflock_compression import DEFAULT_SPEC, encode, parse_spec
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.cifg import init_params
 from keyflock_models.network.config import ModelConfig
@@ -27,6 +27,7 @@ ACTIVE_ROW_SHARE = 0.012
 DELTA_NORM = 1.0
 #: Deltas that differ: several times as many as a round of the scenarios has phones.
 VARIANTS = 256
+_STREAM_DELTAS = 8
 
 
 def synthetic_delta(layout: ParamLayout, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -42,9 +43,19 @@ def synthetic_delta(layout: ParamLayout, rng: np.random.Generator) -> NDArray[np
     return delta * np.float32(DELTA_NORM / np.linalg.norm(delta))
 
 
+def stream_containers(layout: ParamLayout, seed: int) -> list[bytes]:
+    """Return different deltas in the default codec, of which a stream's distinct ones are made."""
+    rng = np.random.default_rng([seed, _STREAM_DELTAS])
+    return [encode(synthetic_delta(layout, rng), layout, DEFAULT_SPEC, seed=0) for _ in range(_STREAM_DELTAS)]
+
+
 def fresh_checkpoint(model_size: str, seed: int) -> Checkpoint:
     """Return an untrained model of a named size, with the public vocabulary."""
-    config = ModelConfig.named(model_size)
+    return checkpoint_of(ModelConfig.named(model_size), seed)
+
+
+def checkpoint_of(config: ModelConfig, seed: int) -> Checkpoint:
+    """Return an untrained model, with the public vocabulary."""
     vocabulary = public_vocabulary(size=config.vocabulary_size)
     weights = ParamLayout.for_config(config).flatten(
         init_params(config, jax.random.key(seed), vocabulary.log_frequencies)

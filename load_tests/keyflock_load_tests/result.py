@@ -1,95 +1,112 @@
-"""The result of a run is one table of figures, compared with the scenario's goals."""
+"""The result of a run: plain values from which the JSON, the tables and the page are made.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+It is the same for every scenario, whoever made the load, so two runs can be compared by their JSON.
+"""
 
-import numpy as np
+from typing import Final
+
+import msgspec
 
 from keyflock_load_tests.correctness import Correctness
-from keyflock_load_tests.measurement import Measurements
 from keyflock_load_tests.observation import ServerUsage
-from keyflock_load_tests.scenario import Goal, Scenario
+from keyflock_load_tests.scenario import Goal
 
-Figures = Mapping[str, Mapping[str, float]]
+#: Changes when a field gets another meaning.
+FORMAT: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class GoalCheck:
-    """One goal and its measured figure; None if the run has no such figure."""
+class CallFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The latencies and the outcomes of one kind of call. Latency counts from the instant it was due."""
 
-    goal: Goal
-    measured: float | None
+    count: int
+    #: Calls a second over the time in which load was offered.
+    per_s: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    #: The whole distribution: (quantile, milliseconds), denser towards 1.
+    curve: list[tuple[float, float]]
+    #: The number of calls by outcome: ``ok``, a problem's code, ``lost``, ``timeout``.
+    outcomes: dict[str, int]
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of call over time, by the instants at which calls were due."""
+
+    #: The middle of each interval, in seconds since the start.
+    at_s: list[float]
+    per_s: list[float]
+    p50_ms: list[float | None]
+    p99_ms: list[float | None]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Something that happened in the run."""
+
+    at_s: float
+    text: str
+
+
+class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine can do at most of one thing, measured in the same run, and how much was used."""
+
+    name: str
+    per_s: float
+    #: The rate that the server reached of what the ceiling is about; None where that was not asked.
+    reached_per_s: float | None = None
 
     @property
-    def is_met(self) -> bool:
-        """Return whether the figure exists and is at most the goal."""
-        return self.measured is not None and self.measured <= self.goal.maximum
+    def reached_ratio(self) -> float | None:
+        """Return the share of the ceiling that was reached."""
+        return None if self.reached_per_s is None or not self.per_s else self.reached_per_s / self.per_s
 
 
-@dataclass(frozen=True, slots=True)
-class LoadTestResult:
+class GoalResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One goal and its measured figure; None if the run has no such figure."""
+
+    goal: str
+    measured: float | None
+    is_met: bool
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a whole run."""
 
-    scenario: Scenario
-    measurements: Measurements
-    vitals: tuple[ServerUsage, ...]
-    correctness: Correctness
-    delta_bytes: int
+    format: int = FORMAT
+    scenario: str
+    purpose: str
+    #: How the scenario was run: rates, times, numbers, as text.
+    parameters: dict[str, str]
+    machine: str
+    began_at: str
+    #: How long load was offered, and how long all took.
+    duration_s: float
     seconds: float
+    correctness: Correctness
+    violations: tuple[str, ...]
+    #: All single figures, by row and column; goals name them.
+    figures: dict[str, dict[str, float]]
+    goals: list[GoalResult]
+    calls: dict[str, CallFigures]
+    timelines: dict[str, Timeline]
+    check_ins: dict[str, int]
+    endings: dict[str, int]
+    #: Unexpected outcomes by call and cause.
+    errors: dict[str, int]
+    #: Each server over time.
+    servers: list[list[ServerUsage]]
+    #: Committed micro-batches by the largest number of reports in them; None is beyond the last.
+    flushes: list[tuple[float | None, int]]
+    ceilings: list[Ceiling]
+    marks: list[Mark]
 
-    def figures(self) -> Figures:
-        """Return the figures by row and column: latency per call, then server, phones and generator."""
-        measurements = self.measurements
-        table: dict[str, dict[str, float]] = {
-            call: asdict(found)
-            for call, found in measurements.quantiles(self.scenario.arrivals.duration_s).items()
-        }
-        table["phones"] = {
-            "arrivals": float(len(measurements.lateness_s)),
-            "calls": float(len(measurements.samples)),
-            "error_share": measurements.error_share(),
-            "shed": float(measurements.shed),
-        }
-        if measurements.lateness_s:
-            late_ms = np.asarray(measurements.lateness_s) * 1_000.0
-            table["generator"] = {
-                "lateness_p99_ms": float(np.quantile(late_ms, 0.99, method="inverted_cdf")),
-                "lateness_max_ms": float(late_ms.max()),
-            }
-        if self.vitals:
-            table["server"] = {
-                "peak_rss_mib": max(sample.rss_mib for sample in self.vitals),
-                "last_rss_mib": self.vitals[-1].rss_mib,
-                "mean_cpu_ratio": float(np.mean([sample.cpu_ratio for sample in self.vitals])),
-                "peak_cpu_ratio": max(sample.cpu_ratio for sample in self.vitals),
-            }
-        return table
 
-    def goal_checks(self) -> tuple[GoalCheck, ...]:
-        """Return the scenario's goals with the measured figures."""
-        table = self.figures()
-        return tuple(
-            GoalCheck(goal, table.get(goal.row, {}).get(goal.column)) for goal in self.scenario.goals
-        )
-
-    def summary(self) -> dict[str, object]:
-        """Return the result as plain values, for one JSON line."""
-        measurements = self.measurements
-        return {
-            "scenario": self.scenario.name,
-            "seconds": round(self.seconds, 1),
-            "calls_per_s": round(len(measurements.samples) / self.scenario.arrivals.duration_s, 2),
-            "correctness": {**asdict(self.correctness), "violations": list(self.correctness.violations())},
-            "delta_bytes": self.delta_bytes,
-            "figures": {
-                row: {column: round(value, 4) for column, value in columns.items()}
-                for row, columns in self.figures().items()
-            },
-            "check_ins": dict(sorted(measurements.check_ins.items())),
-            "endings": dict(sorted(measurements.endings.items())),
-            "errors": dict(sorted(measurements.errors().items())),
-            "goals": [
-                {"goal": check.goal.sentence, "measured": check.measured, "met": check.is_met}
-                for check in self.goal_checks()
-            ],
-        }
+def check_goals(goals: tuple[Goal, ...], figures: dict[str, dict[str, float]]) -> list[GoalResult]:
+    """Hold the goals against the figures."""
+    measured = [figures.get(goal.row, {}).get(goal.column) for goal in goals]
+    return [
+        GoalResult(goal=goal.sentence, measured=value, is_met=goal.is_met_by(value))
+        for goal, value in zip(goals, measured, strict=True)
+    ]

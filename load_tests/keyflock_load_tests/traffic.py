@@ -113,7 +113,7 @@ class TrafficPlan:
     #: After this time no visit begins.
     duration_s: float
     #: Sorted instants of an open loop, in seconds since the start; None is a closed loop.
-    due_s: Sequence[float] | None = None
+    due_s: Sequence[float] | NDArray[np.float64] | None = None
     #: Closed loop: the number of visits at once. Open loop: the maximum number of connections, opened on
     #: demand; calls beyond it wait, and their waiting is part of their latency.
     connections: int = 64

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +121,19 @@ def start_server(
     *,
     command: Sequence[str] | None = None,
     options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
     start_timeout_s: float = START_TIMEOUT_S,
 ) -> ServerProcess:
     """Start a server and wait until it accepts calls; prefer ``running_server``.
 
+    The kernel ends the server with the thread that started it.
+
+    Args:
+        data_dir: As for ``running_server``.
+        command: As for ``running_server``.
+        options: Further options of ``keyflock serve``; of an option given twice the last one counts.
+        environment: Variables beside those of this process, which they override.
+        start_timeout_s: How long it may take until it announces itself.
     Raises:
         ServerStartError: it ended or stayed silent; nothing is left running.
     """
@@ -144,7 +153,7 @@ def start_server(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**_FLEET_FROM_ONE_ADDRESS, **os.environ},
+            env={**_FLEET_FROM_ONE_ADDRESS, **os.environ, **(environment or {})},
         )
     try:
         announcement = _await_announcement(process, announce_path, start_timeout_s)

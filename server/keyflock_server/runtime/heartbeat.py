@@ -65,8 +65,11 @@ class Heartbeat:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s):
                     await self._stop_asked.wait()
+            lag_s = self._monotonic() - self._last_at_s - self._pause_s
+            if not self._stop_asked.is_set():  # a pause that was cut short says nothing of the loop
+                self._metrics.event_loop_lag_s.observe(max(0.0, lag_s))
             if self._on_lag is not None:
-                self._on_lag(self._monotonic() - self._last_at_s - self._pause_s)
+                self._on_lag(lag_s)
 
     def stop(self) -> None:
         """End the loop after the current pass, which is never cut off in the middle of a transaction."""

@@ -1,5 +1,6 @@
 """The probes of load balancers and Prometheus: whether the process is healthy, whether ready, its metrics."""
 
+import asyncio
 from collections.abc import Mapping
 
 from keyflock_server.http.application import Probe
@@ -39,6 +40,7 @@ class Probes:
 
     def metrics(self) -> Response:
         """Return the metrics in Prometheus' text format."""
+        self._metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
         return Response(200, {"content-type": exposition.CONTENT_TYPE}, self._metrics.exposition())
 
 

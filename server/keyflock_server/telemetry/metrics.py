@@ -246,6 +246,17 @@ class Metrics:
             ["task"],
             registry=self.registry,
         )
+        self.event_loop_lag_s = Histogram(
+            "keyflock_event_loop_lag_seconds",
+            "How much later than asked the event loop came back to the pass over deadlines.",
+            buckets=_DURATIONS_S,
+            registry=self.registry,
+        )
+        self.event_loop_tasks = Gauge(
+            "keyflock_event_loop_tasks",
+            "Asynchronous tasks in the process: one for each request being answered, and the server's own.",
+            registry=self.registry,
+        )
         self.tick_duration_s = Histogram(
             "keyflock_tick_duration_seconds",
             "One pass over deadlines, flushes and closing rounds.",

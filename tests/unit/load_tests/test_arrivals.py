@@ -58,7 +58,7 @@ def test_a_phone_returns_only_after_the_whole_fleet_has_come() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"mean_rate_per_s": 0.0, "duration_s": 1.0},
+        {"mean_rate_per_s": -1.0, "duration_s": 1.0},
         {"mean_rate_per_s": 1.0, "duration_s": -1.0},
         {"mean_rate_per_s": 1.0, "duration_s": 1.0, "diurnal_swing_ratio": 1.5},
         {"mean_rate_per_s": 1_000.0, "duration_s": 3_600.0},

@@ -15,7 +15,7 @@ from keyflock_load_tests.scenario import PhonePlan
 from keyflock_server.protocol import messages, wire
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.fields import Message
-from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId, TaskName
+from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, ModelVersion, RoundId, TaskName
 from keyflock_server.protocol.plans import TrainingPlan
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
@@ -36,6 +36,9 @@ WORK = messages.Assignment(
     expires_in_s=60.0,
 )
 SEND = messages.OfferAnswer(action=messages.OfferAction.SEND, return_window=SOON)
+ENROLLED = messages.Enrolment(
+    device=DeviceId("d-1"), token="new token", expires_in_s=60.0, return_window=SOON
+)
 COUNTED = messages.Receipt(counted=True, return_window=SOON)
 Answer = Message | ApiError | bytes | ConnectionError
 
@@ -49,10 +52,14 @@ class AnsweringServer:
             "models": [b"model"],
             "offer": [SEND],
             "report": [COUNTED],
+            "failure": [messages.FailureAck(return_window=SOON)],
+            "me": [messages.Forgotten(devices=1)],
+            "devices": [ENROLLED],
         }
         self._answers |= {name.replace("_", "-"): given for name, given in answers.items()}
         self.asked: list[str] = []
         self.reports: list[bytes] = []
+        self.enrolled_with: list[str] = []
         self.lines_opened = 0
 
     async def send(self, request: Request) -> Response:
@@ -73,8 +80,10 @@ class AnsweringServer:
 
     def _next(self, request: Request) -> Answer:
         parts = request.path.strip("/").split("/")
-        kind = next(part for part in parts if part in self._answers)
+        kind = next(part for part in reversed(parts) if part in self._answers)
         self.asked.append(kind)
+        if kind == "devices":
+            self.enrolled_with.append(request.headers.get("Authorization", ""))
         if kind == "report":
             self.reports.append(request.body)
         answers = self._answers[kind]
@@ -96,6 +105,7 @@ async def visited(
         phone or PhoneState("token", 32),
         fate or VisitConditions(),
         plan,
+        "en-US",
         lambda _assignment: b"delta",
         open_line,
         MeasuredCalls(loop.time, measurements, plan.answer_timeout_s),
@@ -213,5 +223,60 @@ def test_a_refused_report_is_settled_and_not_sent_again(run_virtually: RunVirtua
         assert measurements.unsettled == set()
         assert measurements.acked == set()
         assert measurements.endings == {"too late": 1}
+
+    run_virtually(main())
+
+
+def test_a_phone_without_a_token_enrols_first_and_one_that_refreshes_shows_its_old_token(
+    run_virtually: RunVirtually,
+) -> None:
+    async def main() -> None:
+        server, newcomer, old = AnsweringServer(), PhoneState("", 32), PhoneState("old token", 32)
+
+        await visited(server, phone=newcomer)
+        await visited(server, VisitConditions(refreshes=True), phone=old)
+
+        assert server.asked[0] == "devices"
+        assert (newcomer.token, old.token) == ("new token", "new token")
+        assert server.enrolled_with == ["", "Bearer old token"]
+
+    run_virtually(main())
+
+
+def test_a_forgotten_phone_has_no_token_and_its_reports_may_have_no_rows(run_virtually: RunVirtually) -> None:
+    async def main() -> None:
+        server, phone = AnsweringServer(), PhoneState("token", 32)
+
+        measurements = await visited(server, VisitConditions(is_forgotten=True), phone=phone)
+
+        assert server.asked[-2:] == ["report", "me"]
+        assert phone.token == ""
+        assert measurements.forgotten == measurements.acked == {"a-1"}
+
+    run_virtually(main())
+
+
+def test_a_phone_that_gives_back_its_work_sends_a_failure_and_no_report(run_virtually: RunVirtually) -> None:
+    async def main() -> None:
+        server = AnsweringServer()
+
+        measurements = await visited(server, VisitConditions(gives_back=True))
+
+        assert server.asked == ["check-ins", "models", "failure"]
+        assert measurements.endings == {"gave back": 1}
+        assert measurements.unsettled == set()
+
+    run_virtually(main())
+
+
+def test_a_check_in_without_an_answer_is_sent_again_until_there_is_one(run_virtually: RunVirtually) -> None:
+    async def main() -> None:
+        away = ConnectionError("refused")
+        refusal = messages.Refusal(reason=messages.RefusalReason.ROUND_FULL, return_window=SOON)
+
+        measurements = await visited(AnsweringServer(check_ins=[away, away, refusal]))
+
+        assert measurements.endings == {"refused": 1}
+        assert measurements.errors() == {"check_in lost": 2}
 
     run_virtually(main())

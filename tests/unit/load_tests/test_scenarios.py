@@ -1,0 +1,56 @@
+import pytest
+from typer.testing import CliRunner
+
+from keyflock_load_tests.cli import EXIT_USAGE, app
+from keyflock_load_tests.scenario import Outage, PhonePlan, Scenario, ScenarioError, ServerPlan, SlowPhones
+from keyflock_load_tests.scenarios import SCENARIOS
+
+NAMES = pytest.mark.parametrize("name", SCENARIOS)
+
+
+@NAMES
+def test_a_scenario_says_what_it_asks_in_one_line_and_what_is_good_enough(name: str) -> None:
+    scenario = SCENARIOS[name]
+
+    assert scenario.purpose.endswith("?")
+    assert "\n" not in scenario.purpose
+    assert scenario.goals
+    assert all(isinstance(text, str) for text in scenario.parameters().values())
+
+
+@NAMES
+def test_a_scenario_can_be_made_small_and_stays_what_it_is(name: str) -> None:
+    scenario: Scenario = SCENARIOS[name]
+
+    small = scenario.scaled(rate_per_s=2.0, duration_s=3.0, devices=20)
+
+    only_stream = not scenario.arrivals.mean_rate_per_s
+    scaled = small.stream.per_s if only_stream and small.stream else small.arrivals.mean_rate_per_s
+    assert (scaled, small.arrivals.duration_s, small.fleet_size) == (2.0, 3.0, 20)
+    assert (small.phones, small.task, small.goals) == (scenario.phones, scenario.task, scenario.goals)
+    assert scenario.scaled() == scenario
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PhonePlan(hostile_share=1.5),
+        lambda: PhonePlan(hostile_hold_s=0.0),
+        lambda: SlowPhones(share=0.5, upload_bytes_per_s=0.0),
+        lambda: SlowPhones(share=-0.1),
+        lambda: Outage(at_ratio=1.0, down_s=1.0),
+        lambda: ServerPlan(replicas=0),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(make: type[object]) -> None:
+    with pytest.raises(ScenarioError):
+        make()
+
+
+def test_an_unknown_scenario_is_answered_with_the_list_and_what_each_asks() -> None:
+    answer = CliRunner().invoke(app, ["no_such_day"])
+
+    assert answer.exit_code == EXIT_USAGE
+    for name, scenario in SCENARIOS.items():
+        assert name in answer.output
+        assert scenario.purpose in answer.output
