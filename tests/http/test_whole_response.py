@@ -54,7 +54,7 @@ async def port() -> AsyncIterator[int]:
     await listener.close()
 
 
-async def said(port: int, head: str) -> bytes:
+async def answers(port: int, head: str) -> bytes:
     """Send a request twice over one connection, and return all that comes until the server closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     last = head.replace("Connection: keep-alive\r\n", "") + "Connection: close\r\n"
@@ -78,8 +78,8 @@ async def said(port: int, head: str) -> bytes:
     ids=["1.1", "HEAD", "1.0", "1.0 kept alive"],
 )
 async def test_a_whole_response_has_the_bytes_of_aiohttps_own(port: int, path: str, head: str) -> None:
-    own = await said(port, head.format(path=f"/own{path}"))
-    aiohttps = await said(port, head.format(path=f"/aiohttp{path}"))
+    own = await answers(port, head.format(path=f"/own{path}"))
+    aiohttps = await answers(port, head.format(path=f"/aiohttp{path}"))
 
     assert own == aiohttps
     assert own.startswith(b"HTTP/1.")
@@ -91,4 +91,4 @@ async def test_who_has_left_gets_nothing_and_nothing_fails(port: int) -> None:
     await reader.read(10)
     writer.transport.abort()
 
-    assert (await said(port, "GET /own/small HTTP/1.1\r\nHost: x\r\n")).endswith(b"\x80")
+    assert (await answers(port, "GET /own/small HTTP/1.1\r\nHost: x\r\n")).endswith(b"\x80")

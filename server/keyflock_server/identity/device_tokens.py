@@ -7,7 +7,7 @@ import msgspec
 
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.keys import SigningKeys
-from keyflock_server.identity.signed_claims import ISSUER, Instant, TokenClaims, TokenKind, TokenSigner
+from keyflock_server.identity.signed_claims import ISSUER, EpochSeconds, TokenClaims, TokenKind, TokenSigner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
@@ -24,7 +24,7 @@ class _DeviceClaims(TokenClaims, frozen=True, kw_only=True):
     #: None: the token does not describe the device.
     tier: int | None = None
     tags: tuple[str, ...] = ()
-    last: Instant | None = None
+    last: EpochSeconds | None = None
 
 
 _KIND: Final[TokenKind[_DeviceClaims]] = TokenKind("keyflock-device+jwt", _DeviceClaims, noun="device")

@@ -27,7 +27,7 @@ ISSUER: Final = "keyflock"
 MAX_TOKEN_CHARS: Final = 8_192
 
 #: Seconds since 1970 that every ``datetime`` can hold, with room for a leeway.
-Instant = Annotated[float, msgspec.Meta(ge=-1e10, le=1e11)]
+EpochSeconds = Annotated[float, msgspec.Meta(ge=-1e10, le=1e11)]
 
 _FROM_BASE64URL: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -38,7 +38,7 @@ class TokenClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     iss: Literal["keyflock"]
     aud: str
     #: When the token expires.
-    exp: Instant
+    exp: EpochSeconds
 
 
 C = TypeVar("C", bound=TokenClaims)
