@@ -1,8 +1,8 @@
 """The content digest of a report, by which repeated reports are found: it does not depend on the encoding.
 
-The digest is a sum over the nonzero values, so that their order does not matter and nothing is sorted: of a
-keyed number for each value and its position. A cryptographic digest of the same numbers took longer than all
-else that is done to a report.
+Each nonzero value and its position make a keyed number, and the digest is the sum of these numbers' squares:
+a sum does not depend on the order, so nothing is sorted. Sorting and a cryptographic digest took longer than
+everything else that is done to a report.
 
 The key is drawn when the process starts and leaves it nowhere, like the digests, so nobody can look for two
 deltas with one digest. Such a pair would be of no use either: both would be taken for copies of one delta,
