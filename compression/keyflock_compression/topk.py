@@ -84,7 +84,9 @@ class TopkCodec:
         octaves = np.ldexp(np.float32(1), -np.arange(256 // _LEVELS_PER_OCTAVE))
         table = ((scales[0] * ROOTS) * octaves[:, np.newaxis]).reshape(-1).astype(np.float32)
         values = table[levels]
-        np.negative(values, out=values, where=(symbols & 1).view(np.bool_))
+        # The spare bit becomes the sign's bit.
+        bits = values.view(np.uint32)
+        bits ^= symbols.astype(np.uint32) << np.uint32(31)
         return update_of(layout.size, indices, values)
 
 

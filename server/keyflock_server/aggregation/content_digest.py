@@ -1,12 +1,12 @@
 """The content digest of a report, by which repeated reports are found: it does not depend on the encoding.
 
-The digest is a sum over the nonzero values, so that their order does not matter and nothing is sorted: of a
-keyed number for each value and its position. A cryptographic digest of the same numbers took longer than all
-else that is done to a report.
+Each nonzero value and its position make a keyed number, and the digest is the sum of these numbers' squares:
+a sum does not depend on the order, so nothing is sorted. Sorting and a cryptographic digest took longer than
+everything else that is done to a report.
 
-The key is drawn when the process starts and leaves it nowhere, like the digests, so nobody can look for two
-deltas with one digest. Such a pair would be of no use either: both would be taken for copies of one delta,
-which a phone can send as it is.
+The key is drawn when the process starts. Neither it nor a digest ever leaves the process, so nobody can look
+for two deltas with one digest. Such a pair would be of no use either: both would be taken for copies of one
+delta, which a phone can send as it is.
 
 Source: Clarke et al. 2003, doi:10.1007/978-3-540-40061-5_12 (sums of keyed hashes as hashes of sets).
 """
