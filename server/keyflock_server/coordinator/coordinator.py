@@ -152,7 +152,8 @@ class Coordinator:
 
     async def _refresh_stats(self) -> None:
         for state in self.registry:
-            await self._pace.refresh_stats(state)
+            if not state.is_unreadable:
+                await self._pace.refresh_stats(state)
 
     async def _do_housekeeping(self) -> None:
         """Write and read counts, delete devices; if the store fails, the next pass retries."""
@@ -161,9 +162,9 @@ class Coordinator:
             if self._leadership.is_leader:
                 await self._unproven_deletion.delete_due()
             await self._verdict_counter.write()
-            await self._refresh_stats()
             if self._leadership.is_leader:
                 await self.revocations.prune()
                 await self.population_deletion.resume_due()
+            await self._refresh_stats()
         except Exception as error:  # noqa: BLE001 - no round waits for them
             self._deps.observer.housekeeping_failed(error)

@@ -14,7 +14,7 @@ from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.round_finalizer import RoundFinalizer
-from keyflock_server.coordinator.round_preparation import RoundPreparation
+from keyflock_server.coordinator.round_preparation import PreparedRound, RoundPreparation
 from keyflock_server.coordinator.task_state import OpenRound, TaskState, validator_for
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
@@ -171,14 +171,16 @@ class RoundDriver:
         state.open_round = None
         opened.batch.settle_all(ReportOutcome.ROUND_GONE)
 
-    async def _attach(self, state: TaskState, record: RoundRecord) -> None:
+    async def _attach(
+        self, state: TaskState, record: RoundRecord, prepared: PreparedRound | None = None
+    ) -> None:
         """Attach a round that is new to this process: another one's, or its own before a restart."""
         layout = await self._models.report_layout(record.round.spec)
         # A round that an earlier release has opened has no scales of its own.
         scales = record.norm_scales_json or await self._scales.next_scales(record.round.spec)
         # Read before the round can be found: a report that comes in between must not escape the check.
         withdrawn = await self._withdrawn_versions(record.round)
-        prepared = await self._preparation.prepare(state, record.round)
+        prepared = prepared or await self._preparation.prepare(state, record.round)
         before = state.open_round
         is_same_buffer = before is not None and before.round.is_async and record.round.is_async
         # Pending reports from before a rollback may come from a withdrawn version: they are dropped.
@@ -244,11 +246,13 @@ class RoundDriver:
 
     async def _open_next(self, state: TaskState, sequence: int) -> None:
         record = await self._next_round(state, sequence)
+        # Read before the row is there: phones may come as soon as operators see it.
+        prepared = await self._preparation.prepare(state, record.round)
         try:
             await self._deps.store.rounds.add(record)
         except AlreadyExists:
             return  # another process has added it; the next pass reads it
-        await self._attach(state, record)
+        await self._attach(state, record, prepared)
         self._deps.observer.round_opened(state.task, sequence)
 
     async def _next_round(self, state: TaskState, sequence: int) -> RoundRecord:
