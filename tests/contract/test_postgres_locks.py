@@ -30,6 +30,7 @@ from tests.contract.test_store_contract import (
     device,
     forgotten,
     partial,
+    seen,
 )
 
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId, TaskName
@@ -271,3 +272,16 @@ async def test_a_round_that_moves_on_at_the_same_moment_is_discarded_as_it_is_th
     assert (discarded.round.phase, discarded.round.detail) == (Phase.DISCARDED, "3 of it")
     assert discarded.round.failed == 1
     assert await store.rounds.get(T1) == discarded
+
+
+async def test_devices_that_were_seen_wait_for_no_transaction_that_holds_one_of_them(
+    store: SqlStore, holder: AsyncConnection
+) -> None:
+    at = NOW + timedelta(hours=1)
+    await holder.execute(update(devices).where(devices.c.id == A).values(silences=1))
+
+    await store.devices.record_seen([seen("b", at=at), seen("a", at=at)])
+    await holder.commit()
+
+    rows = [await store.devices.get(DeviceId(name)) for name in ("a", "b")]
+    assert [row.last_seen_at for row in rows if row is not None] == [NOW, at]

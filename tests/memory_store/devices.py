@@ -23,8 +23,8 @@ class MemoryDeviceRepository:
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         return self._rows.devices.get(device)
 
-    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
-        for one in seen:
+    async def record_seen(self, check_ins: Sequence[SeenDevice]) -> None:
+        for one in check_ins:
             before = self._rows.devices.get(one.device)
             if before is not None:
                 at = max(one.at, before.enrolled_at + timedelta(microseconds=1))

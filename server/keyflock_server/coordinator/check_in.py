@@ -163,7 +163,8 @@ class CheckInService:
         traffic = {state.task: state.spec.task.traffic for state in active}
         order = task_order(self._deps.sampling_key, visit.device, traffic, visit.now_s)
         return sorted(
-            (by_name[task] for task in order), key=lambda state: not state.waits_for(visit.device, visit.now)
+            (by_name[task] for task in order),
+            key=lambda state: not state.has_open_assignment(visit.device, visit.now),
         )
 
     async def _answer_for_task(self, state: TaskState, visit: _Visit) -> Assignment | Refusal:
@@ -203,7 +204,7 @@ class CheckInService:
             facts = refused.facts
         if facts is None:
             raise void_token()
-        self._deps.activity.learn(facts)
+        self._deps.activity.adopt(facts)
         if (quarantine_refusal := self._quarantines.refusal(visit.device, visit.now)) is not None:
             return quarantine_refusal
         too_soon = separation_left(state.spec.eligibility, facts.last_contributed_at, visit.now)

@@ -45,7 +45,7 @@ class DeviceActivity:
         #: Numbers of counted reports of devices that may not take part in a task again.
         self._participations: RecentEntries[int] = RecentEntries(max_devices)
 
-    def learn(self, facts: DeviceFacts) -> None:
+    def adopt(self, facts: DeviceFacts) -> None:
         """Adopt the facts in a device's row.
 
         Edge cases:

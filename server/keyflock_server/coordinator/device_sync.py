@@ -52,7 +52,7 @@ class DeviceSync:
         longest_s = max([deps.device_token_ttl_s, *separations])
         since = now - max(timedelta(seconds=longest_s), _LOOKED_BACK)
         for facts in reversed(await devices.changed_since(since, MAX_DEVICES)):
-            deps.activity.learn(facts)
+            deps.activity.adopt(facts)
         for device, until in (await devices.quarantined(now)).items():
             deps.activity.set_quarantine(device, until)
         self._read_at = now
@@ -60,7 +60,7 @@ class DeviceSync:
     async def _read_changes(self, since: datetime, now: datetime) -> None:
         changes = await self._deps.store.devices.changed_since(since, MAX_DEVICES)
         for facts in changes:
-            self._deps.activity.learn(facts)
+            self._deps.activity.adopt(facts)
         assigned = await self._deps.store.assignments.outstanding(since)
         for task, row in assigned:
             opened = self._registry.open_round(task)

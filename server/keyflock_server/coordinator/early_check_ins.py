@@ -41,7 +41,7 @@ class EarlyCheckIns:
             self._windows.clear()
             self._revision = self._registry.revision
         early = self._windows.repeated_refusal(device, now)
-        if early is None or any(state.waits_for(device, now) for state in tasks):
+        if early is None or any(state.has_open_assignment(device, now) for state in tasks):
             return None
         return early
 

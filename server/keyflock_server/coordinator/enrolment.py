@@ -125,7 +125,7 @@ class EnrolmentService:
             await self._deps.writes.submit(AddDevice(device))
         except PopulationGone:
             raise population_unknown() from None
-        self._deps.activity.learn(device.facts)
+        self._deps.activity.adopt(device.facts)
         return device
 
     def _with_inherited_limits(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:
@@ -202,7 +202,7 @@ class EnrolmentService:
             if await devices.renew(known, after, revocation):
                 if revocation is not None:
                     self._revocations.apply(revocation)
-                self._deps.activity.learn(after.facts)
+                self._deps.activity.adopt(after.facts)
                 return after
 
     async def _change_user(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:

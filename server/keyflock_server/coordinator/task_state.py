@@ -199,7 +199,7 @@ class TaskState:
             free = opened.round.slots_left
         return max(0, free - opened.slots_asked)
 
-    def waits_for(self, device: DeviceId, now: datetime) -> bool:
+    def has_open_assignment(self, device: DeviceId, now: datetime) -> bool:
         """Return whether the open round waits for this device, as far as this process knows."""
         known = None if self.open_round is None else self.open_round.assignment_of(device, now)
         return known is not None and known.state is AssignmentState.ASSIGNED

@@ -1,4 +1,4 @@
-"""What other processes have done to a device is known one pass later, and to the slot's transaction at once."""
+"""What other processes did to a device is known one pass later, and to a slot's transaction at once."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -272,9 +272,9 @@ def test_a_row_that_is_older_than_what_memory_knows_changes_neither_contribution
     activity, device, now = DeviceActivity(), DeviceId("a"), harness.now
     activity.contributed([device], now)
 
-    activity.learn(DeviceFacts(device=device, silences=3, last_silent_at=now - timedelta(hours=1)))
+    activity.adopt(DeviceFacts(device=device, silences=3, last_silent_at=now - timedelta(hours=1)))
     older = activity.last_contribution(device, now - timedelta(days=1)), activity.silences(device)
-    activity.learn(
+    activity.adopt(
         DeviceFacts(device=device, last_contributed_at=now, silences=1, last_silent_at=now + timedelta(1))
     )
 

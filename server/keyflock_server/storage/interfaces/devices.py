@@ -20,8 +20,10 @@ class DeviceRepository(Protocol):
         """Return the device of this id, or None."""
         ...
 
-    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+    async def record_seen(self, check_ins: Sequence[SeenDevice]) -> None:
         """Write the check-ins of devices, at most one of each; a forgotten device is not added again.
+
+        A device that another transaction is changing may be left out: nothing waits for it.
 
         Guarantees:
             A device is seen later than it enrolled, even at the same instant: enrolling does not count.

@@ -46,7 +46,7 @@ class SqlDeviceRepository:
             row = (await connection.execute(select(devices).where(devices.c.id == device))).one_or_none()
         return None if row is None else DeviceRecord(**row._mapping)  # noqa: SLF001 - the documented name
 
-    async def record_seen(self, seen: Sequence[SeenDevice]) -> None:
+    async def record_seen(self, check_ins: Sequence[SeenDevice]) -> None:
         """Write the check-ins of devices."""
         change = (
             update(devices)
@@ -55,24 +55,22 @@ class SqlDeviceRepository:
                 last_seen_at=bindparam("seen_at"), app_build=bindparam("build"), locale=bindparam("tongue")
             )
         )
-        # Always in one order, so that two processes never deadlock.
-        in_order = sorted(seen, key=lambda one: one.device)
-        for start in range(0, len(in_order), _SEEN_AT_ONCE):
-            part = in_order[start : start + _SEEN_AT_ONCE]
+        for start in range(0, len(check_ins), _SEEN_AT_ONCE):
+            part = check_ins[start : start + _SEEN_AT_ONCE]
             async with self._engine.begin() as connection:
-                new = await _enrolled_at(connection, part)
+                enrolled_at = await _lock_free(connection, [one.device for one in part])
                 rows = [
                     {
                         "of_device": one.device,
-                        "seen_at": max(one.at, new[one.device] + _MIN_TIME_STEP)
-                        if one.device in new
-                        else one.at,
+                        "seen_at": max(one.at, enrolled_at[one.device] + _MIN_TIME_STEP),
                         "build": one.app_build,
                         "tongue": one.locale,
                     }
                     for one in part
+                    if one.device in enrolled_at
                 ]
-                await connection.execute(change, rows)
+                if rows:
+                    await connection.execute(change, rows)
 
     async def changed_since(self, at: datetime, limit: int) -> list[DeviceFacts]:
         """Return the facts that changed at that instant or later."""
@@ -204,13 +202,14 @@ class SqlDeviceRepository:
             return (await connection.execute(query)).scalar_one()
 
 
-async def _enrolled_at(connection: AsyncConnection, seen: Sequence[SeenDevice]) -> dict[DeviceId, datetime]:
-    """Return when those of the devices enrolled that did so no earlier than the first of these check-ins."""
-    query = select(devices.c.id, devices.c.enrolled_at).where(
-        devices.c.id.in_([one.device for one in seen]),
-        devices.c.enrolled_at >= min(one.at for one in seen),
-    )
-    return {DeviceId(device): at for device, at in await connection.execute(query)}
+async def _lock_free(connection: AsyncConnection, ids: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
+    """Lock those of the devices that no other transaction holds, and return when they enrolled.
+
+    Waiting for the others could deadlock: a flush locks its devices in an order of its own.
+    """
+    query = select(devices.c.id, devices.c.enrolled_at).where(devices.c.id.in_(ids))
+    found = await connection.execute(query.with_for_update(skip_locked=True, key_share=True))
+    return {DeviceId(device): at for device, at in found}
 
 
 def device_facts(row: Row[Any]) -> DeviceFacts:
