@@ -9,6 +9,7 @@ from typing import Final
 from keyflock_models.serving.vocabulary_index import MayShow
 from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, GroupCommit
+from keyflock_server.coordinator.compute_thread import lanes_for_this_machine
 from keyflock_server.coordinator.dependencies import no_load
 from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
 from keyflock_server.descriptors import (
@@ -252,7 +253,7 @@ def _assemble(
             sampling_key=keys.derived("sampling"),
             new_id=secrets.new_id,
             observer=MetricsObserver(metrics),
-            compute=ComputeThread(),
+            compute=ComputeThread(1 if is_socketless else lanes_for_this_machine()),
             ack_wait_s=settings.ack_wait_s,
             load=load,
             replica=replica,

@@ -22,7 +22,7 @@ from keyflock_server.telemetry.logs import configure_logs
 SERVER = Path(__file__).parents[2] / "server" / "keyflock_server"
 #: Where tasks are started, and which test here or in test_server_life.py shows what becomes of them.
 STARTED_IN = {
-    "coordinator/report_service.py": "a flush: whoever asked for it, or the log, hears of its error",
+    "coordinator/flush_scheduler.py": "a flush: whoever asked for it, or the log, hears of its error",
     "coordinator/single_flight.py": "a delta: whoever waits hears of its error (test_shared_work.py)",
     "http/request_handler.py": "a connection's timers (test_connections.py)",
     "runtime/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
@@ -158,7 +158,7 @@ async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung
     await is_flushing.wait()
     last.cancel()
     may_fail.set()
-    await harness.coordinator.reports.settle()
+    await harness.coordinator._flushes.settle()
     flusher.flush_if_due = flush  # type: ignore[method-assign]  # and never again
     await harness.coordinator.tick()
 

@@ -1,28 +1,156 @@
-"""Numeric work runs on one thread, so that the event loop never waits for it.
+"""Numeric work runs on threads of its own, so that the event loop never waits for it.
 
-There is one thread and not several: the work shares the pending sums, and one thread needs no lock.
+There is one queue. A thread works it off, and the results that are ready together reach the event loop
+together: under load a call costs neither a wake-up of the loop nor one of the thread.
 """
 
 import asyncio
+import contextlib
+import os
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: What is called with the result of a call, or with its error.
+Then = Callable[[Any, BaseException | None], None]
 
-class ComputeThread:
-    """Runs functions one after the other, away from the event loop."""
+
+#: Maximum number of threads that decode reports: more would wait for the interpreter and the event loop.
+_MAX_LANES: Final = 2
+
+
+def lanes_for_this_machine() -> int:
+    """Return the number of threads that decode reports on this process's cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MAX_LANES, cores)
+
+
+@dataclass(slots=True)
+class _Call:
+    function: Callable[[], Any]
+    then: Then
+    loop: asyncio.AbstractEventLoop
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Results:
+    """Results on their way to the event loop."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyflock-numbers")
+        self._calls: deque[_Call] = deque()
+        self._is_delivery_due = False
+
+    def add(self, call: _Call) -> None:
+        """Have the loop take this result, with those that are ready by then; any thread may call this."""
+        self._calls.append(call)
+        # The loop resets the flag before it looks: what was appended before that is delivered.
+        if not self._is_delivery_due:
+            self._is_delivery_due = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                call.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_delivery_due = False
+        while self._calls:
+            call = self._calls.popleft()
+            try:
+                call.then(call.result, call.error)
+            except BaseException:
+                # The loop reports the slip; the other results must not be lost with it.
+                call.loop.call_soon(self._deliver)
+                raise
+
+
+class ComputeThread:
+    """Runs functions away from the event loop that submits them; all calls must come from one loop.
+
+    Args:
+        lanes: The number of threads. With one, the functions run one after the other, in their order; with
+            more, several run at the same time, so that those that share state need a lock of their own.
+    Guarantees:
+        A function that was submitted runs, even if nobody waits for its result any more.
+    """
+
+    def __init__(self, lanes: int = 1) -> None:
+        self._lanes: Final = lanes
+        self._queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._results = _Results()
+        self._threads: list[threading.Thread] = []
+        self._is_closed = False
+        # The threads hold no reference to this object, so they end with it where nobody closes it.
+        weakref.finalize(self, _end, self._queue, lanes)
+
+    def submit(self, then: Then, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run ``function`` on a thread, then ``then`` on the event loop.
+
+        Args:
+            then: Called with the result and None, or with None and the error.
+            function: The work.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+        """
+        if self._is_closed:
+            raise RuntimeError("the compute threads have ended")
+        if not self._threads:
+            self._start()
+        loop = asyncio.get_running_loop()
+        self._queue.put(_Call(lambda: function(*args, **kwargs), then, loop))
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return or raise what ``function`` does."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(partial(settle, future), function, *args, **kwargs)
+        return await future
 
     def close(self) -> None:
-        """Finish the current work, and end the thread."""
-        self._thread.shutdown(wait=True)
+        """Finish all work that was submitted, and end the threads."""
+        self._is_closed = True
+        _end(self._queue, self._lanes)
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self) -> None:
+        for number in range(self._lanes):
+            # Daemons, so that a process that is told to end does not wait for minutes of work.
+            thread = threading.Thread(
+                target=_work,
+                args=(self._queue, self._results),
+                name=f"keyflock-numbers-{number}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
+
+
+def settle(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:  # noqa: ANN401 - whatever was returned
+    """Give a future its result or its error, unless whoever waited for it was cancelled."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _work(queue: "SimpleQueue[_Call | None]", results: _Results) -> None:
+    while (call := queue.get()) is not None:
+        try:
+            call.result = call.function()
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+            call.error = error
+        results.add(call)
+        del call  # an idle thread holds no report
+
+
+def _end(queue: "SimpleQueue[_Call | None]", lanes: int) -> None:
+    for _ in range(lanes):
+        queue.put(None)

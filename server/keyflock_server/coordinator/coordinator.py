@@ -11,6 +11,7 @@ from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.enrolment import EnrolmentService
 from keyflock_server.coordinator.erasure import ErasureService
+from keyflock_server.coordinator.flush_scheduler import FlushScheduler
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import ReportOutcome
 from keyflock_server.coordinator.model_store import ModelStore
@@ -21,6 +22,7 @@ from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.population_service import PopulationService
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.report_committer import ReportCommitter
+from keyflock_server.coordinator.report_intake import ReportIntake
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.round_preparation import RoundPreparation
@@ -57,9 +59,9 @@ class Coordinator:
         self._verdict_counter = VerdictCounter(deps)
         early_check_ins = EarlyCheckIns(deps, self.registry)
         self.quarantines = QuarantineService(deps, early_check_ins)
-        self.reports = ReportService(
-            deps, self.registry, self._flusher, self._verdict_counter, self.quarantines, early_check_ins
-        )
+        self._flushes = FlushScheduler(deps, self._flusher)
+        intake = ReportIntake(deps, self._flushes, self._verdict_counter, self.quarantines)
+        self.reports = ReportService(deps, self.registry, intake, self.quarantines, early_check_ins)
         self._device_sync = DeviceSync(deps, self.registry)
         self._seen_devices = SeenDevices(deps)
         self.check_ins = CheckInService(
@@ -128,8 +130,8 @@ class Coordinator:
     async def stop(self) -> None:
         """Commit what may be committed, and close the store. Phones send again what was not acknowledged."""
         for state in self.registry:
-            await self._flusher.flush_if_due(state)
-        await self.reports.settle()
+            await self._flusher.flush_if_due(state, is_hurried=True)
+        await self._flushes.settle()
         await self.downlink.stop()
         await self._do_housekeeping()
         with contextlib.suppress(Exception):  # they only serve to estimate

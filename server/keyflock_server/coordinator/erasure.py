@@ -112,7 +112,7 @@ class ErasureService:
         if state.open_round is None or not state.open_round.batch.ids_of_devices(devices):
             return
         # A flush under way may contain them: its transaction decides.
-        async with state.round_lock:
+        async with state.flush_lock, state.round_lock:
             if state.open_round is not None:
                 batch = state.open_round.batch
                 dropped = await self._deps.compute.run(batch.sum.drop, batch.ids_of_devices(devices))

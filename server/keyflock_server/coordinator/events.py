@@ -16,8 +16,8 @@ class Observer(Protocol):
         """A device gave its assignment back; a repeated or late failure is no event."""
         ...
 
-    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
-        """A micro-batch was committed."""
+    def flushed(self, task: TaskName, reports: int, duration_s: float, interval_s: float) -> None:
+        """A micro-batch was committed; the next one waits until the interval since its beginning is over."""
         ...
 
     def flush_failed(self, task: TaskName, error: Exception) -> None:
@@ -110,7 +110,7 @@ class NullObserver:
     def given_back(self, cause: str) -> None:
         """Do nothing."""
 
-    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
+    def flushed(self, task: TaskName, reports: int, duration_s: float, interval_s: float) -> None:
         """Do nothing."""
 
     def flush_failed(self, task: TaskName, error: Exception) -> None:

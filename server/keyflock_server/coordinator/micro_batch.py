@@ -1,8 +1,8 @@
 """A micro-batch has the reports that are summed and not yet committed; none of them is acknowledged.
 
 It has two halves. ``MicroBatch`` lives on the event loop and knows which requests wait; ``PendingSum`` lives
-on the compute thread and knows which reports were added. That thread does one thing after the other, so what
-``take`` returns is exactly the sum of the reports that it names.
+on the compute threads and knows which reports were added. They decode at the same time, and change the sum
+one after the other, so what ``take`` returns is exactly the sum of the reports that it names.
 
 The encoded deltas stay in memory until their batch is committed: a phone may have sent its report to another
 replica too, and a sum without a certain report is computed anew.
@@ -12,6 +12,7 @@ is nearly empty, is summed and counted with the others, but does not make them e
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -67,11 +68,16 @@ class PendingReport:
     #: The round in which its device was assigned.
     round_id: RoundId
     device: DeviceId
-    digest: bytes
+    delta: bytes = field(repr=False)
+    examples: int
     weight: float
     session_shape: str
     received_at: datetime
     outcome: asyncio.Future[ReportOutcome]
+
+    def is_same(self, delta: bytes, examples: int) -> bool:
+        """Return whether these bytes and this number of examples are the same report."""
+        return self.examples == examples and self.delta == delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ class SummedReport:
     norm: float | None
     #: Digest of the numbers; None for a report that makes no flush larger, whatever else is in it.
     digest: bytes | None
+    #: SHA-256 of the report as it was sent; a repetition is known by it.
+    report_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,10 @@ class FlushBatch:
 
 
 class PendingSum:
-    """Sums the reports that were decoded since the last flush. Only the compute thread calls it.
+    """Sums the reports that were decoded since the last flush. Only the compute threads call it.
+
+    Several threads may add reports at the same time: each decodes by itself, and whoever changes the sum, or
+    takes it, holds the lock.
 
     Args:
         layout: The layout of every delta.
@@ -129,6 +140,8 @@ class PendingSum:
     def __init__(self, layout: Layout, validator: ReportValidator) -> None:
         self._layout = layout
         self._validator = validator
+        #: Held while the fields below are changed.
+        self._lock = threading.Lock()
         self._sum = PartialAggregate(layout.size)
         self._entries: dict[AssignmentId, SummedReport] = {}
         #: The digests of ``_entries``.
@@ -138,8 +151,9 @@ class PendingSum:
 
     def begin_round(self, validator: ReportValidator) -> None:
         """Begin the next buffer of an asynchronous task, which judges by other norm scales."""
-        self._validator = validator
-        self._taken_digests.clear()
+        with self._lock:
+            self._validator = validator
+            self._taken_digests.clear()
 
     @property
     def size(self) -> Pending:
@@ -147,7 +161,12 @@ class PendingSum:
         return Pending(len(self._entries), len(self._digests))
 
     def add(
-        self, assignment: AssignmentId, delta: bytes, codec: AssignedCodec, weight: float
+        self,
+        assignment: AssignmentId,
+        delta: bytes,
+        codec: AssignedCodec,
+        weight: float,
+        report_digest: bytes = b"",
     ) -> AdmittedReport:
         """Decode a delta, validate it and add it to the sum; return the validated report.
 
@@ -156,6 +175,7 @@ class PendingSum:
             delta: The encoded delta, untrusted.
             codec: The codec that it must be encoded with.
             weight: The report's weight in the sum.
+            report_digest: SHA-256 of the report, to be stored with its assignment.
 
         Raises:
             ReportRejected: it is no delta of this round, or has impossible values. Nothing was added.
@@ -168,34 +188,37 @@ class PendingSum:
         if isinstance(result, RejectedReport):
             raise ReportRejected(result.verdict, result.detail)
         digest = None if result.is_thin else content_digest(update)
-        if digest in self._taken_digests:
-            digest = None
-        is_thin = digest is None or digest in self._digests
-        entry = SummedReport(delta, codec, weight, result.scale, result.norm, digest)
-        _sum_up(self._sum, result.update, entry)
-        self._entries[assignment] = entry
-        if digest is not None:
-            self._digests.add(digest)
-        return replace(result, is_thin=is_thin)
+        with self._lock:
+            if digest in self._taken_digests:
+                digest = None
+            is_thin = digest is None or digest in self._digests
+            entry = SummedReport(delta, codec, weight, result.scale, result.norm, digest, report_digest)
+            _sum_up(self._sum, result.update, entry)
+            self._entries[assignment] = entry
+            if digest is not None:
+                self._digests.add(digest)
+        return result if is_thin == result.is_thin else replace(result, is_thin=is_thin)
 
     def take(self, may_take: Callable[[Pending], bool]) -> FlushBatch | None:
         """Return the whole sum and begin a new one, if ``may_take`` allows its size; else None.
 
         The size is checked here and not on the event loop: until this thread runs, the sum still grows.
         """
-        if not may_take(self.size):
-            return None
-        taken = FlushBatch(self._sum, self._entries)
-        self._taken_digests.update(dict.fromkeys(self._digests))
-        self._sum = PartialAggregate(self._layout.size)
-        self._entries, self._digests = {}, set()
-        return taken
+        with self._lock:
+            if not may_take(self.size):
+                return None
+            taken = FlushBatch(self._sum, self._entries)
+            self._taken_digests.update(dict.fromkeys(self._digests))
+            self._sum = PartialAggregate(self._layout.size)
+            self._entries, self._digests = {}, set()
+            return taken
 
     def give_back(self, taken: FlushBatch) -> None:
         """Add a batch back whose commit failed."""
-        self._sum = taken.sum.merged(self._sum)
-        self._entries = taken.entries | self._entries
-        self._digests = _digests(self._entries)
+        with self._lock:
+            self._sum = taken.sum.merged(self._sum)
+            self._entries = taken.entries | self._entries
+            self._digests = _digests(self._entries)
 
     def without(self, taken: FlushBatch, left_out: Collection[AssignmentId]) -> FlushBatch:
         """Return the same batch without these reports, as if they had never been added."""
@@ -208,12 +231,13 @@ class PendingSum:
 
     def drop(self, left_out: Collection[AssignmentId]) -> tuple[AssignmentId, ...]:
         """Remove these reports from the sum, as if they had never been added; return which were in it."""
-        dropped = tuple(id_ for id_ in self._entries if id_ in left_out)
-        if dropped:
-            rest = self.without(FlushBatch(self._sum, self._entries), dropped)
-            self._sum, self._entries = rest.sum, rest.entries
-            self._digests = _digests(self._entries)
-        return dropped
+        with self._lock:
+            dropped = tuple(id_ for id_ in self._entries if id_ in left_out)
+            if dropped:
+                rest = self.without(FlushBatch(self._sum, self._entries), dropped)
+                self._sum, self._entries = rest.sum, rest.entries
+                self._digests = _digests(self._entries)
+            return dropped
 
     def _decoded(self, delta: bytes, codec: AssignedCodec) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))
@@ -234,7 +258,7 @@ class MicroBatch:
     """Holds the reports that wait for the next flush.
 
     Args:
-        pending_sum: The half on the compute thread.
+        pending_sum: The half on the compute threads.
     """
 
     def __init__(self, pending_sum: PendingSum) -> None:
@@ -277,6 +301,10 @@ class MicroBatch:
         if assignment in self._waiting and assignment not in self._unattended:
             self._unattended[assignment] = delta_bytes
             self.unattended_bytes += delta_bytes
+
+    def still_waits_for(self, assignments: Collection[AssignmentId]) -> bool:
+        """Return whether none of these reports has been settled yet."""
+        return all(assignment in self._waiting for assignment in assignments)
 
     def reports_for(self, assignments: Collection[AssignmentId]) -> list[PendingReport]:
         """Return these reports, which still wait."""

@@ -1,32 +1,23 @@
 """The report service accepts what phones send back: reports, offers and failures."""
 
 import asyncio
-import hashlib
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-from keyflock_compression import parse_spec
-from keyflock_server.aggregation.verdicts import Verdict
-from keyflock_server.aggregation.weighting import staleness_factor, weight_of
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.micro_batch import (
-    AssignedCodec,
     PendingReport,
     ReportOutcome,
-    ReportRejected,
 )
 from keyflock_server.coordinator.quarantine_service import QuarantineService
-from keyflock_server.coordinator.report_committer import ReportCommitter
+from keyflock_server.coordinator.report_intake import ReportIntake, report_digest
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
-from keyflock_server.coordinator.verdict_counter import VerdictCounter
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.identity.revocations import void_token
 from keyflock_server.protocol.calls import REPORT_BODY_BYTES
-from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import (
     Failure,
     FailureAck,
@@ -36,26 +27,15 @@ from keyflock_server.protocol.messages import (
     Receipt,
     Report,
     ReturnWindow,
-    TaskKind,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.rounds.codec_choice import codec_table_of
-from keyflock_server.rounds.decisions import is_goal_met, may_flush
+from keyflock_server.rounds.decisions import is_goal_met
 from keyflock_server.rounds.pacing import after_work
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.interfaces.group_writer import GiveBack
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
-_CODES: Final = MappingProxyType(
-    {
-        Verdict.WRONG_LAYOUT: ProblemCode.WRONG_LAYOUT,
-        Verdict.NON_FINITE: ProblemCode.NON_FINITE_DELTA,
-        Verdict.NORM_EXCEEDED: ProblemCode.DELTA_TOO_LARGE,
-        Verdict.EVIDENCE_BOUND: ProblemCode.DELTA_TOO_LARGE,
-        Verdict.TOO_MANY_EXAMPLES: ProblemCode.TOO_MANY_EXAMPLES,
-    }
-)
 #: Answers to a phone whose assignment has ended without a report.
 _ENDED_DETAILS: Final = MappingProxyType(
     {
@@ -79,18 +59,15 @@ class ReportService:
         self,
         deps: Dependencies,
         registry: TaskRegistry,
-        flusher: ReportCommitter,
-        verdict_counter: VerdictCounter,
+        intake: ReportIntake,
         quarantines: QuarantineService,
         early_check_ins: EarlyCheckIns,
     ) -> None:
         self._deps = deps
         self._registry = registry
-        self._flusher = flusher
-        self._verdict_counter = verdict_counter
+        self._intake = intake
         self._quarantines = quarantines
         self._early_check_ins = early_check_ins
-        self._flushes: set[asyncio.Task[None]] = set()
 
     async def offer(self, claims: AssignmentClaims, message: Offer) -> OfferAnswer:
         """Return whether an upload would count; raises ApiError ``quarantined``.
@@ -155,26 +132,25 @@ class ReportService:
         return receipt
 
     async def _count(self, claims: AssignmentClaims, message: Report) -> Receipt:
-        digest = await _digest(message)
         state, opened = await self._find(claims)
         if state is None or opened is None:
-            return await self._answer_late(state, claims, digest)
+            return await self._answer_late(state, claims, message)
         member = await self._find_assignment(opened, claims)
         if member.state is not AssignmentState.ASSIGNED:
             if member.state is not AssignmentState.COUNTED:
                 await self._refuse_forgotten(claims)
-            return _repeat_receipt(member, digest, state)
+            return _repeat_receipt(member, await _digest(message), state)
         pending = opened.batch.get(member.id)
         if pending is None and self._is_too_late(opened, claims):
             if not self._deps.tokens.has_expired(claims, self._deps.clock()):
                 opened.report_arrivals[claims.assignment] = self._deps.clock()
             # Memory does not decide this: another process may have counted it meanwhile.
-            return await self._answer_late(state, claims, digest)
-        if pending is not None and pending.digest != digest:
+            return await self._answer_late(state, claims, message)
+        if pending is not None and not pending.is_same(message.delta, message.examples):
             raise _conflict()
         try:
-            pending = pending or await self._add_to_batch(state, opened, claims, message, digest)
-            return await self._wait_for_commit(state, claims, pending)
+            pending = pending or await self._intake.add(state, opened, claims, message)
+            return await self._wait_for_commit(state, claims, message, pending)
         finally:
             opened.batch.leave_unattended(member.id, len(message.delta))
 
@@ -225,83 +201,25 @@ class ReportService:
             opened.refresh(after)
         state.devices_training = max(0, state.devices_training - 1)
 
-    async def settle(self) -> None:
-        """Wait for the flushes under way."""
-        if self._flushes:
-            await asyncio.wait(self._flushes)
-
-    async def _add_to_batch(
-        self, state: TaskState, opened: OpenRound, claims: AssignmentClaims, message: Report, digest: bytes
-    ) -> PendingReport:
-        self._quarantines.check(claims.device)
-        opened.report_arrivals[claims.assignment] = self._deps.clock()
-        if len(opened.batch) >= self._deps.max_pending_reports:
-            raise ApiError(ProblemCode.OVERLOADED, "Too many reports wait to be counted.")
-        # Below zero when another process has closed this buffer, and the phone has the model of the next.
-        staleness = max(0, opened.round.base_version - claims.model_version)
-        pending = PendingReport(
-            claims.assignment,
-            claims.round,
-            claims.device,
-            digest,
-            weight_of(message.examples, opened.round.spec.aggregation) * staleness_factor(staleness),
-            message.session_shape,
-            self._deps.clock(),
-            asyncio.get_running_loop().create_future(),
-        )
-        opened.batch.reserve(pending)
-        try:
-            _check_claim(opened, message)
-            result = await self._deps.compute.run(
-                opened.batch.sum.add,
-                pending.id,
-                message.delta,
-                _assigned_codec(opened, claims),
-                pending.weight,
-            )
-        except ReportRejected as refusal:
-            opened.batch.withdraw(pending.id)
-            self._verdict_counter.add(state.task, opened.id, {refusal.verdict: 1})
-            await self._quarantines.record_violation(opened, claims.device, refusal.verdict)
-            code = _CODES.get(refusal.verdict, ProblemCode.MALFORMED_DELTA)
-            raise ApiError(code, f"{refusal}.") from None
-        except Exception:
-            # Nothing was added: the entry must not wait for ever. (A cancelled request may have been added.)
-            opened.batch.withdraw(pending.id)
-            raise
-        self._verdict_counter.add(state.task, opened.id, result.counts)
-        if may_flush(opened.round, opened.batch.sum.size):
-            # An asyncio task of its own: a phone that hangs up must not cancel the others' batch.
-            flush = asyncio.create_task(self._flusher.flush_if_due(state))
-            self._flushes.add(flush)
-            flush.add_done_callback(partial(self._flush_ended, state.task))
-            await asyncio.shield(flush)
-        return pending
-
-    def _flush_ended(self, task: TaskName, flush: asyncio.Task[None]) -> None:
-        """Report the flush's error even if the request that waited for it has ended."""
-        self._flushes.discard(flush)
-        error = None if flush.cancelled() else flush.exception()
-        if isinstance(error, Exception):
-            self._deps.observer.flush_failed(task, error)
-
     async def _wait_for_commit(
-        self, state: TaskState, claims: AssignmentClaims, pending: PendingReport
+        self, state: TaskState, claims: AssignmentClaims, message: Report, pending: PendingReport
     ) -> Receipt:
-        done, _ = await asyncio.wait([pending.outcome], timeout=self._deps.ack_wait_s)
-        if not done:
-            retry = ReturnWindow(min_s=state.spec.pacing.min_s / 2, max_s=state.spec.pacing.min_s)
-            enough = state.spec.round.min_flush_clients
-            detail = f"The report waits for others: a sum is stored of at least {enough} distinct reports."
-            raise ApiError(ProblemCode.REPORT_PENDING, detail, retry)
-        match pending.outcome.result():
+        outcome = await _outcome_within(pending.outcome, self._deps.ack_wait_s)
+        match outcome:
+            case None:
+                retry = ReturnWindow(min_s=state.spec.pacing.min_s / 2, max_s=state.spec.pacing.min_s)
+                enough = state.spec.round.min_flush_clients
+                detail = (
+                    f"The report waits for others: a sum is stored of at least {enough} distinct reports."
+                )
+                raise ApiError(ProblemCode.REPORT_PENDING, detail, retry)
             case ReportOutcome.COUNTED:
                 return Receipt(counted=True, return_window=_next_window(state))
             case ReportOutcome.CONFLICT:
                 raise _conflict()
             case ReportOutcome.ROUND_GONE:
                 # It did not count here; but the phone may have sent it to another process too.
-                return await self._answer_late(state, claims, pending.digest)
+                return await self._answer_late(state, claims, message)
             case ReportOutcome.FORGOTTEN:
                 raise void_token()
             case ReportOutcome.STOPPING:
@@ -312,13 +230,15 @@ class ReportService:
         is_over = opened.is_held or claims.model_version in opened.withdrawn
         return has_expired or is_over or _is_full(opened) or _is_stale(opened, claims)
 
-    async def _answer_late(self, state: TaskState | None, claims: AssignmentClaims, digest: bytes) -> Receipt:
+    async def _answer_late(
+        self, state: TaskState | None, claims: AssignmentClaims, message: Report
+    ) -> Receipt:
         """Acknowledge a counted report again; refuse any other, which is too late."""
         member = await self._deps.store.assignments.get(claims.round, claims.device)
         if member is None or member.state is not AssignmentState.COUNTED:
             await self._refuse_forgotten(claims)
             raise _round_gone()
-        return _repeat_receipt(member, digest, state)
+        return _repeat_receipt(member, await _digest(message), state)
 
     async def _refuse_forgotten(self, claims: AssignmentClaims) -> None:
         """Refuse a device that another process has erased, perhaps while its report waited here."""
@@ -360,28 +280,15 @@ def _next_window(state: TaskState | None) -> ReturnWindow:
 
 async def _digest(message: Report) -> bytes:
     if len(message.delta) > _HASHED_IN_PLACE_BYTES:
-        return await asyncio.to_thread(_digest_now, message)
-    return _digest_now(message)
+        return await asyncio.to_thread(report_digest, message.delta, message.examples)
+    return report_digest(message.delta, message.examples)
 
 
-def _digest_now(message: Report) -> bytes:
-    hasher = hashlib.sha256(message.delta)
-    hasher.update(message.examples.to_bytes(4, "big"))
-    return hasher.digest()
-
-
-def _assigned_codec(opened: OpenRound, claims: AssignmentClaims) -> AssignedCodec:
-    spec = parse_spec(claims.codec)
-    return AssignedCodec(spec, claims.seed, codec_table_of(opened.round.spec, spec))
-
-
-def _check_claim(opened: OpenRound, message: Report) -> None:
-    """Raise ReportRejected for more examples than allowed; below, the weight's cap bounds a false claim."""
-    spec = opened.round.spec
-    max_examples = spec.training.max_examples
-    if spec.kind is TaskKind.TRAIN and message.examples > max_examples:
-        detail = f"{message.examples} examples, where the assignment lets a phone use {max_examples}"
-        raise ReportRejected(Verdict.TOO_MANY_EXAMPLES, detail)
+async def _outcome_within(outcome: "asyncio.Future[ReportOutcome]", timeout_s: float) -> ReportOutcome | None:
+    """Return the outcome, or None if it is not there in time."""
+    if not outcome.done():
+        await asyncio.wait([outcome], timeout=timeout_s)
+    return outcome.result() if outcome.done() else None
 
 
 def _conflict() -> ApiError:

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 from keyflock_server.aggregation.server_step import CorruptedOptimizerState, OptimizerMismatch
@@ -20,7 +19,7 @@ from keyflock_server.coordinator.task_state import OpenRound, TaskState, validat
 from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
 from keyflock_server.releases.ema import CorruptedAverage
-from keyflock_server.rounds.decisions import CLOCKS_DIFFER, DESERTED_AFTER_WINDOWS, Due, due, is_enough
+from keyflock_server.rounds.decisions import CLOCKS_DIFFER, DESERTED_AFTER_WINDOWS, Due, due
 from keyflock_server.rounds.discarding import (
     cancelled_while_collecting,
     cancelled_while_held,
@@ -101,7 +100,7 @@ class RoundDriver:
             return
         if state.status is TaskStatus.CANCELLED:
             await self.cancel(state)
-        async with state.round_lock:
+        async with state.flush_lock, state.round_lock:
             # Another process may have been first; the next pass reads what has become of the round.
             with contextlib.suppress(Superseded):
                 if state.open_round is not None and not state.open_round.round.is_over:
@@ -223,15 +222,12 @@ class RoundDriver:
             opened.batch.settle_all(ReportOutcome.ROUND_GONE)
 
     async def _flush_at_deadline(self, state: TaskState) -> None:
-        async with state.round_lock:
+        async with state.flush_lock, state.round_lock:
             opened = state.open_round
             if opened is None or opened.round.is_async or opened.round.phase is not Phase.COLLECTING:
                 return
             if self._deps.clock() >= opened.round.deadline_at:
-                await self._flush_rest(state, opened)
-
-    async def _flush_rest(self, state: TaskState, opened: OpenRound) -> None:
-        await self._flusher.flush(state, opened, partial(is_enough, opened.round))
+                await self._flusher.flush_rest(state, opened)
 
     async def _finish_or_open(self, state: TaskState) -> None:
         if state.status.is_over:
@@ -286,10 +282,10 @@ class RoundDriver:
             case Due.ABANDON:
                 await self._end_without_version(state, opened, _abandoned(opened.round))
             case Due.CARRY:
-                await self._flush_rest(state, opened)
+                await self._flusher.flush_rest(state, opened)
                 await self._carry(state, opened)
             case Due.CLOSE:
-                await self._flush_rest(state, opened)
+                await self._flusher.flush_rest(state, opened)
                 # The flush may have failed: ask again.
                 if opened.round.reports >= opened.round.spec.round.minimum_reports:
                     await self._advance(state, opened, CloseRequested())

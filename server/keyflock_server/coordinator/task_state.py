@@ -3,14 +3,17 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
-from keyflock_compression import Layout
+from cachetools import LRUCache
+
+from keyflock_compression import CodecSpec, Layout
 from keyflock_server.aggregation.clipping import DeltaValidator
 from keyflock_server.aggregation.evidence_bound import EvidenceValidator
 from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.aggregation.verdicts import ReportValidator
+from keyflock_server.coordinator.flush_pace import FlushPace
 from keyflock_server.coordinator.micro_batch import FlushBatch, MicroBatch, PendingSum, ReportOutcome
 from keyflock_server.coordinator.round_members import RoundMembers
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, ModelVersion, RoundId, TaskName
@@ -19,6 +22,8 @@ from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState, RoundRecord
 
+#: A budget of bytes may give every phone another codec.
+_MAX_CODECS: Final = 256
 _PHASES: Final = tuple(Phase)
 
 
@@ -69,6 +74,8 @@ class OpenRound:
         self.batch.sum.begin_round(validator)
         #: A flush whose transaction may have been committed, or not.
         self.unsure: UnsureFlush | None = None
+        #: The codecs of its assignments by their wire form, each with the task's table that it comes from.
+        self.codecs: LRUCache[tuple[tuple[str, Any], ...], tuple[CodecSpec, str]] = LRUCache(_MAX_CODECS)
         #: Sizes of the downloads that its devices begin with, by version.
         self.download_bytes: dict[ModelVersion, int] = {}
         #: Since when no slot was taken or became free, as the passes of this process have seen it.
@@ -176,11 +183,16 @@ class TaskState:
         self.spread_s = 0.0
         #: Time after which the open round takes every eligible device, as computed at the last check-in.
         self.selection_window_s = spec.round.selection_window_s
+        #: Spaces the flushes of this task.
+        self.flush_pace = FlushPace()
+        # Whoever needs several of these locks acquires them in this order.
+        #: Held from the taking of a batch to its end, and while a round ends that may need one more flush.
+        self.flush_lock = asyncio.Lock()
+        #: Held while a batch is committed, and while a round is closed or opened.
+        self.round_lock = asyncio.Lock()
         #: Held while a flush, an expiry or the round driver changes the open round's row. Slots are taken and
         #: given back without it, many at once.
         self.row_lock = asyncio.Lock()
-        #: Held during a flush, and while a round is closed or opened.
-        self.round_lock = asyncio.Lock()
 
     @property
     def task(self) -> TaskName:

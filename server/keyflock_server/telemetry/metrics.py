@@ -21,7 +21,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _DURATIONS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROUNDS_S: Final = (1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
 _BODY_BYTES: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216)
-_FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048)
 
 
 class Metrics:
@@ -222,6 +222,12 @@ class Metrics:
             "keyflock_flush_duration_seconds",
             "From the start of a flush to its commit.",
             buckets=_DURATIONS_S,
+            registry=self.registry,
+        )
+        self.flush_interval_s = Gauge(
+            "keyflock_flush_interval_seconds",
+            "From the start of a task's last flush to that of the next one, under load.",
+            ["task"],
             registry=self.registry,
         )
         self.flush_failures = Counter(

@@ -32,10 +32,11 @@ class MetricsObserver:
         """A device gave its assignment back."""
         self._metrics.failures.labels(cause).inc()
 
-    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
+    def flushed(self, task: TaskName, reports: int, duration_s: float, interval_s: float) -> None:
         """A micro-batch was committed."""
         self._metrics.flush_reports.observe(reports)
         self._metrics.flush_duration_s.observe(duration_s)
+        self._metrics.flush_interval_s.labels(task).set(interval_s)
         _log.debug("flushed", task=task, reports=reports, duration_s=round(duration_s, 4))
 
     def flush_failed(self, task: TaskName, error: Exception) -> None:

@@ -1,5 +1,7 @@
 """Norms travel with the sum that they belong to, as counts; sums of earlier releases have none."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -40,15 +42,44 @@ def test_sums_that_are_merged_have_all_counts() -> None:
     assert (both.count, both.norms.count("codec")) == (3, 3)
 
 
-def test_a_sum_of_an_earlier_release_is_read_and_can_be_merged() -> None:
+def earlier_bytes(total: PartialAggregate) -> bytes:
+    """Return the sum as releases wrote it that had a BLAKE2b digest in place of the checksum."""
+    tensors = load(total.to_bytes())
+    del tensors["crc32"]
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        hasher.update(tensors[name].tobytes())
+    return save(tensors | {"digest": np.frombuffer(hasher.digest(), np.uint8)})
+
+
+def test_a_sum_of_the_first_release_is_read_and_can_be_merged() -> None:
     earlier = PartialAggregate(SIZE)
     earlier.add(DenseUpdate(np.ones(SIZE, np.float32)), 2.0)
+    written = earlier_bytes(earlier)
 
-    back = PartialAggregate.from_bytes(earlier.to_bytes(), SIZE)
+    back = PartialAggregate.from_bytes(written, SIZE)
 
-    assert set(load(earlier.to_bytes())) == {"sum", "weight", "count", "digest"}
-    assert back.norms.counts == {}
+    assert set(load(written)) == {"sum", "weight", "count", "digest"}
+    assert (back.count, back.weight, back.norms.counts) == (1, 2.0, {})
     assert back.merged(aggregate(1.0)).norms.count("codec") == 1
+
+
+def test_a_sum_of_an_earlier_release_is_read_and_its_damage_found() -> None:
+    written = earlier_bytes(aggregate(1.0, 2.0))
+
+    assert PartialAggregate.from_bytes(written, SIZE).to_bytes() == aggregate(1.0, 2.0).to_bytes()
+    for position in range(len(written) - 4 * SIZE, len(written), 3):
+        damaged = bytearray(written)
+        damaged[position] ^= 0x10
+        with pytest.raises(CorruptedAggregate):
+            PartialAggregate.from_bytes(bytes(damaged), SIZE)
+
+
+def test_counts_under_another_tables_name_are_damage() -> None:
+    written = aggregate(1.0).to_bytes().replace(b"norms.codec", b"norms.cedoc")
+
+    with pytest.raises(CorruptedAggregate, match="the checksum does not match"):
+        PartialAggregate.from_bytes(written, SIZE)
 
 
 @pytest.mark.parametrize("counts", [np.zeros(3, np.int64), np.zeros(120, np.float32)], ids=["bins", "type"])
@@ -59,11 +90,11 @@ def test_counts_of_another_form_are_damage(counts: NDArray[np.generic]) -> None:
         PartialAggregate.from_bytes(save(tensors), SIZE)
 
 
-def test_counts_that_were_changed_do_not_match_the_digest() -> None:
+def test_counts_that_were_changed_do_not_match_the_checksum() -> None:
     tensors = load(aggregate(1.0).to_bytes())
     tensors["norms.codec"] = tensors["norms.codec"] + 1
 
-    with pytest.raises(CorruptedAggregate, match="the digest does not match"):
+    with pytest.raises(CorruptedAggregate, match="the checksum does not match"):
         PartialAggregate.from_bytes(save(tensors), SIZE)
 
 

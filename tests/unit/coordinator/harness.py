@@ -53,6 +53,8 @@ class CoordinatorHarness:
     store: RecordStore = field(default_factory=MemoryStore)
     blobs: BlobStore = field(default_factory=MemoryBlobStore)
     ack_wait_s: float = 0.0
+    #: Whether flushes keep their interval on the event loop's clock.
+    is_real_time: bool = False
     #: How far the server is beyond its capacity.
     load: float = 0.0
     observer: Observer = field(default_factory=NullObserver)
@@ -71,6 +73,7 @@ class CoordinatorHarness:
             writes=GroupCommit(self.store.group_writer),
             blobs=self.blobs,
             clock=lambda: self.now,
+            is_real_time=self.is_real_time,
             tokens=self.tokens,
             owner_key=OWNER_KEY,
             users=Users(OWNER_KEY),

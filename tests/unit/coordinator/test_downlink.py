@@ -31,7 +31,7 @@ async def harness_with(
     versions: int, harness: CoordinatorHarness | None = None, **tables: str
 ) -> CoordinatorHarness:
     """Return a harness whose model has this many versions beside version 0."""
-    harness = harness or CoordinatorHarness(ack_wait_s=10.0)
+    harness = harness or CoordinatorHarness(ack_wait_s=10.0, is_real_time=True)
     await harness.coordinator.start()
     await harness.create_population(START)
     await harness.task(round="goal = 4\nover_selection = 0.0", **tables)
@@ -221,7 +221,9 @@ class FragileBlobStore(MemoryBlobStore):
 async def fragile(versions: int) -> tuple[CoordinatorHarness, FragileBlobStore, list[str]]:
     """Return a harness after a restart, so that nothing is cached, and the keys of its downloads."""
     blobs = FragileBlobStore()
-    harness = await harness_with(versions, CoordinatorHarness(blobs=blobs, ack_wait_s=10.0))
+    harness = await harness_with(
+        versions, CoordinatorHarness(blobs=blobs, ack_wait_s=10.0, is_real_time=True)
+    )
     harness.coordinator = harness.another_coordinator()
     await harness.coordinator.start()
     records = [await harness.store.populations.version(POPULATION, number) for number in range(versions + 1)]  # type: ignore[arg-type]  # numbers are versions here

@@ -32,9 +32,11 @@ class FlushRecorder(NullObserver):
 
     committed: list[tuple[str, int, float]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    intervals_s: list[float] = field(default_factory=list)
 
-    def flushed(self, task: TaskName, reports: int, duration_s: float) -> None:
+    def flushed(self, task: TaskName, reports: int, duration_s: float, interval_s: float) -> None:
         self.committed.append((task, reports, duration_s))
+        self.intervals_s.append(interval_s)
 
     def flush_failed(self, task: TaskName, error: Exception) -> None:
         self.errors.append(f"{task}: {error}")
@@ -460,7 +462,7 @@ async def test_an_observer_hears_how_many_reports_a_flush_counted_and_how_long_i
 ) -> None:
     await harness.task(round="goal = 8")
     claims = await cohort(harness, 4)
-    watch = SimpleNamespace(perf_counter=iter([100.0, 102.5]).__next__)
+    watch = SimpleNamespace(monotonic=iter([100.0, 101.0, 102.5]).__next__, thread_time=lambda: 0.0)
 
     monkeypatch.setattr(report_committer, "time", watch)
     await send_each(harness, claims, 1.0)

@@ -354,7 +354,7 @@ async def test_a_phone_that_hangs_up_does_not_stop_the_flush_of_the_others(
     await is_writing.wait()
     last.cancel()
     await asyncio.gather(last, return_exceptions=True)
-    settling = asyncio.create_task(harness.coordinator.reports.settle())
+    settling = asyncio.create_task(harness.coordinator._flushes.settle())
     await asyncio.sleep(0)
     is_settled_early = settling.done()
     may_write.set()
@@ -375,15 +375,15 @@ async def test_a_flush_that_breaks_after_its_phone_hung_up_is_reported(
     async def broken(*_: object) -> None:
         raise RuntimeError("A slip in the code.")
 
-    monkeypatch.setattr(harness.coordinator.reports._flusher, "flush_if_due", broken)
+    monkeypatch.setattr(harness.coordinator._flusher, "flush_if_due", broken)
     for one in claims[:3]:
         await send(harness, one, 1.0)
     with pytest.raises(RuntimeError):
         await send(harness, claims[3], 1.0)
-    await harness.coordinator.reports.settle()
+    await harness.coordinator._flushes.settle()
 
     assert recorder.errors == ["t: A slip in the code."]
-    assert harness.coordinator.reports._flushes == set()
+    assert harness.coordinator._flushes._under_way == set()
 
 
 async def test_who_waits_when_its_task_is_cancelled_hears_that_the_round_is_over() -> None:

@@ -246,17 +246,17 @@ async def test_what_is_the_servers_fault_is_held_against_nobody(harness: Coordin
     await harness.task(round=LONG)
     phone = await harness.enrol()
     compute: Any = harness.coordinator._deps.compute
-    run = compute.run
+    submit = compute.submit
 
-    async def out_of_memory(*_arguments: object) -> None:
+    def out_of_memory(*_arguments: object) -> None:
         raise MemoryError
 
     for _ in range(4):
         claims = await harness.assigned(phone)
-        compute.run = out_of_memory
+        compute.submit = lambda then, *_work: submit(then, out_of_memory)
         with pytest.raises(MemoryError):
             await harness.coordinator.reports.report(claims, report(constant(1.0), of=claims))
-        compute.run = run
+        compute.submit = submit
         await next_round(harness)
 
     assert (await harness.coordinator.quarantines.device(phone.device)).strikes == []

@@ -24,7 +24,7 @@ from keyflock_compression import (
 from keyflock_compression.container import Container
 from keyflock_compression.spec import SETTINGS
 from keyflock_server.aggregation.verdicts import verdict_for
-from keyflock_server.coordinator.report_service import _CODES
+from keyflock_server.coordinator.report_intake import _CODES
 from keyflock_server.protocol.problems import ProblemCode
 
 pytestmark = pytest.mark.fault("F15")
