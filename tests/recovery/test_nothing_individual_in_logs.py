@@ -26,7 +26,7 @@ STEPS = (
     "keyflock_server.aggregation.partial_aggregate.PartialAggregate.merged",
     "keyflock_server.aggregation.partial_aggregate.PartialAggregate.to_bytes",
     "tests.memory_store.blobs.MemoryBlobStore.put",
-    "tests.memory_store.group_writer.MemoryGroupWriter.commit",
+    "tests.memory_store.group_writer.MemoryGroupWriter._count",
 )
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 Planted = list[tuple[NDArray[np.float32], bytes]]

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from typing import Final, assert_never, overload
 
+from keyflock_server.protocol.messages import ReturnWindow
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.interfaces.group_writer import (
     AddDevice,
@@ -62,7 +63,8 @@ class GroupCommit:
         """
         # A flush is never sent away: its reports are bounded where they arrive.
         if len(self._waiting) >= self._max_waiting and not isinstance(operation, CountReports):
-            raise ApiError(ProblemCode.OVERLOADED, "Too many phones wait for the store.")
+            later = ReturnWindow(min_s=5.0, max_s=30.0)
+            raise ApiError(ProblemCode.OVERLOADED, "Too many phones wait for the store.", later)
         answer: asyncio.Future[RoundRecord | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, answer))
         if self._committing is None:

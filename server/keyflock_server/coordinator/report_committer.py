@@ -195,8 +195,8 @@ class ReportCommitter:
             _counted_report(report, taken.entries[report.id].report_digest)
             for report in opened.batch.reports_for(taken.ids)
         ]
-        deps = self._deps
-        return await deps.writes.submit(CountReports(row, reports, deps.clock(), opened.committed_key))
+        flush = CountReports(row, reports, self._deps.clock(), opened.committed_key)
+        return await self._deps.writes.submit(flush)
 
     async def _settle_unsure(self, opened: OpenRound) -> None:
         """Find out whether a flush that was not answered was committed."""
@@ -225,12 +225,11 @@ class ReportCommitter:
     def _adopt(self, opened: OpenRound, taken: FlushBatch, committed: PartialAggregate, key: str) -> None:
         """Acknowledge a batch that is durable."""
         opened.committed, opened.committed_key = committed, key
-        self._deps.activity.contributed(
-            (report.device for report in opened.batch.reports_for(taken.ids)), self._deps.clock()
-        )
         for id_, entry in taken.entries.items():
             if (member := opened.members.get(id_)) is not None:
                 opened.members[id_] = _counted(member, entry.report_digest)
+        devices = [report.device for report in opened.batch.reports_for(taken.ids)]
+        self._deps.activity.contributed(devices, self._deps.clock())
         opened.batch.settle(taken.ids, ReportOutcome.COUNTED)
 
     def _settle_counted_elsewhere(

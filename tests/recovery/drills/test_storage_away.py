@@ -103,7 +103,7 @@ async def test_a_disk_that_fills_up_while_a_round_closes_only_delays_it(
 async def full(harness: CoordinatorHarness) -> AsyncIterator[None]:
     """SQLite's own bound on its file: what is in it now. A disk that is full says the same."""
     store: Any = harness.store
-    pool = store._engine.sync_engine.pool
+    pools = store._engine.sync_engine.pool, store._transactions._engine.pool
 
     def bound(connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own connection
         connection.execute("PRAGMA max_page_count = 1")
@@ -111,10 +111,12 @@ async def full(harness: CoordinatorHarness) -> AsyncIterator[None]:
     def unbound(connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own connection
         connection.execute("PRAGMA max_page_count = 1073741823")
 
-    event.listen(pool, "checkout", bound)
+    for pool in pools:
+        event.listen(pool, "checkout", bound)
     yield
-    event.remove(pool, "checkout", bound)
-    event.listen(pool, "checkout", unbound)
+    for pool in pools:
+        event.remove(pool, "checkout", bound)
+        event.listen(pool, "checkout", unbound)
 
 
 async def test_a_database_that_is_full_says_so_and_goes_on_when_there_is_room(

@@ -1,4 +1,4 @@
-"""What other processes did to a device is known one pass later, and to the slot's transaction at once."""
+"""What other processes did to a device is known one pass later, and to a slot's transaction at once."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

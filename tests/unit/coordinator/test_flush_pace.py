@@ -292,7 +292,7 @@ async def test_a_kill_between_a_blob_and_its_transaction_leaves_no_sum_of_fewer_
         await asyncio.Event().wait()
 
     with monkeypatch.context() as killed:
-        killed.setattr(harness.store.rounds, "commit_flush", never)
+        killed.setattr(harness.store.group_writer, "commit", never)
         lost = [asyncio.create_task(send(harness, one, 1.0)) for one in claims[4:8]]
         await is_committing.wait()
     files = [path for path in (tmp_path / "blobs" / "partials").rglob("*") if path.is_file()]

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
+from tests.contract.test_group_writer_contract import engine_of
+from tests.contract.test_store_contract import assignment, device
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.storage.interfaces.group_writer import AddDevice, GiveBack, Operation, TakeSlot
 from keyflock_server.storage.sql.expiry import due_assignments
 from keyflock_server.storage.sql.store import SqlStore
 
@@ -41,4 +44,33 @@ async def test_what_runs_out_is_locked_as_a_flush_and_who_forgets_lock_it(tmp_pa
         await due_assignments(connection, BUFFER, NOW, (), lock=True)
 
     assert asked[-1].endswith("ORDER BY assignments.round_id, assignments.device")
+    await store.close()
+
+
+@pytest.mark.fault("D13")
+async def test_a_group_locks_rounds_then_assignments_then_devices_then_populations_by_key(
+    tmp_path: Path,
+) -> None:
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
+    await store.open()
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
+        asked.append(" ".join(statement.split()))
+
+    event.listen(engine_of(store), "before_cursor_execute", note)
+    group: list[Operation] = [
+        AddDevice(device("b")),
+        TakeSlot(assignment("a")),
+        GiveBack(assignment("b"), "", NOW),
+    ]
+    await store.group_writer.commit(group)
+
+    reads = [one.partition(" FROM ")[2] for one in asked if one.startswith("SELECT")]
+    assert [(one.split()[0], one.partition(" ORDER BY ")[2]) for one in reads] == [
+        ("rounds", "rounds.id"),
+        ("assignments", "assignments.round_id, assignments.device"),
+        ("devices", "devices.id"),
+        ("populations", "populations.name"),
+    ]
     await store.close()
