@@ -237,7 +237,7 @@ def _assemble(
     replica = secrets.new_id()
     store.on_unchecked = _log_unchecked_database
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
-    closing = ComputeThread("keyflock-rounds")
+    closing = ComputeThread()
     coordinator = Coordinator(
         Dependencies(
             store=store,

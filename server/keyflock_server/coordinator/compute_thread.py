@@ -1,6 +1,6 @@
-"""Numeric work runs on a thread, so that the event loop never waits for it.
+"""Numeric work runs on one thread, so that the event loop never waits for it.
 
-Reports have one thread and not several: their work shares the pending sums, and one thread needs no lock.
+There is one thread and not several: the work shares the pending sums, and one thread needs no lock.
 """
 
 import asyncio
@@ -13,14 +13,10 @@ T = TypeVar("T")
 
 
 class ComputeThread:
-    """Runs functions one after the other, away from the event loop.
+    """Runs functions one after the other, away from the event loop."""
 
-    Args:
-        name: The thread's name.
-    """
-
-    def __init__(self, name: str = "keyflock-numbers") -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyflock-numbers")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return or raise what ``function`` does."""

@@ -71,7 +71,7 @@ class CoordinatorHarness:
             new_id=lambda: f"{next(self.numbers):032x}",
             observer=self.observer,
             compute=ComputeThread(),
-            closing=ComputeThread("closing"),
+            closing=ComputeThread(),
             ack_wait_s=self.ack_wait_s,
             load=lambda: self.load,
         )
