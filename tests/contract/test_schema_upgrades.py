@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import func, select, text
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.identity.owners import user_digest
@@ -21,6 +21,8 @@ from keyflock_server.storage.tables import SCHEMA_REVISION, metadata
 SCHEMAS = Path(__file__).parent / "schemas"
 #: One ``<revision>.<dialect>.sql`` each, as that release made it, and one ``<revision>.rows.sql``.
 RELEASED = ("0001", "0002")
+#: Alembic's table with a database's revision.
+NAME = "alembic_version"
 OWNER_KEY = b"o" * 32
 #: As in ``0002.rows.sql``.
 USER = "vT0hJ3qkX2m9sY8bQw5Zrg"
@@ -176,6 +178,34 @@ async def test_a_database_made_anew_has_the_declared_tables_and_needs_no_upgrade
 
     assert again == schema.Upgraded(SCHEMA_REVISION, SCHEMA_REVISION)
     assert await what_is_missing(url) == []
+
+
+async def test_a_database_made_anew_names_its_revision_in_the_table_that_alembic_would_make(url: str) -> None:
+    engine = engine_for(url)
+
+    async def revisions_table() -> tuple[list[str], list[str]]:
+        async with engine.begin() as connection:
+            found = await connection.run_sync(
+                lambda sync: (
+                    [
+                        f"{one['name']} {one['type']} {one['nullable']}"
+                        for one in inspect(sync).get_columns(NAME)
+                    ],
+                    inspect(sync).get_pk_constraint(NAME)["constrained_columns"],
+                )
+            )
+            await connection.execute(text(f"DROP TABLE {NAME}"))
+        return found
+
+    await schema.prepare(engine)
+    ours = await revisions_table()
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+        await connection.run_sync(schema.run_revisions)
+    alembics = await revisions_table()
+    await engine.dispose()
+
+    assert ours == alembics == (["version_num VARCHAR(32) False"], ["version_num"])
 
 
 async def test_an_older_database_is_refused_with_the_command_that_helps(url: str) -> None:

@@ -166,7 +166,7 @@ class ReportService:
             # Another process may have opened the round since the last pass.
             record = await self._deps.store.rounds.get(claims.round)
             if record is not None and record.round.phase is Phase.COLLECTING:
-                await self._registry.sync()
+                await self._registry.sync(claims.task)
                 state = await self._registry.find(claims.task)
                 opened = _open_round_for(state, claims)
         return state, opened

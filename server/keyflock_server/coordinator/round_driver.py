@@ -94,7 +94,8 @@ class RoundDriver:
 
     async def drive(self, state: TaskState) -> None:
         """Do what is due for this task now: flush; the leader also closes, abandons and opens rounds."""
-        await self._flusher.flush_if_due(state)
+        if state.open_round is not None and len(state.open_round.batch):
+            await self._flusher.flush_if_due(state)
         if not self._leadership.is_leader:
             await self._flush_at_deadline(state)
             return

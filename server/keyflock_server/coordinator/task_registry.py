@@ -158,10 +158,13 @@ class TaskRegistry:
             self._by_population = {}
             self.revision += 1
 
-    async def sync(self) -> None:
+    async def sync(self, only: TaskName | None = None) -> None:
         """Bring every task to its state in the store, whichever process made or changed it.
 
         A damaged row keeps its task as it is, and no other; it is reported to the observer at every call.
+
+        Args:
+            only: Bring this task alone to its state: another one may be closing a round, which takes long.
         """
         async with self._lock:
             damaged: list[UnreadableRow] = []
@@ -172,8 +175,9 @@ class TaskRegistry:
             self._deps.observer.rounds_waiting(held)
             statuses = await self._deps.store.tasks.live_statuses(damaged)
             errors = {row.task: row.error for row in damaged}
+            known = dict.fromkeys([*statuses, *unfinished, *errors, *self._states])
             try:
-                for name in dict.fromkeys([*statuses, *unfinished, *errors, *self._states]):
+                for name in known if only is None else known.keys() & {only}:
                     await self._sync_task(name, statuses.get(name), unfinished.get(name), errors.get(name))
             finally:
                 self._note_changes()

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.storage.records import RevocationRecord
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.upserts import insert_or_update
 from keyflock_server.storage.tables import revocations
 
 
@@ -49,8 +49,7 @@ class SqlRevocationRepository:
 
 async def write_revocations(connection: AsyncConnection, records: Collection[RevocationRecord]) -> None:
     """Write within the caller's transaction, always in one order, so that two writers never deadlock."""
-    # Both dialects have the same statement, each in a class of its own.
-    new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(revocations)
+    new = insert_or_update(connection, revocations)
     written = new.on_conflict_do_update(
         index_elements=["device_digest"],
         set_={name: new.excluded[name] for name in ("generation", "effective_at", "until", "written_at")},

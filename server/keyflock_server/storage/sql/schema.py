@@ -11,7 +11,20 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    column,
+    insert,
+    inspect,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -28,9 +41,14 @@ T = TypeVar("T")
 #: The revision of databases from before there were revisions.
 BASELINE: Final = "0001"
 _BEFORE_REVISIONS: Final = table("schema_version", column("version"))
-#: Alembic's own table. A server reads it at every start, and Alembic itself takes a quarter of a second to
-#: import: it is imported where a schema is created, compared or upgraded.
-_REVISIONS: Final = table("alembic_version", column("version_num"))
+#: Alembic's own table, as it makes it. A server reads it at every start, and writes it at its first one; to
+#: import Alembic takes a quarter of a second, so that is done only where a schema is compared or upgraded.
+_REVISIONS: Final = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 #: The key of PostgreSQL's advisory lock on creating or changing the schema ("keyflock").
 _SCHEMA_LOCK: Final = 0x6B65_7966_6C6F_636B
 
@@ -114,13 +132,12 @@ def is_known(found: str) -> bool:
 
 
 def _create(connection: Connection) -> str:
-    from alembic import command
-
     _lock(connection)
     found = _revision(connection)
     if found is None:
         metadata.create_all(connection)
-        command.stamp(_configuration(connection), SCHEMA_REVISION)
+        _REVISIONS.create(connection, checkfirst=True)
+        connection.execute(insert(_REVISIONS).values(version_num=SCHEMA_REVISION))
         return SCHEMA_REVISION
     return found
 

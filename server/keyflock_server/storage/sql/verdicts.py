@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.upserts import insert_or_update
 from keyflock_server.storage.tables import round_verdicts, rounds
 
 
@@ -40,8 +40,7 @@ async def add_verdicts(connection: AsyncConnection, counts: Mapping[RoundId, Map
     ]
     if not rows:
         return
-    # Both dialects have the same statement, each in a class of its own.
-    new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(round_verdicts)
+    new = insert_or_update(connection, round_verdicts)
     added = new.on_conflict_do_update(
         index_elements=["round_id", "verdict"],
         set_={"count": round_verdicts.c["count"] + new.excluded.count},
