@@ -159,7 +159,7 @@ def _timelines(report: LoadReport) -> Iterable[Chart]:
     end_s = max([report.duration_s, *ends])
     x = Axis("seconds since the start", 0.0, end_s)
     marks = [(mark.at_s, mark.text) for mark in report.marks]
-    for title, series, label, is_log, least in (
+    for title, series, label, is_log, at_least in (
         ("Calls ended a second", rates, "calls/s", False, 0.0),
         ("Median latency", medians, "ms", True, 0.0),
         ("99 % of latency", slow, "ms", True, 0.0),
@@ -175,7 +175,7 @@ def _timelines(report: LoadReport) -> Iterable[Chart]:
         ),
     ):
         if any(value is not None for one in series for value in one.y):
-            vertical = y_axis(label, series, is_log=is_log, at_least=least)
+            vertical = y_axis(label, series, is_log=is_log, at_least=at_least)
             yield Chart(title, x, vertical, series, marks, is_timeline=True)
 
 

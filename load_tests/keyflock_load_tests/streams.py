@@ -175,7 +175,7 @@ class StreamResult:
                 found[row] = found[row] + log if row in found else log
         return found
 
-    def enter(self, measurements: Measurements) -> None:
+    def add_to(self, measurements: Measurements) -> None:
         """Add the phones' books to those of the run."""
         for record in self.records:
             books: StreamBooks = record.books

@@ -127,7 +127,7 @@ def test_the_books_of_all_generators_become_those_of_the_run() -> None:
     result = StreamResult(5.0, tuple(record(script) for script in scripts))
     measurements = Measurements()
 
-    result.enter(measurements)
+    result.add_to(measurements)
     logs = result.logs(" (herd)")
 
     assert measurements.acked == {"a-0", "a-1"}
