@@ -1,6 +1,6 @@
 """What one server core does: check-ins, reports and downloads, beside what the machine gives at most.
 
-    make bench-server                           about six minutes; writes the section in BENCHMARKS.md
+    make bench-server                           about five minutes; writes the section in BENCHMARKS.md
     make bench-server ARGS="--quick"            a look in a minute or two, which writes nothing
 
 A real server process over SQLite with full sync, pinned to a core; a generator process on another one
@@ -39,6 +39,7 @@ from benchmarks.server_phones import MODEL, AssignedPhones
 from benchmarks.server_rig import ServerRig, on_cores, running_rig
 from benchmarks.server_tasks import (
     CLOSING,
+    CLOSING_PHONES,
     REFUSED,
     WORKING,
     Workload,
@@ -51,9 +52,6 @@ from benchmarks.server_tasks import (
 from keyflock_load_tests import phone_requests
 from keyflock_load_tests.cores import peak_rss_mib
 from keyflock_load_tests.traffic import Requests
-
-#: More phones than slots of the task whose rounds close would be sampled.
-_CLOSING_PHONES: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def measure(sizes: BenchSizes) -> ServerFigures:
     populations = (
         refusing_population(work.checkpoint, sizes.refused_phones),
         working_population(work.checkpoint, sizes.working_phones),
-        closing_population(work.checkpoint, _CLOSING_PHONES),
+        closing_population(work.checkpoint, CLOSING_PHONES),
     )
     with tempfile.TemporaryDirectory(prefix="keyflock-server-") as name, on_cores() as (generator, cores):
         folder = Path(name)

@@ -1,25 +1,28 @@
 """How long the closing of a round holds up the reports of another task."""
 
 import statistics
+import time
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from benchmarks.server_phones import CHECK_IN, REPORT, AssignedPhones, check_in_answer
-from benchmarks.server_rig import EnrolledFleet, ServerRig
+from benchmarks.server_rig import CpuMeter, EnrolledFleet, ServerRig
+from benchmarks.server_tasks import CLOSING_GOAL
 from keyflock_load_tests import phone_requests
 from keyflock_load_tests.distinct_deltas import DistinctDeltas
 from keyflock_load_tests.traffic import PlannedCall, TrafficRecord, steady_instants
 from keyflock_server.protocol.messages import Refusal
 
 CLOSING_REPORT: Final = "closing_report"
-#: Reports that close a round, and phones that come for it.
-CLOSING_GOAL: Final = 16
-CLOSING_PHONES: Final = 20
+#: Phones that come for a round that closes.
+_PHONES_A_ROUND: Final = 20
 #: Time between two rounds, and how long after its phones came a round has closed and the next is open.
 _ROUND_EVERY_S: Final = 2.0
 _CLOSES_WITHIN_S: Final = 1.0
+#: How long the idle server is watched.
+_IDLE_S: Final = 2.0
 #: Reports of the other task: of the peak this share, and no more than so many a second.
 _SHARE_OF_PEAK: Final = 0.3
 _MAX_PER_S: Final = 100.0
@@ -108,7 +111,7 @@ def measure_closing(
     per_s = min(_MAX_PER_S, _SHARE_OF_PEAK * peak_per_s)
     steady_s = steady_instants(per_s, duration_s)
     begins_s = _ROUND_EVERY_S * (1 + np.arange(rounds))
-    closing_s = np.repeat(begins_s, CLOSING_PHONES)
+    closing_s = np.repeat(begins_s, _PHONES_A_ROUND)
     all_s = np.concatenate([steady_s, closing_s])
     order = np.argsort(all_s, kind="stable")
     ready = phones.ready(len(steady_s))
@@ -123,6 +126,24 @@ def measure_closing(
     phones.book(ready, run.record, order.tolist())
     closed = (rig.counted(task) - before) // CLOSING_GOAL
     return close_figures(run.record, begins_s.tolist(), closed, per_s)
+
+
+def closing_cpu_ms(
+    rig: ServerRig, closing: EnrolledFleet, deltas: DistinctDeltas, task: str, *, rounds: int
+) -> float:
+    """Return the server's CPU time for a round that closes with its reports, less what it takes when idle."""
+    begins_s = _ROUND_EVERY_S * (1 + np.arange(rounds))
+    due_s = np.repeat(begins_s, _PHONES_A_ROUND)
+    own_deltas = [deltas[number] for number in range(len(due_s))]
+    script = ClosingScript([], closing.take(len(due_s)), own_deltas, list(range(len(due_s))))
+    duration_s = _ROUND_EVERY_S * (rounds + 1)
+    before = rig.counted(task)
+    run = rig.play(script, visits=0, due_s=due_s, duration_s=duration_s, connections=64)
+    closed = (rig.counted(task) - before) // CLOSING_GOAL
+    with CpuMeter(rig.target.pids) as idle:
+        time.sleep(_IDLE_S)
+    spent_s = run.server_cpu_s - idle.spent_s * run.record.wall_s / _IDLE_S
+    return 1e3 * spent_s / max(1, closed)
 
 
 def close_figures(record: TrafficRecord, begins_s: list[float], closed: int, per_s: float) -> CloseFigures:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from keyflock_load_tests.traffic import (
     TrafficScript,
     steady_instants,
 )
+from keyflock_server.protocol.messages import RefusalReason
 
 CHECK_IN_CONNECTIONS: Final = 64
 DOWNLOAD_CONNECTIONS: Final = 16
@@ -176,8 +177,12 @@ def peak_of_refused(
     peak = Peak()
     for _ in range(sizes.runs):
         run, requests = _refused(rig, fleet, seconds=sizes.seconds)
-        kinds.update(answers_by_kind(run.record))
-        peak.ours.append(LoopFigures.of(run, CHECK_IN))
+        found = answers_by_kind(run.record)
+        kinds.update(found)
+        figures = LoopFigures.of(run, CHECK_IN)
+        # What else was answered, such as a refusal for the load, may be cheaper.
+        share = found[RefusalReason.NOT_SAMPLED] / max(1, found.total())
+        peak.ours.append(replace(figures, per_s=share * figures.per_s))
         if bare is not None:
             script = Requests(CHECK_IN, requests)
             loop = _closed(rig, bare.answering, script, sizes.seconds, CHECK_IN_CONNECTIONS)
@@ -332,11 +337,15 @@ def _overload_figures(
         offered_per_s=BEYOND_PEAK * peak_per_s,
         goodput_ratio=float(np.count_nonzero(is_good & (record.ended_s <= sizes.overload_s)))
         / max(1e-9, sizes.overload_s * peak_per_s),
-        refused_ratio=float(np.mean((answered & ~is_good)[is_early])),
-        gave_up_ratio=float(np.mean((record.status <= 0)[is_early])),
+        refused_ratio=_share((answered & ~is_good)[is_early]),
+        gave_up_ratio=_share((record.status <= 0)[is_early]),
         cpu_ms=run.cpu_ms(name),
         recovery_s=recovery_s(record, name, sizes.overload_s, limit_s=2e-3 * usual_ms),
     )
+
+
+def _share(chosen: np.ndarray) -> float:
+    return float(np.mean(chosen)) if chosen.size else 0.0
 
 
 def recovery_s(record: TrafficRecord, name: str, overload_ends_s: float, *, limit_s: float) -> float:

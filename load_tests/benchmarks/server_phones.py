@@ -11,7 +11,7 @@ from keyflock_load_tests.correctness import Correctness
 from keyflock_load_tests.distinct_deltas import DistinctDeltas
 from keyflock_load_tests.traffic import GAVE_UP, Requests, TrafficRecord
 from keyflock_server.protocol import calls, wire
-from keyflock_server.protocol.messages import Assignment, CheckInAnswer, Receipt, Refusal
+from keyflock_server.protocol.messages import Assignment, CheckInAnswer, Receipt, Refusal, RefusalReason
 from keyflock_server.protocol.problems import Problem
 
 CHECK_IN: Final = calls.CHECK_IN.name
@@ -21,6 +21,7 @@ MODEL: Final = calls.MODEL.name
 _UNSETTLED_STATUSES: Final = frozenset({409, 429, 500, 502, 503})
 #: How long the last reports of a run are waited for.
 _DRAIN_S: Final = 2.0
+#: How often what a busy server refused or did not answer is asked again.
 _TRIES: Final = 4
 _FLUSH_FILLERS: Final = 8
 
@@ -116,18 +117,20 @@ class AssignedPhones:
         script = Requests(CHECK_IN, phone_requests.check_ins(tokens), keeps_answers=True)
         run = self._rig.play(script, visits=visits, duration_s=duration_s, connections=connections)
         self._fleet.give_back(visits - run.record.begun)
-        for visit, body in run.record.books.items():
-            answer = check_in_answer(body)
-            if isinstance(answer, Refusal):
-                raise TypeError(f"a phone got no work: {answer.reason} {answer.detail}")
-            self._assigned.append((tokens[visit], answer))
+        for visit in run.record.visit[run.record.of(CHECK_IN, only_ok=True)].tolist():
+            answer = check_in_answer(run.record.books[visit])
+            if isinstance(answer, Assignment):
+                self._assigned.append((tokens[visit], answer))
+            elif answer.reason is not RefusalReason.OVERLOADED:
+                raise RuntimeError(f"a phone got no work: {answer.reason} {answer.detail}")
         return run
 
     def ready(self, count: int) -> ReadyReports:
         """Return so many reports of phones that have work; they check in first if there are too few."""
-        missing = count - len(self._assigned)
-        if missing > 0:
-            self.check_in(duration_s=600.0, visits=missing, connections=64)
+        for _ in range(_TRIES):
+            missing = count - len(self._assigned)
+            if missing > 0:
+                self.check_in(duration_s=600.0, visits=missing, connections=64)
         ready = ReadyReports()
         for _ in range(count):
             token, assignment = self._assigned.pop()

@@ -102,8 +102,11 @@ class CalledProcess:
 
 
 def play(
-    generator: GeneratorProcess, target: CalledProcess, script: TrafficScript, **plan: Any
-) -> MeasuredRun:  # noqa: ANN401 - the plan's fields
+    generator: GeneratorProcess,
+    target: CalledProcess,
+    script: TrafficScript,
+    **plan: Any,  # noqa: ANN401 - the plan's fields
+) -> MeasuredRun:
     """Run a plan against a target; ``plan`` are further fields of `TrafficPlan`."""
     meter = CpuMeter(target.pids)
     record = generator.run(

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from benchmarks.reference_deltas import full_size_start, reference_deltas
-from benchmarks.server_close import CLOSING_GOAL
 from benchmarks.server_rig import PopulationSetup
 from keyflock_compression import DEFAULT_SPEC, decode, encode
 from keyflock_load_tests.distinct_deltas import DistinctDeltas
@@ -20,6 +19,10 @@ from keyflock_models.network.layout import ParamLayout
 REFUSED: Final = "refused"
 WORKING: Final = "working"
 CLOSING: Final = "closing"
+#: Reports that close a round.
+CLOSING_GOAL: Final = 16
+#: Phones of the population whose rounds close: with more than its slots, a round would sample them.
+CLOSING_PHONES: Final = 160
 _WEEK_S: Final = 604_800.0
 
 

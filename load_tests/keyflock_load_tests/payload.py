@@ -51,7 +51,11 @@ def stream_containers(layout: ParamLayout, seed: int) -> list[bytes]:
 
 def fresh_checkpoint(model_size: str, seed: int) -> Checkpoint:
     """Return an untrained model of a named size, with the public vocabulary."""
-    config = ModelConfig.named(model_size)
+    return checkpoint_of(ModelConfig.named(model_size), seed)
+
+
+def checkpoint_of(config: ModelConfig, seed: int) -> Checkpoint:
+    """Return an untrained model, with the public vocabulary."""
     vocabulary = public_vocabulary(size=config.vocabulary_size)
     weights = ParamLayout.for_config(config).flatten(
         init_params(config, jax.random.key(seed), vocabulary.log_frequencies)
