@@ -43,8 +43,10 @@ async def _enrol(group: ServerGroup, population: str, size: int) -> list[str]:
 
         async def enrol() -> str:
             async with turn:
-                while (answer := await line.send(request)).status == _OVERLOADED:
+                answer = await line.send(request)
+                while answer.status == _OVERLOADED:
                     await asyncio.sleep(_PAUSE_S)
+                    answer = await line.send(request)
             return wire.decode(answer.body, messages.Enrolment).token
 
         return await asyncio.gather(*(enrol() for _ in range(size)))
