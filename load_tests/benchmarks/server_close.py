@@ -21,6 +21,7 @@ _PHONES_A_ROUND: Final = 20
 #: Time between two rounds, and how long after its phones came a round has closed and the next is open.
 _ROUND_EVERY_S: Final = 2.0
 _CLOSES_WITHIN_S: Final = 1.0
+_BEFORE_S: Final = 0.1
 #: How long the idle server is watched.
 _IDLE_S: Final = 2.0
 #: Reports of the other task: of the peak this share, and no more than so many a second.
@@ -72,9 +73,9 @@ class ClosingScript:
 class CloseFigures:
     """The figures of some rounds that closed."""
 
-    #: For each closing: how much longer than usual the slowest report of the other task took.
+    #: For each closing: how much longer than usual the other task's slowest report took.
     stalls_ms: tuple[float, ...]
-    #: What a report usually took.
+    #: What the slowest report took in about as long a time without a closing; the median.
     usual_ms: float
     closed: int
     #: Reports of the other task a second.
@@ -150,13 +151,13 @@ def close_figures(record: TrafficRecord, begins_s: list[float], closed: int, per
     """Return the figures of a run in which rounds began to fill at ``begins_s``."""
     chosen = record.of(REPORT)
     due_s, took_s = record.due_s[chosen], record.ended_s[chosen] - record.due_s[chosen]
-    is_near = np.zeros(len(due_s), np.bool_)
-    stalls = []
-    for at_s in begins_s:
-        # A report that was due just before waits for the same thing.
-        near = (due_s >= at_s - 0.1) & (due_s < at_s + _CLOSES_WITHIN_S)
-        is_near |= near
-        stalls.append(float(took_s[near].max(initial=0.0)))
-    usual_s = float(np.median(took_s[~is_near])) if (~is_near).any() else 0.0
-    longer_ms = tuple(1e3 * max(0.0, stall_s - usual_s) for stall_s in stalls)
+
+    def slowest_s(from_s: float, to_s: float) -> float:
+        return float(took_s[(due_s >= from_s) & (due_s < to_s)].max(initial=0.0))
+
+    # A report that was due just before a round's end waits for it too.
+    closing_s = [slowest_s(at_s - _BEFORE_S, at_s + _CLOSES_WITHIN_S) for at_s in begins_s]
+    other_s = [slowest_s(at_s + _CLOSES_WITHIN_S, at_s + _ROUND_EVERY_S - _BEFORE_S) for at_s in begins_s]
+    usual_s = statistics.median(other_s)
+    longer_ms = tuple(1e3 * max(0.0, one_s - usual_s) for one_s in closing_s)
     return CloseFigures(longer_ms, 1e3 * usual_s, closed, per_s)

@@ -144,9 +144,9 @@ a call: {_generator(figures)}. A dense add takes {ceilings.dense_add_ms:.2f} ms,
 def _closing(figures: ServerFigures) -> str:
     closing = figures.closing
     return f"""While a round of this model closed, the slowest report of another task took
-**{closing.stall_ms:.0f} ms longer than usual** (median of {len(closing.stalls_ms)}, at worst
-{max(closing.stalls_ms):.0f}; usually {closing.usual_ms:.0f} ms, at {closing.per_s:.0f} reports/s;
-{closing.closed} rounds closed)."""
+**{closing.stall_ms:.0f} ms longer** than the slowest in as long a time without a closing
+({closing.usual_ms:.0f} ms): median of {len(closing.stalls_ms)}, at worst {max(closing.stalls_ms):.0f} ms;
+{closing.per_s:.0f} reports/s, {closing.closed} rounds closed."""
 
 
 def _books(figures: ServerFigures) -> str:

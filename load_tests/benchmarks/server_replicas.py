@@ -26,7 +26,7 @@ from keyflock_server.protocol.messages import Assignment
 
 _REPLICAS: Final = 2
 #: Phones of one run; each has work once.
-_PHONES_A_RUN: Final = 400
+_PHONES_A_RUN: Final = 600
 _CONNECTIONS: Final = 32
 
 

@@ -47,7 +47,7 @@ REFUSED_CHECK_IN: Final = "check-in, refused"
 ASSIGNED_CHECK_IN: Final = "check-in that gets work"
 REPORT: Final = "report"
 DOWNLOAD: Final = "model download"
-CLOSED_ROUND: Final = "round closed, the next opened"
+CLOSED_ROUND: Final = "round of 16 reports, closed"
 
 
 @dataclass(frozen=True, slots=True)

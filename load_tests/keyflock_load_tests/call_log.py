@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keyflock_load_tests.latency_histogram import LatencyHistogram
-from keyflock_load_tests.measurement import LOST_ON_PURPOSE, Sample
+from keyflock_load_tests.measurement import LOST, LOST_ON_PURPOSE, Sample
 from keyflock_load_tests.result import CallFigures, Timeline
 
 #: A picture has about so many intervals, none shorter than this.
@@ -24,7 +24,8 @@ _STEPS_PER_HALF: Final = 4
 class CallLog:
     """All calls of one kind."""
 
-    #: When each was due, in seconds since the start, and how long after that it ended.
+    #: When each that was answered, or not in time, was due, in seconds since the start; and how long after
+    #: that it ended.
     due_s: NDArray[np.float64]
     latency_s: NDArray[np.float64]
     outcomes: Counter[str]
@@ -49,11 +50,13 @@ class CallLog:
         )
 
     def timeline(self, duration_s: float) -> Timeline:
-        """Return the calls over time, until the last that was due."""
-        end_s = max(duration_s, float(self.due_s.max(initial=0.0)))
+        """Return the calls over time, until the last has ended."""
+        ended_s = self.due_s + self.latency_s
+        end_s = max(duration_s, float(ended_s.max(initial=0.0)))
         width_s = max(_MIN_INTERVAL_S, duration_s / _INTERVALS)
         number = max(1, int(np.ceil(end_s / width_s - 1e-9)))
         interval = np.minimum((self.due_s / width_s).astype(np.int64), number - 1)
+        ended = np.minimum((ended_s / width_s).astype(np.int64), number - 1)
         order = np.argsort(interval, kind="stable")
         latency_ms = 1e3 * self.latency_s[order]
         edges = np.searchsorted(interval[order], np.arange(number + 1))
@@ -66,7 +69,7 @@ class CallLog:
             p99.append(found[1])
         return Timeline(
             at_s=[(index + 0.5) * width_s for index in range(number)],
-            per_s=(np.diff(edges) / width_s).tolist(),
+            ended_per_s=(np.bincount(ended, minlength=number) / width_s).tolist(),
             p50_ms=p50,
             p99_ms=p99,
         )
@@ -76,13 +79,13 @@ CallLogs = Mapping[str, CallLog]
 
 
 def logs_of_samples(samples: Iterable[Sample]) -> dict[str, CallLog]:
-    """Return the calls by name; those whose connection was cut on purpose have no latency."""
+    """Return the calls by name; those whose connection was cut or refused have no latency."""
     due_s: dict[str, list[float]] = defaultdict(list)
     latency_s: dict[str, list[float]] = defaultdict(list)
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
         outcomes[sample.call][sample.outcome] += 1
-        if sample.outcome != LOST_ON_PURPOSE:
+        if sample.outcome not in {LOST, LOST_ON_PURPOSE}:
             due_s[sample.call].append(sample.due_at_s)
             latency_s[sample.call].append(sample.latency_s)
     return {

@@ -12,9 +12,12 @@ from keyflock_server.protocol import messages, wire
 
 _AT_ONCE: Final = 32
 _EXAMPLES: Final = (16, 256)
-#: A fleet from this size on is copied, where the database is SQLite: a million enrolments take a quarter of
-#: an hour.
-_COPIED_FROM: Final = 5_000
+#: A fleet from this size on is copied, where the database is SQLite: a million enrolments would take a
+#: quarter of an hour.
+_COPIED_FROM: Final = 1_000
+#: A server that is not fast enough says so, and is asked again after a pause.
+_OVERLOADED: Final = 503
+_PAUSE_S: Final = 0.5
 
 
 async def enrol_fleet(group: ServerGroup, population: str, size: int, seed: int) -> list[PhoneState]:
@@ -41,6 +44,9 @@ async def _enrol(group: ServerGroup, population: str, size: int) -> list[str]:
         async def enrol() -> str:
             async with turn:
                 answer = await line.send(request)
+                while answer.status == _OVERLOADED:
+                    await asyncio.sleep(_PAUSE_S)
+                    answer = await line.send(request)
             return wire.decode(answer.body, messages.Enrolment).token
 
         return await asyncio.gather(*(enrol() for _ in range(size)))

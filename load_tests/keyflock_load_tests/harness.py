@@ -191,7 +191,7 @@ class _LoadRun:
 
     async def _run_stream(self, stream: Stream) -> None:
         self.streamed = await stream.run(self._clock)
-        self.streamed.enter(self.measurements)
+        self.streamed.add_to(self.measurements)
 
     async def _fail(self, outage: Outage, herd: Stream | None) -> None:
         """Kill all servers at the planned instant, start them again, and let everybody come."""

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from keyflock_load_tests.measurement import BAD_PHONE, VISIT
+from keyflock_load_tests.observation import USAGE_EVERY_S
 from keyflock_load_tests.result import LoadReport
 from keyflock_load_tests.svg_charts import Axis, Chart, Series, y_axis
 
 _COLOURS: Final = 8
 _COLUMNS: Final = ("count", "per_s", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+#: A server that nothing is known of for so long was not there.
+_AWAY_S: Final = 4 * USAGE_EVERY_S
 _HERE: Final = Path(__file__).parent
 
 
@@ -58,9 +61,10 @@ def _head(report: LoadReport) -> str:
         broken = "".join(f"<li>{escape(violation)}</li>" for violation in report.violations)
         verdict = f'<div class="verdict bad">Broken<ul>{broken}</ul></div>'
     else:
+        counted = f"{books.reports_acked:,} reports acknowledged, each counted once"
         verdict = (
-            f'<div class="verdict good">Correct: {books.reports_acked:,} reports acknowledged, each counted '
-            f"once; no answer was a 5xx other than 503.</div>"
+            f'<div class="verdict good">Correct: {counted if books.reports_acked else "no report was due"}; '
+            "no answer was a 5xx other than 503.</div>"
         )
     return (
         f'<h1>{escape(report.scenario)}</h1><p class="purpose">{escape(report.purpose)}</p>'
@@ -132,7 +136,7 @@ def _percentiles(report: LoadReport) -> str:
 def _timelines(report: LoadReport) -> Iterable[Chart]:
     lines = [(colour, name, report.timelines[name]) for name, colour in _shown(report).items()]
     rates = [
-        Series(name, colour, line.at_s, line.per_s)
+        Series(name, colour, line.at_s, line.ended_per_s)
         for colour, name, line in lines
         if not name.startswith(VISIT)
     ]
@@ -145,8 +149,7 @@ def _timelines(report: LoadReport) -> Iterable[Chart]:
             Series(
                 label if len(usage) == 1 else f"{label}, server {number + 1}",
                 (first_colour + number) % _COLOURS,
-                [sample.at_s for sample in samples],
-                [getattr(sample, column) for sample in samples],
+                *_with_gaps([(sample.at_s, getattr(sample, column)) for sample in samples]),
             )
             for number, samples in usage
         ]
@@ -156,8 +159,8 @@ def _timelines(report: LoadReport) -> Iterable[Chart]:
     end_s = max([report.duration_s, *ends])
     x = Axis("seconds since the start", 0.0, end_s)
     marks = [(mark.at_s, mark.text) for mark in report.marks]
-    for title, series, label, is_log, least in (
-        ("Calls due a second", rates, "calls/s", False, 0.0),
+    for title, series, label, is_log, at_least in (
+        ("Calls ended a second", rates, "calls/s", False, 0.0),
         ("Median latency", medians, "ms", True, 0.0),
         ("99 % of latency", slow, "ms", True, 0.0),
         ("Server CPU", over_servers("cpu_ratio", "CPU"), "cores", False, 1.0),
@@ -172,8 +175,23 @@ def _timelines(report: LoadReport) -> Iterable[Chart]:
         ),
     ):
         if any(value is not None for one in series for value in one.y):
-            vertical = y_axis(label, series, is_log=is_log, at_least=least)
+            vertical = y_axis(label, series, is_log=is_log, at_least=at_least)
             yield Chart(title, x, vertical, series, marks, is_timeline=True)
+
+
+def _with_gaps(
+    samples: list[tuple[float, float | None]],
+) -> tuple[list[float], list[float | None]]:
+    """Return instants and values, with a gap where there are no samples: the server was away."""
+    at_s: list[float] = []
+    values: list[float | None] = []
+    for instant, value in samples:
+        if at_s and instant - at_s[-1] > _AWAY_S:
+            at_s.append((at_s[-1] + instant) / 2)
+            values.append(None)
+        at_s.append(instant)
+        values.append(value)
+    return at_s, values
 
 
 def _shown(report: LoadReport) -> dict[str, int]:

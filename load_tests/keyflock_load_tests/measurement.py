@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 VISIT = "visit"
 #: The outcome of a report whose connection the scenario cuts.
 LOST_ON_PURPOSE = "lost_on_purpose"
+#: The outcome of a call whose connection broke, or was refused: it has no answer, and so no latency.
+LOST = "lost"
 #: Ends the names of what bad phones send, which has no part in the share of errors.
 BAD_PHONE = " (bad phone)"
 #: Expected answers, not errors: the phone does what they say.

@@ -33,11 +33,11 @@ class CallFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of call over time, by the instants at which calls were due."""
+    """One kind of call over time: how many ended, and the latency of those that were due then."""
 
     #: The middle of each interval, in seconds since the start.
     at_s: list[float]
-    per_s: list[float]
+    ended_per_s: list[float]
     p50_ms: list[float | None]
     p99_ms: list[float | None]
 

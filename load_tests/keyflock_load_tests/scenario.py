@@ -249,7 +249,8 @@ class Scenario:
     ) -> Self:
         """Return the same scenario at another rate, for another time, with another number of devices.
 
-        The rate is that of the stream where only a stream makes the load, and else that of the visits.
+        The rate is that of the visits, and a stream beside them that has a rate keeps its proportion to it;
+        where no phone visits, it is that of the stream.
 
 
         Raises:
@@ -261,6 +262,8 @@ class Scenario:
         if rate_per_s is not None and stream is not None and not arrivals.mean_rate_per_s:
             stream = replace(stream, per_s=rate_per_s)
         elif rate_per_s is not None:
+            if stream is not None and stream.per_s is not None:
+                stream = replace(stream, per_s=stream.per_s * rate_per_s / arrivals.mean_rate_per_s)
             arrivals = replace(arrivals, mean_rate_per_s=rate_per_s)
         fleet_size = self.fleet_size if devices is None else devices
         return replace(self, arrivals=arrivals, stream=stream, fleet_size=fleet_size)

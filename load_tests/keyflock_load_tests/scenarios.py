@@ -159,9 +159,11 @@ _ALL: Final = (
     Scenario(
         name="soak",
         purpose="Half an hour of work and churn at half load: does memory, a file or a task leak?",
-        arrivals=ArrivalPlan(mean_rate_per_s=20.0, duration_s=1_800.0),
+        arrivals=ArrivalPlan(mean_rate_per_s=10.0, duration_s=1_800.0),
+        # About half of the reports a second that a core takes.
+        stream=StreamPlan(per_s=400.0, connections=1_024, drain_s=60.0),
         phones=PhonePlan(enrol_share=0.1, refresh_share=0.1, forget_share=0.1, failure_share=0.02),
-        task=TaskPlan(model_size="full", goal=40, minimum=10),
+        task=TaskPlan(model_size="full", goal=2_000, minimum=100, over_selection=10.0, deadline_s=120.0),
         goals=(
             *_PROMPT,
             Goal("report", "p99_ms", 3_000.0),
@@ -171,7 +173,8 @@ _ALL: Final = (
             Goal("server", "peak_rss_mib", 500.0),
             *_CLEAN,
         ),
-        fleet_size=2_000,
+        fleet_size=100_000,
+        drain_s=60.0,
     ),
 )
 

@@ -39,6 +39,8 @@ _RETRY_PAUSE_S: Final = 0.5
 #: More visits than any closed loop makes.
 _ENDLESS: Final = 1_000_000_000
 _OUTCOMES: Final = {LOST: "lost", UNANSWERED: "timeout", HUNG_UP: "lost_on_purpose", GAVE_UP: "gave_up"}
+#: Calls without an answer; one that was not answered in time has at least that latency.
+_WITHOUT_LATENCY: Final = (LOST, HUNG_UP, GAVE_UP)
 _MAY_BE_COUNTED: Final = frozenset({LOST, UNANSWERED, 503})
 
 
@@ -163,7 +165,7 @@ class StreamResult:
         found: dict[str, CallLog] = {}
         for record in self.records:
             for name in record.names:
-                rows = record.of(name) & (record.status != HUNG_UP) & (record.status != GAVE_UP)
+                rows = record.of(name) & ~np.isin(record.status, _WITHOUT_LATENCY)
                 log = CallLog(
                     self.began_s + record.due_s[rows],
                     record.ended_s[rows] - record.due_s[rows],
@@ -173,7 +175,7 @@ class StreamResult:
                 found[row] = found[row] + log if row in found else log
         return found
 
-    def enter(self, measurements: Measurements) -> None:
+    def add_to(self, measurements: Measurements) -> None:
         """Add the phones' books to those of the run."""
         for record in self.records:
             books: StreamBooks = record.books

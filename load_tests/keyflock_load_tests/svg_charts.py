@@ -120,9 +120,10 @@ class Chart:
             )
         for value, label in self.x.labelled():
             x = self._x(value)
+            anchor = "middle" if x < right - 20 else "end"  # the last one stays within the picture
             parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
             parts.append(
-                f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{escape(label)}</text>'
+                f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="{anchor}">{escape(label)}</text>'
             )
         parts.append(f'<text class="unit" x="{_LEFT}" y="{_TOP - 6}">{escape(self.y.label)}</text>')
         parts.append(

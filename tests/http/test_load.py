@@ -2,8 +2,10 @@
 
 import asyncio
 
+from keyflock_server.http.readiness import Readiness
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.load import LoadMeter
+from keyflock_server.runtime.probes import Probes
 from keyflock_server.telemetry.metrics import Metrics
 
 
@@ -42,7 +44,43 @@ async def test_the_heartbeat_tells_how_late_it_was_called_back() -> None:
     async def beat() -> None:
         heartbeat.stop()
 
-    heartbeat = Heartbeat(beat, 0.0, Metrics(), lambda: next(readings), on_lag=told.append)
+    metrics = Metrics()
+    heartbeat = Heartbeat(beat, 0.0, metrics, lambda: next(readings), on_lag=told.append)
     await asyncio.wait_for(heartbeat.run(), 60.0)
 
     assert told == [3.0]
+    # A pause that a stop cuts short says nothing of the event loop.
+    assert metrics.registry.get_sample_value("keyflock_event_loop_lag_seconds_count") == 0.0
+
+
+async def test_operators_see_how_late_the_event_loop_was() -> None:
+    # 1 s, and 3 s where 0 were asked; then it is stopped.
+    readings = iter([0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
+    metrics = Metrics()
+    beats = iter([False, False, True])
+
+    async def beat() -> None:
+        if next(beats):
+            heartbeat.stop()
+
+    heartbeat = Heartbeat(beat, 0.0, metrics, lambda: next(readings))
+    await asyncio.wait_for(heartbeat.run(), 60.0)
+
+    assert metrics.registry.get_sample_value("keyflock_event_loop_lag_seconds_count") == 2.0
+    assert metrics.registry.get_sample_value("keyflock_event_loop_lag_seconds_sum") == 4.0
+
+
+async def test_operators_see_how_many_tasks_the_event_loop_has() -> None:
+    metrics = Metrics()
+    probes = Probes(Readiness(), Heartbeat(_nothing, 1.0, metrics), metrics)
+    waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(3)]
+
+    exposition = probes.by_path(with_metrics=True)["/metrics"]().body
+
+    for task in waiting:
+        task.cancel()
+    assert b"keyflock_event_loop_tasks 4.0" in exposition  # this test is one
+
+
+async def _nothing() -> None:
+    pass

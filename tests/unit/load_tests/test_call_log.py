@@ -4,18 +4,23 @@ import numpy as np
 import pytest
 
 from keyflock_load_tests.call_log import CallLog, logs_of_samples, merge_logs, recovery_s
-from keyflock_load_tests.measurement import LOST_ON_PURPOSE, Sample
+from keyflock_load_tests.measurement import LOST, LOST_ON_PURPOSE, Sample
 
 
 def samples(call: str, latencies_s: list[float], outcome: str = "ok") -> list[Sample]:
     return [Sample(call, float(at), float(at), at + took_s, outcome) for at, took_s in enumerate(latencies_s)]
 
 
-def test_a_connection_cut_on_purpose_is_counted_and_has_no_latency() -> None:
-    logs = logs_of_samples(samples("report", [0.2]) + samples("report", [9.0], LOST_ON_PURPOSE))
+def test_a_connection_that_was_cut_or_refused_is_counted_and_has_no_latency() -> None:
+    logs = logs_of_samples(
+        samples("report", [0.2])
+        + samples("report", [9.0], LOST_ON_PURPOSE)
+        + samples("report", [0.001] * 3, LOST)
+    )
 
+    assert logs["report"].figures(1.0).count == 1
     assert logs["report"].figures(1.0).max_ms == pytest.approx(200.0, rel=1e-3)
-    assert logs["report"].outcomes == {"ok": 1, LOST_ON_PURPOSE: 1}
+    assert logs["report"].outcomes == {"ok": 1, LOST_ON_PURPOSE: 1, LOST: 3}
 
 
 def test_figures_have_the_count_the_rate_and_the_quantiles() -> None:
@@ -46,8 +51,8 @@ def test_a_timeline_has_each_call_in_the_interval_in_which_it_was_due() -> None:
     found = log.timeline(2.0)
 
     assert found.at_s[:2] == [0.25, 0.75]
-    assert [count * 0.5 for count in found.per_s] == [1.0, 0.0, 1.0, 1.0]
-    # The call that was due at the end of the run is in the last interval.
+    # The picture goes on until the last call has ended, 0.3 s after the end of the load.
+    assert [count * 0.5 for count in found.ended_per_s] == [1.0, 0.0, 1.0, 0.0, 1.0]
     assert found.p99_ms[0] == pytest.approx(100.0)
     assert found.p99_ms[1] is None
 

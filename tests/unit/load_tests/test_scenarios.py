@@ -31,6 +31,15 @@ def test_a_scenario_can_be_made_small_and_stays_what_it_is(name: str) -> None:
     assert scenario.scaled() == scenario
 
 
+def test_a_stream_beside_visits_keeps_its_proportion_to_them() -> None:
+    soak = SCENARIOS["soak"]
+    before, after = soak.stream, soak.scaled(rate_per_s=soak.arrivals.mean_rate_per_s / 4).stream
+
+    assert before is not None
+    assert after is not None
+    assert before.per_s == 4 * (after.per_s or 0.0)
+
+
 @pytest.mark.parametrize(
     "make",
     [
