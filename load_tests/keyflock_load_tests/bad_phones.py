@@ -232,6 +232,8 @@ async def _replay(bad: BadPhone) -> str:
     return min(surprises) if surprises else other
 
 
+#: A part of a request is refused, or the server waits for the rest for a while and closes.
+_UNFINISHED: Final = frozenset({"400", "408", CLOSED, HELD})
 #: What the same bytes may be answered: by the receipt, or that it waits, or that the round is over.
 _REPLAYED: Final = frozenset(
     {"counted", "duplicate", ProblemCode.REPORT_PENDING, ProblemCode.ROUND_GONE, ProblemCode.QUARANTINED}
@@ -243,9 +245,9 @@ ACTS: Final[Mapping[str, Act]] = MappingProxyType(
         "garbage_body": Act(_garbage_body, frozenset({"400", "422"})),
         "wrong_token": Act(_wrong_token, frozenset({ProblemCode.TOKEN_INVALID})),
         "oversize": Act(_oversize, frozenset({"413", CLOSED})),
-        "half_open": Act(_half_open, frozenset({"408", CLOSED, HELD})),
-        "slow_head": Act(_slow_head, frozenset({"408", CLOSED, HELD})),
-        "half_a_body": Act(_half_a_body, frozenset({"408", CLOSED, HELD})),
+        "half_open": Act(_half_open, _UNFINISHED),
+        "slow_head": Act(_slow_head, _UNFINISHED),
+        "half_a_body": Act(_half_a_body, _UNFINISHED),
         "not_a_number": Act(
             _not_a_number,
             frozenset(

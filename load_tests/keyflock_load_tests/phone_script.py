@@ -37,6 +37,9 @@ class PhoneState:
     model_digest: bytes = b""
     #: The assignments whose reports were acknowledged under this enrolment.
     acked: list[str] = field(default_factory=list)
+    #: Whether its last visit has not ended yet. A phone is in one visit at a time: two would hold the same
+    #: assignment, and the same flush would acknowledge both as new.
+    is_visiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

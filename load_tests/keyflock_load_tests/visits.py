@@ -62,6 +62,16 @@ class Visits:
 
         async def visit(index: int, due_at_s: float) -> None:
             phone, number = self.fleet[phones[index]], phones[index]
+            if phone.is_visiting:
+                self.measurements.endings["still busy"] += 1
+                return
+            phone.is_visiting = True
+            try:
+                await begin(phone, number, index, due_at_s)
+            finally:
+                phone.is_visiting = False
+
+        async def begin(phone: PhoneState, number: int, index: int, due_at_s: float) -> None:
             if number < bad:
                 await self._bad_phone(phone, replace(measured, suffix=BAD_PHONE)).run(acts[index], due_at_s)
                 return

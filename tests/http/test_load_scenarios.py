@@ -31,7 +31,7 @@ def small(name: str, *, rate_per_s: float, duration_s: float, devices: int) -> S
 
 def correct(report: LoadReport) -> LoadReport:
     """The report of a run in which something was acknowledged, and nothing was lost, doubled or broken."""
-    assert report.violations == ()
+    assert report.violations == (), report.violations
     assert report.correctness.reports_acked > 0
     assert report.correctness.peak_rss_mib > 0.0
     return report
