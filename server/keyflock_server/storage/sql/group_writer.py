@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
 from keyflock_server.storage.device_facts import DeviceFacts
-from keyflock_server.storage.errors import AlreadyExists
+from keyflock_server.storage.errors import AlreadyExists, StorageError
 from keyflock_server.storage.group_decisions import AssignmentKey, GroupChanges, GroupDecisions, PartialKey
 from keyflock_server.storage.interfaces.group_writer import (
     AddDevice,
@@ -110,7 +110,7 @@ class SqlGroupWriter:
         except IntegrityError:
             # A row came in between that no lock of ours keeps out. Each operation gets an answer of its own.
             if len(operations) > 1:
-                return [outcome for one in operations for outcome in await self.commit([one])]
+                return [await self._outcome_alone(one) for one in operations]
             match operations[0]:
                 case TakeSlot(assignment):
                     return [AlreadyExists(assignment.id)]
@@ -118,6 +118,14 @@ class SqlGroupWriter:
                     return [AlreadyExists(device.id)]
                 case _:
                     raise
+
+    async def _outcome_alone(self, operation: Operation) -> OperationOutcome:
+        """Commit one operation; what fails now does not undo those that are committed already."""
+        try:
+            (outcome,) = await self.commit([operation])
+        except (StorageError, IntegrityError) as error:
+            return error
+        return outcome
 
 
 def _commit(connection: Connection, operations: Sequence[Operation]) -> list[OperationOutcome]:
