@@ -1,8 +1,8 @@
 """Keeps Python's cycle collector away from what lasts as long as the process: modules, and what they define.
 
-The collector looks at objects again and again while imports create them: a fifth of a start. And each of its
-full passes stops all threads while it looks at every object that there is: the modules of a server with JAX
-are 200,000 objects, and 70 ms.
+The collector looks at objects again and again while imports create them: a fifth of the time that they take.
+And each of its full passes stops all threads while it looks at every object that there is: the modules of a
+server with JAX are 200,000, which takes tens of milliseconds or more.
 """
 
 import contextlib
