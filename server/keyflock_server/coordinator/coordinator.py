@@ -108,7 +108,7 @@ class Coordinator:
         A task whose round cannot go on (a blob is lost, the disk is full) does not stop the others: its error
         is reported to the observer, and the next pass tries again. An unreachable store is handled alike.
         """
-        self.models.forget_versions()
+        self.models.forget_rows()
         try:
             await self.revocations.sync()
             await self._leadership.renew()

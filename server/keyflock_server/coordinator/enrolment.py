@@ -77,7 +77,7 @@ class EnrolmentService:
         if shown is None and (load := self._deps.load()) >= SHED_LOAD:
             window = ReturnWindow(min_s=30.0 * (1.0 + load), max_s=120.0 * (1.0 + load))
             raise ApiError(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
-        name = await self._models.resolve(request.population)
+        name = await self._models.resolve_for_phone(request.population)
         requested = self._device_from_request(request, name, subject)
         device = await (
             self._add(requested) if shown is None else self._refresh(requested, shown, user_proof)
@@ -124,6 +124,7 @@ class EnrolmentService:
         try:
             await self._deps.writes.submit(AddDevice(device))
         except PopulationGone:
+            self._models.forget_rows()  # its name may be another population's by now
             raise population_unknown() from None
         self._deps.activity.adopt(device.facts)
         return device

@@ -33,7 +33,7 @@ from keyflock_server.storage.errors import AlreadyExists, StorageError
 from keyflock_server.storage.records import PopulationRecord
 
 _MAX_CACHED_DOWNLOADS: Final = 8
-_MAX_CACHED_VERSIONS: Final = 64
+_MAX_CACHED_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ class ModelStore:
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
         #: Versions that were read since the pass began: another process may withdraw one.
-        self._versions: LRUCache[tuple[PopulationName, int], VersionRecord] = LRUCache(_MAX_CACHED_VERSIONS)
+        self._versions: LRUCache[tuple[PopulationName, int], VersionRecord] = LRUCache(_MAX_CACHED_ROWS)
+        #: Ids of populations by the names that phones call them, read since the pass began.
+        self._ids: LRUCache[str, PopulationName] = LRUCache(_MAX_CACHED_ROWS)
         self._downloads: LRUCache[str, Download] = LRUCache(_MAX_CACHED_DOWNLOADS)
         self._layouts: dict[str, ParamLayout] = {}
         self._vocabularies: dict[str, bytes] = {}
@@ -106,6 +108,7 @@ class ModelStore:
             await deps.store.populations.add(population, version)
         except AlreadyExists:
             raise _population_exists(name) from None
+        self.forget_rows()  # the name may have been another population's
         return population
 
     async def _free_id(self, name: PopulationName) -> PopulationName:
@@ -143,6 +146,15 @@ class ModelStore:
         if id_ is None:
             raise population_unknown()
         return id_
+
+    async def resolve_for_phone(self, name: str) -> PopulationName:
+        """Return the same as ``resolve``, perhaps as it was at the last pass.
+
+        A name stays its population's for as long as that exists, and nothing is written for a deleted one.
+        """
+        if (known := self._ids.get(name)) is None:
+            known = self._ids[name] = await self.resolve(name)
+        return known
 
     async def population(self, name: PopulationName) -> PopulationRecord:
         """Return the population of this id; raises ApiError ``population_unknown``."""
@@ -196,9 +208,10 @@ class ModelStore:
             self._versions[name, version] = record
         return record
 
-    def forget_versions(self) -> None:
-        """Forget the rows of versions; called once a pass, and when this process has withdrawn some."""
+    def forget_rows(self) -> None:
+        """Forget the rows that were read: once a pass, and when this process learns that some have changed."""
         self._versions.clear()
+        self._ids.clear()
 
     async def training_model(self, name: PopulationName, version: int) -> Download:
         """Return the download from which phones train."""

@@ -45,7 +45,7 @@ class RollbackService:
             except Superseded:
                 await self._rounds.delete_blobs(copy.blob_keys)
                 continue
-            self._models.forget_versions()
+            self._models.forget_rows()
             self._deps.observer.rolled_back(name, copy.version, restored.version)
             for record in left.rounds:
                 self._report_end(record.round, copy.created_at)

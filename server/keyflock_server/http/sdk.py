@@ -216,14 +216,14 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         if not path.isprintable():  # PostgreSQL fails where it is asked for such a text
             return call
         with contextlib.suppress(ApiError):
-            is_own = await self._models.resolve(path) == call.device.population
+            is_own = await self._models.resolve_for_phone(path) == call.device.population
             return msgspec.structs.replace(call, is_own_name=is_own)
         return call
 
     async def _enrol(self, call: AuthenticatedCall, body: bytes) -> Response:
         request = _decode_versioned(body, EnrolRequest)
         known = call.device
-        if known is not None and known.population != await self._models.resolve(request.population):
+        if known is not None and known.population != await self._models.resolve_for_phone(request.population):
             raise ApiError(
                 ProblemCode.FORBIDDEN, "The token is of another population; enrol there without a token."
             )

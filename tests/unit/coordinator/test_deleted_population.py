@@ -183,6 +183,39 @@ async def test_a_phone_of_a_deleted_population_is_told_to_enrol_and_then_that_th
     assert await send(harness, claims) is ProblemCode.TOKEN_INVALID
 
 
+async def test_a_phone_enrols_in_the_next_population_of_a_name_even_within_a_pass(
+    harness: CoordinatorHarness,
+) -> None:
+    first = await enrolled(harness)
+    await delete(harness)
+    with pytest.raises(ApiError):
+        await enrolled(harness)
+    await harness.create_population()
+
+    second = await enrolled(harness)
+
+    assert (first.population, second.population) == (POPULATION, EN_2)
+
+
+async def test_a_crowd_that_enrols_asks_for_its_population_once_a_pass(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    resolve = harness.store.populations.resolve
+
+    async def count(name: str) -> PopulationName | None:
+        asked.append(name)
+        return await resolve(name)
+
+    monkeypatch.setattr(harness.store.populations, "resolve", count)
+    for _ in range(3):
+        await enrolled(harness)
+    await harness.coordinator.tick()
+    await enrolled(harness)
+
+    assert asked == ["en", "en"]
+
+
 async def test_a_quarantine_outlives_the_population_for_the_same_user_in_the_next_of_its_name(
     harness: CoordinatorHarness,
 ) -> None:
