@@ -18,7 +18,7 @@ from keyflock_load_tests.visits import BESIDE, SLOW
 
 #: Long after the last arrival: a run ends when its visits do.
 DRAIN_S = 240.0
-# Fleets are larger than the arrivals where every phone is to come: one that is still busy does not come again.
+# Fleets are as large as the arrivals where every phone is to come: one that is busy does not come again.
 TASK = TaskPlan(model_size="tiny", goal=12, minimum=4, deadline_s=5.0)
 
 
