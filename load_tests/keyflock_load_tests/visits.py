@@ -53,9 +53,11 @@ class Visits:
         phones = visitors(len(arrivals_s), len(self.fleet), arrivals_rng)
         self._rng.seed(scenario.seed)
         conditions = [VisitConditions.drawn(scenario.phones, self._rng) for _ in arrivals_s]
-        acts = [self._rng.choice(tuple(ACTS)) for _ in arrivals_s]
         measured = MeasuredCalls(self.clock, self.measurements, scenario.phones.answer_timeout_s)
         bad = round(scenario.phones.hostile_share * len(self.fleet))
+        # Bad phones do one thing after the other, so that each is done as often.
+        act_numbers = np.cumsum(phones < bad) % len(ACTS)
+        acts = tuple(ACTS)
         slow = scenario.slow_phones
         slow_until = bad + (round(slow.share * len(self.fleet)) if slow else 0)
         slow_from_s = slow.from_ratio * scenario.arrivals.duration_s if slow else float("inf")
@@ -73,7 +75,9 @@ class Visits:
 
         async def begin(phone: PhoneState, number: int, index: int, due_at_s: float) -> None:
             if number < bad:
-                await self._bad_phone(phone, replace(measured, suffix=BAD_PHONE)).run(acts[index], due_at_s)
+                await self._bad_phone(phone, replace(measured, suffix=BAD_PHONE)).run(
+                    acts[act_numbers[index]], due_at_s
+                )
                 return
             upload_bytes_per_s, suffix = None, ""
             if slow is not None and due_at_s >= slow_from_s:
