@@ -209,7 +209,7 @@ class ModelStore:
         return record
 
     def forget_rows(self) -> None:
-        """Forget the rows that were read: once a pass, and when this process learns that some have changed."""
+        """Forget the rows that were read: once a pass, and when this process learns of a change."""
         self._versions.clear()
         self._ids.clear()
 
