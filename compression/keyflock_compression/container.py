@@ -96,28 +96,36 @@ def read_expected(
     It is the short way for what a server receives all day: the bytes up to the scales are compared with those
     that an encoder writes, and only the lengths behind them are read.
 
+    Args:
+        data: The bytes, or a view of them.
+        spec: The spec that the container must have.
+        layout: The digest of the layout that it must have.
+        limits: The limits of its size.
     Returns:
         What ``parse`` finds in the same bytes. None where they are not, byte for byte, a container with this
         spec and layout: ``parse`` says why, or what else they are.
     """
     head = _head(spec, layout)
     end = len(data) - _END_BYTES
-    if len(data) > limits.max_container_bytes or not data.startswith(head) or end <= len(head):
+    # Slices are compared, since a memoryview has no ``startswith``.
+    if len(data) > limits.max_container_bytes or data[: len(head)] != head or end <= len(head):
         return None
     found = _read_binaries(data, len(head), end, 1)
-    if found is None or not data.startswith(_STREAMS_KEY, found[1]):
+    if found is None:
         return None
     (scales,), at = found
+    if data[at : at + len(_STREAMS_KEY)] != _STREAMS_KEY:
+        return None
     at += len(_STREAMS_KEY)
     count = data[at] - 0x90
     if not 0 <= count <= _MAX_STREAMS:
         return None
     found = _read_binaries(data, at + 1, end, count)
-    if found is None or found[1] != end or not data.startswith(_DIGEST_HEAD, end):
+    if found is None or found[1] != end or data[end : end + len(_DIGEST_HEAD)] != _DIGEST_HEAD:
         return None
     hasher = hashlib.blake2b(b"\x85", digest_size=CONTAINER_DIGEST_BYTES)
     hasher.update(memoryview(data)[1:end])
-    if not data.endswith(hasher.digest()):
+    if data[-CONTAINER_DIGEST_BYTES:] != hasher.digest():
         return None
     return scales, tuple(found[0])
 
@@ -159,7 +167,7 @@ def _read_binaries(data: bytes, at: int, end: int, count: int) -> tuple[list[byt
             return None
         if size < min_size or at + size > end:
             return None
-        found.append(data[at : at + size])
+        found.append(bytes(data[at : at + size]))
         at += size
     return found, at
 
