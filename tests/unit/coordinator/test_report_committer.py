@@ -290,6 +290,7 @@ async def test_a_report_that_waits_while_another_process_counts_one_of_its_assig
     while (
         not last.done()
     ):  # a pass finds enough of them, if the last one came while the three were given back
+        await asyncio.sleep(0)
         await there.tick()
     rows = await harness.store.rounds.partials(FIRST)
 
@@ -317,6 +318,7 @@ async def test_a_report_that_waits_while_its_assignment_is_given_back_elsewhere_
     for one in claims[1:]:
         others = await waiting_at(there, one, report(constant(1.0), of=one))
     while not waiting.done():
+        await asyncio.sleep(0)
         await there.tick()
 
     with pytest.raises(ApiError) as refused:
@@ -343,6 +345,7 @@ async def test_a_forgotten_device_whose_row_is_gone_takes_no_other_report_with_i
     harness.coordinator = there
     sending = asyncio.gather(*(send(harness, one, 1.0) for one in claims[5:9]))
     while not sending.done():
+        await asyncio.sleep(0)
         await there.tick()
     answers = await sending
 
