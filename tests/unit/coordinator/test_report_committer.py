@@ -107,6 +107,25 @@ async def test_a_flush_that_was_not_answered_is_asked_about_at_the_next_pass(
     assert all(isinstance(one, Receipt) for one in await send_each(harness, claims, 1.0))
 
 
+async def test_a_buffer_does_not_close_before_it_is_known_whether_its_last_flush_was_committed(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 8)
+    await send_each(harness, claims[:4], 1.0)
+    with monkeypatch.context() as away:
+        away.setattr(harness.store.group_writer, "commit", fail)
+        away.setattr(harness.store.rounds, "partials", fail)
+        unsure = await send_each(harness, claims[4:], 1.0)
+        await harness.coordinator.tick()
+
+    for _ in range(3):
+        await harness.coordinator.tick()
+
+    assert unsure == [ProblemCode.REPORT_PENDING] * 4
+    assert all(isinstance(one, Receipt) for one in await send_each(harness, claims[4:], 1.0))
+
+
 async def test_an_earlier_flush_of_the_process_does_not_acknowledge_one_that_failed(
     harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
