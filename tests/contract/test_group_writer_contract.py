@@ -35,6 +35,7 @@ from keyflock_server.storage.errors import (
     PartialSuperseded,
     PopulationGone,
     SlotRefused,
+    StorageDamaged,
     StorageUnavailable,
     Superseded,
 )
@@ -49,6 +50,7 @@ from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.records import AssignmentState, RoundRecord
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.storage.sql.transactions import ThreadTransactions
+from keyflock_server.storage.tables import rounds
 
 U1 = RoundId("u-1")
 BUFFER = parse_task(
@@ -313,6 +315,29 @@ async def test_of_a_group_that_could_not_be_committed_nothing_is_there(store: Re
     assert await store.rounds.partials(T1) == []
     after = await commit(store, slot("c"))  # the next group finds the connection in order
     assert after == [await round_row(store)]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+async def test_a_damaged_row_fails_no_operation_but_its_own(store: RecordStore) -> None:
+    await commit(store, slot("a"), slot("b", "u-1"))
+    assert isinstance(store, SqlStore)
+    async with store._engine.begin() as connection:
+        damaged = rounds.update().where(rounds.c.id == T1).values(spec_json=b"{")
+        await connection.execute(damaged)
+
+    outcomes = await commit(
+        store,
+        slot("c", "u-1"),
+        slot("d"),
+        AddDevice(device("x")),
+        GiveBack(assignment("b", "u-1"), "!", NOW),
+        flush("a"),
+    )
+
+    assert [outcomes[1], outcomes[4]] == [StorageDamaged] * 2
+    assert outcomes[2] is None
+    assert await states(store, U1) == {"b": AssignmentState.FAILED, "c": AssignmentState.ASSIGNED}
+    assert await store.devices.get(DeviceId("x")) == device("x")
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)

@@ -158,7 +158,7 @@ async def test_a_flush_that_fails_in_a_new_way_is_told_though_its_phone_has_hung
     await is_flushing.wait()
     last.cancel()
     may_fail.set()
-    await harness.coordinator._flushes.settle()
+    await harness.coordinator._flushes.stop()
     flusher.flush_if_due = flush  # type: ignore[method-assign]  # and never again
     await harness.coordinator.tick()
 

@@ -60,7 +60,7 @@ from keyflock_server.rounds.selection import (
     task_order,
 )
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, SlotRefused, Superseded
+from keyflock_server.storage.errors import AlreadyExists, SlotRefused, StorageError, Superseded
 from keyflock_server.storage.interfaces.group_writer import TakeSlot
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 
@@ -171,6 +171,8 @@ class CheckInService:
         opened = state.open_round
         pace = self._pace.at(state, visit.now, visit.now_s, visit.load)
         is_held = opened is not None and opened.is_held
+        if opened is not None and visit.device in opened.unsure_slots:
+            await self._settle_unsure_slot(opened, visit.device)
         if opened is not None and not is_held and opened.assignment_of(visit.device, visit.now) is not None:
             known = await self._find_assignment(opened, visit)
             if known is not None:
@@ -209,6 +211,13 @@ class CheckInService:
             return quarantine_refusal
         too_soon = separation_left(state.spec.eligibility, facts.last_contributed_at, visit.now)
         return round_full(window) if too_soon is None else not_eligible(too_soon, window)
+
+    async def _settle_unsure_slot(self, opened: OpenRound, device: DeviceId) -> None:
+        """Find out whether a slot whose transaction was not answered was given."""
+        row = await self._deps.store.assignments.get(opened.id, device)
+        opened.unsure_slots.pop(device, None)
+        if row is not None:
+            opened.members.setdefault(row.id, row)
 
     def _claim_ratio(self, state: TaskState, visit: _Visit) -> float:
         """Return how much of its claim to a slot the device keeps after assignments that stayed silent.
@@ -372,6 +381,9 @@ class CheckInService:
             raise
         except (AlreadyExists, Superseded):
             return None
+        except StorageError:
+            opened.unsure_slots[device] = None
+            raise
         finally:
             opened.slots_asked -= 1
         state.devices_training += 1

@@ -133,9 +133,9 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Commit what may be committed, and close the store. Phones send again what was not acknowledged."""
+        await self._flushes.stop()
         for state in self.registry:
             await self._flusher.flush_if_due(state, is_hurried=True)
-        await self._flushes.settle()
         await self.downlink.stop()
         await self._do_housekeeping()
         with contextlib.suppress(Exception):  # they only serve to estimate

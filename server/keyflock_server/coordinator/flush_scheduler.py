@@ -24,11 +24,12 @@ class FlushScheduler:
         #: Tasks with a flush under way, where there may be one.
         self._busy: set[TaskName] = set()
         self._timers: dict[TaskName, asyncio.TimerHandle] = {}
+        self._is_stopping = False
 
     def report_added(self, state: TaskState) -> asyncio.Task[None] | None:
         """Begin a flush if one is due now, and return it; or have it begin when the interval is over."""
         task, opened = state.task, state.open_round
-        if opened is None or task in self._busy:
+        if opened is None or task in self._busy or self._is_stopping:
             return None
         pending = opened.batch.sum.size
         if not may_flush(opened.round, pending):
@@ -41,8 +42,9 @@ class FlushScheduler:
             self._timers[task] = later
         return None
 
-    async def settle(self) -> None:
-        """Begin no flush any more by the clock, and wait for those under way."""
+    async def stop(self) -> None:
+        """Begin no flush any more, and wait for those under way."""
+        self._is_stopping = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

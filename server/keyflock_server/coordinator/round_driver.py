@@ -291,6 +291,8 @@ class RoundDriver:
                 await self._carry(state, opened)
             case Due.CLOSE:
                 await self._flusher.flush_rest(state, opened)
+                if opened.unsure is not None:
+                    return  # the next buffer would take over reports whose sum is not in it
                 # The flush may have failed: ask again.
                 if opened.round.reports >= opened.round.spec.round.minimum_reports:
                     await self._advance(state, opened, CloseRequested())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, assert_never
 
-from cachetools import LRUCache
+from cachetools import FIFOCache, LRUCache
 
 from keyflock_compression import CodecSpec, Layout
 from keyflock_server.aggregation.clipping import DeltaValidator
@@ -24,6 +24,8 @@ from keyflock_server.storage.records import AssignmentRecord, AssignmentState, R
 
 #: A budget of bytes may give every phone another codec.
 _MAX_CODECS: Final = 256
+#: Maximum number of devices of a round that are remembered while the store does not answer.
+_MAX_UNSURE_SLOTS: Final = 65_536
 _PHASES: Final = tuple(Phase)
 
 
@@ -68,6 +70,8 @@ class OpenRound:
         self.members = RoundMembers()
         #: Number of slots that are being taken: whether the store gives them is not known yet.
         self.slots_asked = 0
+        #: Devices whose slot may have been given: the store has not answered.
+        self.unsure_slots: FIFOCache[DeviceId, None] = FIFOCache(_MAX_UNSURE_SLOTS)
         #: When reports arrived here, accepted or not, by assignment: these devices were not silent.
         self.report_arrivals: dict[AssignmentId, datetime] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, validator))

@@ -200,6 +200,44 @@ async def test_a_process_that_stops_commits_what_waits_for_the_interval(paced: C
     assert await counted(paced) == 8
 
 
+async def test_a_process_that_stops_during_a_flush_commits_also_what_came_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = await started(CoordinatorHarness(ack_wait_s=60.0, is_real_time=True, observer=FlushRecorder()))
+    monkeypatch.setattr(report_committer, "flush_interval_s", lambda *_: 0.0)
+    await harness.task(round="goal = 24")
+    claims = await cohort(harness, 12)
+    keys, may_write = block_put(harness, monkeypatch)
+    first = [asyncio.create_task(send(harness, one, 1.0)) for one in claims[:4]]
+    await until(lambda: len(keys) == 1)
+
+    stopping = asyncio.create_task(harness.coordinator.stop())
+    await asyncio.sleep(0)
+    later = await sending(harness, claims[4:], 1.0)
+    may_write.set()
+    await stopping
+
+    assert all(isinstance(one, Receipt) for one in await asyncio.gather(*first, *later))
+    assert await counted(harness) == 12
+    assert flush_sizes(harness) == [4, 8]
+    assert isinstance(harness.observer, FlushRecorder)
+    assert harness.observer.errors == []
+
+
+async def test_a_stopped_scheduler_begins_no_flush(paced: CoordinatorHarness) -> None:
+    await paced.task(round="goal = 16")
+    claims = await cohort(paced, 4)
+    await paced.coordinator._flushes.stop()
+
+    waiting = await sending(paced, claims, 1.0)
+    flushes = asyncio.all_tasks() - {*waiting, asyncio.current_task()}
+
+    assert flushes == set()
+    assert flush_sizes(paced) == []
+    await paced.coordinator.stop()
+    assert all(isinstance(one, Receipt) for one in await asyncio.gather(*waiting))
+
+
 async def test_reports_and_check_ins_go_on_while_a_blob_is_written_and_form_the_next_batch(
     paced: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +273,7 @@ async def test_a_task_that_is_cancelled_while_a_blob_is_written_counts_nothing_a
 
     await paced.coordinator.tasks.cancel(T)
     may_write.set()
-    await paced.coordinator._flushes.settle()
+    await paced.coordinator._flushes.stop()
 
     assert await asyncio.gather(*answers) == [ProblemCode.ROUND_GONE] * 4
     assert await counted(paced) == 0
@@ -261,6 +299,7 @@ async def test_a_blob_store_that_fails_again_and_again_under_load_loses_no_repor
     monkeypatch.setattr(harness.blobs, "put", fail_at_first)
     answers = asyncio.gather(*(send(harness, one, 1.0) for one in claims))
     while not answers.done():
+        await asyncio.sleep(0)  # a pass over an empty batch gives way to nobody here
         await harness.coordinator.tick()
     monkeypatch.undo()
     await harness.coordinator.tick()

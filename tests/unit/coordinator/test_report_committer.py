@@ -107,6 +107,25 @@ async def test_a_flush_that_was_not_answered_is_asked_about_at_the_next_pass(
     assert all(isinstance(one, Receipt) for one in await send_each(harness, claims, 1.0))
 
 
+async def test_a_buffer_does_not_close_before_it_is_known_whether_its_last_flush_was_committed(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 8)
+    await send_each(harness, claims[:4], 1.0)
+    with monkeypatch.context() as away:
+        away.setattr(harness.store.group_writer, "commit", fail)
+        away.setattr(harness.store.rounds, "partials", fail)
+        unsure = await send_each(harness, claims[4:], 1.0)
+        await harness.coordinator.tick()
+
+    for _ in range(3):
+        await harness.coordinator.tick()
+
+    assert unsure == [ProblemCode.REPORT_PENDING] * 4
+    assert all(isinstance(one, Receipt) for one in await send_each(harness, claims[4:], 1.0))
+
+
 async def test_an_earlier_flush_of_the_process_does_not_acknowledge_one_that_failed(
     harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +309,7 @@ async def test_a_report_that_waits_while_another_process_counts_one_of_its_assig
     while (
         not last.done()
     ):  # a pass finds enough of them, if the last one came while the three were given back
+        await asyncio.sleep(0)
         await there.tick()
     rows = await harness.store.rounds.partials(FIRST)
 
@@ -317,6 +337,7 @@ async def test_a_report_that_waits_while_its_assignment_is_given_back_elsewhere_
     for one in claims[1:]:
         others = await waiting_at(there, one, report(constant(1.0), of=one))
     while not waiting.done():
+        await asyncio.sleep(0)
         await there.tick()
 
     with pytest.raises(ApiError) as refused:
@@ -343,6 +364,7 @@ async def test_a_forgotten_device_whose_row_is_gone_takes_no_other_report_with_i
     harness.coordinator = there
     sending = asyncio.gather(*(send(harness, one, 1.0) for one in claims[5:9]))
     while not sending.done():
+        await asyncio.sleep(0)
         await there.tick()
     answers = await sending
 

@@ -354,7 +354,7 @@ async def test_a_phone_that_hangs_up_does_not_stop_the_flush_of_the_others(
     await is_writing.wait()
     last.cancel()
     await asyncio.gather(last, return_exceptions=True)
-    settling = asyncio.create_task(harness.coordinator._flushes.settle())
+    settling = asyncio.create_task(harness.coordinator._flushes.stop())
     await asyncio.sleep(0)
     is_settled_early = settling.done()
     may_write.set()
@@ -380,7 +380,7 @@ async def test_a_flush_that_breaks_after_its_phone_hung_up_is_reported(
         await send(harness, one, 1.0)
     with pytest.raises(RuntimeError):
         await send(harness, claims[3], 1.0)
-    await harness.coordinator._flushes.settle()
+    await harness.coordinator._flushes.stop()
 
     assert recorder.errors == ["t: A slip in the code."]
     assert harness.coordinator._flushes._under_way == set()

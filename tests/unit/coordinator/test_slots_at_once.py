@@ -83,6 +83,29 @@ async def test_slots_that_could_not_be_given_out_are_free_again(
     assert all(isinstance(one, Assignment) for one in answers)
 
 
+async def test_phones_whose_slots_were_not_answered_for_get_them_when_they_ask_again(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round="goal = 8\nover_selection = 0.0")
+    phones = [await harness.enrol() for _ in range(8)]
+    commit = harness.store.group_writer.commit
+
+    async def lost(operations: Sequence[Operation]) -> list[OperationOutcome]:
+        await commit(operations)
+        raise StorageUnavailable("The connection was lost after the commit.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(harness.store.group_writer, "commit", lost)
+        failed = await asyncio.gather(*(harness.check_in(phone) for phone in phones), return_exceptions=True)
+    await harness.coordinator.tick()  # memory knows now that no slot is left
+    answers = await asyncio.gather(*(harness.check_in(phone) for phone in phones))
+
+    assert [type(one) for one in failed] == [StorageUnavailable] * 8
+    given = [one for one in answers if isinstance(one, Assignment)]
+    assert len({one.token for one in given}) == 8
+    assert isinstance(await harness.check_in(await harness.enrol()), Refusal)
+
+
 async def test_slots_that_are_given_back_at_once_are_all_free_again(harness: CoordinatorHarness) -> None:
     await harness.task(round="goal = 8\nover_selection = 0.0")
     claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
 from keyflock_server.storage.device_facts import DeviceFacts
-from keyflock_server.storage.errors import AlreadyExists, StorageError
+from keyflock_server.storage.errors import AlreadyExists, StorageDamaged, StorageUnavailable
 from keyflock_server.storage.group_decisions import AssignmentKey, GroupChanges, GroupDecisions, PartialKey
 from keyflock_server.storage.interfaces.group_writer import (
     AddDevice,
@@ -107,25 +107,36 @@ class SqlGroupWriter:
         """Commit these operations in one transaction, in this order."""
         try:
             return await self._transactions.run(_commit, operations)
-        except IntegrityError:
-            # A row came in between that no lock of ours keeps out. Each operation gets an answer of its own.
+        except Exception as error:
+            if _is_away(error):
+                raise
+            # A row is damaged, or came in between where no lock of ours keeps it out.
             if len(operations) > 1:
-                return [await self._outcome_alone(one) for one in operations]
-            match operations[0]:
-                case TakeSlot(assignment):
-                    return [AlreadyExists(assignment.id)]
-                case AddDevice(device):
-                    return [AlreadyExists(device.id)]
-                case _:
-                    raise
+                return await self._outcomes_alone(operations)
+            if isinstance(error, IntegrityError):
+                match operations[0]:
+                    case TakeSlot(assignment):
+                        return [AlreadyExists(assignment.id)]
+                    case AddDevice(device):
+                        return [AlreadyExists(device.id)]
+            raise
 
-    async def _outcome_alone(self, operation: Operation) -> OperationOutcome:
-        """Commit one operation; what fails now does not undo those that are committed already."""
-        try:
-            (outcome,) = await self.commit([operation])
-        except (StorageError, IntegrityError) as error:
-            return error
-        return outcome
+    async def _outcomes_alone(self, operations: Sequence[Operation]) -> list[OperationOutcome]:
+        """Commit the operations one by one; what fails now does not undo those that are committed already."""
+        outcomes: list[OperationOutcome] = []
+        for one in operations:
+            try:
+                outcomes += await self.commit([one])
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is this operation's outcome
+                outcomes.append(error)
+                if _is_away(error):  # nobody waits for the store's timeout once for each operation
+                    return outcomes + [error] * (len(operations) - len(outcomes))
+        return outcomes
+
+
+def _is_away(error: Exception) -> bool:
+    """Return whether the store as a whole does not answer."""
+    return isinstance(error, StorageUnavailable) and not isinstance(error, StorageDamaged)
 
 
 def _commit(connection: Connection, operations: Sequence[Operation]) -> list[OperationOutcome]:
