@@ -101,7 +101,6 @@ async def test_a_quarantine_by_another_process_is_known_one_pass_later_and_keeps
     there.check_ins._early_check_ins.forget(device.device)
     there._deps.activity.set_quarantine(device.device, None)
     sampled = refusal(await harness.check_in(device))
-    there.check_ins._early_check_ins.forget(device.device)
     await here.quarantines.release(device.device)
     await there.tick()
     released = await harness.check_in(device, examples=1)
