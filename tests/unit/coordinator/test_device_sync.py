@@ -223,24 +223,34 @@ async def test_a_process_that_is_alone_reads_nothing_of_devices_at_its_passes(
     assert asked == []
 
 
-async def test_many_changes_are_read_every_two_seconds_only(
-    harness: CoordinatorHarness, replicas: tuple[Coordinator, Coordinator], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rows", "pause_s"), [(1_000, 0.0), (1_500, 0.3), (20_000, 4.0), (60_000, 10.0)])
+async def test_the_more_changes_were_read_the_later_is_the_next_reading(
+    harness: CoordinatorHarness,
+    replicas: tuple[Coordinator, Coordinator],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    pause_s: float,
 ) -> None:
     _, there = replicas
     asked = []
 
     async def many(*what: object) -> list[DeviceFacts]:
         asked.append(what)
-        return [DeviceFacts(device=DeviceId(f"{number}")) for number in range(1_001)]
+        return [DeviceFacts(device=DeviceId("a"))] * rows
 
     monkeypatch.setattr(harness.store.devices, "changed_since", many)
     sync = DeviceSync(there._deps, there.registry)
-    for _ in range(3):
+    for _ in range(2):
         await sync.refresh()
-    harness.pass_time(2.0)
+    for _ in range(9):
+        harness.pass_time(pause_s / 10.0)
+        await sync.refresh()
+    within = len(asked)
+    harness.pass_time(pause_s / 10.0)
     await sync.refresh()
 
-    assert len(asked) == 3  # at the start, at the next pass, and two seconds later
+    assert within == (2 if pause_s else 11)  # at the start, and at the next pass
+    assert len(asked) == within + 1
 
 
 async def test_a_token_that_does_not_describe_its_device_costs_one_reading_of_the_row(
