@@ -1,7 +1,7 @@
 """What other processes have written about devices and their assignments is read once a pass.
 
 The bound: a process knows another one's contributions, silences, quarantines and assignments one pass later,
-or at most ``_LONGEST_PAUSE`` later while they are so many that reading them takes a part of its time; provided
+or at most ``_LONGEST_PAUSE`` later while they are so many that reading them takes part of its time; provided
 that the clocks of both differ by less than ``_OVERLAP``. A process that is alone reads at its start only.
 """
 
@@ -14,7 +14,7 @@ from keyflock_server.coordinator.task_registry import TaskRegistry
 
 #: Time span that is read again each time: clocks differ, and transactions commit later than they say.
 _OVERLAP: Final = timedelta(seconds=30)
-#: Number of rows from which the next read waits until so many a second were read. A row takes 15 microseconds.
+#: Number of rows from which the next read waits until so many a second were read; each takes 15 microseconds.
 _MANY_ROWS: Final = 1_000
 _ROWS_PER_S: Final = 5_000
 _LONGEST_PAUSE: Final = timedelta(seconds=10)
