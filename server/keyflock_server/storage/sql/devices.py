@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, bindparam, func, select, update
+from sqlalchemy import Column, ColumnElement, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
@@ -218,7 +218,7 @@ async def _lock_free(connection: AsyncConnection, ids: Sequence[DeviceId]) -> di
     return {DeviceId(device): at for device, at in found}
 
 
-def device_facts(row: Row[Any]) -> DeviceFacts:
+def device_facts(row: Sequence[Any]) -> DeviceFacts:
     """Return the facts in a row of the columns ``FACTS``."""
     device, last_contributed_at, quarantined_until, silences, last_silent_at = row
     return DeviceFacts(
