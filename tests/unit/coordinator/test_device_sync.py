@@ -129,6 +129,29 @@ async def test_silences_are_counted_in_every_process(
     assert there._deps.activity.silences(device.device) == known_here
 
 
+async def test_a_silence_is_known_elsewhere_however_long_reports_may_wait(
+    harness: CoordinatorHarness,
+) -> None:
+    harness.ack_wait_s = 60.0
+    here, there = (harness.another_coordinator(name) for name in ("a", "b"))
+    harness.coordinator = here
+    for one in (here, there):
+        await one.start()
+    await harness.task(round="goal = 4\nover_selection = 0.0\ndeadline_s = 600.0")
+    device = await harness.enrol()
+    await harness.assigned(device)
+    harness.pass_time(700.0)
+    await here._leadership.renew()
+    await there.tick()
+    harness.pass_time(6.0)
+    await here.tick()
+    await there.tick()
+
+    assert there._deps.activity.silences(device.device) == Silences(1, harness.now - timedelta(seconds=106.0))
+    for one in (here, there):
+        await one.stop()
+
+
 async def test_who_is_not_enrolled_any_more_is_told_when_it_would_get_a_slot(
     harness: CoordinatorHarness, replicas: tuple[Coordinator, Coordinator]
 ) -> None:
