@@ -77,6 +77,7 @@ class MemoryRoundRepository:
         *,
         excluded: Collection[AssignmentId] = (),
         rejected: Collection[AssignmentId] = (),
+        now: datetime | None = None,
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
         current = self._rows.rounds[round_id].round
         its_task = {one.round.id for one in self._rows.rounds.values() if one.round.task == current.task}
@@ -102,7 +103,7 @@ class MemoryRoundRepository:
                     device,
                     silences=device.silences + 1,
                     last_silent_at=row.runs_out_at(current),
-                    changed_at=before,
+                    changed_at=now or before,
                 )
         self._rows.rounds[round_id] = after
         return after, tuple(sorted(row.id for row in due))

@@ -134,11 +134,13 @@ class CheckInService:
         contributed_at = deps.activity.last_contribution(device, identity.last_contributed_at)
         visit = _Visit(identity, message, now, now.timestamp(), load, contributed_at)
         self._seen_devices.note(device, message, now, visit.now_s)
-        answer: Assignment | Refusal | None = self._quarantines.refusal(device, now)
-        if answer is None:
-            answer = await self._decide(visit, tasks)
+        if (quarantine_refusal := self._quarantines.refusal(device, now)) is not None:
+            return quarantine_refusal
+        answer = await self._decide(visit, tasks)
         if isinstance(answer, Refusal):
-            self._early_check_ins.remember(device, answer)
+            # A quarantine is in memory in any case, and any process may end it.
+            if answer.reason is not RefusalReason.QUARANTINED:
+                self._early_check_ins.remember(device, answer)
         else:
             self._early_check_ins.forget(device)
         return answer

@@ -58,7 +58,7 @@ class Coordinator:
         self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds)
         self._verdict_counter = VerdictCounter(deps)
         early_check_ins = EarlyCheckIns(deps, self.registry)
-        self.quarantines = QuarantineService(deps, early_check_ins)
+        self.quarantines = QuarantineService(deps)
         self._flushes = FlushScheduler(deps, self._flusher)
         intake = ReportIntake(deps, self._flushes, self._verdict_counter, self.quarantines)
         self.reports = ReportService(deps, self.registry, intake, self.quarantines, early_check_ins)

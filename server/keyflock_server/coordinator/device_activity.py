@@ -46,12 +46,16 @@ class DeviceActivity:
         self._participations: RecentEntries[int] = RecentEntries(max_devices)
 
     def adopt(self, facts: DeviceFacts) -> None:
-        """Adopt the facts in a device's row.
+        """Adopt the facts in a device's row, which is as new as what is known here."""
+        self.set_quarantine(facts.device, facts.quarantined_until)
+        self.adopt_history(facts)
+
+    def adopt_history(self, facts: DeviceFacts) -> None:
+        """Adopt a row's facts but its quarantine, which may have begun or ended since the row was read.
 
         Edge cases:
-            the row was read before a contribution that is known here -> only its quarantine is adopted
+            the row was read before a contribution that is known here -> nothing is adopted
         """
-        self.set_quarantine(facts.device, facts.quarantined_until)
         known, read = self._contributed_at.get(facts.device), facts.last_contributed_at
         if known is not None and (read is None or read < known):
             return

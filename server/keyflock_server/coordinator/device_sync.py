@@ -1,8 +1,8 @@
 """What other processes have written about devices and their assignments is read once a pass.
 
 The bound: a process knows another one's contributions, silences, quarantines and assignments one pass later,
-or ``_BUSY_INTERVAL`` later while they are so many that reading them takes a part of the pass; provided that
-the clocks of both differ by less than ``_OVERLAP``. A process that is alone reads at its start only.
+or at most ``_LONGEST_PAUSE`` later while they are so many that reading them takes part of its time; provided
+that the clocks of both differ by less than ``_OVERLAP``. A process that is alone reads at its start only.
 """
 
 from datetime import datetime, timedelta
@@ -14,9 +14,10 @@ from keyflock_server.coordinator.task_registry import TaskRegistry
 
 #: Time span that is read again each time: clocks differ, and transactions commit later than they say.
 _OVERLAP: Final = timedelta(seconds=30)
-#: Number of rows from which the next read waits for ``_BUSY_INTERVAL``.
+#: Number of rows from which the next read waits until so many a second were read; each takes 15 microseconds.
 _MANY_ROWS: Final = 1_000
-_BUSY_INTERVAL: Final = timedelta(seconds=2)
+_ROWS_PER_S: Final = 5_000
+_LONGEST_PAUSE: Final = timedelta(seconds=10)
 #: How far a process that starts looks back at least: so long a silence is held against a device.
 _LOOKED_BACK: Final = timedelta(days=7)
 _DROP_INTERVAL: Final = timedelta(minutes=1)
@@ -29,7 +30,7 @@ class DeviceSync:
         self._deps = deps
         self._registry = registry
         self._read_at: datetime | None = None
-        self._is_busy = False
+        self._pause = timedelta(0)
         self._dropped_at: datetime | None = None
 
     async def refresh(self) -> None:
@@ -37,9 +38,7 @@ class DeviceSync:
         now = self._deps.clock()
         if self._read_at is None:
             await self._read_all(now)
-        elif not self._deps.is_sole and not (
-            self._is_busy and timedelta(0) <= now - self._read_at < _BUSY_INTERVAL
-        ):
+        elif not self._deps.is_sole and not (timedelta(0) <= now - self._read_at < self._pause):
             await self._read_changes(min(self._read_at, now) - _OVERLAP, now)
         if self._dropped_at is None or not timedelta(0) <= now - self._dropped_at < _DROP_INTERVAL:
             self._deps.activity.drop_expired(now)
@@ -66,5 +65,8 @@ class DeviceSync:
             opened = self._registry.open_round(task)
             if opened is not None and opened.may_hold(row) and row.id not in opened.members:
                 opened.members[row.id] = row
-        self._is_busy = len(changes) + len(assigned) > _MANY_ROWS
+        rows = len(changes) + len(assigned)
+        self._pause = timedelta(0)
+        if rows > _MANY_ROWS:
+            self._pause = min(timedelta(seconds=rows / _ROWS_PER_S), _LONGEST_PAUSE)
         self._read_at = now

@@ -203,7 +203,9 @@ class EnrolmentService:
             if await devices.renew(known, after, revocation):
                 if revocation is not None:
                     self._revocations.apply(revocation)
-                self._deps.activity.adopt(after.facts)
+                self._deps.activity.adopt_history(after.facts)
+                if after.quarantined_until != known.quarantined_until:  # inherited with the user
+                    self._deps.activity.set_quarantine(after.id, after.quarantined_until)
                 return after
 
     async def _change_user(self, known: DeviceRecord, after: DeviceRecord) -> DeviceRecord:

@@ -78,11 +78,12 @@ class ErasureService:
         deps, now = self._deps, self._deps.clock()
         for device in devices:
             self._early_check_ins.forget(device)
-            deps.activity.set_quarantine(device, None)
         revoked = [self._revocations.revocation_of_forgotten(device) for device in devices]
         # A task with a damaged row limits no device; erasure cannot wait until it is repaired.
         rule = tombstone_rule(deps.owner_key, await deps.store.tasks.all([]), now)
         erased = await deps.store.devices.forget(devices, revoked, rule, now)
+        for device in devices:
+            deps.activity.set_quarantine(device, None)
         for record in revoked:
             self._revocations.apply(record)
         for state in self._registry:

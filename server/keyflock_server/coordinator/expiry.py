@@ -59,7 +59,11 @@ class Expiry:
         async with state.row_lock:
             # Pending reports arrived in time.
             known = await self._deps.store.rounds.expire(
-                opened.id, before, excluded=opened.batch.ids, rejected=opened.report_arrivals
+                opened.id,
+                before,
+                excluded=opened.batch.ids,
+                rejected=opened.report_arrivals,
+                now=self._deps.clock(),
             )
             if known is None:
                 return

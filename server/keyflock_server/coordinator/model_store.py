@@ -153,7 +153,8 @@ class ModelStore:
         A name stays its population's for as long as that exists, and nothing is written for a deleted one.
         """
         if (known := self._ids.get(name)) is None:
-            known = self._ids[name] = await self.resolve(name)
+            ids = self._ids
+            known = ids[name] = await self.resolve(name)
         return known
 
     async def population(self, name: PopulationName) -> PopulationRecord:
@@ -201,17 +202,17 @@ class ModelStore:
         """Return one version, also if it was withdrawn; raises ApiError ``model_unknown``."""
         record = self._versions.get((name, version))
         if record is None:
+            versions = self._versions  # what is forgotten while this reads is not remembered again
             record = await self._deps.store.populations.version(name, ModelVersion(version))
             if record is None:
                 detail = f"Population {name!r} has no model version {version}."
                 raise ApiError(ProblemCode.MODEL_UNKNOWN, detail)
-            self._versions[name, version] = record
+            versions[name, version] = record
         return record
 
     def forget_rows(self) -> None:
         """Forget the rows that were read: once a pass, and when this process learns of a change."""
-        self._versions.clear()
-        self._ids.clear()
+        self._versions, self._ids = LRUCache(_MAX_CACHED_ROWS), LRUCache(_MAX_CACHED_ROWS)
 
     async def training_model(self, name: PopulationName, version: int) -> Download:
         """Return the download from which phones train."""

@@ -66,11 +66,11 @@ class _CheckInCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """A task's pace, and what it holds for: a second, a load and an open round."""
+    """A task's pace, and what it holds for: a second, a load and an open round, which it does not keep."""
 
     second: int
     load: float
-    opened: OpenRound | None
+    round_id: RoundId | None
     pace: TaskPace
 
 
@@ -108,7 +108,7 @@ class PaceSteering:
         if stats != self._stats.get(state):
             self._stats[state] = stats
             self._moments.pop(state, None)
-        pace = TaskPace(state, stats, now, 0.0)
+        pace = TaskPace(state.spec, _open_round(state), stats, now, 0.0)
         state.spread_s = spread_s(
             _current_policy(state), state.spec.pacing, pace.eligible_devices, pace.seen_devices
         )
@@ -133,13 +133,14 @@ class PaceSteering:
             now_s: The same in seconds since the epoch.
             load: How far the server is beyond its capacity.
         """
-        known, second, opened = self._moments.get(state), int(now_s), state.open_round
-        if known is not None and known.second == second and known.load == load and known.opened is opened:
+        known, second, current = self._moments.get(state), int(now_s), _open_round(state)
+        id_ = None if current is None else current.id
+        if known is not None and known.second == second and known.load == load and known.round_id == id_:
             return known.pace
-        pace = TaskPace(state, self._stats.get(state) or ArrivalStats(), now, load)
-        if opened is not None:
-            pace.draw_sample(opened, self._sampling(state, opened, pace))
-        self._moments[state] = _Moment(second, load, opened, pace)
+        pace = TaskPace(state.spec, current, self._stats.get(state) or ArrivalStats(), now, load)
+        if current is not None:
+            pace.draw_sample(current, self._sampling(state, current, pace))
+        self._moments[state] = _Moment(second, load, id_, pace)
         return pace
 
     def assignment_expires_at(self, state: TaskState, opened: OpenRound) -> datetime:
@@ -173,10 +174,10 @@ class PaceSteering:
             return
         counts.eligible += is_eligible
 
-    def _sampling(self, state: TaskState, opened: OpenRound, pace: TaskPace) -> RoundSampling:
+    def _sampling(self, state: TaskState, current: Round, pace: TaskPace) -> RoundSampling:
         known = self._samplings.get(state)
-        if known is None or known.round_id != opened.id:
-            known = self._samplings[state] = pace.sampling(opened)
+        if known is None or known.round_id != current.id:
+            known = self._samplings[state] = pace.sampling(current)
             state.selection_window_s = known.window_s
         return known
 
@@ -221,7 +222,12 @@ class PaceSteering:
 
 def _current_policy(state: TaskState) -> RoundPolicy:
     """Return the open round's policy, whose numbers may be tuned; else the task's own."""
-    return state.spec.round if state.open_round is None else state.open_round.round.spec.round
+    current = _open_round(state)
+    return (state.spec if current is None else current.spec).round
+
+
+def _open_round(state: TaskState) -> Round | None:
+    return None if state.open_round is None else state.open_round.round
 
 
 def _is_old(at: datetime, now: datetime, life: timedelta) -> bool:

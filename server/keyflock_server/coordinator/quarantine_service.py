@@ -7,7 +7,6 @@ from cachetools import FIFOCache
 
 from keyflock_server.aggregation.verdicts import VIOLATIONS, Verdict
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.model_store import population_unknown
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.coordinator.views import device_view
@@ -37,9 +36,8 @@ _DETAIL: Final = "Reports of this device were refused repeatedly; it is kept out
 class QuarantineService:
     """Quarantines devices and keeps them out: uploads and check-ins ask memory (``DeviceActivity``)."""
 
-    def __init__(self, deps: Dependencies, early_check_ins: EarlyCheckIns) -> None:
+    def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
-        self._early_check_ins = early_check_ins
         self._refused_devices: FIFOCache[RoundId, set[DeviceId]] = FIFOCache(_MAX_TRACKED_ROUNDS)
 
     def check(self, device: DeviceId) -> None:
@@ -112,7 +110,6 @@ class QuarantineService:
 
     async def release(self, device: DeviceId) -> DeviceView:
         """End a quarantine and delete all violations. A device without any stays unchanged."""
-        self._early_check_ins.forget(device)
         while True:
             row = await self._row(device)
             if row.standing_json is None or await self._write(row, None):

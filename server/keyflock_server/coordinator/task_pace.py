@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.messages import Refusal, RefusalReason, ReturnWindow
 from keyflock_server.rounds.availability import UNIFORM_HOURS, ActiveDevices, counted_devices
@@ -21,7 +20,9 @@ from keyflock_server.rounds.pacing import (
     rest_s,
     return_window,
 )
+from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.selection import meeting_probability, meeting_window_s, sampling_probability
+from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.rounds.tuning import RoundHistory, typical_duration_s, usual_cycle_s
 
 
@@ -58,20 +59,23 @@ class TaskPace:
     """Windows and probabilities of one task at one moment.
 
     Args:
-        state: The task.
+        spec: The task.
+        current: Its open round, or None.
         stats: Its statistics.
         now: The moment.
         load: How far the server is beyond its capacity.
     """
 
-    def __init__(self, state: TaskState, stats: ArrivalStats, now: datetime, load: float) -> None:
-        self._state = state
+    def __init__(
+        self, spec: TaskSpec, current: Round | None, stats: ArrivalStats, now: datetime, load: float
+    ) -> None:
+        self._spec = spec
+        self._current = current
         self._stats = stats
         self._now, self._now_s = now, now.timestamp()
         self._load = load
-        opened = state.open_round
         # The open round's policy, whose numbers may be tuned; else the task's own.
-        self._policy = state.spec.round if opened is None else opened.round.spec.round
+        self._policy = (spec if current is None else current.spec).round
         self.eligible_devices = self._eligible(stats.day)
         #: All devices that came within a day, even if few of them count.
         self.seen_devices = float(stats.day.seen)
@@ -81,14 +85,14 @@ class TaskPace:
     @cached_property
     def meets(self) -> bool:
         """Whether the population is small, so that its phones meet."""
-        return meets(self._policy, self._state.spec.pacing, self.eligible_devices, self.seen_devices)
+        return meets(self._policy, self._spec.pacing, self.eligible_devices, self.seen_devices)
 
     @cached_property
     def window(self) -> ReturnWindow:
         """When a phone without work should check in again."""
         return return_window(
             self._policy,
-            self._state.spec.pacing,
+            self._spec.pacing,
             self.eligible_devices,
             self._now_s,
             load=self._load,
@@ -99,8 +103,8 @@ class TaskPace:
     @cached_property
     def meeting_window(self) -> ReturnWindow:
         """When a phone of a small population should come while a round has its phones."""
-        opened = self._state.open_round
-        open_for_s = 0.0 if opened is None else self._now_s - opened.round.opened_at.timestamp()
+        current = self._current
+        open_for_s = 0.0 if current is None else self._now_s - current.opened_at.timestamp()
         return self._window_from(rest_s(self._next_opens_in_s, open_for_s))
 
     @cached_property
@@ -116,36 +120,34 @@ class TaskPace:
     @cached_property
     def next_round_probability(self) -> float:
         """The probability that an eligible device is in the sample of the round after the open one."""
-        opened = self._state.open_round
-        policy = (self._state.spec if opened is None else opened.round.spec).round
-        return sampling_probability(policy.slots, self._expected_devices_next, 0.0, 1.0)
+        return sampling_probability(self._policy.slots, self._expected_devices_next, 0.0, 1.0)
 
-    def draw_sample(self, opened: OpenRound, sampling: RoundSampling) -> None:
+    def draw_sample(self, current: Round, sampling: RoundSampling) -> None:
         """Compute the probability that an eligible device is in the open round's sample now."""
-        if opened.round.is_async:
+        if current.is_async:
             # Slots become free one by one, each for the next device: sampling would leave them empty.
             self.probability = 1.0
             return
-        elapsed_s = (self._now - opened.round.opened_at).total_seconds()
+        elapsed_s = (self._now - current.opened_at).total_seconds()
         probability = meeting_probability if sampling.is_small else sampling_probability
         self.probability = probability(
-            opened.round.spec.round.slots, sampling.expected, elapsed_s, sampling.window_s
+            current.spec.round.slots, sampling.expected, elapsed_s, sampling.window_s
         )
 
-    def sampling(self, opened: OpenRound) -> RoundSampling:
+    def sampling(self, current: Round) -> RoundSampling:
         """Return what decides the open round's probability, as it would be decided now."""
-        window_s = opened.round.spec.round.selection_window_s
+        window_s = current.spec.round.selection_window_s
         if self.meets:
-            window_s = meeting_window_s(window_s, meeting_period_s(self._state.spec.pacing))
+            window_s = meeting_window_s(window_s, meeting_period_s(self._spec.pacing))
         # Phones that came while the round before was full were sampled for this one.
         cycle_s = self._cycle_s if self._stats.history.durations_s else 0.0
-        return RoundSampling(opened.id, self._arrivals(cycle_s), self.meets, window_s)
+        return RoundSampling(current.id, self._arrivals(cycle_s), self.meets, window_s)
 
     @cached_property
     def _expected_devices_next(self) -> float:
         """How many eligible devices are expected for the round after the open one."""
         arrivals = self._arrivals(self._cycle_s)
-        if is_crowd(self._state.spec.pacing, self.seen_devices):
+        if is_crowd(self._spec.pacing, self.seen_devices):
             # Even if few of them count, they must not all be called to the next opening.
             arrivals = max(arrivals, min(self.seen_devices, CROWD_PER_S * self._cycle_s))
         return arrivals
@@ -153,7 +155,7 @@ class TaskPace:
     def _arrivals(self, cycle_s: float) -> float:
         return expected_arrivals(
             self._policy,
-            self._state.spec.pacing,
+            self._spec.pacing,
             self.eligible_devices,
             cycle_s=cycle_s,
             present_devices=self._eligible(self._stats.hour),
@@ -163,7 +165,7 @@ class TaskPace:
     def _window_from(self, opens_in_s: float) -> ReturnWindow:
         return next_round_window(
             self._policy,
-            self._state.spec.pacing,
+            self._spec.pacing,
             self.eligible_devices,
             self._now_s,
             opens_in_s=opens_in_s,
@@ -173,9 +175,9 @@ class TaskPace:
     @property
     def _next_opens_in_s(self) -> float:
         typical_s = typical_duration_s(self._stats.history)
-        if self._state.open_round is None or typical_s is None:
+        current = self._current
+        if current is None or typical_s is None:
             return 0.0
-        current = self._state.open_round.round
         ends_at = min(current.opened_at + timedelta(seconds=typical_s), current.deadline_at)
         return (ends_at - self._now).total_seconds()
 

@@ -32,7 +32,7 @@ class TokenDescriptions:
         row = await self._deps.store.devices.get(identity.device)
         if row is None or row.population != identity.population:
             raise void_token()
-        self._deps.activity.adopt(row.facts)
+        self._deps.activity.adopt_history(row.facts)
         known = replace(
             identity,
             is_described=True,

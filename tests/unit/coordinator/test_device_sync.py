@@ -101,7 +101,6 @@ async def test_a_quarantine_by_another_process_is_known_one_pass_later_and_keeps
     there.check_ins._early_check_ins.forget(device.device)
     there._deps.activity.set_quarantine(device.device, None)
     sampled = refusal(await harness.check_in(device))
-    there.check_ins._early_check_ins.forget(device.device)
     await here.quarantines.release(device.device)
     await there.tick()
     released = await harness.check_in(device, examples=1)
@@ -128,6 +127,29 @@ async def test_silences_are_counted_in_every_process(
     assert known_here == Silences(1, harness.now - timedelta(seconds=100.0))
     assert known_there is None
     assert there._deps.activity.silences(device.device) == known_here
+
+
+async def test_a_silence_is_known_elsewhere_however_long_reports_may_wait(
+    harness: CoordinatorHarness,
+) -> None:
+    harness.ack_wait_s = 60.0
+    here, there = (harness.another_coordinator(name) for name in ("a", "b"))
+    harness.coordinator = here
+    for one in (here, there):
+        await one.start()
+    await harness.task(round="goal = 4\nover_selection = 0.0\ndeadline_s = 600.0")
+    device = await harness.enrol()
+    await harness.assigned(device)
+    harness.pass_time(700.0)
+    await here._leadership.renew()
+    await there.tick()
+    harness.pass_time(6.0)
+    await here.tick()
+    await there.tick()
+
+    assert there._deps.activity.silences(device.device) == Silences(1, harness.now - timedelta(seconds=106.0))
+    for one in (here, there):
+        await one.stop()
 
 
 async def test_who_is_not_enrolled_any_more_is_told_when_it_would_get_a_slot(
@@ -224,24 +246,34 @@ async def test_a_process_that_is_alone_reads_nothing_of_devices_at_its_passes(
     assert asked == []
 
 
-async def test_many_changes_are_read_every_two_seconds_only(
-    harness: CoordinatorHarness, replicas: tuple[Coordinator, Coordinator], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rows", "pause_s"), [(1_000, 0.0), (1_500, 0.3), (20_000, 4.0), (60_000, 10.0)])
+async def test_the_more_changes_were_read_the_later_is_the_next_reading(
+    harness: CoordinatorHarness,
+    replicas: tuple[Coordinator, Coordinator],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    pause_s: float,
 ) -> None:
     _, there = replicas
     asked = []
 
     async def many(*what: object) -> list[DeviceFacts]:
         asked.append(what)
-        return [DeviceFacts(device=DeviceId(f"{number}")) for number in range(1_001)]
+        return [DeviceFacts(device=DeviceId("a"))] * rows
 
     monkeypatch.setattr(harness.store.devices, "changed_since", many)
     sync = DeviceSync(there._deps, there.registry)
-    for _ in range(3):
+    for _ in range(2):
         await sync.refresh()
-    harness.pass_time(2.0)
+    for _ in range(9):
+        harness.pass_time(pause_s / 10.0)
+        await sync.refresh()
+    within = len(asked)
+    harness.pass_time(pause_s / 10.0)
     await sync.refresh()
 
-    assert len(asked) == 3  # at the start, at the next pass, and two seconds later
+    assert within == (2 if pause_s else 11)  # at the start, and at the next pass
+    assert len(asked) == within + 1
 
 
 async def test_a_token_that_does_not_describe_its_device_costs_one_reading_of_the_row(

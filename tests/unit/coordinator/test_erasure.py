@@ -13,6 +13,7 @@ from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import Assignment, EnrolRequest, Receipt, Refusal
 from keyflock_server.protocol.operator import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.errors import StorageUnavailable
 
 ANN, BOB = "vT0hJ3qkX2m9sY8bQw5Zrg", "Qw5ZrgvT0hJ3qkX2m9sY8b"
 DE = PopulationName("de")
@@ -41,6 +42,24 @@ async def send(coordinator: Coordinator, claims: AssignmentClaims) -> Receipt | 
 async def forget_user(harness: CoordinatorHarness, identity: DeviceIdentity, user: str | None) -> int:
     scope = await harness.coordinator.erasure.targets(identity, user, is_whole_user=True)
     return (await harness.coordinator.erasure.forget(scope.devices)).devices
+
+
+async def test_a_quarantine_holds_while_the_store_cannot_forget_the_device(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone, quarantines = await harness.enrol(), harness.coordinator.quarantines
+    await quarantines.quarantine(phone.device, QuarantineOrder(reason="A test."))
+
+    async def away(*_: object) -> int:
+        raise StorageUnavailable("The database cannot be used now.")
+
+    monkeypatch.setattr(harness.store.devices, "forget", away)
+    with pytest.raises(StorageUnavailable):
+        await harness.forget(phone)
+
+    with pytest.raises(ApiError) as refused:
+        quarantines.check(phone.device)
+    assert refused.value.code is ProblemCode.QUARANTINED
 
 
 @pytest.mark.fault("D5")

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -53,6 +55,26 @@ async def test_check_ins_are_counted_by_the_hour_and_not_by_the_phone(harness: C
 
     hour = hour_of(harness.now.timestamp())
     assert await harness.store.arrivals.since(TASK, 0) == [ArrivalCount(TASK, hour, 5, 3)]
+
+
+async def test_nothing_of_a_task_that_is_over_stays_in_memory(harness: CoordinatorHarness) -> None:
+    await harness.task()
+    registry = harness.coordinator.registry
+    await harness.check_in(await harness.enrol())
+    state = await registry.get(TASK)
+    task, opened = weakref.ref(state), weakref.ref(state.open_round)
+
+    await harness.coordinator.tasks.cancel(TASK)
+    for _ in range(2):
+        await harness.coordinator.tick()
+    del state
+    gc.collect()
+    is_round_there = opened() is not None
+    registry._over.clear()  # it remembers some tasks, for what arrives late
+    gc.collect()
+
+    assert not is_round_there
+    assert task() is None
 
 
 async def test_a_round_expects_the_share_of_phones_that_fitted_lately(harness: CoordinatorHarness) -> None:

@@ -16,6 +16,7 @@ from keyflock_server.protocol.messages import Offer, OfferAction, Receipt, Refus
 from keyflock_server.protocol.operator import RollbackOrder
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.storage.blob_identity import MARKER_KEY
 from keyflock_server.storage.records import RoundRecord
@@ -55,6 +56,29 @@ async def test_the_newest_has_the_earlier_weights_and_those_between_are_withdraw
     assert version is not None
     assert (version.parent, version.round_id) == (1, None)
     assert version.note == "Rolled back to 1: it got worse"
+
+
+async def test_a_version_that_is_withdrawn_while_its_row_is_read_is_served_to_nobody_else(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task()
+    await play(harness)
+    await play(harness)
+    read, populations = harness.store.populations.version, harness.store.populations
+
+    async def read_slowly(name: PopulationName, version: ModelVersion) -> VersionRecord | None:
+        row = await read(name, version)
+        monkeypatch.undo()
+        await harness.coordinator.populations.roll_back(POPULATION, back_to(1))
+        return row
+
+    harness.coordinator.models.forget_rows()
+    monkeypatch.setattr(populations, "version", read_slowly)
+    await harness.coordinator.models.training_model(POPULATION, 2)
+
+    with pytest.raises(ApiError) as refused:
+        await harness.coordinator.models.training_model(POPULATION, 2)
+    assert refused.value.code is ProblemCode.MODEL_WITHDRAWN
 
 
 async def test_a_withdrawn_version_is_no_download_no_delta_and_no_release(

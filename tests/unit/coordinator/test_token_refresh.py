@@ -13,7 +13,9 @@ from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import EnrolRequest
+from keyflock_server.protocol.operator import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 
 pytestmark = pytest.mark.fault("D6")
 
@@ -192,6 +194,26 @@ async def test_a_revoked_device_can_neither_call_nor_refresh_and_stays_in_the_li
     harness.pass_time(40 * DAY_S)
     await harness.coordinator.tick()
     assert [await refusal(harness, one) for one in (oldest, old)] == [ProblemCode.TOKEN_INVALID] * 2
+
+
+async def test_a_quarantine_that_begins_during_a_refresh_holds(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, devices = await harness.enrol(), harness.store.devices
+    renew, quarantines = devices.renew, harness.coordinator.quarantines
+
+    async def renew_later(
+        before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+    ) -> bool:
+        await quarantines.quarantine(before.id, QuarantineOrder(reason="A test."))
+        return await renew(before, after, revocation)
+
+    monkeypatch.setattr(devices, "renew", renew_later)
+    await refreshed(harness, old)
+
+    with pytest.raises(ApiError) as refused:
+        quarantines.check(old.device)
+    assert refused.value.code is ProblemCode.QUARANTINED
 
 
 async def test_a_revoked_token_that_was_given_out_for_longer_stays_void(harness: CoordinatorHarness) -> None:

@@ -76,6 +76,7 @@ class RoundRepository(Protocol):
         *,
         excluded: Collection[AssignmentId] = (),
         rejected: Collection[AssignmentId] = (),
+        now: datetime | None = None,
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
         """Mark the assignments that have expired by then, and count a silence of their devices.
 
@@ -87,6 +88,7 @@ class RoundRepository(Protocol):
             before: Assignments whose time ended at this instant or earlier expire.
             excluded: Assignments whose reports wait to be counted; they do not expire.
             rejected: Assignments whose reports arrived and were rejected: they expire without a silence.
+            now: When the devices' facts change: other processes read what changed lately. None: ``before``.
         Returns:
             The round with these slots free again, and the expired assignments; None if there are none.
         """

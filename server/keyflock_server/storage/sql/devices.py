@@ -1,12 +1,13 @@
 """Devices in SQL."""
 
+import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, bindparam, func, select, update
+from sqlalchemy import Column, ColumnElement, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
@@ -21,6 +22,8 @@ from keyflock_server.storage.tables import devices
 
 #: Devices that one transaction marks as seen: others may write in between.
 _SEEN_AT_ONCE: Final = 1_000
+#: Rows of devices that are converted without a break.
+_CONVERTED_AT_ONCE: Final = 500
 #: The smallest time step that the store can distinguish from the instant of enrolment.
 _MIN_TIME_STEP: Final = timedelta(microseconds=1)
 #: The columns of ``device_facts``.
@@ -80,9 +83,12 @@ class SqlDeviceRepository:
             .order_by(devices.c.changed_at.desc())
             .limit(limit)
         )
+        found: list[DeviceFacts] = []
         async with self._reader.connect() as connection:
-            rows = (await connection.execute(query)).all()
-        return [device_facts(row) for row in rows]
+            for rows in (await connection.execute(query)).partitions(_CONVERTED_AT_ONCE):
+                found += map(device_facts, rows)
+                await asyncio.sleep(0)  # tens of thousands would stop the event loop for half a second
+        return found
 
     async def renew(
         self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
@@ -212,12 +218,13 @@ async def _lock_free(connection: AsyncConnection, ids: Sequence[DeviceId]) -> di
     return {DeviceId(device): at for device, at in found}
 
 
-def device_facts(row: Row[Any]) -> DeviceFacts:
+def device_facts(row: Sequence[Any]) -> DeviceFacts:
     """Return the facts in a row of the columns ``FACTS``."""
+    device, last_contributed_at, quarantined_until, silences, last_silent_at = row
     return DeviceFacts(
-        device=DeviceId(row.id),
-        last_contributed_at=row.last_contributed_at,
-        quarantined_until=row.quarantined_until,
-        silences=row.silences,
-        last_silent_at=row.last_silent_at,
+        device=DeviceId(device),
+        last_contributed_at=last_contributed_at,
+        quarantined_until=quarantined_until,
+        silences=silences,
+        last_silent_at=last_silent_at,
     )

@@ -47,7 +47,7 @@ async def mark_expired(
     current: Round,
     due: Sequence[AssignmentRecord],
     rejected: Collection[AssignmentId],
-    before: datetime,
+    now: datetime,
 ) -> None:
     """Mark these assignments as expired, and count a silence of each device whose report was not rejected.
 
@@ -56,7 +56,7 @@ async def mark_expired(
         current: The round.
         due: The assignments.
         rejected: As in ``RoundRepository.expire``.
-        before: As in ``RoundRepository.expire``; the change of a device is dated by it.
+        now: When the devices' facts change.
     """
     expired = (
         update(assignments)
@@ -68,7 +68,7 @@ async def mark_expired(
     rows = [{"of_round": row.round_id, "of_device": row.device} for row in due]
     await connection.execute(expired, rows)
     silences = [
-        {"of_device": row.device, "ended_at": row.runs_out_at(current), "at": before}
+        {"of_device": row.device, "ended_at": row.runs_out_at(current), "at": now}
         for row in due
         if row.id not in rejected and is_silence(row, current)
     ]

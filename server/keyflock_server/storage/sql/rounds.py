@@ -124,6 +124,7 @@ class SqlRoundRepository:
         *,
         excluded: Collection[AssignmentId] = (),
         rejected: Collection[AssignmentId] = (),
+        now: datetime | None = None,
     ) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
         """Mark the assignments that have expired by then, and count a silence of their devices."""
         async with self._reader.connect() as connection:
@@ -138,7 +139,7 @@ class SqlRoundRepository:
             own = sum(row.round_id == round_id for row in due)
             if own and current.round.phase is Phase.COLLECTING:
                 current = await apply_event(connection, current, Expired(own), before)
-            await mark_expired(connection, current.round, due, rejected, before)
+            await mark_expired(connection, current.round, due, rejected, now or before)
             return current, tuple(sorted(row.id for row in due))
 
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
