@@ -23,10 +23,12 @@ SERVER = Path(__file__).parents[2] / "server" / "keyflock_server"
 #: Where tasks are started, and which test here or in test_server_life.py shows what becomes of them.
 STARTED_IN = {
     "coordinator/flush_scheduler.py": "a flush: whoever asked for it, or the log, hears of its error",
+    "coordinator/group_commit.py": "the transactions: each caller hears of its group's error",
     "coordinator/single_flight.py": "a delta: whoever waits hears of its error (test_shared_work.py)",
     "http/request_handler.py": "a connection's timers (test_connections.py)",
     "runtime/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
     "suggestions/dynamic_batcher.py": "the worker tells each caller, and is started again",
+    "runtime/numeric_libraries.py": "an import: the next pass raises its error",
     "suggestions/profile_cache.py": "a load: whoever asked for it hears of its error",
     "suggestions/service.py": "following releases: the next pass logs its error, and starts it again",
 }

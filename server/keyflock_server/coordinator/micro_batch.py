@@ -146,6 +146,8 @@ class PendingSum:
         self._entries: dict[AssignmentId, SummedReport] = {}
         #: The digests of ``_entries``.
         self._digests: set[bytes] = set()
+        #: How many reports are in the sum. One object, so that a thread without the lock reads both at once.
+        self._size = Pending(0, 0)
         #: Digests of the round's reports in earlier flushes, the oldest first.
         self._taken_digests: FIFOCache[bytes, None] = FIFOCache(_MAX_KNOWN_DIGESTS)
 
@@ -158,7 +160,7 @@ class PendingSum:
     @property
     def size(self) -> Pending:
         """How many reports are in the sum; any thread may read it."""
-        return Pending(len(self._entries), len(self._digests))
+        return self._size
 
     def add(
         self,
@@ -197,6 +199,7 @@ class PendingSum:
             self._entries[assignment] = entry
             if digest is not None:
                 self._digests.add(digest)
+            self._publish_size()
         return result if is_thin == result.is_thin else replace(result, is_thin=is_thin)
 
     def take(self, may_take: Callable[[Pending], bool]) -> FlushBatch | None:
@@ -211,6 +214,7 @@ class PendingSum:
             self._taken_digests.update(dict.fromkeys(self._digests))
             self._sum = PartialAggregate(self._layout.size)
             self._entries, self._digests = {}, set()
+            self._publish_size()
             return taken
 
     def give_back(self, taken: FlushBatch) -> None:
@@ -219,6 +223,7 @@ class PendingSum:
             self._sum = taken.sum.merged(self._sum)
             self._entries = taken.entries | self._entries
             self._digests = _digests(self._entries)
+            self._publish_size()
 
     def without(self, taken: FlushBatch, left_out: Collection[AssignmentId]) -> FlushBatch:
         """Return the same batch without these reports, as if they had never been added."""
@@ -237,7 +242,11 @@ class PendingSum:
                 rest = self.without(FlushBatch(self._sum, self._entries), dropped)
                 self._sum, self._entries = rest.sum, rest.entries
                 self._digests = _digests(self._entries)
+                self._publish_size()
             return dropped
+
+    def _publish_size(self) -> None:
+        self._size = Pending(len(self._entries), len(self._digests))
 
     def _decoded(self, delta: bytes, codec: AssignedCodec) -> DecodedUpdate:
         limits = DecodeLimits(max_container_bytes=len(delta))

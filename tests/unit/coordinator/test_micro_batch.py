@@ -228,3 +228,19 @@ async def test_a_delta_whose_request_has_ended_is_counted_once_while_its_report_
     counted.append(batch.unattended_bytes)
 
     assert counted == [100, 100, 130, 130, 100, 0]
+
+
+def test_the_size_of_a_sum_is_one_object_which_another_thread_cannot_read_half_changed() -> None:
+    pending = sum_of(1.0, 2.0, 2.0)
+    before = pending.size
+
+    taken = pending.take(lambda _: True)
+
+    assert before is not pending.size
+    assert pending.size is pending.size
+    assert (before, pending.size) == ((3, 2), (0, 0))
+    assert taken is not None
+    pending.give_back(taken)
+    assert pending.size == (3, 2)
+    pending.drop([A])
+    assert pending.size == (2, 1)

@@ -119,6 +119,8 @@ class SqlGroupWriter:
                         return [AlreadyExists(assignment.id)]
                     case AddDevice(device):
                         return [AlreadyExists(device.id)]
+                    case _:
+                        pass
             raise
 
     async def _outcomes_alone(self, operations: Sequence[Operation]) -> list[OperationOutcome]:
