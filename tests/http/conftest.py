@@ -168,7 +168,7 @@ class ScriptedSdkServices:
         self.note("model_delta", (population, version, weights, set(has)))
         return next((ModelDelta(self.steps[base], base) for base in has if base in self.steps), None)
 
-    async def resolve(self, name: str) -> PopulationName:
+    async def resolve_for_phone(self, name: str) -> PopulationName:
         if not name.isprintable():  # as PostgreSQL does
             raise StorageError("The database does not take a value that it was given.")
         return PopulationName({"former": "en-US"}.get(name, name))
