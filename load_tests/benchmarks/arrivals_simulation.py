@@ -124,7 +124,6 @@ class ArrivalSimulation:
         self._per_s: float | None = None
         self._by_hour: dict[int, int] = {}
         self._history = RoundHistory()
-        self._busy_until = np.zeros(scenario.phones)
         self._open = SimulatedRound(1, START_S, math.inf)
 
     def run(self) -> ArrivalRecord:
