@@ -2,7 +2,8 @@
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -41,10 +42,10 @@ class MeasureSizes:
     runs: int = 5
     #: Duration of one closed loop.
     seconds: float = 2.5
-    #: Duration of the open loop at a share of the peak.
-    open_s: float = 8.0
+    #: Duration of one open loop at a share of the peak.
+    open_s: float = 4.0
     #: Duration of the overload, and of what follows.
-    overload_s: float = 3.0
+    overload_s: float = 5.0
     recovery_s: float = 4.0
     #: A report waits for its flush: with few connections the wait would be measured, and not the work.
     report_connections: int = 256
@@ -122,17 +123,17 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class OpenLoopFigures:
-    """The figures of an open loop at a fixed rate."""
+    """The figures of an open loop at a fixed rate; latencies are those of good answers."""
 
     offered_per_s: float
-    per_s: float
     p50_ms: float
     p99_ms: float
     p999_ms: float
     max_ms: float
     #: How late the generator was with 99 of 100 calls.
     lateness_p99_ms: float
-    cpu_ms: float
+    #: How many calls of 100 got no good answer.
+    failed_percent: float
 
     @classmethod
     def of(cls, run: MeasuredRun, name: str, offered_per_s: float) -> "OpenLoopFigures":
@@ -140,14 +141,18 @@ class OpenLoopFigures:
         latencies, record = run.record.histogram(name), run.record
         return cls(
             offered_per_s=offered_per_s,
-            per_s=record.per_s(name),
             p50_ms=latencies.quantile_ms(0.5),
             p99_ms=latencies.quantile_ms(0.99),
             p999_ms=latencies.quantile_ms(0.999),
             max_ms=latencies.quantile_ms(1.0),
             lateness_p99_ms=1e3 * float(np.quantile(record.lateness_s(), 0.99)) if len(record.call) else 0.0,
-            cpu_ms=run.cpu_ms(name),
+            failed_percent=100.0 * (1.0 - _share(record.of(name, only_ok=True))),
         )
+
+    @classmethod
+    def median_of(cls, runs: Sequence["OpenLoopFigures"]) -> "OpenLoopFigures":
+        """Return the median of each figure over several runs."""
+        return cls(*map(statistics.median, zip(*map(astuple, runs), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +160,12 @@ class OverloadFigures:
     """What happens when twice the peak is offered, and afterwards."""
 
     offered_per_s: float
-    #: Successful calls during the overload, as a share of the peak.
+    #: Successful calls a second, as a share of the peak.
     goodput_ratio: float
-    #: The share of calls that were refused because of the load, or found no connection in time.
+    #: The share of calls that were refused because of the load; that found no connection in time, or got no
+    #: answer.
     refused_ratio: float
-    gave_up_ratio: float
+    unanswered_ratio: float
     #: The server's CPU time for each call that it answered, in the whole run.
     cpu_ms: float
     #: From the end of the overload until calls are answered as promptly as before it.
@@ -203,12 +209,14 @@ def _refused(rig: ServerRig, fleet: EnrolledFleet, *, seconds: float) -> tuple[M
     return run, requests
 
 
-def refused_at(rig: ServerRig, fleet: EnrolledFleet, per_s: float, seconds: float) -> OpenLoopFigures:
+def refused_at(rig: ServerRig, fleet: EnrolledFleet, per_s: float, sizes: MeasureSizes) -> OpenLoopFigures:
     """Measure check-ins of phones that are not in the sample, at a fixed rate."""
-    due_s = steady_instants(per_s, seconds)
-    script = Requests(CHECK_IN, phone_requests.check_ins(fleet.take(len(due_s))))
-    run = rig.play(script, visits=0, due_s=due_s, duration_s=seconds, connections=OPEN_CONNECTIONS)
-    return OpenLoopFigures.of(run, CHECK_IN, per_s)
+    due_s, found = steady_instants(per_s, sizes.open_s), []
+    for _ in range(sizes.runs):
+        script = Requests(CHECK_IN, phone_requests.check_ins(fleet.take(len(due_s))))
+        run = rig.play(script, visits=0, due_s=due_s, duration_s=sizes.open_s, connections=OPEN_CONNECTIONS)
+        found.append(OpenLoopFigures.of(run, CHECK_IN, per_s))
+    return OpenLoopFigures.median_of(found)
 
 
 def peak_of_assigned(phones: AssignedPhones, sizes: MeasureSizes) -> Peak:
@@ -254,13 +262,14 @@ def reports_read_and_dropped(
     return Peak([], [LoopFigures.of(loop, REPORT)])
 
 
-def reports_at(phones: AssignedPhones, per_s: float, seconds: float) -> OpenLoopFigures:
+def reports_at(phones: AssignedPhones, per_s: float, sizes: MeasureSizes) -> OpenLoopFigures:
     """Measure reports at a fixed rate."""
-    due_s = steady_instants(per_s, seconds)
-    run = phones.report(
-        phones.ready(len(due_s)), due_s=due_s, duration_s=seconds, connections=OPEN_CONNECTIONS
-    )
-    return OpenLoopFigures.of(run, REPORT, per_s)
+    due_s, found = steady_instants(per_s, sizes.open_s), []
+    for _ in range(sizes.runs):
+        ready = phones.ready(len(due_s))
+        run = phones.report(ready, due_s=due_s, duration_s=sizes.open_s, connections=OPEN_CONNECTIONS)
+        found.append(OpenLoopFigures.of(run, REPORT, per_s))
+    return OpenLoopFigures.median_of(found)
 
 
 def peak_of_downloads(
@@ -335,13 +344,23 @@ def _overload_figures(
     answered = record.of(name) & (record.status > 0)
     return OverloadFigures(
         offered_per_s=BEYOND_PEAK * peak_per_s,
-        goodput_ratio=float(np.count_nonzero(is_good & (record.ended_s <= sizes.overload_s)))
-        / max(1e-9, sizes.overload_s * peak_per_s),
+        goodput_ratio=goodput_per_s(record, is_good, sizes.overload_s) / max(1e-9, peak_per_s),
         refused_ratio=_share((answered & ~is_good)[is_early]),
-        gave_up_ratio=_share((record.status <= 0)[is_early]),
+        unanswered_ratio=_share((record.status <= 0)[is_early]),
         cpu_ms=run.cpu_ms(name),
         recovery_s=recovery_s(record, name, sizes.overload_s, limit_s=2e-3 * usual_ms),
     )
+
+
+def goodput_per_s(record: TrafficRecord, is_good: np.ndarray, overload_s: float) -> float:
+    """Return the good answers a second, until the last of those that were due in the overload.
+
+    What waits in the server when the overload ends is work of the overload, too. Counting what has ended by
+    then would leave out what is about to be flushed: a second of work in a few seconds.
+    """
+    ended_s = record.ended_s[is_good]
+    until_s = max(overload_s, float(ended_s[record.due_s[is_good] < overload_s].max(initial=0.0)))
+    return float(np.count_nonzero(ended_s <= until_s)) / until_s
 
 
 def _share(chosen: np.ndarray) -> float:

@@ -99,11 +99,14 @@ def section(figures: ServerFigures) -> str:
         _peaks(figures),
     )
     below = table(
-        ("at 70 % of the peak, open loop", "offered/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "late, ms"),
+        (
+            *("at 70 % of the peak, open loop", "offered/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"),
+            *("late, ms", "failed, %"),
+        ),
         _open(figures),
     )
     beyond = table(
-        ("twice the peak offered", "goodput, % of peak", "refused", "gave up", "CPU ms", "recovers in"),
+        ("twice the peak offered", "goodput, % of peak", "refused", "no answer", "CPU ms", "recovers in"),
         _overload(figures),
     )
     return f"""{peaks}
@@ -112,13 +115,15 @@ def section(figures: ServerFigures) -> str:
 
 {below}
 
-Latency is from the instant at which a call was due; a report's contains its wait for the flush. Late: the
-p99 of how much later than due the generator sent.
+Medians of {figures.runs} open loops. Latency is from the instant at which a call was due; a report's
+contains its wait for the flush. Late: the p99 of how much later than due the generator sent. Failed: the
+calls without a good answer.
 
 {beyond}
 
-Refused: answered with 503 or `overloaded`. Gave up: no connection within two seconds. The CPU time is for
-each answer.
+Goodput: good answers a second, until the last call that was due in the overload has its answer. Refused:
+answered with 503 or `overloaded`. No answer: no connection within two seconds, or none in time. The CPU time
+is for each answer.
 
 {_closing(figures)}
 
@@ -200,6 +205,7 @@ def _open(figures: ServerFigures) -> list[tuple[str, ...]]:
             f"{one.p999_ms:.1f}",
             f"{one.max_ms:.0f}",
             f"{one.lateness_p99_ms:.1f}",
+            f"{one.failed_percent:.2f}",
         )
         for name, one in rows.items()
     ]
@@ -211,7 +217,7 @@ def _overload(figures: ServerFigures) -> list[tuple[str, ...]]:
             f"{name}, {one.offered_per_s:,.0f}/s",
             f"{100 * one.goodput_ratio:.0f}",
             f"{100 * one.refused_ratio:.0f} %",
-            f"{100 * one.gave_up_ratio:.0f} %",
+            f"{100 * one.unanswered_ratio:.0f} %",
             f"{one.cpu_ms:.3f}",
             f"{one.recovery_s:.1f} s",
         )

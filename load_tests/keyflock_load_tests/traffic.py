@@ -169,13 +169,19 @@ class TrafficRecord:
         return int(np.count_nonzero(self.of(name) & (self.status > 0)))
 
     def per_s(self, name: str) -> float:
-        """Return the 2xx answers a second within the duration; those of the drain do not count.
+        """Return the 2xx answers a second of a closed loop.
+
+        What was under way at the end counts for the part of its time that lies before the end: where many
+        calls are answered at once, as reports are by a flush, the rate would else depend on whether the last
+        flush came just before the end or just after it.
 
         Edge cases:
             all visits ended before the duration -> a second of the time that they took
         """
-        took_s = min(self.duration_s, self.wall_s)
-        return float(np.count_nonzero(self.of(name, only_ok=True) & (self.ended_s <= took_s))) / took_s
+        chosen, end_s = self.of(name, only_ok=True), min(self.duration_s, self.wall_s)
+        due_s, ended_s = self.due_s[chosen], self.ended_s[chosen]
+        parts = (end_s - due_s) / np.maximum(ended_s - due_s, 1e-9)
+        return float(np.clip(parts, 0.0, 1.0).sum()) / end_s
 
     def latencies_s(self, name: str) -> NDArray[np.float64]:
         """Return the latencies of calls with a 2xx answer, from the instants at which they were due."""

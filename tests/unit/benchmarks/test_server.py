@@ -2,15 +2,14 @@
 
 import json
 
-import numpy as np
 import pytest
+from tests.unit.load_tests.traffic_records import traffic_record
 
 from benchmarks.server import TINY, measure
 from benchmarks.server_close import close_figures
-from benchmarks.server_measurements import recovery_s
+from benchmarks.server_measurements import goodput_per_s, recovery_s
 from benchmarks.server_page import section
 from benchmarks.server_phones import CHECK_IN, REPORT, ReportBooks
-from keyflock_load_tests.traffic import TrafficRecord
 from keyflock_server.protocol import wire
 from keyflock_server.protocol.messages import Receipt, ReturnWindow
 
@@ -31,35 +30,27 @@ KEYS = {
 }
 
 
-def record(name: str, due_s: list[float], took_s: list[float], status: int = 200) -> TrafficRecord:
-    """Return a record of calls that were sent when they were due."""
-    count, due = len(due_s), np.array(due_s)
-    return TrafficRecord(
-        duration_s=10.0,
-        names=(name,),
-        call=np.zeros(count, np.int8),
-        visit=np.arange(count, dtype=np.int32),
-        due_s=due,
-        sent_s=due,
-        ended_s=due + np.array(took_s),
-        status=np.full(count, status, np.int16),
-        unbegun=0,
-        cpu_s=1.0,
-        wall_s=10.0,
-        books={},
-    )
-
-
 def receipt(*, is_duplicate: bool = False) -> bytes:
     window = ReturnWindow(min_s=1.0, max_s=2.0)
     return wire.encode(Receipt(counted=True, duplicate=is_duplicate, return_window=window))
 
 
 def test_a_server_has_recovered_when_the_last_slow_call_was_due() -> None:
-    calls = record(CHECK_IN, [0.5, 1.5, 2.5, 3.5], [9.0, 0.2, 0.3, 0.01])
+    calls = traffic_record(CHECK_IN, [0.5, 1.5, 2.5, 3.5], [9.0, 0.2, 0.3, 0.01])
 
     assert recovery_s(calls, CHECK_IN, 1.0, limit_s=0.25) == pytest.approx(1.5)
     assert recovery_s(calls, CHECK_IN, 3.0, limit_s=0.25) == 0.0
+
+
+def test_goodput_counts_what_the_server_works_off_when_the_overload_is_over() -> None:
+    # 20 calls a second for two seconds, of which each flush acknowledges what came in a second 2 s later.
+    due_s = [0.05 * number for number in range(40)]
+    took_s = [2.0 - at_s if at_s < 1.0 else 4.0 - at_s for at_s in due_s]
+    later_s = [2.5, 3.5]
+    calls = traffic_record(REPORT, [*due_s, *later_s], [*took_s, 0.5, 9.0])
+
+    assert goodput_per_s(calls, calls.of(REPORT), 2.0) == pytest.approx(41 / 4.0)
+    assert goodput_per_s(calls, calls.due_s < 1.0, 2.0) == pytest.approx(10.0)  # the others were refused
 
 
 def test_a_stall_is_what_the_slowest_report_took_longer_than_usual() -> None:
@@ -67,7 +58,7 @@ def test_a_stall_is_what_the_slowest_report_took_longer_than_usual() -> None:
     took_s = [0.01] * 100
     took_s[40], took_s[61], took_s[90] = 0.26, 0.11, 5.0  # the last is far from any closing
 
-    figures = close_figures(record(REPORT, due_s, took_s), [4.0, 6.0], 2, 10.0)
+    figures = close_figures(traffic_record(REPORT, due_s, took_s), [4.0, 6.0], 2, 10.0)
 
     assert figures.stalls_ms == pytest.approx((250.0, 100.0))
     assert figures.stall_ms == pytest.approx(175.0)
