@@ -50,7 +50,6 @@ from benchmarks.server_tasks import (
     working_population,
 )
 from keyflock_load_tests import phone_requests
-from keyflock_load_tests.cores import peak_rss_mib
 from keyflock_load_tests.traffic import Requests
 
 
@@ -158,7 +157,6 @@ def measure_rig(
         "check-ins": overload_of_check_ins(rig, refusing, refused.per_s, measures, refused_open.p99_ms),
         "reports": overload_of_reports(phones, reports.per_s, measures, reports_open.p99_ms),
     }
-    phones.settle()
     return ServerFigures(
         refused=refused,
         refused_open=refused_open,
@@ -171,21 +169,16 @@ def measure_rig(
         overload=overload,
         ceilings=Ceilings(
             dropped=dropped,
-            dense_add_ms=dense_add_ms(_parameters(work)),
+            dense_add_ms=dense_add_ms(work.config.parameter_count),
             syncs_per_s=syncs_per_s(folder),
         ),
         delta_bytes=work.deltas.mean_bytes,
-        rss_mib=peak_rss_mib(rig.server.pid),
-        correctness=phones.books.correctness(rig.counted(WORKING), is_alive=rig.server.is_alive()),
+        correctness=phones.correctness(WORKING),
         reports_refused=dict(phones.books.refused),
         cores=rig.cores,
         sizes=(sizes.refused_phones, sizes.working_phones),
         runs=measures.runs,
     )
-
-
-def _parameters(work: Workload) -> int:
-    return work.config.parameter_count
 
 
 def _say(what: str, per_s: float) -> None:

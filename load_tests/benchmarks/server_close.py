@@ -9,7 +9,6 @@ import numpy as np
 
 from benchmarks.server_phones import CHECK_IN, REPORT, AssignedPhones, check_in_answer
 from benchmarks.server_rig import CpuMeter, EnrolledFleet, ServerRig
-from benchmarks.server_tasks import CLOSING_GOAL
 from keyflock_load_tests import phone_requests
 from keyflock_load_tests.distinct_deltas import DistinctDeltas
 from keyflock_load_tests.traffic import PlannedCall, TrafficRecord, steady_instants
@@ -122,10 +121,10 @@ def measure_closing(
         [deltas[number] for number in range(len(closing_s))],
         order.tolist(),
     )
-    before = rig.counted(task)
+    before = rig.closed_rounds(task)
     run = rig.play(script, visits=0, due_s=all_s[order], duration_s=duration_s, connections=256)
     phones.book(ready, run.record, order.tolist())
-    closed = (rig.counted(task) - before) // CLOSING_GOAL
+    closed = rig.closed_rounds(task) - before
     return close_figures(run.record, begins_s.tolist(), closed, per_s)
 
 
@@ -138,9 +137,9 @@ def closing_cpu_ms(
     own_deltas = [deltas[number] for number in range(len(due_s))]
     script = ClosingScript([], closing.take(len(due_s)), own_deltas, list(range(len(due_s))))
     duration_s = _ROUND_EVERY_S * (rounds + 1)
-    before = rig.counted(task)
+    before = rig.closed_rounds(task)
     run = rig.play(script, visits=0, due_s=due_s, duration_s=duration_s, connections=64)
-    closed = (rig.counted(task) - before) // CLOSING_GOAL
+    closed = rig.closed_rounds(task) - before
     with CpuMeter(rig.target.pids) as idle:
         time.sleep(_IDLE_S)
     spent_s = run.server_cpu_s - idle.spent_s * run.record.wall_s / _IDLE_S

@@ -101,12 +101,12 @@ def compare(base: Path, work: Workload, sizes: MeasureSizes, *, runs: int) -> st
                 for side in (0, 1) if number % 2 == 0 else (1, 0):
                     for call, figures in sides[side].measure().items():
                         found.setdefault(call, [[], []])[side].append(figures)
-            for one in sides:
-                one.settle()
+            wrong = [side.lost_or_double() for side in sides]
     rows = [_row(call, *both) for call, both in found.items()]
     header = ("call", "base, calls/s", "this", "faster, times", "base, CPU ms", "this", "cheaper, times")
-    lost = ", ".join(f"{name} {side.lost()}" for name, side in zip(("base", "this"), sides, strict=True))
-    return f"{table(header, rows)}\n\nLost or double reports: {lost}. Medians of {runs} pairs."
+    return f"""{table(header, rows)}
+
+Lost or double reports: base {wrong[0]}, this {wrong[1]}. Medians of {runs} pairs."""
 
 
 class Side:
@@ -122,7 +122,6 @@ class Side:
         self._rig = rig
         self._sizes = replace(sizes, runs=1)
         self._phones = AssignedPhones(rig, rig.fleets[WORKING], work.deltas)
-        self._books_differ_by = 0
 
     def measure(self) -> dict[str, LoopFigures]:
         """Make one run of each kind of call."""
@@ -137,17 +136,10 @@ class Side:
         }
         return {call: one() for call, one in measures.items()}
 
-    def settle(self) -> None:
-        """Hold the phones' books against the server's."""
-        self._phones.settle()
-        books = self._phones.books
-        counted = self._rig.counted(WORKING)
-        acked, unsettled = len(books.acked), len(books.unsettled)
-        self._books_differ_by = max(0, acked - counted, counted - acked - unsettled)
-
-    def lost(self) -> int:
-        """Return by how many reports the books differ."""
-        return self._books_differ_by
+    def lost_or_double(self) -> int:
+        """Return how many reports are lost or double by the books."""
+        correctness = self._phones.correctness(WORKING)
+        return correctness.lost + correctness.double
 
 
 def _row(call: str, base: list[LoopFigures], this: list[LoopFigures]) -> tuple[str, ...]:

@@ -42,7 +42,6 @@ class ServerFigures:
     overload: Mapping[str, OverloadFigures]
     ceilings: Ceilings
     delta_bytes: float
-    rss_mib: float
     correctness: Correctness
     #: Reports that were refused for good, by status.
     reports_refused: Mapping[int, int]
@@ -52,16 +51,9 @@ class ServerFigures:
     runs: int
 
     @property
-    def lost(self) -> int:
-        """The reports that were acknowledged and are in no round."""
-        return max(0, self.correctness.reports_acked - self.correctness.reports_counted)
-
-    @property
-    def double(self) -> int:
-        """The reports that are counted beyond those that phones can have sent, or were acknowledged twice."""
-        known = self.correctness.reports_acked + self.correctness.reports_unsettled
-        surplus = self.correctness.reports_counted - known
-        return max(0, surplus) + self.correctness.reports_acked_twice
+    def rss_mb(self) -> float:
+        """The largest memory of the server."""
+        return self.correctness.peak_rss_mib * 1.048576
 
     @property
     def download_over_bare(self) -> float:
@@ -84,11 +76,11 @@ class ServerFigures:
             "report_p99_ms_at_70": self.reports_open.p99_ms,
             "download_over_bare": self.download_over_bare,
             "close_stall_ms": self.closing.stall_ms,
-            "rss_mb": self.rss_mib * 1.048576,
+            "rss_mb": self.rss_mb,
         }
         return {name: round(value, 3) for name, value in values.items()} | {
-            "lost": self.lost,
-            "double": self.double,
+            "lost": self.correctness.lost,
+            "double": self.correctness.double,
         }
 
 
@@ -156,9 +148,9 @@ def _closing(figures: ServerFigures) -> str:
 
 def _books(figures: ServerFigures) -> str:
     correctness = figures.correctness
-    return f"""Peak memory {figures.rss_mib * 1.048576:.0f} MB. By the books of both sides
+    return f"""Peak memory {figures.rss_mb:.0f} MB. By the books of both sides
 {correctness.reports_acked:,} reports were acknowledged and {correctness.reports_counted:,} counted:
-**{figures.lost} lost, {figures.double} double**{_refused_reports(figures)}."""
+**{correctness.lost} lost, {correctness.double} double**{_refused_reports(figures)}."""
 
 
 def _peers(figures: ServerFigures) -> str:

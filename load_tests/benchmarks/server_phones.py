@@ -7,8 +7,10 @@ from typing import Final
 
 from benchmarks.server_rig import EnrolledFleet, MeasuredRun, ServerRig
 from keyflock_load_tests import phone_requests
+from keyflock_load_tests.cores import peak_rss_mib
 from keyflock_load_tests.correctness import Correctness
 from keyflock_load_tests.distinct_deltas import DistinctDeltas
+from keyflock_load_tests.receipts import Receipts
 from keyflock_load_tests.traffic import GAVE_UP, Requests, TrafficRecord
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.messages import Assignment, CheckInAnswer, Receipt, Refusal, RefusalReason
@@ -47,42 +49,29 @@ def answers_by_kind(record: TrafficRecord) -> Counter[str]:
 
 @dataclass(slots=True)
 class ReportBooks:
-    """What phones know of their reports, by assignment."""
+    """What phones know of their reports, and the requests that are to be sent again."""
 
-    #: Requests whose outcome the phone does not know.
-    unsettled: dict[str, bytes] = field(default_factory=dict)
-    acked: set[str] = field(default_factory=set)
-    acked_twice: set[str] = field(default_factory=set)
+    receipts: Receipts = field(default_factory=Receipts)
+    #: Requests whose outcome the phone does not know, by assignment.
+    unanswered: dict[str, bytes] = field(default_factory=dict)
     #: Reports that were refused for good, by status.
     refused: Counter[int] = field(default_factory=Counter)
     server_failures: int = 0
 
     def record(self, assignment: str, request: bytes, status: int, body: bytes) -> None:
         """Record what became of a report that was sent."""
+        was_sent_before = self.unanswered.pop(assignment, None) is not None
+        self.receipts.send(assignment)
         if 200 <= status < 300:
-            receipt = wire.decode(body, Receipt)
-            if assignment in self.acked and not receipt.duplicate:
-                self.acked_twice.add(assignment)
-            self.acked.add(assignment)
-            self.unsettled.pop(assignment, None)
+            self.receipts.ack(assignment, is_duplicate=wire.decode(body, Receipt).duplicate)
             return
         self.server_failures += status >= 500 and status != 503
         if status <= 0 or status in _UNSETTLED_STATUSES:
-            self.unsettled[assignment] = request
-        else:
-            self.unsettled.pop(assignment, None)
-            self.refused[status] += 1
-
-    def correctness(self, counted: int, *, is_alive: bool) -> Correctness:
-        """Return the phones' counts beside the server's."""
-        return Correctness(
-            reports_acked=len(self.acked),
-            reports_counted=counted,
-            reports_unsettled=len(self.unsettled),
-            reports_acked_twice=len(self.acked_twice),
-            server_failures=self.server_failures,
-            is_server_alive=is_alive,
-        )
+            self.unanswered[assignment] = request
+            return
+        self.refused[status] += 1
+        if not was_sent_before:
+            self.receipts.refuse(assignment)
 
 
 @dataclass(slots=True)
@@ -158,15 +147,26 @@ class AssignedPhones:
     def settle(self) -> None:
         """Send what is unsettled again, the same bytes, with some more reports that may fill its flush."""
         for _ in range(_TRIES):
-            if not self.books.unsettled:
+            if not self.books.unanswered:
                 return
             more = self.ready(_FLUSH_FILLERS)
             again = ReadyReports(
                 [],
-                [*self.books.unsettled, *more.assignments],
-                [*self.books.unsettled.values(), *more.requests],
+                [*self.books.unanswered, *more.assignments],
+                [*self.books.unanswered.values(), *more.requests],
             )
             self.report(again, duration_s=60.0, connections=64)
+
+    def correctness(self, task: str) -> Correctness:
+        """Settle, and hold the phones' books against the server's database."""
+        self.settle()
+        return Correctness.compared(
+            self.books.receipts,
+            self._rig.stored(task),
+            server_failures=self.books.server_failures,
+            is_server_alive=self._rig.server.is_alive(),
+            peak_rss_mib=peak_rss_mib(self._rig.server.pid),
+        )
 
     def book(self, ready: ReadyReports, record: TrafficRecord, order: Sequence[int] | None = None) -> None:
         """Book what came of reports.

@@ -15,13 +15,15 @@ from urllib.parse import urlsplit
 
 from keyflock_client_sim.server_control.operator_access import operator_client
 from keyflock_client_sim.server_control.server_process import ServerProcess, running_server
-from keyflock_load_tests.cloned_fleet import EnrolledPhone, clone_phone
+from keyflock_load_tests.books import StoredCounts, read_counts
+from keyflock_load_tests.cloned_fleet import DATABASE_FILE, EnrolledPhone, clone_phone
 from keyflock_load_tests.cores import Cores, cpu_s, pin
 from keyflock_load_tests.generator_process import GeneratorProcess
 from keyflock_load_tests.phone_requests import enrolment
 from keyflock_load_tests.traffic import Requests, TrafficPlan, TrafficRecord, TrafficScript
 from keyflock_server.protocol import wire
 from keyflock_server.protocol.messages import Enrolment
+from keyflock_server.rounds.round import Phase
 
 ENROL: Final = "enrol"
 
@@ -133,13 +135,14 @@ class ServerRig:
         """Run a plan against the server."""
         return play(self.generator, self.target, script, **plan)
 
-    def counted(self, task: str) -> int:
-        """Return how many reports the server has counted for a task, by its operators' interface."""
-        return sum(asyncio.run(self._rounds(task)))
+    def stored(self, task: str) -> StoredCounts:
+        """Return what the server's database says of a task's reports and rounds."""
+        database = self.server.data_dir / DATABASE_FILE
+        return asyncio.run(read_counts(f"sqlite+aiosqlite:///{database}", task))
 
-    async def _rounds(self, task: str) -> list[int]:
-        async with operator_client(self.server.admin_url, self.server.admin_token()) as admin:
-            return [view.counted for view in await admin.rounds(task)]
+    def closed_rounds(self, task: str) -> int:
+        """Return how many rounds of a task have closed."""
+        return self.stored(task).phases.get(Phase.CLOSED, 0)
 
 
 @contextmanager

@@ -218,14 +218,14 @@ async def _replay(bad: BadPhone) -> str:
     assignment = await bad.take_work()
     if assignment is None:
         return _NO_WORK
-    measurements = bad.measured.measurements
+    receipts = bad.measured.measurements.receipts
     delta = bad.delta_for(assignment)
     request = report_request(bad.phone, assignment, delta, 0.0)
-    measurements.unsettled.add(assignment.id)
+    receipts.send(assignment.id)
     answers = await asyncio.gather(*(bad.send(request) for _ in range(4)))
     if {"counted", "duplicate"} & set(answers):
         # All that wait for the same flush get the same receipt, so several may say "counted".
-        measurements.ack(assignment.id, is_duplicate=False)
+        receipts.ack(assignment.id, is_duplicate=False)
     other_phone = replace(bad.phone, examples=bad.phone.examples - 1)
     other = await bad.send(report_request(other_phone, assignment, delta, 0.0))
     surprises = set(answers) - _REPLAYED - _LATER

@@ -5,12 +5,13 @@ compared by their assignments, so a lost one and a double one never make up for 
 """
 
 from collections.abc import Mapping
-from typing import Self
+from collections.abc import Set as AbstractSet
+from typing import Any, Self
 
 import msgspec
 
 from keyflock_load_tests.books import StoredCounts
-from keyflock_load_tests.measurement import Measurements
+from keyflock_load_tests.receipts import Receipts
 
 
 class Correctness(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,24 +43,42 @@ class Correctness(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def compared(
-        cls, phones: Measurements, stored: StoredCounts, *, alive: bool, rss_mib: float, max_rss_mib: float
+        cls,
+        receipts: Receipts,
+        stored: StoredCounts,
+        *,
+        forgotten: AbstractSet[str] = frozenset(),
+        **others: Any,  # noqa: ANN401 - the fields that have nothing to do with the books
     ) -> Self:
-        """Compare the phones' books with the database's."""
-        known = phones.acked | phones.unsettled
+        """Compare the phones' books with the database's.
+
+        Args:
+            receipts: What the phones know.
+            stored: What the database counts.
+            forgotten: Assignments of devices that were forgotten afterwards, with their rows.
+            others: What must not happen beside lost and double reports; the fields below them.
+        """
         return cls(
-            reports_acked=len(phones.acked),
+            reports_acked=len(receipts.acked),
             reports_counted=stored.in_rounds,
-            reports_lost=len(phones.acked - stored.assignments - phones.forgotten),
-            reports_unknown=len(stored.assignments - known),
-            reports_unsettled=len(phones.unsettled),
-            reports_forgotten=len(phones.forgotten & phones.acked),
-            reports_acked_twice=len(phones.acked_twice),
-            server_failures=phones.server_failures(),
-            hostile_surprises=dict(phones.hostile_surprises),
-            is_server_alive=alive,
-            peak_rss_mib=rss_mib,
-            max_rss_mib=max_rss_mib,
+            reports_lost=len(receipts.acked - stored.assignments - forgotten),
+            reports_unknown=len(stored.assignments - receipts.acked - receipts.unsettled),
+            reports_unsettled=len(receipts.unsettled),
+            reports_forgotten=len(forgotten & receipts.acked),
+            reports_acked_twice=len(receipts.acked_twice),
+            **others,
         )
+
+    @property
+    def lost(self) -> int:
+        """Return how many acknowledged reports are missing: in the rows, or in the rounds' sums."""
+        return max(self.reports_lost, self.reports_acked - self.reports_counted)
+
+    @property
+    def double(self) -> int:
+        """Return how many reports are counted beyond those that were sent, or acknowledged twice as new."""
+        surplus = self.reports_counted - self.reports_acked - self.reports_unsettled
+        return max(0, self.reports_unknown, surplus) + self.reports_acked_twice
 
     def violations(self) -> tuple[str, ...]:
         """Return the violations, a sentence each; empty when there is none."""

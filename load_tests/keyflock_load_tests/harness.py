@@ -126,10 +126,13 @@ class _LoadRun:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
         correctness = Correctness.compared(
-            self.measurements,
+            self.measurements.receipts,
             await read_counts(group.database_url, TASK),
-            alive=group.are_alive,
-            rss_mib=max(watch.peak_rss_mib for watch in watches),
+            forgotten=self.measurements.forgotten,
+            server_failures=self.measurements.server_failures(),
+            hostile_surprises=dict(self.measurements.hostile_surprises),
+            is_server_alive=group.are_alive,
+            peak_rss_mib=max(watch.peak_rss_mib for watch in watches),
             max_rss_mib=scenario.server.max_rss_mib,
         )
         return self._report(watches, correctness, began, time.monotonic() - began_s)

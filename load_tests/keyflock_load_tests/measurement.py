@@ -7,6 +7,8 @@ sending it; latency is the time from there. Samples are kept whole: runs are bou
 from collections import Counter
 from dataclasses import dataclass, field
 
+from keyflock_load_tests.receipts import Receipts
+
 #: The name of a whole visit, training time left out.
 VISIT = "visit"
 #: The outcome of a report whose connection the scenario cuts.
@@ -46,12 +48,7 @@ class Measurements:
     check_ins: Counter[str] = field(default_factory=Counter)
     #: The number of visits by how they ended.
     endings: Counter[str] = field(default_factory=Counter)
-    #: Assignments whose report the server acknowledged as counted.
-    acked: set[str] = field(default_factory=set)
-    #: Assignments whose report was sent, and the phone gave up before it knew the answer.
-    unsettled: set[str] = field(default_factory=set)
-    #: Assignments acknowledged twice without ``duplicate``: the server may have counted them twice.
-    acked_twice: set[str] = field(default_factory=set)
+    receipts: Receipts = field(default_factory=Receipts)
     #: Acknowledged assignments whose devices were forgotten afterwards, with their rows.
     forgotten: set[str] = field(default_factory=set)
     #: What bad phones sent and the server did not answer as it should, by name and answer.
@@ -63,13 +60,6 @@ class Measurements:
     shed: int = 0
     #: How late the generator started each visit, in seconds.
     lateness_s: list[float] = field(default_factory=list)
-
-    def ack(self, assignment: str, *, is_duplicate: bool) -> None:
-        """Record a receipt for ``assignment``."""
-        if assignment in self.acked and not is_duplicate:
-            self.acked_twice.add(assignment)
-        self.acked.add(assignment)
-        self.unsettled.discard(assignment)
 
     def errors(self) -> Counter[str]:
         """Return the counts of unexpected outcomes by ``call code``."""

@@ -174,8 +174,8 @@ class Visit:
     async def _deliver(self, connection: Connection, assignment: messages.Assignment, delta: bytes) -> str:
         """Send the report until its answer is known, and keep the books of receipts."""
         request = report_request(self.phone, assignment, delta, self.conditions.training_s)
-        measurements = self.measured.measurements
-        measurements.unsettled.add(assignment.id)
+        receipts = self.measured.measurements.receipts
+        receipts.send(assignment.id)
         may_be_counted = self.conditions.loses_connection
         if may_be_counted:
             due_at_s = self.measured.clock()
@@ -186,12 +186,12 @@ class Visit:
             )
         except CallFailure as failure:
             if failure.was_first and not failure.may_retry:
-                measurements.unsettled.discard(assignment.id)  # refused before it can have been counted
+                receipts.refuse(assignment.id)
             if failure.outcome == ProblemCode.ROUND_GONE:
                 return "too late"
             raise
-        receipt = wire.decode(response.body, messages.Receipt)
-        measurements.ack(assignment.id, is_duplicate=receipt.duplicate)
+        is_duplicate = wire.decode(response.body, messages.Receipt).duplicate
+        receipts.ack(assignment.id, is_duplicate=is_duplicate)
         self.phone.acked.append(assignment.id)
         return "reported"
 

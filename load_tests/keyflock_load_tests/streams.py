@@ -20,6 +20,7 @@ from keyflock_load_tests.distinct_deltas import DistinctDeltas
 from keyflock_load_tests.generator_process import GeneratorProcess
 from keyflock_load_tests.measurement import Measurements
 from keyflock_load_tests.observation import Clock
+from keyflock_load_tests.receipts import Receipts
 from keyflock_load_tests.scenario import StreamPlan
 from keyflock_load_tests.traffic import (
     GAVE_UP,
@@ -52,9 +53,7 @@ class StreamBooks:
     check_ins: Counter[str] = field(default_factory=Counter)
     #: Refused calls by call and problem code.
     problems: Counter[str] = field(default_factory=Counter)
-    acked: set[str] = field(default_factory=set)
-    acked_twice: set[str] = field(default_factory=set)
-    unsettled: set[str] = field(default_factory=set)
+    receipts: Receipts = field(default_factory=Receipts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +107,27 @@ class StreamScript:
             self.books.check_ins[answer.reason.value] += 1
             return None
         self.books.check_ins["assignment"] += 1
-        if self.deltas is None or answer.id in self.books.acked or answer.id in self.books.unsettled:
+        receipts = self.books.receipts
+        if self.deltas is None or answer.id in receipts.acked or answer.id in receipts.unsettled:
             return None
         token = self.tokens[visit % len(self.tokens)]
         request = phone_requests.report(token, answer, self.deltas[visit * self.scripts + self.number])
         self._reports[visit] = _Report(answer.id, request)
-        self.books.unsettled.add(answer.id)
+        receipts.send(answer.id)
         return PlannedCall(calls.REPORT.name, request)
 
     def _after_report(self, visit: int, status: int, body: bytes) -> PlannedCall | None:
-        report = self._reports.pop(visit)
-        books = self.books
+        report, receipts = self._reports.pop(visit), self.books.receipts
         if 200 <= status < 300:
-            receipt = wire.decode(body, messages.Receipt)
-            if report.assignment in books.acked and not receipt.duplicate:
-                books.acked_twice.add(report.assignment)
-            books.acked.add(report.assignment)
-            books.unsettled.discard(report.assignment)
+            is_duplicate = wire.decode(body, messages.Receipt).duplicate
+            receipts.ack(report.assignment, is_duplicate=is_duplicate)
             return None
         pause_s = self._note_problem(calls.REPORT.name, status, body) or _RETRY_PAUSE_S
         if status in _MAY_BE_COUNTED and report.tries < _MAX_TRIES:
             self._reports[visit] = _Report(report.assignment, report.request, report.tries + 1)
             return PlannedCall(calls.REPORT.name, report.request, after_s=pause_s)
         if status not in _MAY_BE_COUNTED and report.tries == 1:
-            books.unsettled.discard(report.assignment)  # refused before it can have been counted
+            receipts.refuse(report.assignment)
         return None
 
     def _note_problem(self, name: str, status: int, body: bytes) -> float | None:
@@ -180,9 +176,7 @@ class StreamResult:
         for record in self.records:
             books: StreamBooks = record.books
             measurements.check_ins.update(books.check_ins)
-            measurements.acked |= books.acked
-            measurements.acked_twice |= books.acked_twice
-            measurements.unsettled |= books.unsettled
+            measurements.receipts.add(books.receipts)
             measurements.stream_failures += sum(
                 count
                 for name in record.names

@@ -35,24 +35,3 @@ def test_what_bad_phones_are_told_is_no_error_of_the_honest() -> None:
     ]
 
     assert measurements.error_share() == 0.0
-
-
-def test_a_second_receipt_that_does_not_say_duplicate_is_remembered_as_a_double_count() -> None:
-    measurements = Measurements()
-
-    measurements.ack("a", is_duplicate=False)
-    measurements.ack("a", is_duplicate=True)
-    measurements.ack("b", is_duplicate=True)
-    measurements.ack("a", is_duplicate=False)
-
-    assert measurements.acked == {"a", "b"}
-    assert measurements.acked_twice == {"a"}
-
-
-def test_a_report_of_unknown_fate_is_unsettled_until_its_receipt_comes() -> None:
-    measurements = Measurements()
-    measurements.unsettled |= {"a", "b"}
-
-    measurements.ack("a", is_duplicate=False)
-
-    assert measurements.unsettled == {"b"}

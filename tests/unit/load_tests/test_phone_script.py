@@ -121,8 +121,8 @@ def test_a_visit_is_check_in_model_offer_report_and_ends_acknowledged(run_virtua
         measurements = await visited(server, VisitConditions(training_s=7.0))
 
         assert server.asked == ["check-ins", "models", "offer", "report"]
-        assert measurements.acked == {"a-1"}
-        assert measurements.unsettled == set()
+        assert measurements.receipts.acked == {"a-1"}
+        assert measurements.receipts.unsettled == set()
         assert measurements.endings == {"reported": 1}
         visit = measurements.samples[-1]
         assert visit.call == "visit"
@@ -178,7 +178,7 @@ def test_a_lost_answer_is_followed_by_the_same_bytes_on_a_new_connection(
 
         assert server.reports[0] == server.reports[1]
         assert server.lines_opened == 2
-        assert measurements.acked == {"a-1"}
+        assert measurements.receipts.acked == {"a-1"}
         assert measurements.errors() == {}
 
     run_virtually(main())
@@ -193,7 +193,7 @@ def test_a_pending_report_is_sent_again_after_the_pause_the_server_asks_for(
         measurements = await visited(AnsweringServer(report=[pending, pending, COUNTED]))
 
         assert asyncio.get_running_loop().time() == pytest.approx(6.0)
-        assert measurements.acked == {"a-1"}
+        assert measurements.receipts.acked == {"a-1"}
         assert measurements.errors() == {}
 
     run_virtually(main())
@@ -206,7 +206,7 @@ def test_a_report_whose_answer_never_comes_stays_unsettled(run_virtually: RunVir
         measurements = await visited(server, plan=PhonePlan(max_retries=2))
 
         assert len(server.reports) == 3
-        assert measurements.unsettled == {"a-1"}
+        assert measurements.receipts.unsettled == {"a-1"}
         assert measurements.endings == {"failed: gave_up": 1}
         assert measurements.errors() == {"report lost": 3}
 
@@ -220,8 +220,8 @@ def test_a_refused_report_is_settled_and_not_sent_again(run_virtually: RunVirtua
         measurements = await visited(server)
 
         assert len(server.reports) == 1
-        assert measurements.unsettled == set()
-        assert measurements.acked == set()
+        assert measurements.receipts.unsettled == set()
+        assert measurements.receipts.acked == set()
         assert measurements.endings == {"too late": 1}
 
     run_virtually(main())
@@ -251,7 +251,7 @@ def test_a_forgotten_phone_has_no_token_and_its_reports_may_have_no_rows(run_vir
 
         assert server.asked[-2:] == ["report", "me"]
         assert phone.token == ""
-        assert measurements.forgotten == measurements.acked == {"a-1"}
+        assert measurements.forgotten == measurements.receipts.acked == {"a-1"}
 
     run_virtually(main())
 
@@ -264,7 +264,7 @@ def test_a_phone_that_gives_back_its_work_sends_a_failure_and_no_report(run_virt
 
         assert server.asked == ["check-ins", "models", "failure"]
         assert measurements.endings == {"gave back": 1}
-        assert measurements.unsettled == set()
+        assert measurements.receipts.unsettled == set()
 
     run_virtually(main())
 

@@ -9,8 +9,9 @@ from keyflock_load_tests.call_log import logs_of_samples
 from keyflock_load_tests.correctness import Correctness
 from keyflock_load_tests.figures import call_rows
 from keyflock_load_tests.html_report import render
-from keyflock_load_tests.measurement import Measurements, Sample
+from keyflock_load_tests.measurement import Sample
 from keyflock_load_tests.observation import ServerUsage
+from keyflock_load_tests.receipts import Receipts
 from keyflock_load_tests.report import print_report
 from keyflock_load_tests.result import Ceiling, LoadReport, Mark, check_goals
 from keyflock_load_tests.scenario import Goal
@@ -36,13 +37,16 @@ def books(
     alive: bool = True,
     rss_mib: float = 300.0,
 ) -> Correctness:
-    phones = Measurements(
-        acked=set(acked), unsettled=set(unsettled), forgotten=set(forgotten), acked_twice=set(twice)
+    return Correctness.compared(
+        Receipts(acked=set(acked), unsettled=set(unsettled), acked_twice=set(twice)),
+        StoredCounts(frozenset(counted), in_rounds, {"closed": 1}),
+        forgotten=set(forgotten),
+        server_failures=failures,
+        hostile_surprises={surprise: 1} if surprise else {},
+        is_server_alive=alive,
+        peak_rss_mib=rss_mib,
+        max_rss_mib=500.0,
     )
-    phones.samples += [Sample("report", 0.0, 0.0, 0.1, "internal", 500)] * failures
-    phones.hostile_surprises.update([surprise] if surprise else [])
-    stored = StoredCounts(frozenset(counted), in_rounds, {"closed": 1})
-    return Correctness.compared(phones, stored, alive=alive, rss_mib=rss_mib, max_rss_mib=500.0)
 
 
 def report_of(correctness: Correctness) -> LoadReport:
@@ -101,9 +105,17 @@ def test_what_is_broken_is_said_in_a_sentence(broken: Correctness, word: str) ->
 
 
 def test_a_lost_report_is_seen_though_another_is_counted_in_its_place() -> None:
-    violations = books(counted=("a", "b", "d")).violations()
+    wrong = books(counted=("a", "b", "d"))
 
-    assert [violation.split()[0] for violation in violations] == ["1", "1"]
+    assert [violation.split()[0] for violation in wrong.violations()] == ["1", "1"]
+    assert (wrong.lost, wrong.double) == (1, 1)
+
+
+def test_lost_and_double_reports_are_those_of_the_rows_or_of_the_sums() -> None:
+    assert (books().lost, books().double) == (0, 0)
+    assert (books(in_rounds=1).lost, books(in_rounds=5).double) == (2, 2)
+    assert books(twice=("a",)).double == 1
+    assert books(unsettled=("u",), in_rounds=4).double == 0
 
 
 def test_a_report_of_unknown_fate_may_be_counted_or_not() -> None:

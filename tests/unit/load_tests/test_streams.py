@@ -63,7 +63,7 @@ def test_a_phone_that_gets_work_reports_and_is_acknowledged() -> None:
     assert report.name == "report"
     assert b"/v1/assignments/a-1/report" in report.request
     assert after is None
-    assert (script.books.acked, script.books.unsettled) == ({"a-1"}, set())
+    assert (script.books.receipts.acked, script.books.receipts.unsettled) == ({"a-1"}, set())
     assert script.books.check_ins == {"assignment": 1}
 
 
@@ -88,7 +88,7 @@ def test_a_report_without_an_answer_goes_again_the_same_bytes(
     again = script.next(0, "report", status, body)
 
     assert again == PlannedCall("report", report.request, after_s=pause_s)
-    assert script.books.unsettled == {"a-1"}
+    assert script.books.receipts.unsettled == {"a-1"}
 
 
 def test_a_report_refused_at_once_is_settled_and_one_refused_later_may_be_counted() -> None:
@@ -100,8 +100,8 @@ def test_a_report_refused_at_once_is_settled_and_one_refused_later_may_be_counte
     later.next(0, "report", UNANSWERED, b"")
     later.next(0, "report", 410, GONE)
 
-    assert at_once.books.unsettled == set()
-    assert later.books.unsettled == {"a-1"}
+    assert at_once.books.receipts.unsettled == set()
+    assert later.books.receipts.unsettled == {"a-1"}
     assert at_once.books.problems == {"report round_gone": 1}
 
 
@@ -130,7 +130,7 @@ def test_the_books_of_all_generators_become_those_of_the_run() -> None:
     result.add_to(measurements)
     logs = result.logs(" (herd)")
 
-    assert measurements.acked == {"a-0", "a-1"}
+    assert measurements.receipts.acked == {"a-0", "a-1"}
     assert measurements.check_ins == {"assignment": 2}
     assert measurements.server_failures() == 2
     assert measurements.errors() == {"check_in lost": 2}
