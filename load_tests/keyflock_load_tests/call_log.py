@@ -28,6 +28,8 @@ class CallLog:
     #: that it ended.
     due_s: NDArray[np.float64]
     latency_s: NDArray[np.float64]
+    #: Which of these got a good answer.
+    is_ok: NDArray[np.bool_]
     outcomes: Counter[str]
 
     def __add__(self, other: "CallLog") -> "CallLog":
@@ -35,15 +37,17 @@ class CallLog:
         return CallLog(
             np.concatenate((self.due_s, other.due_s)),
             np.concatenate((self.latency_s, other.latency_s)),
+            np.concatenate((self.is_ok, other.is_ok)),
             self.outcomes + other.outcomes,
         )
 
     def figures(self, duration_s: float) -> CallFigures:
         """Return the figures; ``duration_s`` is how long load was offered."""
         histogram = LatencyHistogram.of(self.latency_s)
+        is_in_time = self.due_s + self.latency_s <= duration_s
         return CallFigures(
             count=histogram.count,
-            per_s=histogram.count / duration_s,
+            per_s=float(np.count_nonzero(self.is_ok & is_in_time)) / duration_s,
             **histogram.percentiles(),
             curve=percentile_curve(histogram),
             outcomes=dict(self.outcomes.most_common()),
@@ -82,14 +86,16 @@ def logs_of_samples(samples: Iterable[Sample]) -> dict[str, CallLog]:
     """Return the calls by name; those whose connection was cut or refused have no latency."""
     due_s: dict[str, list[float]] = defaultdict(list)
     latency_s: dict[str, list[float]] = defaultdict(list)
+    is_ok: dict[str, list[bool]] = defaultdict(list)
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
         outcomes[sample.call][sample.outcome] += 1
         if sample.outcome not in {LOST, LOST_ON_PURPOSE}:
             due_s[sample.call].append(sample.due_at_s)
             latency_s[sample.call].append(sample.latency_s)
+            is_ok[sample.call].append(sample.outcome == "ok")
     return {
-        call: CallLog(np.array(due_s[call]), np.array(latency_s[call]), outcomes[call])
+        call: CallLog(np.array(due_s[call]), np.array(latency_s[call]), np.array(is_ok[call]), outcomes[call])
         for call in sorted(outcomes)
         if due_s[call]
     }

@@ -105,16 +105,16 @@ class _LoadRun:
         if self.core is not None:
             pin(os.getpid(), self.core)
 
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        self._clock = lambda: loop.time() - started_s
         watches = [
-            ServerWatch(lambda number=number: group.processes[number], self._clock)  # type: ignore[misc]  # a default binds the number
+            ServerWatch(lambda number=number: group.processes[number])  # type: ignore[misc]  # a default binds the number
             for number in range(len(group.processes))
         ]
         for watch in watches:
             await watch.read_metrics()
-        watching = [asyncio.create_task(watch.run()) for watch in watches]
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        self._clock = lambda: loop.time() - started_s
+        watching = [asyncio.create_task(watch.run(self._clock)) for watch in watches]
         try:
             await self._make_load(fleet, deltas, checkpoint, stream)
             for watch in watches:

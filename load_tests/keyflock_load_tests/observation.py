@@ -54,11 +54,9 @@ class ServerWatch:
 
     Args:
         process: Returns the present process.
-        clock: Seconds since the start of the run.
     """
 
     process: Callable[[], ServerProcess]
-    clock: Clock
     usage: list[ServerUsage] = field(default_factory=list)
     #: What the counters have grown by since the first reading, by ``sample_key``.
     growth: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -69,9 +67,9 @@ class ServerWatch:
     _loop_lag_ms: float | None = None
     _read_once: bool = False
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        await asyncio.gather(self._watch_usage(), self._watch_metrics())
+    async def run(self, clock: Clock) -> None:
+        """Watch until cancelled; ``clock`` returns the seconds since the start of the run."""
+        await asyncio.gather(self._watch_usage(clock), self._watch_metrics())
 
     @property
     def peak_rss_mib(self) -> float:
@@ -113,7 +111,7 @@ class ServerWatch:
             await self.read_metrics()
             await asyncio.sleep(METRICS_EVERY_S)
 
-    async def _watch_usage(self) -> None:
+    async def _watch_usage(self, clock: Clock) -> None:
         watched: psutil.Process | None = None
         spent_s = 0.0
         while True:
@@ -130,7 +128,7 @@ class ServerWatch:
                         spent_s = now_s
                         self.usage.append(
                             ServerUsage(
-                                at_s=self.clock(),
+                                at_s=clock(),
                                 rss_mib=watched.memory_info().rss / MIB,
                                 cpu_ratio=watched.cpu_percent() / 100.0,
                                 open_files=watched.num_fds(),

@@ -18,8 +18,9 @@ FORMAT: Final = 1
 class CallFigures(msgspec.Struct, frozen=True, kw_only=True):
     """The latencies and the outcomes of one kind of call. Latency counts from the instant it was due."""
 
+    #: Calls with an answer, and those whose answer was waited for in vain: they have a latency.
     count: int
-    #: Calls a second over the time in which load was offered.
+    #: Good answers a second, within the time in which load was offered.
     per_s: float
     p50_ms: float
     p90_ms: float

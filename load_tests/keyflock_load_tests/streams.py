@@ -165,6 +165,7 @@ class StreamResult:
                 log = CallLog(
                     self.began_s + record.due_s[rows],
                     record.ended_s[rows] - record.due_s[rows],
+                    record.of(name, only_ok=True)[rows],
                     Counter({outcome_of(status): count for status, count in record.statuses(name).items()}),
                 )
                 row = name + suffix

@@ -24,12 +24,23 @@ def test_a_connection_that_was_cut_or_refused_is_counted_and_has_no_latency() ->
 
 
 def test_figures_have_the_count_the_rate_and_the_quantiles() -> None:
-    found = logs_of_samples(samples("offer", [n / 1_000 for n in range(1, 1_001)]))["offer"].figures(10.0)
+    found = logs_of_samples(samples("offer", [n / 1_000 for n in range(1, 1_001)]))["offer"].figures(1_001.0)
 
-    assert (found.count, found.per_s) == (1_000, 100.0)
+    assert found.count == 1_000
+    assert found.per_s == pytest.approx(1_000 / 1_001)
     assert (found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms) == pytest.approx(
         (500.0, 900.0, 990.0, 1_000.0), rel=1e-3
     )
+
+
+def test_a_rate_is_one_of_good_answers_within_the_time_in_which_load_was_offered() -> None:
+    good = samples("report", [0.5, 0.5, 0.5, 7.5])  # the last ends after the load
+    refused = samples("report", [0.001] * 9, "overloaded")
+
+    found = logs_of_samples(good + refused)["report"].figures(10.0)
+
+    assert found.count == 13
+    assert found.per_s == pytest.approx(0.3)
 
 
 def test_the_curve_gets_denser_towards_the_slowest_and_ends_with_it() -> None:
@@ -68,7 +79,8 @@ def test_the_logs_of_two_generators_are_one_log() -> None:
 
 
 def test_a_server_has_recovered_after_the_last_slow_call() -> None:
-    log = CallLog(np.array([1.0, 10.0, 12.5, 20.0]), np.array([9.0, 5.0, 0.6, 0.1]), Counter(ok=4))
+    latency_s = np.array([9.0, 5.0, 0.6, 0.1])
+    log = CallLog(np.array([1.0, 10.0, 12.5, 20.0]), latency_s, np.ones(4, np.bool_), Counter(ok=4))
 
     assert recovery_s(log, 10.0, slow_s=0.5) == pytest.approx(2.5)
     assert recovery_s(log, 15.0, slow_s=0.5) == 0.0

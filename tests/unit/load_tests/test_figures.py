@@ -22,7 +22,7 @@ keyflock_request_duration_seconds_count{call="report"} 16.0
 
 
 def watch() -> ServerWatch:
-    return ServerWatch(Mock(), lambda: 0.0)
+    return ServerWatch(Mock())
 
 
 def test_what_a_killed_server_had_counted_is_kept_when_the_next_begins_at_zero() -> None:
