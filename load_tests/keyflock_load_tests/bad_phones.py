@@ -35,9 +35,11 @@ _SLOW_BYTE_S: Final = 0.25
 #: Ends of a connection on which no answer came: the server closed it, or the phone got tired of holding it.
 CLOSED: Final = "closed"
 HELD: Final = "held"
-#: The server asks the phone to come back later, which it may do with anybody.
-_LATER: Final = frozenset({ProblemCode.OVERLOADED, ProblemCode.NOT_READY, "lost", "timeout"})
 _NO_WORK: Final = "no work"
+#: Ends that say nothing of how the server takes an act: it has no time, or no work for this phone.
+_UNJUDGED: Final = frozenset(
+    {ProblemCode.OVERLOADED, ProblemCode.NOT_READY, "503", "lost", "timeout", _NO_WORK}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,8 @@ class BadPhone:
         act = ACTS[name]
         sent_at_s = self.measured.clock()
         outcome = await act.play(self)
-        is_expected = outcome in act.expected or outcome in _LATER
         measurements = self.measured.measurements
-        if not is_expected:
+        if outcome not in act.expected | _UNJUDGED:
             measurements.hostile_surprises[f"{name}: {outcome}"] += 1
         measurements.endings["bad phone"] += 1
         measurements.samples.append(
@@ -78,7 +79,7 @@ class BadPhone:
                 due_at_s,
                 sent_at_s,
                 self.measured.clock(),
-                "ok" if is_expected else outcome,
+                "ok" if outcome in act.expected else outcome,
                 int(outcome) if outcome.isdigit() else 0,
             )
         )
@@ -228,7 +229,7 @@ async def _replay(bad: BadPhone) -> str:
         receipts.ack(assignment.id, is_duplicate=False)
     other_phone = replace(bad.phone, examples=bad.phone.examples - 1)
     other = await bad.send(report_request(other_phone, assignment, delta, 0.0))
-    surprises = set(answers) - _REPLAYED - _LATER
+    surprises = set(answers) - _REPLAYED - _UNJUDGED
     return min(surprises) if surprises else other
 
 
@@ -252,19 +253,14 @@ ACTS: Final[Mapping[str, Act]] = MappingProxyType(
             _not_a_number,
             frozenset(
                 {
-                    *(_NO_WORK, ProblemCode.NON_FINITE_DELTA, ProblemCode.MALFORMED_DELTA),
+                    *(ProblemCode.NON_FINITE_DELTA, ProblemCode.MALFORMED_DELTA),
                     *(ProblemCode.ROUND_GONE, ProblemCode.QUARANTINED),
                 }
             ),
         ),
         "replay": Act(
             _replay,
-            frozenset(
-                {
-                    *(_NO_WORK, ProblemCode.REPORT_CONFLICT, ProblemCode.ROUND_GONE),
-                    ProblemCode.QUARANTINED,
-                }
-            ),
+            frozenset({ProblemCode.REPORT_CONFLICT, ProblemCode.ROUND_GONE, ProblemCode.QUARANTINED}),
         ),
     }
 )

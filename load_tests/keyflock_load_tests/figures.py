@@ -37,7 +37,7 @@ def phone_rows(measurements: Measurements) -> dict[str, dict[str, float]]:
     rows = {
         "phones": {
             "arrivals": float(len(measurements.lateness_s)),
-            "calls": float(len(measurements.samples)),
+            "calls": float(len(measurements.samples) + measurements.stream_calls),
             "error_share": measurements.error_share(),
             "errors": float(sum(measurements.errors().values())),
             "shed": float(measurements.shed),

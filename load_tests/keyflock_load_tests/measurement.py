@@ -15,7 +15,7 @@ VISIT = "visit"
 LOST_ON_PURPOSE = "lost_on_purpose"
 #: The outcome of a call whose connection broke, or was refused: it has no answer, and so no latency.
 LOST = "lost"
-#: Ends the names of what bad phones send, which has no part in the share of errors.
+#: Ends the names of what bad phones send, which has no part in the errors.
 BAD_PHONE = " (bad phone)"
 #: Expected answers, not errors: the phone does what they say.
 EXPECTED_OUTCOMES = frozenset({"ok", "report_pending", "round_gone", LOST_ON_PURPOSE})
@@ -53,7 +53,8 @@ class Measurements:
     forgotten: set[str] = field(default_factory=set)
     #: What bad phones sent and the server did not answer as it should, by name and answer.
     hostile_surprises: Counter[str] = field(default_factory=Counter)
-    #: Unexpected outcomes of a stream's calls, by call and cause; and its 5xx answers other than 503.
+    #: The calls of a stream; its unexpected outcomes by call and cause; its 5xx answers other than 503.
+    stream_calls: int = 0
     stream_errors: Counter[str] = field(default_factory=Counter)
     stream_failures: int = 0
     #: Arrivals that the generator did not start, for want of room.
@@ -62,15 +63,13 @@ class Measurements:
     lateness_s: list[float] = field(default_factory=list)
 
     def errors(self) -> Counter[str]:
-        """Return the counts of unexpected outcomes by ``call code``."""
-        return (
-            Counter(
-                f"{sample.call} {sample.outcome}"
-                for sample in self.samples
-                if sample.outcome not in EXPECTED_OUTCOMES
-            )
-            + self.stream_errors
+        """Return the counts of honest phones' unexpected outcomes by ``call code``."""
+        found = Counter(
+            f"{sample.call} {sample.outcome}"
+            for sample in self.samples
+            if sample.outcome not in EXPECTED_OUTCOMES and not sample.call.endswith(BAD_PHONE)
         )
+        return found + self.stream_errors
 
     def server_failures(self) -> int:
         """Return the number of answers that no phone can cause: 5xx other than the 503 of overload."""
@@ -79,6 +78,5 @@ class Measurements:
 
     def error_share(self) -> float:
         """Return the share of honest phones' calls with errors."""
-        honest = [sample for sample in self.samples if not sample.call.endswith(BAD_PHONE)]
-        errors = sum(sample.outcome not in EXPECTED_OUTCOMES for sample in honest)
-        return errors / len(honest) if honest else 0.0
+        calls = self.stream_calls + sum(not sample.call.endswith(BAD_PHONE) for sample in self.samples)
+        return self.errors().total() / calls if calls else 0.0

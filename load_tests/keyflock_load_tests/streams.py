@@ -191,6 +191,7 @@ class StreamResult:
                 for status, count in record.statuses(name).items():
                     if status in _OUTCOMES and status != HUNG_UP:
                         measurements.stream_errors[f"{name} {outcome_of(status)}"] += count
+            measurements.stream_calls += len(record.call)
             measurements.shed += record.unbegun
 
     def generator_row(self) -> dict[str, float]:

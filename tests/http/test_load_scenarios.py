@@ -59,6 +59,9 @@ def test_bad_phones_are_refused_each_for_its_reason_and_no_report_suffers(tmp_pa
 
     assert report.correctness.hostile_surprises == {}
     assert {name + BAD_PHONE for name in ACTS} <= set(report.calls)
+    # Whether a bad phone gets work to send back is the server's choice; all else must have been refused once.
+    refused = {name for name in ACTS if report.calls[name + BAD_PHONE].outcomes.get("ok")}
+    assert set(ACTS) - {"not_a_number", "replay"} <= refused
 
 
 @pytest.mark.slow

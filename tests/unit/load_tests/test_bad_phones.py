@@ -92,6 +92,13 @@ async def test_a_server_that_refuses_for_the_right_reason_is_in_order(name: str,
     assert [sample.outcome for sample in measurements.samples] == ["ok"]
 
 
+async def test_an_answer_that_says_nothing_of_the_act_is_no_proof_that_it_was_refused() -> None:
+    measurements = await acted("garbage_body", b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+
+    assert measurements.hostile_surprises == {}
+    assert [sample.outcome for sample in measurements.samples] == ["503"]
+
+
 async def test_a_token_that_nobody_signed_must_not_be_taken() -> None:
     measurements = await acted("wrong_token", b"")
 

@@ -34,4 +34,13 @@ def test_what_bad_phones_are_told_is_no_error_of_the_honest() -> None:
         Sample("report" + BAD_PHONE, 1.0, 1.0, 1.1, "non_finite_delta", 422),
     ]
 
+    assert measurements.errors() == {}
     assert measurements.error_share() == 0.0
+
+
+def test_the_calls_of_a_stream_are_in_the_share_of_errors() -> None:
+    measurements = Measurements(stream_calls=9)
+    measurements.samples.append(sample())
+    measurements.stream_errors["report http_500"] += 2
+
+    assert measurements.error_share() == pytest.approx(0.2)
