@@ -81,7 +81,7 @@ bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous
 bench-day: $(STAMP)  ## a quarter of an hour: a day of 10,000 phones; the server's memory and CPU
 	@$(BIN)/python -m benchmarks.day $(ARGS)
 
-bench-server: $(STAMP)  ## five minutes: what one server core does, beside bare handlers (ARGS="--quick" writes nothing)
+bench-server: $(STAMP)  ## six minutes: what one server core does, beside bare handlers (ARGS="--quick" writes nothing)
 	@$(BIN)/python -m benchmarks.server $(ARGS)
 
 bench-compare: $(STAMP)  ## four minutes: this server against that of another commit, in turn (make bench-compare BASE=main)

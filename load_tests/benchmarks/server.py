@@ -1,6 +1,6 @@
 """What one server core does: check-ins, reports and downloads, beside what the machine gives at most.
 
-    make bench-server                           about five minutes; writes the section in BENCHMARKS.md
+    make bench-server                           about six minutes; writes the section in BENCHMARKS.md
     make bench-server ARGS="--quick"            a look in a minute or two, which writes nothing
 
 A real server process over SQLite with full sync, pinned to a core; a generator process on another one

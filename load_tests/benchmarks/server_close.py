@@ -17,9 +17,9 @@ from keyflock_server.protocol.messages import Refusal
 CLOSING_REPORT: Final = "closing_report"
 #: Phones that come for a round that closes.
 _PHONES_A_ROUND: Final = 20
-#: Time between two rounds, and how long after its phones came a round has closed and the next is open.
-_ROUND_EVERY_S: Final = 2.0
-_CLOSES_WITHIN_S: Final = 1.0
+#: Time between two rounds, within which a round closes and the next one opens.
+_ROUND_EVERY_S: Final = 2.5
+#: A report that was due so long before a round's end waits for it, too.
 _BEFORE_S: Final = 0.1
 #: How long the idle server is watched.
 _IDLE_S: Final = 2.0
@@ -74,7 +74,7 @@ class CloseFigures:
 
     #: For each closing: how much longer than usual the other task's slowest report took.
     stalls_ms: tuple[float, ...]
-    #: What the slowest report took in about as long a time without a closing; the median.
+    #: What the slowest report took in as long a time without a closing; the median.
     usual_ms: float
     closed: int
     #: Reports of the other task a second.
@@ -96,7 +96,7 @@ def measure_closing(
     rounds: int,
     peak_per_s: float,
 ) -> CloseFigures:
-    """Close some rounds of ``task`` while phones of another task report steadily.
+    """Let phones of a task report steadily, first alone, then while some rounds of ``task`` close.
 
     Args:
         rig: The server.
@@ -107,10 +107,11 @@ def measure_closing(
         rounds: The number of rounds to close.
         peak_per_s: The most reports a second that the server takes.
     """
-    duration_s = _ROUND_EVERY_S * (rounds + 1)
+    quiet_s = _ROUND_EVERY_S * (1 + np.arange(rounds))
+    begins_s = quiet_s + _ROUND_EVERY_S * rounds
+    duration_s = _ROUND_EVERY_S * (2 * rounds + 1)
     per_s = min(_MAX_PER_S, _SHARE_OF_PEAK * peak_per_s)
     steady_s = steady_instants(per_s, duration_s)
-    begins_s = _ROUND_EVERY_S * (1 + np.arange(rounds))
     closing_s = np.repeat(begins_s, _PHONES_A_ROUND)
     all_s = np.concatenate([steady_s, closing_s])
     order = np.argsort(all_s, kind="stable")
@@ -125,7 +126,7 @@ def measure_closing(
     run = rig.play(script, visits=0, due_s=all_s[order], duration_s=duration_s, connections=256)
     phones.book(ready, run.record, order.tolist())
     closed = rig.closed_rounds(task) - before
-    return close_figures(run.record, begins_s.tolist(), closed, per_s)
+    return close_figures(run.record, quiet_s.tolist(), begins_s.tolist(), closed, per_s)
 
 
 def closing_cpu_ms(
@@ -146,17 +147,17 @@ def closing_cpu_ms(
     return 1e3 * spent_s / max(1, closed)
 
 
-def close_figures(record: TrafficRecord, begins_s: list[float], closed: int, per_s: float) -> CloseFigures:
-    """Return the figures of a run in which rounds began to fill at ``begins_s``."""
+def close_figures(
+    record: TrafficRecord, quiet_s: list[float], begins_s: list[float], closed: int, per_s: float
+) -> CloseFigures:
+    """Return the figures of a run in which rounds began to fill at ``begins_s``, and none at ``quiet_s``."""
     chosen = record.of(REPORT)
     due_s, took_s = record.due_s[chosen], record.ended_s[chosen] - record.due_s[chosen]
 
-    def slowest_s(from_s: float, to_s: float) -> float:
-        return float(took_s[(due_s >= from_s) & (due_s < to_s)].max(initial=0.0))
+    def slowest_s(at_s: float) -> float:
+        from_s = at_s - _BEFORE_S
+        return float(took_s[(due_s >= from_s) & (due_s < from_s + _ROUND_EVERY_S)].max(initial=0.0))
 
-    # A report that was due just before a round's end waits for it too.
-    closing_s = [slowest_s(at_s - _BEFORE_S, at_s + _CLOSES_WITHIN_S) for at_s in begins_s]
-    other_s = [slowest_s(at_s + _CLOSES_WITHIN_S, at_s + _ROUND_EVERY_S - _BEFORE_S) for at_s in begins_s]
-    usual_s = statistics.median(other_s)
-    longer_ms = tuple(1e3 * max(0.0, one_s - usual_s) for one_s in closing_s)
+    usual_s = statistics.median(map(slowest_s, quiet_s))
+    longer_ms = tuple(1e3 * max(0.0, slowest_s(at_s) - usual_s) for at_s in begins_s)
     return CloseFigures(longer_ms, 1e3 * usual_s, closed, per_s)

@@ -55,11 +55,12 @@ def test_goodput_counts_what_the_server_works_off_when_the_overload_is_over() ->
 
 
 def test_a_stall_is_what_the_slowest_report_took_longer_than_usual() -> None:
-    due_s = [0.1 * number for number in range(100)]
-    took_s = [0.01] * 100
-    took_s[40], took_s[61], took_s[90] = 0.26, 0.11, 5.0  # the last is far from any closing
+    due_s = [0.1 * number for number in range(130)]
+    took_s = [0.01] * 130
+    took_s[10] = 5.0  # before the first time that is looked at
+    took_s[80], took_s[120] = 0.26, 0.11  # half a second and two seconds after a round began to fill
 
-    figures = close_figures(traffic_record(REPORT, due_s, took_s), [4.0, 6.0], 2, 10.0)
+    figures = close_figures(traffic_record(REPORT, due_s, took_s), [2.5, 5.0], [7.5, 10.0], 2, 10.0)
 
     assert figures.stalls_ms == pytest.approx((250.0, 100.0))
     assert figures.stall_ms == pytest.approx(175.0)
