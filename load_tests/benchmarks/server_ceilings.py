@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.server_rig import CalledProcess
-from keyflock_load_tests.cores import Cores, pin
+from keyflock_load_tests.cores import Cores, starting_on
 from keyflock_models.network.config import ModelConfig
 
 _START_TIMEOUT_S: Final = 60.0
@@ -41,10 +41,10 @@ def bare_server(
     (folder / "model").write_bytes(model)
     (folder / "layout.json").write_text(json.dumps({"config": config.to_dict(), "norm": norm}))
     binder = [sys.executable, "-m", "keyflock_client_sim.server_control.dies_with_parent", str(os.getpid())]
-    process = subprocess.Popen([*binder, sys.executable, "-m", "benchmarks.bare_server", str(folder)])
+    with starting_on(cores.server):
+        process = subprocess.Popen([*binder, sys.executable, "-m", "benchmarks.bare_server", str(folder)])
     try:
         ports = _await_ports(process, folder / "ports")
-        pin(process.pid, cores.server)
         yield BareServer(*(CalledProcess("127.0.0.1", port, (process.pid,)) for port in ports))
     finally:
         process.kill()

@@ -123,7 +123,7 @@ def measure_closing(
         order.tolist(),
     )
     before = rig.closed_rounds(task)
-    run = rig.play(script, visits=0, due_s=all_s[order], duration_s=duration_s, connections=256)
+    run = rig.play(script, due_s=all_s[order], duration_s=duration_s, connections=256)
     phones.book(ready, run.record, order.tolist())
     closed = rig.closed_rounds(task) - before
     return close_figures(run.record, quiet_s.tolist(), begins_s.tolist(), closed, per_s)
@@ -139,9 +139,9 @@ def closing_cpu_ms(
     script = ClosingScript([], closing.take(len(due_s)), own_deltas, list(range(len(due_s))))
     duration_s = _ROUND_EVERY_S * (rounds + 1)
     before = rig.closed_rounds(task)
-    run = rig.play(script, visits=0, due_s=due_s, duration_s=duration_s, connections=64)
+    run = rig.play(script, due_s=due_s, duration_s=duration_s, connections=64)
     closed = rig.closed_rounds(task) - before
-    with CpuMeter(rig.target.pids) as idle:
+    with CpuMeter(lambda: rig.target.pids) as idle:
         time.sleep(_IDLE_S)
     spent_s = run.server_cpu_s - idle.spent_s * run.record.wall_s / _IDLE_S
     return 1e3 * spent_s / max(1, closed)

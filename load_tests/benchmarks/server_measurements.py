@@ -31,8 +31,6 @@ BEYOND_PEAK: Final = 2.0
 AFTERWARDS: Final = 0.3
 #: A phone gives up when it has no connection after this time.
 PATIENCE_S: Final = 2.0
-#: More visits than any closed loop makes.
-ENDLESS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,8 @@ class LoopFigures:
     cpu_ms: float
     p50_ms: float
     p99_ms: float
-    #: The generator's CPU time a call.
-    generator_ms: float
+    #: How many calls a second the generator could make.
+    generator_per_s: float
 
     @classmethod
     def of(cls, run: MeasuredRun, name: str) -> "LoopFigures":
@@ -72,7 +70,7 @@ class LoopFigures:
             run.cpu_ms(name),
             latencies.quantile_ms(0.5),
             latencies.quantile_ms(0.99),
-            1e3 * run.record.cpu_s / max(1, run.record.answered(name)),
+            run.record.generator_per_s(name),
         )
 
 
@@ -106,7 +104,7 @@ class Peak:
     @property
     def generator_per_s(self) -> float:
         """How many calls a second the generator could make, by its CPU time for each."""
-        return 1e3 / statistics.median(one.generator_ms for one in self.bare or self.ours)
+        return statistics.median(one.generator_per_s for one in self.bare or self.ours)
 
     @property
     def rate_over_bare(self) -> float:
@@ -214,7 +212,7 @@ def refused_at(rig: ServerRig, fleet: EnrolledFleet, per_s: float, sizes: Measur
     due_s, found = steady_instants(per_s, sizes.open_s), []
     for _ in range(sizes.runs):
         script = Requests(CHECK_IN, phone_requests.check_ins(fleet.take(len(due_s))))
-        run = rig.play(script, visits=0, due_s=due_s, duration_s=sizes.open_s, connections=OPEN_CONNECTIONS)
+        run = rig.play(script, due_s=due_s, duration_s=sizes.open_s, connections=OPEN_CONNECTIONS)
         found.append(OpenLoopFigures.of(run, CHECK_IN, per_s))
     return OpenLoopFigures.median_of(found)
 
@@ -321,7 +319,6 @@ def _overload_instants(peak_per_s: float, sizes: MeasureSizes) -> np.ndarray:
 
 def _overload_plan(due_s: np.ndarray, sizes: MeasureSizes) -> dict[str, object]:
     return {
-        "visits": 0,
         "due_s": due_s,
         "duration_s": sizes.overload_s + sizes.recovery_s,
         "connections": OPEN_CONNECTIONS,
@@ -389,7 +386,6 @@ def _closed(
         rig.generator,
         target,
         script,
-        visits=ENDLESS,
         duration_s=seconds,
         connections=connections,
         reads_bodies=False,

@@ -135,8 +135,8 @@ def _measured(
     called = [CalledProcess.of(server.sdk_url, server.pid) for server in group.processes[:count]]
     for number, (generator, target) in enumerate(zip(generators, called, strict=True)):
         generator.prepare(_plan(target, name, requests[number::count]))
-    servers = CpuMeter([pid for target in called for pid in target.pids])
-    postgres = CpuMeter(postgres_pids())
+    servers = CpuMeter(lambda: [pid for target in called for pid in target.pids])
+    postgres = CpuMeter(postgres_pids)
     with servers, postgres:
         for generator in generators:
             generator.start()

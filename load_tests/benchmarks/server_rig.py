@@ -5,8 +5,8 @@ which a busy machine distorts least.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from keyflock_client_sim.server_control.operator_access import operator_client
 from keyflock_client_sim.server_control.server_process import ServerProcess, running_server
 from keyflock_load_tests.books import StoredCounts, read_counts
 from keyflock_load_tests.cloned_fleet import DATABASE_FILE, EnrolledPhone, clone_phone
-from keyflock_load_tests.cores import Cores, cpu_s, pin
+from keyflock_load_tests.cores import Cores, cpu_s, starting_on
 from keyflock_load_tests.generator_process import GeneratorProcess
 from keyflock_load_tests.phone_requests import enrolment
 from keyflock_load_tests.traffic import Requests, TrafficPlan, TrafficRecord, TrafficScript
@@ -58,22 +58,26 @@ class EnrolledFleet:
 
 
 class CpuMeter:
-    """Measures a process's CPU time while a block runs."""
+    """Measures the CPU time of processes while a block runs.
 
-    def __init__(self, pids: Sequence[int]) -> None:
+    Args:
+        pids: Returns the processes; those that come during the block count from their start.
+    """
+
+    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
         self._pids = pids
         self.spent_s = 0.0
 
     def __enter__(self) -> Self:
         """Begin."""
-        self.spent_s = -sum(map(cpu_s, self._pids))
+        self.spent_s = -sum(map(cpu_s, self._pids()))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End."""
-        self.spent_s += sum(map(cpu_s, self._pids))
+        self.spent_s += sum(map(cpu_s, self._pids()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def play(
     **plan: Any,  # noqa: ANN401 - the plan's fields
 ) -> MeasuredRun:
     """Run a plan against a target; ``plan`` are further fields of `TrafficPlan`."""
-    meter = CpuMeter(target.pids)
+    meter = CpuMeter(lambda: target.pids)
     record = generator.run(
         TrafficPlan(host=target.host, port=target.port, script=script, **plan), while_running=meter
     )
@@ -164,8 +168,9 @@ def running_rig(
         command: Another release of the server in this one's place.
     """
     fleets = set_up(folder, populations, generator, command=command)
-    with running_server(folder, command=command) as server:
-        pin(server.pid, cores.server)
+    with ExitStack() as stack:
+        with starting_on(cores.server):
+            server = stack.enter_context(running_server(folder, command=command))
         yield ServerRig(server, generator, cores, fleets)
 
 

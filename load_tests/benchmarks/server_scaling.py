@@ -65,7 +65,7 @@ class ScalingSizes:
 
 
 FULL: Final = ScalingSizes(
-    MeasureSizes(runs=3, seconds=2.0, report_connections=64),
+    MeasureSizes(seconds=1.2, report_connections=64),
     phones=(1_000, 10_000, 100_000, 1_000_000),
     cohorts=(100, 1_000, 10_000, 50_000),
     models=(
@@ -95,7 +95,7 @@ def main() -> None:
     work = workload_of(checkpoint_of(model, seed=1))
     axes = [by_phones(work, sizes), by_cohort(work, sizes), by_model(sizes)]
     replicas = measure_replicas(work, sizes.measures)
-    text = section(axes, replicas, model)
+    text = section(axes, replicas, model, sizes.measures.runs)
     print(text)
     if sizes is FULL:
         save_scaling(axes, PICTURES / "server_scaling.png")
@@ -172,12 +172,12 @@ def by_model(sizes: ScalingSizes) -> GrowingSize:
     return axis
 
 
-def section(axes: Sequence[GrowingSize], replicas: ReplicaFigures, model: ModelConfig) -> str:
+def section(axes: Sequence[GrowingSize], replicas: ReplicaFigures, model: ModelConfig, runs: int) -> str:
     """Return the section."""
     parts = [f"{_axis_table(axis)}\n\n{_growth_sentence(axis)}" for axis in axes]
     tables = "\n\n".join(parts)
-    return f"""CPU time of the server process a call, in milliseconds; SQLite, synthetic deltas. Unless the
-model is what grows, it has {model.parameter_count:,} parameters.
+    return f"""CPU time of the server process a call, in milliseconds: medians of {runs} runs; SQLite,
+synthetic deltas. Unless the model is what grows, it has {model.parameter_count:,} parameters.
 
 {tables}
 

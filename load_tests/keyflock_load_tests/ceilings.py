@@ -46,7 +46,7 @@ def measure_ceilings(
     layout = ParamLayout.for_config(config)
     containers = stream_containers(layout, scenario.seed)
     norm = decode(containers[0], layout).l2_norm
-    plan = {"visits": 1_000_000_000, "duration_s": _SECONDS, "connections": _CONNECTIONS}
+    plan = {"duration_s": _SECONDS, "connections": _CONNECTIONS}
     folder.mkdir(parents=True, exist_ok=True)
     with (
         on_cores(cores) as (generator, _),
@@ -54,21 +54,33 @@ def measure_ceilings(
     ):
         check_in = Requests(calls.CHECK_IN.name, phone_requests.check_ins([_TOKEN]))
         answered = play(generator, bare.answering, check_in, **plan).record
+        check_ins_per_s = figures.get(calls.CHECK_IN.name, {}).get("per_s")
         found = [
             Ceiling(
                 name="bare handler, check-ins of as many bytes",
                 per_s=answered.per_s(calls.CHECK_IN.name),
-                reached_per_s=figures.get("check_in", {}).get("per_s"),
-            )
+                reached_per_s=check_ins_per_s,
+            ),
+            Ceiling(
+                name="generator, by its CPU time for such a check-in",
+                per_s=answered.generator_per_s(calls.CHECK_IN.name),
+                reached_per_s=check_ins_per_s,
+            ),
         ]
         if scenario.stream.has_reports:
             report = Requests(calls.REPORT.name, [_bare_report(container) for container in containers])
             summed = play(generator, bare.summing, report, **plan).record
+            reports_per_s = figures.get(calls.REPORT.name, {}).get("per_s")
             found += [
                 Ceiling(
                     name="bare handler that decodes, judges and adds the same reports",
                     per_s=summed.per_s(calls.REPORT.name),
-                    reached_per_s=figures.get("report", {}).get("per_s"),
+                    reached_per_s=reports_per_s,
+                ),
+                Ceiling(
+                    name="generator, by its CPU time for such a report",
+                    per_s=summed.generator_per_s(calls.REPORT.name),
+                    reached_per_s=reports_per_s,
                 ),
                 Ceiling(name="additions of a dense delta", per_s=1e3 / dense_add_ms(layout.size)),
             ]

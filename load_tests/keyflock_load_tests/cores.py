@@ -1,6 +1,8 @@
 """Which core runs what: the server has one to itself, and the generator another one."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,10 +36,24 @@ class Cores:
         return f"Server on core {self.server}, generator on core {self.generator}."
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process on a core: all threads that it has, and so those that they start."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
+def pin_this_process(core: int) -> None:
+    """Keep this process on a core: all threads that it has, and so those that they start."""
+    for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), {core})
+
+
+@contextmanager
+def starting_on(core: int | None) -> Iterator[None]:
+    """Keep the processes that this thread starts in the block to a core; None: to any.
+
+    They know from the beginning that they have no more: a server has as many threads for reports as cores.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cpu_s(pid: int) -> float:

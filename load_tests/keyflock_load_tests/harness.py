@@ -1,7 +1,6 @@
 """The harness runs a scenario: it starts servers, enrols the fleet, makes the load, compares the books."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from keyflock_load_tests.books import read_counts
 from keyflock_load_tests.call_log import CallLog, logs_of_samples, merge_logs, recovery_s
 from keyflock_load_tests.ceilings import measure_ceilings
 from keyflock_load_tests.connection import HttpConnection
-from keyflock_load_tests.cores import Cores, pin
+from keyflock_load_tests.cores import Cores, pin_this_process
 from keyflock_load_tests.correctness import Correctness
 from keyflock_load_tests.distinct_deltas import DistinctDeltas
 from keyflock_load_tests.enrolling import enrol_fleet
@@ -103,7 +102,7 @@ class _LoadRun:
         fleet, streaming = self._shared_out(fleet)
         stream = self._prepare_stream(streaming, layout)
         if self.core is not None:
-            pin(os.getpid(), self.core)
+            pin_this_process(self.core)
 
         watches = [
             ServerWatch(lambda number=number: group.processes[number])  # type: ignore[misc]  # a default binds the number

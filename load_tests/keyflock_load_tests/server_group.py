@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from keyflock_client_sim.server_control.server_process import ServerProcess, start_server
-from keyflock_load_tests.cores import pin
+from keyflock_load_tests.cores import starting_on
 from keyflock_load_tests.postgres_server import PostgresServer, installed_binaries
 from keyflock_load_tests.scenario import ServerPlan
 
@@ -138,10 +138,8 @@ class ServerGroup:
         return self._starter.submit(self._start, site).result()
 
     def _start(self, site: _Site) -> ServerProcess:
-        process = start_server(site.folder, options=site.options, environment=self._plan.environment)
-        if self._core is not None:
-            pin(process.pid, self._core)
-        return process
+        with starting_on(self._core):
+            return start_server(site.folder, options=site.options, environment=self._plan.environment)
 
 
 @contextmanager

@@ -37,8 +37,6 @@ from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
 
 _MAX_TRIES: Final = 20
 _RETRY_PAUSE_S: Final = 0.5
-#: More visits than any closed loop makes.
-_ENDLESS: Final = 1_000_000_000
 _OUTCOMES: Final = {LOST: "lost", UNANSWERED: "timeout", HUNG_UP: "lost_on_purpose", GAVE_UP: "gave_up"}
 #: Calls without an answer; one that was not answered in time has at least that latency.
 _WITHOUT_LATENCY: Final = (LOST, HUNG_UP, GAVE_UP)
@@ -150,6 +148,8 @@ class StreamResult:
     #: When it began on the run's clock.
     began_s: float
     records: tuple[TrafficRecord, ...]
+    #: Whether the generators burnt their core to be on time, so that their CPU time says nothing.
+    has_spun: bool = False
 
     @property
     def took_s(self) -> float:
@@ -202,7 +202,8 @@ class StreamResult:
         row = {"stream_lateness_p99_ms": 1e3 * float(np.quantile(late_s, 0.99)) if late_s.size else 0.0}
         if calls_made and cpu_s:
             row["stream_calls_per_s"] = calls_made / max(record.wall_s for record in self.records)
-            row["stream_cpu_ratio"] = cpu_s / sum(record.wall_s for record in self.records)
+            if not self.has_spun:
+                row["stream_cpu_ratio"] = cpu_s / sum(record.wall_s for record in self.records)
         return row
 
 
@@ -238,10 +239,11 @@ class Stream:
         core: int | None,
     ) -> None:
         self._stack = ExitStack()
+        self._is_open_loop = plan.all_at_once or plan.per_s is not None
         # Generators that spin would take the core from each other.
-        may_spin = core is not None and len(urls) == 1
+        self._may_spin = core is not None and len(urls) == 1
         self._generators = [
-            self._stack.enter_context(GeneratorProcess(core, may_spin=may_spin)) for _ in urls
+            self._stack.enter_context(GeneratorProcess(core, may_spin=self._may_spin)) for _ in urls
         ]
         for number, (generator, url) in enumerate(zip(self._generators, urls, strict=True)):
             script = StreamScript(
@@ -261,7 +263,7 @@ class Stream:
         records = await asyncio.gather(
             *(asyncio.to_thread(generator.record) for generator in self._generators)
         )
-        return StreamResult(began_s, tuple(records))
+        return StreamResult(began_s, tuple(records), has_spun=self._may_spin and self._is_open_loop)
 
 
 def _traffic(
@@ -278,7 +280,6 @@ def _traffic(
         host=target.hostname or "127.0.0.1",
         port=target.port or 80,
         script=script,
-        visits=_ENDLESS,
         duration_s=duration_s,
         due_s=due_s,
         connections=plan.connections,

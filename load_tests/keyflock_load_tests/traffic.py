@@ -108,8 +108,8 @@ class TrafficPlan:
     host: str
     port: int
     script: TrafficScript
-    #: Maximum number of visits. In an open loop there are as many as ``due_s`` has instants.
-    visits: int
+    #: Maximum number of visits of a closed loop. In an open loop there are as many as ``due_s`` has instants.
+    visits: int = 1_000_000_000
     #: After this time no visit begins.
     duration_s: float
     #: Sorted instants of an open loop, in seconds since the start; None is a closed loop.
@@ -182,6 +182,13 @@ class TrafficRecord:
         due_s, ended_s = self.due_s[chosen], self.ended_s[chosen]
         parts = (end_s - due_s) / np.maximum(ended_s - due_s, 1e-9)
         return float(np.clip(parts, 0.0, 1.0).sum()) / end_s
+
+    def generator_per_s(self, name: str) -> float:
+        """Return how many calls a second the generator could make, by its CPU time for each.
+
+        It says something of a closed loop only: in an open one the generator may burn its core to be on time.
+        """
+        return self.answered(name) / max(self.cpu_s, 1e-9)
 
     def latencies_s(self, name: str) -> NDArray[np.float64]:
         """Return the latencies of calls with a 2xx answer, from the instants at which they were due."""

@@ -138,6 +138,13 @@ def test_the_books_of_all_generators_become_those_of_the_run() -> None:
     assert logs["check_in (herd)"].due_s.tolist() == [6.0, 6.0] * 2  # a lost call has no latency
 
 
+def test_a_generator_that_burnt_its_core_to_be_on_time_has_no_cpu_share() -> None:
+    records = (record(StreamScript([b"one"], None)),)
+
+    assert StreamResult(0.0, records).generator_row()["stream_cpu_ratio"] == pytest.approx(0.05)
+    assert "stream_cpu_ratio" not in StreamResult(0.0, records, has_spun=True).generator_row()
+
+
 def record(script: StreamScript) -> TrafficRecord:
     """Three check-ins: one answered, one lost, one that broke the server."""
     ones = np.ones(3)
