@@ -12,7 +12,7 @@ from keyflock_load_tests.bad_phones import ACTS
 from keyflock_load_tests.harness import HERD, run
 from keyflock_load_tests.measurement import BAD_PHONE
 from keyflock_load_tests.result import LoadReport
-from keyflock_load_tests.scenario import Scenario, StreamPlan, TaskPlan
+from keyflock_load_tests.scenario import Scenario, SlowPhones, StreamPlan, TaskPlan
 from keyflock_load_tests.scenarios import SCENARIOS
 from keyflock_load_tests.visits import BESIDE, SLOW
 
@@ -78,7 +78,11 @@ def test_a_killed_server_comes_back_to_everybody_at_once_and_the_books_agree(tmp
 @pytest.mark.slow
 def test_uploads_that_trickle_are_counted_like_all_others(tmp_path: Path) -> None:
     scenario = small("slow_uploads", rate_per_s=10.0, duration_s=5.0, devices=80)
+    everybody = replace(TASK, over_selection=10.0, goal=200, deadline_s=600.0)
+    # A delta of 600 bytes in pieces of 60.
+    slow = SlowPhones(share=0.33, upload_bytes_per_s=300.0)
 
-    report = correct(run(scenario, tmp_path / "servers"))
+    report = correct(run(replace(scenario, task=everybody, slow_phones=slow), tmp_path / "servers"))
 
     assert {f"check_in{SLOW}", f"check_in{BESIDE}"} <= set(report.calls)
+    assert report.calls[f"report{SLOW}"].p50_ms > 1_800.0

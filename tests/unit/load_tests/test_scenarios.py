@@ -2,8 +2,11 @@ import pytest
 from typer.testing import CliRunner
 
 from keyflock_load_tests.cli import EXIT_USAGE, app
+from keyflock_load_tests.payload import stream_containers
 from keyflock_load_tests.scenario import Outage, PhonePlan, Scenario, ScenarioError, ServerPlan, SlowPhones
 from keyflock_load_tests.scenarios import SCENARIOS
+from keyflock_models.network.config import ModelConfig
+from keyflock_models.network.layout import ParamLayout
 
 NAMES = pytest.mark.parametrize("name", SCENARIOS)
 
@@ -38,6 +41,16 @@ def test_a_stream_beside_visits_keeps_its_proportion_to_them() -> None:
     assert before is not None
     assert after is not None
     assert before.per_s == 4 * (after.per_s or 0.0)
+
+
+def test_a_slow_upload_takes_many_times_as_long_as_any_other() -> None:
+    scenario = SCENARIOS["slow_uploads"]
+    layout = ParamLayout.for_config(ModelConfig.named(scenario.task.model_size))
+
+    delta_bytes = min(map(len, stream_containers(layout, scenario.seed)))
+
+    assert scenario.slow_phones is not None
+    assert delta_bytes / scenario.slow_phones.upload_bytes_per_s > 5.0
 
 
 @pytest.mark.parametrize(
