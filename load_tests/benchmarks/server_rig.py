@@ -5,6 +5,7 @@ which a busy machine distorts least.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +20,13 @@ from keyflock_load_tests.books import StoredCounts, read_counts
 from keyflock_load_tests.cloned_fleet import DATABASE_FILE, EnrolledPhone, clone_phone
 from keyflock_load_tests.cores import Cores, cpu_s, starting_on
 from keyflock_load_tests.generator_process import GeneratorProcess
-from keyflock_load_tests.phone_requests import enrolment
+from keyflock_load_tests.phone_requests import check_ins, enrolment
 from keyflock_load_tests.traffic import Requests, TrafficPlan, TrafficRecord, TrafficScript
-from keyflock_server.protocol import wire
+from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.messages import Enrolment
 from keyflock_server.rounds.round import Phase
 
-ENROL: Final = "enrol"
+_ROUNDS_OPEN_WITHIN_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class EnrolledFleet:
     """The phones of a population, which come in turn."""
 
     tokens: list[bytes]
+    #: The token of one more phone, which never comes in turn.
+    spare: bytes
     _next: int = 0
 
     def take(self, count: int) -> list[bytes]:
@@ -139,6 +142,16 @@ class ServerRig:
         """Run a plan against the server."""
         return play(self.generator, self.target, script, **plan)
 
+    def await_rounds(self) -> None:
+        """Return once a round of each population is open: a server opens them soon after its start."""
+        give_up_at = time.monotonic() + _ROUNDS_OPEN_WITHIN_S
+        for name, fleet in self.fleets.items():
+            script = Requests(calls.CHECK_IN.name, check_ins([fleet.spare]), keeps_answers=True)
+            while b"round_full" in self.play(script, visits=1, duration_s=30.0).record.books[0]:
+                if time.monotonic() > give_up_at:
+                    raise RuntimeError(f"no round of {name} opens")
+                time.sleep(0.1)
+
     def stored(self, task: str) -> StoredCounts:
         """Return what the server's database says of a task's reports and rounds."""
         database = self.server.data_dir / DATABASE_FILE
@@ -171,7 +184,9 @@ def running_rig(
     with ExitStack() as stack:
         with starting_on(cores.server):
             server = stack.enter_context(running_server(folder, command=command))
-        yield ServerRig(server, generator, cores, fleets)
+        rig = ServerRig(server, generator, cores, fleets)
+        rig.await_rounds()
+        yield rig
 
 
 def set_up(
@@ -187,7 +202,9 @@ def set_up(
         target = CalledProcess.of(server.sdk_url, server.pid)
         phones = {one.name: enrol(generator, target, one.name) for one in populations if one.phones}
     return {
-        one.name: EnrolledFleet(clone_phone(folder, phones[one.name], one.phones))
+        one.name: EnrolledFleet(
+            clone_phone(folder, phones[one.name], one.phones), phones[one.name].token.encode("ascii")
+        )
         for one in populations
         if one.phones
     }
@@ -204,7 +221,7 @@ async def create(admin_url: str, token: str, populations: Sequence[PopulationSet
 
 def enrol(generator: GeneratorProcess, target: CalledProcess, population: str) -> EnrolledPhone:
     """Enrol a phone over HTTP."""
-    script = Requests(ENROL, [enrolment(population)], keeps_answers=True)
+    script = Requests(calls.ENROL.name, [enrolment(population)], keeps_answers=True)
     run = play(generator, target, script, visits=1, duration_s=30.0, connections=1)
     enrolled = wire.decode(run.record.books[0], Enrolment)
     return EnrolledPhone(enrolled.device, enrolled.token)
