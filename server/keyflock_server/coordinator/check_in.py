@@ -140,7 +140,7 @@ class CheckInService:
         if isinstance(answer, Refusal):
             # A quarantine is in memory in any case, and any process may end it.
             if answer.reason is not RefusalReason.QUARANTINED:
-                self._early_check_ins.remember(device, answer)
+                self._early_check_ins.remember(device, answer, now)
         else:
             self._early_check_ins.forget(device)
         return answer

@@ -45,15 +45,16 @@ class EarlyCheckIns:
             return None
         return early
 
-    def remember(self, device: DeviceId, refusal: Refusal) -> None:
-        """Remember the refusal that the device gets."""
-        self._windows.remember(device, refusal, self._deps.clock())
+    def remember(self, device: DeviceId, refusal: Refusal, now: datetime) -> None:
+        """Remember the refusal that the device gets now."""
+        self._windows.remember(device, refusal, now)
 
     def remember_work_done(self, device: DeviceId, window: ReturnWindow) -> None:
         """Remember that the device has done its work, and when it may come for more."""
         self.remember(
             device,
             Refusal(reason=RefusalReason.TOO_SOON, return_window=window, detail="It was here just now."),
+            self._deps.clock(),
         )
 
     def forget(self, device: DeviceId) -> None:

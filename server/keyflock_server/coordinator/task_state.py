@@ -207,12 +207,15 @@ class TaskState:
     def slots_left(self) -> int:
         """How many devices may be assigned now, as far as this process knows; the store has the last word."""
         opened = self.open_round
-        if opened is None or opened.round.phase is not Phase.COLLECTING:
+        if opened is None:
             return 0
-        if opened.round.is_async:
+        current = opened.record.round
+        if current.phase is not Phase.COLLECTING:
+            return 0
+        if current.is_async:
             free = self.spec.round.slots - self.devices_training
         else:
-            free = opened.round.slots_left
+            free = current.slots - current.slots_taken
         return max(0, free - opened.slots_asked)
 
     def has_open_assignment(self, device: DeviceId, now: datetime) -> bool:

@@ -73,6 +73,8 @@ class BodyLimits:
 class BodyReader:
     """Reads the body of one request; as a context manager it releases what it reserved."""
 
+    __slots__ = ("_bodies", "_bytes", "_limits", "_request", "_timeout_s")
+
     def __init__(self, limits: BodyLimits, request: web.BaseRequest, timeout_s: float) -> None:
         self._limits = limits
         self._request = request

@@ -85,10 +85,8 @@ class EndpointGroup(ABC, Generic[C, A]):
         self._readiness = readiness
         self.metrics = metrics
         self._log_throttle = LogThrottle()
+        self._totals = functools.cache(metrics.calls.of)
         # Looking up a metric by its labels takes longer than counting in it.
-        self._duration_s = functools.cache(metrics.request_duration_s.labels)
-        self._received_bytes = functools.cache(metrics.received_bytes.labels)
-        self._sent_bytes = functools.cache(metrics.sent_bytes.labels)
         self._problems = functools.cache(metrics.problems.labels)
 
     async def send(self, request: Request) -> Response:
@@ -99,11 +97,15 @@ class EndpointGroup(ABC, Generic[C, A]):
                 raise body_too_large(limit_bytes)
             return request.body
 
-        return await self.serve(request, read_body)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return await self.serve(replace(request, headers=headers), read_body)
 
     async def serve(self, head: Request, read_body: ReadBody) -> Response:
         """Return the response to ``head``, whose body is read only after all checks before it have passed.
 
+        Args:
+            head: The request without its body. Its headers are found by their names in lower case.
+            read_body: Reads its body.
         Guarantees:
             There is always a response: a failed call gets a problem document in this group's format.
         """
@@ -121,8 +123,7 @@ class EndpointGroup(ABC, Generic[C, A]):
             response = self._problem_response(name, _STORE_UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - outermost handler: the caller gets a response in any case
             response = self._problem_response(name, _internal_error(name, error))
-        self._duration_s(name).observe(time.perf_counter() - started)
-        self._sent_bytes(name).inc(len(response.body))
+        self._totals(name).count(time.perf_counter() - started, len(response.body))
         return response
 
     @abstractmethod
@@ -139,14 +140,14 @@ class EndpointGroup(ABC, Generic[C, A]):
         self, call: C, path_params: Mapping[str, str], head: Request, read_body: ReadBody
     ) -> Response:
         self._readiness.require()
-        headers = {name.lower(): value for name, value in head.headers.items()}
+        headers = head.headers
         authenticated = self._authenticate(call, path_params, headers, head)
         body = b""
         if call.max_body_bytes:
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
             self._readiness.require()  # the server may have begun to stop while a slow body arrived
-            self._received_bytes(call.name).inc(len(body))
+            self._totals(call.name).received_bytes += len(body)
         elif _content_length(headers) or head.body:
             raise ApiError(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
         return await self._dispatch(call, authenticated, body)
@@ -168,9 +169,10 @@ def bearer(headers: Mapping[str, str]) -> str | None:
     if value is None:
         return None
     scheme, _, token = value.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
         raise ApiError(ProblemCode.TOKEN_INVALID, "The header Authorization must be 'Bearer <token>'.")
-    return token.strip()
+    return token
 
 
 def body_too_large(limit_bytes: int) -> ApiError:
@@ -184,13 +186,13 @@ def with_header(response: Response, name: str, value: str) -> Response:
 
 
 def _check_content(headers: Mapping[str, str], media_type: str, limit_bytes: int) -> None:
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
         raise ApiError(
             ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not taken here; send the body as it is."
         )
-    given = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != media_type:
+    given = headers.get("content-type", "")
+    if given != media_type and given.partition(";")[0].strip().lower() != media_type:
         raise ApiError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"This call takes a body of type {media_type}.")
     if _content_length(headers) > limit_bytes:
         raise body_too_large(limit_bytes)

@@ -10,7 +10,6 @@ token is parsed before its signature is verified.
 Source: RFC 7519; RFC 7515 (compact form); RFC 8725 (explicit typing, fixed algorithm, audience).
 """
 
-import base64
 import binascii
 import hmac
 import json
@@ -30,6 +29,7 @@ MAX_TOKEN_CHARS: Final = 8_192
 EpochSeconds = Annotated[float, msgspec.Meta(ge=-1e10, le=1e11)]
 
 _FROM_BASE64URL: Final = bytes.maketrans(b"-_", b"+/")
+_TO_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class TokenClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,8 +77,8 @@ class TokenSigner(Generic[C]):
 
     def sign(self, claims: C) -> str:
         """Return a token with these claims; the same claims give the same token."""
-        signed = f"{self._header}.{_base64url(self._encoder.encode(claims))}"
-        return f"{signed}.{_signature(self._keys[self._header], signed)}"
+        signed = self._header + b"." + _base64url(self._encoder.encode(claims))
+        return (signed + b"." + _signature(self._keys[self._header], signed)).decode()
 
     def verify(self, token: str) -> C:
         """Return the claims of an authentic token, whether or not it has expired.
@@ -88,8 +88,8 @@ class TokenSigner(Generic[C]):
         """
         if len(token) > MAX_TOKEN_CHARS or not token.isascii():
             raise self._invalid()
-        signed, _, signature = token.rpartition(".")
-        header, _, payload = signed.partition(".")
+        signed, _, signature = token.encode().rpartition(b".")
+        header, _, payload = signed.partition(b".")
         key = self._keys.get(header)
         if key is None or not hmac.compare_digest(_signature(key, signed), signature):
             raise self._invalid()
@@ -104,21 +104,21 @@ class TokenSigner(Generic[C]):
         )
 
 
-def _header(key: SigningKey, token_type: str) -> str:
+def _header(key: SigningKey, token_type: str) -> bytes:
     header = {"alg": "HS256", "kid": key.id, "typ": token_type}
     return _base64url(json.dumps(header, separators=(",", ":")).encode())
 
 
-def _signature(key: hmac.HMAC, signed: str) -> str:
+def _signature(key: hmac.HMAC, signed: bytes) -> bytes:
     mac = key.copy()  # takes two thirds of the time that the key itself would
-    mac.update(signed.encode())
+    mac.update(signed)
     return _base64url(mac.digest())
 
 
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+def _base64url(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).translate(_TO_BASE64URL).rstrip(b"=")
 
 
-def _from_base64url(text: str) -> bytes:
-    padded = text.encode().translate(_FROM_BASE64URL) + b"=" * (-len(text) % 4)
+def _from_base64url(text: bytes) -> bytes:
+    padded = text.translate(_FROM_BASE64URL) + b"=" * (-len(text) % 4)
     return binascii.a2b_base64(padded, strict_mode=True)

@@ -12,6 +12,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -139,15 +140,25 @@ def _refuse_non_finite(value: object, path: str) -> None:
                 ProblemCode.MALFORMED_BODY, f"Expected a finite number, got {value} - at `{path}`."
             )
     elif isinstance(value, msgspec.Struct):
-        for name in _fields_with_floats(type(value)):
-            _refuse_non_finite(getattr(value, name), f"{path}.{name}")
+        for name, read in _fields_with_floats(type(value)):
+            if (held := read(value)) is not None:
+                _refuse_non_finite(held, f"{path}.{name}")
 
 
 @functools.cache
-def _fields_with_floats(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Return the fields that may hold a floating-point number, or a message with such a field."""
+def _fields_with_floats(kind: type[msgspec.Struct]) -> tuple[tuple[str, Callable[[object], object]], ...]:
+    """Return the fields that may hold a floating-point number, or a message with such a field.
+
+    A field of a message that is always there stands for it: ``conditions.battery_ratio``.
+    """
     known: Any = msgspec.inspect.type_info(kind)
-    return tuple(field.name for field in known.fields if _may_hold_float(field.type))
+    paths: list[str] = []
+    for field in known.fields:
+        if isinstance(field.type, msgspec.inspect.StructType):
+            paths += [f"{field.name}.{inner}" for inner, _ in _fields_with_floats(field.type.cls)]
+        elif _may_hold_float(field.type):
+            paths.append(field.name)
+    return tuple((path, attrgetter(path)) for path in paths)
 
 
 def _may_hold_float(kind: msgspec.inspect.Type) -> bool:

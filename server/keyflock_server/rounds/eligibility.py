@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from keyflock_server.protocol.messages import CheckIn, RefusalReason, TaskKind
+from keyflock_server.protocol.messages import CheckIn, Conditions, RefusalReason, TaskKind
 from keyflock_server.protocol.plans import DeviceRules
 from keyflock_server.rounds.cohort import DeviceAttributes, in_ranges, matches, parse_cohort
 from keyflock_server.rounds.task import Eligibility
@@ -118,18 +118,24 @@ def admits(locales: tuple[str, ...], locale: str) -> bool:
 
 
 def _unfit(rules: Eligibility, message: CheckIn) -> str:
-    conditions = message.conditions
     if rules.app_build_max is not None and message.app_build > rules.app_build_max:
         return f"App build {message.app_build} is above {rules.app_build_max}."
     if not admits(rules.locales, message.locale):
         return f"Locale {message.locale} is not among the task's."
     if message.examples < rules.min_examples:
         return f"{message.examples} examples are fewer than {rules.min_examples}."
-    findings = (
-        (rules.require_idle and not conditions.is_idle, "The device is in use."),
-        (rules.require_charging and not conditions.is_charging, "The device is not charging."),
-        (rules.require_unmetered and not conditions.is_unmetered, "The network is metered."),
-        (conditions.battery_ratio < rules.min_battery_ratio, "The battery is too low."),
-        (conditions.thermal_status > rules.max_thermal_status, "The device is too warm."),
-    )
-    return next((detail for is_broken, detail in findings if is_broken), "")
+    return _unfit_conditions(rules, message.conditions)
+
+
+def _unfit_conditions(rules: Eligibility, conditions: Conditions) -> str:
+    if rules.require_idle and not conditions.is_idle:
+        return "The device is in use."
+    if rules.require_charging and not conditions.is_charging:
+        return "The device is not charging."
+    if rules.require_unmetered and not conditions.is_unmetered:
+        return "The network is metered."
+    if conditions.battery_ratio < rules.min_battery_ratio:
+        return "The battery is too low."
+    if conditions.thermal_status > rules.max_thermal_status:
+        return "The device is too warm."
+    return ""

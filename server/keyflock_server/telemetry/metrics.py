@@ -16,9 +16,10 @@ from prometheus_client import (
     generate_latest,
 )
 
+from keyflock_server.telemetry.call_totals import DURATIONS_S, CallMetrics
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_DURATIONS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROUNDS_S: Final = (1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
 _BODY_BYTES: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216)
 _FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048)
@@ -89,22 +90,9 @@ class Metrics:
             "Memory that users' models take for suggestions, about.",
             registry=self.registry,
         )
-        self.request_duration_s = Histogram(
-            "keyflock_request_duration_seconds",
-            "From the request's head to the answer, by call.",
-            ["call"],
-            buckets=_DURATIONS_S,
-            registry=self.registry,
-        )
-        self.received_bytes = Counter(
-            "keyflock_received_bytes",
-            "Body bytes received, by call.",
-            ["call"],
-            registry=self.registry,
-        )
-        self.sent_bytes = Counter(
-            "keyflock_sent_bytes", "Body bytes sent, by call.", ["call"], registry=self.registry
-        )
+        #: Durations and bytes of requests, by call.
+        self.calls = CallMetrics()
+        self.registry.register(self.calls)
         self.model_downloads = Counter(
             "keyflock_model_downloads",
             "Downloads of a model's weights: whole, delta (from one that the phone had) or not_modified.",
@@ -221,7 +209,7 @@ class Metrics:
         self.flush_duration_s = Histogram(
             "keyflock_flush_duration_seconds",
             "From the start of a flush to its commit.",
-            buckets=_DURATIONS_S,
+            buckets=DURATIONS_S,
             registry=self.registry,
         )
         self.flush_interval_s = Gauge(
@@ -249,7 +237,7 @@ class Metrics:
         self.event_loop_lag_s = Histogram(
             "keyflock_event_loop_lag_seconds",
             "How much later than asked the event loop came back to the pass over deadlines.",
-            buckets=_DURATIONS_S,
+            buckets=DURATIONS_S,
             registry=self.registry,
         )
         self.event_loop_tasks = Gauge(
@@ -260,7 +248,7 @@ class Metrics:
         self.tick_duration_s = Histogram(
             "keyflock_tick_duration_seconds",
             "One pass over deadlines, flushes and closing rounds.",
-            buckets=_DURATIONS_S,
+            buckets=DURATIONS_S,
             registry=self.registry,
         )
 
