@@ -95,12 +95,14 @@ def compare(base: Path, work: Workload, sizes: MeasureSizes, *, runs: int) -> st
             running_rig(folder / "this", populations, generator, cores, command=server_command(ROOT)) as new,
         ):
             sides = [Side(old, work, sizes), Side(new, work, sizes)]
-            found: dict[str, list[list[LoopFigures]]] = {}
+            found: dict[str, tuple[list[LoopFigures], list[LoopFigures]]] = {
+                call: ([], []) for call in sides[0].measures
+            }
             for number in range(runs):
-                # Who begins changes with every pair.
-                for side in (0, 1) if number % 2 == 0 else (1, 0):
-                    for call, figures in sides[side].measure().items():
-                        found.setdefault(call, [[], []])[side].append(figures)
+                for call, both in found.items():
+                    # Who begins changes with every pair.
+                    for side in (0, 1) if number % 2 == 0 else (1, 0):
+                        both[side].append(sides[side].measures[call]())
             wrong = [side.lost_or_double() for side in sides]
     rows = [_row(call, *both) for call, both in found.items()]
     header = ("call", "base, calls/s", "this", "faster, times", "base, CPU ms", "this", "cheaper, times")
@@ -119,22 +121,16 @@ class Side:
     """
 
     def __init__(self, rig: ServerRig, work: Workload, sizes: MeasureSizes) -> None:
-        self._rig = rig
-        self._sizes = replace(sizes, runs=1)
-        self._phones = AssignedPhones(rig, rig.fleets[WORKING], work.deltas)
-
-    def measure(self) -> dict[str, LoopFigures]:
-        """Make one run of each kind of call."""
-        rig, phones, sizes = self._rig, self._phones, self._sizes
-        measures: dict[str, Callable[[], LoopFigures]] = {
-            "check-in, refused": lambda: peak_of_refused(
-                rig, rig.fleets[REFUSED], None, sizes, Counter()
-            ).ours[0],
+        sizes, fleet = replace(sizes, runs=1), rig.fleets[REFUSED]
+        phones = AssignedPhones(rig, rig.fleets[WORKING], work.deltas)
+        self._phones = phones
+        #: One run of each kind of call.
+        self.measures: dict[str, Callable[[], LoopFigures]] = {
+            "check-in, refused": lambda: peak_of_refused(rig, fleet, None, sizes, Counter()).ours[0],
             "check-in that gets work": lambda: peak_of_assigned(phones, sizes).ours[0],
             "report": lambda: peak_of_reports(rig, phones, None, sizes).ours[0],
-            "model download": lambda: peak_of_downloads(rig, rig.fleets[REFUSED], None, sizes).ours[0],
+            "model download": lambda: peak_of_downloads(rig, fleet, None, sizes).ours[0],
         }
-        return {call: one() for call, one in measures.items()}
 
     def lost_or_double(self) -> int:
         """Return how many reports are lost or double by the books."""

@@ -57,9 +57,9 @@ def starting_on(core: int | None) -> Iterator[None]:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process so far, user and system, of all its threads."""
+    """Return the CPU time of a process so far, of all its threads and of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S
 
 
 def peak_rss_mib(pid: int) -> float:
