@@ -134,8 +134,8 @@ class Coordinator:
     async def stop(self) -> None:
         """Commit what may be committed, and close the store. Phones send again what was not acknowledged."""
         await self._flushes.stop()
-        for state in self.registry:
-            await self._flusher.flush_if_due(state, is_hurried=True)
+        # At once: a task whose round closes at this moment has its lock held until then.
+        await asyncio.gather(*(self._flusher.flush_if_due(state, is_hurried=True) for state in self.registry))
         await self.downlink.stop()
         await self._do_housekeeping()
         with contextlib.suppress(Exception):  # they only serve to estimate
@@ -147,8 +147,8 @@ class Coordinator:
             await self._leadership.release()
         await self._deps.writes.drain()
         await asyncio.to_thread(self._deps.compute.close)
-        await asyncio.to_thread(self._deps.closing.close)
         await self._deps.store.close()
+        await asyncio.to_thread(self._deps.closing.close)  # last: it may be importing JAX
 
     async def _refresh_stats(self) -> None:
         for state in self.registry:

@@ -200,6 +200,25 @@ async def test_a_process_that_stops_commits_what_waits_for_the_interval(paced: C
     assert await counted(paced) == 8
 
 
+async def test_a_process_that_stops_commits_what_waits_while_another_tasks_round_closes(
+    paced: CoordinatorHarness,
+) -> None:
+    await paced.task("closing")
+    await paced.coordinator.tasks.pause(TaskName("closing"))
+    await paced.task(round="goal = 16")
+    claims = await cohort(paced, 8)
+    await asyncio.gather(*await sending(paced, claims[:4], 1.0))
+    waiting = await sending(paced, claims[4:], 1.0)
+
+    async with paced.coordinator.registry._states[TaskName("closing")].flush_lock:  # as while it closes
+        stopping = asyncio.create_task(paced.coordinator.stop())
+        async with asyncio.timeout(60.0):
+            answers = await asyncio.gather(*waiting)
+    await stopping
+
+    assert all(isinstance(one, Receipt) for one in answers)
+
+
 async def test_a_process_that_stops_during_a_flush_commits_also_what_came_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
