@@ -166,6 +166,8 @@ async def test_a_refused_operation_does_not_keep_the_others_from_being_written(s
         slot("d", "t-9"),
         slot("d"),
         flush("c", "b"),
+        GiveBack(assignment("b"), "-v[!", NOW),
+        GiveBack(assignment("d", "t-9"), "-v[!", NOW),
     )
 
     assert outcomes[:7] == [
@@ -178,6 +180,7 @@ async def test_a_refused_operation_does_not_keep_the_others_from_being_written(s
         Superseded,
     ]
     assert outcomes[8] == await round_row(store)
+    assert outcomes[9:] == [Superseded, Superseded]
     assert await states(store) == {
         "a": AssignmentState.ASSIGNED,
         "b": AssignmentState.COUNTED,

@@ -315,6 +315,30 @@ def test_a_row_that_is_older_than_what_memory_knows_changes_neither_contribution
     assert activity.last_contribution(device, now + timedelta(hours=1)) == now + timedelta(hours=1)
 
 
+def test_silences_in_a_row_add_up_until_a_report_is_counted(harness: CoordinatorHarness) -> None:
+    activity, device, now = DeviceActivity(), DeviceId("a"), harness.now
+
+    activity.fell_silent(device, now)
+    activity.fell_silent(device, now + timedelta(hours=1))
+    silent = activity.silences(device)
+    activity.contributed([device], now + timedelta(hours=2))
+
+    assert silent == Silences(2, now + timedelta(hours=1))
+    assert activity.silences(device) is None
+
+
+def test_devices_that_have_not_contributed_take_no_place_of_those_that_have(
+    harness: CoordinatorHarness,
+) -> None:
+    activity, now = DeviceActivity(max_devices=2), harness.now
+    activity.contributed([DeviceId("a")], now)
+
+    for number in range(8):
+        activity.adopt(DeviceFacts(device=DeviceId(f"{number}")))
+
+    assert activity.last_contribution(DeviceId("a"), None) == now
+
+
 def test_quarantines_that_are_over_are_dropped(harness: CoordinatorHarness) -> None:
     activity, device, now = DeviceActivity(), DeviceId("a"), harness.now
     activity.set_quarantine(device, now)

@@ -51,7 +51,7 @@ def test_the_interval_grows_with_a_flushs_cost_within_what_a_report_may_wait(
 
 def test_a_pace_rests_from_the_beginning_of_a_flush() -> None:
     pace = FlushPace()
-    at_first = pace.rest_s(100.0)
+    at_first = pace.rest_s(0.0)
 
     pace.flushed(100.0, 0.5)
 

@@ -31,7 +31,9 @@ async def test_jax_is_imported_once_there_is_a_round_to_close(monkeypatch: pytes
     closing.close()
 
 
-async def test_an_import_that_fails_is_told_once_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_that_fails_is_told_once_and_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     imports: list[str] = []
 
     def fail_at_first() -> None:
