@@ -33,7 +33,8 @@ from keyflock_server.storage.interfaces.group_writer import (
 )
 from keyflock_server.storage.records import AssignmentState, RoundRecord
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 ENROLLED = ("a", "b", "c", "d")
 NEW = AddDevice(device("new"))
 GONE = AddDevice(replace(device("new"), population=PopulationName("gone")))
