@@ -146,9 +146,11 @@ class Coordinator:
         with contextlib.suppress(Exception):  # the leases expire by themselves
             await self._leadership.release()
         await self._deps.writes.drain()
-        await asyncio.to_thread(self._deps.compute.close)
+        self._deps.compute.end()
+        await asyncio.to_thread(self._deps.compute.join)
         await self._deps.store.close()
-        await asyncio.to_thread(self._deps.closing.close)  # last: it may be importing JAX
+        self._deps.closing.end()
+        await asyncio.to_thread(self._deps.closing.join)  # last: it may be importing JAX
 
     async def _refresh_stats(self) -> None:
         for state in self.registry:
