@@ -133,9 +133,9 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Commit what may be committed, and close the store. Phones send again what was not acknowledged."""
-        await self._flushes.stop()
-        # At once: a task whose round closes at this moment has its lock held until then.
-        await asyncio.gather(*(self._flusher.flush_if_due(state, is_hurried=True) for state in self.registry))
+        # At once: a flush of a task whose round closes at this moment waits until then.
+        hurried = (self._flusher.flush_if_due(state, is_hurried=True) for state in self.registry)
+        await asyncio.gather(self._flushes.stop(), *hurried)
         await self.downlink.stop()
         await self._do_housekeeping()
         with contextlib.suppress(Exception):  # they only serve to estimate

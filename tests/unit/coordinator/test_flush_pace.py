@@ -210,7 +210,9 @@ async def test_a_process_that_stops_commits_what_waits_while_another_tasks_round
     await asyncio.gather(*await sending(paced, claims[:4], 1.0))
     waiting = await sending(paced, claims[4:], 1.0)
 
-    async with paced.coordinator.registry._states[TaskName("closing")].flush_lock:  # as while it closes
+    closing = paced.coordinator.registry._states[TaskName("closing")]
+    async with closing.flush_lock:  # as while it closes
+        paced.coordinator._flushes._begin(closing)  # as for a report that arrives meanwhile
         stopping = asyncio.create_task(paced.coordinator.stop())
         async with asyncio.timeout(60.0):
             answers = await asyncio.gather(*waiting)
