@@ -29,6 +29,7 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName, Round
 from keyflock_server.rounds.round import CloseRequested
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.storage.device_facts import DeviceFacts
 from keyflock_server.storage.errors import (
     AlreadyExists,
     AssignmentsNotOpen,
@@ -216,9 +217,11 @@ async def test_a_device_whose_report_is_counted_in_the_group_gets_no_other_slot_
 ) -> None:
     await commit(store, slot("a"), slot("b"))
 
-    outcomes = await commit(store, slot("a", "u-1"), flush("a", "b"), slot("b", "u-1"), slot("c", "u-1"))
+    group = [slot("a", "u-1"), flush("a", "b"), slot("b", "u-1"), slot("c", "u-1")]
+    refused = (await store.group_writer.commit(group))[2]
 
-    assert outcomes[2] is SlotRefused  # it has contributed just now
+    assert isinstance(refused, SlotRefused)
+    assert refused.facts == DeviceFacts(device=DeviceId("b"), last_contributed_at=NOW)
     assert sorted(await states(store, U1)) == ["a", "c"]
 
 
