@@ -215,13 +215,19 @@ async def test_one_device_gets_one_slot_however_often_it_asks_in_a_group(store: 
 async def test_a_device_whose_report_is_counted_in_the_group_gets_no_other_slot_of_it(
     store: RecordStore,
 ) -> None:
-    await commit(store, slot("a"), slot("b"))
+    await add_device(store, replace(device("silent"), silences=2))
+    await commit(store, slot("a"), slot("silent"))
+    group: list[Operation] = [
+        slot("a", "u-1"),
+        flush("a", "silent"),
+        slot("silent", "u-1"),
+        slot("c", "u-1"),
+    ]
 
-    group = [slot("a", "u-1"), flush("a", "b"), slot("b", "u-1"), slot("c", "u-1")]
     refused = (await store.group_writer.commit(group))[2]
 
     assert isinstance(refused, SlotRefused)
-    assert refused.facts == DeviceFacts(device=DeviceId("b"), last_contributed_at=NOW)
+    assert refused.facts == DeviceFacts(device=DeviceId("silent"), last_contributed_at=NOW)
     assert sorted(await states(store, U1)) == ["a", "c"]
 
 
