@@ -123,7 +123,7 @@ def test_another_library_reads_and_writes_the_same_tokens() -> None:
     assert ASSIGNMENTS.read(signed(ASSIGNMENT_HEADER, ASSIGNMENT_CLAIMS), NOW) == WORK
 
 
-@pytest.mark.parametrize("suffix", ["=", "==", "A", "AA==", ".", "..", "\n", " ", "\x00", ".AA", "%3D"])
+@pytest.mark.parametrize("suffix", ["=", "==", "A", "AA==", ".", "..", "\n", " ", "\x00", ".AA", "%3D", "é"])
 def test_nothing_may_follow_a_token(suffix: str) -> None:
     assert code(DEVICES.issue(PHONE, NOW) + suffix) is ProblemCode.TOKEN_INVALID
 
