@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def lasting_objects() -> Iterator[None]:
-    """Pause the collector; it never looks at what there is at the end of the block.
+    """Pause the collector; it never looks at what there is at the end of a block that succeeds.
 
-    Only a program may call this, never a library, because it changes the whole process.
+    Only a program may call this, never a library, because it changes the whole process. What a block that
+    failed has left is garbage.
 
     Source:
         https://docs.python.org/3/library/gc.html#gc.freeze
@@ -22,6 +23,6 @@ def lasting_objects() -> Iterator[None]:
     gc.disable()
     try:
         yield
-    finally:
         gc.freeze()
+    finally:
         gc.enable()

@@ -29,6 +29,7 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName, Round
 from keyflock_server.rounds.round import CloseRequested
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.rounds.task_validation import parse_task
+from keyflock_server.storage.device_facts import DeviceFacts
 from keyflock_server.storage.errors import (
     AlreadyExists,
     AssignmentsNotOpen,
@@ -166,6 +167,8 @@ async def test_a_refused_operation_does_not_keep_the_others_from_being_written(s
         slot("d", "t-9"),
         slot("d"),
         flush("c", "b"),
+        GiveBack(assignment("b"), "-v[!", NOW),
+        GiveBack(assignment("d", "t-9"), "-v[!", NOW),
     )
 
     assert outcomes[:7] == [
@@ -178,6 +181,7 @@ async def test_a_refused_operation_does_not_keep_the_others_from_being_written(s
         Superseded,
     ]
     assert outcomes[8] == await round_row(store)
+    assert outcomes[9:] == [Superseded, Superseded]
     assert await states(store) == {
         "a": AssignmentState.ASSIGNED,
         "b": AssignmentState.COUNTED,
@@ -211,11 +215,19 @@ async def test_one_device_gets_one_slot_however_often_it_asks_in_a_group(store: 
 async def test_a_device_whose_report_is_counted_in_the_group_gets_no_other_slot_of_it(
     store: RecordStore,
 ) -> None:
-    await commit(store, slot("a"), slot("b"))
+    await add_device(store, replace(device("silent"), silences=2))
+    await commit(store, slot("a"), slot("silent"))
+    group: list[Operation] = [
+        slot("a", "u-1"),
+        flush("a", "silent"),
+        slot("silent", "u-1"),
+        slot("c", "u-1"),
+    ]
 
-    outcomes = await commit(store, slot("a", "u-1"), flush("a", "b"), slot("b", "u-1"), slot("c", "u-1"))
+    refused = (await store.group_writer.commit(group))[2]
 
-    assert outcomes[2] is SlotRefused  # it has contributed just now
+    assert isinstance(refused, SlotRefused)
+    assert refused.facts == DeviceFacts(device=DeviceId("silent"), last_contributed_at=NOW)
     assert sorted(await states(store, U1)) == ["a", "c"]
 
 

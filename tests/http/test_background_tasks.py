@@ -28,7 +28,6 @@ STARTED_IN = {
     "http/request_handler.py": "a connection's timers (test_connections.py)",
     "runtime/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
     "suggestions/dynamic_batcher.py": "the worker tells each caller, and is started again",
-    "runtime/numeric_libraries.py": "an import: the next pass raises its error",
     "suggestions/profile_cache.py": "a load: whoever asked for it hears of its error",
     "suggestions/service.py": "following releases: the next pass logs its error, and starts it again",
 }

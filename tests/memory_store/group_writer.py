@@ -79,8 +79,8 @@ class MemoryGroupWriter:
 
     def _give_back(self, assignment: AssignmentRecord, session_shape: str, at: datetime) -> RoundRecord:
         key = (assignment.round_id, assignment.device)
-        row, record = self._rows.assignments.get(key), self._rows.rounds[assignment.round_id]
-        if row is None or row.state is not AssignmentState.ASSIGNED:
+        row, record = self._rows.assignments.get(key), self._rows.rounds.get(assignment.round_id)
+        if row is None or row.state is not AssignmentState.ASSIGNED or record is None:
             raise Superseded(assignment.id)
         after = record
         if record.round.phase is Phase.COLLECTING:

@@ -4,9 +4,10 @@ Each nonzero value and its position make a keyed number, and the digest is the s
 a sum does not depend on the order, so nothing is sorted. Sorting and a cryptographic digest took longer than
 everything else that is done to a report.
 
-The key is drawn when the process starts. Neither it nor a digest ever leaves the process, so nobody can look
-for two deltas with one digest. Such a pair would be of no use either: both would be taken for copies of one
-delta, which a phone can send as it is.
+The key is drawn when the process starts, and neither it nor a digest ever leaves the process. That is no
+defence against someone who makes deltas for it: whoever exchanges denormal values among positions of equal
+sums gets one digest for two deltas under most keys. Such a pair is of no use: both are taken for copies of
+one delta, so that they count for less, and a phone can send a copy as it is.
 
 Source: Clarke et al. 2003, doi:10.1007/978-3-540-40061-5_12 (sums of keyed hashes as hashes of sets).
 """
@@ -26,8 +27,8 @@ def content_digest(update: DecodedUpdate) -> bytes:
     """Return 16 bytes that tell the vectors of one process apart.
 
     Guarantees:
-        Equal vectors have equal digests, whatever their codec and compression. Different ones have different
-        digests but for a chance of about 2**-31, whoever chose them without the key.
+        Equal vectors have equal digests, whatever their codec and compression. Different ones that were not
+        made to have one digest have different ones but for a chance of about 2**-31.
     """
     positions, values = update.entries()
     is_zero = values == 0

@@ -113,12 +113,20 @@ class ComputeThread:
         self.submit(partial(settle, future), function, *args, **kwargs)
         return await future
 
-    def close(self) -> None:
-        """Finish all work that was submitted, and end the threads."""
+    def end(self) -> None:
+        """Take no more work. Only the loop calls this, as it alone submits: so no work comes too late."""
         self._is_closed = True
         _end(self._queue, self._lanes)
+
+    def join(self) -> None:
+        """Wait until all work that was submitted before ``end`` is finished; any thread may wait."""
         for thread in self._threads:
             thread.join()
+
+    def close(self) -> None:
+        """End the threads, and wait for them."""
+        self.end()
+        self.join()
 
     def _start(self) -> None:
         for number in range(self._lanes):

@@ -133,9 +133,9 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Commit what may be committed, and close the store. Phones send again what was not acknowledged."""
-        await self._flushes.stop()
-        for state in self.registry:
-            await self._flusher.flush_if_due(state, is_hurried=True)
+        # At once: a flush of a task whose round closes at this moment waits until then.
+        hurried = (self._flusher.flush_if_due(state, is_hurried=True) for state in self.registry)
+        await asyncio.gather(self._flushes.stop(), *hurried)
         await self.downlink.stop()
         await self._do_housekeeping()
         with contextlib.suppress(Exception):  # they only serve to estimate
@@ -146,9 +146,11 @@ class Coordinator:
         with contextlib.suppress(Exception):  # the leases expire by themselves
             await self._leadership.release()
         await self._deps.writes.drain()
-        await asyncio.to_thread(self._deps.compute.close)
-        await asyncio.to_thread(self._deps.closing.close)
+        self._deps.compute.end()
+        await asyncio.to_thread(self._deps.compute.join)
         await self._deps.store.close()
+        self._deps.closing.end()
+        await asyncio.to_thread(self._deps.closing.join)  # last: it may be importing JAX
 
     async def _refresh_stats(self) -> None:
         for state in self.registry:

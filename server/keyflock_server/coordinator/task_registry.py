@@ -203,16 +203,20 @@ class TaskRegistry:
                 else:
                     # It went with its population; one that this process knew was cancelled or finished first.
                     status = TaskStatus.CANCELLED
+        if error is None and state is not None:
+            state.is_unreadable = False
+            try:
+                await self._rounds.sync(state, status or state.status, unfinished)
+            except StorageDamaged as damage:
+                error = damage
+            else:
+                if state.status.is_over and state.open_round is None:
+                    self._over[name] = self._states.pop(name)
         if error is not None:
             if state is not None:
                 state.is_unreadable = True
                 state.last_error = error_text(error)
             self._deps.observer.task_stuck(name, error)
-        elif state is not None:
-            state.is_unreadable = False
-            await self._rounds.sync(state, status or state.status, unfinished)
-            if state.status.is_over and state.open_round is None:
-                self._over[name] = self._states.pop(name)
 
 
 def _taken(name: str, status: TaskStatus) -> ApiError:

@@ -18,14 +18,18 @@ from typing import Any, Final, TypeVar
 import msgpack
 import msgspec
 import msgspec.inspect
+import msgspec.structs
 
 from keyflock_server.protocol.calls import SMALL_BODY_BYTES
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 #: The number of bytes that encode a binary field's length, by the field's first byte.
 _BINARY_SIZES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+#: Bytes of a body that a view of one of its fields keeps in memory at most, beside the field.
+_MAX_KEPT_BYTES: Final = 1_024
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 #: Returns the decoder of a message type, or of a union of them.
@@ -75,10 +79,11 @@ def decode(body: bytes, kind: type[T]) -> T:
     return message
 
 
-def decode_bulky(body: bytes, kind: type[T], bulk: str) -> T:
+def decode_bulky(body: bytes, kind: type[S], bulk: str) -> S:
     """Return the message in ``body``, most of which is one binary field; raises like ``decode``.
 
-    A field of type ``memoryview`` is not copied: it is a view of the body, and keeps it in memory.
+    A field of type ``memoryview`` is not copied: it is a view of the body, and keeps all of it in memory.
+    Where that is much more than the field, which may be there twice, it is a view of a copy.
 
     Args:
         body: Untrusted bytes.
@@ -93,7 +98,11 @@ def decode_bulky(body: bytes, kind: type[T], bulk: str) -> T:
             ProblemCode.MALFORMED_BODY,
             f"Beside the field {bulk} the body takes at most {SMALL_BODY_BYTES} bytes.",
         )
-    return decode(body, kind)
+    message = decode(body, kind)
+    view = getattr(message, bulk)
+    if isinstance(view, memoryview) and len(body) - len(view) > _MAX_KEPT_BYTES:
+        message = msgspec.structs.replace(message, **{bulk: memoryview(bytes(view))})
+    return message
 
 
 def _bulk_bytes(body: bytes, bulk: str) -> int:

@@ -146,10 +146,9 @@ class GroupDecisions:
     def _count(self, flush: CountReports) -> RoundRecord:
         partial, reports = flush.partial, flush.reports
         before = self._round(partial.round_id)
-        reported = {report.id for report in reports}
         found = (self._assignments.get((report.round_id, report.device)) for report in reports)
-        rows = [row for row in found if row is not None and row.id in reported]
-        if not_open := AssignmentsNotOpen.find(reported, rows, self._devices):
+        rows = [row for row in found if row is not None]
+        if not_open := AssignmentsNotOpen.find([report.id for report in reports], rows, self._devices):
             raise not_open
         event = Counted(len(reports), sum(report.weight for report in reports))
         after = advanced(before, event, flush.at)

@@ -30,7 +30,6 @@ from keyflock_compression import (
     nmse,
     parse_spec,
 )
-from keyflock_compression.container import Container
 
 Vector = NDArray[np.float32]
 
@@ -241,22 +240,6 @@ def test_a_container_with_any_value_in_a_field_is_an_update_or_a_codec_error(
     fields[field] = value
 
     check_hostile(msgpack.packb(fields))
-
-
-streams = st.tuples(
-    st.binary(min_size=6, max_size=6),
-    st.binary(max_size=47),
-    *(st.binary(max_size=60) for _ in range(4)),
-)
-
-
-@settings(max_examples=300)
-@given(streams)
-def test_any_streams_of_rows_are_an_update_or_a_codec_error(streams: tuple[bytes, ...]) -> None:
-    spec = DeadzoneRowsSpec(step_rms=1.0, entropy="none")
-    step = np.ones(1, "<f4").tobytes()
-
-    check_hostile(Container(spec.to_wire(), LAYOUT.digest, step, streams).to_bytes())
 
 
 @pytest.mark.parametrize(

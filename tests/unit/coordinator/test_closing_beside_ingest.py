@@ -108,3 +108,25 @@ async def test_a_pass_over_tasks_without_pending_reports_wakes_no_thread(harness
     await harness.coordinator.tick()
 
     assert work == []
+
+
+async def test_a_process_that_stops_closes_its_store_whatever_the_closing_thread_is_at(
+    harness: CoordinatorHarness,
+) -> None:
+    may_end, is_closed = threading.Event(), asyncio.Event()
+    close = harness.store.close
+
+    async def note_and_close() -> None:
+        await close()
+        is_closed.set()
+
+    harness.store.close = note_and_close  # type: ignore[method-assign]  # this once
+    harness.coordinator._deps.closing.submit(lambda _result, _error: None, may_end.wait)
+
+    stopping = asyncio.create_task(harness.coordinator.stop())
+    try:
+        async with asyncio.timeout(60.0):
+            await is_closed.wait()
+    finally:
+        may_end.set()
+    await stopping

@@ -101,6 +101,20 @@ async def test_closing_finishes_what_was_submitted_and_takes_no_more() -> None:
         compute.submit(lambda _result, _error: None, int)
 
 
+async def test_work_that_was_submitted_before_the_end_gives_its_result_and_later_work_is_refused() -> None:
+    compute, may_end = ComputeThread(), threading.Event()
+    submitted = [asyncio.create_task(compute.run(work)) for work in (may_end.wait, int)]
+    await asyncio.sleep(0)
+
+    compute.end()
+    with pytest.raises(RuntimeError):
+        await compute.run(int)
+    may_end.set()
+    await asyncio.to_thread(compute.join)
+
+    assert await asyncio.gather(*submitted) == [True, 0]
+
+
 async def test_two_lanes_sum_exactly_the_reports_that_a_batch_names() -> None:
     compute, pending = ComputeThread(lanes=2), new_sum()
     deltas = {}

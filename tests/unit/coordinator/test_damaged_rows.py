@@ -78,6 +78,24 @@ async def test_a_server_starts_over_a_damaged_row_and_its_other_tasks_go_on(
     assert "ill" in str(harness.observer.stuck["ill"])
 
 
+async def test_a_server_starts_over_a_damaged_assignment_and_its_other_tasks_go_on(
+    harness: CoordinatorHarness,
+) -> None:
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
+    await damage(harness, "UPDATE assignments SET state = '???' WHERE round_id = 'ill-1'")
+    harness.coordinator = harness.another_coordinator()
+
+    await harness.coordinator.start()
+    await harness.coordinator.tick()
+    await send_all(harness, [one for one in claims if one.task == "well"])
+    await harness.coordinator.tick()
+
+    phases = [one.phase for one in await harness.coordinator.tasks.rounds(TaskName("well"))]
+    assert phases == [Phase.CLOSED, Phase.COLLECTING]
+    assert isinstance(harness.observer, StuckTaskRecorder)
+    assert set(harness.observer.stuck) == {"ill"}
+
+
 async def test_while_a_row_is_damaged_no_blob_is_taken_for_an_orphan(harness: CoordinatorHarness) -> None:
     await harness.blobs.put("partials/ill-1/lost/1", b"perhaps the damaged row points to it")
     await damage(harness, DAMAGES["a round's task"])

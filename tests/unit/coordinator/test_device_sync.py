@@ -10,9 +10,8 @@ from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, const
 from tests.unit.coordinator.test_check_in import refusal
 
 from keyflock_server.coordinator import Coordinator
-from keyflock_server.coordinator.device_activity import DeviceActivity, Silences
+from keyflock_server.coordinator.device_activity import Silences
 from keyflock_server.coordinator.device_sync import DeviceSync
-from keyflock_server.coordinator.recent_entries import RecentEntries
 from keyflock_server.coordinator.seen_devices import SeenDevices
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, TaskName
@@ -296,44 +295,6 @@ async def test_a_token_that_does_not_describe_its_device_costs_one_reading_of_th
     assert len({one.assignment for one in claims}) == 1
     assert asked == [told.device, "nobody"]
     assert void.value.code is ProblemCode.TOKEN_INVALID
-
-
-def test_a_row_that_is_older_than_what_memory_knows_changes_neither_contribution_nor_silences(
-    harness: CoordinatorHarness,
-) -> None:
-    activity, device, now = DeviceActivity(), DeviceId("a"), harness.now
-    activity.contributed([device], now)
-
-    activity.adopt(DeviceFacts(device=device, silences=3, last_silent_at=now - timedelta(hours=1)))
-    older = activity.last_contribution(device, now - timedelta(days=1)), activity.silences(device)
-    activity.adopt(
-        DeviceFacts(device=device, last_contributed_at=now, silences=1, last_silent_at=now + timedelta(1))
-    )
-
-    assert older == (now, None)
-    assert activity.silences(device) == Silences(1, now + timedelta(1))
-    assert activity.last_contribution(device, now + timedelta(hours=1)) == now + timedelta(hours=1)
-
-
-def test_quarantines_that_are_over_are_dropped(harness: CoordinatorHarness) -> None:
-    activity, device, now = DeviceActivity(), DeviceId("a"), harness.now
-    activity.set_quarantine(device, now)
-    activity.set_quarantine(DeviceId("b"), now + timedelta(seconds=1))
-
-    activity.drop_expired(now)
-
-    assert list(activity._quarantined_until) == ["b"]
-
-
-def test_a_million_devices_are_remembered_in_bounded_memory() -> None:
-    entries: RecentEntries[int] = RecentEntries(1_000)
-
-    for number in range(1_000_000):
-        entries.put(number, number)
-
-    assert len(entries) <= 2_000
-    assert all(entries.get(number) == number for number in range(999_000, 1_000_000))
-    assert entries.get(0) is None
 
 
 async def test_devices_that_could_not_be_written_as_seen_are_written_by_the_next_pass(

@@ -51,7 +51,7 @@ def test_the_interval_grows_with_a_flushs_cost_within_what_a_report_may_wait(
 
 def test_a_pace_rests_from_the_beginning_of_a_flush() -> None:
     pace = FlushPace()
-    at_first = pace.rest_s(100.0)
+    at_first = pace.rest_s(0.0)
 
     pace.flushed(100.0, 0.5)
 
@@ -198,6 +198,27 @@ async def test_a_process_that_stops_commits_what_waits_for_the_interval(paced: C
 
     assert all(isinstance(one, Receipt) for one in await asyncio.gather(*waiting))
     assert await counted(paced) == 8
+
+
+async def test_a_process_that_stops_commits_what_waits_while_another_tasks_round_closes(
+    paced: CoordinatorHarness,
+) -> None:
+    await paced.task("closing")
+    await paced.coordinator.tasks.pause(TaskName("closing"))
+    await paced.task(round="goal = 16")
+    claims = await cohort(paced, 8)
+    await asyncio.gather(*await sending(paced, claims[:4], 1.0))
+    waiting = await sending(paced, claims[4:], 1.0)
+
+    closing = paced.coordinator.registry._states[TaskName("closing")]
+    async with closing.flush_lock:  # as while it closes
+        paced.coordinator._flushes._begin(closing)  # as for a report that arrives meanwhile
+        stopping = asyncio.create_task(paced.coordinator.stop())
+        async with asyncio.timeout(60.0):
+            answers = await asyncio.gather(*waiting)
+    await stopping
+
+    assert all(isinstance(one, Receipt) for one in answers)
 
 
 async def test_a_process_that_stops_during_a_flush_commits_also_what_came_meanwhile(

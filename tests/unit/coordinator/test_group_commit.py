@@ -8,6 +8,7 @@ import pytest
 
 from keyflock_server.coordinator.group_commit import MAX_GROUP_ROWS, GroupCommit
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName, RoundId
+from keyflock_server.protocol.messages import ReturnWindow
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import PopulationGone, StorageUnavailable
 from keyflock_server.storage.interfaces.group_writer import (
@@ -204,6 +205,7 @@ async def test_where_too_many_wait_a_phone_is_sent_away_and_a_flush_is_not() -> 
     await asyncio.gather(*tasks)
 
     assert refused.value.code is ProblemCode.OVERLOADED
+    assert refused.value.retry == ReturnWindow(min_s=5.0, max_s=30.0)
     assert writer.groups == [["a"], ["b", "c", "sum"]]
 
 

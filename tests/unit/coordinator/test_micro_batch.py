@@ -1,7 +1,9 @@
 """A micro-batch: what is summed, who waits for it, and how many bytes stay in memory meanwhile."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +60,18 @@ def pending_report(id_: AssignmentId, device: str = "phone") -> PendingReport:
         datetime(2026, 1, 1, tzinfo=UTC),
         asyncio.get_running_loop().create_future(),
     )
+
+
+async def test_a_report_is_the_same_if_its_delta_is_to_the_last_byte_and_so_are_its_examples() -> None:
+    def view(data: bytes) -> Any:  # noqa: ANN401 - a server's bytes are a view of the request's body
+        return memoryview(b"body" + data)[4:]
+
+    waiting = replace(pending_report(A), delta=view(b"delta"))
+
+    assert [waiting.is_same(form(b"delta"), 1) for form in (bytes, view)] == [True, True]
+    for other in (b"delte", b"delt", b"deltas", b""):
+        assert [waiting.is_same(form(other), 1) for form in (bytes, view)] == [False, False]
+    assert not waiting.is_same(view(b"delta"), 2)
 
 
 def test_what_is_no_container_is_the_phones_fault_and_leaves_nothing_in_the_sum() -> None:

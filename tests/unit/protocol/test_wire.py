@@ -200,6 +200,32 @@ def test_what_would_take_long_to_skip_is_refused_without_being_looked_at(
     assert caught.value.code is ProblemCode.MALFORMED_BODY
 
 
+class Viewed(Report, frozen=True, kw_only=True):
+    """A report whose delta may be a view of its body."""
+
+    delta: memoryview  # type: ignore[assignment]  # as the server receives it
+
+
+@pytest.mark.parametrize(
+    ("before", "beside", "is_view"),
+    [
+        (b"", b"", True),
+        (b"", of_nils(900), True),
+        (b"", of_nils(1_100), False),
+        (b"\xa5delta\xc6" + (15_000_000).to_bytes(4, "big") + bytes(15_000_000), b"", False),
+    ],
+    ids=["nothing else", "little else", "much else", "another delta before it, of which the last counts"],
+)
+def test_a_delta_keeps_little_else_of_its_body_in_memory(before: bytes, beside: bytes, is_view: bool) -> None:
+    body = bulky(30_000, beside=beside, before=before)
+
+    delta = wire.decode_bulky(body, Viewed, "delta").delta
+
+    assert bytes(delta) == bytes(30_000)
+    assert (delta.obj is body) == is_view
+    assert is_view or memoryview(delta.obj).nbytes == 30_000
+
+
 BOUNDS: list[tuple[type, dict[str, object], str, list[object], list[object]]] = [
     (
         CheckIn,

@@ -25,6 +25,9 @@ from keyflock_compression import (
     decode,
     encode,
 )
+from keyflock_compression.cells import cells_of
+from keyflock_compression.container import Container
+from keyflock_compression.entropy import compress
 
 GOOD = sorted(path.stem for path in VECTORS.glob("*.bin") if not path.stem.startswith("malformed_"))
 BAD = sorted(path.stem for path in VECTORS.glob("malformed_*.bin"))
@@ -113,3 +116,66 @@ def test_both_decoders_agree_on_any_delta_of_any_layout(
     delta[rng.random(layout.size) < data.draw(st.sampled_from([0.0, 0.5, 0.97, 1.0]))] = 0
 
     agreed(encode(delta.astype(np.float32), layout, spec, seed=seed), layout)
+
+
+#: Steps and largest values from zero to the largest number; 2**104 times the largest magnitude is too much.
+scales = st.sampled_from([0.0, 1e-45, 0.01, 1.5, 2.0**103, 2.0**104, 2.0**105, 3.4e38])
+
+
+def any_streams(layout: AnyLayout, codec: str, rng: np.random.Generator) -> list[bytes]:
+    """Streams as no encoder makes them: most within every limit, some a little beyond one."""
+    lengths = cells_of(layout).lengths
+    in_use = rng.random(lengths.size) < rng.choice([0.0, 0.1, 1.0])
+    gaps, counts = list[int](), list[int]()
+    for length in lengths[in_use]:
+        end = int(length) + int(rng.random() < 0.01)
+        places = np.sort(
+            rng.choice(end, rng.integers(1, 1 + min(end, rng.choice([1, 3, 128]))), replace=False)
+        )
+        gaps += (np.diff(places, prepend=-1) - 1).tolist()
+        counts.append(places.size - 1)
+    symbols = 2 * np.array(gaps, np.int64) + rng.integers(0, 2, len(gaps))
+    magnitudes = rng.choice([0, 1, 254, 255], int((symbols & 1).sum()), p=[0.5, 0.3, 0.1, 0.1])
+    outliers = rng.choice([257, 300, 2**23], int((magnitudes == 255).sum()))
+    if rng.random() < 0.1:
+        outliers += rng.choice([-1, 1, 2**30])
+    signs = np.packbits(rng.random(len(gaps)) < 0.5, bitorder="little")
+    levels = rng.integers(0, 256, len(gaps))
+    values = [levels] if codec == "topk" else [signs, magnitudes, outliers.astype("<i4").view(np.uint8)]
+    found = [np.packbits(in_use, bitorder="little"), counts, symbols, *values]
+    streams = [np.array(one).astype(np.uint8).tobytes() for one in found]
+    if rng.random() < 0.1:
+        number = rng.integers(len(streams))
+        streams[number] = [streams[number] + b"\x80", streams[number][1:], streams[number][:-1] + b"\xff"][
+            rng.integers(3)
+        ]
+    return streams
+
+
+@settings(max_examples=200)
+@given(
+    shapes=shapes,
+    scale=scales,
+    seed=st.integers(0, 2**32 - 1),
+    spec=st.sampled_from(
+        [DEFAULT_SPEC, SPECS[1], TopkSpec(keep_ratio=1.0), TopkSpec(keep_ratio=1.0, entropy="none")]
+    ),
+)
+def test_both_decoders_agree_on_any_positions_and_values_or_both_refuse(
+    shapes: Shapes, scale: float, seed: int, spec: CodecSpec
+) -> None:
+    layout = AnyLayout(shapes)
+    streams = any_streams(layout, spec.codec, np.random.default_rng(seed))
+    if spec.entropy == "zstd":
+        streams = [compress(stream, 3) for stream in streams]
+    scale_bytes = np.array([scale], "<f4").tobytes()
+    data = Container(spec.to_wire(), layout.digest, scale_bytes, tuple(streams)).to_bytes()
+
+    try:
+        plain = np.array(plain_decode(data, layout.shapes, layout.digest), np.float64)
+    except DecodeRefused:
+        with pytest.raises(CodecError):
+            decode(data, layout, spec=spec)
+        return
+    np.testing.assert_array_equal(decode(data, layout, spec=spec).dense().astype(np.float64), plain)
+    np.testing.assert_array_equal(decode(data, layout).dense().astype(np.float64), plain)

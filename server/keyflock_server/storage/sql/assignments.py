@@ -11,6 +11,7 @@ from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.history import history_of
+from keyflock_server.storage.sql.rows import damaged_row
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
 
@@ -25,7 +26,8 @@ class SqlAssignmentRepository:
         query = select(assignments).where(assignments.c.round_id == round_id)
         async with self._reader.connect() as connection:
             rows = await connection.execute(query)
-        return [assignment_record(row) for row in rows]
+        with damaged_row(f"an assignment of round {round_id}"):
+            return [assignment_record(row) for row in rows]
 
     async def get(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
         """Return one device's assignment in the round, or None."""
@@ -70,7 +72,8 @@ class SqlAssignmentRepository:
             query = query.where(its_task == task)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query.order_by(assignments.c.assigned_at))).all()
-        return [(TaskName(row.task), _without_task(row)) for row in rows]
+        with damaged_row("an open assignment" if task is None else f"an open assignment of task {task}"):
+            return [(TaskName(row.task), _without_task(row)) for row in rows]
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Count the reports of this device that the task has counted."""

@@ -7,6 +7,7 @@ from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentState, PastAssignment, round_history
+from keyflock_server.storage.sql.rows import damaged_row
 from keyflock_server.storage.tables import assignments, rounds
 
 #: Cancelled rounds are left out: an operator ended them, so they show nothing about the phones.
@@ -46,16 +47,18 @@ async def history_of(
             .order_by(assignments.c.device)
             .limit(max_assignments - len(outcomes))
         )
-        outcomes += [
-            PastAssignment(
-                AssignmentState(one.state),
-                row.opened_at,
-                row.closed_at,
-                one.assigned_at,
-                one.counted_at,
-                one.expires_at,
-            )
-            for one in await connection.execute(query)
-        ]
+        rows = await connection.execute(query)
+        with damaged_row(f"an assignment of round {round_id}"):
+            outcomes += [
+                PastAssignment(
+                    AssignmentState(one.state),
+                    row.opened_at,
+                    row.closed_at,
+                    one.assigned_at,
+                    one.counted_at,
+                    one.expires_at,
+                )
+                for one in rows
+            ]
     durations = [(row.opened_at, row.closed_at) for row in past.values() if Phase(row.phase) not in _MISSED]
     return round_history(durations, outcomes)
