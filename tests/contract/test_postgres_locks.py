@@ -263,8 +263,8 @@ async def test_a_round_that_moves_on_at_the_same_moment_is_discarded_as_it_is_th
 
     async def discard() -> tuple[RoundRecord, ...]:
         async with store._engine.begin() as connection:
-            return await discard_unpublished(
-                connection, EN, lambda current: Discarded(f"{current.assigned} of it"), NOW
+            return await connection.run_sync(
+                discard_unpublished, EN, lambda current: Discarded(f"{current.assigned} of it"), NOW
             )
 
     (discarded,) = await meet(holder, store, discard())

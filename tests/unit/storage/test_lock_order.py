@@ -41,7 +41,7 @@ async def test_what_runs_out_is_locked_as_a_flush_and_who_forgets_lock_it(tmp_pa
 
     event.listen(store._engine.sync_engine, "before_cursor_execute", note)
     async with store._engine.begin() as connection:
-        await due_assignments(connection, BUFFER, NOW, (), lock=True)
+        await connection.run_sync(due_assignments, BUFFER, NOW, (), lock=True)
 
     assert asked[-1].endswith("ORDER BY assignments.round_id, assignments.device")
     await store.close()

@@ -3,13 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, exists, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, Row, Select, exists, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
-from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.history import history_of
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
@@ -17,8 +16,8 @@ from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds,
 class SqlAssignmentRepository:
     """Implements ``AssignmentRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine) -> None:
+        self._reader = reader
 
     async def list_by_round(self, round_id: RoundId) -> list[AssignmentRecord]:
         """Return the round's assignments."""
@@ -83,12 +82,12 @@ class SqlAssignmentRepository:
     async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
         """Count the reports of this device that were counted, by task."""
         async with self._reader.connect() as connection:
-            return await participations_by_task(connection, device)
+            return await connection.run_sync(participations_by_task, device)
 
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
         """Return how the task's last rounds ended."""
         async with self._reader.connect() as connection:
-            return await history_of(connection, task, rounds, assignments)
+            return await connection.run_sync(history_of, task, rounds, assignments)
 
     async def _one(self, query: Select[Any]) -> AssignmentRecord | None:
         async with self._reader.connect() as connection:
@@ -101,7 +100,7 @@ class SqlAssignmentRepository:
             return (await connection.execute(query)).scalar_one()
 
 
-async def participations_by_task(connection: AsyncConnection, device: DeviceId) -> dict[TaskName, int]:
+def participations_by_task(connection: Connection, device: DeviceId) -> dict[TaskName, int]:
     """Count the reports of this device that were counted, by task."""
     query = (
         select(rounds.c.task, func.count())
@@ -109,7 +108,7 @@ async def participations_by_task(connection: AsyncConnection, device: DeviceId) 
         .where(assignments.c.device == device, assignments.c.state == AssignmentState.COUNTED)
         .group_by(rounds.c.task)
     )
-    return {TaskName(task): count for task, count in await connection.execute(query)}
+    return {TaskName(task): count for task, count in connection.execute(query)}
 
 
 def assignment_record(row: Row[Any]) -> AssignmentRecord:

@@ -1,7 +1,6 @@
 """How a task's last rounds ended, for ``rounds.tuning``; it reads columns only, never the rounds' tasks."""
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.round import Phase
@@ -14,9 +13,7 @@ _MISSED = (Phase.CARRIED, Phase.ABANDONED)
 _TELLING = (Phase.PUBLISHED, Phase.CLOSED, *_MISSED)
 
 
-async def history_of(
-    connection: AsyncConnection, task: TaskName, max_rounds: int, max_assignments: int
-) -> RoundHistory:
+def history_of(connection: Connection, task: TaskName, max_rounds: int, max_assignments: int) -> RoundHistory:
     """Return how a task's last rounds ended, as ``RoundRepository.history`` specifies."""
     latest = (
         select(rounds.c.id, rounds.c.phase, rounds.c.opened_at, rounds.c.closed_at)
@@ -30,7 +27,7 @@ async def history_of(
         .order_by(rounds.c.sequence.desc())
         .limit(max_rounds)
     )
-    past = {row.id: row for row in await connection.execute(latest)}
+    past = {row.id: row for row in connection.execute(latest)}
     outcomes: list[PastAssignment] = []
     for round_id, row in past.items():
         if len(outcomes) >= max_assignments:
@@ -55,7 +52,7 @@ async def history_of(
                 one.counted_at,
                 one.expires_at,
             )
-            for one in await connection.execute(query)
+            for one in connection.execute(query)
         ]
     durations = [(row.opened_at, row.closed_at) for row in past.values() if Phase(row.phase) not in _MISSED]
     return round_history(durations, outcomes)

@@ -1,7 +1,9 @@
 """Transactions as functions of a connection, run from the event loop with as few hand-overs as there can be.
 
-A function over SQLAlchemy's own ``Connection`` runs on both back ends. On SQLite the whole transaction runs
-on one thread: over aiosqlite each statement would be handed to a thread and back three times.
+A function over SQLAlchemy's own ``Connection`` runs on both back ends. On SQLite all that a process writes
+goes through one thread, one transaction after the other. Over aiosqlite each statement would be handed to a
+thread and back three times while the file is locked, and transactions that want to write at once would ask
+for the lock again and again, up to 100 ms apart and in no order.
 """
 
 import asyncio
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, UpdateBase
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 P = ParamSpec("P")
@@ -17,7 +19,7 @@ T = TypeVar("T")
 
 
 class Transactions(Protocol):
-    """Runs functions, each in a transaction of its own."""
+    """Runs functions, each in a transaction of its own: every one that writes, but those of the schema."""
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -28,6 +30,11 @@ class Transactions(Protocol):
     async def close(self) -> None:
         """Close the connections."""
         ...
+
+
+def rows_changed(connection: Connection, statement: UpdateBase) -> int:
+    """Execute a statement, and return how many rows it changed."""
+    return connection.execute(statement).rowcount
 
 
 class EngineTransactions:
