@@ -16,6 +16,7 @@ from keyflock_server.storage.errors import StorageDamaged
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
 from keyflock_server.storage.sql.assignments import participations_by_task
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.sql.round_rows import apply_event, round_record
 from keyflock_server.storage.sql.tombstones import write_tombstones
@@ -40,17 +41,13 @@ def forget_devices(
     """
     theirs = assignments.c.device.in_(forgotten)
     its_rounds = _locked_rounds(connection, forgotten)
-    open_rows = connection.execute(
-        select(assignments.c.round_id)
-        .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
-        .order_by(assignments.c.round_id, assignments.c.device)
-        .with_for_update()
-    )
-    found = list(open_rows.scalars())
+    # Those of earlier rounds are deleted below; a flush may hold one of them beside those of its reports.
+    lock_rows(connection, assignments, theirs)
+    found = _open_rounds(connection, forgotten)
     # An assigning transaction locks its device until it commits: after this lock there is none.
     mine = select(devices).where(devices.c.id.in_(forgotten)).order_by(devices.c.id).with_for_update()
     rows = [DeviceRecord(**row._mapping) for row in connection.execute(mine)]  # noqa: SLF001 - its name
-    if _open_rounds(connection, forgotten) - its_rounds.keys():
+    if _open_rounds(connection, forgotten) != found or not its_rounds.keys() >= set(found):
         raise AssignedMeanwhile
     tombstones = [
         one for row in rows for one in tombstones_of(row, participations_by_task(connection, row.id))
@@ -72,11 +69,14 @@ def forget_devices(
     return deleted.rowcount
 
 
-def _open_rounds(connection: Connection, forgotten: Collection[DeviceId]) -> set[RoundId]:
-    query = select(assignments.c.round_id).where(
-        assignments.c.device.in_(forgotten), assignments.c.state == AssignmentState.ASSIGNED
+def _open_rounds(connection: Connection, forgotten: Collection[DeviceId]) -> list[RoundId]:
+    """Return the rounds of the devices' open assignments, once for each of these."""
+    query = (
+        select(assignments.c.round_id)
+        .where(assignments.c.device.in_(forgotten), assignments.c.state == AssignmentState.ASSIGNED)
+        .order_by(assignments.c.round_id)
     )
-    return {RoundId(round_id) for round_id in connection.scalars(query)}
+    return [RoundId(round_id) for round_id in connection.scalars(query)]
 
 
 def _locked_rounds(

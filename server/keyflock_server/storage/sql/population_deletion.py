@@ -10,6 +10,7 @@ from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import LIVE_PHASES
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import PopulationGone, PopulationInUse
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.population_rows import IS_THERE
 from keyflock_server.storage.tables import (
     arrivals,
@@ -55,6 +56,7 @@ def delete_rounds(connection: Connection, name: PopulationName, limit: int) -> i
     """Delete some rounds with all that belongs to them; return their number."""
     next_rounds = select(rounds.c.id).where(rounds.c.population == name).order_by(rounds.c.id).limit(limit)
     ids = list(connection.scalars(next_rounds.with_for_update()))
+    lock_rows(connection, assignments, assignments.c.round_id.in_(ids))
     for table in (assignments, partials, round_verdicts):
         connection.execute(delete(table).where(table.c.round_id.in_(ids)))
     connection.execute(delete(rounds).where(rounds.c.id.in_(ids)))
@@ -73,9 +75,9 @@ def finish_deletion(connection: Connection, name: PopulationName) -> tuple[str, 
     for version in connection.execute(select(versions).where(versions.c.population == name)):
         keys += VersionRecord(**version._mapping).blob_keys  # noqa: SLF001 - the documented name
     its_tasks = select(tasks.c.name).where(tasks.c.population == name)
-    connection.execute(delete(arrivals).where(arrivals.c.task.in_(its_tasks)))
     emptied = {"spec_json": b"", "optimizer_state_key": None, "norm_scales_json": None}
-    connection.execute(update(tasks).where(tasks.c.population == name).values(emptied))
     connection.execute(delete(versions).where(versions.c.population == name))
+    connection.execute(update(tasks).where(tasks.c.population == name).values(emptied))
+    connection.execute(delete(arrivals).where(arrivals.c.task.in_(its_tasks)))
     connection.execute(update(populations).where(populations.c.name == name).values(average_key=None))
     return tuple(key for key in keys if key is not None)

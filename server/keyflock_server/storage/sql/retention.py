@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.rounds.round import FINAL_PHASES, LIVE_PHASES
 from keyflock_server.storage.retention import ExpiredRows, PrunedRows, UnprovenDevices
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.transactions import Transactions
 from keyflock_server.storage.tables import UNPROVEN, assignments, devices, personal_models, rounds, versions
 
@@ -44,11 +45,11 @@ class SqlRetentionRepository:
         )
 
         def transaction(connection: Connection) -> int:
-            going = connection.execute(oldest).scalars().all()
+            going = sorted(connection.scalars(oldest))
             # Checked again: a device may have checked in meanwhile, or its report may have been counted.
             for start in range(0, len(going), _CHUNK):
                 named = devices.c.id.in_(going[start : start + _CHUNK])
-                connection.execute(delete(devices).where(named, _is_unproven(unproven)))
+                _delete(connection, devices, named & _is_unproven(unproven))
             return len(going)
 
         return await self._transactions.run(transaction)
@@ -71,6 +72,7 @@ def _count(connection: Connection, table: Table, condition: ColumnElement[bool])
 
 
 def _delete(connection: Connection, table: Table, condition: ColumnElement[bool]) -> int:
+    lock_rows(connection, table, condition)
     return connection.execute(delete(table).where(condition)).rowcount
 
 
@@ -81,16 +83,18 @@ def _apply(connection: Connection, expired: ExpiredRows, act: _Act) -> PrunedRow
         rounds.c.task.not_in(expired.excluded_tasks),
     )
     unseen = or_(devices.c.last_seen_at < expired.devices_seen_before, _is_unproven(expired.unproven))
-    gone_versions = 0
-    for start in range(0, len(expired.versions), _CHUNK):
+    gone_assignments = act(connection, assignments, assignments.c.round_id.in_(over))
+    gone_devices = act(connection, devices, unseen & devices.c.id.not_in(_UNDER_WAY))
+    gone_versions, named_versions = 0, sorted(expired.versions)
+    for start in range(0, len(named_versions), _CHUNK):
         named = [
             and_(versions.c.population == population, versions.c.version == version)
-            for population, version in expired.versions[start : start + _CHUNK]
+            for population, version in named_versions[start : start + _CHUNK]
         ]
         gone_versions += act(connection, versions, or_(*named))
     return PrunedRows(
-        assignments=act(connection, assignments, assignments.c.round_id.in_(over)),
-        devices=act(connection, devices, unseen & devices.c.id.not_in(_UNDER_WAY)),
+        assignments=gone_assignments,
+        devices=gone_devices,
         heads=act(connection, personal_models, personal_models.c.updated_at < expired.devices_seen_before),
         versions=gone_versions,
     )

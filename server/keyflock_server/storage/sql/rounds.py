@@ -31,6 +31,7 @@ from keyflock_server.storage.records import (
     RoundRecord,
 )
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.sql.round_rows import (
     advance_round,
@@ -248,12 +249,11 @@ class SqlRoundRepository:
 
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete the rows that a finished round does not need any more."""
-        forgotten = delete(assignments).where(
-            assignments.c.round_id == round_id, assignments.c.device.not_in(select(devices.c.id))
-        )
+        forgotten = (assignments.c.round_id == round_id) & assignments.c.device.not_in(select(devices.c.id))
 
         def transaction(connection: Connection) -> None:
-            connection.execute(forgotten)
+            lock_rows(connection, assignments, forgotten)
+            connection.execute(delete(assignments).where(forgotten))
             connection.execute(delete(partials).where(partials.c.round_id == round_id))
 
         await self._transactions.run(transaction)
