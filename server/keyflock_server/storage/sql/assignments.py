@@ -10,6 +10,7 @@ from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 from keyflock_server.storage.sql.history import history_of
+from keyflock_server.storage.sql.rows import read_in_pages
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
 
@@ -67,9 +68,8 @@ class SqlAssignmentRepository:
         )
         if task is not None:
             query = query.where(its_task == task)
-        async with self._reader.connect() as connection:
-            rows = (await connection.execute(query.order_by(assignments.c.assigned_at))).all()
-        return [(TaskName(row.task), _without_task(row)) for row in rows]
+        query = query.order_by(assignments.c.assigned_at)
+        return await read_in_pages(self._reader, query, lambda row: (TaskName(row.task), _without_task(row)))
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Count the reports of this device that the task has counted."""

@@ -1,6 +1,5 @@
 """Devices in SQL."""
 
-import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -17,13 +16,12 @@ from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
 from keyflock_server.storage.sql.revocations import write_revocations
+from keyflock_server.storage.sql.rows import read_in_pages
 from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import devices
 
 #: Devices that one transaction marks as seen: others may write in between.
 _SEEN_AT_ONCE: Final = 1_000
-#: Rows of devices that are converted without a break.
-_CONVERTED_AT_ONCE: Final = 500
 #: The smallest time step that the store can distinguish from the instant of enrolment.
 _MIN_TIME_STEP: Final = timedelta(microseconds=1)
 _SEEN: Final = (
@@ -67,12 +65,7 @@ class SqlDeviceRepository:
             .order_by(devices.c.changed_at.desc())
             .limit(limit)
         )
-        found: list[DeviceFacts] = []
-        async with self._reader.connect() as connection:
-            for rows in (await connection.execute(query)).partitions(_CONVERTED_AT_ONCE):
-                found += map(device_facts, rows)
-                await asyncio.sleep(0)  # tens of thousands would stop the event loop for half a second
-        return found
+        return await read_in_pages(self._reader, query, device_facts)
 
     async def renew(
         self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
