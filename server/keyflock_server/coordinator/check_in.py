@@ -127,7 +127,7 @@ class CheckInService:
         if (load := deps.load()) >= SHED_LOAD:
             return overloaded(tasks, load)
         now, device = deps.clock(), identity.device
-        if (refusal := self._early_check_ins.repeated_refusal(device, tasks, now)) is not None:
+        if (refusal := self._early_check_ins.repeated_refusal(identity, tasks, now)) is not None:
             return refusal
         if not identity.is_described:
             identity = await self._descriptions.described(identity)
@@ -140,7 +140,7 @@ class CheckInService:
         if isinstance(answer, Refusal):
             # A quarantine is in memory in any case, and any process may end it.
             if answer.reason is not RefusalReason.QUARANTINED:
-                self._early_check_ins.remember(device, answer)
+                self._early_check_ins.remember(identity, answer)
         else:
             self._early_check_ins.forget(device)
         return answer
