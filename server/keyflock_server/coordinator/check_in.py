@@ -216,7 +216,7 @@ class CheckInService:
 
     async def _settle_unsure_slot(self, opened: OpenRound, device: DeviceId) -> None:
         """Find out whether a slot whose transaction was not answered was given."""
-        row = await self._deps.store.assignments.get(opened.id, device)
+        row = await self._deps.store.assignments.get(opened.unsure_slots[device], device)
         opened.unsure_slots.pop(device, None)
         if row is not None:
             opened.members.setdefault(row.id, row)
@@ -384,7 +384,7 @@ class CheckInService:
         except (AlreadyExists, Superseded):
             return None
         except StorageError:
-            opened.unsure_slots[device] = None
+            opened.unsure_slots[device] = opened.id
             raise
         finally:
             opened.slots_asked -= 1
