@@ -16,6 +16,7 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 from tests.contract.operations import add_device, count_reports, take_slot
+from tests.contract.test_names_contract import until_one_waits
 from tests.contract.test_store_contract import (
     ASYNC,
     EN,
@@ -105,14 +106,6 @@ def mark(of: str, round_id: str, state: AssignmentState) -> Any:  # noqa: ANN401
 async def state_of(store: SqlStore, name: str, round_id: str) -> str | None:
     row = await store.assignments.get(RoundId(round_id), DeviceId(name))
     return None if row is None else row.state
-
-
-async def until_one_waits(store: SqlStore) -> None:
-    """Wait until PostgreSQL says that some transaction waits for a lock."""
-    async with store._engine.connect() as watcher:
-        while not (await watcher.execute(_WAITING)).scalar_one():
-            await asyncio.sleep(0.005)
-            await watcher.rollback()
 
 
 async def three_buffers(store: SqlStore) -> None:
@@ -329,7 +322,7 @@ async def test_a_device_is_forgotten_while_a_flush_waits_for_its_rows(store: Sql
     await holds_devices.wait()
     reports = [counted("a", round_id="u-1"), counted("b", round_id="u-2")]
     flush = asyncio.create_task(count_reports(store, partial(2, 2.0, round_id=U3), reports, NOW))
-    await until_one_waits(store)
+    await until_one_waits(store._engine)
     may_end.set()
     results = await asyncio.gather(forgetting, flush, return_exceptions=True)
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.records import PersonalModelRecord
-from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS, autocommit
+from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS
 from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import personal_models
@@ -33,7 +33,6 @@ class SqlPersonalModelRepository:
     def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
         self._transactions = transactions
         self._reader = reader
-        self._bare = autocommit(reader)
 
     async def put(self, record: PersonalModelRecord, replaces: bytes | None) -> None:
         """Store an owner's personal model."""
@@ -96,21 +95,10 @@ class SqlPersonalModelRepository:
         """Remove deleted models from the files.
 
         SQLite: ``secure_delete`` zeroes pages, and a checkpoint empties the log. The checkpoint blocks
-            writers
-        while it waits for a reader, so it does not wait long. PostgreSQL: a vacuum frees the space of deleted
-        rows, unless a transaction can still see them.
+        writers while it waits for a reader, so it does not wait long. PostgreSQL: a vacuum frees the space of
+        deleted rows, unless a transaction can still see them.
         """
-        async with self._bare.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                await connection.execute(text(f"PRAGMA busy_timeout={_SCRUB_WAIT_MS}"))
-                try:
-                    busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
-                finally:
-                    await connection.execute(text(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))
-                return bool(busy == 0)
-            is_seen = (await connection.execute(text(_IS_SEEN))).scalar_one()
-            await connection.execute(text(f"VACUUM {personal_models.name}"))
-        return not is_seen
+        return await self._transactions.run_outside(_scrub)
 
     async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[PersonalModelRecord]:
         """Return the next models encrypted with other keys, ordered by owner."""
@@ -127,3 +115,17 @@ class SqlPersonalModelRepository:
 
         sealed = change.values(key_id=record.key_id, sealed=record.sealed, size_bytes=len(record.sealed))
         await self._transactions.run(rows_changed, sealed)
+
+
+def _scrub(connection: Connection) -> bool:
+    """Scrub over a connection without a transaction; return whether no other transaction prevented it."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(text(f"PRAGMA busy_timeout={_SCRUB_WAIT_MS}"))
+        try:
+            busy, _, _ = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()
+        finally:
+            connection.execute(text(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))
+        return bool(busy == 0)
+    is_seen = connection.execute(text(_IS_SEEN)).scalar_one()
+    connection.execute(text(f"VACUUM {personal_models.name}"))
+    return not is_seen

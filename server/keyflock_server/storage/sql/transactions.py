@@ -14,6 +14,8 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, UpdateBase
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from keyflock_server.storage.sql.engine import autocommit
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -25,6 +27,10 @@ class Transactions(Protocol):
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return what the function does, once it is committed; roll back and raise what it raises."""
+        ...
+
+    async def run_outside(self, function: Callable[[Connection], T]) -> T:
+        """Return what the function does outside a transaction, for statements that cannot be in one."""
         ...
 
     async def close(self) -> None:
@@ -49,6 +55,11 @@ class EngineTransactions:
         """Return what the function does, once it is committed; roll back and raise what it raises."""
         async with self._engine.begin() as connection:
             return await connection.run_sync(function, *args, **kwargs)
+
+    async def run_outside(self, function: Callable[[Connection], T]) -> T:
+        """Return what the function does outside a transaction."""
+        async with autocommit(self._engine).connect() as connection:
+            return await connection.run_sync(function)
 
     async def close(self) -> None:
         """Do nothing: the engine is not ours."""
@@ -75,6 +86,15 @@ class ThreadTransactions:
                 return function(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+
+    async def run_outside(self, function: Callable[[Connection], T]) -> T:
+        """Return what the function does outside a transaction, between two of them."""
+
+        def outside() -> T:
+            with autocommit(self._engine).connect() as connection:
+                return function(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, outside)
 
     async def close(self) -> None:
         """Finish the transaction under way, and end the thread."""
