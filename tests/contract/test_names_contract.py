@@ -289,7 +289,7 @@ async def test_a_deletion_waits_for_a_device_that_is_being_added_and_finds_it(po
     await store.populations.add(POPULATION, VERSION)
 
     async with engine.begin() as adding:
-        await require_population(adding, EN)
+        await adding.run_sync(require_population, EN)
         marking = asyncio.create_task(store.populations.mark_deleted(EN, NOW))
         await until_one_waits(engine)
         await adding.execute(insert(devices).values(asdict(device("a"))))
@@ -308,7 +308,7 @@ async def test_a_device_that_enrols_while_its_population_is_being_deleted_is_not
     await store.populations.add(POPULATION, VERSION)
 
     async with engine.begin() as deleting:
-        await mark_deleted(deleting, EN, NOW)
+        await deleting.run_sync(mark_deleted, EN, NOW)
         adding = asyncio.create_task(add_device(store, device("a")))
         await until_one_waits(engine)
     with pytest.raises(PopulationGone):

@@ -14,7 +14,9 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
 from tests.contract.operations import add_device, count_reports, take_slot
+from tests.contract.test_names_contract import until_one_waits
 from tests.contract.test_store_contract import (
     ASYNC,
     EN,
@@ -36,13 +38,13 @@ from tests.contract.test_store_contract import (
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId, TaskName
 from keyflock_server.rounds.round import Carried, Discarded, Phase
 from keyflock_server.storage.errors import AssignmentsNotOpen, Superseded
-from keyflock_server.storage.records import AssignmentState, RoundRecord
+from keyflock_server.storage.records import AssignmentState, RoundRecord, TombstoneRecord
 from keyflock_server.storage.sql.engine import engine_for
 from keyflock_server.storage.sql.round_rows import discard_unpublished
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.storage.tables import assignments, devices, populations, rounds
 
-A, U2 = DeviceId("a"), RoundId("u-2")
+A, U2, U3 = DeviceId("a"), RoundId("u-2"), RoundId("u-3")
 _WAITING: Final = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
@@ -104,6 +106,25 @@ def mark(of: str, round_id: str, state: AssignmentState) -> Any:  # noqa: ANN401
 async def state_of(store: SqlStore, name: str, round_id: str) -> str | None:
     row = await store.assignments.get(RoundId(round_id), DeviceId(name))
     return None if row is None else row.state
+
+
+async def three_buffers(store: SqlStore) -> None:
+    """Open the third buffer of a task. Device b was counted in the first and trains since the second; a does
+    so since the first.
+    """
+    await second_buffer(store)
+    async with store._engine.begin() as connection:
+        await connection.execute(update(rounds).where(rounds.c.id == "u-1").values(phase=Phase.COLLECTING))
+    await take_slot(store, assignment("b", "u-1"))
+    await take_slot(store, assignment("b", "u-2"))
+    async with store._engine.begin() as connection:
+        await connection.execute(mark("b", "u-1", AssignmentState.COUNTED))
+        ended = rounds.c.id.in_(["u-1", "u-2"])
+        await connection.execute(update(rounds).where(ended).values(phase=Phase.CLOSED))
+    second = await store.rounds.get(U2)
+    assert second is not None
+    third = replace(second.round, id=U3, sequence=3, phase=Phase.COLLECTING, assigned=0)
+    await store.rounds.add(RoundRecord(round=third))
 
 
 async def test_an_event_is_applied_to_the_row_that_another_event_has_left(
@@ -263,8 +284,8 @@ async def test_a_round_that_moves_on_at_the_same_moment_is_discarded_as_it_is_th
 
     async def discard() -> tuple[RoundRecord, ...]:
         async with store._engine.begin() as connection:
-            return await discard_unpublished(
-                connection, EN, lambda current: Discarded(f"{current.assigned} of it"), NOW
+            return await connection.run_sync(
+                discard_unpublished, EN, lambda current: Discarded(f"{current.assigned} of it"), NOW
             )
 
     (discarded,) = await meet(holder, store, discard())
@@ -285,3 +306,52 @@ async def test_devices_that_were_seen_wait_for_no_transaction_that_holds_one_of_
 
     rows = [await store.devices.get(DeviceId(name)) for name in ("a", "b")]
     assert [row.last_seen_at for row in rows if row is not None] == [NOW, at]
+
+
+async def test_a_device_is_forgotten_while_a_flush_waits_for_its_rows(store: SqlStore) -> None:
+    """Both lock what was counted in an earlier buffer, beside what the device still has to report."""
+    await three_buffers(store)
+    holds_devices, may_end = asyncio.Event(), asyncio.Event()
+
+    def pause(_device: object, _counts: object) -> list[TombstoneRecord]:
+        holds_devices.set()
+        await_only(may_end.wait())
+        return []
+
+    forgetting = asyncio.create_task(store.devices.forget([DeviceId("b")], [], pause, NOW))
+    await holds_devices.wait()
+    reports = [counted("a", round_id="u-1"), counted("b", round_id="u-2")]
+    flush = asyncio.create_task(count_reports(store, partial(2, 2.0, round_id=U3), reports, NOW))
+    await until_one_waits(store._engine)
+    may_end.set()
+    results = await asyncio.gather(forgetting, flush, return_exceptions=True)
+
+    assert results[0] == 1
+    assert isinstance(results[1], AssignmentsNotOpen)
+    assert await state_of(store, "a", "u-1") == AssignmentState.ASSIGNED
+
+
+async def test_the_rows_of_a_closed_buffer_are_cleared_up_while_a_later_one_counts_its_report(
+    store: SqlStore, holder: AsyncConnection
+) -> None:
+    await second_buffer(store)
+    await holder.execute(mark("a", "u-1", AssignmentState.COUNTED))
+    await holder.execute(update(devices).where(devices.c.id == A).values(last_contributed_at=NOW))
+
+    await store.rounds.clear_up(RoundId("u-1"))
+    await holder.commit()
+
+    assert await state_of(store, "a", "u-1") == AssignmentState.COUNTED
+
+
+async def test_a_report_that_is_being_counted_is_cleared_up_only_with_its_device(
+    store: SqlStore, holder: AsyncConnection
+) -> None:
+    await second_buffer(store)
+    await holder.execute(mark("a", "u-1", AssignmentState.ASSIGNED))
+    async with store._engine.begin() as connection:
+        await connection.execute(delete(devices).where(devices.c.id == A))
+
+    await meet(holder, store, store.rounds.clear_up(RoundId("u-1")))
+
+    assert await state_of(store, "a", "u-1") is None

@@ -127,7 +127,7 @@ class CheckInService:
         if (load := deps.load()) >= SHED_LOAD:
             return overloaded(tasks, load)
         now, device = deps.clock(), identity.device
-        if (refusal := self._early_check_ins.repeated_refusal(device, tasks, now)) is not None:
+        if (refusal := self._early_check_ins.repeated_refusal(identity, tasks, now)) is not None:
             return refusal
         if not identity.is_described:
             identity = await self._descriptions.described(identity)
@@ -140,7 +140,7 @@ class CheckInService:
         if isinstance(answer, Refusal):
             # A quarantine is in memory in any case, and any process may end it.
             if answer.reason is not RefusalReason.QUARANTINED:
-                self._early_check_ins.remember(device, answer, now)
+                self._early_check_ins.remember(identity, answer, now)
         else:
             self._early_check_ins.forget(device)
         return answer
@@ -216,7 +216,7 @@ class CheckInService:
 
     async def _settle_unsure_slot(self, opened: OpenRound, device: DeviceId) -> None:
         """Find out whether a slot whose transaction was not answered was given."""
-        row = await self._deps.store.assignments.get(opened.id, device)
+        row = await self._deps.store.assignments.get(opened.unsure_slots[device], device)
         opened.unsure_slots.pop(device, None)
         if row is not None:
             opened.members.setdefault(row.id, row)
@@ -384,7 +384,7 @@ class CheckInService:
         except (AlreadyExists, Superseded):
             return None
         except StorageError:
-            opened.unsure_slots[device] = None
+            opened.unsure_slots[device] = opened.id
             raise
         finally:
             opened.slots_asked -= 1

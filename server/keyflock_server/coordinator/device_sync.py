@@ -5,13 +5,21 @@ or at most ``_LONGEST_PAUSE`` later while they are so many that reading them tak
 that the clocks of both differ by less than ``_OVERLAP``. A process that is alone reads at its start only.
 """
 
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.device_activity import MAX_DEVICES
 from keyflock_server.coordinator.task_registry import TaskRegistry
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.storage.records import AssignmentRecord
 
+T = TypeVar("T")
+
+#: Rows that are adopted without a break.
+_ADOPTED_AT_ONCE: Final = 500
 #: Time span that is read again each time: clocks differ, and transactions commit later than they say.
 _OVERLAP: Final = timedelta(seconds=30)
 #: Number of rows from which the next read waits until so many a second were read; each takes 15 microseconds.
@@ -50,23 +58,33 @@ class DeviceSync:
         separations = [state.spec.eligibility.min_separation_s for state in self._registry]
         longest_s = max([deps.device_token_ttl_s, *separations])
         since = now - max(timedelta(seconds=longest_s), _LOOKED_BACK)
-        for facts in reversed(await devices.changed_since(since, MAX_DEVICES)):
-            deps.activity.adopt(facts)
+        changes = await devices.changed_since(since, MAX_DEVICES)
+        await _for_each(list(reversed(changes)), deps.activity.adopt)
         for device, until in (await devices.quarantined(now)).items():
             deps.activity.set_quarantine(device, until)
         self._read_at = now
 
     async def _read_changes(self, since: datetime, now: datetime) -> None:
         changes = await self._deps.store.devices.changed_since(since, MAX_DEVICES)
-        for facts in changes:
-            self._deps.activity.adopt(facts)
+        await _for_each(changes, self._deps.activity.adopt)
         assigned = await self._deps.store.assignments.outstanding(since)
-        for task, row in assigned:
-            opened = self._registry.open_round(task)
-            if opened is not None and opened.may_hold(row) and row.id not in opened.members:
-                opened.members[row.id] = row
+        await _for_each(assigned, self._adopt_assignment)
         rows = len(changes) + len(assigned)
         self._pause = timedelta(0)
         if rows > _MANY_ROWS:
             self._pause = min(timedelta(seconds=rows / _ROWS_PER_S), _LONGEST_PAUSE)
         self._read_at = now
+
+    def _adopt_assignment(self, found: tuple[TaskName, AssignmentRecord]) -> None:
+        task, row = found
+        opened = self._registry.open_round(task)
+        if opened is not None and opened.may_hold(row) and row.id not in opened.members:
+            opened.members[row.id] = row
+
+
+async def _for_each(rows: Sequence[T], adopt: Callable[[T], None]) -> None:
+    """Adopt rows with breaks: tens of thousands at once would stop the event loop for a tenth of a second."""
+    for start in range(0, len(rows), _ADOPTED_AT_ONCE):
+        for row in rows[start : start + _ADOPTED_AT_ONCE]:
+            adopt(row)
+        await asyncio.sleep(0)

@@ -28,29 +28,49 @@ class ReturnWindows:
     """
 
     def __init__(self, max_devices: int = MAX_DEVICES) -> None:
-        #: The refusals, and when they were given.
-        self._refusals: RecentEntries[tuple[Refusal, datetime]] = RecentEntries(max_devices)
+        #: The refusals, when they were given, and the generation of the token that they depend on, if any.
+        self._refusals: RecentEntries[tuple[Refusal, datetime, int | None]] = RecentEntries(max_devices)
 
     def __len__(self) -> int:
         return len(self._refusals)
 
-    def remember(self, device: DeviceId, refusal: Refusal, now: datetime) -> None:
-        """Remember that the device was told to stay away until the refusal's window comes."""
-        self._refusals.put(device, (refusal, now))
+    def remember(
+        self, device: DeviceId, refusal: Refusal, now: datetime, generation: int | None = None
+    ) -> None:
+        """Remember that the device was told to stay away until the refusal's window comes.
 
-    def repeated_refusal(self, device: DeviceId, now: datetime) -> Refusal | None:
+        Args:
+            device: The device.
+            refusal: What it was told.
+            now: The instant.
+            generation: The generation of its token, if the refusal may depend on what the token says.
+        """
+        self._refusals.put(device, (refusal, now, generation))
+
+    def repeated_refusal(self, device: DeviceId, now: datetime, generation: int) -> Refusal | None:
         """Return the refusal again with what is left of its window, for a device that comes before it.
+
+        Args:
+            device: The device.
+            now: The instant.
+            generation: The generation of the token that it shows.
 
         Edge cases:
             the clock was set back -> None: it is unknown how long ago the device was told
+            the refusal depends on another token -> None: this one may say something else
         """
         stored = self._refusals.get(device)
         if stored is None:
             return None
-        refusal, told_at = stored
+        refusal, told_at, judged_generation = stored
         window = refusal.return_window
         passed_s = (now - told_at).total_seconds()
-        if passed_s < 0.0 or passed_s >= window.min_s * (1.0 - _DRIFT_RATIO) - _TOLERANCE_S:
+        is_of_other_token = judged_generation is not None and judged_generation != generation
+        if (
+            is_of_other_token
+            or passed_s < 0.0
+            or passed_s >= window.min_s * (1.0 - _DRIFT_RATIO) - _TOLERANCE_S
+        ):
             self._refusals.pop(device)
             return None
         left = ReturnWindow(min_s=window.min_s - passed_s, max_s=window.max_s - passed_s)

@@ -24,12 +24,13 @@ class PreparedRound:
     download_bytes: int | None
 
     def hand_over(self, opened: OpenRound, before: OpenRound | None, deps: Dependencies) -> None:
-        """Give the round what was read, and to a buffer the open assignments of the buffer before it."""
+        """Give the round what was read, and to a buffer what may be assigned in the buffers before it."""
         if self.download_bytes is not None:
             opened.download_bytes[opened.round.base_version] = self.download_bytes
         rows = self.members
         if before is not None and before.round.is_async and opened.round.is_async:
             rows = before.outstanding(deps.clock())
+            opened.unsure_slots = before.unsure_slots
         opened.members.update((row.id, row) for row in rows)
 
 

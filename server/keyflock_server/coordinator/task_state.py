@@ -24,7 +24,7 @@ from keyflock_server.storage.records import AssignmentRecord, AssignmentState, R
 
 #: A budget of bytes may give every phone another codec.
 _MAX_CODECS: Final = 256
-#: Maximum number of devices of a round that are remembered while the store does not answer.
+#: Maximum number of devices that are remembered while the store does not answer.
 _MAX_UNSURE_SLOTS: Final = 65_536
 _PHASES: Final = tuple(Phase)
 
@@ -70,8 +70,9 @@ class OpenRound:
         self.members = RoundMembers()
         #: Number of slots that are being taken: whether the store gives them is not known yet.
         self.slots_asked = 0
-        #: Devices whose slot may have been given: the store has not answered.
-        self.unsure_slots: FIFOCache[DeviceId, None] = FIFOCache(_MAX_UNSURE_SLOTS)
+        #: Devices whose slot may have been given, and in which round: the store has not answered. The buffers
+        #: of a task share them, as an assignment outlives its buffer.
+        self.unsure_slots: FIFOCache[DeviceId, RoundId] = FIFOCache(_MAX_UNSURE_SLOTS)
         #: When reports arrived here, accepted or not, by assignment: these devices were not silent.
         self.report_arrivals: dict[AssignmentId, datetime] = {}
         self.batch = batch or MicroBatch(PendingSum(layout, validator))

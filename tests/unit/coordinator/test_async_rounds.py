@@ -1,6 +1,7 @@
 """Buffered asynchronous rounds: whatever arrives counts, less the older its model is."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from keyflock_server.protocol.messages import (
     RefusalReason,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.errors import StorageUnavailable
+from keyflock_server.storage.interfaces.group_writer import Operation, OperationOutcome
 
 T = TaskName("t")
 BUFFER = 'mode = "async"\ngoal = 4\nconcurrency = 12\ndeadline_s = 1000.0'
@@ -115,6 +118,31 @@ async def test_a_device_keeps_its_assignment_over_buffers_until_it_expires(
 
     assert (again.assignment, again.round, again.model_version) == (mine.assignment, "t-1", 0)
     assert (anew.round, anew.model_version) == ("t-2", 1)
+
+
+async def test_a_slot_that_the_store_did_not_answer_for_is_found_over_buffers(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task(round=BUFFER)
+    claims = await cohort(harness, 4)
+    device, commit = await harness.enrol(), harness.store.group_writer.commit
+
+    async def commit_and_lose_the_answer(operations: Sequence[Operation]) -> list[OperationOutcome]:
+        await commit(operations)
+        raise StorageUnavailable("The connection broke.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.store.group_writer, "commit", commit_and_lose_the_answer)
+        with pytest.raises(StorageUnavailable):
+            await harness.check_in(device)
+    for _ in range(2):
+        await fill(harness, claims, 1.0)
+        claims = await cohort(harness, 4)
+
+    found = await harness.assigned(device)
+
+    assert found.round == "t-1"
+    assert await harness.store.assignments.get(RoundId("t-3"), device.device) is None
 
 
 async def test_no_more_devices_train_at_once_than_the_task_wants(harness: CoordinatorHarness) -> None:

@@ -1,5 +1,6 @@
 """What other processes did to a device is known one pass later, and to a slot's transaction at once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -273,6 +274,32 @@ async def test_the_more_changes_were_read_the_later_is_the_next_reading(
 
     assert within == (2 if pause_s else 11)  # at the start, and at the next pass
     assert len(asked) == within + 1
+
+
+async def test_phones_are_answered_between_the_pages_of_a_long_reading(
+    harness: CoordinatorHarness,
+    replicas: tuple[Coordinator, Coordinator],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, there = replicas
+    adopted: list[DeviceFacts] = []
+    known_between: list[int] = []
+
+    async def many(*_: object) -> list[DeviceFacts]:
+        return [DeviceFacts(device=DeviceId(f"d{number}")) for number in range(2_000)]
+
+    async def phone() -> None:
+        while len(adopted) < 2_000:
+            known_between.append(len(adopted))
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(harness.store.devices, "changed_since", many)
+    monkeypatch.setattr(there._deps.activity, "adopt", adopted.append)
+    visits = asyncio.create_task(phone())
+    await DeviceSync(there._deps, there.registry).refresh()
+    await visits
+
+    assert {500, 1_000, 1_500} <= set(known_between)
 
 
 async def test_a_token_that_does_not_describe_its_device_costs_one_reading_of_the_row(

@@ -1,14 +1,16 @@
 """Whoever comes before its window is answered from memory: no store, no slot, no count."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 
 from keyflock_server.coordinator.return_windows import ReturnWindows
 from keyflock_server.protocol.identifiers import DeviceId, TaskName
 from keyflock_server.protocol.messages import (
     Assignment,
+    EnrolRequest,
     Failure,
     FailureCause,
     Refusal,
@@ -49,6 +51,38 @@ async def test_an_early_device_hears_the_same_again_with_what_is_left_of_its_win
     assert (again.reason, again.detail) == (first.reason, first.detail)
     assert again.return_window.min_s == first.return_window.min_s - 20.0
     assert again.return_window.max_s == first.return_window.max_s - 20.0
+
+
+@pytest.mark.parametrize("tier", [1, 3])
+async def test_a_device_that_was_not_eligible_is_judged_again_with_its_next_token(
+    harness: CoordinatorHarness, tier: int
+) -> None:
+    await harness.task(eligibility="cohort = 'tier == 3'")
+    before = await harness.enrol(tier=1)
+    first = await harness.check_in(before)
+    request = EnrolRequest(protocol=1, population=POPULATION, app_build=5, locale="en-US", tier=tier)
+    enrolled = await harness.coordinator.enrolments.enrol(request, before)
+    after = replace(before, generation=enrolled.generation, tier=enrolled.tier)
+
+    answer = await harness.check_in(after)
+
+    assert isinstance(first, Refusal)
+    assert first.reason is RefusalReason.NOT_ELIGIBLE
+    assert isinstance(answer, Assignment if tier == 3 else Refusal)
+
+
+async def test_a_new_token_ends_no_rest_after_work(harness: CoordinatorHarness) -> None:
+    await harness.task()
+    device = await harness.enrol()
+    await harness.coordinator.reports.failure(
+        await harness.assigned(device), Failure(cause=FailureCause.INTERRUPTED)
+    )
+    make_store_unreachable(harness)
+
+    answer = await harness.check_in(replace(device, generation=1))
+
+    assert isinstance(answer, Refusal)
+    assert (answer.reason, answer.detail) == (RefusalReason.TOO_SOON, "It was here just now.")
 
 
 async def test_a_device_that_has_done_its_work_rests_until_its_window(harness: CoordinatorHarness) -> None:
@@ -171,7 +205,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_are_forgotten_together(
     for name in ("a", "b", "a", "c", "d", "e"):
         windows.remember(DeviceId(name), refusal, harness.now)
 
-    early = [name for name in "abcde" if windows.repeated_refusal(DeviceId(name), harness.now) is not None]
+    early = [name for name in "abcde" if windows.repeated_refusal(DeviceId(name), harness.now, 0) is not None]
 
     assert len(windows) == 3
     assert early == ["c", "d", "e"]

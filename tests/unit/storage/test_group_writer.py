@@ -24,6 +24,9 @@ class ScriptedTransactions:
             raise result
         return result
 
+    async def run_outside(self, function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as scripted
+        return await self.run(function)
+
     async def close(self) -> None:
         """Do nothing."""
 

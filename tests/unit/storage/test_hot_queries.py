@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName
+from keyflock_server.storage.sql.rows import PAGE_ROWS
 from keyflock_server.storage.sql.store import SqlStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -72,3 +73,18 @@ def explained(folder: Path, statement: str, parameters: Any) -> list[str]:  # no
         return []
     with closing(sqlite3.connect(folder / "hot.sqlite3")) as database:
         return [detail for *_, detail in database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+
+
+@pytest.mark.parametrize("question", ["what changed of devices", "who was assigned lately"])
+async def test_what_other_processes_did_is_read_in_pages(store: SqlStore, question: str) -> None:
+    """All rows at once, tens of thousands of them, would stop the event loop."""
+    page_rows: list[int | None] = []
+
+    def note(*call: Any) -> None:  # noqa: ANN401 - as SQLAlchemy calls it
+        context = call[4]
+        page_rows.append(context.execution_options.get("yield_per"))
+
+    event.listen(store._engine.sync_engine, "before_cursor_execute", note)
+    await HOT[question](store)
+
+    assert page_rows[-1] == PAGE_ROWS

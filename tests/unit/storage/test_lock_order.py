@@ -1,20 +1,23 @@
 """Transactions lock assignments in one order, so that no two of them wait for each other."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Table, event
 from tests.contract.test_group_writer_contract import engine_of
-from tests.contract.test_store_contract import assignment, device
+from tests.contract.test_store_contract import assignment, device, forgotten
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.storage.interfaces.group_writer import AddDevice, GiveBack, Operation, TakeSlot
+from keyflock_server.storage.retention import ExpiredRows, UnprovenDevices
 from keyflock_server.storage.sql.expiry import due_assignments
 from keyflock_server.storage.sql.store import SqlStore
+from keyflock_server.storage.tables import assignments, devices
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = parse_task('[task]\nname = "u"\npopulation = "en"\n[round]\nmode = "async"\ngoal = 4\n')
@@ -41,7 +44,7 @@ async def test_what_runs_out_is_locked_as_a_flush_and_who_forgets_lock_it(tmp_pa
 
     event.listen(store._engine.sync_engine, "before_cursor_execute", note)
     async with store._engine.begin() as connection:
-        await due_assignments(connection, BUFFER, NOW, (), lock=True)
+        await connection.run_sync(due_assignments, BUFFER, NOW, (), lock=True)
 
     assert asked[-1].endswith("ORDER BY assignments.round_id, assignments.device")
     await store.close()
@@ -73,4 +76,47 @@ async def test_a_group_locks_rounds_then_assignments_then_devices_then_populatio
         ("devices", "devices.id"),
         ("populations", "populations.name"),
     ]
+    await store.close()
+
+
+def _expired() -> ExpiredRows:
+    unproven = UnprovenDevices(seen_before=NOW, now=NOW)
+    return ExpiredRows(
+        rounds_ended_before=NOW,
+        devices_seen_before=NOW,
+        unproven=unproven,
+        excluded_tasks=(),
+        orphans_written_before=NOW,
+        versions=(),
+    )
+
+
+@pytest.mark.fault("D13")
+@pytest.mark.parametrize(
+    ("write", "tables"),
+    [
+        (lambda store: store.rounds.clear_up(RoundId("u-1")), [assignments]),
+        (lambda store: store.retention.delete(_expired()), [assignments, devices]),
+        (lambda store: store.populations.delete_rounds(PopulationName("en"), 10), [assignments]),
+        (lambda store: forgotten(store, "a", "b"), [assignments]),
+    ],
+    ids=["clear up", "retention", "a deleted population", "forgetting"],
+)
+async def test_rows_are_locked_by_key_before_they_are_deleted(
+    tmp_path: Path, write: Callable[[SqlStore], Awaitable[object]], tables: list[Table]
+) -> None:
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
+    await store.open()
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
+        asked.append(" ".join(statement.split()))
+
+    event.listen(engine_of(store), "before_cursor_execute", note)
+    await write(store)
+
+    for table in tables:
+        order = "ORDER BY " + ", ".join(str(column) for column in table.primary_key)
+        deleted = next(i for i, one in enumerate(asked) if one.split()[:3] == ["DELETE", "FROM", table.name])
+        assert [one for one in asked[:deleted] if f"FROM {table.name} " in one and order in one]
     await store.close()

@@ -3,26 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.availability import ArrivalCount
-from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import arrivals
 
 
 class SqlArrivalRepository:
     """Implements ``ArrivalRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def add(self, counts: Sequence[ArrivalCount]) -> None:
         """Add to the counts."""
-        async with self._engine.begin() as connection:
+
+        def transaction(connection: Connection) -> None:
             # Always in one order, so that two processes never deadlock.
             for count in sorted(counts, key=lambda one: (one.task, one.hour)):
                 there = (arrivals.c.task == count.task) & (arrivals.c.hour == count.hour)
@@ -34,12 +35,14 @@ class SqlArrivalRepository:
                         eligible=arrivals.c.eligible + count.eligible,
                     )
                 )
-                if (await connection.execute(more)).rowcount == 0:
+                if connection.execute(more).rowcount == 0:
                     try:
-                        async with connection.begin_nested():
-                            await connection.execute(insert(arrivals).values(asdict(count)))
+                        with connection.begin_nested():
+                            connection.execute(insert(arrivals).values(asdict(count)))
                     except IntegrityError:  # another process was faster
-                        await connection.execute(more)
+                        connection.execute(more)
+
+        await self._transactions.run(transaction)
 
     async def since(self, task: TaskName, hour: int) -> list[ArrivalCount]:
         """Return the task's counts from this hour on, oldest first."""
@@ -50,5 +53,4 @@ class SqlArrivalRepository:
 
     async def prune(self, hour: int) -> None:
         """Delete all counts before this hour."""
-        async with self._engine.begin() as connection:
-            await connection.execute(delete(arrivals).where(arrivals.c.hour < hour))
+        await self._transactions.run(rows_changed, delete(arrivals).where(arrivals.c.hour < hour))

@@ -3,23 +3,22 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, exists, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, Row, Select, exists, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
-from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.history import history_of
-from keyflock_server.storage.sql.rows import damaged_row
+from keyflock_server.storage.sql.rows import damaged_row, read_in_pages
 from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
 
 class SqlAssignmentRepository:
     """Implements ``AssignmentRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine) -> None:
+        self._reader = reader
 
     async def list_by_round(self, round_id: RoundId) -> list[AssignmentRecord]:
         """Return the round's assignments."""
@@ -70,10 +69,11 @@ class SqlAssignmentRepository:
         )
         if task is not None:
             query = query.where(its_task == task)
-        async with self._reader.connect() as connection:
-            rows = (await connection.execute(query.order_by(assignments.c.assigned_at))).all()
+        query = query.order_by(assignments.c.assigned_at)
         with damaged_row("an open assignment" if task is None else f"an open assignment of task {task}"):
-            return [(TaskName(row.task), _without_task(row)) for row in rows]
+            return await read_in_pages(
+                self._reader, query, lambda row: (TaskName(row.task), _without_task(row))
+            )
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Count the reports of this device that the task has counted."""
@@ -86,12 +86,12 @@ class SqlAssignmentRepository:
     async def participations_by_task(self, device: DeviceId) -> dict[TaskName, int]:
         """Count the reports of this device that were counted, by task."""
         async with self._reader.connect() as connection:
-            return await participations_by_task(connection, device)
+            return await connection.run_sync(participations_by_task, device)
 
     async def history(self, task: TaskName, rounds: int, assignments: int) -> RoundHistory:
         """Return how the task's last rounds ended."""
         async with self._reader.connect() as connection:
-            return await history_of(connection, task, rounds, assignments)
+            return await connection.run_sync(history_of, task, rounds, assignments)
 
     async def _one(self, query: Select[Any]) -> AssignmentRecord | None:
         async with self._reader.connect() as connection:
@@ -104,7 +104,7 @@ class SqlAssignmentRepository:
             return (await connection.execute(query)).scalar_one()
 
 
-async def participations_by_task(connection: AsyncConnection, device: DeviceId) -> dict[TaskName, int]:
+def participations_by_task(connection: Connection, device: DeviceId) -> dict[TaskName, int]:
     """Count the reports of this device that were counted, by task."""
     query = (
         select(rounds.c.task, func.count())
@@ -112,7 +112,7 @@ async def participations_by_task(connection: AsyncConnection, device: DeviceId) 
         .where(assignments.c.device == device, assignments.c.state == AssignmentState.COUNTED)
         .group_by(rounds.c.task)
     )
-    return {TaskName(task): count for task, count in await connection.execute(query)}
+    return {TaskName(task): count for task, count in connection.execute(query)}
 
 
 def assignment_record(row: Row[Any]) -> AssignmentRecord:

@@ -1,31 +1,34 @@
 """Devices in SQL."""
 
-import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, bindparam, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Column, ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
-from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
 from keyflock_server.storage.sql.revocations import write_revocations
+from keyflock_server.storage.sql.rows import read_in_pages
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import devices
 
 #: Devices that one transaction marks as seen: others may write in between.
 _SEEN_AT_ONCE: Final = 1_000
-#: Rows of devices that are converted without a break.
-_CONVERTED_AT_ONCE: Final = 500
 #: The smallest time step that the store can distinguish from the instant of enrolment.
 _MIN_TIME_STEP: Final = timedelta(microseconds=1)
+_SEEN: Final = (
+    update(devices)
+    .where(devices.c.id == bindparam("of_device"))
+    .values(last_seen_at=bindparam("seen_at"), app_build=bindparam("build"), locale=bindparam("tongue"))
+)
 #: The columns of ``device_facts``.
 FACTS: Final[tuple[Column[Any], ...]] = (
     devices.c.id,
@@ -39,9 +42,9 @@ FACTS: Final[tuple[Column[Any], ...]] = (
 class SqlDeviceRepository:
     """Implements ``DeviceRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         """Return the device of this id, or None."""
@@ -51,29 +54,8 @@ class SqlDeviceRepository:
 
     async def record_seen(self, check_ins: Sequence[SeenDevice]) -> None:
         """Write the check-ins of devices."""
-        change = (
-            update(devices)
-            .where(devices.c.id == bindparam("of_device"))
-            .values(
-                last_seen_at=bindparam("seen_at"), app_build=bindparam("build"), locale=bindparam("tongue")
-            )
-        )
         for start in range(0, len(check_ins), _SEEN_AT_ONCE):
-            part = check_ins[start : start + _SEEN_AT_ONCE]
-            async with self._engine.begin() as connection:
-                enrolled_at = await _lock_free(connection, [one.device for one in part])
-                rows = [
-                    {
-                        "of_device": one.device,
-                        "seen_at": max(one.at, enrolled_at[one.device] + _MIN_TIME_STEP),
-                        "build": one.app_build,
-                        "tongue": one.locale,
-                    }
-                    for one in part
-                    if one.device in enrolled_at
-                ]
-                if rows:
-                    await connection.execute(change, rows)
+            await self._transactions.run(_mark_seen, check_ins[start : start + _SEEN_AT_ONCE])
 
     async def changed_since(self, at: datetime, limit: int) -> list[DeviceFacts]:
         """Return the facts that changed at that instant or later."""
@@ -83,12 +65,7 @@ class SqlDeviceRepository:
             .order_by(devices.c.changed_at.desc())
             .limit(limit)
         )
-        found: list[DeviceFacts] = []
-        async with self._reader.connect() as connection:
-            for rows in (await connection.execute(query)).partitions(_CONVERTED_AT_ONCE):
-                found += map(device_facts, rows)
-                await asyncio.sleep(0)  # tens of thousands would stop the event loop for half a second
-        return found
+        return await read_in_pages(self._reader, query, device_facts)
 
     async def renew(
         self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
@@ -98,13 +75,16 @@ class SqlDeviceRepository:
         changed = {name: value for name, value in becomes.items() if value != was[name]}
         generation = devices.c.token_generation == before.token_generation
         change = update(devices).where(devices.c.id == before.id, generation)
-        async with self._engine.begin() as connection:
+
+        def transaction(connection: Connection) -> bool:
             values = {"token_generation": after.token_generation, **changed}
-            if (await connection.execute(change.values(values))).rowcount == 0:
+            if connection.execute(change.values(values)).rowcount == 0:
                 return False
             if revocation is not None:
-                await write_revocations(connection, [revocation])
+                write_revocations(connection, [revocation])
             return True
+
+        return await self._transactions.run(transaction)
 
     async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
         """Count a population's devices that checked in since then, and after their enrolment."""
@@ -123,8 +103,9 @@ class SqlDeviceRepository:
 
     async def set_has_head(self, device: DeviceId) -> None:
         """Write that the device has stored a personal model."""
-        async with self._engine.begin() as connection:
-            await connection.execute(update(devices).where(devices.c.id == device).values(has_head=True))
+        await self._transactions.run(
+            rows_changed, update(devices).where(devices.c.id == device).values(has_head=True)
+        )
 
     async def page(
         self, population: PopulationName, after: DeviceId | None, limit: int
@@ -160,8 +141,7 @@ class SqlDeviceRepository:
             .where(devices.c.id == device, is_there)
             .values(standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at)
         )
-        async with self._engine.begin() as connection:
-            return (await connection.execute(change)).rowcount > 0
+        return await self._transactions.run(rows_changed, change) > 0
 
     async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
         """Return the quarantined devices of all populations, with the end of each quarantine."""
@@ -194,8 +174,7 @@ class SqlDeviceRepository:
         """Delete these devices."""
         while True:
             with contextlib.suppress(AssignedMeanwhile):
-                async with self._engine.begin() as connection:
-                    return await forget_devices(connection, forgotten, revocations, tombstones_of, at)
+                return await self._transactions.run(forget_devices, forgotten, revocations, tombstones_of, at)
 
     async def _list_where(self, condition: ColumnElement[bool]) -> list[DeviceRecord]:
         async with self._reader.connect() as connection:
@@ -208,13 +187,30 @@ class SqlDeviceRepository:
             return (await connection.execute(query)).scalar_one()
 
 
-async def _lock_free(connection: AsyncConnection, ids: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
+def _mark_seen(connection: Connection, check_ins: Sequence[SeenDevice]) -> None:
+    """Write the check-ins of those devices that no other transaction holds."""
+    enrolled_at = _lock_free(connection, [one.device for one in check_ins])
+    rows = [
+        {
+            "of_device": one.device,
+            "seen_at": max(one.at, enrolled_at[one.device] + _MIN_TIME_STEP),
+            "build": one.app_build,
+            "tongue": one.locale,
+        }
+        for one in check_ins
+        if one.device in enrolled_at
+    ]
+    if rows:
+        connection.execute(_SEEN, rows)
+
+
+def _lock_free(connection: Connection, ids: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
     """Lock those of the devices that no other transaction holds, and return when they enrolled.
 
     Waiting for the others could deadlock: a flush locks its devices in an order of its own.
     """
     query = select(devices.c.id, devices.c.enrolled_at).where(devices.c.id.in_(ids))
-    found = await connection.execute(query.with_for_update(skip_locked=True, key_share=True))
+    found = connection.execute(query.with_for_update(skip_locked=True, key_share=True))
     return {DeviceId(device): at for device, at in found}
 
 

@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.sql.failures import PatientPool, translate_failures, unavailable
 from keyflock_server.storage.sql.urls import database_url, display_name, sqlite_file
+
+E = TypeVar("E", Engine, AsyncEngine)
 
 _IS_READ: Final = "keyflock_is_read"
 _IS_BARE: Final = "keyflock_is_bare"
@@ -98,7 +100,7 @@ def reader_of(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(**{_IS_READ: True})
 
 
-def autocommit(engine: AsyncEngine) -> AsyncEngine:
+def autocommit(engine: E) -> E:
     """Return the same engine for statements that must run outside a transaction."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{_IS_BARE: True})

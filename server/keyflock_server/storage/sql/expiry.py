@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, literal, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, literal, or_, select, update
 
 from keyflock_server.protocol.identifiers import AssignmentId
 from keyflock_server.rounds.round import Round
@@ -17,8 +16,8 @@ from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, devices
 _LOOKED_BACK = 8
 
 
-async def due_assignments(
-    connection: AsyncConnection,
+def due_assignments(
+    connection: Connection,
     current: Round,
     before: datetime,
     excluded: Collection[AssignmentId],
@@ -38,12 +37,12 @@ async def due_assignments(
     if lock:
         # Locks in the order of a flush and of forgetting; a buffer may have assignments of several rounds.
         query = query.order_by(assignments.c.round_id, assignments.c.device).with_for_update()
-    rows = [assignment_record(row) for row in await connection.execute(query)]
+    rows = [assignment_record(row) for row in connection.execute(query)]
     return [row for row in rows if row.runs_out_at(current) <= before and row.id not in excluded]
 
 
-async def mark_expired(
-    connection: AsyncConnection,
+def mark_expired(
+    connection: Connection,
     current: Round,
     due: Sequence[AssignmentRecord],
     rejected: Collection[AssignmentId],
@@ -66,7 +65,7 @@ async def mark_expired(
         .values(state=AssignmentState.EXPIRED)
     )
     rows = [{"of_round": row.round_id, "of_device": row.device} for row in due]
-    await connection.execute(expired, rows)
+    connection.execute(expired, rows)
     silences = [
         {"of_device": row.device, "ended_at": row.runs_out_at(current), "at": now}
         for row in due
@@ -79,7 +78,7 @@ async def mark_expired(
             last_silent_at=bindparam("ended_at"),
             changed_at=bindparam("at"),
         )
-        await connection.execute(more, sorted(silences, key=itemgetter("of_device")))
+        connection.execute(more, sorted(silences, key=itemgetter("of_device")))
 
 
 def _of(current: Round, before: datetime) -> ColumnElement[bool]:

@@ -8,8 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, delete, select, update
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId
 from keyflock_server.rounds.round import FINAL_PHASES, Failed, Phase
@@ -17,6 +16,7 @@ from keyflock_server.storage.errors import StorageDamaged
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
 from keyflock_server.storage.sql.assignments import participations_by_task
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.sql.round_rows import apply_event, round_record
 from keyflock_server.storage.sql.tombstones import write_tombstones
@@ -27,8 +27,8 @@ class AssignedMeanwhile(Exception):
     """A device was assigned after its open assignments were read: the transaction must begin again."""
 
 
-async def forget_devices(
-    connection: AsyncConnection,
+def forget_devices(
+    connection: Connection,
     forgotten: Collection[DeviceId],
     revocations: Collection[RevocationRecord],
     tombstones_of: TombstonesOf,
@@ -40,55 +40,54 @@ async def forget_devices(
         AssignedMeanwhile: the caller rolls back and tries again.
     """
     theirs = assignments.c.device.in_(forgotten)
-    its_rounds = await _locked_rounds(connection, forgotten)
-    open_rows = await connection.execute(
-        select(assignments.c.round_id)
-        .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
-        .order_by(assignments.c.round_id, assignments.c.device)
-        .with_for_update()
-    )
-    found = list(open_rows.scalars())
+    its_rounds = _locked_rounds(connection, forgotten)
+    # Those of earlier rounds are deleted below; a flush may hold one of them beside those of its reports.
+    lock_rows(connection, assignments, theirs)
+    found = _open_rounds(connection, forgotten)
     # An assigning transaction locks its device until it commits: after this lock there is none.
     mine = select(devices).where(devices.c.id.in_(forgotten)).order_by(devices.c.id).with_for_update()
-    rows = [DeviceRecord(**row._mapping) for row in await connection.execute(mine)]  # noqa: SLF001 - its name
-    if await _open_rounds(connection, forgotten) - its_rounds.keys():
+    rows = [DeviceRecord(**row._mapping) for row in connection.execute(mine)]  # noqa: SLF001 - its name
+    if _open_rounds(connection, forgotten) != found or not its_rounds.keys() >= set(found):
         raise AssignedMeanwhile
     tombstones = [
-        one for row in rows for one in tombstones_of(row, await participations_by_task(connection, row.id))
+        one for row in rows for one in tombstones_of(row, participations_by_task(connection, row.id))
     ]
     for round_id in found:
         known = its_rounds[round_id]
         if known is not None and known.round.phase is Phase.COLLECTING:
-            its_rounds[round_id] = await apply_event(connection, known, Failed(), at)
+            its_rounds[round_id] = apply_event(connection, known, Failed(), at)
     over = select(rounds.c.id).where(rounds.c.phase.in_(FINAL_PHASES))
-    await connection.execute(delete(assignments).where(theirs, assignments.c.round_id.in_(over)))
-    await connection.execute(
+    connection.execute(delete(assignments).where(theirs, assignments.c.round_id.in_(over)))
+    connection.execute(
         update(assignments)
         .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
         .values(state=AssignmentState.FAILED)
     )
-    deleted = await connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
-    await write_revocations(connection, revocations)
-    await write_tombstones(connection, tombstones)
+    deleted = connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
+    write_revocations(connection, revocations)
+    write_tombstones(connection, tombstones)
     return deleted.rowcount
 
 
-async def _open_rounds(connection: AsyncConnection, forgotten: Collection[DeviceId]) -> set[RoundId]:
-    query = select(assignments.c.round_id).where(
-        assignments.c.device.in_(forgotten), assignments.c.state == AssignmentState.ASSIGNED
+def _open_rounds(connection: Connection, forgotten: Collection[DeviceId]) -> list[RoundId]:
+    """Return the rounds of the devices' open assignments, once for each of these."""
+    query = (
+        select(assignments.c.round_id)
+        .where(assignments.c.device.in_(forgotten), assignments.c.state == AssignmentState.ASSIGNED)
+        .order_by(assignments.c.round_id)
     )
-    return {RoundId(round_id) for round_id in await connection.scalars(query)}
+    return [RoundId(round_id) for round_id in connection.scalars(query)]
 
 
-async def _locked_rounds(
-    connection: AsyncConnection, forgotten: Collection[DeviceId]
+def _locked_rounds(
+    connection: Connection, forgotten: Collection[DeviceId]
 ) -> dict[RoundId, RoundRecord | None]:
     """Return the rounds of the devices' open assignments, locked against other transactions.
 
     A round whose row is damaged is None: it must not keep a device from being forgotten.
     """
-    wanted = rounds.c.id.in_(await _open_rounds(connection, forgotten))
-    rows = await connection.execute(select(rounds).where(wanted).order_by(rounds.c.id).with_for_update())
+    wanted = rounds.c.id.in_(_open_rounds(connection, forgotten))
+    rows = connection.execute(select(rounds).where(wanted).order_by(rounds.c.id).with_for_update())
     return {RoundId(row.id): _readable(row) for row in rows}
 
 

@@ -1,9 +1,8 @@
 """The group writer in SQL: one transaction that reads, decides and writes for a whole group of operations.
 
 It works on sets: however many operations the group has, each table is read by one statement and written by
-one ``executemany``. Rows are locked in the order of all transactions: rounds, assignments, devices,
-populations, each by its key. Statements are built once, and their lists are padded to powers of two, so that
-a database prepares few different ones.
+one ``executemany``. Rows are locked in the order of all transactions (``lock_order``). Statements are built
+once, and their lists are padded to powers of two, so that a database prepares few different ones.
 """
 
 from collections.abc import Collection, Iterable, Sequence

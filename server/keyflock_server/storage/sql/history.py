@@ -1,7 +1,6 @@
 """How a task's last rounds ended, for ``rounds.tuning``; it reads columns only, never the rounds' tasks."""
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.round import Phase
@@ -15,9 +14,7 @@ _MISSED = (Phase.CARRIED, Phase.ABANDONED)
 _TELLING = (Phase.PUBLISHED, Phase.CLOSED, *_MISSED)
 
 
-async def history_of(
-    connection: AsyncConnection, task: TaskName, max_rounds: int, max_assignments: int
-) -> RoundHistory:
+def history_of(connection: Connection, task: TaskName, max_rounds: int, max_assignments: int) -> RoundHistory:
     """Return how a task's last rounds ended, as ``RoundRepository.history`` specifies."""
     latest = (
         select(rounds.c.id, rounds.c.phase, rounds.c.opened_at, rounds.c.closed_at)
@@ -31,7 +28,7 @@ async def history_of(
         .order_by(rounds.c.sequence.desc())
         .limit(max_rounds)
     )
-    past = {row.id: row for row in await connection.execute(latest)}
+    past = {row.id: row for row in connection.execute(latest)}
     outcomes: list[PastAssignment] = []
     for round_id, row in past.items():
         if len(outcomes) >= max_assignments:
@@ -47,7 +44,7 @@ async def history_of(
             .order_by(assignments.c.device)
             .limit(max_assignments - len(outcomes))
         )
-        rows = await connection.execute(query)
+        rows = connection.execute(query)
         with damaged_row(f"an assignment of round {round_id}"):
             outcomes += [
                 PastAssignment(

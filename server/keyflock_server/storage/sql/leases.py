@@ -3,21 +3,21 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.storage.records import LeaseRecord
-from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import leases
 
 
 class SqlLeaseRepository:
     """Implements ``LeaseRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def acquire(self, name: str, holder: str, ttl_s: float, now: datetime) -> LeaseRecord:
         """Take the lease, or renew it, if no other process holds it."""
@@ -40,16 +40,19 @@ class SqlLeaseRepository:
             )
             .values(holder=holder, epoch=leases.c.epoch + 1, expires_at=expires_at)
         )
+
+        def transaction(connection: Connection) -> LeaseRecord:
+            if connection.execute(renew).rowcount == 0:
+                connection.execute(take)
+            row = connection.execute(query).one_or_none()
+            if row is not None:
+                return _lease(row)
+            first = {"name": name, "holder": holder, "epoch": 1, "expires_at": expires_at}
+            connection.execute(insert(leases).values(first))
+            return LeaseRecord(name=name, holder=holder, epoch=1, expires_at=expires_at)
+
         try:
-            async with self._engine.begin() as connection:
-                if (await connection.execute(renew)).rowcount == 0:
-                    await connection.execute(take)
-                row = (await connection.execute(query)).one_or_none()
-                if row is not None:
-                    return _lease(row)
-                first = {"name": name, "holder": holder, "epoch": 1, "expires_at": expires_at}
-                await connection.execute(insert(leases).values(first))
-                return LeaseRecord(name=name, holder=holder, epoch=1, expires_at=expires_at)
+            return await self._transactions.run(transaction)
         except IntegrityError:
             # Another process has inserted the row at the same instant.
             async with self._reader.connect() as connection:
@@ -58,9 +61,8 @@ class SqlLeaseRepository:
     async def release(self, name: str, holder: str) -> None:
         """Release the lease at once."""
         mine = (leases.c.name == name, leases.c.holder == holder)
-        async with self._engine.begin() as connection:
-            # The row stays because it holds the epoch.
-            await connection.execute(update(leases).where(*mine).values(holder=""))
+
+        await self._transactions.run(rows_changed, update(leases).where(*mine).values(holder=""))
 
     async def held(self, prefix: str, now: datetime) -> list[LeaseRecord]:
         """Return the unexpired leases whose names have this prefix, ordered by name."""

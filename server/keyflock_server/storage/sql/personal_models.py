@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Final
 
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.records import PersonalModelRecord
-from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS, autocommit, reader_of
+from keyflock_server.storage.sql.engine import BUSY_TIMEOUT_MS
 from keyflock_server.storage.sql.population_rows import require_population
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import personal_models
 
 _COLUMNS: Final = tuple(personal_models.c[field.name] for field in fields(PersonalModelRecord))
@@ -29,10 +30,9 @@ _IS_SEEN: Final = """
 class SqlPersonalModelRepository:
     """Implements ``PersonalModelRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
-        self._bare = autocommit(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def put(self, record: PersonalModelRecord, replaces: bytes | None) -> None:
         """Store an owner's personal model."""
@@ -44,14 +44,17 @@ class SqlPersonalModelRepository:
 
     async def _put(self, record: PersonalModelRecord, replaces: bytes | None) -> None:
         row = (personal_models.c.population == record.population) & (personal_models.c.owner == record.owner)
-        async with self._engine.begin() as connection:
-            await require_population(connection, record.population)
-            found = await connection.execute(select(personal_models.c.tag).where(row).with_for_update())
+
+        def transaction(connection: Connection) -> None:
+            require_population(connection, record.population)
+            found = connection.execute(select(personal_models.c.tag).where(row).with_for_update())
             there = found.scalar_one_or_none()
             if replaces is not None and (there or b"") != replaces:
                 raise Superseded
             change = insert(personal_models) if there is None else update(personal_models).where(row)
-            await connection.execute(change.values({**asdict(record), "size_bytes": len(record.sealed)}))
+            connection.execute(change.values({**asdict(record), "size_bytes": len(record.sealed)}))
+
+        await self._transactions.run(transaction)
 
     async def get(self, population: PopulationName, owner: str) -> PersonalModelRecord | None:
         """Return one owner's personal model, or None."""
@@ -79,8 +82,8 @@ class SqlPersonalModelRepository:
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete the models of these owners; return how many there were."""
         theirs = (personal_models.c.population == population) & personal_models.c.owner.in_(owners)
-        async with self._engine.begin() as connection:
-            return (await connection.execute(delete(personal_models).where(theirs))).rowcount
+
+        return await self._transactions.run(rows_changed, delete(personal_models).where(theirs))
 
     async def owners(self, population: PopulationName, limit: int) -> list[str]:
         """Return some owners who have a model in this population."""
@@ -92,21 +95,10 @@ class SqlPersonalModelRepository:
         """Remove deleted models from the files.
 
         SQLite: ``secure_delete`` zeroes pages, and a checkpoint empties the log. The checkpoint blocks
-            writers
-        while it waits for a reader, so it does not wait long. PostgreSQL: a vacuum frees the space of deleted
-        rows, unless a transaction can still see them.
+        writers while it waits for a reader, so it does not wait long. PostgreSQL: a vacuum frees the space of
+        deleted rows, unless a transaction can still see them.
         """
-        async with self._bare.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                await connection.execute(text(f"PRAGMA busy_timeout={_SCRUB_WAIT_MS}"))
-                try:
-                    busy, _, _ = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()
-                finally:
-                    await connection.execute(text(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))
-                return bool(busy == 0)
-            is_seen = (await connection.execute(text(_IS_SEEN))).scalar_one()
-            await connection.execute(text(f"VACUUM {personal_models.name}"))
-        return not is_seen
+        return await self._transactions.run_outside(_scrub)
 
     async def under_other_keys(self, key_id: str, limit: int, after: str) -> list[PersonalModelRecord]:
         """Return the next models encrypted with other keys, ordered by owner."""
@@ -120,7 +112,20 @@ class SqlPersonalModelRepository:
         """Store the same model encrypted with another key, if the stored bytes are still ``before``."""
         row = (personal_models.c.population == record.population) & (personal_models.c.owner == record.owner)
         change = update(personal_models).where(row, personal_models.c.sealed == before)
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                change.values(key_id=record.key_id, sealed=record.sealed, size_bytes=len(record.sealed))
-            )
+
+        sealed = change.values(key_id=record.key_id, sealed=record.sealed, size_bytes=len(record.sealed))
+        await self._transactions.run(rows_changed, sealed)
+
+
+def _scrub(connection: Connection) -> bool:
+    """Scrub over a connection without a transaction; return whether no other transaction prevented it."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(text(f"PRAGMA busy_timeout={_SCRUB_WAIT_MS}"))
+        try:
+            busy, _, _ = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()
+        finally:
+            connection.execute(text(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))
+        return bool(busy == 0)
+    is_seen = connection.execute(text(_IS_SEEN)).scalar_one()
+    connection.execute(text(f"VACUUM {personal_models.name}"))
+    return not is_seen

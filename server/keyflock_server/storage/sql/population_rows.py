@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, select
 
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.storage.errors import PopulationGone
@@ -13,8 +12,8 @@ from keyflock_server.storage.tables import populations
 IS_THERE: Final[ColumnElement[bool]] = populations.c.deleted_at.is_(None)
 
 
-async def require_population(connection: AsyncConnection, name: PopulationName) -> None:
+def require_population(connection: Connection, name: PopulationName) -> None:
     """Keep a population from being deleted until the caller's transaction ends; raises PopulationGone."""
     its_row = select(populations.c.name).where(populations.c.name == name, IS_THERE)
-    if (await connection.execute(its_row.with_for_update(read=True, key_share=True))).one_or_none() is None:
+    if connection.execute(its_row.with_for_update(read=True, key_share=True)).one_or_none() is None:
         raise PopulationGone(name)

@@ -4,7 +4,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,7 +15,6 @@ from keyflock_server.rounds.discarding import discarded_by_rollback
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, Superseded
 from keyflock_server.storage.interfaces.populations import RollbackResult
 from keyflock_server.storage.records import PopulationRecord
-from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.population_deletion import (
     delete_rounds,
     find_deleting,
@@ -24,6 +23,7 @@ from keyflock_server.storage.sql.population_deletion import (
 )
 from keyflock_server.storage.sql.population_rows import IS_THERE
 from keyflock_server.storage.sql.round_rows import discard_unpublished
+from keyflock_server.storage.sql.transactions import Transactions
 from keyflock_server.storage.tables import population_names, populations, tasks, versions
 
 _COLUMNS: Final = tuple(populations.c[field.name] for field in fields(PopulationRecord))
@@ -32,18 +32,21 @@ _COLUMNS: Final = tuple(populations.c[field.name] for field in fields(Population
 class SqlPopulationRepository:
     """Implements ``PopulationRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def add(self, population: PopulationRecord, version: VersionRecord) -> None:
         """Add a population with its version 0."""
+
+        def transaction(connection: Connection) -> None:
+            connection.execute(insert(populations).values(asdict(population)))
+            for one in sorted({population.name, population.shown_name}):
+                connection.execute(insert(population_names).values(_name_row(population.name, one)))
+            connection.execute(insert(versions).values(asdict(version)))
+
         try:
-            async with self._engine.begin() as connection:
-                await connection.execute(insert(populations).values(asdict(population)))
-                for one in sorted({population.name, population.shown_name}):
-                    await connection.execute(insert(population_names).values(_name_row(population.name, one)))
-                await connection.execute(insert(versions).values(asdict(version)))
+            await self._transactions.run(transaction)
         except IntegrityError:
             raise AlreadyExists(population.name) from None
 
@@ -71,38 +74,38 @@ class SqlPopulationRepository:
     async def rename(self, name: PopulationName, to: PopulationName) -> None:
         """Give a population another name; those that it had still resolve to it."""
         owner = select(population_names.c.population).where(population_names.c.name == to)
+
+        def transaction(connection: Connection) -> None:
+            change = update(populations).where(populations.c.name == name, IS_THERE)
+            if connection.execute(change.values(current_name=to)).rowcount == 0:
+                raise PopulationGone(name)
+            known = connection.execute(owner).scalar_one_or_none()
+            if known not in (None, name):
+                raise AlreadyExists(to)
+            if known is None:
+                connection.execute(insert(population_names).values(_name_row(name, to)))
+
         try:
-            async with self._engine.begin() as connection:
-                change = update(populations).where(populations.c.name == name, IS_THERE)
-                if (await connection.execute(change.values(current_name=to))).rowcount == 0:
-                    raise PopulationGone(name)
-                known = (await connection.execute(owner)).scalar_one_or_none()
-                if known not in (None, name):
-                    raise AlreadyExists(to)
-                if known is None:
-                    await connection.execute(insert(population_names).values(_name_row(name, to)))
+            await self._transactions.run(transaction)
         except IntegrityError:  # another transaction was faster
             raise AlreadyExists(to) from None
 
     async def mark_deleted(self, name: PopulationName, at: datetime) -> None:
         """Delete a population for everybody; its rows are deleted by the calls that follow."""
-        async with self._engine.begin() as connection:
-            await mark_deleted(connection, name, at)
+        await self._transactions.run(mark_deleted, name, at)
 
     async def deleting(self) -> list[PopulationName]:
         """Return the deleted populations that still have rows."""
         async with self._reader.connect() as connection:
-            return await find_deleting(connection)
+            return await connection.run_sync(find_deleting)
 
     async def delete_rounds(self, name: PopulationName, limit: int) -> int:
         """Delete some rounds of a deleted population, with their assignments; return their number."""
-        async with self._engine.begin() as connection:
-            return await delete_rounds(connection, name, limit)
+        return await self._transactions.run(delete_rounds, name, limit)
 
     async def finish_deletion(self, name: PopulationName) -> tuple[str, ...]:
         """Delete the tasks and versions of a deleted population that has no rounds and devices any more."""
-        async with self._engine.begin() as connection:
-            return await finish_deletion(connection, name)
+        return await self._transactions.run(finish_deletion, name)
 
     async def get(self, name: PopulationName) -> PopulationRecord | None:
         """Return the population of this id, or None."""
@@ -149,26 +152,29 @@ class SqlPopulationRepository:
         is_served = mine & (versions.c.version == to) & versions.c.withdrawn_at.is_(None)
         between = mine & (versions.c.version > to) & versions.c.withdrawn_at.is_(None)
         its_tasks = (tasks.c.population == name) & tasks.c.optimizer_state_key.is_not(None)
-        async with self._engine.begin() as connection:
+
+        def transaction(connection: Connection) -> RollbackResult:
             # Locks rounds first, then the population, then its tasks, as every other transaction does.
-            rounds = await discard_unpublished(
+            rounds = discard_unpublished(
                 connection, name, lambda current: discarded_by_rollback(current, to, reason), at
             )
             locked = select(populations).where(populations.c.name == name, IS_THERE).with_for_update()
-            before = (await connection.execute(locked)).one_or_none()
-            restored = (await connection.execute(select(versions.c.version).where(is_served))).first()
+            before = connection.execute(locked).one_or_none()
+            restored = connection.execute(select(versions.c.version).where(is_served)).first()
             if before is None or before.latest_version != latest or restored is None:
                 raise Superseded(name)
             changed: dict[str, Any] = {"latest_version": version.version, "average_key": None}
             if version.anchor_loss is not None:
                 changed["anchor_loss_chosen"] = version.anchor_loss
-            await connection.execute(update(populations).where(populations.c.name == name).values(changed))
-            await connection.execute(update(versions).where(between).values(withdrawn_at=at))
-            await connection.execute(insert(versions).values(asdict(version)))
+            connection.execute(update(populations).where(populations.c.name == name).values(changed))
+            connection.execute(update(versions).where(between).values(withdrawn_at=at))
+            connection.execute(insert(versions).values(asdict(version)))
             states = select(tasks.c.optimizer_state_key).where(its_tasks).with_for_update()
-            keys = [before.average_key, *(await connection.execute(states)).scalars()]
-            await connection.execute(update(tasks).where(its_tasks).values(optimizer_state_key=None))
-        return RollbackResult(rounds, tuple(key for key in keys if key is not None))
+            keys = [before.average_key, *connection.execute(states).scalars()]
+            connection.execute(update(tasks).where(its_tasks).values(optimizer_state_key=None))
+            return RollbackResult(rounds, tuple(key for key in keys if key is not None))
+
+        return await self._transactions.run(transaction)
 
 
 def _name_row(population: PopulationName, name: PopulationName) -> dict[str, str]:

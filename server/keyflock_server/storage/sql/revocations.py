@@ -4,11 +4,11 @@ from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.storage.records import RevocationRecord
-from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.sql.upserts import insert_or_update
 from keyflock_server.storage.tables import revocations
 
@@ -16,9 +16,9 @@ from keyflock_server.storage.tables import revocations
 class SqlRevocationRepository:
     """Implements ``RevocationRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def get(self, device_digest: str) -> RevocationRecord | None:
         """Return the revocation of one device's tokens, or None."""
@@ -39,15 +39,12 @@ class SqlRevocationRepository:
     async def prune(self, now: datetime, limit: int) -> int:
         """Delete at most ``limit`` rows whose tokens have all expired; return their number."""
         over = select(revocations.c.device_digest).where(revocations.c.until <= now).limit(limit)
-        async with self._engine.begin() as connection:
-            deleted = await connection.execute(
-                # A row that was renewed meanwhile stays.
-                delete(revocations).where(revocations.c.device_digest.in_(over), revocations.c.until <= now)
-            )
-            return deleted.rowcount
+        # A row that was renewed meanwhile stays.
+        gone = delete(revocations).where(revocations.c.device_digest.in_(over), revocations.c.until <= now)
+        return await self._transactions.run(rows_changed, gone)
 
 
-async def write_revocations(connection: AsyncConnection, records: Collection[RevocationRecord]) -> None:
+def write_revocations(connection: Connection, records: Collection[RevocationRecord]) -> None:
     """Write within the caller's transaction, always in one order, so that two writers never deadlock."""
     new = insert_or_update(connection, revocations)
     written = new.on_conflict_do_update(
@@ -55,4 +52,4 @@ async def write_revocations(connection: AsyncConnection, records: Collection[Rev
         set_={name: new.excluded[name] for name in ("generation", "effective_at", "until", "written_at")},
     )
     for record in sorted(records, key=lambda one: one.device_digest):
-        await connection.execute(written, asdict(record))
+        connection.execute(written, asdict(record))

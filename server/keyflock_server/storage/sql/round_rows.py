@@ -6,8 +6,7 @@ from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Update, bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Update, bindparam, select, update
 
 from keyflock_server.protocol.identifiers import PopulationName, RoundId
 from keyflock_server.rounds.round import (
@@ -33,42 +32,40 @@ _OWN_COLUMNS = tuple(field.name for field in fields(RoundRecord) if field.name n
 _STAGED_COLUMNS = tuple(field.name for field in fields(StagedVersion))
 
 
-async def discard_unpublished(
-    connection: AsyncConnection,
+def discard_unpublished(
+    connection: Connection,
     population: PopulationName,
     event_of: Callable[[Round], Discarded],
     at: datetime,
 ) -> tuple[RoundRecord, ...]:
     """Discard each round of a population that has not published, and return them as they are now."""
     mine = select(rounds).where(rounds.c.population == population, rounds.c.phase.in_(_UNPUBLISHED))
-    rows = (await connection.execute(mine.order_by(rounds.c.id).with_for_update())).all()
+    rows = connection.execute(mine.order_by(rounds.c.id).with_for_update()).all()
     records = [round_record(row) for row in rows]
-    return tuple([await apply_event(connection, one, event_of(one.round), at) for one in records])
+    return tuple([apply_event(connection, one, event_of(one.round), at) for one in records])
 
 
-async def lock_round(connection: AsyncConnection, round_id: RoundId) -> RoundRecord:
+def lock_round(connection: Connection, round_id: RoundId) -> RoundRecord:
     """Return the round, locked against other transactions until this one ends; raises Superseded."""
-    row = (
-        await connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update())
-    ).one_or_none()
+    row = (connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update())).one_or_none()
     if row is None:
         raise Superseded(round_id)
     return round_record(row)
 
 
-async def advance_round(
-    connection: AsyncConnection,
+def advance_round(
+    connection: Connection,
     round_id: RoundId,
     event: RoundEvent,
     at: datetime,
     changes: RoundChanges | None = None,
 ) -> RoundRecord:
     """Lock a round, apply an event to it, and return it; raises Superseded."""
-    return await apply_event(connection, await lock_round(connection, round_id), event, at, changes)
+    return apply_event(connection, lock_round(connection, round_id), event, at, changes)
 
 
-async def apply_event(
-    connection: AsyncConnection,
+def apply_event(
+    connection: Connection,
     before: RoundRecord,
     event: RoundEvent,
     at: datetime,
@@ -77,7 +74,7 @@ async def apply_event(
     """Apply an event to a round that the caller has locked, and return it; raises Superseded."""
     after = replace(advanced(before, event, at), **(changes or {}))
     if (change := change_of(before, after)) is not None:
-        await connection.execute(*change)
+        connection.execute(*change)
     return after
 
 

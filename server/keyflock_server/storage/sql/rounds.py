@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,8 +30,8 @@ from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
 )
-from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.population_rows import require_population
 from keyflock_server.storage.sql.round_rows import (
     advance_round,
@@ -41,6 +41,7 @@ from keyflock_server.storage.sql.round_rows import (
     round_record,
 )
 from keyflock_server.storage.sql.rows import readable
+from keyflock_server.storage.sql.transactions import Transactions
 from keyflock_server.storage.tables import (
     assignments,
     devices,
@@ -55,20 +56,23 @@ from keyflock_server.storage.tables import (
 class SqlRoundRepository:
     """Implements ``RoundRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def add(self, record: RoundRecord) -> None:
         """Add a round."""
         mine = (rounds.c.task == record.round.task, rounds.c.phase.in_(LIVE_PHASES))
+
+        def transaction(connection: Connection) -> None:
+            require_population(connection, record.round.population)
+            # A caller that knows this sequence number has seen the round before it: no lock is needed.
+            if connection.execute(select(rounds.c.id).where(*mine).limit(1)).first():
+                raise AlreadyExists(record.round.id)
+            connection.execute(insert(rounds).values(round_columns(record)))
+
         try:
-            async with self._engine.begin() as connection:
-                await require_population(connection, record.round.population)
-                # A caller that knows this sequence number has seen the round before it: no lock is needed.
-                if (await connection.execute(select(rounds.c.id).where(*mine).limit(1))).first():
-                    raise AlreadyExists(record.round.id)
-                await connection.execute(insert(rounds).values(round_columns(record)))
+            await self._transactions.run(transaction)
         except IntegrityError:
             raise AlreadyExists(record.round.id) from None
 
@@ -114,8 +118,7 @@ class SqlRoundRepository:
         self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
     ) -> RoundRecord:
         """Apply an event to a round, change its other columns, and return it."""
-        async with self._engine.begin() as connection:
-            return await advance_round(connection, round_id, event, at, changes)
+        return await self._transactions.run(advance_round, round_id, event, at, changes)
 
     async def expire(
         self,
@@ -129,18 +132,22 @@ class SqlRoundRepository:
         """Mark the assignments that have expired by then, and count a silence of their devices."""
         async with self._reader.connect() as connection:
             known = (await connection.execute(select(rounds).where(rounds.c.id == round_id))).one()
-            if not await due_assignments(connection, round_record(known).round, before, excluded):
+            current = round_record(known).round
+            if not await connection.run_sync(due_assignments, current, before, excluded):
                 return None
-        async with self._engine.begin() as connection:
-            current = await lock_round(connection, round_id)
-            due = await due_assignments(connection, current.round, before, excluded, lock=True)
+
+        def transaction(connection: Connection) -> tuple[RoundRecord, tuple[AssignmentId, ...]] | None:
+            current = lock_round(connection, round_id)
+            due = due_assignments(connection, current.round, before, excluded, lock=True)
             if not due:
                 return None
             own = sum(row.round_id == round_id for row in due)
             if own and current.round.phase is Phase.COLLECTING:
-                current = await apply_event(connection, current, Expired(own), before)
-            await mark_expired(connection, current.round, due, rejected, now or before)
+                current = apply_event(connection, current, Expired(own), before)
+            mark_expired(connection, current.round, due, rejected, now or before)
             return current, tuple(sorted(row.id for row in due))
+
+        return await self._transactions.run(transaction)
 
     async def partials(self, round_id: RoundId) -> list[PartialRecord]:
         """Return the round's partial aggregates, ordered by replica."""
@@ -157,26 +164,29 @@ class SqlRoundRepository:
             .where(populations.c.name == following.population)
             .with_for_update()
         )
+
+        def transaction(connection: Connection) -> RoundRecord:
+            ended = advance_round(connection, before, event, following.opened_at)
+            if connection.execute(newest).scalar_one() != ended.round.base_version:
+                raise Superseded(before)
+            started = replace(
+                after,
+                round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
+            )
+            connection.execute(insert(rounds).values(round_columns(started)))
+            # A partial that was carried before keeps the name of the round that it was summed in.
+            is_carried = partials.c.replica.contains("/")
+            origin = case((is_carried, partials.c.replica), else_=f"{before}/" + partials.c.replica)
+            moved = (
+                update(partials)
+                .where(partials.c.round_id == before)
+                .values(round_id=following.id, replica=origin)
+            )
+            connection.execute(moved)
+            return started
+
         try:
-            async with self._engine.begin() as connection:
-                ended = await advance_round(connection, before, event, following.opened_at)
-                if (await connection.execute(newest)).scalar_one() != ended.round.base_version:
-                    raise Superseded(before)
-                started = replace(
-                    after,
-                    round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
-                )
-                await connection.execute(insert(rounds).values(round_columns(started)))
-                # A partial that was carried before keeps the name of the round that it was summed in.
-                is_carried = partials.c.replica.contains("/")
-                origin = case((is_carried, partials.c.replica), else_=f"{before}/" + partials.c.replica)
-                moved = (
-                    update(partials)
-                    .where(partials.c.round_id == before)
-                    .values(round_id=following.id, replica=origin)
-                )
-                await connection.execute(moved)
-                return started
+            return await self._transactions.run(transaction)
         except IntegrityError:
             raise Superseded(before) from None
 
@@ -194,22 +204,25 @@ class SqlRoundRepository:
             .where(populations.c.name == version.population, populations.c.latest_version == version.parent)
             .values(latest_version=version.version)
         )
-        async with self._engine.begin() as connection:
-            after = await advance_round(connection, round_id, Published(version.version), at)
-            if (await connection.execute(newest)).rowcount != 1:
+
+        def transaction(connection: Connection) -> RoundRecord:
+            after = advance_round(connection, round_id, Published(version.version), at)
+            if connection.execute(newest).rowcount != 1:
                 raise Superseded(round_id)
-            await connection.execute(insert(versions).values(asdict(version)))
+            connection.execute(insert(versions).values(asdict(version)))
             changed: dict[str, Any] = {
                 "average_key": None if after.staged is None else after.staged.average_key
             }
             if after.round.is_accepted and version.anchor_loss is not None:
                 changed["anchor_loss_chosen"] = version.anchor_loss
             population = update(populations).where(populations.c.name == version.population)
-            await connection.execute(population.values(changed))
+            connection.execute(population.values(changed))
             state = update(tasks).where(tasks.c.name == after.round.task)
             scales = {} if norm_scales_json is None else {"norm_scales_json": norm_scales_json}
-            await connection.execute(state.values(optimizer_state_key=optimizer_state_key, **scales))
+            connection.execute(state.values(optimizer_state_key=optimizer_state_key, **scales))
             return after
+
+        return await self._transactions.run(transaction)
 
     async def publish_personalisation(
         self,
@@ -220,22 +233,27 @@ class SqlRoundRepository:
         at: datetime,
     ) -> RoundRecord:
         """End a ``personalize`` round, and store its population's new personalisation."""
-        async with self._engine.begin() as connection:
-            ended = await advance_round(connection, round_id, event, at)
+
+        def transaction(connection: Connection) -> RoundRecord:
+            ended = advance_round(connection, round_id, event, at)
             if after is not None:
                 change = update(populations).where(
                     populations.c.name == ended.round.population,
                     populations.c.personalisation_json.is_not_distinct_from(before),
                 )
-                if (await connection.execute(change.values(personalisation_json=after))).rowcount != 1:
+                if connection.execute(change.values(personalisation_json=after)).rowcount != 1:
                     raise Superseded(round_id)
             return ended
 
+        return await self._transactions.run(transaction)
+
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete the rows that a finished round does not need any more."""
-        forgotten = delete(assignments).where(
-            assignments.c.round_id == round_id, assignments.c.device.not_in(select(devices.c.id))
-        )
-        async with self._engine.begin() as connection:
-            await connection.execute(forgotten)
-            await connection.execute(delete(partials).where(partials.c.round_id == round_id))
+        forgotten = (assignments.c.round_id == round_id) & assignments.c.device.not_in(select(devices.c.id))
+
+        def transaction(connection: Connection) -> None:
+            lock_rows(connection, assignments, forgotten)
+            connection.execute(delete(assignments).where(forgotten))
+            connection.execute(delete(partials).where(partials.c.round_id == round_id))
+
+        await self._transactions.run(transaction)

@@ -1,16 +1,41 @@
-"""Rows whose content is damaged: each is reported by its name, and the other rows are still read."""
+"""Many rows, which are read in pages, and rows whose content is damaged.
 
+A damaged row is reported by its name, and the other rows are still read.
+"""
+
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Row
+from sqlalchemy import Row, Select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.storage.errors import StorageDamaged, UnreadableRow
 
 T = TypeVar("T")
+
+#: Rows that are read, and converted, without a break.
+PAGE_ROWS: Final = 500
+
+
+async def read_in_pages(
+    reader: AsyncEngine, query: Select[Any], record_of: Callable[[Row[Any]], T]
+) -> list[T]:
+    """Return the record of each row of a query that may give tens of thousands.
+
+    The database sends them in pages, and the event loop goes on between these: all at once would stop it for
+    a tenth of a second or more.
+    """
+    found: list[T] = []
+    async with reader.connect() as connection:
+        rows = await connection.stream(query.execution_options(yield_per=PAGE_ROWS))
+        async for page in rows.partitions():
+            found += map(record_of, page)
+            await asyncio.sleep(0)  # the page may have been there already
+    return found
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.storage.interfaces.arrivals import ArrivalRepository
@@ -24,7 +25,7 @@ from keyflock_server.storage.sql.arrivals import SqlArrivalRepository
 from keyflock_server.storage.sql.assignments import SqlAssignmentRepository
 from keyflock_server.storage.sql.cluster import SqlClusterRepository
 from keyflock_server.storage.sql.devices import SqlDeviceRepository
-from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for, thread_engine_for
+from keyflock_server.storage.sql.engine import APPLICATION_NAME, engine_for, reader_of, thread_engine_for
 from keyflock_server.storage.sql.group_writer import SqlGroupWriter
 from keyflock_server.storage.sql.integrity import MAX_CHECK_S, check_sqlite
 from keyflock_server.storage.sql.leases import SqlLeaseRepository
@@ -55,26 +56,24 @@ class SqlStore:
         #: The name of the database for messages, without secrets.
         self.name = display_name(database_url(url))
         self._engine: AsyncEngine = engine_for(url, application_name)
-        thread_engine = thread_engine_for(url)
-        self._transactions: Transactions = (
-            EngineTransactions(self._engine) if thread_engine is None else ThreadTransactions(thread_engine)
-        )
+        self._transactions = writer = _transactions(self._engine, thread_engine_for(url))
+        reader = reader_of(self._engine)
         self._file = sqlite_file(database_url(url))
         self._is_checked = self._file is None
-        self.populations: PopulationRepository = SqlPopulationRepository(self._engine)
-        self.tasks: TaskRepository = SqlTaskRepository(self._engine)
-        self.rounds: RoundRepository = SqlRoundRepository(self._engine)
-        self.assignments: AssignmentRepository = SqlAssignmentRepository(self._engine)
-        self.verdicts: VerdictRepository = SqlVerdictRepository(self._engine)
-        self.devices: DeviceRepository = SqlDeviceRepository(self._engine)
-        self.revocations: RevocationRepository = SqlRevocationRepository(self._engine)
-        self.tombstones: TombstoneRepository = SqlTombstoneRepository(self._engine)
-        self.personal_models: PersonalModelRepository = SqlPersonalModelRepository(self._engine)
-        self.leases: LeaseRepository = SqlLeaseRepository(self._engine)
-        self.arrivals: ArrivalRepository = SqlArrivalRepository(self._engine)
-        self.cluster: ClusterRepository = SqlClusterRepository(self._engine)
-        self.retention: RetentionRepository = SqlRetentionRepository(self._engine)
-        self.group_writer: GroupWriter = SqlGroupWriter(self._transactions)
+        self.populations: PopulationRepository = SqlPopulationRepository(reader, writer)
+        self.tasks: TaskRepository = SqlTaskRepository(reader, writer)
+        self.rounds: RoundRepository = SqlRoundRepository(reader, writer)
+        self.assignments: AssignmentRepository = SqlAssignmentRepository(reader)
+        self.verdicts: VerdictRepository = SqlVerdictRepository(reader, writer)
+        self.devices: DeviceRepository = SqlDeviceRepository(reader, writer)
+        self.revocations: RevocationRepository = SqlRevocationRepository(reader, writer)
+        self.tombstones: TombstoneRepository = SqlTombstoneRepository(reader, writer)
+        self.personal_models: PersonalModelRepository = SqlPersonalModelRepository(reader, writer)
+        self.leases: LeaseRepository = SqlLeaseRepository(reader, writer)
+        self.arrivals: ArrivalRepository = SqlArrivalRepository(reader, writer)
+        self.cluster: ClusterRepository = SqlClusterRepository(reader, writer)
+        self.retention: RetentionRepository = SqlRetentionRepository(reader, writer)
+        self.group_writer: GroupWriter = SqlGroupWriter(writer)
         #: Called with the name of a database of which only a part was checked, and the duration in seconds.
         self.on_unchecked: Callable[[str, float], None] = lambda _name, _within_s: None
 
@@ -107,6 +106,11 @@ class SqlStore:
         """Return all connections."""
         await self._transactions.close()
         await self._engine.dispose()
+
+
+def _transactions(engine: AsyncEngine, thread_engine: Engine | None) -> Transactions:
+    """Return what runs all transactions that write."""
+    return EngineTransactions(engine) if thread_engine is None else ThreadTransactions(thread_engine)
 
 
 def _has_content(file: Path) -> bool:

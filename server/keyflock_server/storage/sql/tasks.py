@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,9 +13,9 @@ from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
 from keyflock_server.storage.records import TaskRecord
-from keyflock_server.storage.sql.engine import reader_of
 from keyflock_server.storage.sql.population_rows import IS_THERE, require_population
 from keyflock_server.storage.sql.rows import damaged_row, readable
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import populations, tasks
 
 _OVER: Final = tuple(status for status in TaskStatus if status.is_over)
@@ -24,9 +24,9 @@ _OVER: Final = tuple(status for status in TaskStatus if status.is_over)
 class SqlTaskRepository:
     """Implements ``TaskRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def add(self, task: TaskRecord) -> None:
         """Add a task."""
@@ -39,10 +39,13 @@ class SqlTaskRepository:
             "optimizer_state_key": task.optimizer_state_key,
             "norm_scales_json": task.norm_scales_json,
         }
+
+        def transaction(connection: Connection) -> None:
+            require_population(connection, task.spec.population)
+            connection.execute(insert(tasks).values(values))
+
         try:
-            async with self._engine.begin() as connection:
-                await require_population(connection, task.spec.population)
-                await connection.execute(insert(tasks).values(values))
+            await self._transactions.run(transaction)
         except IntegrityError:
             raise AlreadyExists(task.name) from None
 
@@ -80,19 +83,20 @@ class SqlTaskRepository:
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
         """Write the task's status, unless it is over."""
         mine = (tasks.c.name == name) & tasks.c.status.not_in(_OVER)
-        async with self._engine.begin() as connection:
-            await connection.execute(update(tasks).where(mine).values(status=status))
+
+        await self._transactions.run(rows_changed, update(tasks).where(mine).values(status=status))
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
         """Store these norm scales unless the task has some, and return the stored ones."""
         mine = tasks.c.name == name
         claim = update(tasks).where(mine, tasks.c.norm_scales_json.is_(None))
-        async with self._engine.begin() as connection:
-            await connection.execute(claim.values(norm_scales_json=norm_scales_json))
-            known: bytes = (
-                await connection.execute(select(tasks.c.norm_scales_json).where(mine))
-            ).scalar_one()
-        return known
+
+        def transaction(connection: Connection) -> bytes:
+            connection.execute(claim.values(norm_scales_json=norm_scales_json))
+            known: bytes = connection.execute(select(tasks.c.norm_scales_json).where(mine)).scalar_one()
+            return known
+
+        return await self._transactions.run(transaction)
 
 
 def _status(row: Row[Any]) -> tuple[TaskName, TaskStatus]:

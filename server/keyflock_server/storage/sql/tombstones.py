@@ -4,26 +4,25 @@ from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.storage.records import TombstoneRecord
-from keyflock_server.storage.sql.engine import reader_of
+from keyflock_server.storage.sql.transactions import Transactions, rows_changed
 from keyflock_server.storage.tables import tombstones
 
 
 class SqlTombstoneRepository:
     """Implements ``TombstoneRepository`` in SQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = reader_of(engine)
+    def __init__(self, reader: AsyncEngine, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._reader = reader
 
     async def add(self, records: Collection[TombstoneRecord]) -> None:
         """Write tombstones, merged with stored ones of the same digests."""
-        async with self._engine.begin() as connection:
-            await write_tombstones(connection, records)
+        await self._transactions.run(write_tombstones, records)
 
     async def among(self, digests: Collection[str], now: datetime) -> list[TombstoneRecord]:
         """Return the tombstones of these digests that are still valid, ordered by digest."""
@@ -35,31 +34,28 @@ class SqlTombstoneRepository:
     async def prune(self, now: datetime, limit: int) -> int:
         """Delete at most ``limit`` rows that are not valid any more; return their number."""
         over = select(tombstones.c.digest).where(tombstones.c.until <= now).limit(limit)
-        async with self._engine.begin() as connection:
-            deleted = await connection.execute(
-                # A row that was renewed meanwhile stays.
-                delete(tombstones).where(tombstones.c.digest.in_(over), tombstones.c.until <= now)
-            )
-            return deleted.rowcount
+        # A row that was renewed meanwhile stays.
+        gone = delete(tombstones).where(tombstones.c.digest.in_(over), tombstones.c.until <= now)
+        return await self._transactions.run(rows_changed, gone)
 
 
-async def write_tombstones(connection: AsyncConnection, records: Collection[TombstoneRecord]) -> None:
+def write_tombstones(connection: Connection, records: Collection[TombstoneRecord]) -> None:
     """Merge with what is there, within the caller's transaction and in one order everywhere."""
     for record in sorted(records, key=lambda one: one.digest):
-        if not await _merged(connection, record):
+        if not _merged(connection, record):
             try:
-                async with connection.begin_nested():
-                    await connection.execute(insert(tombstones).values(asdict(record)))
+                with connection.begin_nested():
+                    connection.execute(insert(tombstones).values(asdict(record)))
             except IntegrityError:  # another transaction was faster
-                await _merged(connection, record)
+                _merged(connection, record)
 
 
-async def _merged(connection: AsyncConnection, record: TombstoneRecord) -> bool:
+def _merged(connection: Connection, record: TombstoneRecord) -> bool:
     """Merge a stored tombstone with this one; return whether there was one."""
     here = tombstones.c.digest == record.digest
-    row = (await connection.execute(select(tombstones).where(here).with_for_update())).one_or_none()
+    row = connection.execute(select(tombstones).where(here).with_for_update()).one_or_none()
     if row is None:
         return False
     known = TombstoneRecord(**row._mapping)  # noqa: SLF001 - the documented name
-    await connection.execute(update(tombstones).where(here).values(asdict(known.merged(record))))
+    connection.execute(update(tombstones).where(here).values(asdict(known.merged(record))))
     return True

@@ -1,7 +1,9 @@
 """Transactions as functions of a connection, run from the event loop with as few hand-overs as there can be.
 
-A function over SQLAlchemy's own ``Connection`` runs on both back ends. On SQLite the whole transaction runs
-on one thread: over aiosqlite each statement would be handed to a thread and back three times.
+A function over SQLAlchemy's own ``Connection`` runs on both back ends. On SQLite all that a process writes
+goes through one thread, one transaction after the other. Over aiosqlite each statement would be handed to a
+thread and back three times while the file is locked, and transactions that want to write at once would ask
+for the lock again and again, up to 100 ms apart and in no order.
 """
 
 import asyncio
@@ -9,15 +11,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, UpdateBase
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from keyflock_server.storage.sql.engine import autocommit
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Transactions(Protocol):
-    """Runs functions, each in a transaction of its own."""
+    """Runs functions, each in a transaction of its own: every one that writes, but those of the schema."""
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -25,9 +29,18 @@ class Transactions(Protocol):
         """Return what the function does, once it is committed; roll back and raise what it raises."""
         ...
 
+    async def run_outside(self, function: Callable[[Connection], T]) -> T:
+        """Return what the function does outside a transaction, for statements that cannot be in one."""
+        ...
+
     async def close(self) -> None:
         """Close the connections."""
         ...
+
+
+def rows_changed(connection: Connection, statement: UpdateBase) -> int:
+    """Execute a statement, and return how many rows it changed."""
+    return connection.execute(statement).rowcount
 
 
 class EngineTransactions:
@@ -42,6 +55,11 @@ class EngineTransactions:
         """Return what the function does, once it is committed; roll back and raise what it raises."""
         async with self._engine.begin() as connection:
             return await connection.run_sync(function, *args, **kwargs)
+
+    async def run_outside(self, function: Callable[[Connection], T]) -> T:
+        """Return what the function does outside a transaction."""
+        async with autocommit(self._engine).connect() as connection:
+            return await connection.run_sync(function)
 
     async def close(self) -> None:
         """Do nothing: the engine is not ours."""
@@ -68,6 +86,15 @@ class ThreadTransactions:
                 return function(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+
+    async def run_outside(self, function: Callable[[Connection], T]) -> T:
+        """Return what the function does outside a transaction, between two of them."""
+
+        def outside() -> T:
+            with autocommit(self._engine).connect() as connection:
+                return function(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, outside)
 
     async def close(self) -> None:
         """Finish the transaction under way, and end the thread."""

@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Table
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Table
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 
-def insert_or_update(connection: AsyncConnection, table: Table) -> "postgresql.Insert | sqlite.Insert":
+def insert_or_update(connection: Connection, table: Table) -> "postgresql.Insert | sqlite.Insert":
     """Return an insert into this table, with the method ``on_conflict_do_update``."""
     # Only the dialect in use is imported: PostgreSQL's is large.
     if connection.dialect.name == "postgresql":
