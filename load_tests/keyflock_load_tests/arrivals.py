@@ -11,15 +11,16 @@ measure latency.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from keyflock_load_tests.scenario import ArrivalPlan
 
 
-def rate_per_s(plan: ArrivalPlan, at_s: float) -> float:
+def rate_per_s(plan: ArrivalPlan, at_s: ArrayLike) -> NDArray[np.float64]:
     """Return the expected arrivals a second: the day's start is the trough, its middle the peak."""
-    phase = 2.0 * math.pi * plan.days * at_s / plan.duration_s
-    return plan.mean_rate_per_s * (1.0 - plan.diurnal_swing_ratio * math.cos(phase))
+    phase = 2.0 * math.pi * plan.days / plan.duration_s * np.asarray(at_s, np.float64)
+    rate: NDArray[np.float64] = plan.mean_rate_per_s * (1.0 - plan.diurnal_swing_ratio * np.cos(phase))
+    return rate
 
 
 def arrival_times(plan: ArrivalPlan, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -31,9 +32,7 @@ def arrival_times(plan: ArrivalPlan, rng: np.random.Generator) -> NDArray[np.flo
     """
     peak = plan.mean_rate_per_s * (1.0 + plan.diurnal_swing_ratio)
     candidates = np.sort(rng.uniform(0.0, plan.duration_s, rng.poisson(peak * plan.duration_s)))
-    phase = 2.0 * math.pi * plan.days / plan.duration_s * candidates
-    wanted = plan.mean_rate_per_s * (1.0 - plan.diurnal_swing_ratio * np.cos(phase))
-    return candidates[rng.uniform(0.0, peak, candidates.size) < wanted]
+    return candidates[rng.uniform(0.0, peak, candidates.size) < rate_per_s(plan, candidates)]
 
 
 def visitors(arrivals: int, fleet_size: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """A histogram of latencies with three significant digits, from a microsecond to hours, in 200 kB.
 
 Buckets are those of HdrHistogram: within each power of two the values are divided evenly, so every value is
-kept to 0.1 %. Histograms add up, so a run's parts give the whole's quantiles. PyPI's ``hdrhistogram`` was
+kept to 0.1 %. PyPI's ``hdrhistogram`` was
 looked at: it needs ``pbr`` and a recent ``setuptools`` where it runs, and records values one by one; this is
 one array, and NumPy fills it.
 
@@ -32,10 +32,6 @@ class LatencyHistogram:
         """Return the histogram of these latencies in seconds; negative ones count as zero."""
         return cls(np.bincount(_bucket_of(np.asarray(latencies_s, np.float64)), minlength=_BUCKETS))
 
-    def __add__(self, other: "LatencyHistogram") -> "LatencyHistogram":
-        """Return the histogram of both."""
-        return LatencyHistogram(self.counts + other.counts)
-
     @property
     def count(self) -> int:
         """Return the number of latencies."""
@@ -56,10 +52,6 @@ class LatencyHistogram:
         """Return the quantiles that reports show, in milliseconds."""
         shown = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999, "max_ms": 1.0}
         return {name: self.quantile_ms(ratio) for name, ratio in shown.items()}
-
-    def buckets(self) -> list[tuple[float, int]]:
-        """Return the buckets that are not empty: the highest value in milliseconds, and the count."""
-        return [(_highest_ms(int(at)), int(self.counts[at])) for at in np.flatnonzero(self.counts)]
 
 
 def _bucket_of(latencies_s: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -105,10 +105,6 @@ class ServerGroup:
         """Return the address of a server: of each in turn, as a load balancer would choose."""
         return next(self._turns)
 
-    def logs(self) -> list[Path]:
-        """Return the log files."""
-        return [process.log_path for process in self.processes]
-
     def kill(self) -> None:
         """Kill all servers as a power cut would."""
         for process in self.processes:

@@ -1,4 +1,4 @@
-"""The histogram keeps latencies to three digits, and parts add up to the whole."""
+"""The histogram keeps latencies to three digits."""
 
 import math
 
@@ -20,22 +20,13 @@ def test_a_quantile_is_the_exact_one_up_to_a_thousandth() -> None:
 def test_microseconds_are_exact() -> None:
     histogram = LatencyHistogram.of([1e-6 * value + 1e-9 for value in (1, 2, 2047)])
 
-    assert histogram.buckets() == [(0.001, 1), (0.002, 1), (2.047, 1)]
-
-
-def test_two_halves_add_up_to_the_whole() -> None:
-    latencies_s = np.random.default_rng(2).exponential(0.01, 1_000)
-
-    both = LatencyHistogram.of(latencies_s[:500]) + LatencyHistogram.of(latencies_s[500:])
-
-    assert both.buckets() == LatencyHistogram.of(latencies_s).buckets()
-    assert both.count == 1_000
+    assert [histogram.quantile_ms(ratio) for ratio in (0.3, 0.6, 1.0)] == [0.001, 0.002, 2.047]
 
 
 def test_an_hour_and_nothing_are_counted_too() -> None:
     histogram = LatencyHistogram.of([3_600.0, -1.0])
 
-    assert histogram.buckets()[0] == (0.0, 1)
+    assert histogram.quantile_ms(0.5) == 0.0
     assert math.isclose(histogram.quantile_ms(1.0), 3.6e6, rel_tol=1e-3)
 
 
