@@ -1,7 +1,8 @@
 """Numeric work runs on threads of its own, so that the event loop never waits for it.
 
 There is one queue. A thread works it off, and the results that are ready together reach the event loop
-together: under load a call costs neither a wake-up of the loop nor one of the thread.
+together: under load a call costs neither a wake-up of the loop nor one of the thread. A result that nobody is
+in a hurry for waits for others while more work is queued.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ Then = Callable[[Any, BaseException | None], None]
 
 #: Maximum number of threads that decode reports: more would wait for the interpreter and the event loop.
 _MAX_LANES: Final = 2
+#: Number of results that wait for each other at most while more work is queued.
+_MAX_WAITING: Final = 16
 
 
 def lanes_for_this_machine() -> int:
@@ -38,6 +41,7 @@ class _Call:
     function: Callable[[], Any]
     then: Then
     loop: asyncio.AbstractEventLoop
+    is_urgent: bool
     result: Any = None
     error: BaseException | None = None
 
@@ -49,14 +53,24 @@ class _Results:
         self._calls: deque[_Call] = deque()
         self._is_delivery_due = False
 
-    def add(self, call: _Call) -> None:
-        """Have the loop take this result, with those that are ready by then; any thread may call this."""
+    def add(self, call: _Call, *, is_more_coming: bool) -> None:
+        """Have the loop take this result, with those that are ready by then; any thread may call this.
+
+        Args:
+            call: The finished call.
+            is_more_coming: Whether more work is queued, whose result comes later.
+        """
         self._calls.append(call)
+        if call.is_urgent or not is_more_coming or len(self._calls) >= _MAX_WAITING:
+            self.deliver(call.loop)
+
+    def deliver(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop take what is ready; any thread may call this."""
         # The loop resets the flag before it looks: what was appended before that is delivered.
         if not self._is_delivery_due:
             self._is_delivery_due = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                call.loop.call_soon_threadsafe(self._deliver)
+                loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         self._is_delivery_due = False
@@ -92,7 +106,7 @@ class ComputeThread:
         weakref.finalize(self, _end, self._queue, lanes)
 
     def submit(self, then: Then, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Run ``function`` on a thread, then ``then`` on the event loop.
+        """Run ``function`` on a thread, then ``then`` on the event loop, with others of this kind.
 
         Args:
             then: Called with the result and None, or with None and the error.
@@ -100,17 +114,12 @@ class ComputeThread:
             args: Its positional arguments.
             kwargs: Its keyword arguments.
         """
-        if self._is_closed:
-            raise RuntimeError("the compute threads have ended")
-        if not self._threads:
-            self._start()
-        loop = asyncio.get_running_loop()
-        self._queue.put(_Call(lambda: function(*args, **kwargs), then, loop))
+        self._put(lambda: function(*args, **kwargs), then, is_urgent=False)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return or raise what ``function`` does."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.submit(partial(settle, future), function, *args, **kwargs)
+        self._put(lambda: function(*args, **kwargs), partial(settle, future), is_urgent=True)
         return await future
 
     def end(self) -> None:
@@ -127,6 +136,13 @@ class ComputeThread:
         """End the threads, and wait for them."""
         self.end()
         self.join()
+
+    def _put(self, function: Callable[[], Any], then: Then, *, is_urgent: bool) -> None:
+        if self._is_closed:
+            raise RuntimeError("the compute threads have ended")
+        if not self._threads:
+            self._start()
+        self._queue.put(_Call(function, then, asyncio.get_running_loop(), is_urgent))
 
     def _start(self) -> None:
         for number in range(self._lanes):
@@ -152,13 +168,18 @@ def settle(future: "asyncio.Future[Any]", result: Any, error: BaseException | No
 
 
 def _work(queue: "SimpleQueue[_Call | None]", results: _Results) -> None:
+    loop = None
     while (call := queue.get()) is not None:
         try:
             call.result = call.function()
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
             call.error = error
-        results.add(call)
+        # Whoever finds the queue empty delivers; so the last thread to finish delivers what waits.
+        results.add(call, is_more_coming=not queue.empty())
+        loop = call.loop
         del call  # an idle thread holds no report
+    if loop is not None:
+        results.deliver(loop)  # the queue was not empty, but this was its end
 
 
 def _end(queue: "SimpleQueue[_Call | None]", lanes: int) -> None:

@@ -74,6 +74,32 @@ async def test_results_that_are_ready_together_wake_the_loop_once(monkeypatch: p
     compute.close()
 
 
+async def test_a_result_waits_for_others_while_work_is_queued_unless_somebody_awaits_it() -> None:
+    compute, arrived, may_end = ComputeThread(), list[int](), threading.Event()
+    compute.submit(lambda result, _error: arrived.append(result), int, 1)
+    compute.submit(lambda result, _error: arrived.append(result), int, 2)
+    awaited = asyncio.create_task(compute.run(int, 3))
+    await asyncio.sleep(0)
+    compute.submit(lambda _result, _error: None, may_end.wait)
+
+    assert await awaited == 3
+    assert arrived == [1, 2]
+    may_end.set()
+    compute.close()
+
+
+async def test_results_that_wait_for_others_arrive_at_the_end() -> None:
+    compute, arrived, may_end = ComputeThread(lanes=2), list[int](), threading.Event()
+    for number in range(2):
+        compute.submit(lambda result, _error: arrived.append(result), lambda at: may_end.wait() * at, number)
+    compute.end()  # what ends the threads is queued behind them
+    may_end.set()
+    compute.join()
+    await asyncio.sleep(0)
+
+    assert sorted(arrived) == [0, 1]
+
+
 async def test_a_slip_in_what_follows_one_result_holds_up_no_other() -> None:
     compute, loop = ComputeThread(), asyncio.get_running_loop()
     reported: list[object] = []
