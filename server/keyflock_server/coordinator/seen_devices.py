@@ -1,8 +1,8 @@
 """Devices that checked in are written in bulk, once a pass: ``last_seen_at``, app build and locale.
 
 A device is written at most once in ten minutes, unless its app or locale has changed: the instant only serves
-to count the devices of a day, and to delete those that do not come back. A killed process loses those of its
-last pass, which come again.
+to count the devices of a day, and to delete those that do not come back. So it is a whole second, which the
+devices of a pass share. A killed process loses those of its last pass, which come again.
 """
 
 from datetime import datetime
@@ -47,7 +47,10 @@ class SeenDevices:
         if len(self._unwritten) < _MAX_UNWRITTEN:
             self._noted_at_s.put(key, now_s)
             self._unwritten[device] = SeenDevice(
-                device=device, app_build=message.app_build, locale=message.locale, at=now
+                device=device,
+                app_build=message.app_build,
+                locale=message.locale,
+                at=now.replace(microsecond=0),
             )
 
     async def write(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
@@ -24,11 +24,6 @@ from keyflock_server.storage.tables import devices
 _SEEN_AT_ONCE: Final = 1_000
 #: The smallest time step that the store can distinguish from the instant of enrolment.
 _MIN_TIME_STEP: Final = timedelta(microseconds=1)
-_SEEN: Final = (
-    update(devices)
-    .where(devices.c.id == bindparam("of_device"))
-    .values(last_seen_at=bindparam("seen_at"), app_build=bindparam("build"), locale=bindparam("tongue"))
-)
 #: The columns of ``device_facts``.
 FACTS: Final[tuple[Column[Any], ...]] = (
     devices.c.id,
@@ -190,18 +185,15 @@ class SqlDeviceRepository:
 def _mark_seen(connection: Connection, check_ins: Sequence[SeenDevice]) -> None:
     """Write the check-ins of those devices that no other transaction holds."""
     enrolled_at = _lock_free(connection, [one.device for one in check_ins])
-    rows = [
-        {
-            "of_device": one.device,
-            "seen_at": max(one.at, enrolled_at[one.device] + _MIN_TIME_STEP),
-            "build": one.app_build,
-            "tongue": one.locale,
-        }
-        for one in check_ins
-        if one.device in enrolled_at
-    ]
-    if rows:
-        connection.execute(_SEEN, rows)
+    alike: dict[tuple[datetime, int, str], list[DeviceId]] = {}
+    for one in check_ins:
+        if one.device in enrolled_at:
+            seen_at = max(one.at, enrolled_at[one.device] + _MIN_TIME_STEP)
+            alike.setdefault((seen_at, one.app_build, one.locale), []).append(one.device)
+    # Phones of a second differ in build and language only: a statement for each takes longer.
+    for (seen_at, app_build, locale), ids in alike.items():
+        change = update(devices).where(devices.c.id.in_(ids))
+        connection.execute(change.values(last_seen_at=seen_at, app_build=app_build, locale=locale))
 
 
 def _lock_free(connection: Connection, ids: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
