@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = DemoOptions()
 #: The demo's time limit when the number of rounds is not given.
-_LIMIT_S = 225.0
+_LIMIT_S = 205.0
 
 
 def demo(
