@@ -27,6 +27,7 @@ from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.operator import RoundList, RoundView
+from keyflock_server.rounds.round import Phase
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 POPULATION: Final = PopulationName("en-US")
@@ -197,6 +198,8 @@ async def run_day(
         deltas: The deltas that phones report.
         tick_s: Virtual time between two passes of the server.
         seed: Decides the fleet, and whom the server samples; not what a call costs.
+    Raises:
+        RuntimeError: a round waits for an operator, so the phones had no work.
     """
     rng = random.Random(f"examples:{seed}")
     examples = {f"phone-{number}": 8 + int(rng.lognormvariate(4.0, 0.8)) for number in range(phones)}
@@ -211,4 +214,6 @@ async def run_day(
         await driver.run(limit_s=hours * HOUR_S)
         views = server.operate("GET", f"tasks/{TASK}/rounds")
         day.rounds = msgspec.json.decode(views, type=RoundList).rounds
+    if any(round_.phase == Phase.HELD for round_ in day.rounds):
+        raise RuntimeError("a round is held: its task was paused, so this was no day of work")
     return day
