@@ -37,8 +37,10 @@ async def read_in_pages(
                 found += map(record_of, page)
                 await asyncio.sleep(0)  # the page may have been there already
         finally:
-            # The rows that are left would keep the connection, which others use next, in the past.
-            await rows.close()
+            # The rows that are left would keep the connection, which others use next, in the past. One that
+            # was cut off in the middle of a page is closed already.
+            if not connection.invalidated:
+                await rows.close()
     return found
 
 
