@@ -199,7 +199,7 @@ def _mark_seen(connection: Connection, check_ins: Sequence[SeenDevice]) -> None:
 def _lock_free(connection: Connection, ids: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
     """Lock those of the devices that no other transaction holds, and return when they enrolled.
 
-    Waiting for the others could deadlock: a flush locks its devices in an order of its own.
+    One that is held, by a flush or while its device is forgotten, would hold up all others.
     """
     query = select(devices.c.id, devices.c.enrolled_at).where(devices.c.id.in_(ids))
     found = connection.execute(query.with_for_update(skip_locked=True, key_share=True))
