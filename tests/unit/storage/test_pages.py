@@ -31,10 +31,10 @@ async def test_a_read_that_fails_halfway_leaves_no_connection_in_the_past(
     for name in ("a", "b", "c"):
         await store.cluster.claim(name, "before")
 
-    with pytest.raises(ValueError, match="damaged") as kept:
+    with pytest.raises(ValueError, match="damaged") as failure:
         await read_in_pages(reader_of(store._engine), select(cluster), fail)
     await store.cluster.replace("c", "before", "after")
 
     assert await store.cluster.get("c") == "after"
     assert await store.personal_models.scrub()
-    del kept  # until here it held what the read was doing, as a log does
+    del failure  # until here it held what the read was doing, as a log does
