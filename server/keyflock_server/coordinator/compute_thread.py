@@ -53,16 +53,13 @@ class _Results:
         self._calls: deque[_Call] = deque()
         self._is_delivery_due = False
 
-    def add(self, call: _Call, *, is_more_coming: bool) -> None:
-        """Have the loop take this result, with those that are ready by then; any thread may call this.
-
-        Args:
-            call: The finished call.
-            is_more_coming: Whether more work is queued, whose result comes later.
-        """
+    def add(self, call: _Call) -> None:
+        """Keep the result of a call until the next delivery; any thread may call this."""
         self._calls.append(call)
-        if call.is_urgent or not is_more_coming or len(self._calls) >= _MAX_WAITING:
-            self.deliver(call.loop)
+
+    def are_many(self) -> bool:
+        """Return whether so many results wait that they wait for no more."""
+        return len(self._calls) >= _MAX_WAITING
 
     def deliver(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop take what is ready; any thread may call this."""
@@ -174,8 +171,11 @@ def _work(queue: "SimpleQueue[_Call | None]", results: _Results) -> None:
             call.result = call.function()
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
             call.error = error
-        # Whoever finds the queue empty delivers; so the last thread to finish delivers what waits.
-        results.add(call, is_more_coming=not queue.empty())
+        results.add(call)
+        # This looks at the queue only now: while it is not empty, a result comes after this one, and whoever
+        # has that one looks again.
+        if call.is_urgent or queue.empty() or results.are_many():
+            results.deliver(call.loop)
         loop = call.loop
         del call  # an idle thread holds no report
     if loop is not None:

@@ -79,7 +79,7 @@ class PendingReport:
         """Return whether these bytes and this number of examples are the same report."""
         if self.examples != examples or len(self.delta) != len(delta):
             return False
-        # Both may be views, which Python compares item by item: of a copy it takes a twentieth.
+        # Both may be views, which Python compares item by item: comparing a copy takes a twentieth of that.
         return bytes(self.delta).startswith(delta)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,34 @@ async def test_a_result_waits_for_others_while_work_is_queued_unless_somebody_aw
     assert await awaited == 3
     assert arrived == [1, 2]
     may_end.set()
+    compute.close()
+
+
+async def test_a_result_waits_for_no_other_that_is_delivered_before_it_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submitted, has_looked, may_go_on = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowQueue(SimpleQueue[Any]):
+        """Answers the first that asks whether it is empty only when its answer is out of date."""
+
+        def empty(self) -> bool:
+            is_empty = super().empty()
+            if not has_looked.is_set():
+                has_looked.set()
+                may_go_on.wait()
+            return is_empty
+
+    monkeypatch.setattr("keyflock_server.coordinator.compute_thread.SimpleQueue", SlowQueue)
+    compute, arrived, last = ComputeThread(lanes=2), list[str](), asyncio.Event()
+    compute.submit(lambda _result, _error: arrived.append("other thread"), has_looked.wait)
+    compute.submit(lambda _result, _error: arrived.append("looks"), submitted.wait)
+    compute.submit(lambda _result, _error: last.set(), int)
+    submitted.set()
+    await last.wait()
+
+    assert sorted(arrived) == ["looks", "other thread"]
+    may_go_on.set()
     compute.close()
 
 

@@ -1,6 +1,7 @@
 """Transactions lock assignments in one order, so that no two of them wait for each other."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, event
 from tests.contract.test_group_writer_contract import engine_of
-from tests.contract.test_store_contract import assignment, device, forgotten
+from tests.contract.test_store_contract import POPULATION, VERSION, assignment, device, forgotten
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.rounds.round import Round
@@ -17,7 +18,7 @@ from keyflock_server.storage.interfaces.group_writer import AddDevice, GiveBack,
 from keyflock_server.storage.retention import ExpiredRows, UnprovenDevices
 from keyflock_server.storage.sql.expiry import due_assignments
 from keyflock_server.storage.sql.store import SqlStore
-from keyflock_server.storage.tables import assignments, devices
+from keyflock_server.storage.tables import assignments, devices, tasks, versions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = parse_task('[task]\nname = "u"\npopulation = "en"\n[round]\nmode = "async"\ngoal = 4\n')
@@ -120,3 +121,45 @@ async def test_rows_are_locked_by_key_before_they_are_deleted(
         deleted = next(i for i, one in enumerate(asked) if one.split()[:3] == ["DELETE", "FROM", table.name])
         assert [one for one in asked[:deleted] if f"FROM {table.name} " in one and order in one]
     await store.close()
+
+
+async def _roll_back(store: SqlStore) -> None:
+    copy = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
+    await store.populations.roll_back(copy, ModelVersion(0), "worse")
+
+
+async def _finish_deletion(store: SqlStore) -> None:
+    await store.populations.finish_deletion(POPULATION.name)
+
+
+@pytest.mark.fault("D13")
+@pytest.mark.parametrize(
+    ("is_deleted", "write"),
+    [(False, _roll_back), (True, _finish_deletion)],
+    ids=["rollback", "a deleted population"],
+)
+async def test_a_populations_versions_and_then_its_tasks_are_locked_by_key_before_they_change(
+    tmp_path: Path, is_deleted: bool, write: Callable[[SqlStore], Awaitable[None]]
+) -> None:
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
+    await store.open()
+    await store.populations.add(POPULATION, VERSION)
+    if is_deleted:
+        await store.populations.mark_deleted(POPULATION.name, NOW)
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
+        asked.append(" ".join(statement.split()))
+
+    event.listen(engine_of(store), "before_cursor_execute", note)
+    await write(store)
+    await store.close()
+
+    found: list[int] = []
+    for table in (versions, tasks):
+        order = "ORDER BY " + ", ".join(str(column) for column in table.primary_key)
+        changes = [["UPDATE", table.name], ["DELETE", "FROM", table.name]]
+        found += [i for i, one in enumerate(asked) if f"FROM {table.name} " in one and order in one]
+        found += [i for i, one in enumerate(asked) if any(one.split()[: len(c)] == c for c in changes)]
+    assert len(found) == 4
+    assert found == sorted(found)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, event
 from tests.contract.operations import add_device
 from tests.contract.test_group_writer_contract import engine_of
@@ -28,6 +29,7 @@ from tests.contract.test_store_contract import (
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.rounds.availability import ArrivalCount
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.errors import StorageUnavailable
 from keyflock_server.storage.interfaces.group_writer import AddDevice
 from keyflock_server.storage.retention import UnprovenDevices
 from keyflock_server.storage.sql.store import SqlStore
@@ -109,3 +111,19 @@ async def test_writes_follow_one_another_in_one_queue_and_reads_wait_for_none(tm
     assert (in_queue.count("BEGIN IMMEDIATE"), in_queue.count(CHECKPOINT)) == (len(waiting), 1)
     assert await store.devices.get(DeviceId("a")) is None
     await store.close()
+
+
+async def test_closing_finishes_the_writes_that_were_asked_for_and_refuses_later_ones(tmp_path: Path) -> None:
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
+    await store.open()
+    async with a_long_transaction(store):
+        asked = asyncio.create_task(store.cluster.claim("name", "value"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+    await closing
+
+    assert await asked == "value"
+    with pytest.raises(StorageUnavailable):
+        await store.cluster.claim("other", "value")
+    with pytest.raises(StorageUnavailable):
+        await store.personal_models.scrub()

@@ -190,7 +190,7 @@ def _mark_seen(connection: Connection, check_ins: Sequence[SeenDevice]) -> None:
         if one.device in enrolled_at:
             seen_at = max(one.at, enrolled_at[one.device] + _MIN_TIME_STEP)
             alike.setdefault((seen_at, one.app_build, one.locale), []).append(one.device)
-    # Phones of a second differ in build and language only: a statement for each takes longer.
+    # Phones of one second differ in build and language only: a statement for each phone would take longer.
     for (seen_at, app_build, locale), ids in alike.items():
         change = update(devices).where(devices.c.id.in_(ids))
         connection.execute(change.values(last_seen_at=seen_at, app_build=app_build, locale=locale))
@@ -199,7 +199,7 @@ def _mark_seen(connection: Connection, check_ins: Sequence[SeenDevice]) -> None:
 def _lock_free(connection: Connection, ids: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
     """Lock those of the devices that no other transaction holds, and return when they enrolled.
 
-    Waiting for the others could deadlock: a flush locks its devices in an order of its own.
+    One that is held, by a flush or while its device is forgotten, would hold up all others.
     """
     query = select(devices.c.id, devices.c.enrolled_at).where(devices.c.id.in_(ids))
     found = connection.execute(query.with_for_update(skip_locked=True, key_share=True))

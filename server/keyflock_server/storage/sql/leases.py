@@ -61,7 +61,7 @@ class SqlLeaseRepository:
     async def release(self, name: str, holder: str) -> None:
         """Release the lease at once."""
         mine = (leases.c.name == name, leases.c.holder == holder)
-
+        # The row stays because it holds the epoch.
         await self._transactions.run(rows_changed, update(leases).where(*mine).values(holder=""))
 
     async def held(self, prefix: str, now: datetime) -> list[LeaseRecord]:

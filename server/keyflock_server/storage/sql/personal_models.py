@@ -82,7 +82,6 @@ class SqlPersonalModelRepository:
     async def delete(self, population: PopulationName, owners: Sequence[str]) -> int:
         """Delete the models of these owners; return how many there were."""
         theirs = (personal_models.c.population == population) & personal_models.c.owner.in_(owners)
-
         return await self._transactions.run(rows_changed, delete(personal_models).where(theirs))
 
     async def owners(self, population: PopulationName, limit: int) -> list[str]:
@@ -112,7 +111,6 @@ class SqlPersonalModelRepository:
         """Store the same model encrypted with another key, if the stored bytes are still ``before``."""
         row = (personal_models.c.population == record.population) & (personal_models.c.owner == record.owner)
         change = update(personal_models).where(row, personal_models.c.sealed == before)
-
         sealed = change.values(key_id=record.key_id, sealed=record.sealed, size_bytes=len(record.sealed))
         await self._transactions.run(rows_changed, sealed)
 

@@ -71,12 +71,14 @@ def finish_deletion(connection: Connection, name: PopulationName) -> tuple[str, 
     keys = list(connection.scalars(row.with_for_update()))
     if not keys:
         raise PopulationGone(name)
-    keys += list(connection.scalars(select(tasks.c.optimizer_state_key).where(tasks.c.population == name)))
-    for version in connection.execute(select(versions).where(versions.c.population == name)):
+    its_versions = select(versions).where(versions.c.population == name).order_by(*versions.primary_key)
+    for version in connection.execute(its_versions.with_for_update()):
         keys += VersionRecord(**version._mapping).blob_keys  # noqa: SLF001 - the documented name
-    its_tasks = select(tasks.c.name).where(tasks.c.population == name)
-    emptied = {"spec_json": b"", "optimizer_state_key": None, "norm_scales_json": None}
     connection.execute(delete(versions).where(versions.c.population == name))
+    its_tasks = select(tasks.c.name).where(tasks.c.population == name)
+    states = select(tasks.c.optimizer_state_key).where(tasks.c.population == name).order_by(tasks.c.name)
+    keys += list(connection.scalars(states.with_for_update()))
+    emptied = {"spec_json": b"", "optimizer_state_key": None, "norm_scales_json": None}
     connection.execute(update(tasks).where(tasks.c.population == name).values(emptied))
     connection.execute(delete(arrivals).where(arrivals.c.task.in_(its_tasks)))
     connection.execute(update(populations).where(populations.c.name == name).values(average_key=None))

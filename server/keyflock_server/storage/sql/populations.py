@@ -15,6 +15,7 @@ from keyflock_server.rounds.discarding import discarded_by_rollback
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, Superseded
 from keyflock_server.storage.interfaces.populations import RollbackResult
 from keyflock_server.storage.records import PopulationRecord
+from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.population_deletion import (
     delete_rounds,
     find_deleting,
@@ -154,7 +155,7 @@ class SqlPopulationRepository:
         its_tasks = (tasks.c.population == name) & tasks.c.optimizer_state_key.is_not(None)
 
         def transaction(connection: Connection) -> RollbackResult:
-            # Locks rounds first, then the population, then its tasks, as every other transaction does.
+            # In the order of ``lock_order``: rounds, the population, its versions, its tasks.
             rounds = discard_unpublished(
                 connection, name, lambda current: discarded_by_rollback(current, to, reason), at
             )
@@ -167,10 +168,11 @@ class SqlPopulationRepository:
             if version.anchor_loss is not None:
                 changed["anchor_loss_chosen"] = version.anchor_loss
             connection.execute(update(populations).where(populations.c.name == name).values(changed))
+            lock_rows(connection, versions, between)
             connection.execute(update(versions).where(between).values(withdrawn_at=at))
             connection.execute(insert(versions).values(asdict(version)))
-            states = select(tasks.c.optimizer_state_key).where(its_tasks).with_for_update()
-            keys = [before.average_key, *connection.execute(states).scalars()]
+            states = select(tasks.c.optimizer_state_key).where(its_tasks).order_by(tasks.c.name)
+            keys = [before.average_key, *connection.scalars(states.with_for_update())]
             connection.execute(update(tasks).where(its_tasks).values(optimizer_state_key=None))
             return RollbackResult(rounds, tuple(key for key in keys if key is not None))
 

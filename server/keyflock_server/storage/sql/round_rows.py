@@ -47,7 +47,7 @@ def discard_unpublished(
 
 def lock_round(connection: Connection, round_id: RoundId) -> RoundRecord:
     """Return the round, locked against other transactions until this one ends; raises Superseded."""
-    row = (connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update())).one_or_none()
+    row = connection.execute(select(rounds).where(rounds.c.id == round_id).with_for_update()).one_or_none()
     if row is None:
         raise Superseded(round_id)
     return round_record(row)

@@ -32,9 +32,15 @@ async def read_in_pages(
     found: list[T] = []
     async with reader.connect() as connection:
         rows = await connection.stream(query.execution_options(yield_per=PAGE_ROWS))
-        async for page in rows.partitions():
-            found += map(record_of, page)
-            await asyncio.sleep(0)  # the page may have been there already
+        try:
+            async for page in rows.partitions():
+                found += map(record_of, page)
+                await asyncio.sleep(0)  # the page may have been there already
+        finally:
+            # The rows that are left would keep the connection, which others use next, in the past. One that
+            # was cut off in the middle of a page is closed already.
+            if not connection.invalidated:
+                await rows.close()
     return found
 
 

@@ -83,7 +83,6 @@ class SqlTaskRepository:
     async def set_status(self, name: TaskName, status: TaskStatus) -> None:
         """Write the task's status, unless it is over."""
         mine = (tasks.c.name == name) & tasks.c.status.not_in(_OVER)
-
         await self._transactions.run(rows_changed, update(tasks).where(mine).values(status=status))
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, UpdateBase
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from keyflock_server.storage.errors import StorageUnavailable
 from keyflock_server.storage.sql.engine import autocommit
 
 P = ParamSpec("P")
@@ -69,7 +70,7 @@ class ThreadTransactions:
     """Runs transactions one after the other, on a thread of their own, over an engine without an event loop.
 
     Guarantees:
-        A caller that is cancelled does not interrupt the transaction.
+        A caller that is cancelled does not interrupt the transaction; one that has not begun never does.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -85,7 +86,7 @@ class ThreadTransactions:
             with self._engine.begin() as connection:
                 return function(connection, *args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+        return await self._on_thread(transaction)
 
     async def run_outside(self, function: Callable[[Connection], T]) -> T:
         """Return what the function does outside a transaction, between two of them."""
@@ -94,9 +95,16 @@ class ThreadTransactions:
             with autocommit(self._engine).connect() as connection:
                 return function(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, outside)
+        return await self._on_thread(outside)
 
     async def close(self) -> None:
-        """Finish the transaction under way, and end the thread."""
+        """Finish all transactions that were asked for, and end the thread."""
         await asyncio.to_thread(self._thread.shutdown)
         self._engine.dispose()
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        try:
+            result = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError:  # the thread has ended; a call was under way while the server stopped
+            raise StorageUnavailable("The database cannot be used any more: it is closed.") from None
+        return await result
