@@ -114,6 +114,23 @@ async def exchanged(sdk_port: SdkPort, *parts: bytes) -> bytes:
     return answer
 
 
+@pytest.mark.parametrize(("first", "status"), [(True, b"200"), (False, b"401")])
+async def test_where_a_header_is_repeated_its_first_value_counts(
+    sdk_port: SdkPort, first: bool, status: bytes
+) -> None:
+    tokens = [sdk_port.device_token().encode(), b"no-token"]
+    ours, other = tokens if first else tokens[::-1]
+    path = f"/v1/populations/{sdk_port.phone.population}/release".encode()
+
+    answer = await exchanged(
+        sdk_port,
+        b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
+        b"Authorization: Bearer " + ours + b"\r\nAuthorization: Bearer " + other + b"\r\n\r\n",
+    )
+
+    assert answer.split()[1] == status
+
+
 def problem_in(answer: bytes) -> Problem:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"content-type: application/problem+msgpack" in head.lower()

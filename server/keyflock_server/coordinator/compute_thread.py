@@ -103,7 +103,7 @@ class ComputeThread:
         weakref.finalize(self, _end, self._queue, lanes)
 
     def submit(self, then: Then, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Run ``function`` on a thread, then ``then`` on the event loop, with others of this kind.
+        """Run ``function`` on a thread, then ``then`` on the event loop, later where more work is queued.
 
         Args:
             then: Called with the result and None, or with None and the error.

@@ -208,15 +208,12 @@ class TaskState:
     def slots_left(self) -> int:
         """How many devices may be assigned now, as far as this process knows; the store has the last word."""
         opened = self.open_round
-        if opened is None:
+        if opened is None or opened.round.phase is not Phase.COLLECTING:
             return 0
-        current = opened.record.round
-        if current.phase is not Phase.COLLECTING:
-            return 0
-        if current.is_async:
+        if opened.round.is_async:
             free = self.spec.round.slots - self.devices_training
         else:
-            free = current.slots - current.slots_taken
+            free = opened.round.slots_left
         return max(0, free - opened.slots_asked)
 
     def has_open_assignment(self, device: DeviceId, now: datetime) -> bool:

@@ -85,7 +85,6 @@ class EndpointGroup(ABC, Generic[C, A]):
         self._readiness = readiness
         self.metrics = metrics
         self._log_throttle = LogThrottle()
-        self._totals = functools.cache(metrics.calls.of)
         # Looking up a metric by its labels takes longer than counting in it.
         self._problems = functools.cache(metrics.problems.labels)
 
@@ -123,7 +122,7 @@ class EndpointGroup(ABC, Generic[C, A]):
             response = self._problem_response(name, _STORE_UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - outermost handler: the caller gets a response in any case
             response = self._problem_response(name, _internal_error(name, error))
-        self._totals(name).count(time.perf_counter() - started, len(response.body))
+        self.metrics.calls.of(name).count(time.perf_counter() - started, len(response.body))
         return response
 
     @abstractmethod
@@ -147,7 +146,7 @@ class EndpointGroup(ABC, Generic[C, A]):
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
             self._readiness.require()  # the server may have begun to stop while a slow body arrived
-            self._totals(call.name).received_bytes += len(body)
+            self.metrics.calls.of(call.name).received_bytes += len(body)
         elif _content_length(headers) or head.body:
             raise ApiError(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
         return await self._dispatch(call, authenticated, body)

@@ -5,6 +5,7 @@ totals belong to the event loop's thread, which alone counts in them.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -37,11 +38,11 @@ class CallMetrics(Collector):
     """The totals of all calls by their names, as metrics."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, CallTotals] = {}
+        self._totals: defaultdict[str, CallTotals] = defaultdict(CallTotals)
 
     def of(self, call: str) -> CallTotals:
         """Return the totals of a call."""
-        return self._totals.setdefault(call, CallTotals())
+        return self._totals[call]
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""

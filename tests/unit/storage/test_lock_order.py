@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Table, event
+from sqlalchemy import Engine, Table, event
 from tests.contract.test_group_writer_contract import engine_of
 from tests.contract.test_store_contract import POPULATION, VERSION, assignment, device, forgotten
 
@@ -34,16 +34,22 @@ BUFFER = Round(
 )
 
 
+def statements_of(engine: Engine) -> list[str]:
+    """The statements that the engine executes from now on, each on one line."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
+        asked.append(" ".join(statement.split()))
+
+    event.listen(engine, "before_cursor_execute", note)
+    return asked
+
+
 @pytest.mark.fault("D13")
 async def test_what_runs_out_is_locked_as_a_flush_and_who_forgets_lock_it(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
     await store.open()
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
-        asked.append(statement)
-
-    event.listen(store._engine.sync_engine, "before_cursor_execute", note)
+    asked = statements_of(store._engine.sync_engine)
     async with store._engine.begin() as connection:
         await connection.run_sync(due_assignments, BUFFER, NOW, (), lock=True)
 
@@ -57,12 +63,7 @@ async def test_a_group_locks_rounds_then_assignments_then_devices_then_populatio
 ) -> None:
     store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
     await store.open()
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
-        asked.append(" ".join(statement.split()))
-
-    event.listen(engine_of(store), "before_cursor_execute", note)
+    asked = statements_of(engine_of(store))
     group: list[Operation] = [
         AddDevice(device("b")),
         TakeSlot(assignment("a")),
@@ -108,12 +109,7 @@ async def test_rows_are_locked_by_key_before_they_are_deleted(
 ) -> None:
     store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
     await store.open()
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
-        asked.append(" ".join(statement.split()))
-
-    event.listen(engine_of(store), "before_cursor_execute", note)
+    asked = statements_of(engine_of(store))
     await write(store)
 
     for table in tables:
@@ -146,12 +142,7 @@ async def test_a_populations_versions_and_then_its_tasks_are_locked_by_key_befor
     await store.populations.add(POPULATION, VERSION)
     if is_deleted:
         await store.populations.mark_deleted(POPULATION.name, NOW)
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
-        asked.append(" ".join(statement.split()))
-
-    event.listen(engine_of(store), "before_cursor_execute", note)
+    asked = statements_of(engine_of(store))
     await write(store)
     await store.close()
 
