@@ -1,1 +1,1 @@
-"""Model versions: what a version is, where it comes from, and the bytes that phones download. Pure."""
+"""Model versions and their release: what a version is, what keyboards serve, and what decides it. Pure."""
