@@ -26,7 +26,7 @@ from keyflock_server.http.routes import Routes
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator import RoundList, RoundView
+from keyflock_server.protocol.operator.rounds import RoundList, RoundView
 from keyflock_server.rounds.round import Phase
 
 ROOT: Final = Path(__file__).resolve().parents[2]

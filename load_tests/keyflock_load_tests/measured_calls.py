@@ -10,7 +10,7 @@ from keyflock_load_tests.measurement import LOST_ON_PURPOSE, Measurements, Sampl
 from keyflock_server.protocol import calls, messages, wire
 from keyflock_server.protocol.calls import Call, Request, Response
 from keyflock_server.protocol.fields import Message
-from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
 
 _RETRIED: Final = frozenset(
@@ -59,7 +59,7 @@ class MeasuredCalls:
     suffix: str = ""
 
     async def send(
-        self, connection: Connection, call: Call | OperatorCall, request: Request, *, due_at_s: float
+        self, connection: Connection, call: Call | AnyCall, request: Request, *, due_at_s: float
     ) -> Response:
         """Send a request and return its answer.
 
@@ -97,7 +97,7 @@ class MeasuredCalls:
         self._record(call, due_at_s, sent_at_s, LOST_ON_PURPOSE)
 
     def _record(
-        self, call: Call | OperatorCall, due_at_s: float, sent_at_s: float, outcome: str, status: int = 0
+        self, call: Call | AnyCall, due_at_s: float, sent_at_s: float, outcome: str, status: int = 0
     ) -> None:
         self.measurements.samples.append(
             Sample(call.name + self.suffix, due_at_s, sent_at_s, self.clock(), outcome, status)

@@ -13,19 +13,23 @@ import numpy as np
 from keyflock_client_sim.drivers.http_exchange import HttpExchange
 from keyflock_load_tests.measured_calls import CallFailure, MeasuredCalls, request_of
 from keyflock_load_tests.scenario import CallsBeside
-from keyflock_server.protocol import calls, messages, operator_calls, wire
+from keyflock_server.protocol import calls, messages, wire
 from keyflock_server.protocol.calls import Call, Request
-from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.devices import DEVICES
+from keyflock_server.protocol.operator.populations import POPULATIONS
+from keyflock_server.protocol.operator.rounds import ROUNDS
+from keyflock_server.protocol.operator.tasks import TASK, TASKS
 from keyflock_server.protocol.operator_client import operator_request
 
 #: What people type before they look at the strip.
 _CONTEXTS: Final = ("the", "i am on my", "see you", "what do you", "thank you for", "we will be there at")
 _OPERATOR_READS: Final = (
-    operator_calls.TASKS,
-    operator_calls.TASK,
-    operator_calls.ROUNDS,
-    operator_calls.POPULATIONS,
-    operator_calls.DEVICES,
+    TASKS,
+    TASK,
+    ROUNDS,
+    POPULATIONS,
+    DEVICES,
 )
 
 
@@ -125,7 +129,7 @@ class SideCalls:
         request = request_of(call, self.token, population=population, version=version)
         await self.measured.send(keyboards, call, request, due_at_s=self.measured.clock())
 
-    async def _read(self, dashboard: KeptConnections, call: OperatorCall, due_at_s: float) -> None:
+    async def _read(self, dashboard: KeptConnections, call: AnyCall, due_at_s: float) -> None:
         parts = {"task": self.task, "population": self.population}
         request = operator_request(self.admin_token, call, parts)
         await self.measured.send(dashboard, call, request, due_at_s=due_at_s)

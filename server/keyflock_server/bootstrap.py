@@ -18,12 +18,17 @@ from keyflock_server.descriptors import (
     max_operator_connections,
     max_phone_connections,
 )
-from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections
 from keyflock_server.http.endpoint_group import Clock
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
+from keyflock_server.http.operators.authentication import RootTokenAuthenticator
+from keyflock_server.http.operators.devices import DeviceResource
+from keyflock_server.http.operators.endpoints import OperatorEndpoints
+from keyflock_server.http.operators.populations import PopulationResource
+from keyflock_server.http.operators.rounds import RoundResource
+from keyflock_server.http.operators.tasks import TaskResource
 from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.sdk import SdkEndpoints
@@ -42,7 +47,7 @@ from keyflock_server.personal_models.population_model_info import PopulationMode
 from keyflock_server.personal_models.quota import StoredModelQuota
 from keyflock_server.personal_models.service import PersonalModelService
 from keyflock_server.personal_models.validation import PersonalModelValidator
-from keyflock_server.protocol.operator_calls import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
+from keyflock_server.protocol.operator.call import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.lifecycles import Lifecycle, LifecycleGroup
 from keyflock_server.runtime.load import LoadMeter
@@ -199,7 +204,7 @@ class _Components:
     admin_token: str
     lifecycle: Lifecycle
     sdk: SdkEndpoints
-    admin: AdminEndpoints
+    admin: OperatorEndpoints
     readiness: Readiness
     metrics: Metrics
     #: Returns the bytes of phones' bodies that are still needed after their responses.
@@ -319,12 +324,14 @@ def _assemble(
             settings.trusted_proxies,
         ),
     )
-    admin = AdminEndpoints(
-        tasks=coordinator.tasks,
-        populations=coordinator.populations,
-        quarantines=coordinator.quarantines,
-        revocations=coordinator.revocations,
-        admin_token=secrets.admin_token,
+    admin = OperatorEndpoints(
+        [
+            PopulationResource(coordinator.populations),
+            TaskResource(coordinator.tasks),
+            RoundResource(coordinator.tasks),
+            DeviceResource(coordinator.quarantines, coordinator.revocations),
+        ],
+        authenticator=RootTokenAuthenticator(secrets.admin_token),
         readiness=readiness,
         metrics=metrics,
     )

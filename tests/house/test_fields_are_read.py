@@ -20,12 +20,9 @@ from keyflock_compression.spec import CodecSpec
 from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
-from keyflock_server.protocol.operator import (
-    CohortQuestion,
-    DecisionOrder,
-    QuarantineOrder,
-    RollbackOrder,
-)
+from keyflock_server.protocol.operator.devices import QuarantineOrder
+from keyflock_server.protocol.operator.populations import CohortQuestion, RollbackOrder
+from keyflock_server.protocol.operator.rounds import DecisionOrder
 from keyflock_server.rounds import task
 from keyflock_server.rounds.checks_policy import ChecksPolicy
 from keyflock_server.settings import Settings

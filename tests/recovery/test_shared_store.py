@@ -24,7 +24,7 @@ from keyflock_client_sim.server_control.operator_access import operator_client
 from keyflock_client_sim.server_control.server_process import ServerProcess, running_server
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.storage.blobs import blobs_at
 from keyflock_server.storage.sql.store import SqlStore
 

@@ -14,7 +14,7 @@ from keyflock_client_sim.demo.table import HEADER, percent, round_line, start_li
 from keyflock_client_sim.device.states import DeviceState
 from keyflock_client_sim.drivers.fleet_stats import FleetStats
 from keyflock_client_sim.pretraining.progress import PretrainingProgress as Pretraining
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 
 
 class Display:

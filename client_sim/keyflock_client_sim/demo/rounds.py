@@ -13,7 +13,7 @@ from keyflock_client_sim.device.device_events import AssignmentEnded, EndReason,
 from keyflock_client_sim.drivers.fleet_stats import FleetEvent
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
 from keyflock_client_sim.training_setup.options import DemoError
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.protocol.operator_client import OperatorClient
 
 #: The time between two polls of the server.

@@ -51,7 +51,7 @@ from keyflock_client_sim.training_setup.text import DemoText, read_demo_text
 from keyflock_models.evaluation.paired_bootstrap import paired_bootstrap
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator import TaskView
+from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.protocol.operator_client import OperatorClient
 from keyflock_server.protocol.plans import TrainingPlan
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from keyflock_client_sim.drivers.virtual_clock import VirtualClock
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.protocol.operator_client import OperatorClient
 from keyflock_server.simulation import SocketlessServer, build_socketless_server
 

@@ -14,7 +14,7 @@ from keyflock_server.data_folder import ANNOUNCEMENT_FILE
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE
 from keyflock_server.protocol.addresses import AddressError, server_address
 from keyflock_server.protocol.calls import Request, Response
-from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator_client import (
     NO_PROBLEM_DOCUMENT,
     OperatorError,
@@ -61,7 +61,11 @@ class AdminConnection:
         return cls(url, token)
 
     def call(
-        self, call: OperatorCall, path_params: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        call: AnyCall,
+        path_params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         """Return the server's answer, as plain JSON values.
 
@@ -71,7 +75,7 @@ class AdminConnection:
         for kind, given in (path_params or {}).items():
             if not given.strip():  # a variable of a script that is not set
                 raise CommandError(f"The name or id of the {kind} is empty.", ExitCode.USAGE)
-        request = operator_request(self.token, call, path_params, body)
+        request = operator_request(self.token, call, path_params, body, query)
         try:
             return json.loads(read_answer(self._send(request)))
         except OperatorError as error:

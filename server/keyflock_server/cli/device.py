@@ -7,7 +7,13 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.operator.devices import (
+    DEVICE,
+    DEVICES,
+    QUARANTINE_DEVICE,
+    RELEASE_DEVICE,
+    REVOKE_DEVICE,
+)
 
 COLUMNS: Final = (
     "id",
@@ -36,7 +42,7 @@ def show_all(
     as_json: Json = False,
 ) -> None:
     """List up to 1,000 devices: those ever quarantined first, then the last seen."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.DEVICES, {"population": population})
+    answer = connect(url, token_file, data_dir).call(DEVICES, {"population": population})
     if quarantined:
         answer["devices"] = [one for one in answer["devices"] if one["is_quarantined"]]
     output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["devices"])
@@ -51,7 +57,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one device and what is held against it."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.DEVICE, {"device": device})
+    answer = connect(url, token_file, data_dir).call(DEVICE, {"device": device})
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -68,7 +74,7 @@ def quarantine(
     """Keep a device out of rounds from now on."""
     body = json.dumps({"reason": reason, "days": days}).encode()
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(operator_calls.QUARANTINE_DEVICE, {"device": device}, body)
+    answer = connection.call(QUARANTINE_DEVICE, {"device": device}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -81,7 +87,7 @@ def release(
     as_json: Json = False,
 ) -> None:
     """Let a device in again, with nothing held against it."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.RELEASE_DEVICE, {"device": device})
+    answer = connect(url, token_file, data_dir).call(RELEASE_DEVICE, {"device": device})
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -94,5 +100,5 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Make all tokens of a device void, for refreshing too: its phone enrols as a new device."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.REVOKE_DEVICE, {"device": device})
+    answer = connect(url, token_file, data_dir).call(REVOKE_DEVICE, {"device": device})
     output.print_json(answer) if as_json else output.print_fields(answer)

@@ -9,7 +9,14 @@ import typer
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.operator.populations import (
+    CREATE_POPULATION,
+    DELETE_POPULATION,
+    POPULATIONS,
+    PREVIEW_COHORT,
+    RENAME_POPULATION,
+    ROLL_BACK,
+)
 
 COLUMNS: Final = (
     "name",
@@ -41,7 +48,7 @@ def create(
     except OSError as error:
         raise CommandError(f"{checkpoint} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(operator_calls.CREATE_POPULATION, {"population": name}, body)
+    answer = connection.call(CREATE_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -65,7 +72,7 @@ def preview(
         raise CommandError(f"--cohort: {error}", ExitCode.INPUT) from None
     body = json.dumps({"cohort": cohort}).encode()
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(operator_calls.PREVIEW_COHORT, {"population": name}, body)
+    answer = connection.call(PREVIEW_COHORT, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -86,7 +93,7 @@ def roll_back(
     """
     body = json.dumps({"to": to, "reason": reason}).encode()
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(operator_calls.ROLL_BACK, {"population": name}, body)
+    answer = connection.call(ROLL_BACK, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -106,7 +113,7 @@ def rename(
     """
     body = json.dumps({"to": to}).encode()
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(operator_calls.RENAME_POPULATION, {"population": name}, body)
+    answer = connection.call(RENAME_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -125,7 +132,7 @@ def delete(
     """
     body = json.dumps({"confirm": confirm}).encode()
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(operator_calls.DELETE_POPULATION, {"population": name}, body)
+    answer = connection.call(DELETE_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -134,5 +141,5 @@ def show_all(
     url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """List the populations."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.POPULATIONS)
+    answer = connect(url, token_file, data_dir).call(POPULATIONS)
     output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["populations"])

@@ -7,7 +7,8 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND, ROUND, ROUNDS
 
 if TYPE_CHECKING:
     from keyflock_server.cli.connection import AdminConnection
@@ -40,7 +41,7 @@ def show_all(
     as_json: Json = False,
 ) -> None:
     """List a task's rounds, oldest first."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.ROUNDS, {"task": task})
+    answer = connect(url, token_file, data_dir).call(ROUNDS, {"task": task})
     output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["rounds"])
 
 
@@ -53,7 +54,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one round."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.ROUND, {"round": round_id})
+    answer = connect(url, token_file, data_dir).call(ROUND, {"round": round_id})
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -68,7 +69,7 @@ def accept(
 ) -> None:
     """Publish the version of a round that is held, although it did not pass the checks."""
     connection = connect(url, token_file, data_dir)
-    _decide(connection, operator_calls.ACCEPT_ROUND, round_id, reason, as_json=as_json)
+    _decide(connection, ACCEPT_ROUND, round_id, reason, as_json=as_json)
 
 
 @app.command("discard")
@@ -82,12 +83,12 @@ def discard(
 ) -> None:
     """Give up what the phones of a round that is held have brought; its task goes on with the next round."""
     connection = connect(url, token_file, data_dir)
-    _decide(connection, operator_calls.DISCARD_ROUND, round_id, reason, as_json=as_json)
+    _decide(connection, DISCARD_ROUND, round_id, reason, as_json=as_json)
 
 
 def _decide(
     connection: "AdminConnection",
-    call: operator_calls.OperatorCall,
+    call: AnyCall,
     round_id: str,
     reason: str,
     *,

@@ -8,8 +8,15 @@ import typer
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
-from keyflock_server.protocol import operator_calls
-from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.tasks import (
+    CANCEL_TASK,
+    CREATE_TASK,
+    PAUSE_TASK,
+    RESUME_TASK,
+    TASK,
+    TASKS,
+)
 
 COLUMNS: Final = (
     *(
@@ -41,7 +48,7 @@ def create(
 ) -> None:
     """Start the task that FILE.toml describes."""
     body = _checked(file)
-    answer = connect(url, token_file, data_dir).call(operator_calls.CREATE_TASK, body=body)
+    answer = connect(url, token_file, data_dir).call(CREATE_TASK, body=body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -50,7 +57,7 @@ def show_all(
     url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """List the tasks."""
-    answer = connect(url, token_file, data_dir).call(operator_calls.TASKS)
+    answer = connect(url, token_file, data_dir).call(TASKS)
     output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["tasks"])
 
 
@@ -63,7 +70,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one task."""
-    _call(operator_calls.TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(TASK, name, url, token_file, data_dir, as_json=as_json)
 
 
 @app.command("pause")
@@ -75,7 +82,7 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Give out no more work; reports under way are still taken."""
-    _call(operator_calls.PAUSE_TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(PAUSE_TASK, name, url, token_file, data_dir, as_json=as_json)
 
 
 @app.command("resume")
@@ -87,7 +94,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Give out work again."""
-    _call(operator_calls.RESUME_TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(RESUME_TASK, name, url, token_file, data_dir, as_json=as_json)
 
 
 @app.command("cancel")
@@ -99,11 +106,11 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """End a task for good; its open round is abandoned."""
-    _call(operator_calls.CANCEL_TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(CANCEL_TASK, name, url, token_file, data_dir, as_json=as_json)
 
 
 def _call(
-    call: OperatorCall,
+    call: AnyCall,
     name: str,
     url: str | None,
     token_file: Path | None,
@@ -114,7 +121,7 @@ def _call(
     answer = connect(url, token_file, data_dir).call(call, {"task": name})
     if as_json:
         output.print_json(answer)
-    elif call is operator_calls.TASK:
+    elif call is TASK:
         output.print_fields(answer)
     else:
         output.print_table(COLUMNS, [answer])

@@ -7,7 +7,7 @@ from typing import Final
 
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
-from keyflock_server.protocol.operator import CohortPreview
+from keyflock_server.protocol.operator.populations import CohortPreview
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.availability import ActiveDevices, counted_devices
 from keyflock_server.rounds.cohort import CohortSyntaxError, DeviceAttributes, matches, parse_cohort, to_text

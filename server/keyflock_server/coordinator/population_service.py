@@ -11,7 +11,7 @@ from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.views import population_view
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator import (
+from keyflock_server.protocol.operator.populations import (
     CohortPreview,
     DeletionOrder,
     PopulationDeleted,

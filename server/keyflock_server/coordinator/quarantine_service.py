@@ -12,7 +12,7 @@ from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.coordinator.views import device_view
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
 from keyflock_server.protocol.messages import Refusal, RefusalReason, ReturnWindow
-from keyflock_server.protocol.operator import DeviceList, DeviceView, QuarantineOrder
+from keyflock_server.protocol.operator.devices import DeviceList, DeviceView, QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.quarantine import (
     Quarantine,

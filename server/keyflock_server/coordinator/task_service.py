@@ -14,7 +14,8 @@ from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.coordinator.views import round_view, task_view
 from keyflock_server.protocol.identifiers import RoundId
-from keyflock_server.protocol.operator import DecisionOrder, RoundView, TaskView
+from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
+from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.stored_task import with_ids

@@ -13,7 +13,10 @@ from keyflock_server.aggregation.population_personalisation import personalisati
 from keyflock_server.protocol.identifiers import PopulationName, RoundId
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.numbered_names import base_name, number_of
-from keyflock_server.protocol.operator import DeviceView, PopulationView, RoundView, StrikeView, TaskView
+from keyflock_server.protocol.operator.devices import DeviceView, StrikeView
+from keyflock_server.protocol.operator.populations import PopulationView
+from keyflock_server.protocol.operator.rounds import RoundView
+from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.rounds.quarantine import stored_quarantine
 from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
 from keyflock_server.rounds.stored_task import with_ids

@@ -58,7 +58,7 @@ class Application:
 
 
 def application(
-    endpoints: EndpointGroup[Any, Any],
+    endpoints: EndpointGroup[Any],
     body_limits: BodyLimits,
     probes: Mapping[str, Probe],
     connections: Connections | None = None,

@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
@@ -55,17 +55,15 @@ class Endpoint(RouteSpec, Protocol):
 
 
 C = TypeVar("C", bound=Endpoint)
-#: The type of an authenticated call.
-A = TypeVar("A")
 
 
-class EndpointGroup(ABC, Generic[C, A]):
-    """The checks and the dispatch that all calls of one table share.
+class EndpointGroup(ABC, Generic[C]):
+    """The checks and the answers to failures that all calls of one table share.
 
     Args:
         routes: The table of calls.
         form: The format of responses.
-        media_types: The media type that the body of each call must have, by the call's name.
+        media_types: The media types that the body of each call may have, by the call's name.
         readiness: Says whether the server takes work now.
         metrics: Counts durations, bytes and problem documents.
     """
@@ -75,7 +73,7 @@ class EndpointGroup(ABC, Generic[C, A]):
         routes: Routes[C],
         form: ResponseFormat,
         *,
-        media_types: Mapping[str, str],
+        media_types: Mapping[str, Collection[str]],
         readiness: Readiness,
         metrics: Metrics,
     ) -> None:
@@ -126,30 +124,23 @@ class EndpointGroup(ABC, Generic[C, A]):
         return response
 
     @abstractmethod
-    def _authenticate(
-        self, call: C, path_params: Mapping[str, str], headers: Mapping[str, str], head: Request
-    ) -> A:
-        """Check the credentials and return the authenticated call; raises ApiError if they do not suffice."""
-
-    @abstractmethod
-    async def _dispatch(self, call: C, authenticated: A, body: bytes) -> Response:
-        """Run the endpoint of an authenticated call."""
-
     async def _answer(
         self, call: C, path_params: Mapping[str, str], head: Request, read_body: ReadBody
     ) -> Response:
-        self._readiness.require()
+        """Check readiness and credentials, read the body by ``_body``, and run the call's endpoint."""
+
+    async def _body(self, call: C, head: Request, read_body: ReadBody) -> bytes:
+        """Return the request's body; its headers are checked before it is read."""
         headers = head.headers
-        authenticated = self._authenticate(call, path_params, headers, head)
-        body = b""
         if call.max_body_bytes:
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
             self._readiness.require()  # the server may have begun to stop while a slow body arrived
             self.metrics.calls.of(call.name).received_bytes += len(body)
-        elif _content_length(headers) or head.body:
+            return body
+        if _content_length(headers) or head.body:
             raise ApiError(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
-        return await self._dispatch(call, authenticated, body)
+        return b""
 
     def _problem_response(self, name: str, error: ApiError) -> Response:
         self._problems(name, error.code).inc()
@@ -184,15 +175,20 @@ def with_header(response: Response, name: str, value: str) -> Response:
     return replace(response, headers={**response.headers, name: value})
 
 
-def _check_content(headers: Mapping[str, str], media_type: str, limit_bytes: int) -> None:
+def media_type_of(headers: Mapping[str, str]) -> str:
+    """Return the media type of the request's body, without parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _check_content(headers: Mapping[str, str], media_types: Collection[str], limit_bytes: int) -> None:
     encoding = headers.get("content-encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         raise ApiError(
             ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not taken here; send the body as it is."
         )
-    given = headers.get("content-type", "")
-    if given != media_type and given.partition(";")[0].strip().lower() != media_type:
-        raise ApiError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"This call takes a body of type {media_type}.")
+    if headers.get("content-type") not in media_types and media_type_of(headers) not in media_types:
+        taken = " or ".join(media_types)
+        raise ApiError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"This call takes a body of type {taken}.")
     if _content_length(headers) > limit_bytes:
         raise body_too_large(limit_bytes)
 

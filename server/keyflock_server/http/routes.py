@@ -68,6 +68,11 @@ class Routes(Generic[C]):
         raise ApiError(ProblemCode.NOT_FOUND, "No call of this protocol has this path.")
 
 
+def query_string(path: str) -> str:
+    """Return what follows the first question mark of a request's path, as it was sent."""
+    return path.partition("?")[2]
+
+
 def _pattern(template: str) -> re.Pattern[str]:
     # Every second part of the split is a placeholder's name.
     segments = _PLACEHOLDER.split(template)

@@ -20,14 +20,14 @@ from keyflock_server.http.authenticated_call import (
     assignment_token_missing,
     device_token_missing,
 )
-from keyflock_server.http.endpoint_group import Clock, EndpointGroup, bearer
+from keyflock_server.http.endpoint_group import Clock, EndpointGroup, ReadBody, bearer
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.etags import etag_response
 from keyflock_server.http.model_downloads import ModelDownloadEndpoints
 from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.responses import MSGPACK
-from keyflock_server.http.routes import Routes
+from keyflock_server.http.routes import Routes, query_string
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import Attestation
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
@@ -72,7 +72,7 @@ class _ReceivedReport(Report, frozen=True, kw_only=True):
     delta: memoryview  # type: ignore[assignment]  # readers treat it like bytes
 
 
-class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
+class SdkEndpoints(EndpointGroup[Call]):
     """Serves every call of ``protocol.calls.CALLS``.
 
     Args:
@@ -115,7 +115,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
         super().__init__(
             Routes(calls.CALLS),
             MSGPACK,
-            media_types={call.name: call.media_type for call in calls.CALLS},
+            media_types={call.name: (call.media_type,) for call in calls.CALLS},
             readiness=readiness,
             metrics=metrics,
         )
@@ -154,6 +154,13 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
             calls.SUGGEST.name: personal.suggest,
         }
 
+    async def _answer(
+        self, call: Call, path_params: Mapping[str, str], head: Request, read_body: ReadBody
+    ) -> Response:
+        self._readiness.require()
+        authenticated = self._authenticate(call, path_params, head.headers, head)
+        return await self._dispatch(call, authenticated, await self._body(call, head, read_body))
+
     def _authenticate(
         self, call: Call, path_params: Mapping[str, str], headers: Mapping[str, str], head: Request
     ) -> AuthenticatedCall:
@@ -178,7 +185,7 @@ class SdkEndpoints(EndpointGroup[Call, AuthenticatedCall]):
             headers,
             device,
             self._assignment_claims(call, path_params, headers, device) if is_about_assignment else None,
-            query=head.path.partition("?")[2],
+            query=query_string(head.path),
             revocation_key=revocation_key,
         )
 

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
-from keyflock_server.protocol import operator_calls
 from keyflock_server.protocol.calls import Exchange, Request, Response
-from keyflock_server.protocol.operator import (
+from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.populations import (
+    CREATE_POPULATION,
+    POPULATIONS,
     PopulationList,
     PopulationView,
-    RoundList,
-    RoundView,
-    TaskList,
-    TaskView,
 )
-from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator.rounds import ROUNDS, RoundList, RoundView
+from keyflock_server.protocol.operator.tasks import CANCEL_TASK, CREATE_TASK, TASK, TASKS, TaskList, TaskView
 
 V = TypeVar("V")
 
@@ -55,9 +54,10 @@ class OperatorError(Exception):
 
 def operator_request(
     token: str,
-    call: OperatorCall,
+    call: AnyCall,
     path_params: Mapping[str, str] | None = None,
     body: bytes | None = None,
+    query: Mapping[str, str] | None = None,
 ) -> Request:
     """Return the request of an operator's call.
 
@@ -66,12 +66,14 @@ def operator_request(
         call: The endpoint.
         path_params: The values of the parameters in the endpoint's path.
         body: The body, in the endpoint's media type.
+        query: The query parameters.
     """
     quoted = {name: quote(value, safe="") for name, value in (path_params or {}).items()}
     headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
     if body is not None:
         headers["content-type"] = call.media_type
-    return Request(call.method, call.path.format_map(quoted), headers, body or b"")
+    path = call.path.format_map(quoted)
+    return Request(call.method, f"{path}?{urlencode(query)}" if query else path, headers, body or b"")
 
 
 def read_answer(response: Response) -> bytes:
@@ -106,44 +108,49 @@ class OperatorClient:
         self._token = token
 
     async def call(
-        self, call: OperatorCall, path_params: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        call: AnyCall,
+        path_params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> bytes:
         """Make one call and return the JSON of its answer; the arguments are ``operator_request``'s."""
-        return read_answer(await self._exchange.send(operator_request(self._token, call, path_params, body)))
+        request = operator_request(self._token, call, path_params, body, query)
+        return read_answer(await self._exchange.send(request))
 
     async def populations(self) -> list[PopulationView]:
         """Return all populations."""
-        return (await self._view(PopulationList, operator_calls.POPULATIONS)).populations
+        return (await self._view(PopulationList, POPULATIONS)).populations
 
     async def create_population(self, name: str, checkpoint: bytes) -> PopulationView:
         """Create a population whose version 0 is ``checkpoint`` (safetensors, vocabulary inside)."""
-        call = operator_calls.CREATE_POPULATION
+        call = CREATE_POPULATION
         return await self._view(PopulationView, call, {"population": name}, checkpoint)
 
     async def tasks(self) -> list[TaskView]:
         """Return all tasks, oldest first."""
-        return (await self._view(TaskList, operator_calls.TASKS)).tasks
+        return (await self._view(TaskList, TASKS)).tasks
 
     async def create_task(self, task_toml: str) -> TaskView:
         """Create the task that ``task_toml`` describes; its first round opens soon."""
-        return await self._view(TaskView, operator_calls.CREATE_TASK, body=task_toml.encode())
+        return await self._view(TaskView, CREATE_TASK, body=task_toml.encode())
 
     async def task(self, name: str) -> TaskView:
         """Return one task."""
-        return await self._view(TaskView, operator_calls.TASK, {"task": name})
+        return await self._view(TaskView, TASK, {"task": name})
 
     async def cancel_task(self, name: str) -> TaskView:
         """End a task for good."""
-        return await self._view(TaskView, operator_calls.CANCEL_TASK, {"task": name})
+        return await self._view(TaskView, CANCEL_TASK, {"task": name})
 
     async def rounds(self, task: str) -> list[RoundView]:
         """Return a task's newest rounds, oldest first."""
-        return (await self._view(RoundList, operator_calls.ROUNDS, {"task": task})).rounds
+        return (await self._view(RoundList, ROUNDS, {"task": task})).rounds
 
     async def _view(
         self,
         kind: type[V],
-        call: OperatorCall,
+        call: AnyCall,
         path_params: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> V:

@@ -37,6 +37,7 @@ class ProblemCode(StrEnum):
     ATTESTATION_FAILED = "attestation_failed"
     USER_NOT_PROVEN = "user_not_proven"
     FORBIDDEN = "forbidden"
+    ROLE_TOO_WEAK = "role_too_weak"
     QUARANTINED = "quarantined"
     NOT_FOUND = "not_found"
     POPULATION_UNKNOWN = "population_unknown"
@@ -54,6 +55,7 @@ class ProblemCode(StrEnum):
     BODY_TIMEOUT = "body_timeout"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     MALFORMED_REQUEST = "malformed_request"
+    MALFORMED_QUERY = "malformed_query"
     MALFORMED_BODY = "malformed_body"
     MALFORMED_DELTA = "malformed_delta"
     MALFORMED_HEAD = "malformed_head"
@@ -110,6 +112,9 @@ PROBLEMS: Final = MappingProxyType(
             422, Fault.CLIENT, "The user is no secret, nor a statement that this server can check."
         ),
         ProblemCode.FORBIDDEN: ProblemKind(403, Fault.CLIENT, "This token does not allow that."),
+        ProblemCode.ROLE_TOO_WEAK: ProblemKind(
+            403, Fault.OPERATOR, "The token's role does not allow that; ask for one of a stronger role."
+        ),
         ProblemCode.QUARANTINED: ProblemKind(403, Fault.CLIENT, "This device is quarantined."),
         ProblemCode.NOT_FOUND: ProblemKind(404, Fault.CLIENT, "There is nothing at this address."),
         ProblemCode.POPULATION_UNKNOWN: ProblemKind(404, Fault.CLIENT, "No such population."),
@@ -144,6 +149,9 @@ PROBLEMS: Final = MappingProxyType(
         ),
         ProblemCode.MALFORMED_REQUEST: ProblemKind(
             400, Fault.CLIENT, "That is not HTTP/1.1 as this server reads it."
+        ),
+        ProblemCode.MALFORMED_QUERY: ProblemKind(
+            422, Fault.OPERATOR, "The query string is not what this call takes."
         ),
         ProblemCode.MALFORMED_BODY: ProblemKind(422, Fault.CLIENT, "The body is not what this call takes."),
         ProblemCode.MALFORMED_DELTA: ProblemKind(422, Fault.CLIENT, "The delta cannot be decoded."),

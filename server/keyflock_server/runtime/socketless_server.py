@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from keyflock_server.http.admin import AdminEndpoints
+from keyflock_server.http.operators.endpoints import OperatorEndpoints
 from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.http.sdk import SdkEndpoints
 from keyflock_server.protocol.calls import Request, Response
@@ -28,7 +28,7 @@ class SocketlessServer:
         coordinator: Lifecycle,
         *,
         sdk: SdkEndpoints,
-        admin: AdminEndpoints,
+        admin: OperatorEndpoints,
         readiness: Readiness,
         admin_token: str,
         release: Callable[[], None],

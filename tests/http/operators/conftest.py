@@ -13,28 +13,31 @@ import aiohttp
 import msgspec
 import pytest
 
-from keyflock_server.http.admin import AdminEndpoints
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.failed_attempts import FailedAttempts
+from keyflock_server.http.operators.devices import DeviceResource
+from keyflock_server.http.operators.endpoints import OperatorEndpoints
+from keyflock_server.http.operators.populations import PopulationResource
+from keyflock_server.http.operators.rounds import RoundResource
+from keyflock_server.http.operators.tasks import TaskResource
 from keyflock_server.http.readiness import Readiness, ServerState
+from keyflock_server.identity.operators import Operator
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
-from keyflock_server.protocol.operator import (
+from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.devices import DeviceList, DeviceView, QuarantineOrder
+from keyflock_server.protocol.operator.populations import (
     CohortPreview,
-    DecisionOrder,
     DeletionOrder,
-    DeviceList,
-    DeviceView,
     PopulationDeleted,
     PopulationView,
-    QuarantineOrder,
     RenameOrder,
     RollbackOrder,
-    RoundView,
-    TaskView,
 )
-from keyflock_server.protocol.operator_calls import OperatorCall
+from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
+from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
+from keyflock_server.protocol.roles import Role
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.listeners import Listener
@@ -188,6 +191,13 @@ class ScriptedOperatorServices:
         return TASK
 
 
+class ScriptedAuthenticator:
+    """Knows one operator of each role, by the token ``the-<role>-token``."""
+
+    async def operator(self, token: str) -> Operator | None:
+        return next((Operator(role, role) for role in Role if token == f"the-{role}-token"), None)
+
+
 @dataclass
 class GatedSleep:
     """Lets waits pass at once, unless its gate is closed."""
@@ -215,7 +225,7 @@ class AdminPort:
     sleep: GatedSleep
     token: str = "the-admin-token"
 
-    async def send(self, call: OperatorCall, body: Any = None, **changed: str | None) -> AdminAnswer:  # noqa: ANN401
+    async def send(self, call: AnyCall, body: Any = None, **changed: str | None) -> AdminAnswer:  # noqa: ANN401
         """A good call, but for the body and headers that are given (None leaves a header out)."""
         headers: dict[str, str | None] = {"Authorization": f"Bearer {self.token}"}
         if call.max_body_bytes:
@@ -280,12 +290,14 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         release=service.release_device,
     )
     revocations: Any = SimpleNamespace(revoke=service.revoke_device)
-    endpoints = AdminEndpoints(
-        tasks=tasks,
-        populations=populations,
-        quarantines=quarantines,
-        revocations=revocations,
-        admin_token=AdminPort.token,
+    endpoints = OperatorEndpoints(
+        [
+            PopulationResource(populations),
+            TaskResource(tasks),
+            RoundResource(tasks),
+            DeviceResource(quarantines, revocations),
+        ],
+        authenticator=ScriptedAuthenticator(),
         readiness=readiness,
         metrics=metrics,
         failed_attempts=FailedAttempts(metrics, sleep),

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keyflock_server.http.readiness import ServerState
-from keyflock_server.protocol import operator_calls
-from keyflock_server.protocol.operator_calls import OPERATOR_CALLS, OperatorCall
+from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.populations import CREATE_POPULATION
+from keyflock_server.protocol.operator.table import OPERATOR_CALLS
+from keyflock_server.protocol.operator.tasks import CREATE_TASK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +30,7 @@ with_body = pytest.mark.parametrize("call", WITH_BODY, ids=lambda call: call.nam
 
 
 @without_body
-async def test_a_good_call_is_answered_in_json(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_a_good_call_is_answered_in_json(admin_port: AdminPort, call: AnyCall) -> None:
     answer = await admin_port.send(call)
 
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
@@ -48,7 +50,7 @@ async def test_a_good_call_is_answered_in_json(admin_port: AdminPort, call: Oper
     ],
 )
 async def test_only_the_admin_token_opens_a_call(
-    admin_port: AdminPort, call: OperatorCall, value: str | None, code: str
+    admin_port: AdminPort, call: AnyCall, value: str | None, code: str
 ) -> None:
     answer = await admin_port.send(call, b"x" if call.max_body_bytes else None, Authorization=value)
 
@@ -59,7 +61,7 @@ async def test_only_the_admin_token_opens_a_call(
 @with_body
 @pytest.mark.parametrize("content_type", [None, "application/msgpack", "text/plain"])
 async def test_a_body_of_another_type_is_not_taken(
-    admin_port: AdminPort, call: OperatorCall, content_type: str | None
+    admin_port: AdminPort, call: AnyCall, content_type: str | None
 ) -> None:
     answer = await admin_port.send(call, b"x", Content_Type=content_type)
 
@@ -67,14 +69,14 @@ async def test_a_body_of_another_type_is_not_taken(
 
 
 @with_body
-async def test_a_compressed_body_is_not_taken(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_a_compressed_body_is_not_taken(admin_port: AdminPort, call: AnyCall) -> None:
     answer = await admin_port.send(call, b"x", Content_Encoding="gzip")
 
     assert (answer.status, answer.code()) == (415, "unsupported_media_type")
 
 
 @without_body
-async def test_a_call_that_takes_no_body_refuses_one(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_a_call_that_takes_no_body_refuses_one(admin_port: AdminPort, call: AnyCall) -> None:
     answer = await admin_port.send(call, b"x")
 
     assert (answer.status, answer.code()) == (413, "body_too_large")
@@ -86,8 +88,8 @@ async def test_a_task_beyond_the_limit_is_refused(admin_port: AdminPort) -> None
             yield b"#" * 65_536
 
     known, unknown = (
-        await admin_port.send(operator_calls.CREATE_TASK, b"#" * 65_537),
-        await admin_port.send(operator_calls.CREATE_TASK, endless()),
+        await admin_port.send(CREATE_TASK, b"#" * 65_537),
+        await admin_port.send(CREATE_TASK, endless()),
     )
 
     assert (known.status, known.code()) == (413, "body_too_large")
@@ -108,7 +110,7 @@ async def test_a_task_beyond_the_limit_is_refused(admin_port: AdminPort) -> None
     ids=["empty", "truncated", "not text", "wrong type", "unknown field", "nested", "zeros"],
 )
 async def test_a_task_that_cannot_be_read_is_refused(admin_port: AdminPort, body: bytes) -> None:
-    answer = await admin_port.send(operator_calls.CREATE_TASK, body)
+    answer = await admin_port.send(CREATE_TASK, body)
 
     assert (answer.status, answer.code()) == (422, "invalid_task")
     assert answer.body["detail"]
@@ -119,8 +121,8 @@ async def test_a_task_that_cannot_be_read_is_refused(admin_port: AdminPort, body
 async def test_every_problem_of_a_task_is_told_by_itself_and_in_the_detail(admin_port: AdminPort) -> None:
     body = b"[task]\nname = 'x'\npopulation = 'en'\n[round]\ngaol = 4\nmode = 'asink'\n"
 
-    answer = await admin_port.send(operator_calls.CREATE_TASK, body)
-    one = await admin_port.send(operator_calls.CREATE_TASK, b"[task")
+    answer = await admin_port.send(CREATE_TASK, body)
+    one = await admin_port.send(CREATE_TASK, b"[task")
 
     assert answer.body["problems"] == [
         "round: unknown field `gaol`; did you mean goal.",
@@ -132,7 +134,7 @@ async def test_every_problem_of_a_task_is_told_by_itself_and_in_the_detail(admin
 
 @pytest.mark.fault("F7")
 async def test_a_byte_order_mark_is_no_part_of_a_task(admin_port: AdminPort) -> None:
-    await admin_port.send(operator_calls.CREATE_TASK, codecs.BOM_UTF8 + TUTORIAL_TASK.read_bytes())
+    await admin_port.send(CREATE_TASK, codecs.BOM_UTF8 + TUTORIAL_TASK.read_bytes())
 
     assert len(admin_port.service.calls) == 1
 
@@ -148,14 +150,14 @@ async def test_a_population_needs_a_plain_name(admin_port: AdminPort, name: str)
 
 
 async def test_a_checkpoint_reaches_the_service_as_it_was_sent(admin_port: AdminPort) -> None:
-    answer = await admin_port.send(operator_calls.CREATE_POPULATION, b"checkpoint bytes")
+    answer = await admin_port.send(CREATE_POPULATION, b"checkpoint bytes")
 
     assert answer.status == 201
     assert admin_port.service.calls == [("create_population", ("en-US", b"checkpoint bytes"))]
 
 
 @pytest.mark.parametrize("call", ABOUT_A_TASK, ids=lambda call: call.name)
-async def test_a_task_that_is_not_there_is_unknown(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_a_task_that_is_not_there_is_unknown(admin_port: AdminPort, call: AnyCall) -> None:
     headers = {"Authorization": f"Bearer {admin_port.token}"}
 
     answer = await admin_port.request(call.method, call.path.format(task="nobody"), None, headers)
@@ -168,7 +170,7 @@ async def test_a_task_that_is_not_there_is_unknown(admin_port: AdminPort, call: 
     "call", [call for call in WITHOUT_BODY if "{" in call.path], ids=lambda call: call.name
 )
 async def test_an_address_with_a_control_character_asks_the_database_nothing(
-    admin_port: AdminPort, call: OperatorCall
+    admin_port: AdminPort, call: AnyCall
 ) -> None:
     path = call.path.format(population="a%00b", task="a%00b", round="a%00b", device="a%00b")
     headers = {"Authorization": f"Bearer {admin_port.token}"}
@@ -180,7 +182,7 @@ async def test_an_address_with_a_control_character_asks_the_database_nothing(
 
 
 @without_body
-async def test_an_unexpected_failure_is_an_incident(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_an_unexpected_failure_is_an_incident(admin_port: AdminPort, call: AnyCall) -> None:
     admin_port.service.failure_of_all = RuntimeError("secret detail")
 
     answer = await admin_port.send(call)
@@ -190,7 +192,7 @@ async def test_an_unexpected_failure_is_an_incident(admin_port: AdminPort, call:
 
 
 @every
-async def test_another_method_is_told_which_are_taken(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_another_method_is_told_which_are_taken(admin_port: AdminPort, call: AnyCall) -> None:
     path = call.path.format(population="en-US", task="next-word", round="next-word-1", device="phone-1")
 
     answer = await admin_port.request("PATCH", path)
@@ -207,7 +209,7 @@ async def test_an_unknown_address_is_a_problem_too(admin_port: AdminPort, path: 
 
 
 @every
-async def test_a_server_that_is_not_ready_takes_no_calls(admin_port: AdminPort, call: OperatorCall) -> None:
+async def test_a_server_that_is_not_ready_takes_no_calls(admin_port: AdminPort, call: AnyCall) -> None:
     admin_port.readiness.state = ServerState.STOPPING
 
     answer = await admin_port.send(call)

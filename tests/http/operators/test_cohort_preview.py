@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from keyflock_server.cli.application import app
 from keyflock_server.cli.errors import CommandError
-from keyflock_server.protocol import operator_calls
 from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.operator.populations import PREVIEW_COHORT
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ from keyflock_server.protocol.identifiers import PopulationName
     [b"", b"not json", b"{}", b'{"cohort": 7}', b'{"cohort": "tier > 1", "limit": 3}', b"\xff", b"[" * 5_000],
 )
 async def test_a_body_that_is_no_question_is_told_so(admin_port: AdminPort, body: bytes) -> None:
-    answer = await admin_port.send(operator_calls.PREVIEW_COHORT, body)
+    answer = await admin_port.send(PREVIEW_COHORT, body)
 
     assert (answer.status, answer.code()) == (422, "malformed_body")
     assert admin_port.service.calls == []
 
 
 async def test_a_question_goes_to_the_service_as_it_was_asked(admin_port: AdminPort) -> None:
-    answer = await admin_port.send(operator_calls.PREVIEW_COHORT, b'{"cohort": "tier >= 2"}')
+    answer = await admin_port.send(PREVIEW_COHORT, b'{"cohort": "tier >= 2"}')
 
     assert admin_port.service.calls == [("preview_cohort", (PopulationName("en-US"), "tier >= 2"))]
     assert answer.body == {

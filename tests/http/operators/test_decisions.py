@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyflock_server.protocol import operator_calls
-from keyflock_server.protocol.operator import DecisionOrder, RollbackOrder
+from keyflock_server.protocol.operator.populations import ROLL_BACK, RollbackOrder
+from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND, DecisionOrder
 
 if TYPE_CHECKING:
     from tests.http.operators.conftest import AdminPort
 
-    from keyflock_server.protocol.operator_calls import OperatorCall
+    from keyflock_server.protocol.operator.call import AnyCall
 
-DECISIONS = (operator_calls.ACCEPT_ROUND, operator_calls.DISCARD_ROUND)
+DECISIONS = (ACCEPT_ROUND, DISCARD_ROUND)
 
 
 @pytest.mark.fault("D8")
 @pytest.mark.parametrize("call", DECISIONS, ids=lambda call: call.name)
 async def test_a_decision_on_a_held_round_reaches_the_service_with_its_reason(
-    admin_port: AdminPort, call: OperatorCall
+    admin_port: AdminPort, call: AnyCall
 ) -> None:
     answer = await admin_port.send(call, b'{"reason": "the rate was a slip"}')
 
@@ -33,14 +33,14 @@ async def test_a_decision_on_a_held_round_reaches_the_service_with_its_reason(
 
 @pytest.mark.fault("D9")
 async def test_a_rollback_reaches_the_service_with_its_version_and_reason(admin_port: AdminPort) -> None:
-    answer = await admin_port.send(operator_calls.ROLL_BACK, b'{"to": 0, "reason": "worse"}')
+    answer = await admin_port.send(ROLL_BACK, b'{"to": 0, "reason": "worse"}')
 
     assert (answer.status, answer.body["name"]) == (200, "en-US")
     assert admin_port.service.calls == [("roll_back", ("en-US", RollbackOrder(to=0, reason="worse")))]
 
 
 @pytest.mark.fault("D8")
-@pytest.mark.parametrize("call", [*DECISIONS, operator_calls.ROLL_BACK], ids=lambda call: call.name)
+@pytest.mark.parametrize("call", [*DECISIONS, ROLL_BACK], ids=lambda call: call.name)
 @pytest.mark.parametrize(
     "order",
     [
@@ -55,7 +55,7 @@ async def test_a_rollback_reaches_the_service_with_its_version_and_reason(admin_
     ],
 )
 async def test_an_order_without_a_plain_reason_is_refused(
-    admin_port: AdminPort, call: OperatorCall, order: object
+    admin_port: AdminPort, call: AnyCall, order: object
 ) -> None:
     answer = await admin_port.send(call, json.dumps(order).encode())
 

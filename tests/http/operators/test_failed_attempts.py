@@ -15,7 +15,7 @@ from keyflock_server.http.failed_attempts import (
     MAX_WAITING,
     FailedAttempts,
 )
-from keyflock_server.protocol import operator_calls
+from keyflock_server.protocol.operator.tasks import TASKS
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.telemetry.metrics import Metrics
 
@@ -98,7 +98,7 @@ async def test_the_right_token_is_answered_at_once_while_wrong_ones_wait(
     while admin_port.sleep.waiting < MAX_WAITING:  # noqa: ASYNC110 - the other side runs in this loop
         await asyncio.sleep(0)
     beyond = await admin_port.request("GET", "/admin/v1/tasks", headers=wrong)
-    right = await admin_port.send(operator_calls.TASKS)
+    right = await admin_port.send(TASKS)
     answered_early = [guess for guess in guesses if guess.done()]
     admin_port.sleep.gate.set()
     answers = await asyncio.gather(*guesses)

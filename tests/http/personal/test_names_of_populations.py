@@ -23,7 +23,7 @@ from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import CALLS, Call, Request
 from keyflock_server.protocol.messages import Assignment, CheckIn, Enrolment, EnrolRequest, Release
-from keyflock_server.protocol.operator_calls import JSON
+from keyflock_server.protocol.operator.call import JSON
 
 if TYPE_CHECKING:
     from keyflock_server.protocol.calls import Response

@@ -9,7 +9,7 @@ from keyflock_server.coordinator.events import NullObserver
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Receipt
-from keyflock_server.protocol.operator import DecisionOrder, RoundView
+from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 T = TaskName("t")

@@ -11,7 +11,7 @@ from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, const
 from tests.unit.coordinator.test_crash_between_steps import ProcessKilled, crash_after, revive
 
 from keyflock_server.identity.claims import AssignmentClaims
-from keyflock_server.protocol.operator import RollbackOrder
+from keyflock_server.protocol.operator.populations import RollbackOrder
 from keyflock_server.protocol.problems import ApiError
 from keyflock_server.storage.blob_identity import MARKER_KEY
 

@@ -15,7 +15,8 @@ from keyflock_server.coordinator.enrolment import EnrolmentResult
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import EnrolRequest, Receipt, Refusal
-from keyflock_server.protocol.operator import DeletionOrder, PopulationDeleted, QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
+from keyflock_server.protocol.operator.populations import DeletionOrder, PopulationDeleted
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.records import PersonalModelRecord

@@ -17,7 +17,7 @@ from keyflock_server.coordinator.seen_devices import SeenDevices
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, TaskName
 from keyflock_server.protocol.messages import CheckIn, RefusalReason
-from keyflock_server.protocol.operator import QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.device_facts import DeviceFacts
 from keyflock_server.storage.errors import StorageUnavailable

@@ -11,7 +11,7 @@ from keyflock_server.coordinator.enrolment import EnrolmentResult
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import Assignment, EnrolRequest, Receipt, Refusal
-from keyflock_server.protocol.operator import QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import StorageUnavailable
 

@@ -6,7 +6,7 @@ from tests.unit.coordinator.harness import CoordinatorHarness, constant, report,
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Receipt
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.protocol.problems import ApiError
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.errors import StorageError, StorageUnavailable

@@ -15,7 +15,7 @@ from keyflock_server.protocol.messages import (
     Refusal,
     RefusalReason,
 )
-from keyflock_server.protocol.operator import QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.storage.errors import StorageUnavailable
 
 T = TaskName("t")

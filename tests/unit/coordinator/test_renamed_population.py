@@ -6,7 +6,7 @@ from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, task_
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Assignment, EnrolRequest
-from keyflock_server.protocol.operator import RenameOrder, RollbackOrder
+from keyflock_server.protocol.operator.populations import RenameOrder, RollbackOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 pytestmark = pytest.mark.fault("F14")

@@ -26,7 +26,7 @@ from keyflock_server.protocol.messages import (
     Report,
     ReturnWindow,
 )
-from keyflock_server.protocol.operator import QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import StorageError
 

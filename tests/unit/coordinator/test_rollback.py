@@ -13,7 +13,7 @@ from tests.unit.coordinator.personalize_task import open_task
 from keyflock_compression import apply_weights_delta, decode_weights
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.messages import Offer, OfferAction, Receipt, Refusal, RefusalReason
-from keyflock_server.protocol.operator import RollbackOrder
+from keyflock_server.protocol.operator.populations import RollbackOrder
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.releases.model_version import VersionRecord

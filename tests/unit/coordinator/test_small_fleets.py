@@ -13,7 +13,7 @@ from tests.unit.coordinator.small_fleet import Habits, SmallFleet
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.protocol.messages import Assignment, Failure, FailureCause
-from keyflock_server.protocol.operator import RollbackOrder
+from keyflock_server.protocol.operator.populations import RollbackOrder
 from keyflock_server.protocol.problems import ApiError
 
 pytestmark = pytest.mark.fault("F11")

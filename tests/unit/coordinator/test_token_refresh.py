@@ -13,7 +13,7 @@ from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.revocations import Revocations
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import EnrolRequest
-from keyflock_server.protocol.operator import QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
 

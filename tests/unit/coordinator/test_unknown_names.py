@@ -7,7 +7,9 @@ from tests.unit.coordinator.harness import CoordinatorHarness
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
-from keyflock_server.protocol.operator import DecisionOrder, QuarantineOrder, RollbackOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
+from keyflock_server.protocol.operator.populations import RollbackOrder
+from keyflock_server.protocol.operator.rounds import DecisionOrder
 from keyflock_server.protocol.problems import ApiError
 
 pytestmark = pytest.mark.fault("D1")

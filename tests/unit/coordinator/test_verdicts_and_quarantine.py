@@ -13,7 +13,7 @@ from keyflock_models.network.layout import ParamLayout
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Offer, Receipt, Refusal, RefusalReason, Report
-from keyflock_server.protocol.operator import QuarantineOrder
+from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import StorageError
 

@@ -36,7 +36,7 @@ from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Exchange, Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.messages import Capabilities, Enrolment, Release, Report
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 
 POPULATION = PopulationName("en-US")
 MESSAGES = {f"phone-{number}": habits(number) for number in range(12)}

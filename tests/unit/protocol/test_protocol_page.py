@@ -12,7 +12,7 @@ from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.messages import FailureCause, OfferAction, RefusalReason
-from keyflock_server.protocol.operator_calls import OPERATOR_CALLS
+from keyflock_server.protocol.operator.table import OPERATOR_CALLS
 from keyflock_server.protocol.problems import PROBLEMS, Problem, ProblemCode
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, play
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
-from keyflock_server.protocol.operator import RollbackOrder
+from keyflock_server.protocol.operator.populations import RollbackOrder
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.metrics_observer import MetricsObserver
 

@@ -24,7 +24,7 @@ from keyflock_client_sim.training_setup.task import POPULATION
 from keyflock_client_sim.training_setup.text import DemoText, Sequences
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator import RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 
 HOUR_S: Final = 3_600.0
 #: The number of points of a curve; each is a model that is measured.

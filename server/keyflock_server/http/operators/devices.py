@@ -1,0 +1,54 @@
+"""Answers operators' calls about devices."""
+
+from keyflock_server.coordinator.quarantine_service import QuarantineService
+from keyflock_server.coordinator.token_revocations import TokenRevocations
+from keyflock_server.http.operators.handlers import Handlers
+from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.devices import (
+    DEVICE,
+    DEVICES,
+    QUARANTINE_DEVICE,
+    RELEASE_DEVICE,
+    REVOKE_DEVICE,
+    DeviceList,
+    DeviceView,
+    QuarantineOrder,
+)
+
+
+class DeviceResource:
+    """The handlers of the calls about devices.
+
+    Args:
+        quarantines: Shows devices and quarantines them.
+        revocations: Makes devices' tokens void.
+    """
+
+    def __init__(self, quarantines: QuarantineService, revocations: TokenRevocations) -> None:
+        self._quarantines = quarantines
+        self._revocations = revocations
+
+    def register(self, handlers: Handlers) -> None:
+        """See ``handlers.Resource``."""
+        handlers.add(DEVICES, self._list)
+        handlers.add(DEVICE, self._get)
+        handlers.add(QUARANTINE_DEVICE, self._quarantine)
+        handlers.add(RELEASE_DEVICE, self._release)
+        handlers.add(REVOKE_DEVICE, self._revoke)
+
+    async def _list(self, request: OperatorRequest[Query, NoBody]) -> DeviceList:
+        return await self._quarantines.devices(request.population)
+
+    async def _get(self, request: OperatorRequest[Query, NoBody]) -> DeviceView:
+        return await self._quarantines.device(request.device)
+
+    async def _quarantine(self, request: OperatorRequest[Query, QuarantineOrder]) -> DeviceView:
+        return await self._quarantines.quarantine(request.device, request.body)
+
+    async def _release(self, request: OperatorRequest[Query, NoBody]) -> DeviceView:
+        return await self._quarantines.release(request.device)
+
+    async def _revoke(self, request: OperatorRequest[Query, NoBody]) -> DeviceView:
+        await self._revocations.revoke(request.device)
+        return await self._quarantines.device(request.device)

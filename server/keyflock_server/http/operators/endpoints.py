@@ -1,0 +1,121 @@
+"""The group of operators' calls: route, readiness, token, role, query, content headers, body, handler."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from keyflock_server.http.endpoint_group import EndpointGroup, ReadBody, bearer, media_type_of
+from keyflock_server.http.failed_attempts import FailedAttempts
+from keyflock_server.http.operators.authentication import Authenticator
+from keyflock_server.http.operators.decoding import decode_body, decode_query
+from keyflock_server.http.operators.handlers import Handlers, Resource
+from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.http.readiness import Readiness
+from keyflock_server.http.responses import JSON
+from keyflock_server.http.routes import Routes, query_string
+from keyflock_server.identity.operators import Operator
+from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.operator.call import AnyCall, NoBody
+from keyflock_server.protocol.operator.table import OPERATOR_CALLS
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.protocol.roles import Role
+from keyflock_server.telemetry.logs import logger
+from keyflock_server.telemetry.metrics import Metrics
+
+_log: Final = logger("keyflock.operator")
+#: Whoever makes a call that needs no token.
+_ANYBODY: Final = Operator("anybody", Role.VIEWER)
+
+
+class OperatorEndpoints(EndpointGroup[AnyCall]):
+    """Serves every call of ``OPERATOR_CALLS``.
+
+    Args:
+        resources: The handlers of the calls.
+        authenticator: Knows the operators by their tokens.
+        readiness: Says whether the server takes work now.
+        metrics: Counts requests.
+        failed_attempts: Slows down callers that guess tokens; None: one with the system's clock is made.
+    """
+
+    def __init__(
+        self,
+        resources: Iterable[Resource],
+        *,
+        authenticator: Authenticator,
+        readiness: Readiness,
+        metrics: Metrics,
+        failed_attempts: FailedAttempts | None = None,
+    ) -> None:
+        super().__init__(
+            Routes(OPERATOR_CALLS),
+            JSON,
+            media_types={call.name: call.media_types for call in OPERATOR_CALLS},
+            readiness=readiness,
+            metrics=metrics,
+        )
+        self._authenticator = authenticator
+        self._failed_attempts = failed_attempts or FailedAttempts(metrics)
+        self._handlers = Handlers(OPERATOR_CALLS)
+        for resource in resources:
+            resource.register(self._handlers)
+        self._handlers.require_all()
+
+    async def _answer(
+        self,
+        call: AnyCall,
+        path_params: Mapping[str, str],
+        head: Request,
+        read_body: ReadBody,
+    ) -> Response:
+        self._readiness.require()
+        operator = _ANYBODY if call.role is None else await self._authorised(call, call.role, head.headers)
+        if not all(text.isprintable() for text in path_params.values()):
+            # PostgreSQL fails where it is asked for such a text.
+            raise ApiError(ProblemCode.NOT_FOUND, "An address has no control characters.")
+        query = decode_query(query_string(head.path), call.query)
+        body = await self._body(call, head, read_body)
+        request = OperatorRequest(
+            operator=operator,
+            path_params=path_params,
+            query=query,
+            body=_decoded(call, body),
+            media_type=media_type_of(head.headers) if body else "",
+            headers=head.headers,
+        )
+        answer = await self._handlers.of(call)(request)
+        if call.is_mutation:
+            # The call succeeded, so each path parameter names something that exists, or a checked new name.
+            _log.info("operator call", call=call.name, **path_params)
+        if isinstance(answer, Response):
+            return answer
+        return JSON.response(answer, status=call.status)
+
+    async def _authorised(self, call: AnyCall, needed: Role, headers: Mapping[str, str]) -> Operator:
+        """Return the operator whose token the call carries; a wrong token is answered after a delay."""
+        try:
+            operator = await self._authenticated(call, headers)
+        except ApiError:
+            await self._failed_attempts.delay_failure()
+            raise
+        if not operator.role.includes(needed):
+            detail = f"The call {call.name} needs the role {needed}; the token's is {operator.role}."
+            raise ApiError(ProblemCode.ROLE_TOO_WEAK, detail)
+        return operator
+
+    async def _authenticated(self, call: AnyCall, headers: Mapping[str, str]) -> Operator:
+        token = bearer(headers)
+        if token is None:
+            raise ApiError(
+                ProblemCode.TOKEN_MISSING,
+                f"The call {call.name} needs the header Authorization: Bearer <token>.",
+            )
+        operator = await self._authenticator.operator(token)
+        if operator is None:
+            raise ApiError(ProblemCode.TOKEN_INVALID, "The token is none of this server's operators'.")
+        return operator
+
+
+def _decoded(call: AnyCall, body: bytes) -> object:
+    if call.body is NoBody:
+        return NoBody()
+    return body if call.body is bytes else decode_body(body, call.body)

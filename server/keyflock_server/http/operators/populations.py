@@ -1,0 +1,63 @@
+"""Answers operators' calls about populations."""
+
+from keyflock_server.coordinator.population_service import PopulationService
+from keyflock_server.http.operators.handlers import Handlers
+from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.populations import (
+    CREATE_POPULATION,
+    DELETE_POPULATION,
+    POPULATIONS,
+    PREVIEW_COHORT,
+    RENAME_POPULATION,
+    ROLL_BACK,
+    CohortPreview,
+    CohortQuestion,
+    DeletionOrder,
+    PopulationDeleted,
+    PopulationList,
+    PopulationView,
+    RenameOrder,
+    RollbackOrder,
+)
+
+
+class PopulationResource:
+    """The handlers of the calls about populations.
+
+    Args:
+        service: Creates, renames, rolls back, deletes and shows populations.
+    """
+
+    def __init__(self, service: PopulationService) -> None:
+        self._service = service
+
+    def register(self, handlers: Handlers) -> None:
+        """See ``handlers.Resource``."""
+        handlers.add(POPULATIONS, self._list)
+        handlers.add(CREATE_POPULATION, self._create)
+        handlers.add(PREVIEW_COHORT, self._preview_cohort)
+        handlers.add(ROLL_BACK, self._roll_back)
+        handlers.add(RENAME_POPULATION, self._rename)
+        handlers.add(DELETE_POPULATION, self._delete)
+
+    async def _list(self, _request: OperatorRequest[Query, NoBody]) -> PopulationList:
+        return PopulationList(populations=await self._service.all())
+
+    async def _create(self, request: OperatorRequest[Query, bytes]) -> PopulationView:
+        name = PopulationName(request.new_name("population"))
+        return await self._service.create(name, request.body)
+
+    async def _preview_cohort(self, request: OperatorRequest[Query, CohortQuestion]) -> CohortPreview:
+        question = request.body
+        return await self._service.preview_cohort(request.population, question.cohort)
+
+    async def _roll_back(self, request: OperatorRequest[Query, RollbackOrder]) -> PopulationView:
+        return await self._service.roll_back(request.population, request.body)
+
+    async def _rename(self, request: OperatorRequest[Query, RenameOrder]) -> PopulationView:
+        return await self._service.rename(request.population, request.body)
+
+    async def _delete(self, request: OperatorRequest[Query, DeletionOrder]) -> PopulationDeleted:
+        return await self._service.delete(request.population, request.body)

@@ -1,0 +1,59 @@
+"""What the handler of an operator's call gets: everything is checked, and decoded by the table's types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import msgspec
+
+from keyflock_server.identity.operators import Operator
+from keyflock_server.protocol.fields import Name
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
+from keyflock_server.protocol.operator.call import Query
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+
+Q = TypeVar("Q", bound=Query)
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRequest(Generic[Q, B]):
+    """One call of an operator whose token and role suffice."""
+
+    operator: Operator
+    path_params: Mapping[str, str]
+    query: Q
+    body: B
+    #: The media type of the body, without parameters; empty without one.
+    media_type: str = ""
+    #: The headers; their names are in lower case.
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def population(self) -> PopulationName:
+        """Return the population in the path: any of its names."""
+        return PopulationName(self.path_params["population"])
+
+    @property
+    def task(self) -> str:
+        """Return the task in the path: its name, or the name with a number."""
+        return self.path_params["task"]
+
+    @property
+    def round_id(self) -> RoundId:
+        """Return the round in the path."""
+        return RoundId(self.path_params["round"])
+
+    @property
+    def device(self) -> DeviceId:
+        """Return the device in the path."""
+        return DeviceId(self.path_params["device"])
+
+    def new_name(self, noun: str) -> str:
+        """Return the path parameter ``noun`` as a name for something new; raises ApiError if it is none."""
+        try:
+            return msgspec.convert(self.path_params[noun], Name)
+        except msgspec.ValidationError as error:
+            raise ApiError(
+                ProblemCode.MALFORMED_BODY, f"The {noun}'s name in the address: {error}."
+            ) from None

@@ -1,0 +1,73 @@
+"""Answers operators' calls about tasks."""
+
+from keyflock_server.coordinator.task_service import TaskService
+from keyflock_server.http.endpoint_group import with_header
+from keyflock_server.http.operators.handlers import Handlers
+from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.http.responses import JSON
+from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.tasks import (
+    CANCEL_TASK,
+    CREATE_TASK,
+    PAUSE_TASK,
+    RESUME_TASK,
+    TASK,
+    TASKS,
+    TaskList,
+    TaskView,
+)
+from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.rounds.task_validation import TaskError, parse_task
+
+
+class TaskResource:
+    """The handlers of the calls about tasks.
+
+    Args:
+        service: Creates, changes and shows tasks.
+    """
+
+    def __init__(self, service: TaskService) -> None:
+        self._service = service
+
+    def register(self, handlers: Handlers) -> None:
+        """See ``handlers.Resource``."""
+        handlers.add(TASKS, self._list)
+        handlers.add(CREATE_TASK, self._create)
+        handlers.add(TASK, self._get)
+        handlers.add(PAUSE_TASK, self._pause)
+        handlers.add(RESUME_TASK, self._resume)
+        handlers.add(CANCEL_TASK, self._cancel)
+
+    async def _list(self, _request: OperatorRequest[Query, NoBody]) -> TaskList:
+        return TaskList(tasks=await self._service.all())
+
+    async def _create(self, request: OperatorRequest[Query, bytes]) -> Response:
+        created = await self._service.create(_spec(request.body))
+        response = JSON.response(created, status=CREATE_TASK.status)
+        return with_header(response, "location", f"/admin/v1/tasks/{created.name}")
+
+    async def _get(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
+        return await self._service.get(request.task)
+
+    async def _pause(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
+        return await self._service.pause(request.task)
+
+    async def _resume(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
+        return await self._service.resume(request.task)
+
+    async def _cancel(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
+        return await self._service.cancel(request.task)
+
+
+def _spec(body: bytes) -> TaskSpec:
+    try:
+        return parse_task(body.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ApiError(ProblemCode.INVALID_TASK, "The task is not UTF-8 text.") from None
+    except RecursionError:
+        raise ApiError(ProblemCode.INVALID_TASK, "The task is nested too deeply.") from None
+    except TaskError as error:
+        raise ApiError(ProblemCode.INVALID_TASK, str(error), problems=error.problems) from None

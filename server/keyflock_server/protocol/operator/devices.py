@@ -1,0 +1,110 @@
+"""Operators' messages and calls about devices."""
+
+from datetime import datetime
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason
+from keyflock_server.protocol.roles import Role
+
+
+class StrikeView(Struct, frozen=True, kw_only=True):
+    """One round in which a device's report was refused."""
+
+    at: datetime
+    round: str
+    verdict: str
+
+
+class DeviceView(Struct, frozen=True, kw_only=True):
+    """A device and its violations; nothing about the person."""
+
+    id: str
+    population: str
+    app_build: int
+    locale: str
+    enrolled_at: datetime
+    last_seen_at: datetime
+    last_contributed_at: datetime | None = None
+    #: Number of assignments in a row that expired; each beyond the first halves the chance of another one.
+    silences: int = 0
+    is_quarantined: bool = False
+    #: End of the last quarantine, also when it is over.
+    quarantined_until: datetime | None = None
+    #: The reason of the last quarantine.
+    reason: str = ""
+    #: Who quarantined it: policy or operator.
+    quarantined_by: str = ""
+    quarantines: int = 0
+    #: Refused reports that may yet lead to a quarantine, oldest first.
+    strikes: list[StrikeView] = []
+
+
+class DeviceList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/populations/{population}/devices``: at most 1,000 devices."""
+
+    devices: list[DeviceView]
+    #: Number of devices that are enrolled in the population.
+    total: int
+
+
+class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/devices/{device}/quarantine``."""
+
+    reason: Reason
+    days: Annotated[float, Meta(gt=0.0, le=365.0)] = 365.0
+
+
+DEVICES: Final = OperatorCall(
+    "devices",
+    "GET",
+    "/admin/v1/populations/{population}/devices",
+    Role.VIEWER,
+    Query,
+    NoBody,
+    DeviceList,
+    "List up to 1,000 devices of a population, those ever quarantined first.",
+)
+DEVICE: Final = OperatorCall(
+    "device",
+    "GET",
+    "/admin/v1/devices/{device}",
+    Role.VIEWER,
+    Query,
+    NoBody,
+    DeviceView,
+    "Show a device, and what is held against it.",
+)
+QUARANTINE_DEVICE: Final = OperatorCall(
+    "quarantine_device",
+    "POST",
+    "/admin/v1/devices/{device}/quarantine",
+    Role.OPERATOR,
+    Query,
+    QuarantineOrder,
+    DeviceView,
+    "Keep a device out for some days.",
+)
+RELEASE_DEVICE: Final = OperatorCall(
+    "release_device",
+    "POST",
+    "/admin/v1/devices/{device}/release",
+    Role.OPERATOR,
+    Query,
+    NoBody,
+    DeviceView,
+    "End a device's quarantine, and forget what was held against it.",
+)
+REVOKE_DEVICE: Final = OperatorCall(
+    "revoke_device",
+    "POST",
+    "/admin/v1/devices/{device}/revoke",
+    Role.OPERATOR,
+    Query,
+    NoBody,
+    DeviceView,
+    "Make all tokens of a device void, for refreshing too.",
+)
+
+CALLS: Final = (DEVICES, DEVICE, QUARANTINE_DEVICE, RELEASE_DEVICE, REVOKE_DEVICE)

@@ -1,0 +1,103 @@
+"""Operators' messages and calls about rounds."""
+
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason
+from keyflock_server.protocol.roles import Role
+
+
+class RoundView(Struct, frozen=True, kw_only=True):
+    """A round: its present state, or how it ended."""
+
+    id: str
+    task: str
+    sequence: int
+    #: The round's state in the state table of rounds.
+    phase: str
+    #: The version that phones train from.
+    model_version: int
+    goal: int
+    minimum: int
+    #: Number of assignments made.
+    assigned: int
+    #: Number of reports that are durably in the aggregate.
+    counted: int
+    #: Number of reports carried from missed rounds, with which its aggregate began.
+    carried: int = 0
+    #: Sum of the reports' weights.
+    weight: float
+    #: Number of assignments that phones returned.
+    failed: int = 0
+    #: Number of assignments that expired without a word from their devices.
+    expired: int = 0
+    opened_at: datetime
+    deadline_at: datetime
+    closed_at: datetime | None = None
+    #: The version that it made, if it was committed.
+    result_version: int | None = None
+    #: Why it has no result, or why it is held.
+    detail: str = ""
+    #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
+    waiting_reason: str = ""
+    #: Measurements of the version that it made; for a personalize round, means over its phones.
+    figures: dict[str, float] | None = None
+    #: For a train round: the text on which its version is checked before it becomes the newest, in words.
+    anchor_text: str = ""
+    #: Verdicts on its reports: refused uploads by cause, and clipped ones.
+    verdicts: dict[str, int] = {}
+    #: Whether its stored sums may hold so few phones that one's update can be inferred.
+    is_unsafe_flush: bool = False
+    #: The norm scale for its deltas, in units of the parameters, by codec table.
+    norm_scales: dict[str, float] = {}
+
+
+class RoundList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/tasks/{name}/rounds``: the task's rounds, oldest first."""
+
+    rounds: list[RoundView]
+
+
+class DecisionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/v1/rounds/{round}/accept`` and ``…/discard``."""
+
+    reason: Reason
+
+
+ROUNDS: Final = OperatorCall(
+    "rounds",
+    "GET",
+    "/admin/v1/tasks/{task}/rounds",
+    Role.VIEWER,
+    Query,
+    NoBody,
+    RoundList,
+    "List a task's newest 1,000 rounds, oldest first.",
+)
+ROUND: Final = OperatorCall(
+    "round", "GET", "/admin/v1/rounds/{round}", Role.VIEWER, Query, NoBody, RoundView, "Show a round."
+)
+ACCEPT_ROUND: Final = OperatorCall(
+    "accept_round",
+    "POST",
+    "/admin/v1/rounds/{round}/accept",
+    Role.OPERATOR,
+    Query,
+    DecisionOrder,
+    RoundView,
+    "Publish what a held round made, although it did not pass the checks.",
+)
+DISCARD_ROUND: Final = OperatorCall(
+    "discard_round",
+    "POST",
+    "/admin/v1/rounds/{round}/discard",
+    Role.OPERATOR,
+    Query,
+    DecisionOrder,
+    RoundView,
+    "Discard what the phones of a held round brought.",
+)
+
+CALLS: Final = (ROUNDS, ROUND, ACCEPT_ROUND, DISCARD_ROUND)

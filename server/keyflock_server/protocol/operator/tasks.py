@@ -1,0 +1,98 @@
+"""Operators' messages and calls about tasks."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import Struct
+
+from keyflock_server.protocol.operator.call import MAX_TASK_BYTES, TOML, NoBody, OperatorCall, Query
+from keyflock_server.protocol.roles import Role
+
+
+class TaskView(Struct, frozen=True, kw_only=True):
+    """A task, its state, and its progress."""
+
+    #: How operators name it: the newest task of a name by the name, an earlier one with a number, ``name~1``.
+    name: str
+    #: Its id, which is never used twice: its rounds, metrics and log lines have it.
+    id: str = ""
+    population: str
+    #: active, paused, cancelled or finished.
+    state: str
+    created_at: datetime
+    rounds_committed: int
+    rounds_abandoned: int
+    #: Number of missed rounds whose reports were carried into the next round.
+    rounds_carried: int = 0
+    max_rounds: int | None
+    #: The round that waits for ``accept`` or ``discard``; until then the task assigns no work.
+    held_round: str | None = None
+    #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
+    waiting_reason: str = ""
+    #: Description of the text on which its versions are checked before they become the newest.
+    anchor_text: str = ""
+    #: Whether its stored sums may hold so few phones that one's update can be inferred.
+    is_unsafe_flush: bool = False
+    #: The norm scale of its next round, in units of the parameters, by codec table.
+    norm_scales: dict[str, float] = {}
+    #: The task as it was written, by table and key.
+    spec: dict[str, Any]
+
+
+class TaskList(Struct, frozen=True, kw_only=True):
+    """``GET /admin/v1/tasks``: all tasks."""
+
+    tasks: list[TaskView]
+
+
+TASKS: Final = OperatorCall(
+    "tasks", "GET", "/admin/v1/tasks", Role.VIEWER, Query, NoBody, TaskList, "List the tasks."
+)
+CREATE_TASK: Final = OperatorCall(
+    "create_task",
+    "POST",
+    "/admin/v1/tasks",
+    Role.OPERATOR,
+    Query,
+    bytes,
+    TaskView,
+    "Create the task that the body describes; its first round opens with the next pass.",
+    status=201,
+    max_bytes=MAX_TASK_BYTES,
+    media_types=(TOML,),
+)
+TASK: Final = OperatorCall(
+    "task", "GET", "/admin/v1/tasks/{task}", Role.VIEWER, Query, NoBody, TaskView, "Show a task."
+)
+PAUSE_TASK: Final = OperatorCall(
+    "pause_task",
+    "POST",
+    "/admin/v1/tasks/{task}/pause",
+    Role.OPERATOR,
+    Query,
+    NoBody,
+    TaskView,
+    "Assign no more work; reports under way are still taken.",
+)
+RESUME_TASK: Final = OperatorCall(
+    "resume_task",
+    "POST",
+    "/admin/v1/tasks/{task}/resume",
+    Role.OPERATOR,
+    Query,
+    NoBody,
+    TaskView,
+    "Assign work again.",
+)
+CANCEL_TASK: Final = OperatorCall(
+    "cancel_task",
+    "POST",
+    "/admin/v1/tasks/{task}/cancel",
+    Role.OPERATOR,
+    Query,
+    NoBody,
+    TaskView,
+    "End a task for good; its open round is abandoned.",
+)
+
+CALLS: Final = (TASKS, CREATE_TASK, TASK, PAUSE_TASK, RESUME_TASK, CANCEL_TASK)
