@@ -9,6 +9,7 @@ import pytest
 from keyflock_server.http.operators.authentication import RootTokenAuthenticator
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.identity.operators import ROOT
+from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.operator.table import OPERATOR_CALLS
 from keyflock_server.protocol.operator.tasks import CANCEL_TASK, TASK
 from keyflock_server.protocol.roles import Role
@@ -78,7 +79,8 @@ async def test_the_first_token_is_that_of_root() -> None:
 
 
 def test_every_call_needs_exactly_one_handler() -> None:
-    async def answer(_request: object) -> None: ...
+    async def answer(_request: object) -> Response:
+        return Response(200, {}, b"")
 
     handlers = Handlers([TASK, CANCEL_TASK])
     handlers.add(TASK, answer)
