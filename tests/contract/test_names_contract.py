@@ -136,7 +136,7 @@ async def test_a_population_is_found_by_its_id_and_every_name_that_it_was_given(
     record = await store.populations.get(EN)
     assert found == [EN, EN, EN, None, None]
     assert await store.populations.names(EN) == ["en", "en-GB", "english"]
-    assert record == replace(POPULATION, current_name=PopulationName("en-GB"))
+    assert record == replace(POPULATION, current_name=PopulationName("en-GB"), revision=2)
     await store.populations.rename(EN, EN)
     assert [one.shown_name for one in await store.populations.all()] == ["en"]
 

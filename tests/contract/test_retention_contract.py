@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_heads_contract import HEAD
@@ -27,7 +28,9 @@ from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.storage.device_facts import SeenDevice
 from keyflock_server.storage.interfaces.record_store import RecordStore
+from keyflock_server.storage.operator_records import ReleaseAction
 from keyflock_server.storage.pruning import PruneResult, prune
+from keyflock_server.storage.records import PopulationRecord
 from keyflock_server.storage.retention import PrunedRows, RetentionPolicy, UnprovenDevices, expired_rows
 
 POLICY = RetentionPolicy(
@@ -152,9 +155,47 @@ def test_the_newest_version_and_the_one_before_are_never_doomed() -> None:
     versions = [replace(VERSION, version=ModelVersion(number)) for number in range(4)]
     newest = replace(POPULATION, latest_version=ModelVersion(3))
 
-    going = expired_rows(policy, NOW, [newest], versions, [], [TASK])
+    going = expired_rows(policy, NOW, [newest], versions, [], [TASK], [])
 
     assert going.versions == ((EN, 0), (EN, 1))
+
+
+@pytest.mark.parametrize("is_pinned", [False, True])
+async def test_a_version_that_is_pinned_or_that_keyboards_may_be_served_stays(
+    store: RecordStore, blobs: MemoryBlobStore, is_pinned: bool
+) -> None:
+    state = await store.releases.newest(EN)
+    assert state is not None
+    if is_pinned:
+        await store.populations.set_pinned(EN, ModelVersion(2), NOW, audit=AUDIT)
+        staged = replace(state, sequence=1, action=ReleaseAction.PROMOTED, version=ModelVersion(4))
+    else:
+        staged = replace(state, sequence=1, action=ReleaseAction.STAGED, candidate=ModelVersion(2), percent=1)
+    await store.releases.append(staged, audit=AUDIT)
+
+    await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
+
+    # Version 0 stays too: the round under way began with it.
+    assert [one.version for one in await store.populations.versions()] == [0, 2, 3, 4]
+    assert {"download/2", "checkpoint/2"} <= await keys(blobs)
+
+
+async def test_a_version_that_is_released_or_pinned_meanwhile_stays(store: RecordStore) -> None:
+    versions = await store.populations.versions()
+    expired = expired_rows(POLICY, NOW, [await _population(store)], versions, [], [], [])
+    assert [version for _, version in expired.versions] == [0, 1, 2]
+
+    await store.populations.set_pinned(EN, ModelVersion(1), NOW, audit=AUDIT)
+    gone = await store.retention.delete(expired)
+
+    assert gone.versions == 1  # keyboards are served version 0
+    assert [one.version for one in await store.populations.versions()] == [0, 1, 3, 4]
+
+
+async def _population(store: RecordStore) -> PopulationRecord:
+    found = await store.populations.get(EN)
+    assert found is not None
+    return found
 
 
 async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
@@ -234,5 +275,6 @@ async def test_what_was_rolled_back_to_stays_with_the_version_that_is_released(
 
     await prune(store, blobs, POLICY, NOW + timedelta(days=31), is_dry_run=False)
 
-    assert [one.version for one in await store.populations.versions()] == [1, 4, 5]
+    # Keyboards are served version 0.
+    assert [one.version for one in await store.populations.versions()] == [0, 1, 4, 5]
     assert await keys(blobs) >= {"download/1", "checkpoint/1", "download/5", "checkpoint/5"}

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from keyflock_server.identity.owners import user_digest
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName, RoundId
 from keyflock_server.storage.errors import StorageError
+from keyflock_server.storage.operator_records import ReleaseAction
 from keyflock_server.storage.sql import schema
 from keyflock_server.storage.sql.engine import engine_for
 from keyflock_server.storage.sql.store import SqlStore
@@ -291,3 +292,22 @@ async def test_after_an_upgrade_a_population_is_found_by_its_name_and_can_be_ren
     await store.populations.rename(en, english)
     assert await store.populations.names(en) == ["en", "english"]
     await store.close()
+
+
+@pytest.mark.parametrize("revision", RELEASED)
+async def test_after_an_upgrade_the_release_history_begins_with_what_keyboards_serve(
+    url: str, revision: str
+) -> None:
+    await released(url, revision)
+
+    await upgraded(url)
+
+    store = SqlStore(url)
+    await store.open()
+    (state,) = (await store.releases.all_newest()).values()
+    population = await store.populations.get(state.population)
+    await store.close()
+    assert population is not None
+    assert (state.sequence, state.action, state.percent) == (0, ReleaseAction.CREATED, 100)
+    assert (state.version, state.candidate) == (population.latest_version, None)
+    assert (population.revision, population.archived_at) == (0, None)

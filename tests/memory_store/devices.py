@@ -1,16 +1,22 @@
 """Devices in memory."""
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from tests.memory_store.assignments import MemoryAssignmentRepository
 from tests.memory_store.rows import MemoryRows
 from tests.memory_store.tombstones import MemoryTombstoneRepository
 
+from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.rounds.round import Failed, Phase, advance
+from keyflock_server.storage.audit_documents import device_document
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord
@@ -40,16 +46,22 @@ class MemoryDeviceRepository:
         return [facts for _, facts in newest[:limit]]
 
     async def renew(
-        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+        self,
+        before: DeviceRecord,
+        after: DeviceRecord,
+        revocation: RevocationRecord | None,
+        *,
+        audit: AuditContext | None = None,
     ) -> bool:
         row = self._rows.devices.get(before.id)
         if row is None or row.token_generation != before.token_generation:
             return False
         was, becomes = asdict(before), asdict(after)
         changed = {name: value for name, value in becomes.items() if value != was[name]}
-        self._rows.devices[before.id] = replace(row, **changed)
-        if revocation is not None:
-            self._rows.revocations[revocation.device_digest] = revocation
+        with self._rows.log.audited(audit, SubjectKind.DEVICE, before.id, lambda: self._document(before.id)):
+            self._rows.devices[before.id] = replace(row, **changed)
+            if revocation is not None:
+                self._rows.revocations[revocation.device_digest] = revocation
         return True
 
     async def count_active(self, population: PopulationName, since: datetime) -> ActiveDevices:
@@ -93,13 +105,16 @@ class MemoryDeviceRepository:
         standing_json: bytes | None,
         quarantined_until: datetime | None,
         at: datetime,
+        *,
+        audit: AuditContext | None = None,
     ) -> bool:
         row = self._rows.devices.get(device)
         if row is None or row.standing_json != before:
             return False
-        self._rows.devices[device] = replace(
-            row, standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at
-        )
+        with self._rows.log.audited(audit, SubjectKind.DEVICE, device, lambda: self._document(device)):
+            self._rows.devices[device] = replace(
+                row, standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at
+            )
         return True
 
     async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
@@ -123,6 +138,8 @@ class MemoryDeviceRepository:
         revocations: Collection[RevocationRecord],
         tombstones_of: TombstonesOf,
         at: datetime,
+        *,
+        audit: AuditContext | None = None,
     ) -> int:
         rows = self._rows
         gone = sorted(set(forgotten) & rows.devices.keys())
@@ -140,8 +157,16 @@ class MemoryDeviceRepository:
                 if record.round.phase is Phase.COLLECTING:
                     after = replace(record, round=advance(record.round, Failed(), at))
                     rows.rounds[row.round_id] = after
-        for device in gone:
-            del rows.devices[device]
-        for one in revocations:
-            rows.revocations[one.device_digest] = one
+        with ExitStack() as entries:
+            for device in gone:
+                document = partial(self._document, device)
+                entries.enter_context(rows.log.audited(audit, SubjectKind.DEVICE, device, document))
+            for device in gone:
+                del rows.devices[device]
+            for one in revocations:
+                rows.revocations[one.device_digest] = one
         return len(gone)
+
+    def _document(self, device: DeviceId) -> Document | None:
+        known = self._rows.devices.get(device)
+        return None if known is None else device_document(known)

@@ -1,31 +1,61 @@
 """Populations and model versions in memory."""
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 
 from tests.memory_store.rows import MemoryRows
 
+from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.numbered_names import base_name, by_number
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.discarding import discarded_by_rollback
 from keyflock_server.rounds.round import advance
+from keyflock_server.storage.audit_documents import population_document, version_document
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, PopulationInUse, Superseded
-from keyflock_server.storage.interfaces.populations import RollbackResult
+from keyflock_server.storage.interfaces.populations import PopulationChanges, RollbackResult
 from keyflock_server.storage.records import PopulationRecord
+from keyflock_server.storage.release_rows import first_release, release_after_rollback
 
 
 class MemoryPopulationRepository:
     def __init__(self, rows: MemoryRows) -> None:
         self._rows = rows
 
-    async def add(self, population: PopulationRecord, version: VersionRecord) -> None:
+    async def add(
+        self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext | None = None
+    ) -> None:
         names = {population.name, population.shown_name}
         if names & self._rows.population_names.keys() or population.name in self._rows.deleted_populations:
             raise AlreadyExists(population.name)
-        self._rows.population_names.update(dict.fromkeys(names, population.name))
-        self._rows.populations[population.name] = population
-        self._rows.versions[population.name, version.version] = version
+        with self._audited(population.name, audit):
+            self._rows.population_names.update(dict.fromkeys(names, population.name))
+            self._rows.populations[population.name] = population
+            self._rows.versions[population.name, version.version] = version
+            first = first_release(population.name, version.version, population.created_at, audit)
+            self._rows.append_release(first, audit)
+
+    async def change(
+        self,
+        name: PopulationName,
+        changes: PopulationChanges,
+        *,
+        revision: int | None = None,
+        audit: AuditContext,
+    ) -> PopulationRecord:
+        self._rows.require_population(name)
+        before = self._rows.populations[name]
+        if revision not in (None, before.revision):
+            raise Superseded(name)
+        after = replace(before, **changes)
+        if after == before:
+            return before
+        with self._audited(name, audit):
+            self._rows.populations[name] = after = replace(after, revision=before.revision + 1)
+        return after
 
     async def ids_of(self, name: PopulationName) -> list[PopulationName]:
         every = {*self._rows.populations, *self._rows.deleted_populations}
@@ -37,14 +67,26 @@ class MemoryPopulationRepository:
     async def names(self, name: PopulationName) -> list[PopulationName]:
         return sorted(one for one, owner in self._rows.population_names.items() if owner == name)
 
-    async def rename(self, name: PopulationName, to: PopulationName) -> None:
+    async def rename(
+        self, name: PopulationName, to: PopulationName, *, audit: AuditContext | None = None
+    ) -> None:
         self._rows.require_population(name)
         if self._rows.population_names.get(to, name) != name:
             raise AlreadyExists(to)
-        self._rows.population_names[to] = name
-        self._rows.populations[name] = replace(self._rows.populations[name], current_name=to)
+        with self._audited(name, audit):
+            self._rows.population_names[to] = name
+            before = self._rows.populations[name]
+            if before.shown_name != to:
+                after = replace(before, current_name=to, revision=before.revision + 1)
+                self._rows.populations[name] = after
 
-    async def mark_deleted(self, name: PopulationName, at: datetime) -> None:  # noqa: ARG002 - nobody asks
+    async def mark_deleted(
+        self,
+        name: PopulationName,
+        at: datetime,  # noqa: ARG002 - nobody asks
+        *,
+        audit: AuditContext | None = None,
+    ) -> None:
         rows = self._rows
         rows.require_population(name)
         tasks = [
@@ -59,9 +101,11 @@ class MemoryPopulationRepository:
         ]
         if tasks or rounds:
             raise PopulationInUse(sorted(tasks), sorted(rounds))
-        for one in await self.names(name):
-            del rows.population_names[one]
-        rows.deleted_populations[name] = rows.populations.pop(name).average_key
+        names = await self.names(name)
+        with self._audited(name, audit):
+            for one in names:
+                del rows.population_names[one]
+            rows.deleted_populations[name] = rows.populations.pop(name).average_key
 
     async def deleting(self) -> list[PopulationName]:
         with_rows = {population for population, _ in self._rows.versions}
@@ -76,6 +120,8 @@ class MemoryPopulationRepository:
             for partial in [key for key in rows.partials if key[0] == id_]:
                 del rows.partials[partial]
             rows.verdicts.pop(id_, None)
+            rows.causes.pop(id_, None)
+            rows.evaluations.pop(id_, None)
             del rows.rounds[id_]
         return len(next_rounds)
 
@@ -94,6 +140,7 @@ class MemoryPopulationRepository:
         for version in [one for one in rows.versions.values() if one.population == name]:
             keys += version.blob_keys
             del rows.versions[version.population, version.version]
+        rows.releases.pop(name, None)
         return tuple(key for key in keys if key is not None)
 
     async def get(self, name: PopulationName) -> PopulationRecord | None:
@@ -113,7 +160,54 @@ class MemoryPopulationRepository:
         mine = (one for one in self._rows.versions.values() if one.population == name)
         return frozenset(one.version for one in mine if one.withdrawn_at is not None)
 
-    async def roll_back(self, version: VersionRecord, latest: ModelVersion, reason: str) -> RollbackResult:
+    async def set_pinned(
+        self, name: PopulationName, version: ModelVersion, pinned_at: datetime | None, *, audit: AuditContext
+    ) -> VersionRecord | None:
+        known = self._rows.versions.get((name, version))
+        if known is None or (known.pinned_at is None) == (pinned_at is None):
+            return known
+        after = replace(known, pinned_at=pinned_at)
+
+        def document() -> Document:
+            return version_document(self._rows.versions[name, version])
+
+        with self._rows.log.audited(audit, SubjectKind.VERSION, f"{name}/{version}", document):
+            self._rows.versions[name, version] = after
+        return after
+
+    async def version_page(
+        self, name: PopulationName, before: ModelVersion | None, limit: int
+    ) -> list[VersionRecord]:
+        mine = [one for one in self._rows.versions.values() if one.population == name]
+        mine.sort(key=lambda one: one.version, reverse=True)
+        return [one for one in mine if before is None or one.version < before][:limit]
+
+    async def roll_back(
+        self,
+        version: VersionRecord,
+        latest: ModelVersion,
+        reason: str,
+        *,
+        audit: AuditContext | None = None,
+    ) -> RollbackResult:
+        with self._audited(version.population, audit):
+            return self._roll_back(version, latest, reason, audit)
+
+    def _audited(self, name: PopulationName, audit: AuditContext | None) -> AbstractContextManager[None]:
+        def document() -> Document | None:
+            known = self._rows.populations.get(name)
+            if known is None:
+                return None
+            names = [one for one, owner in self._rows.population_names.items() if owner == name]
+            its_versions = (one for one in self._rows.versions.values() if one.population == name)
+            withdrawn = [one.version for one in its_versions if one.withdrawn_at is not None]
+            return population_document(known, names, withdrawn)
+
+        return self._rows.log.audited(audit, SubjectKind.POPULATION, name, document)
+
+    def _roll_back(
+        self, version: VersionRecord, latest: ModelVersion, reason: str, audit: AuditContext | None
+    ) -> RollbackResult:
         name, at, to = version.population, version.created_at, version.parent
         population = self._rows.populations.get(name)
         restored = None if to is None else self._rows.versions.get((name, to))
@@ -133,8 +227,16 @@ class MemoryPopulationRepository:
         self._rows.versions[name, version.version] = version
         chosen = population.anchor_loss_chosen if version.anchor_loss is None else version.anchor_loss
         self._rows.populations[name] = replace(
-            population, latest_version=version.version, average_key=None, anchor_loss_chosen=chosen
+            population,
+            latest_version=version.version,
+            average_key=None,
+            anchor_loss_chosen=chosen,
+            revision=population.revision + 1,
         )
+        state = self._rows.newest_release(name)
+        new = state and release_after_rollback(state, to, version.version, at, reason, audit)
+        if new is not None:
+            self._rows.append_release(new, audit)
         keys = [] if population.average_key is None else [population.average_key]
         for task_name, task in self._rows.tasks.items():
             if task.spec.population == name and task.optimizer_state_key is not None:

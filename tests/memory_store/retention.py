@@ -78,5 +78,10 @@ class MemoryRetentionRepository:
                 for key, head in rows.personal_models.items()
                 if head.updated_at < expired.devices_seen_before
             ],
-            [key for key in expired.versions if key in rows.versions],
+            [
+                key
+                for key in expired.versions
+                if key in rows.versions and rows.versions[key].pinned_at is None
+                if (state := rows.newest_release(key[0])) is None or key[1] not in state.versions
+            ],
         )

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from tests.memory_store.rows import MemoryRows
 
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
@@ -17,12 +19,10 @@ from keyflock_server.rounds.round import (
     RoundEvent,
     Summarised,
 )
-from keyflock_server.storage.errors import (
-    AlreadyExists,
-    Superseded,
-    UnreadableRow,
-)
+from keyflock_server.storage.audit_documents import round_document
+from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
 from keyflock_server.storage.interfaces.rounds import RoundChanges
+from keyflock_server.storage.operator_records import EvaluationRecord
 from keyflock_server.storage.records import (
     AssignmentState,
     PartialRecord,
@@ -64,10 +64,19 @@ class MemoryRoundRepository:
         return sorted(mine, key=lambda record: record.round.opened_at)
 
     async def advance(
-        self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
+        self,
+        round_id: RoundId,
+        event: RoundEvent,
+        at: datetime,
+        changes: RoundChanges,
+        *,
+        audit: AuditContext | None = None,
     ) -> RoundRecord:
         after = replace(self._rows.advanced(round_id, event, at), **changes)
-        self._rows.rounds[round_id] = after
+        with self._rows.log.audited(
+            audit, SubjectKind.ROUND, round_id, lambda: round_document(self._rows.rounds[round_id])
+        ):
+            self._rows.rounds[round_id] = after
         return after
 
     async def expire(
@@ -178,6 +187,13 @@ class MemoryRoundRepository:
                 raise Superseded(round_id)
             self._rows.populations[name] = replace(population, personalisation_json=after)
         self._rows.rounds[round_id] = ended
+        return ended
+
+    async def publish_evaluation(
+        self, round_id: RoundId, event: Summarised, evaluation: EvaluationRecord, at: datetime
+    ) -> RoundRecord:
+        self._rows.rounds[round_id] = ended = self._rows.advanced(round_id, event, at)
+        self._rows.evaluations[round_id] = evaluation
         return ended
 
     async def clear_up(self, round_id: RoundId) -> None:

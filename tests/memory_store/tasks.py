@@ -4,10 +4,15 @@ from dataclasses import replace
 
 from tests.memory_store.rows import MemoryRows
 
+from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.numbered_names import base_name, by_number
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
+from keyflock_server.storage.audit_documents import task_document
+from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
+from keyflock_server.storage.interfaces.tasks import TaskChanges
 from keyflock_server.storage.records import TaskRecord
 
 
@@ -15,11 +20,12 @@ class MemoryTaskRepository:
     def __init__(self, rows: MemoryRows) -> None:
         self._rows = rows
 
-    async def add(self, task: TaskRecord) -> None:
+    async def add(self, task: TaskRecord, *, audit: AuditContext | None = None) -> None:
         self._rows.require_population(task.spec.population)
         if task.name in self._rows.tasks or task.name in self._rows.deleted_tasks:
             raise AlreadyExists(task.name)
-        self._rows.tasks[task.name] = task
+        with self._rows.log.audited(audit, SubjectKind.TASK, task.name, lambda: self._document(task.name)):
+            self._rows.tasks[task.name] = task
 
     async def ids_of(self, name: TaskName) -> list[TaskName]:
         every = (*self._rows.tasks, *self._rows.deleted_tasks)
@@ -38,10 +44,28 @@ class MemoryTaskRepository:
     ) -> dict[TaskName, TaskStatus]:
         return {task.name: task.status for task in self._oldest_first() if not task.status.is_over}
 
-    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+    async def set_status(
+        self, name: TaskName, status: TaskStatus, *, audit: AuditContext | None = None
+    ) -> None:
         known = self._rows.tasks.get(name)
-        if known is not None and not known.status.is_over:
-            self._rows.tasks[name] = replace(known, status=status)
+        if known is not None and not known.status.is_over and known.status is not status:
+            with self._rows.log.audited(audit, SubjectKind.TASK, name, lambda: self._document(name)):
+                self._rows.tasks[name] = replace(known, status=status, revision=known.revision + 1)
+
+    async def change(
+        self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext
+    ) -> TaskRecord:
+        before = self._rows.tasks.get(name)
+        if before is None or revision not in (None, before.revision):
+            raise Superseded(name)
+        after = replace(before, **changes)
+        if after == before:
+            return before
+        if before.status.is_over and replace(after, archived_at=before.archived_at) != before:
+            raise Superseded(name)
+        with self._rows.log.audited(audit, SubjectKind.TASK, name, lambda: self._document(name)):
+            self._rows.tasks[name] = after = replace(after, revision=before.revision + 1)
+        return after
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
         known = self._rows.tasks[name].norm_scales_json
@@ -49,6 +73,10 @@ class MemoryTaskRepository:
             known = norm_scales_json
             self._rows.tasks[name] = replace(self._rows.tasks[name], norm_scales_json=known)
         return known
+
+    def _document(self, name: TaskName) -> Document | None:
+        known = self._rows.tasks.get(name)
+        return None if known is None else task_document(known)
 
     def _oldest_first(self) -> list[TaskRecord]:
         here = (task for task in self._rows.tasks.values() if task.spec.population in self._rows.populations)

@@ -40,6 +40,8 @@ class VersionRecord:
     withdrawn_at: datetime | None = None
     #: Its origin, where no round made it.
     note: str = ""
+    #: When an operator pinned it, so that it is never pruned; None if it is not pinned.
+    pinned_at: datetime | None = None
 
     @property
     def blob_keys(self) -> tuple[str, ...]:

@@ -52,7 +52,8 @@ async def prune(
     await require_own_marker(store, blobs)
     populations, versions = await store.populations.all(), await store.populations.versions()
     unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
-    expired = expired_rows(policy, now, populations, versions, unfinished, tasks)
+    releases = (await store.releases.all_newest()).values()
+    expired = expired_rows(policy, now, populations, versions, unfinished, tasks, releases)
     expired_versions = set(expired.versions)
     dead_keys: Sequence[str] = [
         key

@@ -48,6 +48,12 @@ class PopulationRecord:
     anchor_loss_chosen: float | None = None
     #: The name that an operator has given it since; None while its id says it.
     current_name: PopulationName | None = None
+    #: When an operator archived it; None for one in use.
+    archived_at: datetime | None = None
+    #: The release policy as JSON; None for promotions by hand.
+    release_policy_json: str | None = None
+    #: It grows with each change by an operator.
+    revision: int = 0
 
     @property
     def shown_name(self) -> PopulationName:
@@ -66,6 +72,15 @@ class TaskRecord:
     optimizer_state_key: str | None = None
     #: ``aggregation.norm_scale``'s scales as JSON; None before the first.
     norm_scales_json: bytes | None = None
+    #: Why an operator paused it, and when it resumes by itself; None: when somebody resumes it.
+    pause_reason: str = ""
+    resumes_at: datetime | None = None
+    #: When an operator archived it; None for one in the ordinary lists.
+    archived_at: datetime | None = None
+    #: Why it ended; empty while it is not over.
+    end_reason: str = ""
+    #: It grows with each change by an operator; other processes then read its spec again.
+    revision: int = 0
 
     @property
     def name(self) -> TaskName:

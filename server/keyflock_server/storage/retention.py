@@ -8,6 +8,7 @@ from typing import Final
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.operator_records import ReleaseRecord
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 #: Anybody can enrol, so a device that never reports is not retained for a year.
@@ -87,24 +88,35 @@ def expired_rows(
     versions: Iterable[VersionRecord],
     unfinished: Iterable[RoundRecord],
     tasks: Iterable[TaskRecord],
+    releases: Iterable[ReleaseRecord],
 ) -> ExpiredRows:
     """Return the rows that the policy has expired at this instant.
 
+    Args:
+        policy: The policy.
+        now: The instant.
+        populations: All populations.
+        versions: All versions.
+        unfinished: The rounds that are not over.
+        tasks: All tasks.
+        releases: The release state of each population.
     Guarantees:
-        These never expire: a population's newest version, which keyboards serve; its parent, and the version
-        before, which heads are mapped from; the base version of an unfinished round; the assignments of a
-        live task that limits participations.
+        These never expire: a population's newest version; its parent, and the version before, which heads are
+        mapped from; a version that keyboards may be served, or that is pinned; the base version of an
+        unfinished round; the assignments of a live task that limits participations.
     """
     versions = tuple(versions)
     newest = {population.name: population.latest_version for population in populations}
     parents = {(one.population, one.parent) for one in versions if one.version == newest[one.population]}
     in_rounds = {(record.round.population, record.round.base_version) for record in unfinished}
+    released = {(state.population, version) for state in releases for version in state.versions}
     versions_retained = max(policy.versions_retained, 2)
     old = tuple(
         (version.population, version.version)
         for version in versions
         if version.version <= newest[version.population] - versions_retained
-        and (version.population, version.version) not in in_rounds | parents
+        and (version.population, version.version) not in in_rounds | parents | released
+        and version.pinned_at is None
     )
     return ExpiredRows(
         excluded_tasks=tuple(

@@ -1,12 +1,10 @@
 """The tables. Instants are UTC and aware when they leave this package, on every back end."""
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     Boolean,
     Column,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -20,46 +18,14 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.types import DateTime, TypeDecorator
+
+from keyflock_server.storage.columns import SpaceSeparated, UtcDateTime
 
 #: The newest revision in ``sql/migrations``, which produces the tables of this file. A server refuses to
 #: start with another one.
-SCHEMA_REVISION: Final = "0006"
+SCHEMA_REVISION: Final = "0007"
 
 metadata: Final = MetaData()
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """The column type of an aware UTC instant, whether the back end supports time zones or not."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Convert to UTC."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
-        """Return an aware datetime; SQLite's naive ones are UTC."""
-        if value is None:
-            return None
-        instant: datetime = value
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-class SpaceSeparated(TypeDecorator[tuple[str, ...]]):
-    """The column type of a tuple of words without spaces."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Join the words into one string."""
-        return None if value is None else " ".join(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
-        """Return the words."""
-        return None if value is None else tuple(value.split())
 
 
 populations: Final = Table(
@@ -77,6 +43,9 @@ populations: Final = Table(
     Column("current_name", String(64)),
     #: When it was deleted; the row stays, so that its id is not used again.
     Column("deleted_at", UtcDateTime),
+    Column("archived_at", UtcDateTime),
+    Column("release_policy_json", Text),
+    Column("revision", Integer, nullable=False, server_default="0"),
 )
 
 #: All names by which phones and operators may mean a population: its id, and those that it was given.
@@ -106,6 +75,7 @@ versions: Final = Table(
     Column("anchor_loss", Float),
     Column("withdrawn_at", UtcDateTime),
     Column("note", Text, nullable=False, server_default=""),
+    Column("pinned_at", UtcDateTime),
 )
 
 tasks: Final = Table(
@@ -118,6 +88,12 @@ tasks: Final = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("optimizer_state_key", String(255)),
     Column("norm_scales_json", LargeBinary),
+    Column("pause_reason", Text, nullable=False, server_default=""),
+    Column("resumes_at", UtcDateTime),
+    Column("archived_at", UtcDateTime),
+    Column("end_reason", Text, nullable=False, server_default=""),
+    #: Grows with each change by an operator; other processes read a spec again when it has grown.
+    Column("revision", Integer, nullable=False, server_default="0"),
 )
 
 rounds: Final = Table(
@@ -273,6 +249,46 @@ round_verdicts: Final = Table(
     Column("count", Integer, nullable=False),
 )
 
+#: Counts of the causes of failure that phones gave, by round; increments only, as above.
+round_causes: Final = Table(
+    "round_causes",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("cause", String(48), primary_key=True),
+    Column("count", Integer, nullable=False),
+)
+
+#: The summed metrics of closed ``evaluate`` rounds.
+evaluations: Final = Table(
+    "evaluations",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("population", String(64), nullable=False),
+    Column("task", String(64), nullable=False),
+    Column("candidate", Integer, nullable=False),
+    Column("baseline", Integer, nullable=False),
+    Column("phones", Integer, nullable=False),
+    Column("sums_json", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Index("evaluations_by_candidate", "population", "candidate"),
+)
+
+#: What keyboards serve, append-only: the newest row of a population is its release state.
+releases: Final = Table(
+    "releases",
+    metadata,
+    Column("population", ForeignKey("populations.name"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("action", String(24), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("candidate", Integer),
+    Column("percent", Integer, nullable=False),
+    Column("operator", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence_json", Text),
+)
+
 #: Tokens that are invalid before they expire: refreshed, revoked, or of a forgotten device.
 revocations: Final = Table(
     "revocations",
@@ -302,4 +318,54 @@ tombstones: Final = Table(
     #: Counted reports by task, for tasks that limit them.
     Column("participations_json", LargeBinary),
     Index("tombstones_by_until", "until"),
+)
+
+#: Operators' tokens; their secrets are nowhere.
+api_tokens: Final = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    #: SHA-256 of the secret.
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+#: Operators' changes, append-only and chained by digests; the sequence has no gaps.
+audit_log: Final = Table(
+    "audit_log",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("operator", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("action", String(48), nullable=False),
+    Column("subject_kind", String(24), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("population", String(64)),
+    Column("reason", Text, nullable=False),
+    Column("before_json", Text),
+    Column("after_json", Text),
+    Column("previous_digest", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Index("audit_log_by_subject", "subject_kind", "subject", "sequence"),
+    Index("audit_log_by_population", "population", "sequence"),
+)
+
+#: Keys by which a repeated creation gets the answer of the first one.
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("operator", String(64), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("call", String(48), nullable=False),
+    Column("request_digest", LargeBinary, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("idempotency_keys_by_created_at", "created_at"),
 )

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Offer, OfferAction, Receipt
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.records import TaskRecord
 
 pytestmark = pytest.mark.fault("F14")
 
@@ -201,10 +203,10 @@ async def test_two_processes_that_use_a_name_again_at_once_make_one_task() -> No
     await here.tasks.cancel("t")
     add = harness.store.tasks.add
 
-    async def late(task: object) -> None:
+    async def late(task: TaskRecord, *, audit: AuditContext | None = None) -> None:
         harness.store.tasks.add = add  # type: ignore[method-assign]
         await there.tasks.create(task_spec())
-        await add(task)  # type: ignore[arg-type]  # it is a TaskRecord
+        await add(task, audit=audit)
 
     harness.store.tasks.add = late  # type: ignore[method-assign]
     refused = await refusal(harness)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, TaskName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
@@ -14,7 +15,10 @@ TombstonesOf = Callable[[DeviceRecord, Mapping[TaskName, int]], Sequence[Tombsto
 
 
 class DeviceRepository(Protocol):
-    """Stores enrolled devices."""
+    """Stores enrolled devices.
+
+    Changes by operators take an ``AuditContext``, whose subject is a keyed digest of the device's id.
+    """
 
     async def get(self, device: DeviceId) -> DeviceRecord | None:
         """Return the device of this id, or None."""
@@ -42,7 +46,12 @@ class DeviceRepository(Protocol):
         ...
 
     async def renew(
-        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+        self,
+        before: DeviceRecord,
+        after: DeviceRecord,
+        revocation: RevocationRecord | None,
+        *,
+        audit: AuditContext | None = None,
     ) -> bool:
         """Change a device whose tokens change: the columns that differ between ``before`` and ``after``.
 
@@ -50,6 +59,7 @@ class DeviceRepository(Protocol):
             before: The device as it was read.
             after: The device as it is to be written.
             revocation: The revocation of its earlier tokens, written in the same transaction, or None.
+            audit: The operator who revokes them, and why; None for what a device does itself.
         Returns:
             Whether it was written: False if the token generation has changed, or the device was deleted.
         """
@@ -88,6 +98,8 @@ class DeviceRepository(Protocol):
         standing_json: bytes | None,
         quarantined_until: datetime | None,
         at: datetime,
+        *,
+        audit: AuditContext | None = None,
     ) -> bool:
         """Write the device's violations and the end of its quarantine.
 
@@ -97,6 +109,7 @@ class DeviceRepository(Protocol):
             standing_json: The new value.
             quarantined_until: The end of the quarantine.
             at: The time of the change.
+            audit: The operator who changes it, and why; None for violations.
         Returns:
             Whether it was written: False if the stored value is not ``before``, or there is no such device.
         """
@@ -116,6 +129,8 @@ class DeviceRepository(Protocol):
         revocations: Collection[RevocationRecord],
         tombstones_of: TombstonesOf,
         at: datetime,
+        *,
+        audit: AuditContext | None = None,
     ) -> int:
         """Delete these devices: none of their reports is counted in any round after this returns.
 
@@ -128,6 +143,7 @@ class DeviceRepository(Protocol):
             tombstones_of: Returns the tombstones of a device. They are written with its deletion, and merged
                 with stored ones of the same digests.
             at: The time of the deletion.
+            audit: The operator who forgets the one device, and why; None for what phones ask for.
         Returns:
             The number of deleted devices.
         """

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypedDict
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.storage.records import PopulationRecord, RoundRecord
@@ -19,11 +20,48 @@ class RollbackResult:
     keys: tuple[str, ...]
 
 
-class PopulationRepository(Protocol):
-    """Stores populations and their model versions."""
+class PopulationChanges(TypedDict, total=False):
+    """The columns of a population that operators change."""
 
-    async def add(self, population: PopulationRecord, version: VersionRecord) -> None:
-        """Add a population with its version 0; raises AlreadyExists, also if its name is another's."""
+    archived_at: datetime | None
+    release_policy_json: str | None
+
+
+class PopulationRepository(Protocol):
+    """Stores populations and their model versions.
+
+    Each change takes an ``AuditContext`` and has an entry in the audit log; None leaves no entry.
+    """
+
+    async def add(
+        self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext | None = None
+    ) -> None:
+        """Add a population with its version 0, and release that; raises AlreadyExists.
+
+        Raises:
+            AlreadyExists: there is a population of this id, or its name is, or was, another's.
+        """
+        ...
+
+    async def change(
+        self,
+        name: PopulationName,
+        changes: PopulationChanges,
+        *,
+        revision: int | None = None,
+        audit: AuditContext,
+    ) -> PopulationRecord:
+        """Change a population's columns, and return it; its revision grows if one of them differs.
+
+        Args:
+            name: The population's id.
+            changes: The new values.
+            revision: The revision that the change was decided on; None stands for any.
+            audit: Who changes it and why.
+        Raises:
+            Superseded: the population has another revision; nothing was changed.
+            PopulationGone: the population was deleted.
+        """
         ...
 
     async def ids_of(self, name: PopulationName) -> list[PopulationName]:
@@ -38,7 +76,9 @@ class PopulationRepository(Protocol):
         """Return all names that resolve to a population, in order."""
         ...
 
-    async def rename(self, name: PopulationName, to: PopulationName) -> None:
+    async def rename(
+        self, name: PopulationName, to: PopulationName, *, audit: AuditContext | None = None
+    ) -> None:
         """Give a population another name; those that it had still resolve to it.
 
         Raises:
@@ -47,7 +87,9 @@ class PopulationRepository(Protocol):
         """
         ...
 
-    async def mark_deleted(self, name: PopulationName, at: datetime) -> None:
+    async def mark_deleted(
+        self, name: PopulationName, at: datetime, *, audit: AuditContext | None = None
+    ) -> None:
         """Delete a population for everybody; its rows are deleted by the calls that follow.
 
         Guarantees:
@@ -67,7 +109,7 @@ class PopulationRepository(Protocol):
         ...
 
     async def finish_deletion(self, name: PopulationName) -> tuple[str, ...]:
-        """Delete the tasks and versions of a deleted population that has no rounds and devices any more.
+        """Delete tasks, versions and release history of a deleted population without rounds and devices.
 
         The ids of the tasks and its own stay, so that they are never used again.
 
@@ -98,17 +140,41 @@ class PopulationRepository(Protocol):
         """Return the withdrawn versions of a population, except those that were pruned."""
         ...
 
-    async def roll_back(self, version: VersionRecord, latest: ModelVersion, reason: str) -> RollbackResult:
+    async def set_pinned(
+        self, name: PopulationName, version: ModelVersion, pinned_at: datetime | None, *, audit: AuditContext
+    ) -> VersionRecord | None:
+        """Pin a version, which is then never pruned, or unpin it with None; return it, or None if gone.
+
+        A pinned version that is pinned again stays as it is.
+        """
+        ...
+
+    async def version_page(
+        self, name: PopulationName, before: ModelVersion | None, limit: int
+    ) -> list[VersionRecord]:
+        """Return a page of a population's versions, newest first, of numbers below ``before``."""
+        ...
+
+    async def roll_back(
+        self,
+        version: VersionRecord,
+        latest: ModelVersion,
+        reason: str,
+        *,
+        audit: AuditContext | None = None,
+    ) -> RollbackResult:
         """Make ``version`` the newest version, and withdraw all versions between it and its parent.
 
         The population's average and its tasks' optimiser states are reset. Every round of the population that
-        has not published is discarded, in whatever phase it is.
+        has not published is discarded, in whatever phase it is. Where keyboards are served a version that is
+        withdrawn, the release history has a row that ends that.
 
         Args:
             version: The version to add. Its blobs are copies of its parent's, under keys of its own, and it
                 is created at the time of the rollback.
             latest: The newest version at the time when the blobs were copied.
             reason: The operator's reason.
+            audit: Who rolls back.
         Raises:
             Superseded: another version has become the newest, or the parent was deleted or withdrawn; nothing
                 was changed.

@@ -4,10 +4,12 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol, TypedDict
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import Carried, Phase, RoundEvent, Summarised
 from keyflock_server.storage.errors import UnreadableRow
+from keyflock_server.storage.operator_records import EvaluationRecord
 from keyflock_server.storage.records import (
     PartialRecord,
     RoundRecord,
@@ -60,10 +62,22 @@ class RoundRepository(Protocol):
         ...
 
     async def advance(
-        self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
+        self,
+        round_id: RoundId,
+        event: RoundEvent,
+        at: datetime,
+        changes: RoundChanges,
+        *,
+        audit: AuditContext | None = None,
     ) -> RoundRecord:
         """Apply an event to a round, change its other columns, and return it.
 
+        Args:
+            round_id: The round.
+            event: What happens to it.
+            at: The time of the event.
+            changes: New values of its other columns.
+            audit: The operator who decides on it, and why; None for what happens in the course of a round.
         Raises:
             Superseded: the event does not happen to the round as it stands now; nothing was changed.
         """
@@ -147,6 +161,16 @@ class RoundRepository(Protocol):
             at: The time of publication.
         Raises:
             Superseded: the round or the population's personalisation has changed.
+        """
+        ...
+
+    async def publish_evaluation(
+        self, round_id: RoundId, event: Summarised, evaluation: EvaluationRecord, at: datetime
+    ) -> RoundRecord:
+        """End an ``evaluate`` round, and store its summed metrics.
+
+        Raises:
+            Superseded: the round has changed.
         """
         ...
 

@@ -1,17 +1,33 @@
 """The interface to tasks."""
 
-from typing import Protocol
+from datetime import datetime
+from typing import Protocol, TypedDict
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.protocol.identifiers import TaskName
-from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import TaskRecord
 
 
-class TaskRepository(Protocol):
-    """Stores tasks."""
+class TaskChanges(TypedDict, total=False):
+    """What operators change of a task."""
 
-    async def add(self, task: TaskRecord) -> None:
+    spec: TaskSpec
+    status: TaskStatus
+    pause_reason: str
+    resumes_at: datetime | None
+    archived_at: datetime | None
+    end_reason: str
+
+
+class TaskRepository(Protocol):
+    """Stores tasks.
+
+    Each change takes an ``AuditContext`` and has an entry in the audit log; None leaves no entry.
+    """
+
+    async def add(self, task: TaskRecord, *, audit: AuditContext | None = None) -> None:
         """Add a task.
 
         Raises:
@@ -41,8 +57,25 @@ class TaskRepository(Protocol):
         """Return the status of each task that is not over, oldest first; damaged rows as in ``all``."""
         ...
 
-    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+    async def set_status(
+        self, name: TaskName, status: TaskStatus, *, audit: AuditContext | None = None
+    ) -> None:
         """Write the task's status, unless it is over: a process that does not know so yet revives none."""
+        ...
+
+    async def change(
+        self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext
+    ) -> TaskRecord:
+        """Change a task, and return it; its revision grows if one of the values differs.
+
+        Args:
+            name: The task's id.
+            changes: The new values. Of a task that is over only ``archived_at`` may differ.
+            revision: The revision that the change was decided on; None stands for any.
+            audit: Who changes it and why.
+        Raises:
+            Superseded: the task has another revision, is over, or is gone; nothing was changed.
+        """
         ...
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:

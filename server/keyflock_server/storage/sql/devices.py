@@ -9,12 +9,15 @@ from typing import Any, Final
 from sqlalchemy import Column, ColumnElement, Connection, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import DeviceRecord, RevocationRecord
-from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, forget_devices
+from keyflock_server.storage.sql.audit import audited
+from keyflock_server.storage.sql.forgetting import AssignedMeanwhile, device_document_of, forget_devices
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.sql.rows import read_in_pages
 from keyflock_server.storage.sql.transactions import Transactions, rows_changed
@@ -63,7 +66,12 @@ class SqlDeviceRepository:
         return await read_in_pages(self._reader, query, device_facts)
 
     async def renew(
-        self, before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
+        self,
+        before: DeviceRecord,
+        after: DeviceRecord,
+        revocation: RevocationRecord | None,
+        *,
+        audit: AuditContext | None = None,
     ) -> bool:
         """Change a device whose tokens change."""
         was, becomes = asdict(before), asdict(after)
@@ -73,11 +81,12 @@ class SqlDeviceRepository:
 
         def transaction(connection: Connection) -> bool:
             values = {"token_generation": after.token_generation, **changed}
-            if connection.execute(change.values(values)).rowcount == 0:
-                return False
-            if revocation is not None:
-                write_revocations(connection, [revocation])
-            return True
+            with audited(connection, audit, SubjectKind.DEVICE, before.id, device_document_of):
+                if connection.execute(change.values(values)).rowcount == 0:
+                    return False
+                if revocation is not None:
+                    write_revocations(connection, [revocation])
+                return True
 
         return await self._transactions.run(transaction)
 
@@ -128,6 +137,8 @@ class SqlDeviceRepository:
         standing_json: bytes | None,
         quarantined_until: datetime | None,
         at: datetime,
+        *,
+        audit: AuditContext | None = None,
     ) -> bool:
         """Write the device's violations and the end of its quarantine, if the stored value is ``before``."""
         is_there = devices.c.standing_json.is_(None) if before is None else devices.c.standing_json == before
@@ -136,7 +147,12 @@ class SqlDeviceRepository:
             .where(devices.c.id == device, is_there)
             .values(standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at)
         )
-        return await self._transactions.run(rows_changed, change) > 0
+
+        def transaction(connection: Connection) -> bool:
+            with audited(connection, audit, SubjectKind.DEVICE, device, device_document_of):
+                return connection.execute(change).rowcount > 0
+
+        return await self._transactions.run(transaction)
 
     async def quarantined(self, now: datetime) -> dict[DeviceId, datetime]:
         """Return the quarantined devices of all populations, with the end of each quarantine."""
@@ -165,11 +181,15 @@ class SqlDeviceRepository:
         revocations: Collection[RevocationRecord],
         tombstones_of: TombstonesOf,
         at: datetime,
+        *,
+        audit: AuditContext | None = None,
     ) -> int:
         """Delete these devices."""
         while True:
             with contextlib.suppress(AssignedMeanwhile):
-                return await self._transactions.run(forget_devices, forgotten, revocations, tombstones_of, at)
+                return await self._transactions.run(
+                    forget_devices, forgotten, revocations, tombstones_of, at, audit
+                )
 
     async def _list_where(self, condition: ColumnElement[bool]) -> list[DeviceRecord]:
         async with self._reader.connect() as connection:

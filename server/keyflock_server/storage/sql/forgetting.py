@@ -5,17 +5,23 @@ assignment has failed and counts nothing.
 """
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select, update
 
+from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import DeviceId, RoundId
 from keyflock_server.rounds.round import FINAL_PHASES, Failed, Phase
+from keyflock_server.storage.audit_documents import device_document
 from keyflock_server.storage.errors import StorageDamaged
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord, RoundRecord
 from keyflock_server.storage.sql.assignments import participations_by_task
+from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.revocations import write_revocations
 from keyflock_server.storage.sql.round_rows import apply_event, round_record
@@ -33,6 +39,7 @@ def forget_devices(
     revocations: Collection[RevocationRecord],
     tombstones_of: TombstonesOf,
     at: datetime,
+    audit: AuditContext | None,
 ) -> int:
     """Delete devices within the caller's transaction, as ``DeviceRepository.forget`` specifies.
 
@@ -63,10 +70,19 @@ def forget_devices(
         .where(theirs, assignments.c.state == AssignmentState.ASSIGNED)
         .values(state=AssignmentState.FAILED)
     )
-    deleted = connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
-    write_revocations(connection, revocations)
-    write_tombstones(connection, tombstones)
+    with ExitStack() as entries:
+        for row in rows:
+            entries.enter_context(audited(connection, audit, SubjectKind.DEVICE, row.id, device_document_of))
+        deleted = connection.execute(delete(devices).where(devices.c.id.in_(forgotten)))
+        write_revocations(connection, revocations)
+        write_tombstones(connection, tombstones)
     return deleted.rowcount
+
+
+def device_document_of(connection: Connection, device: str) -> Document | None:
+    """Return the audit log's document of a device, locked; None if it is not enrolled."""
+    row = connection.execute(select(devices).where(devices.c.id == device).with_for_update()).one_or_none()
+    return None if row is None else device_document(DeviceRecord(**row._mapping))  # noqa: SLF001 - its name
 
 
 def _open_rounds(connection: Connection, forgotten: Collection[DeviceId]) -> list[RoundId]:

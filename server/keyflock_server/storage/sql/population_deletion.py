@@ -15,9 +15,12 @@ from keyflock_server.storage.sql.population_rows import IS_THERE
 from keyflock_server.storage.tables import (
     arrivals,
     assignments,
+    evaluations,
     partials,
     population_names,
     populations,
+    releases,
+    round_causes,
     round_verdicts,
     rounds,
     tasks,
@@ -57,14 +60,14 @@ def delete_rounds(connection: Connection, name: PopulationName, limit: int) -> i
     next_rounds = select(rounds.c.id).where(rounds.c.population == name).order_by(rounds.c.id).limit(limit)
     ids = list(connection.scalars(next_rounds.with_for_update()))
     lock_rows(connection, assignments, assignments.c.round_id.in_(ids))
-    for table in (assignments, partials, round_verdicts):
+    for table in (assignments, partials, round_verdicts, round_causes, evaluations):
         connection.execute(delete(table).where(table.c.round_id.in_(ids)))
     connection.execute(delete(rounds).where(rounds.c.id.in_(ids)))
     return len(ids)
 
 
 def finish_deletion(connection: Connection, name: PopulationName) -> tuple[str, ...]:
-    """Empty the tasks and delete the versions; return the keys of blobs that no row points to any more."""
+    """Empty the tasks, delete versions and releases; return the keys of blobs that no row points to."""
     row = select(populations.c.average_key).where(
         populations.c.name == name, populations.c.deleted_at.is_not(None)
     )
@@ -75,6 +78,7 @@ def finish_deletion(connection: Connection, name: PopulationName) -> tuple[str, 
     for version in connection.execute(its_versions.with_for_update()):
         keys += VersionRecord(**version._mapping).blob_keys  # noqa: SLF001 - the documented name
     connection.execute(delete(versions).where(versions.c.population == name))
+    connection.execute(delete(releases).where(releases.c.population == name))
     its_tasks = select(tasks.c.name).where(tasks.c.population == name)
     states = select(tasks.c.optimizer_state_key).where(tasks.c.population == name).order_by(tasks.c.name)
     keys += list(connection.scalars(states.with_for_update()))

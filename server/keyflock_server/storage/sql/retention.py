@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from keyflock_server.rounds.round import FINAL_PHASES, LIVE_PHASES
 from keyflock_server.storage.retention import ExpiredRows, PrunedRows, UnprovenDevices
 from keyflock_server.storage.sql.lock_order import lock_rows
+from keyflock_server.storage.sql.releases import IS_RELEASED
 from keyflock_server.storage.sql.transactions import Transactions
 from keyflock_server.storage.tables import UNPROVEN, assignments, devices, personal_models, rounds, versions
 
@@ -91,7 +92,9 @@ def _apply(connection: Connection, expired: ExpiredRows, act: _Act) -> PrunedRow
             and_(versions.c.population == population, versions.c.version == version)
             for population, version in named_versions[start : start + _CHUNK]
         ]
-        gone_versions += act(connection, versions, or_(*named))
+        # Checked again: one of them may have been pinned or released since.
+        is_free = versions.c.pinned_at.is_(None) & ~IS_RELEASED
+        gone_versions += act(connection, versions, or_(*named) & is_free)
     return PrunedRows(
         assignments=gone_assignments,
         devices=gone_devices,

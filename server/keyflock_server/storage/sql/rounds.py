@@ -9,6 +9,9 @@ from sqlalchemy import Connection, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import (
@@ -20,16 +23,12 @@ from keyflock_server.rounds.round import (
     RoundEvent,
     Summarised,
 )
-from keyflock_server.storage.errors import (
-    AlreadyExists,
-    Superseded,
-    UnreadableRow,
-)
+from keyflock_server.storage.audit_documents import round_document
+from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
 from keyflock_server.storage.interfaces.rounds import RoundChanges
-from keyflock_server.storage.records import (
-    PartialRecord,
-    RoundRecord,
-)
+from keyflock_server.storage.operator_records import EvaluationRecord
+from keyflock_server.storage.records import PartialRecord, RoundRecord
+from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
 from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.population_rows import require_population
@@ -45,6 +44,7 @@ from keyflock_server.storage.sql.transactions import Transactions
 from keyflock_server.storage.tables import (
     assignments,
     devices,
+    evaluations,
     partials,
     populations,
     rounds,
@@ -115,10 +115,21 @@ class SqlRoundRepository:
         return list(readable(rows, round_record, lambda row: TaskName(row.task), unreadable))
 
     async def advance(
-        self, round_id: RoundId, event: RoundEvent, at: datetime, changes: RoundChanges
+        self,
+        round_id: RoundId,
+        event: RoundEvent,
+        at: datetime,
+        changes: RoundChanges,
+        *,
+        audit: AuditContext | None = None,
     ) -> RoundRecord:
         """Apply an event to a round, change its other columns, and return it."""
-        return await self._transactions.run(advance_round, round_id, event, at, changes)
+
+        def transaction(connection: Connection) -> RoundRecord:
+            with audited(connection, audit, SubjectKind.ROUND, round_id, _document):
+                return advance_round(connection, round_id, event, at, changes)
+
+        return await self._transactions.run(transaction)
 
     async def expire(
         self,
@@ -247,6 +258,18 @@ class SqlRoundRepository:
 
         return await self._transactions.run(transaction)
 
+    async def publish_evaluation(
+        self, round_id: RoundId, event: Summarised, evaluation: EvaluationRecord, at: datetime
+    ) -> RoundRecord:
+        """End an ``evaluate`` round, and store its summed metrics."""
+
+        def transaction(connection: Connection) -> RoundRecord:
+            ended = advance_round(connection, round_id, event, at)
+            connection.execute(insert(evaluations).values(asdict(evaluation)))
+            return ended
+
+        return await self._transactions.run(transaction)
+
     async def clear_up(self, round_id: RoundId) -> None:
         """Delete the rows that a finished round does not need any more."""
         forgotten = (assignments.c.round_id == round_id) & assignments.c.device.not_in(select(devices.c.id))
@@ -257,3 +280,7 @@ class SqlRoundRepository:
             connection.execute(delete(partials).where(partials.c.round_id == round_id))
 
         await self._transactions.run(transaction)
+
+
+def _document(connection: Connection, round_id: str) -> Document:
+    return round_document(lock_round(connection, RoundId(round_id)))

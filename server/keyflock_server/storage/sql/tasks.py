@@ -1,21 +1,28 @@
 """Tasks in SQL."""
 
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.numbered_names import by_number, numbered_prefix
 from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, UnreadableRow
+from keyflock_server.storage.audit_documents import task_document
+from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
+from keyflock_server.storage.interfaces.tasks import TaskChanges
 from keyflock_server.storage.records import TaskRecord
+from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.population_rows import IS_THERE, require_population
 from keyflock_server.storage.sql.rows import damaged_row, readable
-from keyflock_server.storage.sql.transactions import Transactions, rows_changed
+from keyflock_server.storage.sql.transactions import Transactions
 from keyflock_server.storage.tables import populations, tasks
 
 _OVER: Final = tuple(status for status in TaskStatus if status.is_over)
@@ -28,21 +35,13 @@ class SqlTaskRepository:
         self._transactions = transactions
         self._reader = reader
 
-    async def add(self, task: TaskRecord) -> None:
+    async def add(self, task: TaskRecord, *, audit: AuditContext | None = None) -> None:
         """Add a task."""
-        values = {
-            "name": task.name,
-            "population": task.spec.population,
-            "spec_json": task.spec.to_json(),
-            "status": task.status,
-            "created_at": task.created_at,
-            "optimizer_state_key": task.optimizer_state_key,
-            "norm_scales_json": task.norm_scales_json,
-        }
 
         def transaction(connection: Connection) -> None:
             require_population(connection, task.spec.population)
-            connection.execute(insert(tasks).values(values))
+            with audited(connection, audit, SubjectKind.TASK, task.name, _document):
+                connection.execute(insert(tasks).values(_columns(task)))
 
         try:
             await self._transactions.run(transaction)
@@ -80,10 +79,39 @@ class SqlTaskRepository:
             rows: Iterable[Any] = await connection.execute(query.order_by(tasks.c.created_at, tasks.c.name))
         return dict(readable(rows, _status, lambda row: TaskName(row.name), unreadable))
 
-    async def set_status(self, name: TaskName, status: TaskStatus) -> None:
+    async def set_status(
+        self, name: TaskName, status: TaskStatus, *, audit: AuditContext | None = None
+    ) -> None:
         """Write the task's status, unless it is over."""
-        mine = (tasks.c.name == name) & tasks.c.status.not_in(_OVER)
-        await self._transactions.run(rows_changed, update(tasks).where(mine).values(status=status))
+        mine = (tasks.c.name == name) & tasks.c.status.not_in([*_OVER, status])
+        change = update(tasks).where(mine).values(status=status, revision=tasks.c.revision + 1)
+
+        def transaction(connection: Connection) -> None:
+            with audited(connection, audit, SubjectKind.TASK, name, _document):
+                connection.execute(change)
+
+        await self._transactions.run(transaction)
+
+    async def change(
+        self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext
+    ) -> TaskRecord:
+        """Change a task, and return it."""
+
+        def transaction(connection: Connection) -> TaskRecord:
+            with audited(connection, audit, SubjectKind.TASK, name, _document):
+                before = _locked(connection, name)
+                if before is None or revision not in (None, before.revision):
+                    raise Superseded(name)
+                after = replace(before, **changes)
+                if after == before:
+                    return before
+                if before.status.is_over and replace(after, archived_at=before.archived_at) != before:
+                    raise Superseded(name)
+                after = replace(after, revision=before.revision + 1)
+                connection.execute(update(tasks).where(tasks.c.name == name).values(_columns(after)))
+                return after
+
+        return await self._transactions.run(transaction)
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
         """Store these norm scales unless the task has some, and return the stored ones."""
@@ -112,4 +140,24 @@ def _task(row: Row[Any]) -> TaskRecord:
         created_at=row.created_at,
         optimizer_state_key=row.optimizer_state_key,
         norm_scales_json=row.norm_scales_json,
+        pause_reason=row.pause_reason,
+        resumes_at=row.resumes_at,
+        archived_at=row.archived_at,
+        end_reason=row.end_reason,
+        revision=row.revision,
     )
+
+
+def _columns(task: TaskRecord) -> dict[str, Any]:
+    own = {one.name: getattr(task, one.name) for one in fields(task) if one.name != "spec"}
+    return own | {"name": task.name, "population": task.spec.population, "spec_json": task.spec.to_json()}
+
+
+def _locked(connection: Connection, name: str) -> TaskRecord | None:
+    row = connection.execute(select(tasks).where(tasks.c.name == name).with_for_update()).one_or_none()
+    return None if row is None else _task(row)
+
+
+def _document(connection: Connection, name: str) -> Document | None:
+    record = _locked(connection, name)
+    return None if record is None else task_document(record)

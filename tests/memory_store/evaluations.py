@@ -1,0 +1,29 @@
+"""The summed metrics of ``evaluate`` rounds in memory."""
+
+from tests.memory_store.rows import MemoryRows
+
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.storage.operator_records import EvaluationRecord
+
+
+class MemoryEvaluationRepository:
+    def __init__(self, rows: MemoryRows) -> None:
+        self._rows = rows
+
+    async def get(self, round_id: RoundId) -> EvaluationRecord | None:
+        return self._rows.evaluations.get(round_id)
+
+    async def list_by_candidate(
+        self, population: PopulationName, candidate: ModelVersion
+    ) -> list[EvaluationRecord]:
+        mine = [
+            one
+            for one in self._rows.evaluations.values()
+            if one.population == population and one.candidate == candidate
+        ]
+        return sorted(mine, key=lambda one: (one.at, one.round_id))
+
+    async def list_by_task(self, task: TaskName, limit: int) -> list[EvaluationRecord]:
+        mine = [one for one in self._rows.evaluations.values() if one.task == task]
+        rounds = self._rows.rounds
+        return sorted(mine, key=lambda one: rounds[one.round_id].round.sequence, reverse=True)[:limit]
