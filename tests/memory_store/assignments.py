@@ -12,6 +12,7 @@ from keyflock_server.rounds.round import (
     Round,
 )
 from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -41,7 +42,11 @@ class MemoryAssignmentRepository:
         return base is not None and base.withdrawn_at is not None
 
     async def outstanding(
-        self, since: datetime, *, task: TaskName | None = None
+        self,
+        since: datetime,
+        *,
+        task: TaskName | None = None,
+        unreadable: list[UnreadableRow] | None = None,  # noqa: ARG002 - no row here is damaged
     ) -> list[tuple[TaskName, AssignmentRecord]]:
         tasks = {record.round.task for record in self._rows.rounds.values()} if task is None else {task}
         found = [(name, row) for name in sorted(tasks) for row in self._outstanding(name, since)]

@@ -202,13 +202,14 @@ class CheckInService:
     ) -> Assignment | Refusal:
         if (limit := await self._participations.limit(state.spec, visit.device)) is not None:
             return not_eligible(limit, window)
+        writes = self._deps.activity.quarantine_writes
         try:
             return await self._take_slot(state, opened, visit, window)
         except SlotRefused as refused:
             facts = refused.facts
         if facts is None:
             raise void_token()
-        self._deps.activity.adopt(facts)
+        self._deps.activity.adopt(facts, writes)
         if (quarantine_refusal := self._quarantines.refusal(visit.device, visit.now)) is not None:
             return quarantine_refusal
         too_soon = separation_left(state.spec.eligibility, facts.last_contributed_at, visit.now)

@@ -32,6 +32,7 @@ from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.unproven_deletion import UnprovenDeletion
 from keyflock_server.coordinator.verdict_counter import VerdictCounter
+from keyflock_server.rounds.task import TaskKind
 from keyflock_server.storage.blob_identity import open_store
 
 
@@ -85,8 +86,10 @@ class Coordinator:
         self._orphans = OrphanCollection(deps)
 
     def has_rounds_to_close(self) -> bool:
-        """Return whether this process leads, and a round is open that it will have to close."""
-        return self._leadership.is_leader and any(state.open_round is not None for state in self.registry)
+        """Return whether this process leads, and a round is open that it will have to make a version of."""
+        return self._leadership.is_leader and any(
+            state.open_round is not None and state.spec.kind is TaskKind.TRAIN for state in self.registry
+        )
 
     async def start(self) -> None:
         """Open the store and resume what was in flight.

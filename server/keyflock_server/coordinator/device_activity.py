@@ -42,12 +42,23 @@ class DeviceActivity:
         self._contributed_at: RecentEntries[datetime] = RecentEntries(max_devices)
         self._silences: RecentEntries[Silences] = RecentEntries(max_devices)
         self._quarantined_until: dict[DeviceId, datetime] = {}
+        #: Number of quarantines that this process has set or ended; ``adopt`` says what it is for.
+        self.quarantine_writes = 0
+        self._written: RecentEntries[int] = RecentEntries(max_devices)
         #: Numbers of counted reports of devices that may not take part in a task again.
         self._participations: RecentEntries[int] = RecentEntries(max_devices)
 
-    def adopt(self, facts: DeviceFacts) -> None:
-        """Adopt the facts in a device's row, which is as new as what is known here."""
-        self.set_quarantine(facts.device, facts.quarantined_until)
+    def adopt(self, facts: DeviceFacts, read_after: int) -> None:
+        """Adopt the facts in a device's row.
+
+        Args:
+            facts: The facts.
+            read_after: ``quarantine_writes`` as it was before the row was read.
+        Edge cases:
+            this process has set or ended the device's quarantine since -> it stays, for the row may be older
+        """
+        if (self._written.get(facts.device) or 0) <= read_after:
+            self._keep_quarantine(facts.device, facts.quarantined_until)
         self.adopt_history(facts)
 
     def adopt_history(self, facts: DeviceFacts) -> None:
@@ -78,7 +89,12 @@ class DeviceActivity:
         self._silences.put(device, Silences(1 if known is None else known.count + 1, at))
 
     def set_quarantine(self, device: DeviceId, until: datetime | None) -> None:
-        """Record the end of the device's quarantine; None: it is not quarantined."""
+        """Record what this process has written: the end of the device's quarantine; None: it has none."""
+        self.quarantine_writes += 1
+        self._written.put(device, self.quarantine_writes)
+        self._keep_quarantine(device, until)
+
+    def _keep_quarantine(self, device: DeviceId, until: datetime | None) -> None:
         if until is None:
             self._quarantined_until.pop(device, None)
         else:

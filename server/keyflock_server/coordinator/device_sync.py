@@ -6,6 +6,7 @@ that the clocks of both differ by less than ``_OVERLAP``. A process that is alon
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
@@ -14,6 +15,8 @@ from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.device_activity import MAX_DEVICES
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.storage.device_facts import DeviceFacts
+from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import AssignmentRecord
 
 T = TypeVar("T")
@@ -55,25 +58,35 @@ class DeviceSync:
     async def _read_all(self, now: datetime) -> None:
         """Read the facts that tokens which are valid now may not know; the newest, if they are too many."""
         deps, devices = self._deps, self._deps.store.devices
+        adopt = self._adopter()
         separations = [state.spec.eligibility.min_separation_s for state in self._registry]
         longest_s = max([deps.device_token_ttl_s, *separations])
         since = now - max(timedelta(seconds=longest_s), _LOOKED_BACK)
         changes = await devices.changed_since(since, MAX_DEVICES)
-        await _for_each(list(reversed(changes)), deps.activity.adopt)
+        await _for_each(list(reversed(changes)), adopt)
         for device, until in (await devices.quarantined(now)).items():
             deps.activity.set_quarantine(device, until)
         self._read_at = now
 
     async def _read_changes(self, since: datetime, now: datetime) -> None:
+        adopt = self._adopter()
         changes = await self._deps.store.devices.changed_since(since, MAX_DEVICES)
-        await _for_each(changes, self._deps.activity.adopt)
-        assigned = await self._deps.store.assignments.outstanding(since)
+        await _for_each(changes, adopt)
+        damaged: list[UnreadableRow] = []
+        assigned = await self._deps.store.assignments.outstanding(since, unreadable=damaged)
         await _for_each(assigned, self._adopt_assignment)
-        rows = len(changes) + len(assigned)
+        for row in damaged:
+            self._deps.observer.task_stuck(row.task, row.error)
+        rows = len(changes) + len(assigned) + len(damaged)
         self._pause = timedelta(0)
         if rows > _MANY_ROWS:
             self._pause = min(timedelta(seconds=rows / _ROWS_PER_S), _LONGEST_PAUSE)
         self._read_at = now
+
+    def _adopter(self) -> Callable[[DeviceFacts], None]:
+        """Return what adopts the rows that are read from now on."""
+        activity = self._deps.activity
+        return functools.partial(activity.adopt, read_after=activity.quarantine_writes)
 
     def _adopt_assignment(self, found: tuple[TaskName, AssignmentRecord]) -> None:
         task, row = found

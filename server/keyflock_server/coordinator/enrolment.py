@@ -121,12 +121,13 @@ class EnrolmentService:
 
     async def _add(self, requested: DeviceRecord) -> DeviceRecord:
         device = self._with_inherited_limits(requested, await self._find_inherited_limits(requested))
+        writes = self._deps.activity.quarantine_writes
         try:
             await self._deps.writes.submit(AddDevice(device))
         except PopulationGone:
             self._models.forget_rows()  # its name may be another population's by now
             raise population_unknown() from None
-        self._deps.activity.adopt(device.facts)
+        self._deps.activity.adopt(device.facts, writes)
         return device
 
     def _with_inherited_limits(self, device: DeviceRecord, inherited: TombstoneRecord | None) -> DeviceRecord:

@@ -96,6 +96,33 @@ async def test_a_server_starts_over_a_damaged_assignment_and_its_other_tasks_go_
     assert set(harness.observer.stuck) == {"ill"}
 
 
+async def test_a_damaged_assignment_stops_no_pass_of_a_process_that_shares_the_store(
+    harness: CoordinatorHarness,
+) -> None:
+    here, there = (harness.another_coordinator(name) for name in ("a", "b"))
+    for one in (here, there):
+        await one.start()
+    harness.coordinator = here
+    claims = [await harness.assigned(await harness.enrol()) for _ in range(8)]
+    ill = [one for one in claims if one.task == "ill"]
+    first = "(SELECT min(id) FROM assignments WHERE round_id = 'ill-1')"
+    await damage(harness, f"UPDATE assignments SET expires_at = '???' WHERE id = {first}")  # noqa: S608 - a literal
+
+    await there.tick()
+    opened = there.registry.open_round(TaskName("ill"))
+    await send_all(harness, [one for one in claims if one.task == "well"])
+    await here.tick()
+
+    assert opened is not None
+    assert sorted(opened.members) == sorted(one.assignment for one in ill)[1:]
+    phases = [one.phase for one in await here.tasks.rounds(TaskName("well"))]
+    assert phases == [Phase.CLOSED, Phase.COLLECTING]
+    assert isinstance(harness.observer, StuckTaskRecorder)
+    assert set(harness.observer.stuck) == {"ill"}
+    for one in (here, there):
+        await one.stop()
+
+
 async def test_while_a_row_is_damaged_no_blob_is_taken_for_an_orphan(harness: CoordinatorHarness) -> None:
     await harness.blobs.put("partials/ill-1/lost/1", b"perhaps the damaged row points to it")
     await damage(harness, DAMAGES["a round's task"])

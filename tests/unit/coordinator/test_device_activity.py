@@ -44,7 +44,7 @@ def test_a_row_is_adopted_unless_memory_knows_a_later_contribution(
         last_silent_at=hours(2),
     )
 
-    activity.adopt(row)
+    activity.adopt(row, activity.quarantine_writes)
 
     assert activity.last_contribution(device, None) == hours(contributed_h)
     assert activity.last_contribution(device, hours(9)) == hours(9)  # what a token says
@@ -68,7 +68,7 @@ def test_devices_that_have_not_contributed_take_no_place_of_those_that_have() ->
     activity.contributed([DeviceId("a")], NOW)
 
     for number in range(8):
-        activity.adopt(DeviceFacts(device=DeviceId(f"{number}")))
+        activity.adopt(DeviceFacts(device=DeviceId(f"{number}")), 0)
 
     assert activity.last_contribution(DeviceId("a"), None) == NOW
     assert activity.last_contribution(DeviceId("7"), NOW) == NOW

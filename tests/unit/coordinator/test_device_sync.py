@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -108,6 +108,29 @@ async def test_a_quarantine_by_another_process_is_known_one_pass_later_and_keeps
     assert not_fitting.reason is RefusalReason.NOT_ELIGIBLE  # memory does not know of it yet
     assert (sampled.reason, sampled.return_window.min_s) == (RefusalReason.QUARANTINED, 2 * 86_400.0)
     assert refusal(released).reason is RefusalReason.NOT_ELIGIBLE
+
+
+async def test_an_operators_quarantine_is_not_undone_by_what_was_read_before_it(
+    harness: CoordinatorHarness,
+    replicas: tuple[Coordinator, Coordinator],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, there = replicas
+    kept_out, let_in = [(await harness.enrol()).device for _ in range(2)]
+    await there.quarantines.quarantine(let_in, QuarantineOrder(reason="A test."))
+    read = harness.store.devices.changed_since
+
+    async def change_behind_the_read(since: datetime, limit: int) -> list[DeviceFacts]:
+        rows = await read(since, limit)
+        await there.quarantines.quarantine(kept_out, QuarantineOrder(reason="A test.", days=2))
+        await there.quarantines.release(let_in)
+        return rows
+
+    monkeypatch.setattr(harness.store.devices, "changed_since", change_behind_the_read)
+    await there._device_sync.refresh()
+    known = [there._deps.activity.quarantined_until(one, harness.now) for one in (kept_out, let_in)]
+
+    assert known == [harness.now + timedelta(days=2), None]
 
 
 async def test_silences_are_counted_in_every_process(
@@ -294,7 +317,7 @@ async def test_phones_are_answered_between_the_pages_of_a_long_reading(
             await asyncio.sleep(0)
 
     monkeypatch.setattr(harness.store.devices, "changed_since", many)
-    monkeypatch.setattr(there._deps.activity, "adopt", adopted.append)
+    monkeypatch.setattr(there._deps.activity, "adopt", lambda facts, **_: adopted.append(facts))
     visits = asyncio.create_task(phone())
     await DeviceSync(there._deps, there.registry).refresh()
     await visits

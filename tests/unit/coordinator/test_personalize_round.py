@@ -253,3 +253,13 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         kinds = {blob.key.split("/")[0] async for blob in harness.blobs.list_blobs()}
         assert kinds == {"identity", "versions"}
         await harness.coordinator.stop()
+
+
+async def test_a_leader_needs_no_jax_for_rounds_that_make_no_version(harness: CoordinatorHarness) -> None:
+    await open_task(harness)
+    of_evidence = harness.coordinator.has_rounds_to_close()
+    await harness.task()
+    await harness.coordinator.tick()
+
+    assert not of_evidence
+    assert harness.coordinator.has_rounds_to_close()

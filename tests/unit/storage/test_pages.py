@@ -1,5 +1,6 @@
 """Many rows are read in pages, and whatever ends such a read leaves nothing behind."""
 
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ async def test_a_read_that_fails_halfway_leaves_no_connection_in_the_past(
         await store.cluster.claim(name, "before")
 
     with pytest.raises(ValueError, match="damaged") as failure:
-        await read_in_pages(reader_of(store._engine), select(cluster), fail)
+        await read_in_pages(reader_of(store._engine), select(cluster), functools.partial(map, fail))
     await store.cluster.replace("c", "before", "after")
 
     assert await store.cluster.get("c") == "after"

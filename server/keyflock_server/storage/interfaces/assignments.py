@@ -5,6 +5,7 @@ from typing import Protocol
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import AssignmentRecord
 
 
@@ -27,13 +28,18 @@ class AssignmentRepository(Protocol):
         ...
 
     async def outstanding(
-        self, since: datetime, *, task: TaskName | None = None
+        self,
+        since: datetime,
+        *,
+        task: TaskName | None = None,
+        unreadable: list[UnreadableRow] | None = None,
     ) -> list[tuple[TaskName, AssignmentRecord]]:
         """Return the open assignments that were made since then, oldest first, each with its task.
 
         Args:
             since: The instant.
             task: The task; None returns the assignments of all tasks.
+            unreadable: A list that damaged rows are added to; None raises StorageDamaged instead.
         """
         ...
 

@@ -1,17 +1,26 @@
 """Assignments in SQL: the queries; ``rounds.py`` makes and ends them."""
 
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, exists, func, select
+from sqlalchemy import Connection, Row, Select, exists, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import NullType
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 from keyflock_server.storage.sql.history import history_of
-from keyflock_server.storage.sql.rows import damaged_row, read_in_pages
-from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
+from keyflock_server.storage.sql.rows import damaged_row, read_in_pages, readable
+from keyflock_server.storage.tables import OPEN_ASSIGNMENT, UtcDateTime, assignments, rounds, versions
+
+_INSTANTS: Final = tuple(column.name for column in assignments.c if isinstance(column.type, UtcDateTime))
+#: The columns with instants as the back end gives them: one that cannot be parsed would fail its whole page.
+_UNPARSED: Final = tuple(
+    type_coerce(column, NullType()).label(column.name) if column.name in _INSTANTS else column
+    for column in assignments.c
+)
 
 
 class SqlAssignmentRepository:
@@ -59,21 +68,26 @@ class SqlAssignmentRepository:
             return (await connection.execute(query)).scalar_one()
 
     async def outstanding(
-        self, since: datetime, *, task: TaskName | None = None
+        self,
+        since: datetime,
+        *,
+        task: TaskName | None = None,
+        unreadable: list[UnreadableRow] | None = None,
     ) -> list[tuple[TaskName, AssignmentRecord]]:
         """Return the open assignments that were made since then, oldest first, each with its task."""
         # A join might begin with all rounds of the task.
         its_task = select(rounds.c.task).where(rounds.c.id == assignments.c.round_id).scalar_subquery()
-        query = select(its_task.label("task"), assignments).where(
+        query = select(its_task.label("task"), *_UNPARSED).where(
             OPEN_ASSIGNMENT, assignments.c.assigned_at > since
         )
         if task is not None:
             query = query.where(its_task == task)
         query = query.order_by(assignments.c.assigned_at)
-        with damaged_row("an open assignment" if task is None else f"an open assignment of task {task}"):
-            return await read_in_pages(
-                self._reader, query, lambda row: (TaskName(row.task), _without_task(row))
-            )
+        return await read_in_pages(
+            self._reader,
+            query,
+            lambda page: readable(page, _with_task, lambda row: TaskName(row.task), unreadable),
+        )
 
     async def participations(self, task: TaskName, device: DeviceId) -> int:
         """Count the reports of this device that the task has counted."""
@@ -120,10 +134,20 @@ def assignment_record(row: Row[Any]) -> AssignmentRecord:
     return _record(dict(row._mapping))  # noqa: SLF001 - the documented name of a row's mapping
 
 
-def _without_task(row: Row[Any]) -> AssignmentRecord:
+def _with_task(row: Row[Any]) -> tuple[TaskName, AssignmentRecord]:
     columns = dict(row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
-    del columns["task"]
-    return _record(columns)
+    task = TaskName(columns.pop("task"))
+    with damaged_row(f"an open assignment of task {task}"):
+        columns.update((name, _instant(columns[name])) for name in _INSTANTS)
+        return task, _record(columns)
+
+
+def _instant(value: datetime | str | None) -> datetime | None:
+    """Return an instant as ``UtcDateTime`` does; SQLite has text."""
+    if value is None:
+        return None
+    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def _record(columns: dict[str, Any]) -> AssignmentRecord:

@@ -1,6 +1,7 @@
 """Devices in SQL."""
 
 import contextlib
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -63,7 +64,7 @@ class SqlDeviceRepository:
             .order_by(devices.c.changed_at.desc())
             .limit(limit)
         )
-        return await read_in_pages(self._reader, query, device_facts)
+        return await read_in_pages(self._reader, query, functools.partial(map, device_facts))
 
     async def renew(
         self,

@@ -4,7 +4,7 @@ A damaged row is reported by its name, and the other rows are still read.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -22,19 +22,24 @@ PAGE_ROWS: Final = 500
 
 
 async def read_in_pages(
-    reader: AsyncEngine, query: Select[Any], record_of: Callable[[Row[Any]], T]
+    reader: AsyncEngine, query: Select[Any], records_of: Callable[[Sequence[Row[Any]]], Iterable[T]]
 ) -> list[T]:
-    """Return the record of each row of a query that may give tens of thousands.
+    """Return the records of the rows of a query that may give tens of thousands.
 
     The database sends them in pages, and the event loop goes on between these: all at once would stop it for
     a tenth of a second or more.
+
+    Args:
+        reader: The database.
+        query: The query.
+        records_of: Returns the records of one page.
     """
     found: list[T] = []
     async with reader.connect() as connection:
         rows = await connection.stream(query.execution_options(yield_per=PAGE_ROWS))
         try:
             async for page in rows.partitions():
-                found += map(record_of, page)
+                found += records_of(page)
                 await asyncio.sleep(0)  # the page may have been there already
         finally:
             # The rows that are left would keep the connection, which others use next, in the past. One that
