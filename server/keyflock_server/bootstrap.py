@@ -1,9 +1,11 @@
 """Builds a server from settings; the only file that chooses concrete classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from keyflock_models.serving.vocabulary_index import MayShow
@@ -23,6 +25,7 @@ from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections
 from keyflock_server.http.endpoint_group import Clock
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
+from keyflock_server.http.host_names import is_loopback, is_own_name
 from keyflock_server.http.operators.authentication import RootTokenAuthenticator
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
@@ -48,6 +51,8 @@ from keyflock_server.personal_models.quota import StoredModelQuota
 from keyflock_server.personal_models.service import PersonalModelService
 from keyflock_server.personal_models.validation import PersonalModelValidator
 from keyflock_server.protocol.operator.call import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
+from keyflock_server.runtime.certificate_watch import CertificateWatch
+from keyflock_server.runtime.certificates import ServerCertificate, load_certificates
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.lifecycles import Lifecycle, LifecycleGroup
 from keyflock_server.runtime.load import LoadMeter
@@ -95,12 +100,24 @@ def build_server(
         attestation: Verifies phones at enrolment; None: every phone is accepted, and the log warns of it.
         may_show: Says which words may be suggested; None: by the settings of blocked words.
     Raises:
+        CertificateError: fault of the operator; a certificate or its key cannot be used.
         DataFolderError: fault of the operator; the data folder cannot be used.
         KeyFileError: fault of the operator; a secret's file cannot be used.
         StorageError: fault of the operator; the URL of the database or of the blobs cannot be used.
     """
     meter = LoadMeter(settings.max_bodies_in_flight)
-    parts = _assemble(settings, clock, attestation or AcceptAll(), may_show, meter.load)
+    certificates = load_certificates(
+        {
+            "phones": (settings.tls_certificate, settings.tls_key),
+            "operators": (settings.admin_tls_certificate, settings.admin_tls_key),
+        }
+    )
+    is_local = is_loopback(settings.admin_host)
+    if "operators" not in certificates and not is_local:
+        _log.warning("operators' tokens can be read on the network: their port has no TLS")
+    parts = _assemble(
+        settings, clock, attestation or AcceptAll(), may_show, meter.load, certificates=certificates
+    )
     heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics, on_lag=meter.record_lag)
     probes = Probes(parts.readiness, heartbeat, parts.metrics)
     body_limits = BodyLimits(
@@ -141,11 +158,19 @@ def build_server(
             application(parts.sdk, body_limits, probes.by_path(with_metrics=False), connections),
             settings.host,
             settings.port,
+            certificates.get("phones"),
         ),
         admin_port=PortBinding(
-            application(parts.admin, admin_body_limits, probes.by_path(with_metrics=True), admin_connections),
+            application(
+                parts.admin,
+                admin_body_limits,
+                probes.by_path(with_metrics=True),
+                admin_connections,
+                partial(is_own_name, names=settings.admin_names) if is_local else None,
+            ),
             settings.admin_host,
             settings.admin_port,
+            certificates.get("operators"),
         ),
         readiness=parts.readiness,
         heartbeat=heartbeat,
@@ -220,6 +245,7 @@ def _assemble(
     *,
     secrets: ServerSecrets | None = None,
     is_socketless: bool = False,
+    certificates: Mapping[str, ServerCertificate] = MappingProxyType({}),
 ) -> _Components:
     head_keys = None if settings.head_keys is None else read_key_ring(settings.head_keys)
     user_keys = () if settings.user_keys is None else read_user_keys(settings.user_keys)
@@ -337,6 +363,7 @@ def _assemble(
     )
     if not is_socketless:
         lifecycles.append(DescriptorWatch(metrics))
+        lifecycles.append(CertificateWatch(certificates, metrics, clock))
         lifecycles.append(NumericLibraries(closing, coordinator.has_rounds_to_close))
     lifecycle = LifecycleGroup(coordinator, lifecycles)
     return _Components(

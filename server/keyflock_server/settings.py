@@ -21,12 +21,14 @@ from keyflock_server.telemetry.log_options import LogFormat, LogLevel
 
 ENVIRONMENT_PREFIX: Final = "KEYFLOCK_"
 #: Variables that are no settings: by which operators' commands find a server, and tests their corpora.
-_OTHER_VARIABLES: Final = ("ADMIN_URL", "ADMIN_TOKEN", "DATA")
+_OTHER_VARIABLES: Final = ("ADMIN_URL", "ADMIN_TOKEN", "CA_FILE", "DATA")
 #: A misspelt name is at least so like the one that was meant, and at most so much longer or shorter.
 _SLIP_RATIO: Final = 0.75
 _SLIP_CHARS: Final = 2
 #: DATABASE_URL is DATABASE, and TICK_SECONDS is TICK_S.
 _UNIT: Final = re.compile(r"_(URL|URI|DIR|DIRECTORY|PATH|FILE|FOLDER|S|SECONDS|BYTES)\Z")
+#: Settings that are given together or not at all.
+_PAIRS: Final = (("tls_certificate", "tls_key"), ("admin_tls_certificate", "admin_tls_key"))
 #: A name that is only like one is not refused.
 _LIKE_RATIO: Final = 0.6
 
@@ -34,6 +36,7 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[float, Meta(gt=0.0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
 Networks = tuple[IPv4Network | IPv6Network, ...]
+Names = tuple[str, ...]
 
 
 class SettingsError(ValueError):
@@ -57,6 +60,15 @@ class Settings:
     #: The address where operators connect; keep it off the public network.
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8701
+    #: PEM file with the certificate of the phones' port, and PEM file of its key: with both the port speaks
+    #: TLS, without them plain HTTP, for a proxy in front.
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    #: The same for the operators' port; they may be the same files.
+    admin_tls_certificate: Path | None = None
+    admin_tls_key: Path | None = None
+    #: Names by which operators reach a port that listens on loopback, through a proxy; separated by commas.
+    admin_names: Names = ()
     #: File with the keys that personal models are encrypted with; without it none is stored.
     head_keys: Path | None = None
     #: PEM file with the public keys of the app's backend: with it, only a statement that one of them signed
@@ -130,11 +142,22 @@ class Settings:
             value = environment.get(variable) if option is None else option
             if value is None:
                 continue
-            source = variable if option is None else "--" + one.name.replace("_", "-")
+            source = variable if option is None else _option(one.name)
             values[one.name] = _converted(value, one.type, source)
         if "data_dir" not in values:
             raise SettingsError("No data folder: give --data-dir or KEYFLOCK_DATA_DIR.")
+        for pair in _PAIRS:
+            given, missing = sorted(pair, key=lambda name: name not in values)
+            if given in values and missing not in values:
+                raise SettingsError(
+                    f"{_option(given)} is given without {_option(missing)}: TLS needs a certificate and its "
+                    "key, each a PEM file, which may be the same file."
+                )
         return cls(**values)
+
+
+def _option(field_name: str) -> str:
+    return "--" + field_name.replace("_", "-")
 
 
 def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -182,6 +205,8 @@ def _converted(value: object, kind: Any, source: str) -> Any:  # noqa: ANN401 - 
         return Path(str(value)).expanduser()
     if kind == Networks:
         return _networks(str(value), source)
+    if kind == Names:
+        return tuple(one.strip().lower() for one in str(value).split(",") if one.strip())
     choices = get_args(kind) if kind in (LogFormat, LogLevel) else ()
     if choices and value not in choices:
         raise SettingsError(f"{source}: one of {', '.join(choices)} was expected.")

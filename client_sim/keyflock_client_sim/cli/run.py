@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -51,6 +52,15 @@ def run(
     *,
     url: Annotated[
         str | None, typer.Option(metavar="http://HOST:PORT", help="The server's address for phones.")
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca-file",
+            envvar="KEYFLOCK_CA_FILE",
+            help="PEM file with the authority of the server's certificate.",
+            show_default="the system's authorities",
+        ),
     ] = None,
     population: Annotated[str, typer.Option(help="Whose phones they are.")] = "en-US",
     data: Annotated[str, typer.Option(metavar=DATA, help="Their text.")] = "shakespeare",
@@ -106,7 +116,7 @@ def run(
             as_json=as_json,
         )
         if url is not None:
-            asyncio.run(_in_real_time(url, options))
+            asyncio.run(_in_real_time(url, _trust(ca_file), options))
             return
         if checkpoint is None or task is None:
             raise SimulatorError("virtual time needs --checkpoint and --task", SimulatorExitCode.USAGE)
@@ -123,6 +133,14 @@ def run(
         raise SimulatorError(f"no server answers at {url}: {error}", SimulatorExitCode.UNREACHABLE) from error
 
 
+def _trust(ca_file: Path | None) -> ssl.SSLContext | None:
+    try:
+        return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # OpenSSL's errors are such, too
+        reason = "no certificates in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SimulatorError(f"--ca-file: {ca_file}: {reason}", SimulatorExitCode.INPUT) from error
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -130,12 +148,12 @@ def _read(path: Path) -> bytes:
         raise SimulatorError(f"{path}: {error.strerror or error}", SimulatorExitCode.INPUT) from error
 
 
-async def _in_real_time(url: str, options: _RunOptions) -> None:
+async def _in_real_time(url: str, trust: ssl.SSLContext | None, options: _RunOptions) -> None:
     from keyflock_client_sim.drivers.http_exchange import HttpExchange
     from keyflock_client_sim.drivers.real_time import RealTimeFleet
 
     async with (
-        HttpExchange(url) as exchange,
+        HttpExchange(url, trust=trust) as exchange,
         _phones_and_trainer(exchange, options, time.monotonic) as (phones, trainer),
     ):
         fleet = RealTimeFleet(phones, exchange, trainer, time_scale=options.time_scale)

@@ -1,5 +1,6 @@
 """Calls over HTTP use one client session with a bounded number of connections for a whole fleet."""
 
+import ssl
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,14 +19,20 @@ class HttpExchange:
         url: The server's address for phones, for example ``http://127.0.0.1:8700``.
         max_connections: More calls than that wait for a connection.
         timeout_s: A call that takes longer is lost.
+        trust: The authorities of the server's certificate; None: the system's.
     """
 
     def __init__(
-        self, url: str, *, max_connections: int = MAX_CONNECTIONS, timeout_s: float = CALL_TIMEOUT_S
+        self,
+        url: str,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        timeout_s: float = CALL_TIMEOUT_S,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections),
+            connector=aiohttp.TCPConnector(limit=max_connections, ssl=trust or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -14,6 +14,7 @@ from keyflock_server.cli import (
     db,
     device,
     heads,
+    options,
     output,
     population,
     round,  # noqa: A004 - named by the field's word
@@ -54,6 +55,7 @@ def _print_version(*, is_wanted: bool) -> None:
 @app.callback()
 def keyflock(
     context: typer.Context,
+    ca_file: options.CaFile = None,
     _version: Annotated[
         bool,
         typer.Option(
@@ -67,6 +69,7 @@ def keyflock(
     """The server that keyboards' phones learn through, and an operator's view of it."""
     from keyflock_server.settings import misspelt_variables
 
+    options.ca_file.set(ca_file)
     # ``serve`` checks that with its other settings, and the version does not depend on it.
     if context.invoked_subcommand not in {"serve", "version"}:
         for name, meant in misspelt_variables(os.environ).items():

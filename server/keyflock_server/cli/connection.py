@@ -1,11 +1,12 @@
 """A client of the admin port: it finds the server and its token, and makes calls."""
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,18 +24,33 @@ from keyflock_server.protocol.operator_client import (
 )
 
 TIMEOUT_S: Final = 60.0
+#: OpenSSL's codes for a certificate of another host or address.
+_OTHER_NAME: Final = (62, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class AdminConnection:
-    """A server's admin port and its token."""
+    """A server's admin port and its token.
+
+    Args:
+        url: The port's address.
+        token: The bearer token.
+        ca_file: PEM file with the authorities of the server's certificate; None: the system's.
+    """
 
     url: str
     token: str = field(repr=False)
+    ca_file: Path | None = None
 
     @classmethod
     def find(
-        cls, *, url: str | None, token: str | None, token_file: Path | None, data_dir: Path | None
+        cls,
+        *,
+        url: str | None,
+        token: str | None,
+        token_file: Path | None,
+        data_dir: Path | None,
+        ca_file: Path | None = None,
     ) -> Self:
         """Find the server that the options name; what they leave out is read from its data folder.
 
@@ -58,7 +74,7 @@ class AdminConnection:
             raise CommandError(f"--url: {error}", ExitCode.USAGE) from None
         if not token.isascii() or not token.isprintable() or not token:
             raise CommandError("The admin token is not one line of plain text.", ExitCode.CREDENTIALS)
-        return cls(url, token)
+        return cls(url, token, ca_file)
 
     def call(
         self,
@@ -92,7 +108,9 @@ class AdminConnection:
             method=request.method,
         )
         # The admin port is on a private network, so proxies of the environment are ignored.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._trust())
+        )
         try:
             with opener.open(sent, timeout=TIMEOUT_S) as answer:
                 return Response(answer.status, {}, answer.read())
@@ -100,11 +118,36 @@ class AdminConnection:
             with error:
                 return Response(error.code, {}, error.read())
         except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise CommandError(
-                f"No server answers at {self.url}: {getattr(reason, 'strerror', None) or reason}.",
-                ExitCode.UNREACHABLE,
-            ) from None
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise CommandError(_unreachable(self.url, reason), ExitCode.UNREACHABLE) from None
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if not self.url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except ssl.SSLError:
+            message = f"--ca-file: {self.ca_file} holds no certificates in PEM form."
+        except OSError as error:
+            message = f"--ca-file: {self.ca_file} cannot be read: {error.strerror}."
+        raise CommandError(message, ExitCode.INPUT)
+
+
+def _unreachable(url: str, reason: object) -> str:
+    """Return why no answer came, and what to do."""
+    match reason:
+        case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
+            hint = "give --url with one of its names"
+            return f"The certificate that {url} shows is for another name: {hint}."
+        case ssl.SSLCertVerificationError(verify_message=why):
+            hint = "if its authority is your own, name the authority's file: keyflock --ca-file FILE ..."
+            return f"The certificate that {url} shows is not trusted ({why}); {hint}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
+            return f"{url} does not speak TLS: try http:// instead of https://."
+        case RemoteDisconnected() | ConnectionResetError() if url.startswith("http:"):
+            return f"{url} hung up without an answer; if it speaks TLS, give https:// instead of http://."
+        case _:
+            return f"No server answers at {url}: {getattr(reason, 'strerror', None) or reason}."
 
 
 def _announced(data_dir: Path | None) -> str:

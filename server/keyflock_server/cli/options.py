@@ -1,8 +1,9 @@
 """Options that several commands share: where the server is, and how its answer is printed."""
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -36,7 +37,21 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
+#: An option of the program, before the command's name: every command that connects needs it.
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        envvar="KEYFLOCK_CA_FILE",
+        help="PEM file with the authority of the server's certificate.",
+        show_default="the system's authorities",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
+
+
+#: What the program's option ``--ca-file`` says.
+ca_file: Final[ContextVar[Path | None]] = ContextVar("ca_file", default=None)
 
 
 def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> "AdminConnection":
@@ -44,4 +59,6 @@ def connect(url: str | None, token_file: Path | None, data_dir: Path | None) -> 
     from keyflock_server.cli.connection import AdminConnection
 
     token = None if token_file is not None else os.environ.get("KEYFLOCK_ADMIN_TOKEN")
-    return AdminConnection.find(url=url, token=token, token_file=token_file, data_dir=data_dir)
+    return AdminConnection.find(
+        url=url, token=token, token_file=token_file, data_dir=data_dir, ca_file=ca_file.get()
+    )

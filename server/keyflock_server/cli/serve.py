@@ -56,6 +56,31 @@ def serve(
     admin_port: Annotated[
         int | None, typer.Option("--admin-port", help="0 lets the system choose.", show_default="8701")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-certificate",
+            help="PEM file with the certificate of the phones' port, those that lead to its authority behind "
+            "it; exchanged while the server runs when the files change.",
+            show_default="plain HTTP, for a proxy in front",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option("--tls-key", help="PEM file with its key.", show_default=False),
+    ] = None,
+    admin_tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--admin-tls-certificate",
+            help="The same for the operators' port; may be the same file.",
+            show_default="plain HTTP",
+        ),
+    ] = None,
+    admin_tls_key: Annotated[
+        Path | None,
+        typer.Option("--admin-tls-key", help="PEM file with its key.", show_default=False),
+    ] = None,
     head_keys: Annotated[
         Path | None,
         typer.Option(
@@ -134,6 +159,7 @@ def serve(
         from keyflock_server.descriptors import raise_descriptor_limit
         from keyflock_server.identity.keys import ADMIN_TOKEN_FILE, KeyFileError
         from keyflock_server.large_blocks import map_large_blocks
+        from keyflock_server.runtime.certificates import CertificateError
         from keyflock_server.runtime.event_loop import run_in_bounded_time
         from keyflock_server.runtime.listeners import ListenError
         from keyflock_server.runtime.server import BackgroundLoopError
@@ -150,6 +176,10 @@ def serve(
         "port": port,
         "admin_host": admin_host,
         "admin_port": admin_port,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+        "admin_tls_certificate": admin_tls_certificate,
+        "admin_tls_key": admin_tls_key,
         "head_keys": head_keys,
         "user_keys": user_keys,
         "suggestions": suggestions,
@@ -181,7 +211,14 @@ def serve(
             run_in_bounded_time(server.run(on_ready), grace_s=settings.shutdown_grace_s)
     except StorageDamaged as error:
         raise CommandError(str(error), ExitCode.DAMAGED) from None
-    except (SettingsError, DataFolderError, KeyFileError, ListenError, StorageError) as error:
+    except (
+        SettingsError,
+        DataFolderError,
+        KeyFileError,
+        CertificateError,
+        ListenError,
+        StorageError,
+    ) as error:
         raise CommandError(str(error), ExitCode.CANNOT_START) from None
     except BackgroundLoopError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None

@@ -32,7 +32,7 @@ from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.unproven_deletion import UnprovenDeletion
 from keyflock_server.coordinator.verdict_counter import VerdictCounter
-from keyflock_server.rounds.task import TaskKind
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.storage.blob_identity import open_store
 
 

@@ -30,11 +30,13 @@ class Application:
         answer: Answers every request that is not for a probe.
         probes: The probes by their paths.
         connections: Counts the port's connections, and answers requests that cannot be read.
+        is_own_host: Whether a request with this header ``Host`` is for this port; None: every request is.
     """
 
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
     probes: Mapping[str, Probe]
     connections: Connections
+    is_own_host: Callable[[str | None], bool] | None = None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the response to one request; ``Expect`` is answered when the body is read."""
@@ -42,6 +44,8 @@ class Application:
             return self._unreadable(MalformedKind.VERSION)
         if not request.raw_path.isascii():
             return self._unreadable(MalformedKind.REQUEST_LINE)
+        if self.is_own_host is not None and not self.is_own_host(request.headers.get("host")):
+            return self._unreadable(MalformedKind.FOREIGN_HOST)
         probe = self.probes.get(request.raw_path.partition("?")[0])
         if probe is not None and request.method in _PROBE_METHODS:
             response: web.StreamResponse = WholeResponse(probe())
@@ -62,6 +66,7 @@ def application(
     body_limits: BodyLimits,
     probes: Mapping[str, Probe],
     connections: Connections | None = None,
+    is_own_host: Callable[[str | None], bool] | None = None,
 ) -> Application:
     """Return the application that serves one endpoint group and the probes on a port.
 
@@ -70,6 +75,7 @@ def application(
         body_limits: What their request bodies may take together.
         probes: The probes by their paths.
         connections: Counts the port's connections; None: one with the defaults is made.
+        is_own_host: Whether a request with this header ``Host`` is for this port; None: every request is.
     """
     if connections is None:
         connections = Connections(endpoints.form, endpoints.metrics, port=body_limits.port)
@@ -80,4 +86,4 @@ def application(
             response: Response = await endpoints.serve(head, body_reader.read)
         return WholeResponse(response)
 
-    return Application(answer, probes, connections)
+    return Application(answer, probes, connections, is_own_host)

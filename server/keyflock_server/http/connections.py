@@ -39,6 +39,23 @@ class MalformedKind(StrEnum):
     TOO_LONG = "too_long"
     FRAMING = "framing"
     SLOW_HEAD = "slow_head"
+    FOREIGN_HOST = "foreign_host"
+
+
+class HandshakeFailure(StrEnum):
+    """Why a TLS handshake failed; metrics use this closed list."""
+
+    #: It was not over in time.
+    TIMEOUT = "timeout"
+    #: The client has closed the connection without a word, as load balancers' checks do.
+    LEFT = "left"
+    #: The client has spoken HTTP without TLS.
+    PLAIN_HTTP = "plain_http"
+    #: There is no version of TLS, or no cipher, that both speak.
+    VERSION = "version"
+    #: The client has refused, most often the certificate.
+    REFUSED = "refused"
+    MALFORMED = "malformed"
 
 
 #: The details of the problem documents; they quote nothing of the request.
@@ -51,6 +68,8 @@ _DETAILS: Final = {
     MalformedKind.TOO_LONG: "The request line, or a header, is too long.",
     MalformedKind.FRAMING: "The body's framing cannot be read.",
     MalformedKind.SLOW_HEAD: "The request's head did not arrive in time.",
+    MalformedKind.FOREIGN_HOST: "The header Host must hold an address, localhost, or one of the names in "
+    "KEYFLOCK_ADMIN_NAMES: this port is for this machine alone.",
 }
 
 
@@ -93,6 +112,7 @@ class Connections:
         self._port = port
         self._log_throttle = log_throttle or LogThrottle()
         self._malformed = metrics.malformed_requests
+        self._handshake_failures = metrics.tls_handshake_failures
         self._open_gauge = metrics.open_connections.labels(port)
         self._turned_away = metrics.connections_closed_early.labels(port, "turned_away")
         self._displaced = metrics.connections_closed_early.labels(port, "displaced")
@@ -164,6 +184,10 @@ class Connections:
             suppressed := self._log_throttle.suppressed_count(f"malformed {kind}", of=self._port)
         ) is not None:
             _log.warning("a request cannot be read", port=self._port, kind=kind, repeated=suppressed)
+
+    def record_handshake_failure(self, kind: HandshakeFailure) -> None:
+        """Count a connection whose TLS handshake failed."""
+        self._handshake_failures.labels(self._port, kind).inc()
 
     def failure_response(self, error: BaseException | None) -> Response:
         """Log a failure of the connection's own code once a minute, and return the response to the client."""

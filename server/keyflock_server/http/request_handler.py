@@ -88,9 +88,11 @@ class RequestHandler(web.RequestHandler):
     __slots__ = (
         "_connections",
         "_first_bytes",
+        "_handshake",
         "_head_timer",
         "_is_broken",
         "_is_receiving_head",
+        "_is_secured",
         "_payload",
     )
 
@@ -101,14 +103,34 @@ class RequestHandler(web.RequestHandler):
         self._first_bytes = b""
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_receiving_head = False
+        #: The task that makes the TLS handshake, until there is a transport.
+        self._handshake: asyncio.Task[None] | None = None
+        self._is_secured = False
         #: After input that cannot be read, nothing more is read.
         self._is_broken = False
         #: The body of the newest request.
         self._payload = EMPTY_PAYLOAD
 
+    def begin_handshake(self) -> bool:
+        """Count the connection before its TLS handshake, and return False if it must be refused.
+
+        The current task makes the handshake, and is cancelled if the connection has to give way.
+        """
+        self._handshake, self._is_secured = asyncio.current_task(), True
+        return self._connections.admit(self)
+
+    def end_handshake(self) -> None:
+        """Forget the connection if its handshake has failed."""
+        if self._handshake is not None:
+            self._handshake = None
+            self._connections.mark_closed(self)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection, or refuse it."""
-        if not self._connections.admit(self):
+        if self._handshake is not None:
+            self._handshake = None
+            self._connections.mark_waiting(self)
+        elif not self._connections.admit(self):
             self._refuse(transport)
             return
         super().connection_made(transport)
@@ -218,9 +240,14 @@ class RequestHandler(web.RequestHandler):
 
     def close_if_idle(self) -> bool:
         """See ``connections.CountedConnection``."""
+        if self._handshake is not None:
+            self._handshake.cancel()
+            return True
         if self._messages or self._current_request is not None:
             return False
         self.force_close()
+        if self._is_secured:
+            self._abort()  # or it would wait for the other side to take its leave
         return True
 
     def _kind_of(self, error: BaseException | None) -> MalformedKind:

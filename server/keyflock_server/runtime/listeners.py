@@ -1,6 +1,8 @@
-"""Binds a port and serves an application on it."""
+"""Binds a port and serves an application on it, with or without TLS."""
 
+import asyncio
 import errno
+import socket
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -8,6 +10,8 @@ from aiohttp import web
 
 from keyflock_server.http.application import Application
 from keyflock_server.http.request_handler import HttpServer
+from keyflock_server.http.tls_acceptor import TlsAcceptor
+from keyflock_server.runtime.certificates import ServerCertificate
 
 #: An idle connection is closed after this time; phones rarely send two requests in a row.
 KEEPALIVE_S: Final = 75.0
@@ -34,11 +38,27 @@ class Listener:
 
     runner: web.ServerRunner
     url: str
+    #: Accepts connections in TLS; None: aiohttp accepts them in plain text.
+    acceptor: TlsAcceptor | None = None
 
     @classmethod
-    async def open(cls, application: Application, host: str, port: int, *, shutdown_grace_s: float) -> Self:
+    async def open(
+        cls,
+        application: Application,
+        host: str,
+        port: int,
+        *,
+        shutdown_grace_s: float,
+        certificate: ServerCertificate | None = None,
+    ) -> Self:
         """Serve ``application`` on a port; with port 0 the system chooses one.
 
+        Args:
+            application: The request handling.
+            host: The address, or a name of it.
+            port: The port.
+            shutdown_grace_s: For how long ``close`` waits for responses in flight.
+            certificate: The port's certificate; None: the port speaks plain HTTP.
         Raises:
             PortInUse: something listens there already.
             ListenError: the port is not allowed, or the host is not this machine's.
@@ -53,25 +73,49 @@ class Listener:
             lingering_time=LINGERING_S,
             read_bufsize=READ_BUFFER_BYTES,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=shutdown_grace_s)
-        await runner.setup()
         try:
-            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+            sockets = await _bound(host, port)
         except OSError as error:
-            await runner.cleanup()
             kind = PortInUse if error.errno == errno.EADDRINUSE else ListenError
             raise kind(f"Cannot listen on {host} port {port}: {_reason(error)}.") from None
-        address = runner.addresses[0]
-        return cls(runner, _url(host, address[1]))
+        runner = web.ServerRunner(server, shutdown_timeout=shutdown_grace_s)
+        await runner.setup()
+        bound_port = sockets[0].getsockname()[1]
+        if certificate is None:
+            for sock in sockets:
+                await web.SockSite(runner, sock, backlog=BACKLOG).start()
+            return cls(runner, _url("http", host, bound_port))
+        acceptor = TlsAcceptor(server, sockets, lambda: certificate.context, application.connections)
+        acceptor.start()
+        return cls(runner, _url("https", host, bound_port), acceptor)
 
     async def close(self) -> None:
         """Stop accepting, let responses in flight finish within the grace period, and close."""
+        if self.acceptor is not None:
+            await self.acceptor.close()
         await self.runner.cleanup()
 
 
-def _url(host: str, port: int) -> str:
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address of the host."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+            sockets.append(socket.create_server(address, family=family, backlog=BACKLOG))
+            sockets[-1].setblocking(False)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _url(scheme: str, host: str, port: int) -> str:
     host = _ANY.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _reason(error: OSError) -> str:

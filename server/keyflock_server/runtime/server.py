@@ -12,6 +12,7 @@ from keyflock_server.data_folder import DataFolder
 from keyflock_server.http.application import Application
 from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.runtime.addresses import Addresses
+from keyflock_server.runtime.certificates import ServerCertificate
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.lifecycles import Lifecycle
 from keyflock_server.runtime.listeners import Listener, ListenError, PortInUse
@@ -31,6 +32,8 @@ class PortBinding:
     application: Application
     host: str
     port: int
+    #: None: the port speaks plain HTTP.
+    certificate: ServerCertificate | None = None
 
 
 class Server:
@@ -107,7 +110,11 @@ class Server:
 
     async def _listen(self, port: PortBinding, stack: contextlib.AsyncExitStack) -> Listener:
         listener = await Listener.open(
-            port.application, port.host, port.port, shutdown_grace_s=self._shutdown_grace_s
+            port.application,
+            port.host,
+            port.port,
+            shutdown_grace_s=self._shutdown_grace_s,
+            certificate=port.certificate,
         )
         stack.push_async_callback(listener.close)
         return listener

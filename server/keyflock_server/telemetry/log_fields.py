@@ -35,6 +35,7 @@ _COUNTS: Final = ("reports", "count", "devices", "phones", "heads", "repeated", 
 _MEASURES: Final = (
     "duration_s",
     "age_s",
+    "days_left",
     "within_s",
     "size_bytes",
     "stored_bytes",

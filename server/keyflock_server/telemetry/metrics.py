@@ -130,6 +130,25 @@ class Metrics:
             ["port", "cause"],
             registry=self.registry,
         )
+        self.tls_handshake_failures = Counter(
+            "keyflock_tls_handshake_failures",
+            "TLS handshakes that failed, by port and cause: timeout, left, plain_http, version, refused "
+            "(most often the certificate) or malformed.",
+            ["port", "kind"],
+            registry=self.registry,
+        )
+        self.certificate_expires_at = Gauge(
+            "keyflock_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate ends that a port shows to new connections, in Unix time.",
+            ["port"],
+            registry=self.registry,
+        )
+        self.unusable_certificates = Gauge(
+            "keyflock_tls_certificate_files_unusable",
+            "1 while a port's certificate files hold what cannot be used, and the one before it is shown.",
+            ["port"],
+            registry=self.registry,
+        )
         self.admin_authentication_failures = Counter(
             "keyflock_admin_authentication_failures",
             "Calls without the admin token on the operators' port: delayed, or refused at once.",

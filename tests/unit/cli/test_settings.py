@@ -37,6 +37,23 @@ def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, value: 
         Settings.read({"data_dir": Path("d")}, {f"KEYFLOCK_{name}": value})
 
 
+@pytest.mark.parametrize("given", ["tls_certificate", "tls_key", "admin_tls_certificate", "admin_tls_key"])
+def test_a_certificate_without_its_key_and_a_key_without_its_certificate_are_refused(given: str) -> None:
+    other = (
+        given.replace("key", "certificate") if given.endswith("key") else given.replace("certificate", "key")
+    )
+    words = f"--{given} is given without --{other}".replace("_", "-")
+
+    with pytest.raises(SettingsError, match=words):
+        Settings.read({"data_dir": Path("d")}, {f"KEYFLOCK_{given.upper()}": "file.pem"})
+
+
+def test_names_of_the_operators_port_are_separated_by_commas() -> None:
+    read = Settings.read({"data_dir": Path("d")}, {"KEYFLOCK_ADMIN_NAMES": "Ops.example.com, ops2 ,"})
+
+    assert read.admin_names == ("ops.example.com", "ops2")
+
+
 def test_every_setting_is_on_the_servers_page() -> None:
     assert [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in PAGE] == []
 
