@@ -9,11 +9,12 @@ from sqlalchemy.types import NullType
 
 from keyflock_server.protocol.identifiers import DeviceId, RoundId, TaskName
 from keyflock_server.rounds.tuning import RoundHistory
+from keyflock_server.storage.columns import UtcDateTime
 from keyflock_server.storage.errors import UnreadableRow
 from keyflock_server.storage.records import AssignmentRecord, AssignmentState
 from keyflock_server.storage.sql.history import history_of
 from keyflock_server.storage.sql.rows import damaged_row, read_in_pages, readable
-from keyflock_server.storage.tables import OPEN_ASSIGNMENT, UtcDateTime, assignments, rounds, versions
+from keyflock_server.storage.tables import OPEN_ASSIGNMENT, assignments, rounds, versions
 
 _INSTANTS: Final = tuple(column.name for column in assignments.c if isinstance(column.type, UtcDateTime))
 #: The columns with instants as the back end gives them: one that cannot be parsed would fail its whole page.
