@@ -53,7 +53,8 @@ class TaskService:
                 task would personalise a population that an unfinished task personalises already: each would
                 forget the other's candidates, or when it disagrees with another on what keyboards serve.
                 Tasks that train share a population; each steps from the newest version. ``invalid_task`` when
-                its codec names rows that the population's model does not have.
+                its codec names rows that the population's model does not have, or makes more bytes of a
+                delta than an upload may have.
         """
         population = await self._models.population(await self._models.resolve(spec.population))
         spec = with_ids(spec, spec.name, population.name)
@@ -63,7 +64,11 @@ class TaskService:
                 container_sizes(parse_spec(codec), layout)
             except SpecError as error:
                 raise ApiError(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
-        record = await self._registry.create(spec, await self._scales.initial_scales(spec))
+        try:
+            scales = await self._scales.initial_scales(spec)
+        except SpecError as error:
+            raise ApiError(ProblemCode.INVALID_TASK, f"{error}") from None
+        record = await self._registry.create(spec, scales)
         if spec.round.is_unsafe_flush:
             self._deps.observer.unsafe_flush(record.name, spec.round.min_flush_clients)
         return task_view(record, population, {}, address=await self._addresses.address(record.name))
