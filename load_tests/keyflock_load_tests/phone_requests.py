@@ -17,7 +17,8 @@ _CHECK_IN: Final = messages.CheckIn(
     app_build=APP_BUILD,
     locale=LOCALE,
     examples=EXAMPLES,
-    capabilities=messages.Capabilities(codecs=CODECS),
+    # Enough for the largest model of the benchmarks.
+    capabilities=messages.Capabilities(codecs=CODECS, max_download_bytes=33_554_432),
 )
 
 
