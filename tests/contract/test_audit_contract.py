@@ -29,6 +29,7 @@ from keyflock_server.audit.entry import EMPTY, AuditEntry, AuditHead
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId
 from keyflock_server.protocol.roles import Role
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.rounds.quarantine import Quarantine, quarantined_by_operator
 from keyflock_server.rounds.round import CloseRequested, Discarded, Held, Merged, Stepped
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
@@ -36,7 +37,7 @@ from keyflock_server.storage import audit_documents
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, PopulationInUse, Superseded
 from keyflock_server.storage.interfaces.audit import AuditFilter
 from keyflock_server.storage.interfaces.record_store import RecordStore
-from keyflock_server.storage.operator_records import ApiTokenRecord, ReleaseAction, ReleaseRecord
+from keyflock_server.storage.operator_records import ApiTokenRecord, ReleaseRecord
 from keyflock_server.storage.records import RevocationRecord, TaskRecord
 
 ANY = AuditFilter()

@@ -13,10 +13,11 @@ from tests.contract.test_retention_contract import published
 from tests.contract.test_store_contract import EN, NOW, POPULATION, TASK, VERSION
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.storage.errors import PopulationGone, Superseded
 from keyflock_server.storage.interfaces.record_store import RecordStore
-from keyflock_server.storage.operator_records import ReleaseAction, ReleaseRecord
-from keyflock_server.storage.release_rows import release_after_rollback
+from keyflock_server.storage.operator_records import ReleaseRecord
+from keyflock_server.storage.release_rows import release_after_rollback, rows_to_keep, versions_before
 
 FR = PopulationName("fr")
 STATE = ReleaseRecord(
@@ -100,20 +101,38 @@ async def test_a_rollback_ends_the_release_of_what_it_withdraws(store: RecordSto
 
     state = await store.releases.newest(EN)
     assert state is not None
-    assert (state.sequence, state.action, state.reason) == (2, ReleaseAction.ROLLED_BACK, "worse")
+    assert (state.sequence, state.action, state.reason) == (2, ReleaseAction.WITHDRAWN, "worse")
     assert (state.version, state.candidate, state.percent) == (0, None, 100)
     with pytest.raises(Superseded):
         await store.releases.append(staged(3, 3, 10), audit=AUDIT)
     assert await verified(store) is None
 
 
-def test_a_rollback_behind_the_released_version_releases_the_copy() -> None:
+async def test_a_withdrawn_version_is_replaced_by_the_newest_that_was_released_before(
+    store: RecordStore,
+) -> None:
+    for sequence, version in ((1, 1), (2, 4)):
+        promoted = replace(
+            STATE, sequence=sequence, action=ReleaseAction.PROMOTED, version=ModelVersion(version)
+        )
+        await store.releases.append(promoted, audit=AUDIT)
+    back = replace(VERSION, version=ModelVersion(5), parent=ModelVersion(3))
+
+    await store.populations.roll_back(back, ModelVersion(4), "worse", audit=AUDIT)
+
+    state = await store.releases.newest(EN)
+    assert state is not None
+    # Version 3, and 5 that has its weights, were never released; 4 is withdrawn.
+    assert (state.sequence, state.action, state.version) == (3, ReleaseAction.WITHDRAWN, 1)
+
+
+def test_a_rollback_changes_the_release_only_if_it_withdraws_what_is_served() -> None:
     def after(state: ReleaseRecord) -> ReleaseRecord | None:
-        return release_after_rollback(state, ModelVersion(2), ModelVersion(6), NOW, "worse", AUDIT)
+        return release_after_rollback(state, ModelVersion(2), ModelVersion(1), NOW, "worse", AUDIT)
 
     behind = after(replace(STATE, version=ModelVersion(4)))
     assert behind is not None
-    assert (behind.sequence, behind.version, behind.operator) == (1, 6, "ann")
+    assert (behind.sequence, behind.version, behind.operator) == (1, 1, "ann")
     assert after(replace(STATE, version=ModelVersion(2))) is None
     assert after(replace(staged(1, 2, 10), version=ModelVersion(1))) is None
 
@@ -133,3 +152,21 @@ async def test_a_deleted_populations_history_goes_and_the_audit_log_stays(store:
     assert await store.releases.page(FR, None, 10) == []
     assert await store.audit.ascending(0, 100) == entries
     assert await verified(store) is None
+
+
+def history(*versions: int) -> list[ReleaseRecord]:
+    rows = [replace(STATE, sequence=at, version=ModelVersion(one)) for at, one in enumerate(versions)]
+    return rows[::-1]
+
+
+def test_rolling_back_twice_goes_back_twice() -> None:
+    assert versions_before(history(0, 3, 5, 7)) == [5, 3, 0]
+    assert versions_before(history(0, 3, 5, 7, 5)) == [3, 0]
+    assert versions_before(history(0, 3, 5, 7, 5, 3)) == [0]
+    assert versions_before(history(0, 3, 5, 5, 5)) == [3, 0]
+    assert versions_before(history(0)) == []
+
+
+def test_what_a_rollback_would_go_back_to_is_kept() -> None:
+    assert [row.version for row in rows_to_keep(history(0, 3, 5, 7, 5))] == [5, 3]
+    assert [row.version for row in rows_to_keep(history(4))] == [4]

@@ -23,12 +23,12 @@ from tests.contract.test_store_contract import (
 from tests.memory_store.blobs import MemoryBlobStore
 
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, RoundId
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.rounds.round import Cancelled, CloseRequested, Merged, PartialsDeleted, Stepped
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.storage.device_facts import SeenDevice
 from keyflock_server.storage.interfaces.record_store import RecordStore
-from keyflock_server.storage.operator_records import ReleaseAction
 from keyflock_server.storage.pruning import PruneResult, prune
 from keyflock_server.storage.records import PopulationRecord
 from keyflock_server.storage.retention import PrunedRows, RetentionPolicy, UnprovenDevices, expired_rows

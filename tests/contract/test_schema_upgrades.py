@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.identity.owners import user_digest
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName, RoundId
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.storage.errors import StorageError
-from keyflock_server.storage.operator_records import ReleaseAction
 from keyflock_server.storage.sql import schema
 from keyflock_server.storage.sql.engine import engine_for
 from keyflock_server.storage.sql.store import SqlStore

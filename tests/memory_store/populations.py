@@ -193,6 +193,10 @@ class MemoryPopulationRepository:
         with self._audited(version.population, audit):
             return self._roll_back(version, latest, reason, audit)
 
+    def _is_served(self, name: PopulationName, version: ModelVersion) -> bool:
+        known = self._rows.versions.get((name, version))
+        return known is not None and known.withdrawn_at is None
+
     def _audited(self, name: PopulationName, audit: AuditContext | None) -> AbstractContextManager[None]:
         def document() -> Document | None:
             known = self._rows.populations.get(name)
@@ -234,7 +238,11 @@ class MemoryPopulationRepository:
             revision=population.revision + 1,
         )
         state = self._rows.newest_release(name)
-        new = state and release_after_rollback(state, to, version.version, at, reason, audit)
+        released = {one.version for one in self._rows.releases.get(name, []) if one.version <= to}
+        standing = [one for one in released if self._is_served(name, one)]
+        new = state and release_after_rollback(
+            state, to, max(standing, default=version.version), at, reason, audit
+        )
         if new is not None:
             self._rows.append_release(new, audit)
         keys = [] if population.average_key is None else [population.average_key]

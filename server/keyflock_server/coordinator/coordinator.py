@@ -21,6 +21,9 @@ from keyflock_server.coordinator.pace_steering import PaceSteering
 from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.population_service import PopulationService
 from keyflock_server.coordinator.quarantine_service import QuarantineService
+from keyflock_server.coordinator.release_gate import ReleaseGate
+from keyflock_server.coordinator.release_policies import ReleasePolicies
+from keyflock_server.coordinator.release_steps import ReleaseSteps
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_intake import ReportIntake
 from keyflock_server.coordinator.report_service import ReportService
@@ -82,6 +85,8 @@ class Coordinator:
         self.populations = PopulationService(
             deps, self.registry, self.models, self._rounds, self.population_deletion
         )
+        steps, gate = ReleaseSteps(deps), ReleaseGate(deps, self.models)
+        self._release_policies = ReleasePolicies(deps, self.models, gate, steps)
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
 
@@ -130,6 +135,7 @@ class Coordinator:
             except Exception as error:  # noqa: BLE001 - whatever it was, the other tasks go on
                 state.last_error = error_text(error)
                 self._deps.observer.task_stuck(state.task, error)
+        await self._apply_release_policies()
         await self._do_housekeeping()
         if self._leadership.is_leader:
             await self._orphans.collect_if_due()
@@ -159,6 +165,15 @@ class Coordinator:
         for state in self.registry:
             if not state.is_unreadable:
                 await self._pace.refresh_stats(state)
+
+    async def _apply_release_policies(self) -> None:
+        """Take the steps of releases that are due; if the store fails, the next pass retries."""
+        if not self._leadership.is_leader:
+            return
+        try:
+            await self._release_policies.apply()
+        except Exception as error:  # noqa: BLE001 - no round waits for a release
+            self._deps.observer.release_policies_failed(error)
 
     async def _do_housekeeping(self) -> None:
         """Write and read counts, delete devices; if the store fails, the next pass retries."""

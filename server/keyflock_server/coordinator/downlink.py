@@ -19,7 +19,7 @@ from keyflock_compression import CodecError, content_digest, encode_weights_delt
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.single_flight import SingleFlight
-from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName
 from keyflock_server.protocol.messages import Release
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError
@@ -119,9 +119,14 @@ class Downlink:
             body = await self._making.result(pair, lambda: self._make_delta(name, pair, wanted, known[base]))
         return None if body is None else ModelDelta(body, base)
 
-    async def release(self, name: PopulationName) -> Release:
-        """Return what keyboards should serve, with the digest of its content."""
-        release = await self._models.release(name)
+    async def release(self, name: PopulationName, device: DeviceId | None = None) -> Release:
+        """Return what a phone's keyboard should serve, with the digest of its content.
+
+        Args:
+            name: The population.
+            device: See ``ModelStore.released_version``.
+        """
+        release = await self._models.release(name, device)
         version = await self._models.version(name, release.model_version)
         return replace(release, content_digest=await self.content_digest(version, release.weights))
 

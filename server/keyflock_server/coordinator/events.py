@@ -84,6 +84,16 @@ class Observer(Protocol):
         """A new version with the weights of an earlier one is the newest, and those between are withdrawn."""
         ...
 
+    def release_stepped(
+        self, population: PopulationName, action: str, version: int, candidate: int | None, percent: int
+    ) -> None:
+        """A step of a population's release was taken; the action is a ``ReleaseAction``."""
+        ...
+
+    def release_policies_failed(self, error: Exception) -> None:
+        """A pass could not take the steps of releases that are due; the next one tries again."""
+        ...
+
     def priors_published(self, population: PopulationName, phones: int) -> None:
         """A population has new priors from the evidence of ``phones`` phones."""
         ...
@@ -159,6 +169,14 @@ class NullObserver:
         """Do nothing."""
 
     def rolled_back(self, population: PopulationName, version: int, to: int) -> None:
+        """Do nothing."""
+
+    def release_stepped(
+        self, population: PopulationName, action: str, version: int, candidate: int | None, percent: int
+    ) -> None:
+        """Do nothing."""
+
+    def release_policies_failed(self, error: Exception) -> None:
         """Do nothing."""
 
     def priors_published(self, population: PopulationName, phones: int) -> None:

@@ -22,12 +22,13 @@ from keyflock_server.aggregation.population_personalisation import (
     personalisation_from_json,
 )
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName
 from keyflock_server.protocol.messages import Release, TaskKind
 from keyflock_server.protocol.numbered_names import next_id
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.releases.model_version import Download, VersionRecord, package
+from keyflock_server.releases.stages import bucket_of, is_in_stage
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.storage.errors import AlreadyExists, StorageError
 from keyflock_server.storage.records import PopulationRecord
@@ -247,10 +248,34 @@ class ModelStore:
                 f"Blob {record.checkpoint_key} is damaged ({error}); restore it from a backup."
             ) from None
 
-    async def release(self, name: PopulationName) -> Release:
-        """Return what keyboards should serve: the newest version, or the average that ends with it."""
+    async def released_version(self, name: PopulationName, device: DeviceId | None = None) -> ModelVersion:
+        """Return the version that keyboards serve; raises ApiError ``population_unknown``.
+
+        Args:
+            name: The population.
+            device: The phone that asks: a candidate is served to those in its stage. None: the version for
+                everybody else.
+        """
+        release = await self._deps.store.releases.newest(name)
+        if release is None:
+            raise population_unknown()
+        if device is None or release.candidate is None or release.percent == 0:
+            return release.version
+        row = await self._deps.store.devices.get(device)
+        # An installation that enrols anew is another device, and stays in its stage if it is attested.
+        identity = device if row is None or row.subject_digest is None else row.subject_digest
+        is_first = is_in_stage(bucket_of(name, identity), release.percent)
+        return release.candidate if is_first else release.version
+
+    async def release(self, name: PopulationName, device: DeviceId | None = None) -> Release:
+        """Return what keyboards should serve: the released version, or the average that ends with it.
+
+        Args:
+            name: The population.
+            device: See ``released_version``.
+        """
         population = await self.population(name)
-        version = await self.version(name, population.latest_version)
+        version = await self.version(name, await self.released_version(name, device))
         found, layout = await self.personalisation(name), await self.layout(name)
         return Release(
             population=name,

@@ -272,7 +272,7 @@ class SdkEndpoints(EndpointGroup[Call]):
         return MSGPACK.response(answer)
 
     async def _release(self, call: AuthenticatedCall, _body: bytes) -> Response:
-        release = await self._downlink.release(call.own_population())
+        release = await self._downlink.release(call.own_population(), call.identity.device)
         # The phone knows the population by the name that it was shipped with.
         asked = PopulationName(call.path_params["population"])
         return MSGPACK.response(msgspec.structs.replace(release, population=asked))

@@ -14,19 +14,24 @@ from keyflock_models.personal.head import feature_space
 from keyflock_server.personal_models.decode_thread_pool import DecodeThreadPool
 from keyflock_server.personal_models.head_maps import ReleasedModel, ReleasedModelSource
 from keyflock_server.personal_models.population_model_info import PopulationModelInfo, PopulationModelInfos
-from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.messages import Release
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.storage.records import PopulationRecord
 
-#: Number of newest versions whose heads are accepted, and over which heads are mapped to a new trunk.
+#: Number of newest versions whose heads are accepted, as the released one's are, and over which heads are
+#: mapped to a new trunk.
 RECENT_VERSIONS: Final = 16
 
 
 class ReleaseSource(ReleasedModelSource, Protocol):
     """The source of releases: the model store."""
 
-    async def release(self, population: PopulationName) -> Release:
-        """Return the release that keyboards should use."""
+    async def population(self, name: PopulationName) -> PopulationRecord:
+        """Return the population, with its newest version."""
+        ...
+
+    async def released_version(self, name: PopulationName) -> ModelVersion:
+        """Return the version that keyboards serve."""
         ...
 
 
@@ -56,20 +61,23 @@ class PersonalModelValidator:
         if model.head is not None and not await self._is_recent(population, info, model.head.space):
             raise ApiError(
                 ProblemCode.STALE_HEAD,
-                f"The head's feature space is that of none of the {RECENT_VERSIONS} newest releases: "
+                f"The head's feature space is that of none of the {RECENT_VERSIONS} newest versions, nor the "
+                "released one's: "
                 "fit it anew, or put the personal model without a head.",
             )
         return accepted
 
     async def _is_recent(self, population: PopulationName, info: PopulationModelInfo, space: str) -> bool:
-        newest = (await self._releases.release(population)).model_version
+        newest = (await self._releases.population(population)).latest_version
+        released = await self._releases.released_version(population)
         async with self._lock:
             oldest = max(0, newest - RECENT_VERSIONS + 1)
+            recent = dict.fromkeys((released, *range(newest, oldest - 1, -1)))
             known = self._spaces.get(population, {})
-            known = self._spaces[population] = {at: one for at, one in known.items() if at >= oldest}
+            known = self._spaces[population] = {at: one for at, one in known.items() if at in recent}
             if space in known.values():
                 return True
-            for version in range(newest, oldest - 1, -1):
+            for version in recent:
                 if version in known:
                     continue
                 try:

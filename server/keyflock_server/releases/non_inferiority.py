@@ -24,11 +24,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from keyflock_server.protocol.operator.promotion_policy import MIN_USERS
 from keyflock_server.releases.paired_sums import PairedDifference, PairedSums, paired_difference
 from keyflock_server.releases.student_t import MIN_DEGREES, student_t_quantile
 
-#: Fewer users than this are no basis for a test: their mean is not close enough to a normal one.
-MIN_USERS: Final = 30
 #: The number of users that is named is enough for an equal version to pass so often: 95 % and some to spare.
 POWER: Final = 0.97
 #: Later looks have no α worth speaking of; this many doublings are more users than there are phones.

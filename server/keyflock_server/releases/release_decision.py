@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from keyflock_server.protocol.identifiers import ModelVersion
+from keyflock_server.protocol.operator.promotion_policy import EVERYBODY, Promotion, PromotionPolicy
 from keyflock_server.releases.non_inferiority import GateVerdict
-from keyflock_server.releases.promotion_policy import Promotion, PromotionPolicy
+from keyflock_server.releases.policies import stage_after
 from keyflock_server.releases.release_state import (
     CANDIDATE_PHASES,
-    EVERYBODY,
     GateFailed,
     GateInconclusive,
     Promoted,
@@ -89,7 +89,7 @@ def _passed_event(situation: Situation, policy: PromotionPolicy, now: datetime) 
     if is_served and now < (began_at or now) + timedelta(seconds=policy.min_stage_s):
         # Enough phones have evaluated it meanwhile: it goes on at its stage.
         return Widened(state.percent) if state.phase is ReleasePhase.INCONCLUSIVE else None
-    percent = policy.stage_after(state.percent)
+    percent = stage_after(policy, state.percent)
     if percent < EVERYBODY:
         return Widened(percent)
     return None if state.candidate is None else Promoted(state.candidate)

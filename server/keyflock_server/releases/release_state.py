@@ -22,9 +22,7 @@ from types import MappingProxyType
 from typing import Final, assert_never
 
 from keyflock_server.protocol.identifiers import ModelVersion
-
-#: The stage that has all devices.
-EVERYBODY: Final = 100
+from keyflock_server.protocol.operator.promotion_policy import EVERYBODY
 
 
 class ReleasePhase(StrEnum):

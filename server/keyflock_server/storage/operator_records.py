@@ -2,27 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.roles import Role
-
-
-class ReleaseAction(StrEnum):
-    """What a row of a population's release history did."""
-
-    #: The population was created, with version 0 released.
-    CREATED = "created"
-    #: A candidate began, or reaches more devices than before.
-    STAGED = "staged"
-    #: A version is served to everybody.
-    PROMOTED = "promoted"
-    #: An earlier version is served again, or a candidate was taken back.
-    ROLLED_BACK = "rolled_back"
-    #: The gate could not decide, and the candidate stays where it is.
-    HELD = "held"
-    #: The release policy was changed.
-    POLICY = "policy"
+from keyflock_server.releases.release_state import ReleaseAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

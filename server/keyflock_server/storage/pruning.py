@@ -10,6 +10,7 @@ from keyflock_server.storage.interfaces.blob_store import BlobStore
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.orphans import find_orphans
 from keyflock_server.storage.records import StoredBlob
+from keyflock_server.storage.release_rows import HISTORY, rows_to_keep
 from keyflock_server.storage.retention import PrunedRows, RetentionPolicy, expired_rows
 
 #: Maximum number of revocations or tombstones in one transaction.
@@ -52,7 +53,8 @@ async def prune(
     await require_own_marker(store, blobs)
     populations, versions = await store.populations.all(), await store.populations.versions()
     unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
-    releases = (await store.releases.all_newest()).values()
+    histories = [await store.releases.page(one.name, None, HISTORY) for one in populations]
+    releases = [row for history in histories for row in rows_to_keep(history)]
     expired = expired_rows(policy, now, populations, versions, unfinished, tasks, releases)
     expired_versions = set(expired.versions)
     dead_keys: Sequence[str] = [

@@ -1,10 +1,13 @@
-"""The rows of the release history that a store writes along with other changes, the same for every store."""
+"""What the rows of a release history say together, and those that a store writes along with other changes."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from keyflock_server.audit.context import POLICY, AuditContext
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
-from keyflock_server.storage.operator_records import ReleaseAction, ReleaseRecord
+from keyflock_server.releases.release_state import ReleaseAction
+from keyflock_server.storage.operator_records import ReleaseRecord
 
 
 def first_release(
@@ -25,7 +28,7 @@ def first_release(
 def release_after_rollback(
     state: ReleaseRecord,
     to: ModelVersion,
-    version: ModelVersion,
+    released_before: ModelVersion,
     at: datetime,
     reason: str,
     audit: AuditContext | None,
@@ -35,7 +38,7 @@ def release_after_rollback(
     Args:
         state: The population's release state.
         to: The version that the population was rolled back to; all later ones are withdrawn.
-        version: Its copy, which is now the newest.
+        released_before: The newest version up to that one that was served to everybody, and still can be.
         at: The time of the rollback.
         reason: The operator's reason.
         audit: Who has rolled back; None where nobody is recorded.
@@ -46,8 +49,39 @@ def release_after_rollback(
         population=state.population,
         sequence=state.sequence + 1,
         at=at,
-        action=ReleaseAction.ROLLED_BACK,
-        version=version if state.version > to else state.version,
+        action=ReleaseAction.WITHDRAWN,
+        version=released_before if state.version > to else state.version,
         operator=POLICY if audit is None else audit.operator,
         reason=reason,
     )
+
+
+#: How many rows back a store looks for what was served before.
+HISTORY: Final = 100
+
+
+def rows_to_keep(history: Sequence[ReleaseRecord]) -> list[ReleaseRecord]:
+    """Return the rows whose versions must stay: the present one, and that which a rollback would go back to.
+
+    Args:
+        history: The last rows, newest first.
+    """
+    before = versions_before(history)[:1]
+    return [*history[:1], *(record for record in history if record.version in before)][:2]
+
+
+def versions_before(history: Sequence[ReleaseRecord]) -> list[ModelVersion]:
+    """Return the versions that were served to everybody before the present one, the last one first.
+
+    What was rolled back or withdrawn is not among them: rolling back twice goes back twice.
+
+    Args:
+        history: The last rows, newest first.
+    """
+    served: list[ModelVersion] = []
+    for record in reversed(history):
+        if record.version in served:
+            del served[served.index(record.version) + 1 :]
+        else:
+            served.append(record.version)
+    return served[-2::-1]

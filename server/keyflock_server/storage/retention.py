@@ -99,11 +99,12 @@ def expired_rows(
         versions: All versions.
         unfinished: The rounds that are not over.
         tasks: All tasks.
-        releases: The release state of each population.
+        releases: The rows of release histories whose versions stay.
     Guarantees:
         These never expire: a population's newest version; its parent, and the version before, which heads are
-        mapped from; a version that keyboards may be served, or that is pinned; the base version of an
-        unfinished round; the assignments of a live task that limits participations.
+        mapped from; a version that keyboards may be served, or that their release may be rolled back to; a
+        pinned one; the base version of an unfinished round; the assignments of a live task that limits
+        participations.
     """
     versions = tuple(versions)
     newest = {population.name: population.latest_version for population in populations}

@@ -196,6 +196,24 @@ class Metrics:
             "Populations that were rolled back to an earlier version.",
             registry=self.registry,
         )
+        self.release_steps = Counter(
+            "keyflock_release_steps",
+            "Steps of releases that this process took, by what they did.",
+            ["action"],
+            registry=self.registry,
+        )
+        self.released_version = Gauge(
+            "keyflock_released_version",
+            "The version that is served to everybody, as of the last step that this process took.",
+            ["population"],
+            registry=self.registry,
+        )
+        self.release_stage_percent = Gauge(
+            "keyflock_release_stage_percent",
+            "Percent of the devices in the candidate's stage, as of the last step that this process took.",
+            ["population"],
+            registry=self.registry,
+        )
         self.round_duration_s = Histogram(
             "keyflock_round_duration_seconds",
             "From the opening of a round to its end.",

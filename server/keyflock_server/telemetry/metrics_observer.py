@@ -134,6 +134,26 @@ class MetricsObserver:
         self._metrics.model_version.labels(population).set(version)
         _log.warning("population rolled back", population=population, version=version, to=to)
 
+    def release_stepped(
+        self, population: PopulationName, action: str, version: int, candidate: int | None, percent: int
+    ) -> None:
+        """A step of a population's release was taken."""
+        self._metrics.release_steps.labels(action).inc()
+        self._metrics.released_version.labels(population).set(version)
+        self._metrics.release_stage_percent.labels(population).set(0 if candidate is None else percent)
+        _log.info(
+            "release stepped",
+            population=population,
+            action=action,
+            version=version,
+            candidate=candidate,
+            percent=percent,
+        )
+
+    def release_policies_failed(self, error: Exception) -> None:
+        """The steps of releases that are due could not be taken; they are tried again."""
+        self._failed("releases stay as they are", error)
+
     def priors_published(self, population: PopulationName, phones: int) -> None:
         """A population's priors were published, from the reports of this many phones."""
         _log.info("priors published", population=population, phones=phones)

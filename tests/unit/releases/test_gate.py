@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 import pytest
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.operator.promotion_policy import PromotionPolicy
 from keyflock_server.releases.gate import CandidateEvidence, CheckFinding, PhonesEvaluation, judge_candidate
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.releases.non_inferiority import ClosedEvaluation, GateVerdict
 from keyflock_server.releases.paired_sums import MetricSums, PairedSums
-from keyflock_server.releases.promotion_policy import PromotionPolicy
+from keyflock_server.releases.policies import rule_of
 
 
 def version(number: int) -> VersionRecord:
@@ -88,6 +89,6 @@ def test_a_gate_is_as_bad_as_its_worst_check(found: tuple[GateVerdict, ...], ver
 def test_the_phones_evaluation_says_what_it_found(
     evaluations: tuple[ClosedEvaluation, ...], sentence: str
 ) -> None:
-    finding = PhonesEvaluation(PromotionPolicy().rule).find(evidence(*evaluations))
+    finding = PhonesEvaluation(rule_of(PromotionPolicy())).find(evidence(*evaluations))
 
     assert finding.detail.startswith(sentence)

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from keyflock_server.protocol.identifiers import ModelVersion
+from keyflock_server.protocol.operator.promotion_policy import Promotion, PromotionPolicy
 from keyflock_server.releases.non_inferiority import GateVerdict
-from keyflock_server.releases.promotion_policy import Promotion, PromotionPolicy
 from keyflock_server.releases.release_decision import Situation, next_event
 from keyflock_server.releases.release_state import (
     GateFailed,

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,7 +38,7 @@ from keyflock_server.storage.sql.population_rows import (
 from keyflock_server.storage.sql.releases import append_release, newest_release
 from keyflock_server.storage.sql.round_rows import discard_unpublished
 from keyflock_server.storage.sql.transactions import Transactions
-from keyflock_server.storage.tables import population_names, populations, tasks, versions
+from keyflock_server.storage.tables import population_names, populations, releases, tasks, versions
 
 
 class SqlPopulationRepository:
@@ -244,6 +244,12 @@ class SqlPopulationRepository:
         is_served = mine & (versions.c.version == to) & versions.c.withdrawn_at.is_(None)
         between = mine & (versions.c.version > to) & versions.c.withdrawn_at.is_(None)
         its_tasks = (tasks.c.population == name) & tasks.c.optimizer_state_key.is_not(None)
+        was_released = (releases.c.population == name) & (releases.c.version == versions.c.version)
+        released_before = (
+            select(func.max(versions.c.version))
+            .join(releases, was_released)
+            .where(mine, versions.c.version <= to, versions.c.withdrawn_at.is_(None))
+        )
 
         def transaction(connection: Connection) -> RollbackResult:
             # In the order of ``lock_order``: rounds, the population, its versions, its tasks.
@@ -273,7 +279,9 @@ class SqlPopulationRepository:
             keys = [before.average_key, *connection.scalars(states.with_for_update())]
             connection.execute(update(tasks).where(its_tasks).values(optimizer_state_key=None))
             state = newest_release(connection, name)
-            new = state and release_after_rollback(state, to, version.version, at, reason, audit)
+            before_it = connection.execute(released_before).scalar_one()
+            released = version.version if before_it is None else ModelVersion(before_it)
+            new = state and release_after_rollback(state, to, released, at, reason, audit)
             if new is not None:
                 append_release(connection, new, audit)
             return tuple(key for key in keys if key is not None)

@@ -10,9 +10,10 @@ from keyflock_server.audit.canonical_json import Document
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.storage.audit_documents import release_document
 from keyflock_server.storage.errors import PopulationGone, Superseded
-from keyflock_server.storage.operator_records import ReleaseAction, ReleaseRecord
+from keyflock_server.storage.operator_records import ReleaseRecord
 from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.population_rows import IS_THERE
 from keyflock_server.storage.sql.rows import damaged_row

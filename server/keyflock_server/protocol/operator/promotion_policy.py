@@ -1,16 +1,15 @@
 """A population's promotion policy: who promotes versions, how fast, and what the gate asks of them."""
 
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from itertools import pairwise
+from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta, Struct
 
-from keyflock_server.releases.non_inferiority import MIN_USERS, NonInferiorityRule
-from keyflock_server.releases.paired_sums import RECALL_AT_3
-from keyflock_server.releases.release_state import EVERYBODY
-
-_POINTS: Final = 100.0
+#: The stage that has all devices.
+EVERYBODY: Final = 100
+#: Fewer phones than this are no basis for the gate's test: their mean is not close enough to a normal one.
+MIN_USERS: Final = 30
 
 
 class Promotion(StrEnum):
@@ -31,16 +30,11 @@ class PromotionPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: The stages in percent of the devices; the last one is everybody.
     stages: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=EVERYBODY)], ...], Meta(min_length=1, max_length=20)
-    ] = (
-        1,
-        10,
-        50,
-        EVERYBODY,
-    )
+    ] = (1, 10, 50, EVERYBODY)
     #: The minimum time in one stage before the next one.
     min_stage_s: Annotated[float, Meta(ge=0.0, le=31_536_000.0)] = 86_400.0
     #: How much worse a candidate may be, in points of recall@3.
-    margin_points: Annotated[float, Meta(gt=0.0, le=_POINTS)] = 0.5
+    margin_points: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.5
     #: One-sided confidence of the gate over all its looks.
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
     #: The gate decides nothing before so many phones have evaluated a candidate.
@@ -52,30 +46,5 @@ class PromotionPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         """Refuse stages that do not widen up to everybody."""
-        if self.stages[-1] != EVERYBODY or any(
-            one >= other for one, other in zip(self.stages, self.stages[1:], strict=False)
-        ):
+        if self.stages[-1] != EVERYBODY or any(wide <= narrow for narrow, wide in pairwise(self.stages)):
             raise ValueError("stages: each must be wider than the one before, and the last one 100")
-
-    def to_json(self) -> str:
-        """Return the JSON object that is stored with the population."""
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def from_json(cls, stored: str | None) -> Self:
-        """Return the policy that ``to_json`` encoded; the default where none is stored."""
-        return cls() if stored is None else msgspec.json.decode(stored, type=cls)
-
-    @property
-    def rule(self) -> NonInferiorityRule:
-        """Return what the gate tests."""
-        return NonInferiorityRule(
-            metric=RECALL_AT_3,
-            margin=self.margin_points / _POINTS,
-            confidence=self.confidence,
-            min_users=self.min_users,
-        )
-
-    def stage_after(self, percent: int) -> int:
-        """Return the next wider stage; everybody after the last one."""
-        return next((stage for stage in self.stages if stage > percent), EVERYBODY)
