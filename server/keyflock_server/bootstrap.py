@@ -13,6 +13,7 @@ from keyflock_server.cluster_keys import ClusterKeys
 from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies, GroupCommit
 from keyflock_server.coordinator.compute_thread import lanes_for_this_machine
 from keyflock_server.coordinator.dependencies import no_load
+from keyflock_server.coordinator.events import fan_out
 from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
 from keyflock_server.descriptors import (
     DescriptorWatch,
@@ -29,6 +30,7 @@ from keyflock_server.http.host_names import is_loopback, is_own_name
 from keyflock_server.http.operators.authentication import RootTokenAuthenticator
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
+from keyflock_server.http.operators.events import EventResource
 from keyflock_server.http.operators.populations import PopulationResource
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
@@ -42,6 +44,9 @@ from keyflock_server.identity.revocations import Revocations
 from keyflock_server.identity.server_secrets import ServerSecrets, secrets_in, seeded_secrets
 from keyflock_server.identity.user_statements import read_user_keys
 from keyflock_server.identity.users import Users
+from keyflock_server.live_events.hub import MAX_READERS, EventHub
+from keyflock_server.live_events.recorder import EventRecorder
+from keyflock_server.live_events.watch import EventWatch
 from keyflock_server.personal_models.decode_thread_pool import DecodeThreadPool
 from keyflock_server.personal_models.eraser import PersonalModelEraser
 from keyflock_server.personal_models.head_maps import HeadMapService
@@ -175,6 +180,7 @@ def build_server(
         readiness=parts.readiness,
         heartbeat=heartbeat,
         shutdown_grace_s=settings.shutdown_grace_s,
+        end_streams=parts.events.close,
     )
 
 
@@ -232,6 +238,7 @@ class _Components:
     admin: OperatorEndpoints
     readiness: Readiness
     metrics: Metrics
+    events: EventHub
     #: Returns the bytes of phones' bodies that are still needed after their responses.
     held_after_answer: Callable[[], int]
 
@@ -270,31 +277,31 @@ def _assemble(
     store.on_unchecked = _log_unchecked_database
     _log.info("storage", database=store.name, blobs=blobs.name, replica=replica)
     closing = ComputeThread(name="keyflock-rounds")
-    coordinator = Coordinator(
-        Dependencies(
-            store=store,
-            writes=GroupCommit(store.group_writer),
-            blobs=blobs,
-            clock=clock,
-            is_real_time=not is_socketless,
-            tokens=assignment_tokens,
-            owner_key=owner_key,
-            users=Users(owner_key, user_keys),
-            revocations=revocations,
-            device_token_ttl_s=settings.device_token_ttl_s,
-            token_grace_s=settings.token_grace_s,
-            sampling_key=keys.derived("sampling"),
-            new_id=secrets.new_id,
-            observer=MetricsObserver(metrics),
-            compute=ComputeThread(1 if is_socketless else lanes_for_this_machine()),
-            closing=closing,
-            ack_wait_s=settings.ack_wait_s,
-            load=load,
-            replica=replica,
-            is_sole=settings.database is None,
-            lease_s=settings.lease_s,
-        )
+    recorder, events = EventRecorder(), EventHub(replica, clock, max_readers=_event_readers(settings))
+    deps = Dependencies(
+        store=store,
+        writes=GroupCommit(store.group_writer),
+        blobs=blobs,
+        clock=clock,
+        is_real_time=not is_socketless,
+        tokens=assignment_tokens,
+        owner_key=owner_key,
+        users=Users(owner_key, user_keys),
+        revocations=revocations,
+        device_token_ttl_s=settings.device_token_ttl_s,
+        token_grace_s=settings.token_grace_s,
+        sampling_key=keys.derived("sampling"),
+        new_id=secrets.new_id,
+        observer=fan_out(MetricsObserver(metrics), recorder),
+        compute=ComputeThread(1 if is_socketless else lanes_for_this_machine()),
+        closing=closing,
+        ack_wait_s=settings.ack_wait_s,
+        load=load,
+        replica=replica,
+        is_sole=settings.database is None,
+        lease_s=settings.lease_s,
     )
+    coordinator = Coordinator(deps)
     languages, threads = PopulationModelInfos(coordinator.models), DecodeThreadPool()
     erasing = PersonalModelEraser(store, clock)
     coordinator.population_deletion.erase_models = erasing.erase
@@ -356,15 +363,19 @@ def _assemble(
             TaskResource(coordinator.tasks),
             RoundResource(coordinator.tasks),
             DeviceResource(coordinator.quarantines, coordinator.revocations),
+            EventResource(events, coordinator.models),
         ],
         authenticator=RootTokenAuthenticator(secrets.admin_token),
         readiness=readiness,
         metrics=metrics,
     )
     if not is_socketless:
-        lifecycles.append(DescriptorWatch(metrics))
-        lifecycles.append(CertificateWatch(certificates, metrics, clock))
-        lifecycles.append(NumericLibraries(closing, coordinator.has_rounds_to_close))
+        lifecycles += [
+            EventWatch(deps, coordinator.registry, recorder, events),
+            DescriptorWatch(metrics),
+            CertificateWatch(certificates, metrics, clock),
+            NumericLibraries(closing, coordinator.has_rounds_to_close),
+        ]
     lifecycle = LifecycleGroup(coordinator, lifecycles)
     return _Components(
         folder,
@@ -374,8 +385,15 @@ def _assemble(
         admin,
         readiness,
         metrics,
+        events,
         coordinator.reports.unattended_bytes,
     )
+
+
+def _event_readers(settings: Settings) -> int:
+    """Return how many readers of live events there may be: most connections are left to other calls."""
+    connections = max_operator_connections(settings.max_operator_connections, descriptor_limit())
+    return max(1, min(MAX_READERS, connections // 4))
 
 
 def _log_unchecked_database(database: str, within_s: float) -> None:

@@ -1,6 +1,7 @@
 """The coordinator reports its events to an observer: numbers and closed lists only, never a delta."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 
@@ -190,3 +191,31 @@ class NullObserver:
 
     def orphan_deleted(self, key: str, size_bytes: int, age_s: float) -> None:
         """Do nothing."""
+
+
+def fan_out(*observers: Observer) -> Observer:
+    """Return an observer that hands each event to all of these, in their order.
+
+    An observer that ignores an event, as ``NullObserver`` does, costs that event nothing.
+    """
+    methods = {
+        name: _call_each([getattr(one, name) for one in observers if not _ignores(one, name)])
+        for name in vars(NullObserver)
+        if not name.startswith("_")
+    }
+    return cast("Observer", type("FanOut", (), {name: staticmethod(each) for name, each in methods.items()}))
+
+
+def _ignores(observer: Observer, event: str) -> bool:
+    return getattr(type(observer), event) is getattr(NullObserver, event)
+
+
+def _call_each(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    if len(methods) == 1:
+        return methods[0]
+
+    def each(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - each method has its own
+        for method in methods:
+            method(*args, **kwargs)
+
+    return each

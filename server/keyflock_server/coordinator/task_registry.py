@@ -48,6 +48,9 @@ class TaskRegistry:
         #: It grows whenever a task is added, leaves or changes its status.
         self.revision = 0
         self._statuses: dict[TaskName, TaskStatus] = {}
+        #: What the last pass has read: the rounds that are not over, and the tasks that are not.
+        self.unfinished_rounds: tuple[RoundRecord, ...] = ()
+        self.live_tasks: frozenset[TaskName] = frozenset()
         #: The tasks by population, as of this revision.
         self._by_population: dict[PopulationName, tuple[TaskState, ...]] = {}
 
@@ -174,6 +177,7 @@ class TaskRegistry:
             held = sum(record.round.phase is Phase.HELD for record in unfinished.values())
             self._deps.observer.rounds_waiting(held)
             statuses = await self._deps.store.tasks.live_statuses(damaged)
+            self.unfinished_rounds, self.live_tasks = tuple(rounds), frozenset(statuses)
             errors = {row.task: row.error for row in damaged}
             known = dict.fromkeys([*statuses, *unfinished, *errors, *self._states])
             try:

@@ -14,8 +14,9 @@ from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.connections import Connections, MalformedKind
 from keyflock_server.http.endpoint_group import EndpointGroup
 from keyflock_server.http.request_handler import UnreadableRequest
+from keyflock_server.http.streamed_response import StreamingResponse
 from keyflock_server.http.whole_response import WholeResponse
-from keyflock_server.protocol.calls import Request, Response
+from keyflock_server.protocol.calls import Request, Response, StreamedResponse
 
 Probe = Callable[[], Response]
 
@@ -84,6 +85,8 @@ def application(
         head = Request(request.method, request.raw_path, request.headers, peer=request.remote or "")
         with body_limits.reader(request) as body_reader:
             response: Response = await endpoints.serve(head, body_reader.read)
+        if isinstance(response, StreamedResponse):
+            return StreamingResponse(response)
         return WholeResponse(response)
 
     return Application(answer, probes, connections, is_own_host)

@@ -4,7 +4,7 @@ Handlers, the simulator's phones and the documentation all use this one table. A
 to the server: over HTTP, or by a function call in a simulation.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -175,6 +175,14 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedResponse(Response):
+    """A response whose body follows in blocks, for as long as both ends want it; ``body`` is empty."""
+
+    #: Yields the blocks; it begins to cost something when it is first read.
+    blocks: Callable[[], AsyncGenerator[bytes]]
 
 
 class Exchange(Protocol):

@@ -48,6 +48,7 @@ class Server:
         heartbeat: The loop around the coordinator's ``tick``.
         shutdown_grace_s: How long stopping may wait for the current pass, for the coordinator, and for the
             responses in flight on either port.
+        end_streams: Ends responses that would go on for ever, when the server begins to stop.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Server:
         readiness: Readiness,
         heartbeat: Heartbeat,
         shutdown_grace_s: float,
+        end_streams: Callable[[], None] = lambda: None,
     ) -> None:
         self._coordinator = coordinator
         self._folder = folder
@@ -68,6 +70,7 @@ class Server:
         self._readiness = readiness
         self._heartbeat = heartbeat
         self._shutdown_grace_s = shutdown_grace_s
+        self._end_streams = end_streams
 
     async def run(self, on_ready: Callable[[Addresses], None]) -> None:
         """Serve until SIGTERM, SIGHUP or SIGINT; a second signal ends the process at once.
@@ -122,6 +125,7 @@ class Server:
     def _stop_admitting(self) -> None:
         _log.info("stopping")
         self._readiness.state = ServerState.STOPPING
+        self._end_streams()
 
     async def _stop_heartbeat(self, heartbeat_task: asyncio.Task[None]) -> None:
         self._heartbeat.stop()

@@ -18,11 +18,13 @@ from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.failed_attempts import FailedAttempts
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
+from keyflock_server.http.operators.events import EventResource
 from keyflock_server.http.operators.populations import PopulationResource
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
 from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.identity.operators import Operator
+from keyflock_server.live_events.hub import EventHub
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.devices import DeviceList, DeviceView, QuarantineOrder
@@ -100,6 +102,11 @@ class ScriptedOperatorServices:
         self.calls.append((name, argument))
         if self.failure_of_all is not None:
             raise self.failure_of_all
+
+    async def resolve(self, name: str) -> PopulationName:
+        if name != "en-US":
+            raise ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
+        return PopulationName(name)
 
     async def create_population(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
         self.note("create_population", (name, checkpoint))
@@ -223,6 +230,8 @@ class AdminPort:
     service: ScriptedOperatorServices
     readiness: Readiness
     sleep: GatedSleep
+    #: Its streams end at once, unless a test gives them time.
+    events: EventHub
     token: str = "the-admin-token"
 
     async def send(self, call: AnyCall, body: Any = None, **changed: str | None) -> AdminAnswer:  # noqa: ANN401
@@ -240,12 +249,16 @@ class AdminPort:
         async with self.session.request(
             method, self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
         ) as response:
-            return AdminAnswer(response.status, response.headers, await response.json(content_type=None))
+            body = await response.read()
+            is_json = response.content_type.endswith("json")
+            return AdminAnswer(
+                response.status, response.headers, msgspec.json.decode(body) if is_json else body
+            )
 
 
 @dataclass
 class AdminAnswer:
-    """A response, decoded from JSON."""
+    """A response, decoded if it is JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -262,7 +275,7 @@ class AdminAnswer:
 async def admin_port() -> AsyncIterator[AdminPort]:
     service, readiness, metrics = ScriptedOperatorServices(), Readiness(), Metrics()
     readiness.state = ServerState.READY
-    sleep = GatedSleep()
+    sleep, events = GatedSleep(), EventHub("process", lambda: NOW, max_stream_s=0.0)
     tasks: Any = SimpleNamespace(
         create=service.create_task,
         all=service.tasks,
@@ -282,6 +295,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         rename=service.rename_population,
         delete=service.delete_population,
         preview_cohort=service.preview_cohort,
+        resolve=service.resolve,
     )
     quarantines: Any = SimpleNamespace(
         devices=service.devices,
@@ -296,6 +310,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
             TaskResource(tasks),
             RoundResource(tasks),
             DeviceResource(quarantines, revocations),
+            EventResource(events, populations),
         ],
         authenticator=ScriptedAuthenticator(),
         readiness=readiness,
@@ -307,7 +322,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
     served = application(endpoints, limits, probes.by_path(with_metrics=True))
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield AdminPort(listener.url, session, service, readiness, sleep)
+        yield AdminPort(listener.url, session, service, readiness, sleep, events)
     await listener.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from keyflock_server.http.readiness import ServerState
 from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.events import EVENTS
 from keyflock_server.protocol.operator.populations import CREATE_POPULATION
 from keyflock_server.protocol.operator.table import OPERATOR_CALLS
 from keyflock_server.protocol.operator.tasks import CREATE_TASK
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.http.operators.conftest import AdminPort
 
 TUTORIAL_TASK = Path(__file__).parents[3] / "docs" / "examples" / "tutorial.toml"
-WITHOUT_BODY = [call for call in OPERATOR_CALLS if not call.max_body_bytes]
+WITHOUT_BODY = [call for call in OPERATOR_CALLS if not call.max_body_bytes and call is not EVENTS]
 WITH_BODY = [call for call in OPERATOR_CALLS if call.max_body_bytes]
 ABOUT_A_TASK = [call for call in OPERATOR_CALLS if "{task}" in call.path]
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from keyflock_server.protocol.operator import devices, populations, rounds, tasks
+from keyflock_server.protocol.operator import devices, events, populations, rounds, tasks
 from keyflock_server.protocol.operator.call import AnyCall
 
 OPERATOR_CALLS: Final[tuple[AnyCall, ...]] = (
@@ -10,4 +10,5 @@ OPERATOR_CALLS: Final[tuple[AnyCall, ...]] = (
     *tasks.CALLS,
     *rounds.CALLS,
     *devices.CALLS,
+    *events.CALLS,
 )

@@ -1,0 +1,199 @@
+"""The watch finds at each pass what has happened since the last one, and publishes it.
+
+Rounds, versions and finished tasks are found in the rows that the task registry reads at each pass anyway;
+what operators, policies and the gate change is found in the audit log. So every process tells the same,
+whichever process has done it, and nothing is told before it is durable.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from cachetools import FIFOCache
+
+from keyflock_server.audit.entry import AuditEntry
+from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.task_addresses import TaskAddresses
+from keyflock_server.coordinator.task_registry import TaskRegistry
+from keyflock_server.live_events.hub import EventHub
+from keyflock_server.live_events.recorder import EventRecorder, ProcessEvent
+from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
+from keyflock_server.protocol.numbered_names import base_name
+from keyflock_server.protocol.operator.events import Alarm, EventKind, LiveEvent
+from keyflock_server.rounds.round import Phase, Round
+from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.errors import StorageDamaged
+
+#: The audit log is read at most once in this interval.
+_AUDIT_INTERVAL: Final = timedelta(seconds=1)
+_AUDIT_ROWS: Final = 100
+#: The same alarm is told again after this time.
+_ALARM_INTERVAL: Final = timedelta(seconds=60)
+_MAX_ALARMS: Final = 1_024
+#: Rounds of one task that were opened and ended between two passes; of more, the newest are told.
+_MAX_MISSED: Final = 32
+
+
+class EventWatch:
+    """Publishes what has happened since the last pass; a ``Lifecycle`` behind the coordinator's.
+
+    Args:
+        deps: The store and the clock.
+        registry: Has read, at each pass, the rounds and tasks that are not over.
+        recorder: Has what only this process knows.
+        hub: Gets the events.
+    """
+
+    def __init__(
+        self, deps: Dependencies, registry: TaskRegistry, recorder: EventRecorder, hub: EventHub
+    ) -> None:
+        self._deps = deps
+        self._registry = registry
+        self._recorder = recorder
+        self._hub = hub
+        self._addresses = TaskAddresses(deps)
+        self._rounds: dict[RoundId, Round] = {}
+        self._tasks: frozenset[TaskName] = frozenset()
+        #: The number of each task's newest round that was told.
+        self._sequences: dict[TaskName, int] = {}
+        self._audited = 0
+        self._audit_read_at: datetime | None = None
+        self._alarms: FIFOCache[tuple[Alarm, TaskName | None], datetime] = FIFOCache(_MAX_ALARMS)
+
+    async def start(self) -> None:
+        """Begin with what there is now, none of which is told."""
+        self._audited = (await self._deps.store.audit.head()).sequence
+        self._rounds = {record.round.id: record.round for record in self._registry.unfinished_rounds}
+        self._tasks = self._registry.live_tasks
+        self._sequences = {task: (await self._deps.store.rounds.count(task))[0] for task in self._tasks}
+
+    async def tick(self) -> None:
+        """Publish what has happened since the last pass."""
+        await self._tell_process_events(self._recorder.taken())
+        await self._tell_audit_entries()
+        await self._tell_rounds()
+        await self._tell_finished_tasks()
+
+    async def stop(self) -> None:
+        """End all streams."""
+        self._hub.close()
+
+    async def _tell_process_events(self, events: Iterable[ProcessEvent]) -> None:
+        now = self._deps.clock()
+        for event in events:
+            if event.alarm is not None:
+                told_at = self._alarms.get((event.alarm, event.task))
+                if told_at is not None and timedelta(0) <= now - told_at < _ALARM_INTERVAL:
+                    continue
+                self._alarms[event.alarm, event.task] = now
+            told = LiveEvent(kind=event.kind, at=now, alarm=event.alarm, is_of_this_process=True)
+            await self._publish_of_task(told, event.task)
+
+    async def _tell_audit_entries(self) -> None:
+        now = self._deps.clock()
+        read_at = self._audit_read_at
+        if read_at is not None and timedelta(0) <= now - read_at < _AUDIT_INTERVAL:
+            return
+        for entry in await self._deps.store.audit.ascending(self._audited, _AUDIT_ROWS):
+            population = None if entry.population is None else PopulationName(entry.population)
+            self._hub.publish(_told_change(entry, await self._population_name(population)), population)
+            self._audited = entry.sequence
+        self._audit_read_at = now
+
+    async def _tell_rounds(self) -> None:
+        found = {record.round.id: record.round for record in self._registry.unfinished_rounds}
+        for id_ in self._rounds.keys() - found.keys():
+            await self._tell_end(self._rounds[id_])
+        for current in sorted(found.values(), key=lambda one: one.opened_at):
+            before = self._rounds.get(current.id)
+            if before is None:
+                await self._tell_missed_rounds(current.task, until=current.sequence)
+                await self._publish_round(EventKind.ROUND_OPENED, current)
+                self._sequences[current.task] = current.sequence
+            await self._tell_progress(before, current)
+        self._rounds = found
+
+    async def _tell_end(self, before: Round) -> None:
+        try:
+            record = await self._deps.store.rounds.get(before.id)
+        except StorageDamaged:
+            return  # an alarm says so
+        if record is not None and record.round.is_over:
+            await self._tell_progress(before, record.round)
+            await self._publish_round(EventKind.ROUND_ENDED, record.round)
+
+    async def _tell_progress(self, before: Round | None, current: Round) -> None:
+        if current.phase is Phase.HELD and (before is None or before.phase is not Phase.HELD):
+            await self._publish_round(EventKind.ROUND_HELD, current)
+        if current.result_version is not None and (before is None or before.result_version is None):
+            await self._publish_round(EventKind.VERSION_PUBLISHED, current)
+
+    async def _tell_missed_rounds(self, task: TaskName, until: int | None = None) -> None:
+        """Tell the rounds that were opened and ended between two passes."""
+        known = self._sequences.get(task, 0)
+        if until is not None and until <= known + 1:
+            return
+        for record in await self._deps.store.rounds.list_by_task(task, last=_MAX_MISSED):
+            current = record.round
+            if current.sequence > known and current.is_over and (until is None or current.sequence < until):
+                await self._publish_round(EventKind.ROUND_OPENED, current)
+                await self._tell_progress(None, current)
+                await self._publish_round(EventKind.ROUND_ENDED, current)
+                self._sequences[task] = current.sequence
+
+    async def _tell_finished_tasks(self) -> None:
+        live = self._registry.live_tasks
+        for task in self._tasks - live:
+            await self._tell_missed_rounds(task)
+            self._sequences.pop(task, None)
+            state = await self._registry.find(task)
+            if state is not None and state.status is TaskStatus.FINISHED:
+                told = LiveEvent(kind=EventKind.TASK_FINISHED, at=self._deps.clock())
+                await self._publish_of_task(told, task, state.spec.population)
+        self._tasks = live
+
+    async def _publish_round(self, kind: EventKind, current: Round) -> None:
+        told = LiveEvent(kind=kind, at=current.opened_at, round=current.id, phase=Phase.COLLECTING)
+        if kind is not EventKind.ROUND_OPENED:
+            told = msgspec.structs.replace(
+                told,
+                at=current.closed_at or self._deps.clock(),
+                phase=current.phase,
+                reports=current.reports,
+                version=current.result_version,
+            )
+        await self._publish_of_task(told, current.task, current.population)
+
+    async def _publish_of_task(
+        self, told: LiveEvent, task: TaskName | None, population: PopulationName | None = None
+    ) -> None:
+        if task is not None and population is None:
+            state = await self._registry.find(task)
+            population = None if state is None else state.spec.population
+        named = msgspec.structs.replace(
+            told,
+            task="" if task is None else await self._addresses.address(task),
+            population=await self._population_name(population),
+        )
+        self._hub.publish(named, population)
+
+    async def _population_name(self, population: PopulationName | None) -> str:
+        if population is None:
+            return ""
+        record = await self._deps.store.populations.get(population)
+        return base_name(population) if record is None else record.shown_name
+
+
+def _told_change(entry: AuditEntry, population: str) -> LiveEvent:
+    """Return the event of an audit entry, without the reason and the documents, which are texts."""
+    return LiveEvent(
+        kind=EventKind.CHANGED,
+        at=entry.at,
+        population=population,
+        audit=entry.sequence,
+        operator=entry.operator,
+        action=entry.action,
+        subject_kind=entry.subject_kind,
+        subject=entry.subject,
+    )
