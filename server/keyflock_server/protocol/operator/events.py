@@ -65,7 +65,7 @@ class LiveEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: The new model version.
     version: int | None = None
     alarm: Alarm | None = None
-    #: Of an audit entry: its sequence number, who has changed what, and the kind and name of the subject.
+    #: An audit entry's sequence number; who has changed what; the kind and the name of the subject.
     audit: int = 0
     operator: str = ""
     action: str = ""
