@@ -46,7 +46,8 @@ UNITS: Final = {
 MEANINGS: Final = {
     "task.name": "The name that commands and addresses use: letters, digits and `_ . -`; unique.",
     "task.population": "The population whose phones do the work. It must exist.",
-    "task.kind": "`train` makes model versions; `personalize` asks what personal models gain.",
+    "task.kind": "`train` makes model versions; `personalize` asks what personal models gain; "
+    "`evaluate` compares two versions.",
     "round.mode": "`sync`: a cohort is assigned together. `async`: work is given out all the time, and every "
     "`goal` reports make a version.",
     "round.auto.over_selection": "The limits of `round.over_selection`.",
@@ -100,7 +101,10 @@ A task that breaks one of them is refused, and the message says what to change.
   one phone's update.
 * `round.concurrency` and `round.max_staleness` belong to `mode = "async"`; `concurrency` is at least
   `goal`.
-* A task of kind `personalize` is synchronous.
+* A task of kind `personalize` or `evaluate` is synchronous, and a round of theirs that misses its minimum is
+  abandoned.
+* `evaluating.candidate` and `evaluating.baseline` are different versions, and no metric is named twice.
+* `[stop_when]` has `reaches`, `no_improvement_for` or both: the first that holds ends the task.
 * `round.auto` limits are `[min, max]` around the value in `[round]`.
 * `app_build_max` is not below `app_build_min`; `pacing.max_s` is not below `pacing.min_s`;
   `quarantine.max_duration_s` is not below `quarantine.duration_s`.
@@ -352,6 +356,7 @@ def _type(kind: schema.Type) -> str:
         schema.DictType: "table",
         schema.VarTupleType: "array of strings",
         schema.TupleType: "array of two numbers",
+        schema.DateTimeType: "date and time",
     }
     found = {names[type(one)] for one in _bare(kind)}
     return "number" if found == {"integer", "number"} else " or ".join(sorted(found))

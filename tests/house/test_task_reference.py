@@ -35,7 +35,9 @@ def test_an_example_is_a_task_that_can_be_created(path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"tutorial.toml", "production.toml", "personalize.toml"} <= {path.name for path in EXAMPLES}
+    assert {"tutorial.toml", "production.toml", "personalize.toml", "evaluate.toml"} <= {
+        path.name for path in EXAMPLES
+    }
 
 
 @pytest.mark.fault("F15")

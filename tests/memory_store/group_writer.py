@@ -115,10 +115,11 @@ class MemoryGroupWriter:
                 counted_in=partial.round_id,
                 counted_at=report.received_at or at,
             )
-            device = self._rows.devices[report.device]
-            self._rows.devices[report.device] = replace(
-                device, last_contributed_at=at, silences=0, changed_at=at
-            )
+            if after.round.spec.counts_as_training:
+                device = self._rows.devices[report.device]
+                self._rows.devices[report.device] = replace(
+                    device, last_contributed_at=at, silences=0, changed_at=at
+                )
         self._rows.partials[partial.round_id, partial.replica] = partial
         self._rows.rounds[partial.round_id] = after
         return after

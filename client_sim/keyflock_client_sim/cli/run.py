@@ -193,9 +193,11 @@ async def _phones_and_trainer(
     from keyflock_client_sim.console import make_console
     from keyflock_client_sim.drivers.pool_trainer import PoolTrainer
     from keyflock_client_sim.drivers.population_info import fetch_population
+    from keyflock_client_sim.evaluating.evaluating_trainer import ALL_CAPABILITIES, EvaluatingTrainer
+    from keyflock_client_sim.evaluating.held_out_messages import split_messages
     from keyflock_client_sim.fleet.population import make_fleet
     from keyflock_client_sim.fleet.texts import encode_texts, split_into_phones
-    from keyflock_client_sim.personalising.personal_trainer import CAPABILITIES, PersonalTrainer
+    from keyflock_client_sim.personalising.personal_trainer import PersonalTrainer
     from keyflock_client_sim.training.pool import WorkerPool, available_cores
     from keyflock_server.protocol.identifiers import PopulationName
 
@@ -205,24 +207,27 @@ async def _phones_and_trainer(
     if parts.left_out.users:
         make_console(stderr=True).print(str(parts.left_out), soft_wrap=True)
     messages = {phone.device: phone.messages for phone in parts.phones}
-    sequences = encode_texts(messages, found.vocabulary)
+    splits = {name: split_messages(typed, name) for name, typed in messages.items()}
+    held_out = {name: parts.held_out for name, parts in splits.items()}
+    sequences = encode_texts({name: parts.trained for name, parts in splits.items()}, found.vocabulary)
     examples = {name: len(rows) for name, rows in sequences.items()}
     phones = make_fleet(
         examples,
         population=population,
         profile=options.profile,
         seed=options.seed,
-        capabilities=CAPABILITIES,
+        capabilities=ALL_CAPABILITIES,
     )
     speeds = {phone.name: phone.traits.train_s(phone.examples) for phone in phones}
     cache = user_cache_folder(os.environ) / "xla"
     async with WorkerPool(options.workers or available_cores(), compilation_cache=cache) as pool:
         training = PoolTrainer(pool, found.config, sequences, clock)
+        personalising = PersonalTrainer(
+            training, pool, found.config, found.vocabulary, messages, seconds_of=speeds.__getitem__
+        )
         yield (
             phones,
-            PersonalTrainer(
-                training, pool, found.config, found.vocabulary, messages, seconds_of=speeds.__getitem__
-            ),
+            EvaluatingTrainer(personalising, pool, found.config, found.vocabulary, held_out),
         )
 
 

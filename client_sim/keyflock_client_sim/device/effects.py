@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from keyflock_server.protocol.calls import Call, Request
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion
 from keyflock_server.protocol.messages import Assignment
-from keyflock_server.protocol.plans import PersonalisingPlan, TrainingPlan
+from keyflock_server.protocol.plans import EvaluatingPlan, PersonalisingPlan, TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class Train:
     expires_at_s: float
     #: If given, the phone personalises by this plan instead of training, and measures the gain.
     personalising: PersonalisingPlan | None = None
+    #: If given, the phone scores two versions by this plan instead of training.
+    evaluating: EvaluatingPlan | None = None
 
     @classmethod
     def of(cls, assignment: Assignment, expires_at_s: float) -> "Train":
@@ -90,6 +92,7 @@ class Train:
             seed=assignment.seed,
             expires_at_s=expires_at_s,
             personalising=assignment.personalising,
+            evaluating=assignment.evaluating,
         )
 
 

@@ -120,7 +120,7 @@ class Device:
             case input_events.ModelStored():
                 if isinstance(self._effect, StoreModel | PatchModel):
                     self._memory.add_model(self._effect.digest)
-                return self._train(self._current_session())
+                return self._download_or_train(self._current_session())
             case input_events.PatchFailed():
                 return self._download_full_model("delta_refused")
             case input_events.Trained():
@@ -253,16 +253,16 @@ class Device:
 
     def _read_model(self, response: Response, now_s: float) -> Effect:
         session, body = self._current_session(), response.body
-        outgoing, wanted = self._call_attempt.outgoing, session.assignment.model_digest
+        outgoing, wanted = self._call_attempt.outgoing, session.wanted_model()
         if outgoing and outgoing.headers and response.status in (226, 304):
-            delta = responses.read_delta(response, session.assignment, self._memory)
+            delta = responses.read_delta(response, wanted, self._memory)
             return delta or self._download_full_model("no_such_delta")
         if response.status != 200:
             return self._handle_error(responses.error_of(response), now_s)
         if len(body) > self.installation.capabilities.max_download_bytes:
             return self._return_assignment(FailureCause.DOWNLOAD_FAILED, steps.ERROR, now_s)
         digest = hashlib.sha256(body).digest()
-        if digest != wanted:
+        if digest != wanted.digest:
             self._log.call_failed(self._call_attempt.name, "corrupt")
             session.damaged_downloads += 1
             if session.damaged_downloads >= self._retry_policy.max_damaged_downloads:
@@ -272,7 +272,8 @@ class Device:
 
     def _download_full_model(self, error: str) -> Effect:
         self._log.call_failed(self._call_attempt.name, error)
-        return self._call(DeviceState.DOWNLOADING, requests.model(self._current_session().assignment))
+        wanted = self._current_session().wanted_model()
+        return self._call(DeviceState.DOWNLOADING, requests.model(wanted))
 
     def _read_offer(self, answer: messages.OfferAnswer | CallError, now_s: float) -> Effect:
         if isinstance(answer, CallError):
@@ -299,7 +300,7 @@ class Device:
             return self._end(EndReason.REFUSED, "not_counted", steps.REJECTED, now_s, answer.return_window)
         session.append_step(steps.ACKED)
         self._log.report_acked(session, session.result(), answer)
-        if not requests.is_personal(session.assignment):
+        if session.assignment.task_kind is messages.TaskKind.TRAIN:
             self._memory.words_at_last_training = self._memory.facts.words_typed
         self._memory.finished_assignments.append(session.assignment.id)
         return self._rest(now_s, answer.return_window)
@@ -326,11 +327,13 @@ class Device:
         self._session = Session(assignment, now_s + assignment.expires_in_s)
         if not self._memory.may_take(assignment, self.installation.capabilities):
             return self._return_assignment(FailureCause.NOT_ELIGIBLE, steps.ERROR, now_s)
-        if assignment.model_digest in self._memory.stored_models:
-            return self._train(self._session)
-        return self._call(DeviceState.DOWNLOADING, requests.model(assignment, self._memory.stored_models))
+        return self._download_or_train(self._session)
 
-    def _train(self, session: Session) -> Effect:
+    def _download_or_train(self, session: Session) -> Effect:
+        session.downloading = self._memory.next_download(session.assignment)
+        if session.downloading is not None:
+            outgoing = requests.model(session.downloading, self._memory.stored_models)
+            return self._call(DeviceState.DOWNLOADING, outgoing)
         self._state = DeviceState.TRAINING
         self._call_attempt.end()
         session.append_step(steps.HAS_MODEL)

@@ -4,14 +4,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from keyflock_client_sim.device import requests
 from keyflock_client_sim.device.installation import LocalFacts
 from keyflock_client_sim.device.local_rules import meets_rules
+from keyflock_client_sim.device.wanted_models import WantedModel, wanted_models
 from keyflock_compression import SpecError, parse_spec
 from keyflock_server.protocol.identifiers import AssignmentId
-from keyflock_server.protocol.messages import Assignment, Capabilities, ReturnWindow
+from keyflock_server.protocol.messages import Assignment, Capabilities, ReturnWindow, TaskKind
 
-#: A device stores the round's model, and the one before it for an assignment that comes again.
+#: A device stores the round's model, and the one before it for an assignment that comes again; or the two
+#: that it compares.
 MAX_STORED_MODELS: Final = 2
 #: So many finished assignments are remembered, so that none is done twice.
 MAX_FINISHED_ASSIGNMENTS: Final = 16
@@ -39,6 +40,16 @@ class DeviceMemory:
         """Remember a model that is stored now."""
         self.stored_models = (digest, *self.stored_models)[:MAX_STORED_MODELS]
 
+    def next_download(self, assignment: Assignment) -> WantedModel | None:
+        """Return the next model to download for an assignment; None once it has all that it needs.
+
+        Those that it needs and has come first among the stored ones, so that none makes room for another.
+        """
+        wanted = wanted_models(assignment)
+        needed = {one.digest for one in wanted}
+        self.stored_models = tuple(sorted(self.stored_models, key=lambda digest: digest not in needed))
+        return next((one for one in wanted if one.digest not in self.stored_models), None)
+
     def evicted_models(self) -> tuple[bytes, ...]:
         """Return the models that make room for the next one."""
         return self.stored_models[MAX_STORED_MODELS - 1 :]
@@ -49,8 +60,10 @@ class DeviceMemory:
             parse_spec(assignment.codec)
         except SpecError:
             return False
-        is_known = assignment.task_kind in capabilities.tasks
-        if not is_known or requests.is_personal(assignment) is not (assignment.personalising is not None):
+        kind = assignment.task_kind
+        has_plans = assignment.personalising is not None, assignment.evaluating is not None
+        needs_plans = kind is TaskKind.PERSONALIZE, kind is TaskKind.EVALUATE
+        if kind not in capabilities.tasks or has_plans != needs_plans:
             return False
         rules = assignment.device_rules
         return rules is None or meets_rules(rules, self.facts, self.words_at_last_training)

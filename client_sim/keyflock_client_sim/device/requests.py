@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.device.installation import DeviceStatus, Installation
+from keyflock_client_sim.device.wanted_models import WantedModel
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Call, Credential, Request
 from keyflock_server.protocol.fields import Message
@@ -65,22 +66,20 @@ def check_in(installation: Installation, status: DeviceStatus) -> OutgoingCall:
     return _outgoing_call(calls.CHECK_IN, message)
 
 
-def model(assignment: Assignment, stored: Sequence[bytes] = ()) -> OutgoingCall:
-    """Return the call for the model to start from, or for a delta to it from a stored one.
+def model(wanted: WantedModel, stored: Sequence[bytes] = ()) -> OutgoingCall:
+    """Return the call for a model, or for a delta to it from a stored one.
 
     Args:
-        assignment: Names the model.
+        wanted: The model.
         stored: Digests of the downloads that are stored; without any, the call asks for the whole model.
     """
-    plan = assignment.personalising
-    is_released = plan is not None and plan.weights is ModelWeights.RELEASED
-    call = calls.RELEASED_MODEL if is_released else calls.MODEL
+    call = calls.RELEASED_MODEL if wanted.weights is ModelWeights.RELEASED else calls.MODEL
     headers = {}
     # Without a content digest to check against, a delta would have to be believed.
-    if stored and assignment.content_digest is not None:
+    if stored and wanted.content_digest is not None:
         tags = ", ".join(f'"{digest.hex()}"' for digest in stored)
         headers = {"A-IM": calls.MODEL_DELTA, "If-None-Match": tags}
-    return OutgoingCall(call, path_params={"version": str(assignment.model_version)}, headers=headers)
+    return OutgoingCall(call, path_params={"version": str(wanted.version)}, headers=headers)
 
 
 def offer(assignment: Assignment, trained: Trained) -> OutgoingCall:
@@ -92,9 +91,10 @@ def offer(assignment: Assignment, trained: Trained) -> OutgoingCall:
 def report(assignment: Assignment, trained: Trained, session_shape: str) -> OutgoingCall:
     """Return the call that uploads the delta, without measurements that are no finite numbers.
 
-    A report of ``personalize`` holds the evidence only; measurements beside it would be one phone's own.
+    A report of another kind than ``train`` holds the evidence only; measurements beside it would be one
+    phone's own.
     """
-    if is_personal(assignment):
+    if assignment.task_kind is not TaskKind.TRAIN:
         evidence = Report(delta=trained.delta, examples=1, session_shape=session_shape)
         return _outgoing_call(calls.REPORT, evidence, assignment)
     message = Report(
@@ -106,11 +106,6 @@ def report(assignment: Assignment, trained: Trained, session_shape: str) -> Outg
         session_shape=session_shape,
     )
     return _outgoing_call(calls.REPORT, message, assignment)
-
-
-def is_personal(assignment: Assignment) -> bool:
-    """Return whether the assignment asks for evidence of personalisation."""
-    return assignment.task_kind is TaskKind.PERSONALIZE
 
 
 def failure(assignment: Assignment, cause: FailureCause, session_shape: str) -> OutgoingCall:

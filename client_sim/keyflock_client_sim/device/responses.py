@@ -6,9 +6,10 @@ from typing import Final, TypeVar
 
 from keyflock_client_sim.device.effects import PatchModel
 from keyflock_client_sim.device.memory import DeviceMemory
+from keyflock_client_sim.device.wanted_models import WantedModel
 from keyflock_server.protocol import calls, wire
 from keyflock_server.protocol.calls import Response
-from keyflock_server.protocol.messages import Assignment, CheckInAnswer, ReturnWindow
+from keyflock_server.protocol.messages import CheckInAnswer, ReturnWindow
 from keyflock_server.protocol.problems import PROBLEMS, ApiError, Problem, ProblemCode
 
 T = TypeVar("T")
@@ -78,16 +79,16 @@ def delta_base(response: Response, wanted: bytes) -> bytes | None:
         return None
 
 
-def read_delta(response: Response, assignment: Assignment, memory: DeviceMemory) -> PatchModel | None:
-    """Return how to patch a stored model into the assignment's; None if the response holds no such delta."""
-    base = delta_base(response, assignment.model_digest)
-    if assignment.content_digest is None or base not in memory.stored_models:
+def read_delta(response: Response, wanted: WantedModel, memory: DeviceMemory) -> PatchModel | None:
+    """Return how to patch a stored model into the wanted one; None if the response holds no such delta."""
+    base = delta_base(response, wanted.digest)
+    if wanted.content_digest is None or base not in memory.stored_models:
         return None
     return PatchModel(
-        digest=assignment.model_digest,
+        digest=wanted.digest,
         base=base,
         delta=response.body,
-        content_digest=assignment.content_digest,
+        content_digest=wanted.content_digest,
         evicted=memory.evicted_models(),
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keyflock_client_sim.device.input_events import Trained
+from keyflock_client_sim.device.wanted_models import WantedModel
 from keyflock_server.protocol.messages import Assignment
 
 #: The maximum length of a session shape in a message.
@@ -32,12 +33,20 @@ class Session:
     trained: Trained | None = None
     #: Why the assignment is returned; empty while it is not.
     cause: str = ""
-    #: The number of downloads that were not the model that the assignment names.
+    #: The model that is being downloaded; None once the phone has all that it needs.
+    downloading: WantedModel | None = None
+    #: The number of downloads that were not the model that they should be.
     damaged_downloads: int = 0
 
     def append_step(self, step: str) -> None:
         """Append a step; one that a message has no room for is left out."""
         self.shape = (self.shape + step)[:MAX_SHAPE]
+
+    def wanted_model(self) -> WantedModel:
+        """Return the model that is being downloaded; call it only while one is."""
+        if self.downloading is None:
+            raise AssertionError("asked for a download while there is none")
+        return self.downloading
 
     def result(self) -> Trained:
         """Return the result of training; call it only once training is done."""

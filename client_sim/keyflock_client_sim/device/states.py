@@ -87,7 +87,7 @@ TRANSITIONS: Final[Mapping[DeviceState, Mapping[type[InputEvent], frozenset[Devi
                 Woke: _to(DOWNLOADING, RESTING),
                 Answered: _to(DOWNLOADING, RETURNING, RESTING, REFRESHING, UNENROLLED),
                 CallLost: _to(DOWNLOADING, RESTING),
-                ModelStored: _to(TRAINING),
+                ModelStored: _to(DOWNLOADING, TRAINING),
                 PatchFailed: _to(DOWNLOADING),
                 Interrupted: _to(RETURNING, RESTING),
             },

@@ -1,7 +1,7 @@
 """This trainer adds `personalize` to another trainer, and dispatches the work between the two."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.input_events import Trained
@@ -14,12 +14,9 @@ from keyflock_client_sim.training.process import WorkerDiedError
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_models.text.vocabulary import Vocabulary
-from keyflock_server.protocol.messages import Capabilities, FailureCause, TaskKind
+from keyflock_server.protocol.messages import FailureCause
 
 AnswerT = TypeVar("AnswerT")
-
-#: The capabilities of phones with this trainer.
-CAPABILITIES: Final = Capabilities(tasks=(TaskKind.TRAIN.value, TaskKind.PERSONALIZE.value))
 
 
 class JobRunner(Protocol):

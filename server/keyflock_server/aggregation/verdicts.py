@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     NON_FINITE = "non_finite"
     #: The norm exceeds the round's bound.
     NORM_EXCEEDED = "too_long"
-    #: A phone's evidence of its personalisation is out of bounds.
+    #: A phone's evidence, of its personalisation or an evaluation, is out of bounds.
     EVIDENCE_BOUND = "evidence_bound"
     #: The phone claims more examples than the assignment allows.
     TOO_MANY_EXAMPLES = "too_many_examples"

@@ -12,7 +12,12 @@ from keyflock_server.coordinator.model_store import ModelStore, served_weights
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId
 from keyflock_server.protocol.messages import Assignment, TaskKind
-from keyflock_server.protocol.plans import DeviceRules, ModelWeights, PersonalisingPlan
+from keyflock_server.protocol.plans import (
+    DeviceRules,
+    EvaluatingPlan,
+    ModelWeights,
+    PersonalisingPlan,
+)
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.codec_choice import CodecChoice
 from keyflock_server.rounds.eligibility import rules_asked
@@ -43,7 +48,14 @@ class AssignmentBuilder:
         common = self._common.get(current.id)
         if common is None:
             common = self._common[current.id] = await self._common_part(current, version)
-        digest = await self._downlink.content_digest(version, weights_for(current.spec.kind))
+        weights = weights_for(current.spec.kind)
+        digest = await self._downlink.content_digest(version, weights)
+        evaluating = common.evaluating
+        if evaluating is not None:
+            # Read each time: one of them may have been withdrawn since, and a digest may be known by now.
+            baseline = await self._models.version(current.population, evaluating.baseline_version)
+            known = await self._downlink.content_digest(baseline, weights)
+            evaluating = replace(evaluating, baseline_content_digest=known)
         now, expires_at = self._deps.clock(), row.runs_out_at(current)
         seed = assignment_seed(self._deps.sampling_key, current.id, row.device)
         claims = AssignmentClaims(
@@ -67,16 +79,18 @@ class AssignmentBuilder:
             seed=seed,
             expires_in_s=max(0.0, (expires_at - now).total_seconds()),
             content_digest=digest,
+            evaluating=evaluating,
         )
 
     async def download_bytes(self, current: Round) -> int:
-        """Return the size of the whole download that a device of this round begins with.
+        """Return the size of the largest whole download that a device of this round begins with.
 
         A phone may have the model already, or get it as a difference. Check-in does not say what it has, and
         a difference cannot be promised: the whole is what it must be ready to download.
         """
-        version = await self._models.any_version(current.population, current.base_version)
-        return version.bytes_of(weights_for(current.spec.kind))
+        numbers = {current.base_version, *current.spec.comparison.versions}
+        versions = [await self._models.any_version(current.population, one) for one in numbers]
+        return max(one.bytes_of(weights_for(current.spec.kind)) for one in versions)
 
     async def _common_part(self, current: Round, version: VersionRecord) -> Assignment:
         """Return an assignment whose fields are set as far as they are the same for the whole round."""
@@ -94,6 +108,7 @@ class AssignmentBuilder:
             expires_in_s=0.0,
             task_kind=current.spec.kind,
             personalising=await self._personalising_plan(current, version),
+            evaluating=await self._evaluating_plan(current, version),
             device_rules=_device_rules(current),
         )
 
@@ -110,10 +125,25 @@ class AssignmentBuilder:
             weights=served_weights(version),
         )
 
+    async def _evaluating_plan(self, current: Round, candidate: VersionRecord) -> EvaluatingPlan | None:
+        """Return an ``evaluate`` round's plan; its spec names both versions."""
+        if current.spec.kind is not TaskKind.EVALUATE:
+            return None
+        comparison, weights = current.spec.comparison, weights_for(current.spec.kind)
+        baseline = await self._models.version(current.population, comparison.versions[1])
+        return EvaluatingPlan(
+            baseline_version=baseline.version,
+            baseline_digest=baseline.digest_of(weights),
+            baseline_weights=served_weights(baseline),
+            metrics=comparison.ordered_metrics,
+            words_needed=comparison.words_needed,
+            weights=served_weights(candidate),
+        )
+
 
 def weights_for(kind: TaskKind) -> ModelWeights:
-    """Return the weights that a task's devices begin with; a head must fit the trunk that keyboards serve."""
-    return ModelWeights.RELEASED if kind is TaskKind.PERSONALIZE else ModelWeights.TRAINING
+    """Return the weights that a task's devices begin with: those that keyboards serve, unless they train."""
+    return ModelWeights.TRAINING if kind is TaskKind.TRAIN else ModelWeights.RELEASED
 
 
 def _device_rules(current: Round) -> DeviceRules | None:

@@ -45,9 +45,9 @@ from keyflock_server.rounds.availability import hour_of
 from keyflock_server.rounds.discarding import discarded_without_version
 from keyflock_server.rounds.eligibility import (
     Ineligible,
+    contribution_limit,
     download_too_large,
     ineligibility,
-    separation_left,
 )
 from keyflock_server.rounds.pacing import SHED_LOAD
 from keyflock_server.rounds.round import Phase, Round
@@ -200,7 +200,7 @@ class CheckInService:
     async def _answer_sampled(
         self, state: TaskState, opened: OpenRound, visit: _Visit, window: ReturnWindow
     ) -> Assignment | Refusal:
-        if (limit := await self._participations.limit(state.spec, visit.device)) is not None:
+        if (limit := await self._participations.limit(opened.round.spec, visit.device)) is not None:
             return not_eligible(limit, window)
         writes = self._deps.activity.quarantine_writes
         try:
@@ -212,8 +212,8 @@ class CheckInService:
         self._deps.activity.adopt(facts, writes)
         if (quarantine_refusal := self._quarantines.refusal(visit.device, visit.now)) is not None:
             return quarantine_refusal
-        too_soon = separation_left(state.spec.eligibility, facts.last_contributed_at, visit.now)
-        return round_full(window) if too_soon is None else not_eligible(too_soon, window)
+        broken = contribution_limit(opened.round.spec.eligibility, facts.last_contributed_at, visit.now)
+        return round_full(window) if broken is None else not_eligible(broken, window)
 
     async def _settle_unsure_slot(self, opened: OpenRound, device: DeviceId) -> None:
         """Find out whether a slot whose transaction was not answered was given."""
@@ -302,7 +302,8 @@ class CheckInService:
         return round_full(window, _OPENS_SOON)
 
     async def _check_eligibility(self, state: TaskState, visit: _Visit) -> Ineligible | None:
-        spec, identity = state.spec, visit.identity
+        opened, identity = state.open_round, visit.identity
+        spec = state.spec if opened is None else opened.round.spec
         ineligible = ineligibility(
             spec.eligibility,
             visit.message,
@@ -318,7 +319,7 @@ class CheckInService:
         if isinstance(codec, Ineligible):
             return codec
         # Where no round is open, it is not known which model the next one begins with.
-        if (opened := state.open_round) is not None:
+        if opened is not None:
             too_large = await self._download_too_large(opened, opened.round, visit)
             if too_large is not None:
                 return too_large

@@ -28,6 +28,7 @@ from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_intake import ReportIntake
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
+from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import RoundPreparation
 from keyflock_server.coordinator.seen_devices import SeenDevices
 from keyflock_server.coordinator.task_registry import TaskRegistry
@@ -57,9 +58,12 @@ class Coordinator:
         self._pace = PaceSteering(deps)
         assignments = AssignmentBuilder(deps, self.models, self.downlink)
         preparation = RoundPreparation(deps, assignments, self._pace)
-        self._rounds = RoundDriver(deps, self.models, self._flusher, self._leadership, scales, preparation)
+        opening = RoundOpening(deps, self.models, scales)
+        self._rounds = RoundDriver(
+            deps, self.models, self._flusher, self._leadership, scales, preparation, opening
+        )
         self.registry = TaskRegistry(deps, self._rounds)
-        self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds)
+        self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds, opening)
         self._verdict_counter = VerdictCounter(deps)
         early_check_ins = EarlyCheckIns(deps, self.registry)
         self.quarantines = QuarantineService(deps)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, assert_never
 from cachetools import LRUCache
 
 from keyflock_models.arrays import F32
+from keyflock_models.evaluation.paired_scores import paired_layout
 from keyflock_models.network.anchor import anchor_tokens
 from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
 from keyflock_models.network.config import ModelConfig
@@ -183,6 +184,8 @@ class ModelStore:
                 return await self.layout(spec.population)
             case TaskKind.PERSONALIZE:
                 return EVIDENCE_LAYOUT
+            case TaskKind.EVALUATE:
+                return paired_layout(spec.comparison.ordered_metrics)
             case _:
                 assert_never(spec.kind)
 

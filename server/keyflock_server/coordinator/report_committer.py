@@ -228,8 +228,9 @@ class ReportCommitter:
         for id_, entry in taken.entries.items():
             if (member := opened.members.get(id_)) is not None:
                 opened.members[id_] = _counted(member, entry.report_digest)
-        devices = [report.device for report in opened.batch.reports_for(taken.ids)]
-        self._deps.activity.contributed(devices, self._deps.clock())
+        if opened.round.spec.counts_as_training:
+            devices = [report.device for report in opened.batch.reports_for(taken.ids)]
+            self._deps.activity.contributed(devices, self._deps.clock())
         opened.batch.settle(taken.ids, ReportOutcome.COUNTED)
 
     def _settle_counted_elsewhere(

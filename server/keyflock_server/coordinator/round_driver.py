@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState, OptimizerMismatch
+from keyflock_server.audit.context import POLICY, AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.expiry import Expiry
 from keyflock_server.coordinator.leadership import Leadership
@@ -14,9 +15,10 @@ from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.round_finalizer import RoundFinalizer
+from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import PreparedRound, RoundPreparation
+from keyflock_server.coordinator.stop_rules import StopRules
 from keyflock_server.coordinator.task_state import OpenRound, TaskState, validator_for
-from keyflock_server.coordinator.tuning import tuned_task
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
 from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import CLOCKS_DIFFER, DESERTED_AFTER_WINDOWS, Due, due
@@ -39,6 +41,7 @@ from keyflock_server.rounds.round import (
 )
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, StorageError, StorageUnavailable, Superseded
+from keyflock_server.storage.interfaces.tasks import TaskChanges
 from keyflock_server.storage.records import RoundRecord
 
 _QUOTABLE_ERRORS: Final = (StorageError, CorruptedOptimizerState, OptimizerMismatch, CorruptedAverage)
@@ -57,14 +60,17 @@ class RoundDriver:
         leadership: Leadership,
         scales: TaskScales,
         preparation: RoundPreparation,
+        opening: RoundOpening,
     ) -> None:
         self._deps = deps
+        self._opening = opening
         self._preparation = preparation
         self._models = models
         self._flusher = flusher
         self._leadership = leadership
         self._scales = scales
         self._finalizer = RoundFinalizer(deps, models, scales)
+        self._stop_rules = StopRules(deps)
         self._expiry = Expiry(deps)
 
     async def sync(self, state: TaskState, status: TaskStatus, record: RoundRecord | None) -> None:
@@ -237,16 +243,30 @@ class RoundDriver:
             return
         limit = state.spec.round.max_rounds
         opened, closed = await self._deps.store.rounds.count(state.task)
-        if limit is not None and closed >= limit:
-            await self._deps.store.tasks.set_status(state.task, TaskStatus.FINISHED)
-            state.status = TaskStatus.FINISHED
-            if state.open_round is not None:
-                self._detach(state, state.open_round)
+        is_last = limit is not None and closed >= limit
+        reason = (
+            f"It has closed {closed} rounds." if is_last else await self._stop_rules.reason_to_end(state.spec)
+        )
+        if reason:
+            await self._finish(state, reason)
         elif state.status is TaskStatus.ACTIVE:
             await self._open_next(state, opened + 1)
 
+    async def _finish(self, state: TaskState, reason: str) -> None:
+        """End a task that has done what it was made for."""
+        changes = TaskChanges(status=TaskStatus.FINISHED, end_reason=reason)
+        context = AuditContext(
+            operator=POLICY, role=POLICY, reason=reason, action="task.finish", at=self._deps.clock()
+        )
+        await self._deps.store.tasks.change(state.task, changes, audit=context)
+        state.status = TaskStatus.FINISHED
+        if state.open_round is not None:
+            self._detach(state, state.open_round)
+
     async def _open_next(self, state: TaskState, sequence: int) -> None:
-        record = await self._next_round(state, sequence)
+        record = await self._opening.next_round(state.spec, sequence)
+        if record is None:
+            return  # an ``evaluate`` task without two versions to compare waits
         # Read before the row is there: phones may come as soon as operators see it.
         prepared = await self._preparation.prepare(state, record.round)
         try:
@@ -255,21 +275,6 @@ class RoundDriver:
             return  # another process has added it; the next pass reads it
         await self._attach(state, record, prepared)
         self._deps.observer.round_opened(state.task, sequence)
-
-    async def _next_round(self, state: TaskState, sequence: int) -> RoundRecord:
-        spec, now = await tuned_task(self._deps.store, state.spec), self._deps.clock()
-        population = await self._models.population(spec.population)
-        opening = Round(
-            id=RoundId(f"{spec.name}-{sequence}"),
-            task=spec.name,
-            population=spec.population,
-            sequence=sequence,
-            base_version=population.latest_version,
-            spec=spec,
-            opened_at=now,
-            deadline_at=now + timedelta(seconds=spec.round.deadline_s),
-        )
-        return RoundRecord(round=opening, norm_scales_json=await self._scales.next_scales(spec))
 
     async def _end_if_due(self, state: TaskState, opened: OpenRound) -> None:
         if opened.round.phase is not Phase.COLLECTING:
@@ -304,8 +309,9 @@ class RoundDriver:
     async def _carry(self, state: TaskState, opened: OpenRound) -> None:
         """Carry the reports into the next round; if the model has changed, they are useless: abandon."""
         current = opened.round
-        following = await self._next_round(state, current.sequence + 1)
-        if following.round.base_version != current.base_version or current.reports == 0:
+        following = await self._opening.next_round(state.spec, current.sequence + 1)
+        is_same = following is not None and following.round.base_version == current.base_version
+        if following is None or not is_same or current.reports == 0:
             await self._end_without_version(state, opened, _abandoned(current))
             return
         carried = await self._deps.store.rounds.carry(opened.id, Carried(_shortfall(current)), following)

@@ -18,6 +18,10 @@ A round of kind ``personalize`` makes no version:
 
     MERGED     the phones' mean becomes the population's priors → PUBLISHED
 
+Nor does one of kind ``evaluate``:
+
+    MERGED     the phones' sums are stored as an evaluation     → PUBLISHED
+
 Each step writes its blobs under fresh names, then moves the row on in one transaction. A crash in between
 leaves orphans, which are collected in time, and a row that says which step to repeat. Two processes may do
 this at once: the row accepts each step's event once, and the second process goes on from there.
@@ -34,7 +38,6 @@ from typing import TYPE_CHECKING
 
 from keyflock_models.arrays import F32
 from keyflock_models.network.checkpoint import Checkpoint
-from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.partial_aggregate import CorruptedAggregate, PartialAggregate
 from keyflock_server.aggregation.population_personalisation import after_round, personalisation_from_json
@@ -45,6 +48,7 @@ from keyflock_server.coordinator.released_weights import ReleasedWeightsWriter
 from keyflock_server.protocol.identifiers import ModelVersion
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.releases.checks import publishing_problem
+from keyflock_server.releases.evaluation_figures import evaluation_figures, paired_sums
 from keyflock_server.releases.model_version import Download, VersionRecord, download_digest
 from keyflock_server.releases.step_figures import StepFigures, step_figures
 from keyflock_server.rounds.checks_policy import CHECKS_HISTORY
@@ -61,6 +65,7 @@ from keyflock_server.rounds.round import (
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.storage.errors import StorageError, Superseded
 from keyflock_server.storage.interfaces.rounds import RoundChanges
+from keyflock_server.storage.operator_records import EvaluationRecord
 from keyflock_server.storage.records import RoundRecord, StagedVersion
 
 if TYPE_CHECKING:
@@ -113,6 +118,8 @@ class RoundFinalizer:
                 return await self._merge(record, written)
             case Phase.MERGED if record.round.spec.kind is TaskKind.PERSONALIZE:
                 return await self._summarise(record, written)
+            case Phase.MERGED if record.round.spec.kind is TaskKind.EVALUATE:
+                return await self._store_evaluation(record, written)
             case Phase.MERGED:
                 return await self._step(record, written)
             case Phase.STEPPED:
@@ -232,11 +239,37 @@ class RoundFinalizer:
         ]
         return [StepFigures.from_json(stored) for stored in made[-CHECKS_HISTORY:]]
 
+    async def _evidence(self, record: RoundRecord, written: _Written) -> PartialAggregate:
+        """Return the sum of a round that trains nothing."""
+        if record.aggregate_key is None:
+            raise StorageError(f"Round {record.round.id} has lost its aggregate; restore the database.")
+        layout = await self._models.report_layout(record.round.spec)
+        return await self._aggregate(record.aggregate_key, layout.size, written)
+
+    async def _store_evaluation(self, record: RoundRecord, written: _Written) -> RoundRecord:
+        deps, current = self._deps, record.round
+        aggregate = await self._evidence(record, written)
+        comparison = current.spec.comparison
+        sums = paired_sums(aggregate.sum, aggregate.count, comparison.ordered_metrics)
+        candidate, baseline = comparison.versions
+        evaluation = EvaluationRecord(
+            round_id=current.id,
+            population=current.population,
+            task=current.task,
+            candidate=candidate,
+            baseline=baseline,
+            phones=aggregate.count,
+            sums_json=sums.to_json(),
+            at=deps.clock(),
+        )
+        figures = json.dumps(evaluation_figures(aggregate.sum, sums))
+        return await deps.store.rounds.publish_evaluation(
+            current.id, Summarised(figures), evaluation, deps.clock()
+        )
+
     async def _summarise(self, record: RoundRecord, written: _Written) -> RoundRecord:
         deps, current = self._deps, record.round
-        if record.aggregate_key is None:
-            raise StorageError(f"Round {current.id} has lost its aggregate; restore the database.")
-        aggregate = await self._aggregate(record.aggregate_key, EVIDENCE_LAYOUT.size, written)
+        aggregate = await self._evidence(record, written)
         settings = current.spec.personalising
         before = (await self._models.population(current.population)).personalisation_json
         after, figures = after_round(

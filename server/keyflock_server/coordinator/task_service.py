@@ -9,6 +9,8 @@ from keyflock_server.coordinator.held_rounds import HeldRounds
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.round_driver import RoundDriver
+from keyflock_server.coordinator.round_opening import RoundOpening
+from keyflock_server.coordinator.stop_rules import StopRules
 from keyflock_server.coordinator.task_addresses import TaskAddresses
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import TaskState
@@ -36,13 +38,16 @@ class TaskService:
         models: ModelStore,
         scales: TaskScales,
         rounds: RoundDriver,
+        opening: RoundOpening,
     ) -> None:
         self._deps = deps
+        self._opening = opening
         self._registry = registry
         self._models = models
         self._scales = scales
         self._rounds = rounds
         self._held = HeldRounds(deps, registry, rounds)
+        self._stop_rules = StopRules(deps)
         self._addresses = TaskAddresses(deps)
 
     async def create(self, spec: TaskSpec) -> TaskView:
@@ -96,7 +101,12 @@ class TaskService:
         held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
         state = await self._registry.find(name)
         address = await self._addresses.address(name)
-        return task_view(record, population, phases, held, _waiting_reason(state), address=address)
+        waiting_reason = _waiting_reason(state)
+        if record.status is TaskStatus.ACTIVE and (state is None or state.open_round is None):
+            waiting_reason = await self._opening.waiting_reason(record.spec)
+        decision = await self._stop_rules.decision(record.spec, record.created_at)
+        stopping = "" if decision is None else decision.reason
+        return task_view(record, population, phases, held, waiting_reason, stopping, address=address)
 
     async def pause(self, name: str) -> TaskView:
         """Assign no more work; reports under way are still accepted. A paused task stays paused."""

@@ -8,6 +8,8 @@ from typing import Any, Final, assert_never
 from cachetools import FIFOCache, LRUCache
 
 from keyflock_compression import CodecSpec, Layout
+from keyflock_models.evaluation.paired_scores import scores_problem
+from keyflock_models.personal.evidence import evidence_problem
 from keyflock_server.aggregation.clipping import DeltaValidator
 from keyflock_server.aggregation.evidence_bound import EvidenceValidator
 from keyflock_server.aggregation.norm_scale import scales_from_json
@@ -235,6 +237,9 @@ def validator_for(spec: TaskSpec, norm_scales_json: bytes | None) -> ReportValid
         case TaskKind.TRAIN:
             return DeltaValidator(spec.aggregation, scales_from_json(norm_scales_json))
         case TaskKind.PERSONALIZE:
-            return EvidenceValidator()
+            return EvidenceValidator(evidence_problem)
+        case TaskKind.EVALUATE:
+            metrics = spec.comparison.ordered_metrics
+            return EvidenceValidator(lambda vector: scores_problem(vector, metrics))
         case _:
             assert_never(spec.kind)

@@ -57,6 +57,7 @@ def task_view(
     phases: Mapping[Phase, int],
     held_round: RoundId | None = None,
     waiting_reason: str = "",
+    stopping: str = "",
     *,
     address: str,
 ) -> TaskView:
@@ -67,7 +68,8 @@ def task_view(
         population: Its population.
         phases: The number of its rounds in each phase.
         held_round: The round that waits for an operator.
-        waiting_reason: What its reports that are not acknowledged yet wait for.
+        waiting_reason: What its reports that are not acknowledged yet wait for, or what the task waits for.
+        stopping: How far its ``[stop_when]`` is from ending it.
         address: How operators name it.
     """
     spec = with_ids(record.spec, base_name(record.name), population.shown_name)
@@ -83,6 +85,7 @@ def task_view(
         max_rounds=record.spec.round.max_rounds,
         held_round=held_round,
         waiting_reason=waiting_reason,
+        stopping=stopping,
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         is_unsafe_flush=record.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
@@ -94,7 +97,9 @@ def _tables_in_use(spec: TaskSpec) -> dict[str, Any]:
     """Return the task's tables without those that mean nothing to its kind."""
     tables: dict[str, Any] = msgspec.to_builtins(spec)
     for name in FOREIGN_TABLES[spec.kind]:
-        del tables[name]
+        tables.pop(name, None)
+    if spec.kind is TaskKind.EVALUATE:
+        tables["evaluating"] = msgspec.to_builtins(spec.comparison)
     if "personalising" in tables:  # the protocol leaves defaults out
         tables["personalising"]["heads"] = [msgspec.structs.asdict(head) for head in spec.personalising.heads]
     return tables
@@ -126,6 +131,7 @@ def round_view(
         sequence=current.sequence,
         phase=current.phase,
         model_version=current.base_version,
+        baseline_version=next(iter(current.spec.comparison.versions[1:]), None),
         goal=current.spec.round.goal,
         minimum=current.spec.round.minimum_reports,
         assigned=current.assigned,

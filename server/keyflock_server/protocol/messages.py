@@ -33,6 +33,7 @@ from keyflock_server.protocol.identifiers import (
 )
 from keyflock_server.protocol.plans import (
     DeviceRules,
+    EvaluatingPlan,
     HeadPlan,
     ModelWeights,
     PersonalisingPlan,
@@ -61,6 +62,8 @@ class TaskKind(StrEnum):
     TRAIN = "train"
     #: The phone measures how much personalisation gains; the head stays on the phone.
     PERSONALIZE = "personalize"
+    #: The phone scores two versions of the model on text that it never trained on.
+    EVALUATE = "evaluate"
 
 
 class Capabilities(Message, frozen=True, kw_only=True):
@@ -164,13 +167,15 @@ class Assignment(Message, frozen=True, kw_only=True, tag_field="kind", tag="assi
     expires_in_s: Seconds
     #: The kind of the task, one that the phone's capabilities name.
     task_kind: TaskKind = TaskKind.TRAIN
-    #: The plan of a ``personalize`` task, for which ``plan`` is unused.
+    #: The plan of a ``personalize`` task, for which, as for ``evaluate``, ``plan`` is unused.
     personalising: PersonalisingPlan | None = None
     #: A phone that does not meet these rules returns the assignment at once, with cause ``not_eligible``.
     device_rules: DeviceRules | None = None
     #: Digest of the model's content (docs/wire_format.md), which a phone checks after applying a delta. None:
     #: it is not known now, and the phone downloads the whole model.
     content_digest: Sha256 | None = None
+    #: The plan of an ``evaluate`` task.
+    evaluating: EvaluatingPlan | None = None
 
 
 class RefusalReason(StrEnum):

@@ -9,6 +9,8 @@ from keyflock_server.protocol.fields import (
     Count,
     Message,
     Mixtures,
+    Sha256,
+    VersionNumber,
 )
 
 
@@ -72,6 +74,24 @@ class PersonalisingPlan(Message, frozen=True, kw_only=True):
     #: Minimum number of words; a phone with fewer returns the assignment.
     words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
     #: The weights that the assignment's ``model_digest`` refers to; a head is fitted on those keyboards use.
+    weights: ModelWeights = ModelWeights.TRAINING
+
+
+class EvaluatingPlan(Message, frozen=True, kw_only=True):
+    """How to score two versions on text that was never trained on: the assignment's model and a baseline."""
+
+    baseline_version: VersionNumber
+    #: SHA-256 of the baseline's bytes.
+    baseline_digest: Sha256
+    #: What to measure, in the order of the report's numbers.
+    metrics: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(min_length=1, max_length=16)]
+    #: Minimum number of such words; a phone with fewer returns the assignment.
+    words_needed: Annotated[int, Meta(ge=1, le=1_000_000)]
+    #: Digest of the baseline's content, as the assignment's ``content_digest``.
+    baseline_content_digest: Sha256 | None = None
+    #: The weights that ``baseline_digest`` refers to, and so where to download them.
+    baseline_weights: ModelWeights = ModelWeights.TRAINING
+    #: The weights that the assignment's ``model_digest`` refers to.
     weights: ModelWeights = ModelWeights.TRAINING
 
 

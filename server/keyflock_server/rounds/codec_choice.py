@@ -58,7 +58,7 @@ def codec_for(spec: TaskSpec, message: CheckIn, layout: Layout) -> CodecChoice |
         The codec is among the phone's capabilities. With ``upload_budget_bytes``, no delta is longer.
     """
     network, budget_bytes = network_of(message.conditions), message.upload_budget_bytes
-    if spec.kind is TaskKind.PERSONALIZE:
+    if spec.kind is not TaskKind.TRAIN:
         budget_bytes = None  # all evidence has one small size
     # A phone gets every setting, also those that the task leaves out: a default is easily guessed wrong.
     wanted = [parse_spec(codec) for codec in _wanted(spec, network)]

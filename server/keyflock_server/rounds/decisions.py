@@ -62,7 +62,7 @@ def due(current: Round, pending: Pending, now: datetime, *, is_deserted: bool = 
     committable = pending.reports if is_enough(current, pending) else 0
     if current.reports + committable >= policy.minimum_reports:
         return Due.CLOSE
-    # The next ``personalize`` round tries other settings, so this round's evidence does not apply to it.
+    # The next ``personalize`` round tries other settings, and the next ``evaluate`` round may compare others.
     may_carry = policy.on_miss == "carry" and current.spec.kind is TaskKind.TRAIN
     if may_carry and current.reports + committable > 0:
         return Due.CARRY

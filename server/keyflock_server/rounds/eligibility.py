@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from msgspec import UNSET
+
 from keyflock_server.protocol.messages import CheckIn, Conditions, RefusalReason, TaskKind
 from keyflock_server.protocol.plans import DeviceRules
 from keyflock_server.rounds.cohort import DeviceAttributes, in_ranges, matches, parse_cohort
@@ -45,8 +47,8 @@ def ineligibility(
         return Ineligible(
             RefusalReason.APP_TOO_OLD, f"App build {message.app_build} is below {rules.app_build_min}."
         )
-    if (too_soon := separation_left(rules, last_contributed_at, now)) is not None:
-        return too_soon
+    if (contributed := contribution_limit(rules, last_contributed_at, now)) is not None:
+        return contributed
     if kind not in message.capabilities.tasks:
         return Ineligible(RefusalReason.NOT_ELIGIBLE, f"This build of the SDK has no task kind {kind}.")
     asked = rules_asked(rules.device)
@@ -62,12 +64,14 @@ def ineligibility(
     return Ineligible(RefusalReason.NOT_ELIGIBLE, detail) if detail else None
 
 
-def separation_left(
+def contribution_limit(
     rules: Eligibility, last_contributed_at: datetime | None, now: datetime
 ) -> Ineligible | None:
-    """Return how long the device must still wait since its last contribution; None: no longer."""
+    """Return the rule that the device's last contribution breaks now, or None."""
     if last_contributed_at is None:
         return None
+    if rules.not_trained_since is not UNSET and last_contributed_at > rules.not_trained_since:
+        return Ineligible(RefusalReason.NOT_ELIGIBLE, "This device has trained what the task evaluates.")
     wait_s = rules.min_separation_s - (now - last_contributed_at).total_seconds()
     if wait_s <= 0.0:
         return None
@@ -82,7 +86,7 @@ def may_take_slot(
 ) -> bool:
     """Return whether a device may take a slot now, by what may have changed since its token was issued."""
     is_quarantined = quarantined_until is not None and quarantined_until > now
-    return not is_quarantined and separation_left(rules, last_contributed_at, now) is None
+    return not is_quarantined and contribution_limit(rules, last_contributed_at, now) is None
 
 
 def participation_limit_reached(rules: Eligibility, participations: int) -> Ineligible | None:

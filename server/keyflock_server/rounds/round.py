@@ -12,9 +12,9 @@ CLOSING, MERGED, STEPPED and HELD may be cancelled too, because data that they n
 behind a round's base version discards the round in any phase before PUBLISHED. A round is held when its
 version fails the checks of ``releases.checks``: its sum is complete and durable, and an operator decides.
 
-A round of kind ``train`` is stepped, one of kind ``personalize`` is summarised. A synchronous round counts
-the reports of its own cohort; a round of an asynchronous task is a buffer, which counts every report that
-arrives while it is open. The phase is written before it is acted on, so that after a crash the row says what
+A round of kind ``train`` is stepped, any other is summarised. A synchronous round counts the reports of its
+own cohort; a round of an asynchronous task is a buffer, which counts every report that arrives while it is
+open. The phase is written before it is acted on, so that after a crash the row says what
 is left to do. An event without a row in the table changes nothing: of two processes that close the same
 round, the second is refused.
 """
@@ -42,7 +42,7 @@ class Phase(StrEnum):
     MERGED = "merged"
     #: New weights and optimiser state are written; the version is to be published.
     STEPPED = "stepped"
-    #: The version is the newest, or the priors are stored; the partial aggregates are to be deleted.
+    #: The version is the newest, or what phones said is stored; the partial aggregates are to be deleted.
     PUBLISHED = "published"
     #: The version did not pass the checks; an operator accepts or discards it.
     HELD = "held"
@@ -149,7 +149,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Summarised:
-    """The phones' mean evidence is stored with the population. Its figures are a JSON object."""
+    """What the phones said together is stored: priors, or an evaluation. Its figures are a JSON object."""
 
     figures_json: str
 
@@ -202,14 +202,14 @@ RoundEvent = (
     | Cancelled
 )
 
-#: The kind of round that an event applies to; all other events apply to every kind.
-KIND_OF_EVENT: Final = MappingProxyType(
+#: The kinds of round that an event applies to; all other events apply to every kind.
+KINDS_OF_EVENT: Final = MappingProxyType(
     {
-        Stepped: TaskKind.TRAIN,
-        Held: TaskKind.TRAIN,
-        Accepted: TaskKind.TRAIN,
-        Rebased: TaskKind.TRAIN,
-        Summarised: TaskKind.PERSONALIZE,
+        Stepped: frozenset({TaskKind.TRAIN}),
+        Held: frozenset({TaskKind.TRAIN}),
+        Accepted: frozenset({TaskKind.TRAIN}),
+        Rebased: frozenset({TaskKind.TRAIN}),
+        Summarised: frozenset({TaskKind.PERSONALIZE, TaskKind.EVALUATE}),
     }
 )
 
@@ -259,7 +259,7 @@ class Round:
     population: PopulationName
     #: The round's number within its task, from 1; abandoned rounds count.
     sequence: int
-    #: The version that phones train from.
+    #: The version that phones train from; of an ``evaluate`` round, the candidate.
     base_version: ModelVersion
     #: The task's spec when the round opened.
     spec: TaskSpec
@@ -283,7 +283,7 @@ class Round:
     result_version: ModelVersion | None = None
     #: Why it ended without a result, or is held; both reasons if it was held and accepted.
     detail: str = ""
-    #: The figures of a ``personalize`` round or of a step, as a JSON object of numbers.
+    #: The figures of a step, or of what phones said together, as a JSON object of numbers.
     figures_json: str = ""
     #: Whether an operator has accepted the version in spite of the checks.
     is_accepted: bool = False
@@ -345,7 +345,7 @@ def advance(current: Round, event: RoundEvent, at: datetime) -> Round:
     phase = TRANSITIONS.get((current.phase, type(event)))
     if phase is None:
         raise IllegalRoundEvent(f"{type(event).__name__} does not happen to a round that is {current.phase}")
-    if KIND_OF_EVENT.get(type(event), current.spec.kind) is not current.spec.kind:
+    if current.spec.kind not in KINDS_OF_EVENT.get(type(event), frozenset(TaskKind)):
         raise IllegalRoundEvent(
             f"{type(event).__name__} does not happen to a round of kind {current.spec.kind}"
         )

@@ -1,6 +1,6 @@
 """A task: what changes the mathematics, written by an operator in TOML and stored with every round.
 
-    [task]         name, population, kind: train or personalize, traffic
+    [task]         name, population, kind: train, personalize or evaluate, traffic
     [round]        mode, goal, minimum, over_selection, deadline_s, on_miss, max_rounds, min_flush_clients,
                    unsafe_single_flush
     [round.auto]   limits within which over_selection and deadline_s follow earlier rounds
@@ -15,12 +15,15 @@
     [release]      what keyboards serve of the versions that are made
     [checks]       what a version must not exceed, or its round is held
     [personalising]  which settings of heads are tried (kind personalize; [training] to [checks] are not its)
+    [evaluating]   which two versions are compared, and by what (kind evaluate; nor are they its)
+    [stop_when]    what must be measured for a task that trains to end
     [quarantine]   when a device whose reports are refused is kept out
 
 Ports and paths are Settings; what costs a privacy guarantee is named ``unsafe_single_flush`` today.
 """
 
 import math
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
@@ -35,6 +38,7 @@ from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.plans import DeviceRules, HeadPlan, TrainingPlan
 from keyflock_server.rounds.checks_policy import ChecksPolicy
 from keyflock_server.rounds.cohort import MAX_LENGTH
+from keyflock_server.rounds.evaluating import Evaluating, StopWhen
 
 LongSeconds = Annotated[float, Meta(gt=0.0, le=31_536_000.0)]
 LearningRate = Annotated[float, Meta(gt=0.0, le=100.0)]
@@ -199,6 +203,9 @@ class Eligibility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cohort: Annotated[str, Meta(max_length=MAX_LENGTH)] = ""
     #: Maximum number of one device's reports that this task counts; left out, no limit.
     max_participations: Annotated[int, Meta(ge=1)] | None = None
+    #: Only devices of which no training task has counted a report since then; a round of an ``evaluate`` task
+    #: sets it to the time of the older of its two versions.
+    not_trained_since: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     #: Rules that the phone itself checks.
     device: DeviceRules = DeviceRules()
 
@@ -333,11 +340,24 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     release: ReleasePolicy = ReleasePolicy()
     checks: ChecksPolicy = ChecksPolicy()
     quarantine: QuarantinePolicy = QuarantinePolicy()
+    # Left out where they say nothing, so that servers of the last release can read the tasks that they know.
+    evaluating: Evaluating | UnsetType = UNSET
+    stop_when: StopWhen | UnsetType = UNSET
 
     @property
     def kind(self) -> TaskKind:
         """Return the kind of the task."""
         return self.task.kind
+
+    @property
+    def comparison(self) -> Evaluating:
+        """Return ``[evaluating]`` with its defaults."""
+        return Evaluating() if self.evaluating is UNSET else self.evaluating
+
+    @property
+    def counts_as_training(self) -> bool:
+        """Return whether a counted report is a contribution of its device, and an unsent one a silence."""
+        return self.kind is not TaskKind.EVALUATE
 
     @property
     def name(self) -> TaskName:

@@ -62,12 +62,14 @@ SCHEDULE_FIELDS: Final[dict[ScheduleName, tuple[tuple[str, ...], tuple[str, ...]
 }
 
 
+_TABLES_OF_TRAINING: Final = (
+    *("training", "codec", "codec_by_network", "aggregation", "optimizer", "release", "checks", "stop_when"),
+)
 #: Tables that a task of this kind does not use; they are refused, because they would be ignored silently.
 FOREIGN_TABLES: Final[dict[TaskKind, tuple[str, ...]]] = {
-    TaskKind.TRAIN: ("personalising",),
-    TaskKind.PERSONALIZE: (
-        *("training", "codec", "codec_by_network", "aggregation", "optimizer", "release", "checks"),
-    ),
+    TaskKind.TRAIN: ("personalising", "evaluating"),
+    TaskKind.PERSONALIZE: (*_TABLES_OF_TRAINING, "evaluating"),
+    TaskKind.EVALUATE: (*_TABLES_OF_TRAINING, "personalising"),
 }
 
 
@@ -95,7 +97,7 @@ def parse_task(toml_text: str) -> TaskSpec:
         problems += (text for text in _contradictions(spec) if not any(_names(text, name) for name in meant))
     if problems or spec is None:
         raise TaskError(*problems)
-    if spec.kind is TaskKind.PERSONALIZE:
+    if spec.kind is not TaskKind.TRAIN:
         spec = msgspec.structs.replace(
             spec, codec=_EVIDENCE_CODEC.to_wire(), aggregation=_EVIDENCE_AGGREGATION
         )
@@ -177,6 +179,7 @@ def _contradictions(spec: TaskSpec) -> Iterator[str]:
     for path, codec in spec.codecs.items():
         yield from codec_problems(path, codec)
     yield from _optimizer_contradictions(spec)
+    yield from _evaluation_contradictions(spec)
     if spec.quarantine.max_duration_s < spec.quarantine.duration_s:
         yield "quarantine.max_duration_s is below quarantine.duration_s."
 
@@ -231,6 +234,18 @@ def _optimizer_contradictions(spec: TaskSpec) -> Iterator[str]:
             yield f"optimizer.schedule.{field} means nothing to the schedule {schedule.name}."
         if not is_given and field in needed:
             yield f"The schedule {schedule.name} needs optimizer.schedule.{field}."
+
+
+def _evaluation_contradictions(spec: TaskSpec) -> Iterator[str]:
+    comparison, policy = spec.comparison, spec.stop_when
+    if comparison.candidate == comparison.baseline:
+        yield (
+            f"evaluating.candidate and evaluating.baseline are both {comparison.baseline}: name two versions."
+        )
+    if len(set(comparison.metrics)) < len(comparison.metrics):
+        yield "evaluating.metrics names a metric twice."
+    if policy is not UNSET and policy.reaches is None and policy.no_improvement_for is None:
+        yield "[stop_when] never ends the task: give reaches or no_improvement_for."
 
 
 def _foreign_tables(kind: TaskKind, tables: dict[str, Any]) -> Iterator[str]:

@@ -61,6 +61,8 @@ class GroupChanges:
     #: Assignments that have failed, with the new session shape.
     failed: list[tuple[AssignmentKey, str]] = field(default_factory=list)
     counted: list[CountReports] = field(default_factory=list)
+    #: Those of them whose reports are contributions of their devices.
+    contributed: list[CountReports] = field(default_factory=list)
     #: Partial aggregates, and whether each of them has a row already.
     partials: dict[PartialKey, tuple[PartialRecord, bool]] = field(default_factory=dict)
     #: Rounds before and after the group.
@@ -158,9 +160,12 @@ class GroupDecisions:
         for report in reports:
             its_key = report.round_id, report.device
             self._assignments[its_key] = _counted(self._assignments[its_key], report, flush)
-            facts = self._devices[report.device]
-            self._devices[report.device] = replace(facts, last_contributed_at=flush.at, silences=0)
+            if before.round.spec.counts_as_training:
+                facts = self._devices[report.device]
+                self._devices[report.device] = replace(facts, last_contributed_at=flush.at, silences=0)
         self.changes.counted.append(flush)
+        if before.round.spec.counts_as_training:
+            self.changes.contributed.append(flush)
         _, has_row = self.changes.partials.get(key, (None, key in self._partials))
         self.changes.partials[key] = partial, has_row
         self._partials[key] = partial.key

@@ -313,8 +313,10 @@ def is_silence(assignment: AssignmentRecord, of: Round) -> bool:
     """Return whether an expired assignment counts as a silence of its device.
 
     It does not where the round's end cut it short to less than a minute and less than half of the round: a
-    phone that was assigned so late could not have reported.
+    phone that was assigned so late could not have reported. Nor does it in a round that trains nothing.
     """
+    if not of.spec.counts_as_training:
+        return False
     ends_at = assignment.runs_out_at(of)
     given = ends_at - assignment.assigned_at
     enough = min(_MIN_REPORT_TIME, (of.deadline_at - of.opened_at) / 2)

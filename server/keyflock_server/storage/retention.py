@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.releases.model_version import VersionRecord
-from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.operator_records import ReleaseRecord
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
@@ -64,7 +64,8 @@ class ExpiredRows:
     devices_seen_before: datetime
     #: Devices that never reported, which are deleted sooner.
     unproven: UnprovenDevices
-    #: Live tasks that limit participations: their assignments are the count, and are not deleted.
+    #: Live tasks that limit participations, or count each device once for two versions: their assignments
+    #: are the count, and are not deleted.
     excluded_tasks: tuple[TaskName, ...]
     #: Blobs that no row points to and that were written before this instant.
     orphans_written_before: datetime
@@ -103,28 +104,30 @@ def expired_rows(
     Guarantees:
         These never expire: a population's newest version; its parent, and the version before, which heads are
         mapped from; a version that keyboards may be served, or that their release may be rolled back to; a
-        pinned one; the base version of an unfinished round; the assignments of a live task that limits
-        participations.
+        pinned one; the base version of an unfinished round; a version that an unfinished round or a live task
+        compares; the assignments of a live task that limits participations, as one of kind ``evaluate`` does.
     """
-    versions = tuple(versions)
+    versions, unfinished = tuple(versions), tuple(unfinished)
     newest = {population.name: population.latest_version for population in populations}
     parents = {(one.population, one.parent) for one in versions if one.version == newest[one.population]}
     in_rounds = {(record.round.population, record.round.base_version) for record in unfinished}
+    live = [task for task in tasks if not task.status.is_over]
+    specs = [record.round.spec for record in unfinished] + [task.spec for task in live]
+    compared = {(spec.population, version) for spec in specs for version in spec.comparison.versions}
     released = {(state.population, version) for state in releases for version in state.versions}
     versions_retained = max(policy.versions_retained, 2)
     old = tuple(
         (version.population, version.version)
         for version in versions
         if version.version <= newest[version.population] - versions_retained
-        and (version.population, version.version) not in in_rounds | parents | released
+        and (version.population, version.version) not in in_rounds | parents | released | compared
         and version.pinned_at is None
     )
     return ExpiredRows(
         excluded_tasks=tuple(
             task.name
-            for task in tasks
-            if task.status in {TaskStatus.ACTIVE, TaskStatus.PAUSED}
-            and task.spec.eligibility.max_participations is not None
+            for task in live
+            if task.spec.eligibility.max_participations is not None or task.spec.kind is TaskKind.EVALUATE
         ),
         rounds_ended_before=now - policy.assignments_retention,
         devices_seen_before=now - policy.devices_retention,

@@ -13,7 +13,7 @@ from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, R
 from keyflock_server.rounds.round import (
     COMMITTED_PHASES,
     FINAL_PHASES,
-    KIND_OF_EVENT,
+    KINDS_OF_EVENT,
     LIVE_PHASES,
     TRANSITIONS,
     Abandoned,
@@ -47,6 +47,7 @@ TASK = '[task]\nname = "t"\npopulation = "en"\nkind = "{}"\n[round]\ngoal = 6\n{
 SPECS = {
     "train": parse_task(TASK.format("train", "over_selection = 0.5")),
     "personalize": parse_task(TASK.format("personalize", "over_selection = 0.5")),
+    "evaluate": parse_task(TASK.format("evaluate", "over_selection = 0.5")),
     "buffer": parse_task(TASK.format("train", 'mode = "async"')),
 }
 #: The table as the document of the round draws it, row by row: what is stored is these words.
@@ -225,12 +226,17 @@ class RoundMachine(RuleBasedStateMachine):
     @invariant()
     def it_ends_as_its_kind_does(self) -> None:
         happened = {type(event) for event, _ in self.events}
-        assert Published not in happened or self.kind != "personalize"
-        assert Summarised not in happened or self.kind == "personalize"
+        is_summarised = self.kind in {"personalize", "evaluate"}
+        assert Published not in happened or not is_summarised
+        assert Summarised not in happened or is_summarised
 
 
 class PersonalizeRoundMachine(RoundMachine):
     kind = "personalize"
+
+
+class EvaluateRoundMachine(RoundMachine):
+    kind = "evaluate"
 
 
 class BufferMachine(RoundMachine):
@@ -239,6 +245,7 @@ class BufferMachine(RoundMachine):
 
 TestRoundMachine = RoundMachine.TestCase
 TestPersonalizeRoundMachine = PersonalizeRoundMachine.TestCase
+TestEvaluateRoundMachine = EvaluateRoundMachine.TestCase
 TestBufferMachine = BufferMachine.TestCase
 
 
@@ -250,10 +257,10 @@ def test_the_table_is_the_documents() -> None:
     assert {phase.value for phase in FINAL_PHASES} == OVER
     assert {phase.value for phase in LIVE_PHASES} == TABLE.keys() - OVER
     assert {phase.value for phase in COMMITTED_PHASES} == {"published", "closed"}
-    assert {event: kind.value for event, kind in KIND_OF_EVENT.items()} == {
-        **dict.fromkeys([Stepped, Held, Accepted, Rebased], "train"),
-        Summarised: "personalize",
-    }
+    of_training: set[type[RoundEvent]] = {Stepped, Held, Accepted, Rebased}
+    assert KINDS_OF_EVENT.keys() == of_training | {Summarised}
+    assert all(KINDS_OF_EVENT[event] == {"train"} for event in of_training)
+    assert KINDS_OF_EVENT[Summarised] == {"personalize", "evaluate"}
 
 
 def test_every_event_of_the_table_is_tried() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from keyflock_client_sim.device.device_events import AssignmentEnded, EndReason
 from keyflock_client_sim.device.effects import Effect, Send, Train, Wait
-from keyflock_client_sim.device.input_events import Answered, ModelStored, Trained, Woke
+from keyflock_client_sim.device.input_events import Answered, InputEvent, ModelStored, Trained, Woke
 from keyflock_client_sim.device.installation import DeviceStatus, Installation, LocalFacts
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.device.states import DeviceState
@@ -95,7 +95,7 @@ class DeviceVisit:
         self.device.step(Woke(DeviceStatus(examples=300, facts=facts)), 30.0)
         return self.receive(self._work)
 
-    def tell(self, event: Woke | ModelStored | Trained | Answered) -> Effect:
+    def tell(self, event: InputEvent) -> Effect:
         """Something happens."""
         return self.device.step(event, 30.0)
 

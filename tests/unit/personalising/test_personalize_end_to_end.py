@@ -28,7 +28,7 @@ from keyflock_client_sim.drivers.virtual_time import VirtualTimeFleet
 from keyflock_client_sim.fleet.phone import Phone
 from keyflock_client_sim.fleet.population import make_fleet
 from keyflock_client_sim.fleet.profiles import PROFILES
-from keyflock_client_sim.personalising.personal_trainer import CAPABILITIES, PersonalTrainer
+from keyflock_client_sim.personalising.personal_trainer import PersonalTrainer
 from keyflock_client_sim.server_control.operator_access import operator_client
 from keyflock_client_sim.server_control.server_process import running_server
 from keyflock_client_sim.testing.fake_trainers import RandomDeltaTrainer
@@ -39,6 +39,7 @@ from keyflock_server.protocol.messages import Capabilities, Enrolment, Release, 
 from keyflock_server.protocol.operator.rounds import RoundView
 
 POPULATION = PopulationName("en-US")
+CAPABILITIES = Capabilities(tasks=("train", "personalize"))
 MESSAGES = {f"phone-{number}": habits(number) for number in range(12)}
 TASK = """
 [task]

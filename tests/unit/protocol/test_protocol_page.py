@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from keyflock_models.evaluation.paired_scores import ENTRIES, FIGURES, METRICS
 from keyflock_models.personal.evidence import BOUNDS, EVIDENCE_LAYOUT, RESPONSIBILITIES
 from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
@@ -98,6 +99,16 @@ def test_the_page_lists_every_place_of_a_phones_evidence_and_its_bounds() -> Non
     bounds = {name: f"{minimum:g}..{maximum:,.0f}" for name, (minimum, maximum) in BOUNDS.items()}
     assert told == bounds | {RESPONSIBILITIES: "0..1, each row at most 1"}
     assert tuple(told) == EVIDENCE_LAYOUT.names
+
+
+def test_the_page_lists_every_place_of_paired_scores_and_its_bounds() -> None:
+    told = {row[0].strip("`"): row[1] for row in rows(section("Evaluating"), "place")}
+    metrics = {row[0].strip("`"): row[1] for row in rows(section("Evaluating"), "metric")}
+    entries = code_spans(section("Evaluating"))
+
+    assert told == {name: f"{low:g}..{high:,.0f}" for name, (low, high) in FIGURES.items()}
+    assert metrics == {name: f"{low:g}..{high:g}" for name, (low, high) in METRICS.items()}
+    assert {f"METRIC.{entry}" for entry in ENTRIES} <= entries
 
 
 def test_the_page_lists_the_alphabet_of_session_shapes() -> None:

@@ -153,6 +153,7 @@ def test_a_missed_round_is_carried_only_where_the_task_says_so_and_it_trains() -
         ("", "train", Due.CARRY),
         ('on_miss = "abandon"', "train", Due.ABANDON),
         ("", "personalize", Due.ABANDON),
+        ("", "evaluate", Due.ABANDON),
     ):
         spec = parse_task(
             f'[task]\nname = "t"\npopulation = "en"\nkind = "{kind}"\n[round]\ngoal = 10\n{line}\n'

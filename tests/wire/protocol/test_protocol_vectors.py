@@ -60,6 +60,7 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.plans import (
     DeviceRules,
+    EvaluatingPlan,
     HeadPlan,
     ModelWeights,
     PersonalisingPlan,
@@ -177,6 +178,16 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             capabilities=Capabilities(tasks=("train", "personalize")),
         ),
     ),
+    "check_in_evaluate": (
+        "A phone that does every kind of task, and so holds a fifth of its text out of training.",
+        CheckIn(
+            protocol=1,
+            app_build=412,
+            locale="en-US",
+            examples=117,
+            capabilities=Capabilities(tasks=("train", "personalize", "evaluate")),
+        ),
+    ),
     "assignment": (
         "Work: train version 7 on at most 256 sequences and encode the delta with the deadzone codec.",
         Assignment(
@@ -278,6 +289,32 @@ MEANINGS: dict[str, tuple[str, Message]] = {
             task_kind=TaskKind.PERSONALIZE,
             personalising=PersonalisingPlan(
                 head=HeadPlan(rank=4), prior=PRIOR, words_needed=200, weights=ModelWeights.RELEASED
+            ),
+        ),
+    ),
+    "assignment_evaluate": (
+        "Work: score versions 8 and 7 on text that was never trained on. The plan means nothing here.",
+        Assignment(
+            id=AssignmentId("a-00ff"),
+            token="header.payload.signature",
+            task=TaskName("quality"),
+            round=RoundId("quality-3"),
+            model_version=ModelVersion(8),
+            model_digest=bytes(range(32)),
+            layout=bytes(range(16)),
+            plan=TrainingPlan(learning_rate=0.3125),
+            codec={"codec": "float32", "rounding": "nearest", "entropy": "none", "zstd_level": 3},
+            seed=3,
+            expires_in_s=900.0,
+            task_kind=TaskKind.EVALUATE,
+            content_digest=bytes(range(32, 64)),
+            evaluating=EvaluatingPlan(
+                baseline_version=ModelVersion(7),
+                baseline_digest=bytes(range(64, 96)),
+                baseline_content_digest=bytes(range(96, 128)),
+                baseline_weights=ModelWeights.RELEASED,
+                metrics=("recall_at_1", "recall_at_3", "nll"),
+                words_needed=50,
             ),
         ),
     ),

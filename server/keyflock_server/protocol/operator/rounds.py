@@ -17,8 +17,10 @@ class RoundView(Struct, frozen=True, kw_only=True):
     sequence: int
     #: The round's state in the state table of rounds.
     phase: str
-    #: The version that phones train from.
+    #: The version that phones train from; of an evaluate round, the candidate.
     model_version: int
+    #: For an evaluate round: the version that the candidate is compared with.
+    baseline_version: int | None = None
     goal: int
     minimum: int
     #: Number of assignments made.
@@ -42,7 +44,7 @@ class RoundView(Struct, frozen=True, kw_only=True):
     detail: str = ""
     #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
     waiting_reason: str = ""
-    #: Measurements of the version that it made; for a personalize round, means over its phones.
+    #: Measurements of the version that it made; for other kinds, means over its phones.
     figures: dict[str, float] | None = None
     #: For a train round: the text on which its version is checked before it becomes the newest, in words.
     anchor_text: str = ""

@@ -27,8 +27,11 @@ class TaskView(Struct, frozen=True, kw_only=True):
     max_rounds: int | None
     #: The round that waits for ``accept`` or ``discard``; until then the task assigns no work.
     held_round: str | None = None
-    #: What reports wait for that have arrived and are not acknowledged yet; empty where none waits.
+    #: What reports wait for that have arrived and are not acknowledged yet, or why an evaluate task opens no
+    #: round; empty where nothing waits.
     waiting_reason: str = ""
+    #: How far its ``[stop_when]`` is from ending it; empty without such a table.
+    stopping: str = ""
     #: Description of the text on which its versions are checked before they become the newest.
     anchor_text: str = ""
     #: Whether its stored sums may hold so few phones that one's update can be inferred.

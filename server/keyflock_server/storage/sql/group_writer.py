@@ -221,6 +221,7 @@ def _write(connection: Connection, changes: GroupChanges) -> None:
         connection.execute(_FAIL, failed)
     for flush in changes.counted:
         connection.execute(_COUNT, [_counted(report, flush) for report in flush.reports])
+    for flush in changes.contributed:
         theirs = _padded({report.device for report in flush.reports})
         connection.execute(_CONTRIBUTED, {"ids": theirs, "at": flush.at})
     for partial, has_row in changes.partials.values():
