@@ -91,7 +91,7 @@ class RoundOpening:
         if candidate == baseline:
             return (
                 f"Version {candidate} is both the candidate ({comparison.candidate}) and the baseline "
-                f"({comparison.baseline}): there is nothing to compare until a newer version is made."
+                f"({comparison.baseline}): there is nothing to compare before they differ."
             )
         try:
             return ComparedVersions(

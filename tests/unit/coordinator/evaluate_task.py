@@ -5,11 +5,13 @@ import contextlib
 import numpy as np
 from numpy.typing import NDArray
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, device_factor, report
+from tests.unit.coordinator.releasing import set_policy
 
 from keyflock_compression import Float32Spec, encode
 from keyflock_models.evaluation.paired_scores import PairedScore, PairedScores, encode_scores, paired_layout
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.messages import Assignment, Capabilities, CheckIn, Refusal, Report
+from keyflock_server.protocol.operator.promotion_policy import Promotion, PromotionPolicy
 from keyflock_server.protocol.problems import ApiError
 from keyflock_server.rounds.task_validation import parse_task
 
@@ -38,7 +40,11 @@ def scores_report(vector: NDArray[np.float32], of: AssignmentClaims | None = Non
 
 
 async def publish_version(harness: CoordinatorHarness, value: float = 1.0) -> list[DeviceIdentity]:
-    """Make one more version of the population, by a task of one round; return the devices that trained."""
+    """Make one more version of the population, by a task of one round; return the devices that trained.
+
+    Keyboards go on serving the version that they serve.
+    """
+    await set_policy(harness, PromotionPolicy(promotion=Promotion.MANUAL))
     harness.pass_time(1.0)
     spec = await harness.task("t", round="goal = 4\nmax_rounds = 1\nover_selection = 0.0")
     devices = [await harness.enrol() for _ in range(4)]

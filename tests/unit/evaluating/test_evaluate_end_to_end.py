@@ -73,6 +73,7 @@ over_selection = 0.0
 max_rounds = {rounds}
 selection_s = 1.0
 [evaluating]
+baseline = 0
 metrics = ["recall_at_1", "recall_at_3", "nll"]
 """
 
