@@ -105,9 +105,10 @@ house: $(STAMP)  ## names, sizes and imports against the rules of the house; end
 vocabulary: $(STAMP)  ## five minutes: the table of languages in docs/vocabulary.md, measured anew
 	@$(BIN)/python -m tests.house.vocabulary_page
 
-docs: $(STAMP)  ## docs/task_reference.md, the types in docs/protocol.md and its JSON schema anew from the code
+docs: $(STAMP)  ## docs/task_reference.md, the types in docs/protocol.md, its JSON schema and the operator API anew from the code
 	@$(BIN)/python -m tests.house.task_reference
 	@$(BIN)/python -m tests.house.protocol_reference
+	@$(BIN)/python -m tests.house.operator_reference
 
 format: $(STAMP)  ## rewrite the code in the house style
 	@$(BIN)/ruff format .

@@ -26,6 +26,7 @@ from keyflock_server.http.routes import Routes
 from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.operator.pages import MAX_LIMIT
 from keyflock_server.protocol.operator.rounds import RoundList, RoundView
 from keyflock_server.rounds.round import Phase
 
@@ -212,8 +213,8 @@ async def run_day(
             fleet, server, RecordedTrainer(examples, deltas), clock, listener=day.watch, tick_s=tick_s
         )
         await driver.run(limit_s=hours * HOUR_S)
-        views = server.operate("GET", f"tasks/{TASK}/rounds")
-        day.rounds = msgspec.json.decode(views, type=RoundList).rounds
+        views = server.operate("GET", f"rounds?limit={MAX_LIMIT}&task={TASK}")
+        day.rounds = msgspec.json.decode(views, type=RoundList).items[::-1]
     if any(round_.phase == Phase.HELD for round_ in day.rounds):
         raise RuntimeError("a round is held: its task was paused, so this was no day of work")
     return day

@@ -23,7 +23,6 @@ _ROUND_EVERY_S: Final = 2.5
 _BEFORE_S: Final = 0.1
 #: How long the idle server is watched.
 _IDLE_S: Final = 2.0
-_CLOSES_WITHIN_S: Final = 120.0
 #: Reports of the other task: of the peak this share, and no more than so many a second.
 _SHARE_OF_PEAK: Final = 0.3
 _MAX_PER_S: Final = 100.0
@@ -133,28 +132,19 @@ def measure_closing(
 def closing_cpu_ms(
     rig: ServerRig, closing: EnrolledFleet, deltas: DistinctDeltas, task: str, *, rounds: int
 ) -> float:
-    """Return the server's CPU time for a round that closes with its reports, less what it takes when idle.
-
-    It is the median over some rounds. One before them closes unmeasured: the server imports JAX with it.
-    """
-    spent_s = [_spent_on_a_round_s(rig, closing, deltas, task) for _ in range(1 + rounds)]
-    return 1e3 * statistics.median(spent_s[1:])
-
-
-def _spent_on_a_round_s(rig: ServerRig, closing: EnrolledFleet, deltas: DistinctDeltas, task: str) -> float:
+    """Return the server's CPU time for a round that closes with its reports, less what it takes when idle."""
+    begins_s = _ROUND_EVERY_S * (1 + np.arange(rounds))
+    due_s = np.repeat(begins_s, _PHONES_A_ROUND)
+    own_deltas = [deltas[number] for number in range(len(due_s))]
+    script = ClosingScript([], closing.take(len(due_s)), own_deltas, list(range(len(due_s))))
+    duration_s = _ROUND_EVERY_S * (rounds + 1)
+    before = rig.closed_rounds(task)
+    run = rig.play(script, due_s=due_s, duration_s=duration_s, connections=64)
+    closed = rig.closed_rounds(task) - before
     with CpuMeter(lambda: rig.target.pids) as idle:
         time.sleep(_IDLE_S)
-    own_deltas = [deltas[number] for number in range(_PHONES_A_ROUND)]
-    script = ClosingScript([], closing.take(_PHONES_A_ROUND), own_deltas, list(range(_PHONES_A_ROUND)))
-    before, began_at = rig.closed_rounds(task), time.monotonic()
-    with CpuMeter(lambda: rig.target.pids) as spent:
-        rig.play(script, due_s=np.zeros(_PHONES_A_ROUND), duration_s=_ROUND_EVERY_S, connections=64)
-        while rig.closed_rounds(task) == before:
-            if time.monotonic() - began_at > _CLOSES_WITHIN_S:
-                raise RuntimeError(f"no round of {task} closes")
-            time.sleep(0.2)
-        time.sleep(_IDLE_S)  # until the next round is open
-    return spent.spent_s - idle.spent_s * (time.monotonic() - began_at) / _IDLE_S
+    spent_s = run.server_cpu_s - idle.spent_s * run.record.wall_s / _IDLE_S
+    return 1e3 * spent_s / max(1, closed)
 
 
 def close_figures(

@@ -17,8 +17,7 @@ _CHECK_IN: Final = messages.CheckIn(
     app_build=APP_BUILD,
     locale=LOCALE,
     examples=EXAMPLES,
-    # Enough for the largest model of the benchmarks.
-    capabilities=messages.Capabilities(codecs=CODECS, max_download_bytes=33_554_432),
+    capabilities=messages.Capabilities(codecs=CODECS),
 )
 
 

@@ -29,11 +29,15 @@ from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.host_names import is_loopback, is_own_name
 from keyflock_server.http.operators.authentication import RootTokenAuthenticator
 from keyflock_server.http.operators.devices import DeviceResource
+from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
 from keyflock_server.http.operators.events import EventResource
+from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
+from keyflock_server.http.operators.repeated_creations import RepeatedCreations
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
+from keyflock_server.http.operators.versions import VersionResource
 from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.sdk import SdkEndpoints
@@ -359,13 +363,18 @@ def _assemble(
     )
     admin = OperatorEndpoints(
         [
-            PopulationResource(coordinator.populations),
-            TaskResource(coordinator.tasks),
-            RoundResource(coordinator.tasks),
-            DeviceResource(coordinator.quarantines, coordinator.revocations),
+            PopulationResource(coordinator.populations, coordinator.lists),
+            TaskResource(coordinator.tasks, coordinator.lists),
+            RoundResource(coordinator.tasks, coordinator.lists, coordinator.reading),
+            VersionResource(coordinator.versions),
+            DeviceResource(coordinator.quarantines, coordinator.revocations, coordinator.lists),
+            PersonalModelResource(coordinator.reading),
             EventResource(events, coordinator.models),
+            DocumentationResource(),
         ],
         authenticator=RootTokenAuthenticator(secrets.admin_token),
+        creations=RepeatedCreations(store.idempotency, clock),
+        clock=clock,
         readiness=readiness,
         metrics=metrics,
     )

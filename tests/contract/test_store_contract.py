@@ -995,16 +995,6 @@ async def test_the_quarantined_are_those_whose_time_has_not_come(store: RecordSt
     assert await store.devices.quarantined(until) == {}
 
 
-async def test_devices_are_listed_the_quarantined_first_and_no_more_than_asked_for(
-    store: RecordStore,
-) -> None:
-    await store.devices.record_seen([seen("c", at=NOW + timedelta(hours=1))])
-    await store.devices.set_quarantine(DeviceId("b"), None, b"one", NOW, NOW)
-
-    assert [row.id for row in await store.devices.list_recent(EN, 10)] == ["b", "c", "a"]
-    assert [row.id for row in await store.devices.list_recent(EN, 2)] == ["b", "c"]
-
-
 async def test_what_is_held_against_a_device_goes_with_it(store: RecordStore) -> None:
     await store.devices.set_quarantine(DeviceId("a"), None, b"one", NOW + timedelta(days=3), NOW)
 

@@ -87,7 +87,7 @@ def json_schema() -> str:
         },
         "$defs": dict(sorted(found.items())),
     }
-    return json.dumps(_portable(whole), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(portable(whole), indent=1, ensure_ascii=False) + "\n"
 
 
 def _is_struct(kind: object) -> bool:
@@ -98,7 +98,7 @@ def _reference(kind: Any) -> dict[str, str]:  # noqa: ANN401 - a message type
     return {"$ref": f"#/$defs/{kind.__name__}"}
 
 
-def _portable(value: object) -> object:
+def portable(value: object) -> object:
     """Write Python's end of a text as every other language does, and whole numbers without a fraction.
 
     Python shares equal types, so whether a bound is 0 or 0.0 depends on which module was imported first.
@@ -106,11 +106,11 @@ def _portable(value: object) -> object:
     match value:
         case dict():
             return {
-                name: _pattern(inner) if name == "pattern" and isinstance(inner, str) else _portable(inner)
+                name: _pattern(inner) if name == "pattern" and isinstance(inner, str) else portable(inner)
                 for name, inner in value.items()
             }
         case list():
-            return [_portable(inner) for inner in value]
+            return [portable(inner) for inner in value]
         case float() if value.is_integer():
             return int(value)
         case _:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.coordinator import NullObserver
 from keyflock_server.protocol.identifiers import TaskName
@@ -187,5 +188,5 @@ async def test_a_pass_that_fails_over_one_task_drives_the_others(harness: Coordi
     harness.store.rounds.advance = fail_for_t  # type: ignore[assignment, method-assign]  # one task only
     await harness.coordinator.tick()
 
-    phases = [(await harness.coordinator.tasks.rounds(TaskName(name)))[0].phase for name in ("t", "u")]
+    phases = [(await listed_rounds(harness.coordinator, TaskName(name)))[0].phase for name in ("t", "u")]
     assert phases == ["collecting", "closed"]

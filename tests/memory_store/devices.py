@@ -121,17 +121,6 @@ class MemoryDeviceRepository:
         every = ((row.id, row.quarantined_until) for row in self._rows.devices.values())
         return {device: until for device, until in every if until is not None and until > now}
 
-    async def list_recent(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
-        mine = [row for row in self._rows.devices.values() if row.population == population]
-        kept_out = sorted(
-            (row for row in mine if row.quarantined_until is not None),
-            key=lambda row: (row.quarantined_until, row.id),
-            reverse=True,
-        )
-        others = (row for row in mine if row.quarantined_until is None)
-        seen = sorted(others, key=lambda row: (row.last_seen_at, row.id), reverse=True)
-        return [*kept_out, *seen][:limit]
-
     async def forget(
         self,
         forgotten: Collection[DeviceId],

@@ -14,6 +14,7 @@ from tests.memory_store.evaluations import MemoryEvaluationRepository
 from tests.memory_store.group_writer import MemoryGroupWriter
 from tests.memory_store.idempotency import MemoryIdempotencyRepository
 from tests.memory_store.leases import MemoryLeaseRepository
+from tests.memory_store.listings import MemoryListingRepository
 from tests.memory_store.personal_models import MemoryPersonalModelRepository
 from tests.memory_store.populations import MemoryPopulationRepository
 from tests.memory_store.releases import MemoryReleaseRepository
@@ -35,6 +36,7 @@ from keyflock_server.storage.interfaces.evaluations import EvaluationRepository
 from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.idempotency import IdempotencyRepository
 from keyflock_server.storage.interfaces.leases import LeaseRepository
+from keyflock_server.storage.interfaces.listings import ListingRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
 from keyflock_server.storage.interfaces.releases import ReleaseRepository
@@ -64,6 +66,7 @@ class MemoryStore:
         self.tombstones: TombstoneRepository = MemoryTombstoneRepository(rows)
         self.personal_models: PersonalModelRepository = MemoryPersonalModelRepository(rows)
         self.leases: LeaseRepository = MemoryLeaseRepository(rows)
+        self.listings: ListingRepository = MemoryListingRepository(rows)
         self.arrivals: ArrivalRepository = MemoryArrivalRepository(rows)
         self.cluster: ClusterRepository = MemoryClusterRepository()
         self.audit: AuditRepository = MemoryAuditRepository(rows.log)

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
-from keyflock_compression import Layout, LimitExceeded, SpecError, decode, encode, parse_spec
+from keyflock_compression import CodecSpec, Float32Spec, Layout, decode, encode, parse_spec
 from keyflock_models.arrays import F32
 from keyflock_server.aggregation.norm_histogram import NormHistogram
 
@@ -79,17 +78,15 @@ def initial_scales(
         codecs: The wire form of each codec that a phone may be given, by its table.
     Edge cases:
         a delta of zeros -> no scales: norms are bounded by ``MAX_NORM`` alone
-    Raises:
-        SpecError: fault of the operator; a codec makes more bytes of the delta than an upload may have.
     """
-    whole = float(np.linalg.norm(delta))
+    whole = _norm_as_sent(delta, layout, Float32Spec(entropy="none"))
     if whole == 0.0:
         return {}
     return {
         table: NormScale.initial(
-            min(MAX_NORM, max(_norm_as_sent(delta, layout, table, codec), _MIN_CODED_RATIO * whole))
+            min(MAX_NORM, max(_norm_as_sent(delta, layout, spec), _MIN_CODED_RATIO * whole))
         )
-        for table, codec in codecs.items()
+        for table, spec in ((table, parse_spec(codec)) for table, codec in codecs.items())
     }
 
 
@@ -115,12 +112,6 @@ def scales_from_json(data: bytes | None) -> dict[str, NormScale]:
     return {} if data is None else msgspec.json.decode(data, type=dict[str, NormScale])
 
 
-def _norm_as_sent(delta: F32, layout: Layout, table: str, codec: Mapping[str, object]) -> float:
-    spec = parse_spec(codec)
+def _norm_as_sent(delta: F32, layout: Layout, spec: CodecSpec) -> float:
     container = encode(delta, layout, spec, seed=_SEED)
-    try:
-        return decode(container, layout, spec=spec, seed=_SEED).l2_norm
-    except LimitExceeded as error:
-        raise SpecError(
-            f"{table}: for this model's {layout.size:,} parameters, {error}; choose a codec that sends less."
-        ) from None
+    return decode(container, layout, spec=spec, seed=_SEED).l2_norm

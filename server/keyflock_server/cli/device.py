@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
     DEVICES,
@@ -41,11 +41,10 @@ def show_all(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List up to 1,000 devices: those ever quarantined first, then the last seen."""
-    answer = connect(url, token_file, data_dir).call(DEVICES, {"population": population})
-    if quarantined:
-        answer["devices"] = [one for one in answer["devices"] if one["is_quarantined"]]
-    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["devices"])
+    """List up to 1,000 devices, ordered by id."""
+    query = LONGEST_PAGE | ({"quarantined": "true"} if quarantined else {})
+    answer = connect(url, token_file, data_dir).call(DEVICES, {"population": population}, query=query)
+    output.print_page(COLUMNS, answer, as_json=as_json)
 
 
 @app.command("show")

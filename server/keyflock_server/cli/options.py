@@ -47,6 +47,8 @@ CaFile = Annotated[
         show_default="the system's authorities",
     ),
 ]
+#: The query of a list that is printed as one table.
+LONGEST_PAGE: Final = {"limit": "1000"}
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
 
 

@@ -39,6 +39,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
     _console().print(table)
 
 
+def print_page(columns: Sequence[str], answer: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a page of a list; a table is followed by a note where the list goes on."""
+    if as_json:
+        print_json(answer)
+        return
+    print_table(columns, answer["items"])
+    if answer["next"] is not None:
+        sys.stderr.write(
+            f"The list goes on behind these {len(answer['items'])}; narrow it, or use the API.\n"
+        )
+
+
 def print_fields(answer: Mapping[str, Any]) -> None:
     """Print a line per field that is set; fields of nested tables and lists are named by their path."""
     from rich.table import Table

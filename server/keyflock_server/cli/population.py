@@ -8,7 +8,7 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol.operator.populations import (
     CREATE_POPULATION,
     DELETE_POPULATION,
@@ -141,5 +141,5 @@ def show_all(
     url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """List the populations."""
-    answer = connect(url, token_file, data_dir).call(POPULATIONS)
-    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["populations"])
+    answer = connect(url, token_file, data_dir).call(POPULATIONS, query=LONGEST_PAGE)
+    output.print_page(COLUMNS, answer, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND, ROUND, ROUNDS
 
@@ -40,9 +40,9 @@ def show_all(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List a task's rounds, oldest first."""
-    answer = connect(url, token_file, data_dir).call(ROUNDS, {"task": task})
-    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["rounds"])
+    """List a task's rounds, newest first."""
+    answer = connect(url, token_file, data_dir).call(ROUNDS, query=LONGEST_PAGE | {"task": task})
+    output.print_page(COLUMNS, answer, as_json=as_json)
 
 
 @app.command("show")

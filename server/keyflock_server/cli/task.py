@@ -7,7 +7,7 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.tasks import (
     CANCEL_TASK,
@@ -57,8 +57,8 @@ def show_all(
     url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """List the tasks."""
-    answer = connect(url, token_file, data_dir).call(TASKS)
-    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["tasks"])
+    answer = connect(url, token_file, data_dir).call(TASKS, query=LONGEST_PAGE)
+    output.print_page(COLUMNS, answer, as_json=as_json)
 
 
 @app.command("show")

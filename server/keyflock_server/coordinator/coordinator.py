@@ -16,6 +16,7 @@ from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import ReportOutcome
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.norm_scales import TaskScales
+from keyflock_server.coordinator.operator_lists import OperatorLists
 from keyflock_server.coordinator.orphan_collection import OrphanCollection
 from keyflock_server.coordinator.pace_steering import PaceSteering
 from keyflock_server.coordinator.population_deletion import PopulationDeletion
@@ -30,12 +31,14 @@ from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import RoundPreparation
+from keyflock_server.coordinator.round_reading import RoundReading
 from keyflock_server.coordinator.seen_devices import SeenDevices
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.unproven_deletion import UnprovenDeletion
 from keyflock_server.coordinator.verdict_counter import VerdictCounter
+from keyflock_server.coordinator.version_service import VersionService
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.storage.blob_identity import open_store
 
@@ -91,6 +94,9 @@ class Coordinator:
         )
         steps, gate = ReleaseSteps(deps), ReleaseGate(deps, self.models)
         self._release_policies = ReleasePolicies(deps, self.models, gate, steps)
+        self.lists = OperatorLists(deps, self.registry, self.models, self.tasks)
+        self.reading = RoundReading(deps, self.models)
+        self.versions = VersionService(deps, self.models)
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
 

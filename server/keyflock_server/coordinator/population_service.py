@@ -45,10 +45,6 @@ class PopulationService:
         """Create a population whose version 0 is this checkpoint."""
         return await self._view(await self._models.create_population(name, checkpoint))
 
-    async def all(self) -> list[PopulationView]:
-        """Return all populations, ordered by id."""
-        return [await self._view(record) for record in await self._deps.store.populations.all()]
-
     async def rename(self, name: PopulationName, order: RenameOrder) -> PopulationView:
         """Give a population another name; those that it had are former names, and mean it for ever.
 

@@ -7,12 +7,11 @@ from cachetools import FIFOCache
 
 from keyflock_server.aggregation.verdicts import VIOLATIONS, Verdict
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.model_store import population_unknown
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.coordinator.views import device_view
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
+from keyflock_server.protocol.identifiers import DeviceId, RoundId
 from keyflock_server.protocol.messages import Refusal, RefusalReason, ReturnWindow
-from keyflock_server.protocol.operator.devices import DeviceList, DeviceView, QuarantineOrder
+from keyflock_server.protocol.operator.devices import DeviceView, QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.quarantine import (
     Quarantine,
@@ -24,8 +23,6 @@ from keyflock_server.rounds.quarantine import (
 )
 from keyflock_server.storage.records import DeviceRecord
 
-#: Maximum number of devices in one list.
-MAX_LISTED: Final = 1_000
 _DAY_S: Final = 86_400.0
 #: Maximum number of rounds whose devices with rejected reports are remembered.
 _MAX_TRACKED_ROUNDS: Final = 64
@@ -78,17 +75,6 @@ class QuarantineService:
             self._deps.observer.quarantined(opened.round.task)
 
     # --- operators ----------------------------------------------------------------------------------
-
-    async def devices(self, population: PopulationName) -> DeviceList:
-        """Return a population's devices, those ever quarantined first; raises ``population_unknown``."""
-        store, now = self._deps.store, self._deps.clock()
-        id_ = await store.populations.resolve(population)
-        known = None if id_ is None else await store.populations.get(id_)
-        if known is None:
-            raise population_unknown()
-        rows = await store.devices.list_recent(known.name, MAX_LISTED)
-        total = await store.devices.count(known.name)
-        return DeviceList(devices=[device_view(row, known.shown_name, now) for row in rows], total=total)
 
     async def device(self, device: DeviceId) -> DeviceView:
         """Return one device; raises ApiError ``not_found``."""

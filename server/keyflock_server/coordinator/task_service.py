@@ -1,7 +1,6 @@
 """The task service answers operators' calls about tasks and their rounds, also those that are over."""
 
 from collections.abc import Mapping
-from typing import Final
 
 from keyflock_compression import SpecError, container_sizes, parse_spec
 from keyflock_server.coordinator.dependencies import Dependencies
@@ -13,7 +12,7 @@ from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.stop_rules import StopRules
 from keyflock_server.coordinator.task_addresses import TaskAddresses
 from keyflock_server.coordinator.task_registry import TaskRegistry
-from keyflock_server.coordinator.task_state import TaskState
+from keyflock_server.coordinator.task_state import TaskState, waiting_reason
 from keyflock_server.coordinator.views import round_view, task_view
 from keyflock_server.protocol.identifiers import RoundId
 from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
@@ -23,9 +22,6 @@ from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
-
-#: Maximum length of an operator's list of rounds; of a task that runs for years it has the newest.
-MAX_LISTED_ROUNDS: Final = 1_000
 
 
 class TaskService:
@@ -58,8 +54,7 @@ class TaskService:
                 task would personalise a population that an unfinished task personalises already: each would
                 forget the other's candidates, or when it disagrees with another on what keyboards serve.
                 Tasks that train share a population; each steps from the newest version. ``invalid_task`` when
-                its codec names rows that the population's model does not have, or makes more bytes of a
-                delta than an upload may have.
+                its codec names rows that the population's model does not have.
         """
         population = await self._models.population(await self._models.resolve(spec.population))
         spec = with_ids(spec, spec.name, population.name)
@@ -69,23 +64,10 @@ class TaskService:
                 container_sizes(parse_spec(codec), layout)
             except SpecError as error:
                 raise ApiError(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
-        try:
-            scales = await self._scales.initial_scales(spec)
-        except SpecError as error:
-            raise ApiError(ProblemCode.INVALID_TASK, f"{error}") from None
-        record = await self._registry.create(spec, scales)
+        record = await self._registry.create(spec, await self._scales.initial_scales(spec))
         if spec.round.is_unsafe_flush:
             self._deps.observer.unsafe_flush(record.name, spec.round.min_flush_clients)
         return task_view(record, population, {}, address=await self._addresses.address(record.name))
-
-    async def all(self) -> list[TaskView]:
-        """Return all tasks, oldest first; those of a population that is being deleted are left out."""
-        known = {population.name: population for population in await self._deps.store.populations.all()}
-        return [
-            await self._view(record, known[record.spec.population])
-            for record in await self._deps.store.tasks.all([])
-            if record.spec.population in known
-        ]
 
     async def get(self, name: str) -> TaskView:
         """Return the newest task of this name, or with ``name~1`` the first; raises ``task_unknown``."""
@@ -97,16 +79,25 @@ class TaskService:
     async def _view(self, record: TaskRecord, population: PopulationRecord) -> TaskView:
         name = record.name
         phases = await self._deps.store.rounds.phases(name)
-        newest = await self._deps.store.rounds.list_by_task(name, last=1) if Phase.HELD in phases else []
-        held = next((one.round.id for one in newest if one.round.phase is Phase.HELD), None)
-        state = await self._registry.find(name)
-        address = await self._addresses.address(name)
-        waiting_reason = _waiting_reason(state)
+        held = await self._deps.store.listings.held_rounds([name]) if Phase.HELD in phases else {}
+        return await self.view(record, population, phases, held.get(name))
+
+    async def view(
+        self,
+        record: TaskRecord,
+        population: PopulationRecord,
+        phases: Mapping[Phase, int],
+        held_round: RoundId | None,
+    ) -> TaskView:
+        """Return a task's view, given the number of its rounds in each phase, and its held round."""
+        state = await self._registry.find(record.name)
+        reason = waiting_reason(state)
         if record.status is TaskStatus.ACTIVE and (state is None or state.open_round is None):
-            waiting_reason = await self._opening.waiting_reason(record.spec)
+            reason = await self._opening.waiting_reason(record.spec)
         decision = await self._stop_rules.decision(record.spec, record.created_at)
         stopping = "" if decision is None else decision.reason
-        return task_view(record, population, phases, held, waiting_reason, stopping, address=address)
+        address = await self._addresses.address(record.name)
+        return task_view(record, population, phases, held_round, reason, stopping, address=address)
 
     async def pause(self, name: str) -> TaskView:
         """Assign no more work; reports under way are still accepted. A paused task stays paused."""
@@ -124,17 +115,6 @@ class TaskService:
         view = await self.get(name)
         await self._rounds.cancel(state)
         return view
-
-    async def rounds(self, name: str) -> list[RoundView]:
-        """Return the task's newest rounds, a thousand at most, oldest first."""
-        task = await self._addresses.find(name)
-        state, address = await self._registry.get(task), await self._addresses.address(task)
-        population = await self._models.population(state.spec.population)
-        verdicts = await self._deps.store.verdicts.list_by_task(task)
-        return [
-            _round_view(record, population, verdicts, state, address)
-            for record in await self._deps.store.rounds.list_by_task(task, last=MAX_LISTED_ROUNDS)
-        ]
 
     async def round(self, round_id: RoundId) -> RoundView:
         """Return one round; raises ApiError ``not_found``."""
@@ -158,11 +138,6 @@ class TaskService:
         return await self.round(round_id)
 
 
-def _waiting_reason(state: TaskState | None, round_id: RoundId | None = None) -> str:
-    opened = None if state is None else state.open_round
-    return opened.waiting_reason if opened is not None and round_id in {None, opened.id} else ""
-
-
 def _round_view(
     record: RoundRecord,
     population: PopulationRecord,
@@ -171,5 +146,5 @@ def _round_view(
     address: str,
 ) -> RoundView:
     found = verdicts.get(record.round.id, {})
-    waiting_reason = _waiting_reason(state, record.round.id)
-    return round_view(record, population, found, state.last_error, waiting_reason, task=address)
+    reason = waiting_reason(state, record.round.id)
+    return round_view(record, population, found, state.last_error, reason, task=address)

@@ -224,6 +224,12 @@ class TaskState:
         return known is not None and known.state is AssignmentState.ASSIGNED
 
 
+def waiting_reason(state: TaskState | None, round_id: RoundId | None = None) -> str:
+    """Return what reports of the task's open round wait for; of no other round, if one is given."""
+    opened = None if state is None else state.open_round
+    return opened.waiting_reason if opened is not None and round_id in {None, opened.id} else ""
+
+
 def _progress(record: RoundRecord) -> tuple[bool, int, int]:
     """Return a key that grows with every event but a rebase; an accepted round goes on from STEPPED."""
     current = record.round

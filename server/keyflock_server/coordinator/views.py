@@ -169,6 +169,8 @@ def device_view(record: DeviceRecord, population: str, now: datetime) -> DeviceV
         population=population,
         app_build=record.app_build,
         locale=record.locale,
+        tier=record.tier,
+        tags=list(record.tags),
         enrolled_at=record.enrolled_at,
         last_seen_at=record.last_seen_at,
         last_contributed_at=record.last_contributed_at,

@@ -8,6 +8,7 @@ import msgspec
 
 from keyflock_server.protocol.calls import Exchange, Request, Response
 from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.pages import MAX_LIMIT
 from keyflock_server.protocol.operator.populations import (
     CREATE_POPULATION,
     POPULATIONS,
@@ -21,6 +22,7 @@ V = TypeVar("V")
 
 #: The code of an answer that is no problem document, for something else answers at that address.
 NO_PROBLEM_DOCUMENT: Final = "no_problem_document"
+_LONGEST_PAGE: Final = {"limit": str(MAX_LIMIT)}
 
 
 class _ProblemDocument(msgspec.Struct):
@@ -119,8 +121,8 @@ class OperatorClient:
         return read_answer(await self._exchange.send(request))
 
     async def populations(self) -> list[PopulationView]:
-        """Return all populations."""
-        return (await self._view(PopulationList, POPULATIONS)).populations
+        """Return the first thousand populations, ordered by id."""
+        return (await self._view(PopulationList, POPULATIONS, query=_LONGEST_PAGE)).items
 
     async def create_population(self, name: str, checkpoint: bytes) -> PopulationView:
         """Create a population whose version 0 is ``checkpoint`` (safetensors, vocabulary inside)."""
@@ -128,8 +130,8 @@ class OperatorClient:
         return await self._view(PopulationView, call, {"population": name}, checkpoint)
 
     async def tasks(self) -> list[TaskView]:
-        """Return all tasks, oldest first."""
-        return (await self._view(TaskList, TASKS)).tasks
+        """Return the first thousand tasks, oldest first."""
+        return (await self._view(TaskList, TASKS, query=_LONGEST_PAGE)).items
 
     async def create_task(self, task_toml: str) -> TaskView:
         """Create the task that ``task_toml`` describes; its first round opens soon."""
@@ -144,8 +146,8 @@ class OperatorClient:
         return await self._view(TaskView, CANCEL_TASK, {"task": name})
 
     async def rounds(self, task: str) -> list[RoundView]:
-        """Return a task's newest rounds, oldest first."""
-        return (await self._view(RoundList, ROUNDS, {"task": task})).rounds
+        """Return a task's newest rounds, a thousand at most, oldest first."""
+        return (await self._view(RoundList, ROUNDS, query=_LONGEST_PAGE | {"task": task})).items[::-1]
 
     async def _view(
         self,
@@ -153,5 +155,6 @@ class OperatorClient:
         call: AnyCall,
         path_params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> V:
-        return msgspec.json.decode(await self.call(call, path_params, body), type=kind)
+        return msgspec.json.decode(await self.call(call, path_params, body, query), type=kind)

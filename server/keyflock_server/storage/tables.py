@@ -129,6 +129,8 @@ rounds: Final = Table(
     Column("norm_scales_json", LargeBinary),
     UniqueConstraint("task", "sequence"),
     Index("rounds_by_phase", "phase", "task"),
+    # For lists of all rounds, newest first.
+    Index("rounds_by_opening", "opened_at", "id"),
 )
 
 #: The condition of devices whose report was never counted; a literal for the reason of ``OPEN_ASSIGNMENT``.

@@ -12,22 +12,30 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from tests.memory_store.store import MemoryStore
 
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.coordinator.operator_lists import Page
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.failed_attempts import FailedAttempts
 from keyflock_server.http.operators.devices import DeviceResource
+from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
 from keyflock_server.http.operators.events import EventResource
+from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
+from keyflock_server.http.operators.repeated_creations import RepeatedCreations
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
+from keyflock_server.http.operators.versions import VersionResource
 from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.identity.operators import Operator
 from keyflock_server.live_events.hub import EventHub
-from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator.call import AnyCall
-from keyflock_server.protocol.operator.devices import DeviceList, DeviceView, QuarantineOrder
+from keyflock_server.protocol.operator.devices import DeviceQuery, DeviceView, QuarantineOrder
+from keyflock_server.protocol.operator.personal_models import PersonalModelsView
 from keyflock_server.protocol.operator.populations import (
     CohortPreview,
     DeletionOrder,
@@ -36,14 +44,18 @@ from keyflock_server.protocol.operator.populations import (
     RenameOrder,
     RollbackOrder,
 )
-from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
+from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundProgress, RoundView, SessionCount
 from keyflock_server.protocol.operator.tasks import TaskView
+from keyflock_server.protocol.operator.versions import VersionComparison, VersionView
+from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
 from keyflock_server.protocol.roles import Role
+from keyflock_server.releases.model_version import Download
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.listeners import Listener
 from keyflock_server.runtime.probes import Probes
+from keyflock_server.storage.interfaces.listings import RoundPlace, TaskPlace
 from keyflock_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -76,6 +88,31 @@ ROUND = RoundView(
     deadline_at=NOW + timedelta(minutes=10),
 )
 
+PROGRESS = RoundProgress(
+    round="next-word-1",
+    opened_at=NOW,
+    closed_at=None,
+    assigned=10,
+    downloaded=9,
+    trained=9,
+    uploaded=8,
+    counted=8,
+    sessions=[SessionCount(state="counted", shape="-v[]+^", count=8)],
+    first_report_s=10.0,
+    p50_report_s=20.0,
+    p95_report_s=None,
+    verdicts={},
+    failures={"interrupted": 1},
+)
+VERSION = VersionView(
+    population="en-US",
+    version=7,
+    parent=6,
+    created_at=NOW,
+    download_bytes=4,
+    download_sha256="01" * 32,
+    revision="r7",
+)
 DEVICE = DeviceView(
     id="phone-1",
     population="en-US",
@@ -112,9 +149,9 @@ class ScriptedOperatorServices:
         self.note("create_population", (name, checkpoint))
         return POPULATION
 
-    async def populations(self) -> list[PopulationView]:
-        self.note("populations", None)
-        return [POPULATION]
+    async def populations(self, after: str | None, limit: int, **wanted: object) -> Page[PopulationView, str]:
+        self.note("populations", (after, limit, wanted))
+        return Page([POPULATION], "en-US")
 
     async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
         self.note("roll_back", (name, order))
@@ -136,9 +173,9 @@ class ScriptedOperatorServices:
         self.note("create_task", spec)
         return TASK
 
-    async def tasks(self) -> list[TaskView]:
-        self.note("tasks", None)
-        return [TASK]
+    async def tasks(self, after: TaskPlace | None, limit: int, **wanted: object) -> Page[TaskView, TaskPlace]:
+        self.note("tasks", (after, limit, wanted))
+        return Page([TASK], TaskPlace(NOW, TaskName("next-word")))
 
     async def task(self, name: TaskName) -> TaskView:
         return self._known("task", name)
@@ -152,9 +189,11 @@ class ScriptedOperatorServices:
     async def cancel_task(self, name: TaskName) -> TaskView:
         return self._known("cancel_task", name)
 
-    async def rounds(self, task: TaskName) -> list[RoundView]:
-        self._known("rounds", task)
-        return [ROUND]
+    async def rounds(
+        self, after: RoundPlace | None, limit: int, **wanted: object
+    ) -> Page[RoundView, RoundPlace]:
+        self.note("rounds", (after, limit, wanted))
+        return Page([ROUND], None)
 
     async def round(self, round_id: RoundId) -> RoundView:
         self.note("round", round_id)
@@ -170,9 +209,11 @@ class ScriptedOperatorServices:
         self.note("discard_round", (round_id, order))
         return ROUND
 
-    async def devices(self, population: PopulationName) -> DeviceList:
-        self.note("devices", population)
-        return DeviceList(devices=[DEVICE], total=7)
+    async def devices(
+        self, population: PopulationName, after: DeviceId | None, limit: int, query: DeviceQuery
+    ) -> Page[DeviceView, DeviceId]:
+        self.note("devices", (population, after, limit, query))
+        return Page([DEVICE], DeviceId("phone-1"))
 
     async def device(self, device: DeviceId) -> DeviceView:
         self.note("device", device)
@@ -187,6 +228,45 @@ class ScriptedOperatorServices:
     async def release_device(self, device: DeviceId) -> DeviceView:
         self.note("release_device", device)
         return DEVICE
+
+    async def round_progress(self, round_id: RoundId) -> RoundProgress:
+        self.note("round_progress", round_id)
+        return PROGRESS
+
+    async def personal_models(self, population: str) -> PersonalModelsView:
+        self.note("personal_models", population)
+        return PersonalModelsView(population=population, models=3, stored_bytes=12, gains=[])
+
+    async def versions(
+        self, population: str, before: int | None, limit: int
+    ) -> Page[VersionView, ModelVersion]:
+        self.note("versions", (population, before, limit))
+        return Page([VERSION], ModelVersion(7))
+
+    async def version(self, population: str, version: int) -> VersionView:
+        self.note("version", (population, version))
+        return VERSION
+
+    async def compare_versions(self, population: str, version: int, base: int) -> VersionComparison:
+        self.note("compare_versions", (population, version, base))
+        return VersionComparison(version=VERSION, base=VERSION, distance=0.0, max_difference=0.0, tensors=[])
+
+    async def version_checkpoint(self, population: str, version: int) -> bytes:
+        self.note("version_checkpoint", (population, version))
+        return b"weights"
+
+    async def version_download(self, population: str, version: int, weights: ModelWeights) -> Download:
+        self.note("version_download", (population, version, weights))
+        return Download(b"rows", b"\x01" * 32)
+
+    async def set_pinned(
+        self, population: str, version: int, *, is_pinned: bool, audit: AuditContext
+    ) -> VersionView:
+        self.note("pin_version" if is_pinned else "unpin_version", (population, version, audit))
+        return VERSION
+
+    async def version_revision(self, _population: str, _version: int) -> str:
+        return VERSION.revision
 
     async def revoke_device(self, device: DeviceId) -> None:
         self.note("revoke_device", device)
@@ -221,6 +301,22 @@ class GatedSleep:
         self.waiting -= 1
 
 
+PATH_PARAMS = {
+    "population": "en-US",
+    "task": "next-word",
+    "round": "next-word-1",
+    "device": "phone-1",
+    "version": "7",
+}
+#: The query strings of calls that need one.
+QUERIES = {"compare_versions": "?base=6"}
+
+
+def path_of(call: AnyCall) -> str:
+    """A good address of the call, with the query string that it needs."""
+    return call.path.format_map(PATH_PARAMS) + QUERIES.get(call.name, "")
+
+
 @dataclass
 class AdminPort:
     """The operators' port on real sockets, with its backend."""
@@ -240,7 +336,7 @@ class AdminPort:
         if call.max_body_bytes:
             headers["Content-Type"] = call.media_type
         headers.update({name.replace("_", "-"): value for name, value in changed.items()})
-        path = call.path.format(population="en-US", task="next-word", round="next-word-1", device="phone-1")
+        path = path_of(call)
         return await self.request(
             call.method, path, body, {name: value for name, value in headers.items() if value is not None}
         )
@@ -278,19 +374,16 @@ async def admin_port() -> AsyncIterator[AdminPort]:
     sleep, events = GatedSleep(), EventHub("process", lambda: NOW, max_stream_s=0.0)
     tasks: Any = SimpleNamespace(
         create=service.create_task,
-        all=service.tasks,
         get=service.task,
         pause=service.pause_task,
         resume=service.resume_task,
         cancel=service.cancel_task,
-        rounds=service.rounds,
         round=service.round,
         accept_round=service.accept_round,
         discard_round=service.discard_round,
     )
     populations: Any = SimpleNamespace(
         create=service.create_population,
-        all=service.populations,
         roll_back=service.roll_back,
         rename=service.rename_population,
         delete=service.delete_population,
@@ -298,21 +391,41 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         resolve=service.resolve,
     )
     quarantines: Any = SimpleNamespace(
-        devices=service.devices,
         device=service.device,
         quarantine=service.quarantine_device,
         release=service.release_device,
     )
+    lists: Any = SimpleNamespace(
+        populations=service.populations,
+        tasks=service.tasks,
+        rounds=service.rounds,
+        devices=service.devices,
+    )
+    reading: Any = SimpleNamespace(progress=service.round_progress, personal_models=service.personal_models)
+    versions: Any = SimpleNamespace(
+        list=service.versions,
+        get=service.version,
+        compare=service.compare_versions,
+        checkpoint=service.version_checkpoint,
+        download=service.version_download,
+        set_pinned=service.set_pinned,
+        revision=service.version_revision,
+    )
     revocations: Any = SimpleNamespace(revoke=service.revoke_device)
     endpoints = OperatorEndpoints(
         [
-            PopulationResource(populations),
-            TaskResource(tasks),
-            RoundResource(tasks),
-            DeviceResource(quarantines, revocations),
+            PopulationResource(populations, lists),
+            TaskResource(tasks, lists),
+            RoundResource(tasks, lists, reading),
+            DeviceResource(quarantines, revocations, lists),
+            VersionResource(versions),
+            PersonalModelResource(reading),
             EventResource(events, populations),
+            DocumentationResource(),
         ],
         authenticator=ScriptedAuthenticator(),
+        creations=RepeatedCreations(MemoryStore().idempotency, lambda: NOW),
+        clock=lambda: NOW,
         readiness=readiness,
         metrics=metrics,
         failed_attempts=FailedAttempts(metrics, sleep),

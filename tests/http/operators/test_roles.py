@@ -43,7 +43,9 @@ async def test_a_token_of_a_weaker_role_is_refused_before_the_body_is_read(
     assert admin_port.service.calls == []
 
 
-@pytest.mark.parametrize("call", OPERATOR_CALLS, ids=lambda call: call.name)
+@pytest.mark.parametrize(
+    "call", [call for call in OPERATOR_CALLS if call.role is not None], ids=lambda call: call.name
+)
 async def test_the_weakest_role_that_suffices_is_let_through(admin_port: AdminPort, call: AnyCall) -> None:
     answer = await admin_port.send(call, Authorization=f"Bearer the-{call.role}-token")
 

@@ -99,7 +99,7 @@ async def test_phones_of_a_former_and_of_the_new_name_are_of_one_population(harn
             release = wire.decode(answers[0].body, Release)
             assert (release.population, release.model_version) == (name, 0)
     listed = json.loads((await operator(harness, "GET", "/populations")).body)
-    assert [(one["name"], one["devices"]) for one in listed["populations"]] == [("english", 2)]
+    assert [(one["name"], one["devices"]) for one in listed["items"]] == [("english", 2)]
 
 
 async def test_a_token_of_a_former_name_is_refreshed_under_either(harness: PersonalHarness) -> None:
@@ -115,7 +115,9 @@ async def test_a_token_of_a_former_name_is_refreshed_under_either(harness: Perso
     # The same user under the new name has the same personal model.
     found = await ask(await phone(harness, "english", ANN), calls.GET_HEAD, "english")
     assert found.body == HEAD
-    assert json.loads((await operator(harness, "GET", "/populations/english/devices")).body)["total"] == 2
+    assert (
+        len(json.loads((await operator(harness, "GET", "/populations/english/devices")).body)["items"]) == 2
+    )
 
 
 async def test_a_population_that_the_phone_is_not_of_stays_forbidden_by_any_name(
@@ -141,7 +143,7 @@ async def test_operators_and_tasks_may_use_any_name_and_see_the_new_one(harness:
     assert [one["population"] for one in (created, again)] == ["english", "english"]
     assert created["spec"]["task"]["population"] == "english"
     assert wire.decode(answer.body, Assignment).task in {"next-word", "other"}
-    assert [one["population"] for one in devices["devices"]] == ["english"]
+    assert [one["population"] for one in devices["items"]] == ["english"]
 
 
 async def test_a_former_name_is_not_given_to_another_population(harness: PersonalHarness) -> None:
@@ -222,7 +224,7 @@ async def test_a_population_made_anew_has_its_own_model_and_lets_no_old_phone_in
     assert code(head) == "head_unknown"
     assert words
     assert stored.status == 200
-    listed = json.loads((await operator(harness, "GET", "/populations")).body)["populations"]
+    listed = json.loads((await operator(harness, "GET", "/populations")).body)["items"]
     assert [(one["name"], one["id"], one["devices"]) for one in listed] == [("en-US", "en-US~2", 1)]
 
 

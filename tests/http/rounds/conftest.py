@@ -246,6 +246,6 @@ async def server(bare_server: RunningServer) -> RunningServer:
     status, answer = await bare_server.create_task()
     assert status == 201, answer
     async with asyncio.timeout(120.0):
-        while not (await bare_server.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
+        while not (await bare_server.operate("GET", "rounds?task=next-word"))[1]["items"]:
             pass
     return bare_server

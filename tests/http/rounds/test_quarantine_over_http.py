@@ -27,7 +27,7 @@ async def strict_site(server: RunningServer) -> None:
     status, answer = await server.create_task(server.task + STRICT)
     assert status == 201, answer
     async with asyncio.timeout(120.0):
-        while not (await server.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
+        while not (await server.operate("GET", "rounds?task=next-word"))[1]["items"]:
             pass
 
 
@@ -42,7 +42,7 @@ async def quarantined_phone(server: RunningServer) -> tuple[RoundPhone, CallAnsw
 async def listed(server: RunningServer) -> list[dict[str, Any]]:
     status, answer = await server.operate("GET", "populations/en-US/devices")
     assert status == 200, answer
-    devices: list[dict[str, Any]] = answer["devices"]
+    devices: list[dict[str, Any]] = answer["items"]
     return devices
 
 

@@ -48,8 +48,8 @@ async def until_round_is(server: RunningServer, phase: str) -> dict[str, object]
     """The task's first round, once it is in this phase."""
     async with asyncio.timeout(120.0):
         while True:
-            _, answer = await server.operate("GET", "tasks/next-word/rounds")
-            first: dict[str, object] = answer["rounds"][0]
+            _, answer = await server.operate("GET", "rounds?task=next-word")
+            first: dict[str, object] = answer["items"][-1]
             if first["phase"] == phase:
                 return first
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId, TaskName
@@ -55,7 +56,7 @@ async def test_what_was_counted_before_the_jump_is_counted_once_and_the_model_go
     await harness.coordinator.tick()
 
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 4
-    rounds = await harness.coordinator.tasks.rounds(T)
+    rounds = await listed_rounds(harness.coordinator, T)
     closed = [one for one in rounds if one.phase == "closed"]
     assert [(one.counted + one.carried, one.weight) for one in closed] == [(8, 8.0)]
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
@@ -73,7 +74,7 @@ async def test_phones_that_train_while_the_clock_is_set_back_may_still_report(
         await send(harness, one)
     await harness.coordinator.tick()
 
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(T)] == ["closed", "collecting"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, T)] == ["closed", "collecting"]
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
@@ -95,7 +96,7 @@ async def test_what_began_while_the_clock_was_a_day_ahead_does_not_wait_a_day(mo
     await harness.coordinator.tick()
 
     assert isinstance(answers[-1], Receipt)
-    assert (await harness.coordinator.tasks.rounds(T))[-2].phase == "closed"
+    assert (await listed_rounds(harness.coordinator, T))[-2].phase == "closed"
     await harness.coordinator.stop()
 
 
@@ -131,6 +132,6 @@ async def test_a_leader_whose_clock_was_ahead_dies_and_another_leads_at_once(ahe
 
     await harness.task(round="goal = 4")
 
-    assert [one.phase for one in await other.tasks.rounds(T)] == ["collecting"]
+    assert [one.phase for one in await listed_rounds(other, T)] == ["collecting"]
     for one in (leader, other):
         await one.stop()

@@ -40,7 +40,7 @@ async def site_of(server: ServerProcess) -> AsyncIterator[RunningServer]:
         assert (await site.create_population())[0] == 201
         assert (await site.create_task(WAITING))[0] == 201
         async with asyncio.timeout(120.0):
-            while not (await site.operate("GET", "tasks/next-word/rounds"))[1]["rounds"]:
+            while not (await site.operate("GET", "rounds?task=next-word"))[1]["items"]:
                 pass
         yield site
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.protocol.messages import Receipt
@@ -51,7 +52,7 @@ async def test_a_phone_that_uploads_the_same_ten_times_at_once_over_two_replicas
     for replica in replicas:
         await replica.tick()
 
-    closed = (await replicas[0].tasks.rounds(T))[0]
+    closed = (await listed_rounds(replicas[0], T))[0]
     assert first == [ProblemCode.REPORT_PENDING] * 10
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 10
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 8, 8.0)
@@ -101,7 +102,7 @@ async def test_a_phone_that_lies_about_its_examples_weighs_no_more_than_the_cap(
     await harness.coordinator.tick()
 
     weight = 1 if claimed == 1 else 16
-    closed = (await harness.coordinator.tasks.rounds(T))[0]
+    closed = (await listed_rounds(harness.coordinator, T))[0]
     assert (refused is ProblemCode.TOO_MANY_EXAMPLES) == (claimed > 256)
     assert (closed.phase, closed.weight) == ("closed", 48.0 + weight)
     np.testing.assert_allclose(await harness.model(1), constant(-(96 + weight) / (48 + weight)), rtol=2e-2)

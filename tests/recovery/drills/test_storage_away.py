@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import event
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
@@ -76,7 +77,7 @@ async def test_without_blobs_nobody_is_acknowledged_and_all_are_counted_once_the
 
     assert while_broken == [ProblemCode.REPORT_PENDING] * 8
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 8
-    (closed, _) = await harness.coordinator.tasks.rounds(T)
+    (closed, _) = await listed_rounds(harness.coordinator, T)
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 8, 8.0)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 

@@ -243,7 +243,7 @@ def test_the_servers_answer_is_printed_as_it_is_with_json(
 def test_a_table_has_a_row_for_each_task(
     run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    admin_port.answer = json.dumps({"tasks": [TASK, {**TASK, "name": "another"}]}).encode()
+    admin_port.answer = json.dumps({"items": [TASK, {**TASK, "name": "another"}], "next": None}).encode()
 
     ran = run("task", "list", "--url", admin_port.url, "--token-file", token_file)
 
@@ -264,7 +264,7 @@ def test_the_environment_says_where_the_server_is(
 ) -> None:
     monkeypatch.setenv("KEYFLOCK_ADMIN_URL", admin_port.url)
     monkeypatch.setenv("KEYFLOCK_ADMIN_TOKEN", "from-the-environment")
-    admin_port.answer = b'{"populations": []}'
+    admin_port.answer = b'{"items": [], "next": null}'
 
     ran = run("population", "list")
 
@@ -277,12 +277,15 @@ def test_the_data_folder_says_where_the_server_is(
 ) -> None:
     (tmp_path / "server.json").write_text(json.dumps({"admin_url": admin_port.url}))
     (tmp_path / "admin_token").write_text("from-the-folder\n")
-    admin_port.answer = b'{"rounds": []}'
+    admin_port.answer = b'{"items": [], "next": null}'
 
     ran = run("round", "list", "next-word", "--data-dir", tmp_path)
 
     assert ran.code == 0
-    assert admin_port.asked[0][1:3] == ("/admin/v1/tasks/next-word/rounds", "Bearer from-the-folder")
+    assert admin_port.asked[0][1:3] == (
+        "/admin/v1/rounds?limit=1000&task=next-word",
+        "Bearer from-the-folder",
+    )
 
 
 def test_a_checkpoint_that_is_not_there_is_named(

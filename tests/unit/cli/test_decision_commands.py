@@ -83,9 +83,9 @@ def test_none_goes_without_a_reason(
 def test_lists_of_rounds_and_tasks_show_what_is_held_and_why(
     run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    admin_port.answer = json.dumps({"rounds": [HELD]}).encode()
+    admin_port.answer = json.dumps({"items": [HELD], "next": None}).encode()
     rounds = run("round", "list", "t", "--url", admin_port.url, "--token-file", token_file)
-    admin_port.answer = json.dumps({"tasks": [TASK | {"held_round": "next-word-4"}]}).encode()
+    admin_port.answer = json.dumps({"items": [TASK | {"held_round": "next-word-4"}], "next": None}).encode()
     tasks = run("task", "list", "--url", admin_port.url, "--token-file", token_file)
 
     assert "held" in rounds.out

@@ -25,11 +25,11 @@ IN = OUT | {"id": "phone-2", "is_quarantined": False, "quarantined_until": None,
 def test_the_list_names_the_reason_in_words(
     run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    admin_port.answer = json.dumps({"devices": [OUT, IN], "total": 2}).encode()
+    admin_port.answer = json.dumps({"items": [OUT, IN], "next": None}).encode()
 
     ran = run("device", "list", "en-US", "--url", admin_port.url, "--token-file", token_file)
 
-    assert admin_port.asked[0][:2] == ("GET", "/admin/v1/populations/en-US/devices")
+    assert admin_port.asked[0][:2] == ("GET", "/admin/v1/populations/en-US/devices?limit=1000")
     assert "Refused reports in 3 of its rounds within 7 days" in ran.out
     assert "phone-2" in ran.out
 
@@ -37,7 +37,7 @@ def test_the_list_names_the_reason_in_words(
 def test_only_the_quarantined_are_listed_when_asked_for(
     run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
-    admin_port.answer = json.dumps({"devices": [OUT, IN], "total": 2}).encode()
+    admin_port.answer = json.dumps({"items": [OUT, IN], "next": None}).encode()
 
     ran = run(
         "device",
@@ -51,7 +51,8 @@ def test_only_the_quarantined_are_listed_when_asked_for(
         token_file,
     )
 
-    assert [one["id"] for one in json.loads(ran.out)["devices"]] == ["phone-1"]
+    assert admin_port.asked[0][1].endswith("?limit=1000&quarantined=true")
+    assert json.loads(ran.out)["items"] == [OUT, IN]
 
 
 def test_one_device_is_shown_field_by_field(

@@ -23,7 +23,7 @@ def test_a_command_whose_server_does_not_answer_ends_at_once_when_interrupted() 
         environment = {**os.environ, "KEYFLOCK_ADMIN_TOKEN": "token"}
         with subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE) as process:
             connection, _ = listening.accept()
-            assert connection.recv(10_000).startswith(b"GET /admin/v1/tasks ")
+            assert connection.recv(10_000).startswith(b"GET /admin/v1/tasks?")
 
             process.send_signal(signal.SIGINT)
 

@@ -36,7 +36,7 @@ def test_the_list_shows_former_names(
     run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
 ) -> None:
     other = RENAMED | {"name": "de", "id": "de", "former_names": []}
-    admin_port.answer = json.dumps({"populations": [RENAMED, other]}).encode()
+    admin_port.answer = json.dumps({"items": [RENAMED, other], "next": None}).encode()
 
     ran = run("population", "list", "--url", admin_port.url, "--token-file", token_file)
 

@@ -17,10 +17,10 @@ MARKED = {"name": "mine", "id": "mine-1", "is_unsafe_flush": True}
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
-        (("task", "list"), {"tasks": [MARKED]}),
+        (("task", "list"), {"items": [MARKED], "next": None}),
         (("task", "show", "mine"), MARKED),
         (("task", "pause", "mine"), MARKED),
-        (("round", "list", "mine"), {"rounds": [MARKED]}),
+        (("round", "list", "mine"), {"items": [MARKED], "next": None}),
         (("round", "show", "mine-1"), MARKED),
     ],
     ids=["task list", "task show", "task pause", "round list", "round show"],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
@@ -52,7 +53,7 @@ async def test_every_buffer_full_of_reports_makes_a_version(harness: Coordinator
     later = await cohort(harness, 4)
     await fill(harness, later, 1.0)
 
-    first, second, third = await harness.coordinator.tasks.rounds(T)
+    first, second, third = await listed_rounds(harness.coordinator, T)
     assert [one.result_version for one in (first, second, third)] == [1, 2, None]
     assert (second.counted, second.weight) == (4, 4.0)
     np.testing.assert_array_equal(await harness.model(2), constant(-2.0))
@@ -66,7 +67,7 @@ async def test_a_report_from_an_older_model_weighs_less(harness: CoordinatorHarn
 
     await fill(harness, [claims[4], *fresh], 1.0)
 
-    (_, closed, _) = await harness.coordinator.tasks.rounds(T)
+    (_, closed, _) = await listed_rounds(harness.coordinator, T)
     assert closed.weight == pytest.approx(3.0 + 1.0 / math.sqrt(2.0))
     row = await harness.store.assignments.get(RoundId("t-1"), claims[4].device)
     assert row is not None
@@ -184,7 +185,7 @@ async def test_reports_that_come_too_late_for_a_buffer_wait_for_the_next(harness
     await harness.coordinator.tick()
 
     assert [isinstance(answer, Receipt) for answer in answers[:4]] == [False, False, False, True]
-    first, second, _ = await harness.coordinator.tasks.rounds(T)
+    first, second, _ = await listed_rounds(harness.coordinator, T)
     assert (first.counted, second.counted) == (4, 4)
     assert isinstance(await send(harness, claims[4], 1.0), Receipt)
 
@@ -196,7 +197,7 @@ async def test_a_buffer_is_never_abandoned(harness: CoordinatorHarness) -> None:
 
     await harness.coordinator.tick()
 
-    (current,) = await harness.coordinator.tasks.rounds(T)
+    (current,) = await listed_rounds(harness.coordinator, T)
     assert current.phase == "collecting"
 
 
@@ -209,5 +210,5 @@ async def test_cancelling_tells_those_who_wait(harness: CoordinatorHarness) -> N
     answer = await send(harness, claims[0], 1.0)
 
     assert answer is ProblemCode.ROUND_GONE
-    (cancelled,) = await harness.coordinator.tasks.rounds(T)
+    (cancelled,) = await listed_rounds(harness.coordinator, T)
     assert cancelled.phase == "cancelled"

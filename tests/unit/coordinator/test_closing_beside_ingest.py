@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
@@ -71,10 +72,10 @@ async def test_another_tasks_reports_are_acknowledged_while_a_round_closes(
     receipts = await send(coordinator, other_work)
 
     assert [one.counted for one in receipts] == [True] * 4
-    assert (await coordinator.tasks.rounds(T))[0].phase is Phase.CLOSING
+    assert (await listed_rounds(coordinator, T))[0].phase is Phase.CLOSING
     may_go_on.set()
     await closing
-    assert (await coordinator.tasks.rounds(T))[0].phase is Phase.CLOSED
+    assert (await listed_rounds(coordinator, T))[0].phase is Phase.CLOSED
 
 
 async def test_a_report_for_another_replicas_round_does_not_wait_for_one_that_closes_here(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.unit.coordinator.harness import CoordinatorHarness
+from tests.unit.coordinator.listed import listed_populations
 from tests.unit.coordinator.test_average_release import AVERAGED, run_round
 
 
@@ -51,7 +52,7 @@ async def test_what_a_step_has_written_is_not_read_by_the_next_one(tables: dict[
 
     await run_round(harness, 2.0)
 
-    assert (await harness.coordinator.populations.all())[0].model_version == 2
+    assert (await listed_populations(harness.coordinator))[0].model_version == 2
     # The partial aggregates are the flushes', which another process may have made.
     made = {key for key in blobs.traffic.written if not key.startswith("partials/")}
     assert {key.split("/")[0] for key in made} >= {"aggregates", "versions", "optimizers"}

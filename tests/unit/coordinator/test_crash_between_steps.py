@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.protocol.messages import Receipt
 from keyflock_server.protocol.problems import ApiError
@@ -121,7 +122,7 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
             assert receipt.duplicate or one.device not in acknowledged
         await harness.coordinator.tick()
 
-        (only,) = await harness.coordinator.tasks.rounds(claims[0].task)
+        (only,) = await listed_rounds(harness.coordinator, claims[0].task)
         assert (only.phase, only.counted, only.weight) == (Phase.CLOSED, 8, 8.0), f"after {writes} writes"
         np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
         harness.pass_time(3_601.0)

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_lost_blobs import send_all
 
 from keyflock_server.coordinator.events import NullObserver
@@ -71,7 +72,7 @@ async def test_a_server_starts_over_a_damaged_row_and_its_other_tasks_go_on(
     await harness.coordinator.tick()
 
     assert {one.task for one in claims} == {"well"}
-    phases = [one.phase for one in await harness.coordinator.tasks.rounds(TaskName("well"))]
+    phases = [one.phase for one in await listed_rounds(harness.coordinator, TaskName("well"))]
     assert phases == [Phase.CLOSED, Phase.COLLECTING]
     assert isinstance(harness.observer, StuckTaskRecorder)
     assert set(harness.observer.stuck) == {"ill"}
@@ -90,7 +91,7 @@ async def test_a_server_starts_over_a_damaged_assignment_and_its_other_tasks_go_
     await send_all(harness, [one for one in claims if one.task == "well"])
     await harness.coordinator.tick()
 
-    phases = [one.phase for one in await harness.coordinator.tasks.rounds(TaskName("well"))]
+    phases = [one.phase for one in await listed_rounds(harness.coordinator, TaskName("well"))]
     assert phases == [Phase.CLOSED, Phase.COLLECTING]
     assert isinstance(harness.observer, StuckTaskRecorder)
     assert set(harness.observer.stuck) == {"ill"}
@@ -115,7 +116,7 @@ async def test_a_damaged_assignment_stops_no_pass_of_a_process_that_shares_the_s
 
     assert opened is not None
     assert sorted(opened.members) == sorted(one.assignment for one in ill)[1:]
-    phases = [one.phase for one in await here.tasks.rounds(TaskName("well"))]
+    phases = [one.phase for one in await listed_rounds(here, TaskName("well"))]
     assert phases == [Phase.CLOSED, Phase.COLLECTING]
     assert isinstance(harness.observer, StuckTaskRecorder)
     assert set(harness.observer.stuck) == {"ill"}

@@ -8,6 +8,7 @@ import pytest
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.memory_store.store import MemoryStore
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_populations, listed_rounds, listed_tasks
 from tests.unit.coordinator.test_crash_between_steps import ProcessKilled, crash_after, revive
 
 from keyflock_server.coordinator import population_deletion
@@ -112,8 +113,8 @@ async def test_a_deleted_population_leaves_no_row_and_no_blob(harness: Coordinat
     assert done == PopulationDeleted(name="en", id="en", is_complete=True)
     assert rows_left(harness) == {}
     assert await blobs_left(harness) == []
-    assert await harness.coordinator.populations.all() == []
-    assert await harness.coordinator.tasks.all() == []
+    assert await listed_populations(harness.coordinator) == []
+    assert await listed_tasks(harness.coordinator) == []
     await harness.coordinator.tick()
 
 
@@ -248,17 +249,17 @@ async def test_a_population_of_the_same_name_begins_anew_under_an_id_of_its_own(
     harness.pass_time(60.0)
     await play(harness, phones)
 
-    (view,) = await harness.coordinator.populations.all()
+    (view,) = await listed_populations(harness.coordinator)
     assert (view.name, view.id, view.former_names, view.model_version, view.devices) == (
         *("en", "en~2", []),
         *(1, 4),
     )
-    (task,) = await harness.coordinator.tasks.all()
+    (task,) = await listed_tasks(harness.coordinator)
     assert (task.name, task.id, task.population) == ("t", "t~2", "en")
     assert task.spec["task"] == {"name": "t", "population": "en", "kind": "train", "traffic": 1.0}
     # A phone of the deleted population has no part in a round of the same name.
     assert await send(harness, claims[0]) is ProblemCode.TOKEN_INVALID
-    (only,) = await harness.coordinator.tasks.rounds("t")
+    (only,) = await listed_rounds(harness.coordinator, "t")
     assert (only.phase, only.counted) == ("closed", 4)
 
 
@@ -288,7 +289,7 @@ async def test_a_server_killed_in_a_deletion_has_the_population_whole_or_finishe
 
         if rows_left(harness) == before:
             outcomes.add("whole")
-            assert len(await harness.coordinator.populations.all()) == 1
+            assert len(await listed_populations(harness.coordinator)) == 1
             continue
         outcomes.add("gone")
         assert rows_left(harness) == {}, f"after {writes} writes"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_check_in import refusal
 
 from keyflock_server.coordinator import Coordinator
@@ -84,7 +85,7 @@ async def test_the_transaction_refuses_a_contributor_that_memory_does_not_know_a
     assert answer.reason is RefusalReason.TOO_SOON
     assert answer.return_window.min_s == 90_000.0 - 700.0
     assert there._deps.activity.last_contribution(device.device, None) is not None
-    assert (await there.tasks.rounds(T))[-1].assigned == 0
+    assert (await listed_rounds(there, T))[-1].assigned == 0
 
 
 async def test_a_quarantine_by_another_process_is_known_one_pass_later_and_keeps_slots_at_once(
@@ -204,7 +205,7 @@ async def test_a_lost_answer_is_repeated_by_another_process_even_before_its_pass
     again = await harness.assigned(device)
 
     assert again.assignment == first.assignment
-    assert (await there.tasks.rounds(T))[0].assigned == 1
+    assert (await listed_rounds(there, T))[0].assigned == 1
 
 
 async def test_an_unknown_device_of_a_full_round_is_refused_without_asking_for_its_assignment(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
 
 from keyflock_compression import Float32Spec, encode
@@ -67,7 +68,7 @@ async def test_three_reports_that_say_nothing_of_their_own_do_not_let_a_fourth_b
     again = [await send(harness, one, report(others)) for one in claims[:3]]
     await harness.coordinator.tick()
     assert all(isinstance(one, Receipt) for one in again)
-    (closed, *_) = await harness.coordinator.tasks.rounds(T)
+    (closed, *_) = await listed_rounds(harness.coordinator, T)
     assert (closed.phase, closed.counted, closed.verdicts) == ("closed", 8, {"thin_reports": 3})
     mean = (3 * others + 5 * VICTIM) / 8
     np.testing.assert_allclose(await harness.model(1), -mean, rtol=1e-2)
@@ -103,7 +104,7 @@ async def test_at_the_deadline_a_batch_that_is_too_small_counts_for_nothing(
     late = await send(harness, claims[7], report(VICTIM))
 
     assert late == ProblemCode.ROUND_GONE
-    (ended, *_) = await harness.coordinator.tasks.rounds(T)
+    (ended, *_) = await listed_rounds(harness.coordinator, T)
     assert (ended.phase, ended.counted) == ("abandoned", 0)
     assert await stored_sums(harness) == []
 
@@ -118,7 +119,7 @@ async def test_many_who_say_nothing_do_not_keep_those_out_who_do(harness: Coordi
     await harness.coordinator.tick()
 
     assert isinstance(answers[-1], Receipt)
-    (closed, *_) = await harness.coordinator.tasks.rounds(T)
+    (closed, *_) = await listed_rounds(harness.coordinator, T)
     assert (closed.phase, closed.counted, closed.result_version) == ("closed", 16, 1)
 
 
@@ -222,8 +223,8 @@ async def test_a_task_whose_flush_may_be_smaller_is_warned_of_and_marked_in_ever
 
     assert warned.tasks == [("unsafe", 3)]
     assert created.is_unsafe_flush
-    assert [view.is_unsafe_flush for view in await harness.coordinator.tasks.all()] == [False, True]
-    (round_1,) = await harness.coordinator.tasks.rounds(TaskName("unsafe"))
+    assert [view.is_unsafe_flush for view in await listed_tasks(harness.coordinator)] == [False, True]
+    (round_1,) = await listed_rounds(harness.coordinator, TaskName("unsafe"))
     assert (
         round_1.is_unsafe_flush,
         (await harness.coordinator.tasks.round(RoundId("safe-1"))).is_unsafe_flush,

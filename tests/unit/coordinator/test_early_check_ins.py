@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.coordinator.return_windows import ReturnWindows
 from keyflock_server.protocol.identifiers import DeviceId, TaskName
@@ -150,7 +151,7 @@ async def test_early_check_ins_are_not_counted_and_take_no_slot(harness: Coordin
 
     (counted,) = await harness.store.arrivals.since(TaskName("t"), hour_of(harness.now.timestamp()) - 1)
     assert counted.check_ins == 1
-    (open_round,) = await harness.coordinator.tasks.rounds(TaskName("t"))
+    (open_round,) = await listed_rounds(harness.coordinator, TaskName("t"))
     assert open_round.assigned == 0
 
 

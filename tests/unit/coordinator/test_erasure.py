@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.coordinator.enrolment import EnrolmentResult
@@ -77,7 +78,7 @@ async def test_a_report_that_comes_after_its_phone_was_forgotten_is_not_counted(
     await harness.coordinator.tick()
 
     assert answer is ProblemCode.TOKEN_INVALID
-    (current,) = await harness.coordinator.tasks.rounds(T)
+    (current,) = await listed_rounds(harness.coordinator, T)
     assert (current.phase, current.counted, current.failed) == ("collecting", 0, 1)
 
 
@@ -118,7 +119,7 @@ async def test_a_report_that_waits_for_its_batch_is_taken_out_and_its_phone_hear
 
     assert answer is ProblemCode.TOKEN_INVALID
     assert all(isinstance(one, Receipt) for one in others)
-    (closed, *_) = await harness.coordinator.tasks.rounds(T)
+    (closed, *_) = await listed_rounds(harness.coordinator, T)
     assert (closed.phase, closed.counted) == ("closed", 4)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
     await harness.coordinator.stop()
@@ -151,7 +152,7 @@ async def test_a_report_that_waits_at_another_replica_is_not_counted_and_its_pho
 
     assert answer is ProblemCode.TOKEN_INVALID
     assert all(isinstance(one, Receipt) for one in others)
-    (closed, *_) = await here.tasks.rounds(T)
+    (closed, *_) = await listed_rounds(here, T)
     assert (closed.phase, closed.counted) == ("closed", 8)
     for replica in (here, there):
         await replica.stop()

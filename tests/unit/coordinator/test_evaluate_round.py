@@ -18,6 +18,7 @@ from tests.unit.coordinator.evaluate_task import (
     scores_report,
 )
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_crash_between_steps import (
     WRITES_OF_A_ROUND,
     ProcessKilled,
@@ -112,7 +113,7 @@ async def test_a_task_waits_while_the_newest_version_is_the_released_one(harness
     assert "nothing to compare" in waiting.waiting_reason
     assert isinstance(refused, Refusal)
     assert (await harness.coordinator.tasks.get("e")).waiting_reason == ""
-    (opened,) = await harness.coordinator.tasks.rounds(TaskName("e"))
+    (opened,) = await listed_rounds(harness.coordinator, TaskName("e"))
     assert (opened.model_version, opened.phase) == (1, "collecting")
 
 
@@ -356,7 +357,7 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         await harness.coordinator.start()
         await report_all(harness, claims, scores())
 
-        rounds = await harness.coordinator.tasks.rounds(claims[0].task)
+        rounds = await listed_rounds(harness.coordinator, claims[0].task)
         assert (rounds[0].phase, rounds[0].counted) == (Phase.CLOSED, 8), f"after {writes} writes"
         (stored,) = await harness.store.evaluations.list_by_task(claims[0].task, 10)
         sums = PairedSums.from_json(stored.sums_json)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
 from tests.unit.coordinator.test_report_committer import FlushRecorder
 
@@ -182,7 +183,7 @@ async def test_a_round_that_closes_commits_at_once_what_waits_for_the_interval(
     await paced.coordinator.tick()
 
     assert all(isinstance(one, Receipt) for one in await asyncio.gather(*waiting))
-    (closed, *_) = await paced.coordinator.tasks.rounds(T)
+    (closed, *_) = await listed_rounds(paced.coordinator, T)
     assert (closed.phase, closed.counted) == ("closed", 8)
     np.testing.assert_array_equal(await paced.model(1), constant(-1.0))
     await paced.coordinator.stop()
@@ -326,7 +327,7 @@ async def test_a_blob_store_that_fails_again_and_again_under_load_loses_no_repor
     await harness.coordinator.tick()
 
     assert all(isinstance(one, Receipt) for one in await answers)
-    (closed,) = await harness.coordinator.tasks.rounds(T)
+    (closed,) = await listed_rounds(harness.coordinator, T)
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 64, 64.0)
     np.testing.assert_allclose(await harness.model(1), constant(-1.0), rtol=1e-5)
     await harness.coordinator.stop()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 
 from keyflock_compression import DenseSpec
 from keyflock_server.coordinator import Coordinator
@@ -53,7 +54,9 @@ async def test_a_round_steps_the_model_by_the_weighted_mean_of_its_reports(
 
     # (1*1 + 2*2 + 3*3 + 4*4) / 10 = 3, and delta is before minus after.
     np.testing.assert_array_equal(await harness.model(1), constant(-3.0))
-    (closed, opened) = await harness.coordinator.tasks.rounds((await harness.coordinator.tasks.all())[0].name)
+    (closed, opened) = await listed_rounds(
+        harness.coordinator, (await listed_tasks(harness.coordinator))[0].name
+    )
     assert (closed.phase, closed.counted, closed.weight, closed.result_version) == ("closed", 4, 10.0, 1)
     assert (opened.phase, opened.sequence, opened.model_version) == ("collecting", 2, 1)
 
@@ -117,7 +120,7 @@ async def test_a_repeated_report_is_counted_once_and_another_is_a_conflict(
     assert same.duplicate
     assert other_bytes == ProblemCode.REPORT_CONFLICT
     assert other_examples == ProblemCode.REPORT_CONFLICT
-    (current,) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (current,) = await listed_rounds(harness.coordinator, claims[0].task)
     assert (current.counted, current.weight) == (4, 4.0)
 
 
@@ -128,7 +131,7 @@ async def test_reports_that_arrive_together_are_each_counted_once(harness: Coord
     await asyncio.gather(*(send(harness, one, 1) for one in [*claims, *claims, *claims]))
     await harness.coordinator.tick()
 
-    (closed, _) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (closed, _) = await listed_rounds(harness.coordinator, claims[0].task)
     assert (closed.phase, closed.counted) == ("closed", 12)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
@@ -158,7 +161,7 @@ async def test_at_the_deadline_a_round_closes_with_its_minimum_and_drops_who_was
 
     await harness.coordinator.tick()
 
-    (closed, _) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (closed, _) = await listed_rounds(harness.coordinator, claims[0].task)
     acknowledged = [isinstance(await send(harness, one, 1.0), Receipt) for one in claims[:9]]
     assert (closed.phase, closed.counted) == ("closed", 8)
     assert acknowledged == [True] * 8 + [False]
@@ -172,7 +175,7 @@ async def test_a_round_that_misses_its_minimum_is_abandoned_and_says_so(harness:
 
     await harness.coordinator.tick()
 
-    (abandoned, following) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (abandoned, following) = await listed_rounds(harness.coordinator, claims[0].task)
     assert (abandoned.phase, abandoned.result_version) == ("abandoned", None)
     assert abandoned.detail == "4 reports by the deadline; the minimum was 8."
     assert (following.phase, following.model_version) == ("collecting", 0)
@@ -187,7 +190,7 @@ async def test_a_round_that_misses_its_minimum_begins_the_next_one_with_its_repo
     harness.pass_time(101)
 
     await harness.coordinator.tick()
-    (missed, following) = await harness.coordinator.tasks.rounds(TaskName("t"))
+    (missed, following) = await listed_rounds(harness.coordinator, TaskName("t"))
     await send_all(harness, await cohort(harness, 8), *[2.0] * 8)
     await harness.coordinator.tick()
 
@@ -197,7 +200,7 @@ async def test_a_round_that_misses_its_minimum_begins_the_next_one_with_its_repo
         "4 reports by the deadline; the minimum was 8.",
     )
     assert (following.phase, following.carried, following.counted) == ("collecting", 4, 0)
-    (_, closed) = await harness.coordinator.tasks.rounds(TaskName("t"))
+    (_, closed) = await listed_rounds(harness.coordinator, TaskName("t"))
     assert (closed.phase, closed.carried, closed.counted, closed.weight) == ("closed", 4, 8, 12.0)
     np.testing.assert_array_equal(await harness.model(1), constant(-4.0))
     assert [blob.key async for blob in harness.blobs.list_blobs() if blob.key.startswith("partials/")] == []
@@ -217,7 +220,7 @@ async def test_what_a_missed_round_brought_is_given_up_once_the_model_has_moved(
 
     await harness.coordinator.tick()
 
-    (missed,) = await harness.coordinator.tasks.rounds(TaskName("t"))
+    (missed,) = await listed_rounds(harness.coordinator, TaskName("t"))
     assert (missed.phase, missed.model_version) == ("abandoned", 0)
 
 
@@ -242,7 +245,7 @@ async def test_a_bad_delta_is_refused_and_a_good_one_may_follow(
     await send_all(harness, claims, 1, 1, 1, 1)
 
     assert refused.value.code is code
-    (current,) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (current,) = await listed_rounds(harness.coordinator, claims[0].task)
     assert current.counted == 4
 
 
@@ -269,7 +272,7 @@ async def test_a_repeated_check_in_gets_the_same_assignment_and_takes_no_second_
     second = await harness.assigned(identity)
 
     assert first == second
-    (current,) = await harness.coordinator.tasks.rounds(first.task)
+    (current,) = await listed_rounds(harness.coordinator, first.task)
     assert current.assigned == 1
 
 
@@ -315,7 +318,7 @@ async def test_an_assignment_that_was_given_back_is_not_reported(harness: Coordi
     await harness.coordinator.reports.failure(claims, failure)
 
     assert await send(harness, claims, 1) == ProblemCode.ROUND_GONE
-    (current,) = await harness.coordinator.tasks.rounds(claims.task)
+    (current,) = await listed_rounds(harness.coordinator, claims.task)
     assert (current.assigned, current.failed, current.counted) == (1, 1, 0)
 
 
@@ -346,7 +349,7 @@ async def test_a_paused_task_gives_no_work_and_still_takes_reports(harness: Coor
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.PAUSED
     assert isinstance(answers[-1], Receipt)
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(claims[0].task)] == [
+    assert [one.phase for one in await listed_rounds(harness.coordinator, claims[0].task)] == [
         "closed",
         "collecting",
     ]
@@ -360,7 +363,7 @@ async def test_a_cancelled_task_ends_its_round_and_stays_cancelled(harness: Coor
     await harness.coordinator.tasks.cancel(claims[0].task)
 
     assert await send(harness, claims[5], 1) == ProblemCode.ROUND_GONE
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(claims[0].task)] == ["cancelled"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, claims[0].task)] == ["cancelled"]
     with pytest.raises(ApiError) as refused:
         await harness.coordinator.tasks.resume(claims[0].task)
     assert refused.value.code is ProblemCode.CONFLICT
@@ -421,7 +424,7 @@ async def test_after_a_crash_what_was_acknowledged_is_there_and_what_was_not_may
 
     # Four were committed before the crash; two were in memory only and are taken in anew.
     assert [isinstance(one, Receipt) and one.duplicate for one in again[:4]] == [True] * 4
-    (closed, _) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (closed, _) = await listed_rounds(harness.coordinator, claims[0].task)
     assert (closed.phase, closed.counted) == ("closed", 10)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
@@ -454,7 +457,7 @@ async def test_reports_that_come_in_while_a_flush_is_decided_do_not_strand_the_r
             await asyncio.gather(*(send(harness, one, 1) for one in group))
         await harness.coordinator.tick()
 
-    rounds = await harness.coordinator.tasks.rounds(claims[0].task)
+    rounds = await listed_rounds(harness.coordinator, claims[0].task)
     assert [(one.phase, one.counted) for one in rounds] == [("closed", 8)] * 20
 
 
@@ -483,7 +486,7 @@ async def test_a_failure_and_a_report_of_one_device_at_once_leave_a_round_that_e
     await harness.coordinator.tick()
 
     assert answer is ProblemCode.ROUND_GONE
-    (round_1, *_) = await harness.coordinator.tasks.rounds(TaskName("t"))
+    (round_1, *_) = await listed_rounds(harness.coordinator, TaskName("t"))
     assert (round_1.phase, round_1.counted, round_1.failed) == ("closed", 4, 1)
 
 
@@ -510,5 +513,5 @@ async def test_a_cancel_that_could_not_be_written_loses_no_counted_report(
 
     assert await harness.store.rounds.partials(before.id) == partials
     await harness.coordinator.tick()
-    (round_1, *_) = await harness.coordinator.tasks.rounds(TaskName("t"))
+    (round_1, *_) = await listed_rounds(harness.coordinator, TaskName("t"))
     assert (round_1.phase, round_1.counted) == ("closed", 4)

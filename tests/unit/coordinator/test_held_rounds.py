@@ -17,6 +17,7 @@ from tests.unit.coordinator.diverging_task import (
     send,
 )
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant
+from tests.unit.coordinator.listed import listed_devices, listed_populations, listed_rounds
 
 from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.protocol.messages import (
@@ -89,8 +90,8 @@ async def test_a_loss_that_rises_on_the_anchor_text_holds_a_step_of_ordinary_len
     await play(harness, 1.0)  # all weights alike: nothing is said of any word
     await play(harness, -20.0)
 
-    (population,) = await harness.coordinator.populations.all()
-    first, second = (await harness.coordinator.tasks.rounds(T))[:2]
+    (population,) = await listed_populations(harness.coordinator)
+    first, second = (await listed_rounds(harness.coordinator, T))[:2]
     assert population.anchor_text == "12 words of public text"
     assert first.figures is not None
     assert first.figures["anchor_loss"] == pytest.approx(first.figures["anchor_loss_before"], abs=1.0)
@@ -104,7 +105,7 @@ async def test_a_step_far_beyond_those_before_it_is_held(harness: CoordinatorHar
 
     await play(harness, 6.0)
 
-    (_, second) = await harness.coordinator.tasks.rounds(T)
+    (_, second) = await listed_rounds(harness.coordinator, T)
     assert second.phase == "held"
     assert "more than 5 times the longest of the last 1 rounds" in second.detail
 
@@ -138,7 +139,7 @@ async def test_no_further_round_opens_and_reports_are_too_late(harness: Coordina
     late = await send(harness, claims[4])
     again = await send(harness, claims[0])
 
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(T)] == ["held"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, T)] == ["held"]
     assert offered.action is OfferAction.DROP
     assert late is ProblemCode.ROUND_GONE
     assert isinstance(again, Receipt)
@@ -167,7 +168,7 @@ async def test_reports_to_a_buffer_that_is_held_are_gone_and_nothing_is_held_aga
     assert offered.action is OfferAction.DROP
     assert isinstance(paused, Refusal)
     assert paused.reason is RefusalReason.PAUSED
-    devices = (await harness.coordinator.quarantines.devices(POPULATION)).devices
+    devices = await listed_devices(harness.coordinator, POPULATION)
     assert all(not one.strikes for one in devices)
     row = await harness.store.assignments.get(FIRST, claims[7].device)
     assert row is not None
@@ -191,7 +192,7 @@ async def test_a_buffer_goes_on_after_a_decision_without_what_was_told_to_be_gon
     await send(harness, (await cohort(harness, 1))[0])
     await harness.coordinator.tick()
 
-    first, second = (await harness.coordinator.tasks.rounds(T))[:2]
+    first, second = (await listed_rounds(harness.coordinator, T))[:2]
     assert (first.result_version, first.counted) == (1, 4)
     assert second.counted == 4
 
@@ -232,7 +233,7 @@ async def test_a_discarded_round_leaves_nothing_but_its_record_and_the_next_one_
     assert (view.counted, view.result_version, await released(harness)) == (4, None, 0)
     assert await kinds_of_blobs(harness) == {"versions"}
     assert await harness.store.rounds.partials(FIRST) == []
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(T)] == ["discarded", "collecting"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, T)] == ["discarded", "collecting"]
 
 
 async def test_only_a_held_round_can_be_decided_and_only_once(harness: CoordinatorHarness) -> None:
@@ -266,7 +267,7 @@ async def test_a_step_that_is_not_finite_is_held_writes_nothing_and_can_only_be_
     assert view.phase == "held"
     assert "infinite or no number" in view.detail
     assert refused is ProblemCode.CONFLICT
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(T)] == ["discarded", "collecting"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, T)] == ["discarded", "collecting"]
     assert await kinds_of_blobs(harness) == {"versions"}
     await harness.coordinator.stop()
 
@@ -336,7 +337,7 @@ async def test_another_replica_decides_and_the_leader_goes_on(harness: Coordinat
     await leader.tick()
 
     assert published == 1
-    rounds = await leader.tasks.rounds(T)
+    rounds = await listed_rounds(leader, T)
     assert rounds[0].phase == "closed"
     await leader.stop()
     await other.stop()

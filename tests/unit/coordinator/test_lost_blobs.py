@@ -2,6 +2,7 @@
 
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
@@ -50,7 +51,7 @@ async def restart(harness: CoordinatorHarness) -> None:
 
 
 async def first_round(harness: CoordinatorHarness) -> RoundView:
-    return (await harness.coordinator.tasks.rounds(T))[0]
+    return (await listed_rounds(harness.coordinator, T))[0]
 
 
 @pytest.mark.parametrize("how", [GONE, DAMAGED])
@@ -72,7 +73,7 @@ async def test_a_server_starts_over_a_lost_sum_and_says_which_and_goes_on_when_i
 
     assert stuck.phase == "closing"
     assert name in stuck.detail
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(TaskName("another"))] == [
+    assert [one.phase for one in await listed_rounds(harness.coordinator, TaskName("another"))] == [
         "collecting"
     ]
     closed = await first_round(harness)
@@ -123,4 +124,4 @@ async def test_a_task_is_not_given_up_while_the_blobs_only_do_not_answer(harness
     harness.blobs.get = get  # type: ignore[method-assign]  # back again
     await harness.coordinator.tick()
 
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(TaskName("u"))] == ["closed"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, TaskName("u"))] == ["closed"]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_devices, listed_rounds
 
 from keyflock_server.aggregation.norm_scale import NormScale, scales_from_json, scales_to_json
 from keyflock_server.identity.claims import DeviceIdentity
@@ -63,7 +64,7 @@ async def scale_of(harness: CoordinatorHarness) -> float:
 async def test_a_new_task_measures_by_the_servers_own_delta(harness: CoordinatorHarness) -> None:
     await harness.task(aggregation=RULES)
 
-    task, (opened,) = await harness.coordinator.tasks.get(T), await harness.coordinator.tasks.rounds(T)
+    task, (opened,) = await harness.coordinator.tasks.get(T), await listed_rounds(harness.coordinator, T)
 
     assert task.norm_scales == opened.norm_scales == {"codec": pytest.approx(0.21, abs=0.01)}
 
@@ -97,9 +98,11 @@ async def test_eight_phones_that_report_first_neither_refuse_nor_quarantine_hone
             await restart(harness)
 
     assert codes <= {ProblemCode.REPORT_PENDING}
-    seen = (await harness.coordinator.quarantines.devices(POPULATION)).devices
+    seen = await listed_devices(harness.coordinator, POPULATION)
     assert [(one.is_quarantined, one.strikes) for one in seen] == [(False, [])] * 20
-    versions = [one.result_version for one in await harness.coordinator.tasks.rounds(T) if one.result_version]
+    versions = [
+        one.result_version for one in await listed_rounds(harness.coordinator, T) if one.result_version
+    ]
     assert len(versions) == 5
     assert 0.25 * before <= await scale_of(harness) <= 8.0 * before
 
@@ -116,7 +119,7 @@ async def test_honest_reports_are_summed_whole_beside_those_that_say_nothing(
         await send(harness, phone, HONEST)
     await harness.coordinator.tick()
 
-    (closed, _) = await harness.coordinator.tasks.rounds(T)
+    (closed, _) = await listed_rounds(harness.coordinator, T)
     assert (closed.counted, closed.verdicts) == (20, {"thin_reports": 8})
     np.testing.assert_allclose(await harness.model(1), constant(-HONEST * 12 / 20), rtol=1e-2)
 
@@ -135,7 +138,7 @@ async def test_phones_whose_reports_say_nothing_make_no_version_of_their_own(
         await harness.coordinator.tick()
 
     assert [one.version for one in await harness.store.populations.versions()] == [0]
-    assert {one.phase for one in (await harness.coordinator.tasks.rounds(T))[:-1]} == {"abandoned"}
+    assert {one.phase for one in (await listed_rounds(harness.coordinator, T))[:-1]} == {"abandoned"}
 
 
 async def test_a_version_of_short_deltas_alone_does_not_have_the_next_honest_one_held(
@@ -148,7 +151,7 @@ async def test_a_version_of_short_deltas_alone_does_not_have_the_next_honest_one
             await send(harness, await harness.enrol(), value)
         await harness.coordinator.tick()
 
-    first, second = (await harness.coordinator.tasks.rounds(T))[:2]
+    first, second = (await listed_rounds(harness.coordinator, T))[:2]
     assert (first.result_version, second.result_version, second.detail) == (1, 2, "")
 
 
@@ -163,7 +166,7 @@ async def test_a_phone_whose_reports_a_buffer_refuses_is_not_silent(harness: Coo
         await harness.coordinator.tick()
         harness.pass_time(60.0)
 
-    (first, second) = await harness.coordinator.tasks.rounds(T)
+    (first, second) = await listed_rounds(harness.coordinator, T)
     assert (first.phase, second.phase) == ("closed", "collecting")
     assert (await harness.coordinator.quarantines.device(refused.device)).silences == 0
 
@@ -177,7 +180,7 @@ async def test_one_long_delta_moves_the_mean_three_scales_at_most(harness: Coord
         await send(harness, phone, 1e-2 * HONEST)
     await harness.coordinator.tick()
 
-    (closed, _) = await harness.coordinator.tasks.rounds(T)
+    (closed, _) = await listed_rounds(harness.coordinator, T)
     assert closed.verdicts == {"clipped_updates": 1}
     assert np.linalg.norm(await harness.model(1)) == pytest.approx((3 * 0.2107 + 3 * 0.00233) / 4, rel=0.02)
 
@@ -208,7 +211,7 @@ async def test_a_round_of_longer_reports_moves_the_scale_a_little_and_the_next_r
         await send(harness, await harness.enrol(), 2 * HONEST)
     await harness.coordinator.tick()
 
-    first, second = await harness.coordinator.tasks.rounds(T)
+    first, second = await listed_rounds(harness.coordinator, T)
     assert first.norm_scales == {"codec": before}
     assert second.norm_scales == {"codec": pytest.approx(1.25 * before)}
     await restart(harness)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_populations, listed_rounds
 from tests.unit.coordinator.personalize_task import (
     SPEC,
     TASK,
@@ -51,7 +52,7 @@ async def test_a_round_makes_priors_and_no_version(harness: CoordinatorHarness) 
     assert release.personalisation.prior.gain_mean == 0.25
     assert release.personalisation.head == HeadPlan(rank=16)
     assert (release.personalisation.round, release.personalisation.phones) == ("p-1", 4)
-    (view,) = await harness.coordinator.populations.all()
+    (view,) = await listed_populations(harness.coordinator)
     assert view.personalisation is not None
     assert view.personalisation["head"]["rank"] == 16
     assert view.personalisation["candidates"][0]["gain"] == 0.25
@@ -60,7 +61,7 @@ async def test_a_round_makes_priors_and_no_version(harness: CoordinatorHarness) 
 
 async def test_a_population_without_such_a_round_releases_no_priors(harness: CoordinatorHarness) -> None:
     assert (await harness.coordinator.downlink.release(POPULATION)).personalisation is None
-    assert (await harness.coordinator.populations.all())[0].personalisation is None
+    assert (await listed_populations(harness.coordinator))[0].personalisation is None
 
 
 async def test_the_assignment_says_what_to_try_and_what_is_believed(harness: CoordinatorHarness) -> None:
@@ -206,7 +207,7 @@ async def test_an_end_whose_storing_lost_its_answer_is_not_done_twice(harness: C
     await harness.coordinator.tick()
 
     closed = await harness.coordinator.tasks.round(RoundId("p-1"))
-    (view,) = await harness.coordinator.populations.all()
+    (view,) = await listed_populations(harness.coordinator)
     assert closed.phase == "closed"
     assert view.personalisation is not None
     assert view.personalisation["candidates"][0]["phones"] == 4.0
@@ -240,8 +241,8 @@ async def test_a_round_survives_a_crash_at_every_write(*, after_write: bool) -> 
         await harness.coordinator.start()
         await report_all(harness, claims, evidence())
 
-        rounds = await harness.coordinator.tasks.rounds(claims[0].task)
-        (view,) = await harness.coordinator.populations.all()
+        rounds = await listed_rounds(harness.coordinator, claims[0].task)
+        (view,) = await listed_populations(harness.coordinator)
         assert (rounds[0].phase, rounds[0].counted) == (Phase.CLOSED, 8), f"after {writes} writes"
         assert view.personalisation is not None
         assert view.personalisation["candidates"][0]["phones"] == 8.0, f"after {writes} writes"

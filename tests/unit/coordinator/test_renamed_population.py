@@ -2,6 +2,7 @@
 
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, task_spec
+from tests.unit.coordinator.listed import listed_devices, listed_populations
 
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.protocol.identifiers import PopulationName
@@ -58,7 +59,7 @@ async def test_a_name_goes_back_and_forth_and_stays_the_populations_own(harness:
     assert await rename(harness, "english", "british") == ["british", "en", "english"]
     assert await rename(harness, "en", "en") == ["en", "british", "english"]
 
-    assert [one.name for one in await harness.coordinator.populations.all()] == ["en"]
+    assert [one.name for one in await listed_populations(harness.coordinator)] == ["en"]
 
 
 @pytest.mark.parametrize("taken", ["en", "english"])
@@ -75,7 +76,7 @@ async def test_no_other_population_gets_a_name_that_one_has_or_had(
 
     assert [one.value.code for one in (renamed, created)] == [ProblemCode.CONFLICT] * 2
     assert "has, or once had, the name" in renamed.value.detail
-    assert [one.name for one in await harness.coordinator.populations.all()] == ["de", "english"]
+    assert [one.name for one in await listed_populations(harness.coordinator)] == ["de", "english"]
 
 
 async def test_every_call_about_a_population_takes_any_of_its_names(harness: CoordinatorHarness) -> None:
@@ -85,11 +86,11 @@ async def test_every_call_about_a_population_takes_any_of_its_names(harness: Coo
 
     for name in (POPULATION, ENGLISH):
         preview = await populations.preview_cohort(name, "tier >= 0")
-        devices = await harness.coordinator.quarantines.devices(name)
+        devices = await listed_devices(harness.coordinator, name)
         with pytest.raises(ApiError) as refused:
             await populations.roll_back(name, RollbackOrder(to=0, reason="worse"))
         assert (preview.population, preview.enrolled) == (name, 1)
-        assert [(one.id, one.population) for one in devices.devices] == [(phone.device, "english")]
+        assert [(one.id, one.population) for one in devices] == [(phone.device, "english")]
         assert refused.value.code is ProblemCode.CONFLICT  # version 0 is the newest
     view = await harness.coordinator.quarantines.device(phone.device)
     assert view.population == "english"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.coordinator.task_state import TaskState
@@ -73,7 +74,7 @@ async def test_reports_that_came_to_three_replicas_are_one_aggregate(
     await tick(replicas)
 
     assert [(row.replica, row.count) for row in partials] == [("a.1", 4), ("b.1", 4), ("c.1", 4)]
-    (closed, _) = await replicas[1].tasks.rounds(T)
+    (closed, _) = await listed_rounds(replicas[1], T)
     assert (closed.phase, closed.counted, closed.result_version) == ("closed", 12, 1)
     # 1 + 2 + … + 12 = 78, and delta is before minus after.
     np.testing.assert_array_equal(await harness.model(1), constant(-6.5))
@@ -98,7 +99,7 @@ async def test_a_report_that_waits_at_two_replicas_is_counted_once_and_acknowled
     assert (first, second) == (ProblemCode.REPORT_PENDING, ProblemCode.REPORT_PENDING)
     assert isinstance(again, Receipt)
     assert (again.counted, again.duplicate) == (True, True)
-    (closed, _) = await replicas[0].tasks.rounds(T)
+    (closed, _) = await listed_rounds(replicas[0], T)
     assert (closed.phase, closed.counted) == ("closed", 8)
     np.testing.assert_array_equal(await harness.model(1), constant(-16.0))
 
@@ -137,7 +138,7 @@ async def test_whatever_replica_a_device_asks_it_has_one_assignment(
     answers = [await assigned(harness, replica, identity) for replica in replicas]
 
     assert len({answer.assignment for answer in answers}) == 1
-    (current,) = await replicas[2].tasks.rounds(T)
+    (current,) = await listed_rounds(replicas[2], T)
     assert current.assigned == 1
 
 
@@ -163,11 +164,11 @@ async def test_the_leader_dies_and_another_replica_closes_the_round(
     survivors = replicas[1:]
 
     await tick(survivors)
-    (waiting,) = await survivors[0].tasks.rounds(T)
+    (waiting,) = await listed_rounds(survivors[0], T)
     harness.pass_time(11.0)
     await tick(survivors)
 
-    (closed, _) = await survivors[0].tasks.rounds(T)
+    (closed, _) = await listed_rounds(survivors[0], T)
     assert (waiting.phase, closed.phase) == ("collecting", "closed")
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
@@ -183,7 +184,7 @@ async def test_a_leader_that_stops_hands_over_at_once(
     harness.pass_time(4.0)  # the others renew three times a lease
     await tick(replicas[1:])
 
-    (closed, _) = await replicas[1].tasks.rounds(T)
+    (closed, _) = await listed_rounds(replicas[1], T)
     assert closed.phase == "closed"
 
 
@@ -203,7 +204,7 @@ async def test_a_leader_whose_pass_takes_longer_than_its_lease_leads_all_the_sam
     await tick(replicas)
     await tick(replicas)
 
-    (closed, *_) = await replicas[0].tasks.rounds(T)
+    (closed, *_) = await listed_rounds(replicas[0], T)
     assert (closed.phase, closed.result_version) == ("closed", 1)
 
 
@@ -222,7 +223,7 @@ async def test_a_task_that_two_replicas_cancel_at_once_is_cancelled(replicas: li
     await tick(replicas)
 
     assert view.state == "cancelled"
-    assert [[one.phase for one in await replica.tasks.rounds(T)] for replica in replicas] == [
+    assert [[one.phase for one in await listed_rounds(replica, T)] for replica in replicas] == [
         ["cancelled"]
     ] * 3
     assert list(slow.registry) == []
@@ -249,7 +250,7 @@ async def test_two_that_believe_to_lead_open_one_round(
     await slow._rounds.drive(slow.registry._states[T])
     await tick(replicas)
 
-    rounds = await slow.tasks.rounds(T)
+    rounds = await listed_rounds(slow, T)
     assert [(one.sequence, one.phase) for one in rounds] == [(1, "closed"), (2, "collecting")]
 
 
@@ -277,7 +278,7 @@ async def test_two_that_believe_to_lead_close_a_round_once(
     harness.store.rounds.advance = another_one_first  # type: ignore[assignment, method-assign]  # the other is quicker
     await hung.tick()
 
-    (closed, _) = await hung.tasks.rounds(T)
+    (closed, _) = await listed_rounds(hung, T)
     assert (closed.phase, closed.result_version) == ("closed", 1)
     assert [version.version for version in await harness.store.populations.versions()] == [0, 1]
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
@@ -306,7 +307,7 @@ async def test_one_that_finds_a_blob_gone_because_another_has_closed_the_round_g
     harness.blobs.get = another_one_first  # type: ignore[method-assign]  # the other is quicker
     await hung._rounds.drive(hung.registry._states[T])
 
-    (closed, *_) = await hung.tasks.rounds(T)
+    (closed, *_) = await listed_rounds(hung, T)
     assert (closed.phase, closed.result_version, closed.counted) == ("closed", 1, 4)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
@@ -324,7 +325,7 @@ async def test_a_blob_that_is_lost_is_told_and_nothing_goes_round_in_circles(
     with pytest.raises(StorageError, match=partial.key):
         await replicas[0]._rounds.drive(replicas[0].registry._states[T])
 
-    (stuck,) = await replicas[0].tasks.rounds(T)
+    (stuck,) = await listed_rounds(replicas[0], T)
     assert (stuck.phase, stuck.counted) == ("closing", 4)
 
 
@@ -352,7 +353,7 @@ async def test_a_flush_whose_answer_got_lost_while_the_store_went_away_is_counte
         await send(replicas[1], one, 2.0)
     await tick(replicas)
 
-    (closed, _) = await replicas[0].tasks.rounds(T)
+    (closed, _) = await listed_rounds(replicas[0], T)
     assert (closed.phase, closed.counted) == ("closed", 8)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.5))
 
@@ -380,7 +381,7 @@ async def test_a_flush_that_is_committed_long_after_it_was_given_up_is_in_the_su
     await tick(replicas)
     again = [await send(replicas[1], one, 1.0) for one in claims[:4]]
 
-    (closed, _) = await replicas[0].tasks.rounds(T)
+    (closed, _) = await listed_rounds(replicas[0], T)
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 12, 12.0)
     np.testing.assert_array_equal(await harness.model(1), constant(-2.0))
     assert [one.duplicate for one in again if isinstance(one, Receipt)] == [True] * 4
@@ -408,7 +409,7 @@ async def test_a_leader_that_was_overtaken_while_it_closed_opens_no_second_round
     harness.store.rounds.advance = advance  # type: ignore[method-assign]  # it has caught up
     await tick(replicas)
 
-    phases = [one.phase for one in await quick.tasks.rounds(T)]
+    phases = [one.phase for one in await listed_rounds(quick, T)]
     assert phases == ["closed", "collecting"]
     assert [one.version for one in await harness.store.populations.versions()] == [0, 1]
 
@@ -423,13 +424,13 @@ async def test_at_the_deadline_every_replica_brings_what_waits_with_it(
     await tick(replicas)
     for one in claims[4:8]:
         await send(replicas[2], one, 3.0)
-    (before,) = await replicas[0].tasks.rounds(T)
+    (before,) = await listed_rounds(replicas[0], T)
 
     for _ in range(103):
         harness.pass_time(1.0)
         await tick(replicas)
 
-    (closed, _) = await replicas[0].tasks.rounds(T)
+    (closed, _) = await listed_rounds(replicas[0], T)
     # The second four would have left one phone to come, alone in its flush.
     assert (before.counted, closed.phase, closed.counted) == (4, "closed", 8)
     np.testing.assert_array_equal(await harness.model(1), constant(-2.0))
@@ -454,7 +455,7 @@ async def test_a_report_that_is_counted_while_the_leader_gives_the_round_up_for_
     await replicas[0].tick()
 
     assert isinstance(receipts[-1], Receipt)
-    first, second = await replicas[0].tasks.rounds(T)
+    first, second = await listed_rounds(replicas[0], T)
     assert (first.phase, first.counted) == ("carried", 4)
     assert (second.phase, second.carried) == ("collecting", 4)
 
@@ -486,7 +487,7 @@ async def test_rows_that_were_read_before_the_process_itself_went_on_do_not_take
     await leader.tick()
 
     assert partial.count == 8
-    first, second, _ = await leader.tasks.rounds(T)
+    first, second, _ = await listed_rounds(leader, T)
     assert [(one.phase, one.counted) for one in (first, second)] == [("closed", 8), ("closed", 8)]
 
 
@@ -503,7 +504,7 @@ async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_oth
         await send(replicas[0], one, 1.0)
     await tick(replicas)
 
-    rounds = [await replicas[0].tasks.rounds(TaskName(name)) for name in ("t", "u")]
+    rounds = [await listed_rounds(replicas[0], TaskName(name)) for name in ("t", "u")]
     assert [(mine[0].model_version, mine[0].result_version) for mine in rounds] == [(0, 1), (0, 2)]
     np.testing.assert_array_equal(await harness.model(2), constant(-2.0))
 
@@ -525,5 +526,5 @@ async def test_a_report_from_a_newer_model_than_its_replica_knows_has_its_whole_
     assert {one.model_version for one in newer} == {2}
     assert early[:3] == [ProblemCode.REPORT_PENDING] * 3
     assert all(isinstance(one, Receipt) for one in again)
-    (*_, third, _) = await replicas[0].tasks.rounds(T)
+    (*_, third, _) = await listed_rounds(replicas[0], T)
     assert (third.phase, third.counted, third.weight) == ("closed", 4, 4.0)

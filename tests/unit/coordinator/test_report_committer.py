@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
 
 from keyflock_server.coordinator import Coordinator, report_committer
@@ -141,7 +142,7 @@ async def test_an_earlier_flush_of_the_process_does_not_acknowledge_one_that_fai
 
     assert failed == again == [ProblemCode.REPORT_PENDING] * 4
     assert all(isinstance(one, Receipt) for one in await send_each(harness, claims[4:], 3.0))
-    (current,) = await harness.coordinator.tasks.rounds(T)
+    (current,) = await listed_rounds(harness.coordinator, T)
     assert (current.counted, current.weight) == (8, 8.0)
 
 
@@ -165,7 +166,7 @@ async def test_a_flush_that_fails_before_its_transaction_leaves_its_batch_as_it_
     assert failed == [ProblemCode.REPORT_PENDING] * 4
     assert set(recorder.errors) == {"t: The disk is full."}
     assert len(recorder.errors) >= 2
-    (closed,) = await harness.coordinator.tasks.rounds(T)
+    (closed,) = await listed_rounds(harness.coordinator, T)
     assert (closed.phase, closed.counted, closed.weight) == ("closed", 4, 4.0)
     np.testing.assert_array_equal(await harness.model(1), constant(-1.0))
 
@@ -399,7 +400,7 @@ async def test_a_round_that_is_ending_is_not_asked_to_count_more(
     await harness.coordinator.tick()
 
     assert asked == []
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(T)] == [
+    assert [one.phase for one in await listed_rounds(harness.coordinator, T)] == [
         "closed",
         "closed",
         "collecting",

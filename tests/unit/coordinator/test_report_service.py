@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
 
 from keyflock_server.coordinator import Coordinator, report_service
@@ -88,7 +89,7 @@ async def test_a_failure_that_comes_while_its_report_waits_takes_nothing_out_of_
     for one in claims[1:]:
         await send(harness, one, 1.0)
 
-    (current,) = await harness.coordinator.tasks.rounds(T)
+    (current,) = await listed_rounds(harness.coordinator, T)
     assert (current.counted, current.failed) == (4, 0)
     assert isinstance(await send(harness, claims[0], 1.0), Receipt)
 
@@ -182,7 +183,7 @@ async def test_a_place_that_is_given_back_is_free_at_once(harness: CoordinatorHa
     assert isinstance(full, Refusal)
     assert isinstance(first, Assignment)
     assert isinstance(second, Refusal)
-    (current,) = await harness.coordinator.tasks.rounds(T)
+    (current,) = await listed_rounds(harness.coordinator, T)
     assert (current.assigned, current.failed) == (13, 1)
 
 

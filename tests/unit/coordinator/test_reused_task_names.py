@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator import Coordinator
@@ -51,11 +52,11 @@ async def test_a_cancelled_tasks_name_is_free_again_and_means_the_new_task(
     assert (before.name, before.id, before.state) == ("t~1", "t", "cancelled")
     assert (now.spec["task"]["name"], before.spec["task"]["name"]) == ("t", "t")
     assert await tasks.get("t~2") == now
-    assert [one.name for one in await tasks.all()] == ["t~1", "t"]
-    assert [(one.id, one.task, one.phase) for one in await tasks.rounds("t")] == [
+    assert [one.name for one in await listed_tasks(harness.coordinator)] == ["t~1", "t"]
+    assert [(one.id, one.task, one.phase) for one in await listed_rounds(harness.coordinator, "t")] == [
         ("t~2-1", "t", "collecting")
     ]
-    assert [(one.id, one.task, one.phase) for one in await tasks.rounds("t~1")] == [
+    assert [(one.id, one.task, one.phase) for one in await listed_rounds(harness.coordinator, "t~1")] == [
         ("t-1", "t~1", "cancelled")
     ]
     assert (await tasks.cancel("t")).id == "t~2"
@@ -86,7 +87,7 @@ async def test_a_finished_tasks_name_is_free_again_and_the_next_goes_on_from_its
         await harness.coordinator.tick()
         harness.pass_time(86_400.0)
 
-    views = await harness.coordinator.tasks.all()
+    views = await listed_tasks(harness.coordinator)
     assert [(one.name, one.id, one.state) for one in views] == [
         ("t~1", "t", "finished"),
         ("t~2", "t~2", "finished"),
@@ -110,7 +111,7 @@ async def test_the_name_of_a_task_that_is_not_over_is_refused_with_what_to_do(
 
     assert refused.code is ProblemCode.CONFLICT
     assert f"'t' already, which is {state}; cancel it first" in refused.detail
-    assert [one.id for one in await harness.coordinator.tasks.all()] == ["t"]
+    assert [one.id for one in await listed_tasks(harness.coordinator)] == ["t"]
 
 
 async def test_a_late_report_of_an_earlier_asynchronous_task_is_not_counted_in_the_new_one(
@@ -138,7 +139,7 @@ async def test_a_late_report_of_an_earlier_asynchronous_task_is_not_counted_in_t
     assert isinstance(again, Receipt)
     assert again.duplicate
     assert offered.action is OfferAction.DROP
-    (buffer,) = await harness.coordinator.tasks.rounds("t")
+    (buffer,) = await listed_rounds(harness.coordinator, "t")
     assert (buffer.id, buffer.phase, buffer.assigned, buffer.counted) == ("t~2-1", "collecting", 3, 0)
 
 
@@ -187,7 +188,7 @@ async def test_another_process_works_on_the_new_task_with_the_new_spec() -> None
     assert before in {ProblemCode.REPORT_PENDING, ProblemCode.ROUND_GONE}
     assert after is ProblemCode.ROUND_GONE
     assert claims.round == "t~2-1"
-    assert [one.counted for name in ("t", "t~1") for one in await here.tasks.rounds(name)] == [0, 0]
+    assert [one.counted for name in ("t", "t~1") for one in await listed_rounds(here, name)] == [0, 0]
     for replica in (here, there):
         await replica.stop()
 
@@ -212,7 +213,7 @@ async def test_two_processes_that_use_a_name_again_at_once_make_one_task() -> No
     refused = await refusal(harness)
 
     assert refused.code is ProblemCode.CONFLICT
-    assert [one.id for one in await here.tasks.all()] == ["t", "t~2"]
+    assert [one.id for one in await listed_tasks(here)] == ["t", "t~2"]
     for replica in (here, there):
         await replica.stop()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.unit.coordinator.diverging_task import ABSURD, FIRST, T, cohort, held_round, play, refusal, send
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_devices, listed_rounds
 from tests.unit.coordinator.personalize_task import open_task
 
 from keyflock_compression import apply_weights_delta, decode_weights
@@ -192,7 +193,7 @@ async def test_a_round_that_collects_is_given_up_on_the_record(
     )
     again = await send(harness, claims[0]) if reports else None
 
-    first, second, third = await harness.coordinator.tasks.rounds(T)
+    first, second, third = await listed_rounds(harness.coordinator, T)
     assert (first.phase, second.phase, third.phase) == ("closed", "discarded", "collecting")
     assert second.detail == (
         "The population was rolled back to version 0 by an operator: it got worse. "
@@ -202,9 +203,7 @@ async def test_a_round_that_collects_is_given_up_on_the_record(
     assert late is ProblemCode.ROUND_GONE
     assert offered.action is OfferAction.DROP
     assert again is None or (isinstance(again, Receipt) and again.duplicate)
-    assert not any(
-        device.strikes for device in (await harness.coordinator.quarantines.devices(POPULATION)).devices
-    )
+    assert not any(device.strikes for device in (await listed_devices(harness.coordinator, POPULATION)))
 
 
 async def test_a_buffer_counts_no_report_from_a_version_that_was_withdrawn(
@@ -231,11 +230,9 @@ async def test_a_buffer_counts_no_report_from_a_version_that_was_withdrawn(
     assert answers == [ProblemCode.ROUND_GONE] * 2
     assert offered.action is OfferAction.DROP
     assert (mine.model_version, anew.model_version) == (1, 2)
-    closed = next(one for one in await harness.coordinator.tasks.rounds(T) if one.result_version == 3)
+    closed = next(one for one in await listed_rounds(harness.coordinator, T) if one.result_version == 3)
     assert closed.counted == 4
-    assert not any(
-        device.strikes for device in (await harness.coordinator.quarantines.devices(POPULATION)).devices
-    )
+    assert not any(device.strikes for device in (await listed_devices(harness.coordinator, POPULATION)))
 
 
 async def test_what_waits_for_the_buffer_after_a_rollback_is_not_counted_in_it(
@@ -258,7 +255,7 @@ async def test_what_waits_for_the_buffer_after_a_rollback_is_not_counted_in_it(
     await harness.coordinator.tick()
 
     assert await send(harness, claims[4]) is ProblemCode.ROUND_GONE
-    last = (await harness.coordinator.tasks.rounds(T))[-1]
+    last = (await listed_rounds(harness.coordinator, T))[-1]
     assert (last.phase, last.model_version, last.counted) == ("collecting", 3, 0)
 
 
@@ -287,7 +284,7 @@ async def test_what_waits_in_another_process_when_a_population_is_rolled_back_is
 
     assert waiting is ProblemCode.REPORT_PENDING
     assert again is ProblemCode.ROUND_GONE
-    assert (await there.tasks.rounds(T))[-1].counted == 0
+    assert (await listed_rounds(there, T))[-1].counted == 0
     for replica in (here, there):
         await replica.stop()
 
@@ -414,7 +411,7 @@ async def test_a_version_whose_blobs_are_gone_is_refused_and_nothing_is_changed(
     assert refused is ProblemCode.CONFLICT
     assert await blob_keys(harness) == before
     assert (await harness.coordinator.downlink.release(POPULATION)).model_version == 1
-    assert (await harness.coordinator.tasks.rounds(T))[-1].phase == "collecting"
+    assert (await listed_rounds(harness.coordinator, T))[-1].phase == "collecting"
 
 
 async def test_a_round_that_opened_while_its_version_was_withdrawn_ends_when_a_phone_finds_it(
@@ -446,7 +443,7 @@ async def test_learned_lengths_forget_the_rounds_that_were_taken_back(harness: C
 
     await play(harness, 6.0)
 
-    assert (await harness.coordinator.tasks.rounds(T))[-1].phase == "held"
+    assert (await listed_rounds(harness.coordinator, T))[-1].phase == "held"
 
 
 async def test_absurd_steps_are_undone_and_a_sane_task_learns_again(harness: CoordinatorHarness) -> None:
@@ -500,7 +497,7 @@ async def test_a_version_that_is_about_to_be_published_when_another_process_roll
     await harness.coordinator.tick()
     await harness.coordinator.tick()
 
-    phases = [one.phase for one in await harness.coordinator.tasks.rounds(T)]
+    phases = [one.phase for one in await listed_rounds(harness.coordinator, T)]
     assert phases == ["closed", "discarded", "collecting"]
     assert (await harness.coordinator.downlink.release(POPULATION)).model_version == 2
     np.testing.assert_array_equal(await harness.model(2), constant(0.0))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
 
 from keyflock_server.coordinator import Coordinator
@@ -97,12 +98,12 @@ async def test_a_round_that_could_not_be_opened_is_opened_by_the_next_pass_with_
     with monkeypatch.context() as broken:
         broken.setattr(harness.store.rounds, "add", fail)
         await harness.task(round="goal = 4")
-        not_opened = list(await harness.coordinator.tasks.rounds(T))
+        not_opened = list(await listed_rounds(harness.coordinator, T))
 
     await harness.coordinator.tick()
 
     assert not_opened == []
-    assert [(one.sequence, one.phase) for one in await harness.coordinator.tasks.rounds(T)] == [
+    assert [(one.sequence, one.phase) for one in await listed_rounds(harness.coordinator, T)] == [
         (1, "collecting")
     ]
     assert harness.coordinator.registry._states[T].last_error == ""
@@ -119,7 +120,7 @@ async def test_a_round_that_misses_its_minimum_is_carried_only_if_somebody_repor
 
     await harness.coordinator.tick()
 
-    first, second = await harness.coordinator.tasks.rounds(T)
+    first, second = await listed_rounds(harness.coordinator, T)
     assert (first.phase, second.carried) == ("carried" if reports else "abandoned", reports)
     assert first.detail == f"{reports} reports by the deadline; the minimum was 8."
 
@@ -132,5 +133,5 @@ async def test_a_task_does_not_open_a_round_beyond_its_last(harness: Coordinator
         await harness.coordinator.tick()
     await harness.coordinator.tick()
 
-    assert [one.phase for one in await harness.coordinator.tasks.rounds(T)] == ["closed", "closed"]
+    assert [one.phase for one in await listed_rounds(harness.coordinator, T)] == ["closed", "closed"]
     assert (await harness.coordinator.tasks.get(T)).state == "finished"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.coordinator.diverging_task import BECAUSE, held_round
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_populations, listed_rounds
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
 from tests.unit.coordinator.test_full_round import cohort, send
 
@@ -166,7 +167,7 @@ async def test_a_blob_that_cannot_be_deleted_keeps_no_round_from_ending(
     for _ in range(2):
         await play_round(harness)
 
-    rounds = await harness.coordinator.tasks.rounds(T)
+    rounds = await listed_rounds(harness.coordinator, T)
     assert [(one.phase, one.detail) for one in rounds] == [("closed", ""), ("closed", ""), ("collecting", "")]
     assert len(await keys(harness, "optimizers")) == 2
 
@@ -327,7 +328,7 @@ async def test_priors_are_not_made_of_fewer_phones_than_the_task_wants(
 
     await harness.coordinator.tick()
 
-    (population,) = await harness.coordinator.populations.all()
+    (population,) = await listed_populations(harness.coordinator)
     assert (await stored_round(harness, RoundId("p-1"))).round.phase is Phase.CLOSED
     assert (population.personalisation or {"phones": 0})["phones"] == phones
     assert recorder.priors == [(POPULATION, 4)]

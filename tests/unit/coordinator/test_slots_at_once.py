@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness
+from tests.unit.coordinator.listed import listed_rounds
 
 from keyflock_server.protocol.messages import Assignment, Failure, FailureCause, Refusal, RefusalReason
 from keyflock_server.storage.errors import StorageUnavailable
@@ -44,7 +45,7 @@ async def test_phones_that_come_at_once_share_few_transactions_and_no_slot(
 
     given = [one for one in answers if isinstance(one, Assignment)]
     refused = {one.reason for one in answers if isinstance(one, Refusal)}
-    (current,) = await harness.coordinator.tasks.rounds(given[0].task)
+    (current,) = await listed_rounds(harness.coordinator, given[0].task)
     assert len(given) == len({one.token for one in given}) == current.assigned == 8
     assert refused <= {RefusalReason.ROUND_FULL, RefusalReason.NOT_SAMPLED}
     assert sum(sizes) == 8  # who finds all slots asked for does not ask
@@ -61,7 +62,7 @@ async def test_a_phone_that_asks_twice_at_once_gets_one_assignment(harness: Coor
     assert isinstance(first, Assignment)
     assert isinstance(second, Assignment)
     assert first.token == second.token
-    (current,) = await harness.coordinator.tasks.rounds(first.task)
+    (current,) = await listed_rounds(harness.coordinator, first.task)
     assert current.assigned == 1
 
 
@@ -118,7 +119,7 @@ async def test_slots_that_are_given_back_at_once_are_all_free_again(harness: Coo
     )
     again = await harness.check_in(await harness.enrol())
 
-    (current,) = await harness.coordinator.tasks.rounds(claims[0].task)
+    (current,) = await listed_rounds(harness.coordinator, claims[0].task)
     assert (current.assigned, current.failed) == (9, 8)
     assert sizes[:2] in ([1, 7], [8, 1])
     assert isinstance(again, Assignment)

@@ -6,6 +6,7 @@ import pytest
 from tests.memory_store.store import MemoryStore
 from tests.memory_store.tasks import MemoryTaskRepository
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import TaskName
@@ -61,12 +62,12 @@ async def test_a_finished_task_leaves_the_registry_and_operators_see_it_all_the_
     await finish(harness)
 
     tasks = harness.coordinator.tasks
-    (closed,) = await tasks.rounds(T)
+    (closed,) = await listed_rounds(harness.coordinator, T)
 
     assert names(harness) == []
     assert ((await tasks.get(T)).state, closed.phase) == ("finished", Phase.CLOSED)
     assert (await tasks.round(closed.id)) == closed  # type: ignore[arg-type]  # a view's id is plain text
-    assert [view.name for view in await tasks.all()] == ["t"]
+    assert [view.name for view in await listed_tasks(harness.coordinator)] == ["t"]
     with pytest.raises(ApiError) as refused:
         await tasks.pause(T)
     assert refused.value.code is ProblemCode.CONFLICT
@@ -156,4 +157,4 @@ async def test_a_task_that_is_over_stays_until_its_round_is_over_too(harness: Co
 
     assert before == [(TaskStatus.CANCELLED, True)]
     assert list(leader.registry) == []
-    assert [one.phase for one in await leader.tasks.rounds(T)] == [Phase.CANCELLED]
+    assert [one.phase for one in await listed_rounds(leader, T)] == [Phase.CANCELLED]

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.unit.coordinator.harness import CoordinatorHarness
+from tests.unit.coordinator.listed import listed_devices, listed_rounds
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
@@ -21,11 +22,11 @@ CALLS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
     "pause_task": lambda one: one.tasks.pause(TaskName(TYPED)),
     "resume_task": lambda one: one.tasks.resume(TaskName(TYPED)),
     "cancel_task": lambda one: one.tasks.cancel(TaskName(TYPED)),
-    "rounds": lambda one: one.tasks.rounds(TaskName(TYPED)),
+    "rounds": lambda one: listed_rounds(one, TaskName(TYPED)),
     "round": lambda one: one.tasks.round(RoundId(TYPED)),
     "accept_round": lambda one: one.tasks.accept_round(RoundId(TYPED), DecisionOrder(reason=WHY)),
     "discard_round": lambda one: one.tasks.discard_round(RoundId(TYPED), DecisionOrder(reason=WHY)),
-    "devices": lambda one: one.quarantines.devices(PopulationName(TYPED)),
+    "devices": lambda one: listed_devices(one, PopulationName(TYPED)),
     "device": lambda one: one.quarantines.device(DeviceId(TYPED)),
     "quarantine_device": lambda one: one.quarantines.quarantine(DeviceId(TYPED), QuarantineOrder(reason=WHY)),
     "release_device": lambda one: one.quarantines.release(DeviceId(TYPED)),

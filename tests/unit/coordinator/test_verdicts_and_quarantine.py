@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report, task_spec
+from tests.unit.coordinator.listed import listed_devices
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
 
 from keyflock_compression import DenseSpec, Float32Spec, RandmaskSpec, encode
@@ -13,7 +14,7 @@ from keyflock_models.network.layout import ParamLayout
 from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.messages import Offer, Receipt, Refusal, RefusalReason, Report
-from keyflock_server.protocol.operator.devices import QuarantineOrder
+from keyflock_server.protocol.operator.devices import DeviceQuery, QuarantineOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import StorageError
 
@@ -372,18 +373,19 @@ async def test_forget_me_takes_what_was_held_against_a_device_with_it(harness: C
 
     assert await harness.store.devices.get(phone.device) is None
     assert await harness.store.devices.quarantined(harness.now) == {}
-    assert (await harness.coordinator.quarantines.devices(POPULATION)).devices == []
+    assert (await listed_devices(harness.coordinator, POPULATION)) == []
 
 
-async def test_devices_are_listed_with_those_that_are_out_first(harness: CoordinatorHarness) -> None:
+async def test_a_list_of_devices_may_have_only_those_that_are_out(harness: CoordinatorHarness) -> None:
     phones = [await harness.enrol() for _ in range(3)]
     await harness.coordinator.quarantines.quarantine(phones[1].device, QuarantineOrder(reason="A test."))
 
-    listed = await harness.coordinator.quarantines.devices(POPULATION)
+    everybody = await listed_devices(harness.coordinator, POPULATION)
+    kept_out = await harness.coordinator.lists.devices(POPULATION, None, 9, DeviceQuery(quarantined=True))
 
-    assert listed.total == 3
-    assert [one.is_quarantined for one in listed.devices] == [True, False, False]
-    assert listed.devices[0].id == phones[1].device
+    assert sorted(one.id for one in everybody) == sorted(phone.device for phone in phones)
+    assert [one.id for one in kept_out.items] == [phones[1].device]
+    assert kept_out.next is None
 
 
 async def test_a_device_that_is_not_there_cannot_be_quarantined(harness: CoordinatorHarness) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
+from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
 
 from keyflock_server.protocol.identifiers import TaskName
@@ -34,7 +35,7 @@ async def test_an_operator_sees_how_many_reports_wait_and_for_what(harness: Coor
 
     task, (listed,), shown = (
         await tasks.get(name),
-        await tasks.rounds(name),
+        await listed_rounds(harness.coordinator, name),
         await tasks.round(claims[0].round),
     )
     await send(harness, claims[3], 1.0)

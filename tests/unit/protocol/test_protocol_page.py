@@ -13,7 +13,6 @@ from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.messages import FailureCause, OfferAction, RefusalReason
-from keyflock_server.protocol.operator.table import OPERATOR_CALLS
 from keyflock_server.protocol.problems import PROBLEMS, Problem, ProblemCode
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,12 +53,6 @@ def test_the_page_lists_every_call_as_it_is() -> None:
         )
         for call in CALLS
     }
-
-
-def test_the_page_lists_every_operator_call() -> None:
-    told = {row[0].strip("`") for row in rows(section("The operators' port"), "method and path")}
-
-    assert told == {f"{call.method} {call.path}" for call in OPERATOR_CALLS}
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)

@@ -1,9 +1,12 @@
 """Answers operators' calls about devices."""
 
+from keyflock_server.coordinator.operator_lists import OperatorLists
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
+from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.protocol.identifiers import DeviceId
 from keyflock_server.protocol.operator.call import NoBody, Query
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
@@ -12,6 +15,7 @@ from keyflock_server.protocol.operator.devices import (
     RELEASE_DEVICE,
     REVOKE_DEVICE,
     DeviceList,
+    DeviceQuery,
     DeviceView,
     QuarantineOrder,
 )
@@ -23,9 +27,13 @@ class DeviceResource:
     Args:
         quarantines: Shows devices and quarantines them.
         revocations: Makes devices' tokens void.
+        lists: Lists devices.
     """
 
-    def __init__(self, quarantines: QuarantineService, revocations: TokenRevocations) -> None:
+    def __init__(
+        self, quarantines: QuarantineService, revocations: TokenRevocations, lists: OperatorLists
+    ) -> None:
+        self._lists = lists
         self._quarantines = quarantines
         self._revocations = revocations
 
@@ -37,8 +45,11 @@ class DeviceResource:
         handlers.add(RELEASE_DEVICE, self._release)
         handlers.add(REVOKE_DEVICE, self._revoke)
 
-    async def _list(self, request: OperatorRequest[Query, NoBody]) -> DeviceList:
-        return await self._quarantines.devices(request.population)
+    async def _list(self, request: OperatorRequest[DeviceQuery, NoBody]) -> DeviceList:
+        query = request.query
+        after = decode_cursor(query.after, DeviceId)
+        page = await self._lists.devices(request.population, after, query.limit, query)
+        return DeviceList(items=page.items, next=encode_cursor(page.next))
 
     async def _get(self, request: OperatorRequest[Query, NoBody]) -> DeviceView:
         return await self._quarantines.device(request.device)

@@ -1,13 +1,27 @@
 """The group of operators' calls: route, readiness, token, role, query, content headers, body, handler."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
-from keyflock_server.http.endpoint_group import EndpointGroup, ReadBody, bearer, media_type_of
+from keyflock_server.http.endpoint_group import (
+    Clock,
+    EndpointGroup,
+    ReadBody,
+    bearer,
+    media_type_of,
+    with_header,
+)
 from keyflock_server.http.failed_attempts import FailedAttempts
 from keyflock_server.http.operators.authentication import Authenticator
 from keyflock_server.http.operators.decoding import decode_body, decode_query
 from keyflock_server.http.operators.handlers import Handlers, Resource
+from keyflock_server.http.operators.preconditions import (
+    require_revision,
+    revision_etag,
+    unexpected_condition,
+)
+from keyflock_server.http.operators.repeated_creations import HEADER, RepeatedCreations, request_digest
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.responses import JSON
@@ -34,6 +48,8 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
         authenticator: Knows the operators by their tokens.
         readiness: Says whether the server takes work now.
         metrics: Counts requests.
+        creations: Answers repeated creations.
+        clock: Returns the current time, aware UTC.
         failed_attempts: Slows down callers that guess tokens; None: one with the system's clock is made.
     """
 
@@ -44,6 +60,8 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
         authenticator: Authenticator,
         readiness: Readiness,
         metrics: Metrics,
+        creations: RepeatedCreations,
+        clock: Clock,
         failed_attempts: FailedAttempts | None = None,
     ) -> None:
         super().__init__(
@@ -54,6 +72,8 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
             metrics=metrics,
         )
         self._authenticator = authenticator
+        self._creations = creations
+        self._clock = clock
         self._failed_attempts = failed_attempts or FailedAttempts(metrics)
         self._handlers = Handlers(OPERATOR_CALLS)
         for resource in resources:
@@ -74,21 +94,38 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
             raise ApiError(ProblemCode.NOT_FOUND, "An address has no control characters.")
         query = decode_query(query_string(head.path), call.query)
         body = await self._body(call, head, read_body)
+        media_type = media_type_of(head.headers) if body else ""
         request = OperatorRequest(
             operator=operator,
+            at=self._clock(),
             path_params=path_params,
             query=query,
             body=_decoded(call, body),
-            media_type=media_type_of(head.headers) if body else "",
+            media_type=media_type,
             headers=head.headers,
         )
+        key = head.headers.get(HEADER)
+        if key is None or not call.is_creation:
+            return await self._run(call, request)
+        digest = await asyncio.to_thread(request_digest, head.path, media_type, body)
+        return await self._creations.answer(
+            operator.name, key, call.name, digest, lambda: self._run(call, request)
+        )
+
+    async def _run(self, call: AnyCall, request: OperatorRequest[Any, Any]) -> Response:
+        if "if-match" in request.headers:
+            if not call.takes_if_match:
+                raise unexpected_condition()
+            require_revision(request.headers, await self._handlers.revision_of(call)(request))
         answer = await self._handlers.of(call)(request)
         if call.is_mutation:
             # The call succeeded, so each path parameter names something that exists, or a checked new name.
-            _log.info("operator call", call=call.name, **path_params)
+            _log.info("operator call", call=call.name, **request.path_params)
         if isinstance(answer, Response):
             return answer
-        return JSON.response(answer, status=call.status)
+        response = JSON.response(answer, status=call.status)
+        etag = revision_etag(answer)
+        return response if etag is None else with_header(response, "etag", etag)
 
     async def _authorised(self, call: AnyCall, needed: Role, headers: Mapping[str, str]) -> Operator:
         """Return the operator whose token the call carries; a wrong token is answered after a delay."""

@@ -13,6 +13,8 @@ A = TypeVar("A")
 
 #: A function that answers a call: with what the table says, or, for headers of its own, a whole response.
 Handler = Callable[[OperatorRequest[Q, B]], Awaitable[A | Response]]
+#: A function that reads the present revision of what a call is about to change.
+ReadRevision = Callable[[OperatorRequest[Any, Any]], Awaitable[object]]
 
 
 class Handlers:
@@ -25,12 +27,31 @@ class Handlers:
     def __init__(self, calls: Iterable[AnyCall]) -> None:
         self._names = {call.name for call in calls}
         self._by_name: dict[str, Handler[Any, Any, Any]] = {}
+        self._revisions: dict[str, ReadRevision] = {}
 
-    def add(self, call: OperatorCall[Q, B, A], handler: Handler[Q, B, A]) -> None:
-        """Let ``handler`` answer this call."""
+    def add(
+        self, call: OperatorCall[Q, B, A], handler: Handler[Q, B, A], *, revision: ReadRevision | None = None
+    ) -> None:
+        """Let ``handler`` answer this call.
+
+        Args:
+            call: The call.
+            handler: The function that answers it.
+            revision: Reads the present revision of what the call changes, where it takes ``If-Match``.
+        """
         if call.name in self._by_name:
             raise ValueError(f"the call {call.name} has two handlers")
+        if call.takes_if_match != (revision is not None):
+            raise ValueError(
+                f"the call {call.name} takes If-Match, or its handler reads a revision: not both"
+            )
         self._by_name[call.name] = handler
+        if revision is not None:
+            self._revisions[call.name] = revision
+
+    def revision_of(self, call: AnyCall) -> ReadRevision:
+        """Return the function that reads the present revision of what the call changes."""
+        return self._revisions[call.name]
 
     def of(self, call: AnyCall) -> Handler[Any, Any, Any]:
         """Return the call's handler."""

@@ -1,6 +1,8 @@
 """Answers operators' calls about populations."""
 
+from keyflock_server.coordinator.operator_lists import OperatorLists
 from keyflock_server.coordinator.population_service import PopulationService
+from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.protocol.identifiers import PopulationName
@@ -17,6 +19,7 @@ from keyflock_server.protocol.operator.populations import (
     DeletionOrder,
     PopulationDeleted,
     PopulationList,
+    PopulationQuery,
     PopulationView,
     RenameOrder,
     RollbackOrder,
@@ -27,11 +30,13 @@ class PopulationResource:
     """The handlers of the calls about populations.
 
     Args:
-        service: Creates, renames, rolls back, deletes and shows populations.
+        service: Creates, renames, rolls back and deletes populations.
+        lists: Lists them.
     """
 
-    def __init__(self, service: PopulationService) -> None:
+    def __init__(self, service: PopulationService, lists: OperatorLists) -> None:
         self._service = service
+        self._lists = lists
 
     def register(self, handlers: Handlers) -> None:
         """See ``handlers.Resource``."""
@@ -42,8 +47,12 @@ class PopulationResource:
         handlers.add(RENAME_POPULATION, self._rename)
         handlers.add(DELETE_POPULATION, self._delete)
 
-    async def _list(self, _request: OperatorRequest[Query, NoBody]) -> PopulationList:
-        return PopulationList(populations=await self._service.all())
+    async def _list(self, request: OperatorRequest[PopulationQuery, NoBody]) -> PopulationList:
+        query = request.query
+        page = await self._lists.populations(
+            decode_cursor(query.after, PopulationName), query.limit, is_archived=query.archived
+        )
+        return PopulationList(items=page.items, next=encode_cursor(page.next))
 
     async def _create(self, request: OperatorRequest[Query, bytes]) -> PopulationView:
         name = PopulationName(request.new_name("population"))

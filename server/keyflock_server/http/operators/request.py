@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from datetime import datetime
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.identity.operators import Operator
 from keyflock_server.protocol.fields import Name
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
@@ -14,6 +16,8 @@ from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 Q = TypeVar("Q", bound=Query)
 B = TypeVar("B")
+#: More digits than any version has, and few enough for every database.
+MAX_VERSION_DIGITS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class OperatorRequest(Generic[Q, B]):
     """One call of an operator whose token and role suffice."""
 
     operator: Operator
+    #: When it was let in.
+    at: datetime
     path_params: Mapping[str, str]
     query: Q
     body: B
@@ -48,6 +54,25 @@ class OperatorRequest(Generic[Q, B]):
     def device(self) -> DeviceId:
         """Return the device in the path."""
         return DeviceId(self.path_params["device"])
+
+    @property
+    def version(self) -> int:
+        """Return the model version in the path; raises ApiError ``model_unknown`` if it is not a number."""
+        text = self.path_params["version"]
+        if not (text.isascii() and text.isdigit() and len(text) <= MAX_VERSION_DIGITS):
+            raise ApiError(ProblemCode.MODEL_UNKNOWN, "A model version is a number.")
+        return int(text)
+
+    def audit(self, action: str, reason: str) -> AuditContext:
+        """Return what the audit log is told of the change that this call makes.
+
+        Args:
+            action: What is done, to what: ``task.pause``.
+            reason: The operator's reason.
+        """
+        return AuditContext(
+            operator=self.operator.name, role=self.operator.role, reason=reason, action=action, at=self.at
+        )
 
     def new_name(self, noun: str) -> str:
         """Return the path parameter ``noun`` as a name for something new; raises ApiError if it is none."""

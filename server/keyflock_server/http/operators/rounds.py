@@ -1,6 +1,9 @@
 """Answers operators' calls about rounds."""
 
+from keyflock_server.coordinator.operator_lists import OperatorLists
+from keyflock_server.coordinator.round_reading import RoundReading
 from keyflock_server.coordinator.task_service import TaskService
+from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.protocol.operator.call import NoBody, Query
@@ -8,35 +11,56 @@ from keyflock_server.protocol.operator.rounds import (
     ACCEPT_ROUND,
     DISCARD_ROUND,
     ROUND,
+    ROUND_PROGRESS,
     ROUNDS,
     DecisionOrder,
     RoundList,
+    RoundProgress,
+    RoundQuery,
     RoundView,
 )
+from keyflock_server.rounds.round import Phase
+from keyflock_server.storage.interfaces.listings import RoundPlace
 
 
 class RoundResource:
     """The handlers of the calls about rounds.
 
     Args:
-        tasks: Shows the rounds of tasks, and decides held ones.
+        tasks: Shows rounds, and decides held ones.
+        lists: Lists them.
+        reading: Reads how far their devices came.
     """
 
-    def __init__(self, tasks: TaskService) -> None:
+    def __init__(self, tasks: TaskService, lists: OperatorLists, reading: RoundReading) -> None:
+        self._reading = reading
         self._tasks = tasks
+        self._lists = lists
 
     def register(self, handlers: Handlers) -> None:
         """See ``handlers.Resource``."""
         handlers.add(ROUNDS, self._list)
         handlers.add(ROUND, self._get)
+        handlers.add(ROUND_PROGRESS, self._progress)
         handlers.add(ACCEPT_ROUND, self._accept)
         handlers.add(DISCARD_ROUND, self._discard)
 
-    async def _list(self, request: OperatorRequest[Query, NoBody]) -> RoundList:
-        return RoundList(rounds=await self._tasks.rounds(request.task))
+    async def _list(self, request: OperatorRequest[RoundQuery, NoBody]) -> RoundList:
+        query = request.query
+        page = await self._lists.rounds(
+            decode_cursor(query.after, RoundPlace),
+            query.limit,
+            population=query.population,
+            task=query.task,
+            phase=None if query.phase is None else Phase(query.phase),
+        )
+        return RoundList(items=page.items, next=encode_cursor(page.next))
 
     async def _get(self, request: OperatorRequest[Query, NoBody]) -> RoundView:
         return await self._tasks.round(request.round_id)
+
+    async def _progress(self, request: OperatorRequest[Query, NoBody]) -> RoundProgress:
+        return await self._reading.progress(request.round_id)
 
     async def _accept(self, request: OperatorRequest[Query, DecisionOrder]) -> RoundView:
         return await self._tasks.accept_round(request.round_id, request.body)

@@ -1,7 +1,9 @@
 """Answers operators' calls about tasks."""
 
+from keyflock_server.coordinator.operator_lists import OperatorLists
 from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.http.endpoint_group import with_header
+from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.http.responses import JSON
@@ -15,11 +17,13 @@ from keyflock_server.protocol.operator.tasks import (
     TASK,
     TASKS,
     TaskList,
+    TaskQuery,
     TaskView,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.rounds.task import TaskSpec
+from keyflock_server.rounds.task import TaskSpec, TaskStatus
 from keyflock_server.rounds.task_validation import TaskError, parse_task
+from keyflock_server.storage.interfaces.listings import TaskPlace
 
 
 class TaskResource:
@@ -27,10 +31,12 @@ class TaskResource:
 
     Args:
         service: Creates, changes and shows tasks.
+        lists: Lists them.
     """
 
-    def __init__(self, service: TaskService) -> None:
+    def __init__(self, service: TaskService, lists: OperatorLists) -> None:
         self._service = service
+        self._lists = lists
 
     def register(self, handlers: Handlers) -> None:
         """See ``handlers.Resource``."""
@@ -41,8 +47,17 @@ class TaskResource:
         handlers.add(RESUME_TASK, self._resume)
         handlers.add(CANCEL_TASK, self._cancel)
 
-    async def _list(self, _request: OperatorRequest[Query, NoBody]) -> TaskList:
-        return TaskList(tasks=await self._service.all())
+    async def _list(self, request: OperatorRequest[TaskQuery, NoBody]) -> TaskList:
+        query = request.query
+        page = await self._lists.tasks(
+            decode_cursor(query.after, TaskPlace),
+            query.limit,
+            population=query.population,
+            status=None if query.state is None else TaskStatus(query.state),
+            kind=query.kind,
+            is_archived=query.archived,
+        )
+        return TaskList(items=page.items, next=encode_cursor(page.next))
 
     async def _create(self, request: OperatorRequest[Query, bytes]) -> Response:
         created = await self._service.create(_spec(request.body))

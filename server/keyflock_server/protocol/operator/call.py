@@ -41,6 +41,12 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all query strings; by itself that of a call without query parameters."""
 
 
+class ReasonOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A change that needs nothing but its reason."""
+
+    reason: Reason
+
+
 class NoBody(Struct, frozen=True):
     """The body of a call that takes none."""
 
@@ -69,6 +75,10 @@ class OperatorCall(Generic[Q, B, A]):
     max_bytes: int = 0
     media_types: Sequence[str] = (JSON,)
     answer_media_type: str = JSON
+    #: Whether it creates something, and takes the header ``Idempotency-Key``.
+    is_creation: bool = False
+    #: Whether it changes something with a revision, and takes the header ``If-Match``.
+    takes_if_match: bool = False
 
     @property
     def max_body_bytes(self) -> int:

@@ -5,7 +5,9 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from keyflock_server.protocol.fields import Count, Locale
 from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason
+from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
 
 
@@ -24,6 +26,10 @@ class DeviceView(Struct, frozen=True, kw_only=True):
     population: str
     app_build: int
     locale: str
+    #: How strong it is: 0 unknown, 1 low, 2 mid, 3 high.
+    tier: int = 0
+    #: Groups that the app has put it in.
+    tags: list[str] = []
     enrolled_at: datetime
     last_seen_at: datetime
     last_contributed_at: datetime | None = None
@@ -41,12 +47,24 @@ class DeviceView(Struct, frozen=True, kw_only=True):
     strikes: list[StrikeView] = []
 
 
-class DeviceList(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/populations/{population}/devices``: at most 1,000 devices."""
+class DeviceQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which devices of a population a list has."""
 
-    devices: list[DeviceView]
-    #: Number of devices that are enrolled in the population.
-    total: int
+    #: Whether it is quarantined now; left out, any.
+    quarantined: bool | None = None
+    tier: Annotated[int, Meta(ge=0, le=3)] | None = None
+    locale: Locale | None = None
+    #: The oldest and the newest build of the app.
+    app_build_min: Count | None = None
+    app_build_max: Count | None = None
+
+
+class DeviceList(Struct, frozen=True, kw_only=True):
+    """A page of devices, ordered by id."""
+
+    items: list[DeviceView]
+    #: Where the next page begins; null after the last one.
+    next: str | None = None
 
 
 class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,10 +79,10 @@ DEVICES: Final = OperatorCall(
     "GET",
     "/admin/v1/populations/{population}/devices",
     Role.VIEWER,
-    Query,
+    DeviceQuery,
     NoBody,
     DeviceList,
-    "List up to 1,000 devices of a population, those ever quarantined first.",
+    "List devices of a population, ordered by id.",
 )
 DEVICE: Final = OperatorCall(
     "device",

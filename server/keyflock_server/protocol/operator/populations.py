@@ -14,6 +14,7 @@ from keyflock_server.protocol.operator.call import (
     Query,
     Reason,
 )
+from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
 
 
@@ -39,10 +40,19 @@ class PopulationView(Struct, frozen=True, kw_only=True):
     personalisation: dict[str, Any] | None = None
 
 
-class PopulationList(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/populations``: all populations."""
+class PopulationQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which populations a list has."""
 
-    populations: list[PopulationView]
+    #: Whether it is archived; left out, any.
+    archived: bool | None = None
+
+
+class PopulationList(Struct, frozen=True, kw_only=True):
+    """A page of populations, ordered by id."""
+
+    items: list[PopulationView]
+    #: Where the next page begins; null after the last one.
+    next: str | None = None
 
 
 class CohortQuestion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,10 +113,10 @@ POPULATIONS: Final = OperatorCall(
     "GET",
     "/admin/v1/populations",
     Role.VIEWER,
-    Query,
+    PopulationQuery,
     NoBody,
     PopulationList,
-    "List the populations.",
+    "List the populations, ordered by id.",
 )
 CREATE_POPULATION: Final = OperatorCall(
     "create_population",
@@ -118,6 +128,7 @@ CREATE_POPULATION: Final = OperatorCall(
     PopulationView,
     "Create a population whose version 0 is the checkpoint (safetensors, vocabulary inside).",
     status=201,
+    is_creation=True,
     max_bytes=MAX_CHECKPOINT_BYTES,
     media_types=(OCTETS,),
 )

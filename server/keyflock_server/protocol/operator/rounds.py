@@ -1,12 +1,28 @@
 """Operators' messages and calls about rounds."""
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason
+from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
+
+#: The states of the state table of rounds.
+RoundPhase = Literal[
+    "collecting",
+    "closing",
+    "merged",
+    "stepped",
+    "published",
+    "held",
+    "closed",
+    "carried",
+    "abandoned",
+    "cancelled",
+    "discarded",
+]
 
 
 class RoundView(Struct, frozen=True, kw_only=True):
@@ -56,10 +72,56 @@ class RoundView(Struct, frozen=True, kw_only=True):
     norm_scales: dict[str, float] = {}
 
 
-class RoundList(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/tasks/{name}/rounds``: the task's rounds, oldest first."""
+class RoundQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which rounds a list has."""
 
-    rounds: list[RoundView]
+    #: A name of the population.
+    population: str | None = None
+    #: The task's name, or its name with a number.
+    task: str | None = None
+    phase: RoundPhase | None = None
+
+
+class RoundList(Struct, frozen=True, kw_only=True):
+    """A page of rounds, newest first."""
+
+    items: list[RoundView]
+    #: Where the next page begins; null after the last one.
+    next: str | None = None
+
+
+class SessionCount(Struct, frozen=True, kw_only=True):
+    """Assignments of a round that ended alike."""
+
+    #: assigned (nothing was heard yet), counted, failed or expired.
+    state: str
+    #: What their phones went through, one character a step (docs/protocol.md); empty where none has said so.
+    shape: str
+    count: int
+
+
+class RoundProgress(Struct, frozen=True, kw_only=True):
+    """How far a round's devices came, how long they took, and why some were lost."""
+
+    round: str
+    opened_at: datetime
+    closed_at: datetime | None
+    #: Numbers of assignments that came as far as each step, or further.
+    assigned: int
+    downloaded: int
+    trained: int
+    uploaded: int
+    counted: int
+    #: The same assignments by how they ended, the most frequent first.
+    sessions: list[SessionCount]
+    #: Time from assignment to counted report: of the first, half of, and 95 % of the reports.
+    first_report_s: float | None
+    p50_report_s: float | None
+    p95_report_s: float | None
+    #: Refused uploads and clipped reports, by verdict.
+    verdicts: dict[str, int]
+    #: Assignments that phones gave back, by the cause that they named.
+    failures: dict[str, int]
 
 
 class DecisionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,15 +133,25 @@ class DecisionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 ROUNDS: Final = OperatorCall(
     "rounds",
     "GET",
-    "/admin/v1/tasks/{task}/rounds",
+    "/admin/v1/rounds",
     Role.VIEWER,
-    Query,
+    RoundQuery,
     NoBody,
     RoundList,
-    "List a task's newest 1,000 rounds, oldest first.",
+    "List rounds, newest first.",
 )
 ROUND: Final = OperatorCall(
     "round", "GET", "/admin/v1/rounds/{round}", Role.VIEWER, Query, NoBody, RoundView, "Show a round."
+)
+ROUND_PROGRESS: Final = OperatorCall(
+    "round_progress",
+    "GET",
+    "/admin/v1/rounds/{round}/progress",
+    Role.VIEWER,
+    Query,
+    NoBody,
+    RoundProgress,
+    "Show how far a round's devices came, how long they took, and why some were lost.",
 )
 ACCEPT_ROUND: Final = OperatorCall(
     "accept_round",
@@ -102,4 +174,4 @@ DISCARD_ROUND: Final = OperatorCall(
     "Discard what the phones of a held round brought.",
 )
 
-CALLS: Final = (ROUNDS, ROUND, ACCEPT_ROUND, DISCARD_ROUND)
+CALLS: Final = (ROUNDS, ROUND, ROUND_PROGRESS, ACCEPT_ROUND, DISCARD_ROUND)

@@ -2,13 +2,25 @@
 
 from typing import Final
 
-from keyflock_server.protocol.operator import devices, events, populations, rounds, tasks
+from keyflock_server.protocol.operator import (
+    devices,
+    documentation,
+    events,
+    personal_models,
+    populations,
+    rounds,
+    tasks,
+    versions,
+)
 from keyflock_server.protocol.operator.call import AnyCall
 
 OPERATOR_CALLS: Final[tuple[AnyCall, ...]] = (
     *populations.CALLS,
     *tasks.CALLS,
     *rounds.CALLS,
+    *versions.CALLS,
     *devices.CALLS,
     *events.CALLS,
+    *personal_models.CALLS,
+    *documentation.CALLS,
 )

@@ -1,12 +1,16 @@
 """Operators' messages and calls about tasks."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.operator.call import MAX_TASK_BYTES, TOML, NoBody, OperatorCall, Query
+from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
+
+TaskState = Literal["active", "paused", "cancelled", "finished"]
 
 
 class TaskView(Struct, frozen=True, kw_only=True):
@@ -42,14 +46,27 @@ class TaskView(Struct, frozen=True, kw_only=True):
     spec: dict[str, Any]
 
 
-class TaskList(Struct, frozen=True, kw_only=True):
-    """``GET /admin/v1/tasks``: all tasks."""
+class TaskQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks a list has."""
 
-    tasks: list[TaskView]
+    #: A name of the population.
+    population: str | None = None
+    state: TaskState | None = None
+    kind: TaskKind | None = None
+    #: Whether it is archived; left out, any.
+    archived: bool | None = None
+
+
+class TaskList(Struct, frozen=True, kw_only=True):
+    """A page of tasks, oldest first."""
+
+    items: list[TaskView]
+    #: Where the next page begins; null after the last one.
+    next: str | None = None
 
 
 TASKS: Final = OperatorCall(
-    "tasks", "GET", "/admin/v1/tasks", Role.VIEWER, Query, NoBody, TaskList, "List the tasks."
+    "tasks", "GET", "/admin/v1/tasks", Role.VIEWER, TaskQuery, NoBody, TaskList, "List tasks, oldest first."
 )
 CREATE_TASK: Final = OperatorCall(
     "create_task",
@@ -61,6 +78,7 @@ CREATE_TASK: Final = OperatorCall(
     TaskView,
     "Create the task that the body describes; its first round opens with the next pass.",
     status=201,
+    is_creation=True,
     max_bytes=MAX_TASK_BYTES,
     media_types=(TOML,),
 )

@@ -119,10 +119,6 @@ class DeviceRepository(Protocol):
         """Return the quarantined devices of all populations, with the end of each quarantine."""
         ...
 
-    async def list_recent(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
-        """Return devices of a population: those ever quarantined, latest end first, then the last seen."""
-        ...
-
     async def forget(
         self,
         forgotten: Collection[DeviceId],

@@ -12,6 +12,7 @@ from keyflock_server.storage.interfaces.evaluations import EvaluationRepository
 from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.idempotency import IdempotencyRepository
 from keyflock_server.storage.interfaces.leases import LeaseRepository
+from keyflock_server.storage.interfaces.listings import ListingRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
 from keyflock_server.storage.interfaces.releases import ReleaseRepository
@@ -40,6 +41,7 @@ class RecordStore(Protocol):
     tombstones: TombstoneRepository
     personal_models: PersonalModelRepository
     leases: LeaseRepository
+    listings: ListingRepository
     arrivals: ArrivalRepository
     cluster: ClusterRepository
     retention: RetentionRepository

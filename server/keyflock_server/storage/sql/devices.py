@@ -161,21 +161,6 @@ class SqlDeviceRepository:
         async with self._reader.connect() as connection:
             return {DeviceId(device): until for device, until in await connection.execute(query)}
 
-    async def list_recent(self, population: PopulationName, limit: int) -> list[DeviceRecord]:
-        """Return devices of a population, those ever quarantined first."""
-        # Databases sort NULL differently, hence two queries.
-        mine = select(devices).where(devices.c.population == population)
-        kept_out = mine.where(devices.c.quarantined_until.is_not(None)).order_by(
-            devices.c.quarantined_until.desc(), devices.c.id.desc()
-        )
-        others = mine.where(devices.c.quarantined_until.is_(None)).order_by(
-            devices.c.last_seen_at.desc(), devices.c.id.desc()
-        )
-        async with self._reader.connect() as connection:
-            rows = list(await connection.execute(kept_out.limit(limit)))
-            rows += list(await connection.execute(others.limit(limit - len(rows))))
-        return [DeviceRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
-
     async def forget(
         self,
         forgotten: Collection[DeviceId],

@@ -17,6 +17,7 @@ from keyflock_server.storage.interfaces.evaluations import EvaluationRepository
 from keyflock_server.storage.interfaces.group_writer import GroupWriter
 from keyflock_server.storage.interfaces.idempotency import IdempotencyRepository
 from keyflock_server.storage.interfaces.leases import LeaseRepository
+from keyflock_server.storage.interfaces.listings import ListingRepository
 from keyflock_server.storage.interfaces.personal_models import PersonalModelRepository
 from keyflock_server.storage.interfaces.populations import PopulationRepository
 from keyflock_server.storage.interfaces.releases import ReleaseRepository
@@ -38,6 +39,7 @@ from keyflock_server.storage.sql.group_writer import SqlGroupWriter
 from keyflock_server.storage.sql.idempotency import SqlIdempotencyRepository
 from keyflock_server.storage.sql.integrity import MAX_CHECK_S, check_sqlite
 from keyflock_server.storage.sql.leases import SqlLeaseRepository
+from keyflock_server.storage.sql.listings import SqlListingRepository
 from keyflock_server.storage.sql.personal_models import SqlPersonalModelRepository
 from keyflock_server.storage.sql.populations import SqlPopulationRepository
 from keyflock_server.storage.sql.releases import SqlReleaseRepository
@@ -84,6 +86,7 @@ class SqlStore:
         self.tombstones: TombstoneRepository = SqlTombstoneRepository(reader, writer)
         self.personal_models: PersonalModelRepository = SqlPersonalModelRepository(reader, writer)
         self.leases: LeaseRepository = SqlLeaseRepository(reader, writer)
+        self.listings: ListingRepository = SqlListingRepository(reader)
         self.arrivals: ArrivalRepository = SqlArrivalRepository(reader, writer)
         self.cluster: ClusterRepository = SqlClusterRepository(reader, writer)
         self.retention: RetentionRepository = SqlRetentionRepository(reader, writer)

@@ -60,14 +60,14 @@ class SqlTaskRepository:
         query = select(tasks).join(populations).where(tasks.c.name == name, IS_THERE)
         async with self._reader.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
-        return None if row is None else _task(row)
+        return None if row is None else task_record(row)
 
     async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:
         """Return all tasks, oldest first."""
         async with self._reader.connect() as connection:
             query = select(tasks).join(populations).where(IS_THERE)
             rows = await connection.execute(query.order_by(tasks.c.created_at, tasks.c.name))
-        return list(readable(rows, _task, lambda row: TaskName(row.name), unreadable))
+        return list(readable(rows, task_record, lambda row: TaskName(row.name), unreadable))
 
     async def live_statuses(
         self, unreadable: list[UnreadableRow] | None = None
@@ -131,7 +131,8 @@ def _status(row: Row[Any]) -> tuple[TaskName, TaskStatus]:
         return TaskName(row.name), TaskStatus(row.status)
 
 
-def _task(row: Row[Any]) -> TaskRecord:
+def task_record(row: Row[Any]) -> TaskRecord:
+    """Return the task that a row holds; raises StorageDamaged."""
     with damaged_row(f"task {row.name}"):
         spec, status = stored_task(row.spec_json), TaskStatus(row.status)
     return TaskRecord(
@@ -155,7 +156,7 @@ def _columns(task: TaskRecord) -> dict[str, Any]:
 
 def _locked(connection: Connection, name: str) -> TaskRecord | None:
     row = connection.execute(select(tasks).where(tasks.c.name == name).with_for_update()).one_or_none()
-    return None if row is None else _task(row)
+    return None if row is None else task_record(row)
 
 
 def _document(connection: Connection, name: str) -> Document | None:

@@ -75,6 +75,7 @@ def _create_operator_tables() -> None:
         sa.Column("created_at", _INSTANT, nullable=False),
     )
     op.create_index("idempotency_keys_by_created_at", "idempotency_keys", ["created_at"])
+    op.create_index("rounds_by_opening", "rounds", ["opened_at", "id"])
 
 
 def _create_release_tables() -> None:
