@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -15,18 +14,9 @@ from keyflock_server.coordinator.compute_thread import lanes_for_this_machine
 from keyflock_server.coordinator.dependencies import no_load
 from keyflock_server.coordinator.events import fan_out
 from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
-from keyflock_server.descriptors import (
-    DescriptorWatch,
-    descriptor_limit,
-    max_operator_connections,
-    max_phone_connections,
-)
-from keyflock_server.http.application import application
-from keyflock_server.http.bodies import BodyLimits
-from keyflock_server.http.connections import Connections
+from keyflock_server.descriptors import DescriptorWatch, descriptor_limit, max_operator_connections
 from keyflock_server.http.endpoint_group import Clock
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
-from keyflock_server.http.host_names import is_loopback, is_own_name
 from keyflock_server.http.operators.authentication import RootTokenAuthenticator
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
@@ -59,15 +49,21 @@ from keyflock_server.personal_models.population_model_info import PopulationMode
 from keyflock_server.personal_models.quota import StoredModelQuota
 from keyflock_server.personal_models.service import PersonalModelService
 from keyflock_server.personal_models.validation import PersonalModelValidator
-from keyflock_server.protocol.operator.call import MAX_CHECKPOINT_BYTES, MAX_TASK_BYTES
 from keyflock_server.runtime.certificate_watch import CertificateWatch
-from keyflock_server.runtime.certificates import ServerCertificate, load_certificates
+from keyflock_server.runtime.certificates import ServerCertificate
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.lifecycles import Lifecycle, LifecycleGroup
 from keyflock_server.runtime.load import LoadMeter
 from keyflock_server.runtime.numeric_libraries import NumericLibraries
+from keyflock_server.runtime.ports import (
+    OPERATORS,
+    PHONES,
+    load_port_certificates,
+    operators_port,
+    phones_port,
+)
 from keyflock_server.runtime.probes import Probes
-from keyflock_server.runtime.server import PortBinding, Server
+from keyflock_server.runtime.server import Server
 from keyflock_server.runtime.socketless_server import SocketlessServer
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
@@ -84,10 +80,6 @@ _log: Final = logger("keyflock.server")
 #: How long a process caches what it has read about users: alone, and where other processes may change it.
 _PROFILE_TTL_ALONE: Final = timedelta(hours=1)
 _PROFILE_TTL_SHARED: Final = timedelta(minutes=1)
-#: Maximum number of operators' requests being read or answered at once.
-OPERATORS_BODIES: Final = 32
-#: Enough for one model of the largest size at a time, and small bodies beside it.
-OPERATORS_BODY_BYTES: Final = MAX_CHECKPOINT_BYTES + 16 * MAX_TASK_BYTES
 
 
 def system_clock() -> datetime:
@@ -115,71 +107,26 @@ def build_server(
         StorageError: fault of the operator; the URL of the database or of the blobs cannot be used.
     """
     meter = LoadMeter(settings.max_bodies_in_flight)
-    certificates = load_certificates(
-        {
-            "phones": (settings.tls_certificate, settings.tls_key),
-            "operators": (settings.admin_tls_certificate, settings.admin_tls_key),
-        }
-    )
-    is_local = is_loopback(settings.admin_host)
-    if "operators" not in certificates and not is_local:
-        _log.warning("operators' tokens can be read on the network: their port has no TLS")
+    certificates = load_port_certificates(settings)
     parts = _assemble(
         settings, clock, attestation or AcceptAll(), may_show, meter.load, certificates=certificates
     )
     heartbeat = Heartbeat(parts.lifecycle.tick, settings.tick_s, parts.metrics, on_lag=meter.record_lag)
     probes = Probes(parts.readiness, heartbeat, parts.metrics)
-    body_limits = BodyLimits(
-        settings.max_bodies_in_flight,
-        settings.max_body_bytes_in_flight,
-        settings.body_timeout_s,
-        parts.metrics,
+    sdk_port, body_limits = phones_port(
+        settings,
+        parts.sdk,
+        probes.by_path(with_metrics=False),
+        certificates.get(PHONES),
+        parts.held_after_answer,
     )
-    # Operators have limits of their own, so that phones never block an operator, nor a model's upload phones.
-    admin_body_limits = BodyLimits(
-        OPERATORS_BODIES, OPERATORS_BODY_BYTES, settings.body_timeout_s, parts.metrics, "operators"
-    )
-    body_limits.held_after_answer = parts.held_after_answer
     meter.in_flight = lambda: body_limits.in_flight
-    operator_connections = max_operator_connections(settings.max_operator_connections, descriptor_limit())
-    connections = Connections(
-        parts.sdk.form,
-        parts.metrics,
-        port=body_limits.port,
-        max_connections=max_phone_connections(
-            settings.max_connections, operator_connections, descriptor_limit()
-        ),
-        header_timeout_s=settings.header_timeout_s,
-        answer_timeout_s=settings.answer_timeout_s,
-    )
-    admin_connections = Connections(
-        parts.admin.form,
-        parts.metrics,
-        port=admin_body_limits.port,
-        max_connections=operator_connections,
-        header_timeout_s=settings.header_timeout_s,
-        answer_timeout_s=settings.answer_timeout_s,
-    )
     return Server(
         parts.lifecycle,
         parts.folder,
-        sdk_port=PortBinding(
-            application(parts.sdk, body_limits, probes.by_path(with_metrics=False), connections),
-            settings.host,
-            settings.port,
-            certificates.get("phones"),
-        ),
-        admin_port=PortBinding(
-            application(
-                parts.admin,
-                admin_body_limits,
-                probes.by_path(with_metrics=True),
-                admin_connections,
-                partial(is_own_name, names=settings.admin_names) if is_local else None,
-            ),
-            settings.admin_host,
-            settings.admin_port,
-            certificates.get("operators"),
+        sdk_port=sdk_port,
+        admin_port=operators_port(
+            settings, parts.admin, probes.by_path(with_metrics=True), certificates.get(OPERATORS)
         ),
         readiness=parts.readiness,
         heartbeat=heartbeat,
