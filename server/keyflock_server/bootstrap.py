@@ -65,6 +65,7 @@ from keyflock_server.runtime.ports import (
 from keyflock_server.runtime.probes import Probes
 from keyflock_server.runtime.server import Server
 from keyflock_server.runtime.socketless_server import SocketlessServer
+from keyflock_server.runtime.state_series import StateSeries
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
 from keyflock_server.storage.sql.store import SqlStore
@@ -325,6 +326,7 @@ def _assemble(
         readiness=readiness,
         metrics=metrics,
     )
+    StateSeries(coordinator, clock).show_in(metrics)
     if not is_socketless:
         lifecycles += [
             EventWatch(deps, coordinator.registry, recorder, events),

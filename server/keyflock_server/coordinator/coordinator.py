@@ -21,6 +21,7 @@ from keyflock_server.coordinator.orphan_collection import OrphanCollection
 from keyflock_server.coordinator.pace_steering import PaceSteering
 from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.population_service import PopulationService
+from keyflock_server.coordinator.population_states import PopulationStates
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.release_gate import ReleaseGate
 from keyflock_server.coordinator.release_policies import ReleasePolicies
@@ -99,6 +100,19 @@ class Coordinator:
         self.versions = VersionService(deps, self.models)
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
+        self.population_states = PopulationStates(deps)
+        #: When a pass last read everything that it needs from the store.
+        self.store_read_at = deps.clock()
+
+    @property
+    def is_leader(self) -> bool:
+        """Return whether this process opens and closes rounds."""
+        return self._leadership.is_leader
+
+    @property
+    def peers(self) -> int:
+        """Return the number of other replicas that this process knows of."""
+        return self._leadership.peers
 
     def has_rounds_to_close(self) -> bool:
         """Return whether this process leads, and a round is open that it will have to make a version of."""
@@ -119,6 +133,8 @@ class Coordinator:
         await self._device_sync.refresh()
         await self._refresh_stats()
         await self.revocations.sync()
+        await self.population_states.refresh_if_wanted()
+        self.store_read_at = self._deps.clock()
 
     async def tick(self) -> None:
         """Do what is due now: read what other processes have done; flush, close, abandon and open rounds.
@@ -135,6 +151,7 @@ class Coordinator:
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._deps.observer.store_unreachable(error)
             return
+        self.store_read_at = self._deps.clock()
         for state in self.registry:
             if state.is_unreadable:
                 continue
@@ -196,5 +213,6 @@ class Coordinator:
                 await self.revocations.prune()
                 await self.population_deletion.resume_due()
             await self._refresh_stats()
+            await self.population_states.refresh_if_wanted()
         except Exception as error:  # noqa: BLE001 - no round waits for them
             self._deps.observer.housekeeping_failed(error)

@@ -295,6 +295,11 @@ class MicroBatch:
         reports, distinct = self.sum.size
         return Pending(len(self._waiting), max(0, len(self._waiting) - reports + distinct))
 
+    @property
+    def oldest_at(self) -> datetime | None:
+        """Return when the report that waits longest arrived; None where none waits."""
+        return min((report.received_at for report in self._waiting.values()), default=None)
+
     def get(self, assignment: AssignmentId) -> PendingReport | None:
         """Return the assignment's report, if one waits."""
         return self._waiting.get(assignment)

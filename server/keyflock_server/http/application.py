@@ -11,12 +11,13 @@ from typing import Any, Final
 from aiohttp import web
 
 from keyflock_server.http.bodies import BodyLimits
-from keyflock_server.http.connections import Connections, MalformedKind
+from keyflock_server.http.connections import Connections
 from keyflock_server.http.endpoint_group import EndpointGroup
 from keyflock_server.http.request_handler import UnreadableRequest
 from keyflock_server.http.streamed_response import StreamingResponse
 from keyflock_server.http.whole_response import WholeResponse
 from keyflock_server.protocol.calls import Request, Response, StreamedResponse
+from keyflock_server.protocol.connection_failures import MalformedKind
 
 Probe = Callable[[], Response]
 

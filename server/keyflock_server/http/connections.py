@@ -6,11 +6,11 @@ head (an idle one, or one that sends its head slowly) is closed in favour of the
 middle of a request, the new one is refused.
 """
 
-from enum import StrEnum
 from typing import Final, Protocol
 
 from keyflock_server.http.responses import ResponseFormat
 from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.connection_failures import HandshakeFailure, MalformedKind
 from keyflock_server.protocol.messages import ReturnWindow
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.telemetry.log_throttle import LogThrottle
@@ -26,36 +26,6 @@ MAX_LINGERING: Final = 32
 LINGER_S: Final = 1.0
 
 _log: Final = logger("keyflock.http")
-
-
-class MalformedKind(StrEnum):
-    """Why a request could not be read; metrics and the log use this closed list."""
-
-    TLS = "tls"
-    HTTP2 = "http2"
-    VERSION = "version"
-    REQUEST_LINE = "request_line"
-    HEADERS = "headers"
-    TOO_LONG = "too_long"
-    FRAMING = "framing"
-    SLOW_HEAD = "slow_head"
-    FOREIGN_HOST = "foreign_host"
-
-
-class HandshakeFailure(StrEnum):
-    """Why a TLS handshake failed; metrics use this closed list."""
-
-    #: It was not over in time.
-    TIMEOUT = "timeout"
-    #: The client has closed the connection without a word, as load balancers' checks do.
-    LEFT = "left"
-    #: The client has spoken HTTP without TLS.
-    PLAIN_HTTP = "plain_http"
-    #: There is no version of TLS, or no cipher, that both speak.
-    VERSION = "version"
-    #: The client has refused, most often the certificate.
-    REFUSED = "refused"
-    MALFORMED = "malformed"
 
 
 #: The details of the problem documents; they quote nothing of the request.

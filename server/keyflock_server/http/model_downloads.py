@@ -4,7 +4,6 @@ Source: RFC 3229, "Delta encoding in HTTP": ``A-IM`` says which deltas a phone u
 which models it has, and a 226 which of these the delta applies to.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -35,8 +34,8 @@ class ModelDownloadEndpoints:
     def __init__(self, models: ModelStore, downlink: Downlink, metrics: Metrics) -> None:
         self._models = models
         self._downlink = downlink
-        self._downloads = functools.cache(metrics.model_downloads.labels)
-        self._bytes = functools.cache(metrics.model_bytes.labels)
+        self._downloads = metrics.model_downloads.labels
+        self._bytes = metrics.model_bytes.labels
 
     async def model(self, call: AuthenticatedCall, _body: bytes) -> Response:
         """Serve the weights that phones train from."""

@@ -28,9 +28,10 @@ from aiohttp.http_exceptions import (
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, _ErrInfo
 
-from keyflock_server.http.connections import LINGER_S, Connections, MalformedKind
+from keyflock_server.http.connections import LINGER_S, Connections
 from keyflock_server.http.whole_response import SERVER_NAME, WholeResponse
 from keyflock_server.protocol.calls import Response
+from keyflock_server.protocol.connection_failures import MalformedKind
 
 HandleRequest = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

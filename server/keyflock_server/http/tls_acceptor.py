@@ -11,8 +11,9 @@ import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from keyflock_server.http.connections import Connections, HandshakeFailure
+from keyflock_server.http.connections import Connections
 from keyflock_server.http.request_handler import HttpServer
+from keyflock_server.protocol.connection_failures import HandshakeFailure
 
 #: Pause after an accept that failed because no file can be opened, which ``descriptors`` says in the log.
 _RETRY_PAUSE_S: Final = 1.0

@@ -36,6 +36,7 @@ class StoredModelQuota:
         self._max_bytes = max_bytes
         self._clock = clock
         self._metrics = metrics
+        metrics.stored_model_limit_bytes.set(max_bytes)
         #: The sum at the last refresh, what this process has stored since, and what it is about to store.
         self._sum_bytes = 0
         self._since_bytes = 0

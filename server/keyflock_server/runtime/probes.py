@@ -41,6 +41,8 @@ class Probes:
     def metrics(self) -> Response:
         """Return the metrics in Prometheus' text format."""
         self._metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
+        self._metrics.ready.set(self._readiness.state is ServerState.READY and not self._heartbeat.is_stalled)
+        self._metrics.tick_age_s.set(self._heartbeat.age_s)
         return Response(200, {"content-type": exposition.CONTENT_TYPE}, self._metrics.exposition())
 
 

@@ -1,294 +1,134 @@
-"""The metrics that Prometheus scrapes: one registry per server, so that two servers in one process never mix.
+"""The metrics that Prometheus scrapes: one set per server, so that two servers in one process never mix.
 
-Labels come from closed lists (calls, codes, reasons) and from names that operators chose, so phones cannot
-increase the number of series.
+What there is, is declared in ``telemetry.series``; here the declarations become numbers. Labels come from
+closed lists (calls, codes, reasons) and from ids that operators made, so phones cannot increase the number
+of series. Series of a task or a population go away when it does.
 """
 
-from typing import Final
+from collections.abc import Callable, Collection
+from typing import Final, TypeVar
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from keyflock_server.telemetry.call_totals import DURATIONS_S, CallMetrics
+from keyflock_server.telemetry.call_totals import CallMetrics
+from keyflock_server.telemetry.counting import Counter, Family, Gauge, Histogram
+from keyflock_server.telemetry.series import calls, personal, phones, process, releases, rounds
+from keyflock_server.telemetry.series.declaration import Scope, Series
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_ROUNDS_S: Final = (1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
-_BODY_BYTES: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216)
-_FLUSH_REPORTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048)
+F = TypeVar("F", Counter, Gauge, Histogram)
+#: Returns the ids of the tasks, or populations, that there are now.
+LivingIds = Callable[[], Collection[str]]
 
 
 class Metrics:
-    """The server's metrics. Each attribute is one; its help text says what it counts."""
+    """The server's metrics. Each attribute counts one declared series."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._families: list[Family[object]] = []
+        self._living: dict[Scope, LivingIds] = {}
         ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        self.check_ins = Counter(
-            "keyflock_check_ins",
-            "Check-ins answered, by outcome: assigned, repeated (the same work), or the refusal's reason.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.codecs = Counter(
-            "keyflock_assigned_codecs",
-            "Assignments given, by the phone's network and the codec that was chosen for it.",
-            ["network", "codec"],
-            registry=self.registry,
-        )
-        self.reports = Counter(
-            "keyflock_reports",
-            "Reports acknowledged: counted, or duplicate of one that was.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.failures = Counter(
-            "keyflock_failures",
-            "Assignments that phones gave back, by cause.",
-            ["cause"],
-            registry=self.registry,
-        )
-        self.assignments_expired = Counter(
-            "keyflock_assignments_expired",
-            "Assignments that ran out of time with nothing heard of their devices, by task.",
-            ["task"],
-            registry=self.registry,
-        )
-        self.problems = Counter(
-            "keyflock_problems",
-            "Requests refused with a problem document, by call and code.",
-            ["call", "code"],
-            registry=self.registry,
-        )
-        self.suggestion_batch = Histogram(
-            "keyflock_suggestion_batch",
-            "Questions that went through the network together.",
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=self.registry,
-        )
-        self.profiles = Counter(
-            "keyflock_suggestion_profiles",
-            "Users' models wanted for suggestions: hit (in memory) or load (from the store of heads).",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.stored_model_bytes = Gauge(
-            "keyflock_stored_model_bytes",
-            "Bytes of all stored personal models, as this process knows of them.",
-            registry=self.registry,
-        )
-        self.profile_bytes = Gauge(
-            "keyflock_suggestion_profile_bytes",
-            "Memory that users' models take for suggestions, about.",
-            registry=self.registry,
-        )
+        self._add_rounds()
+        self._add_phones()
+        self._add_calls()
+        self._add_personal()
+        self._add_process()
+
+    def _add_rounds(self) -> None:
+        self.tasks = self._add(Gauge, rounds.TASKS)
+        self.rounds = self._add(Counter, rounds.ROUNDS)
+        self.rounds_opened = self._add(Counter, rounds.ROUNDS_OPENED)
+        self.round_age_s = self._add(Gauge, rounds.ROUND_AGE)
+        self.round_age_ratio = self._add(Gauge, rounds.ROUND_AGE_RATIO)
+        self.round_duration_s = self._add(Histogram, rounds.ROUND_DURATION)
+        self.rounds_held = self._add(Counter, rounds.ROUNDS_HELD)
+        self.held_rounds = self._add(Gauge, rounds.HELD_ROUNDS)
+        self.task_failures = self._add(Counter, rounds.TASK_FAILURES)
+        self.model_version = self._add(Gauge, rounds.MODEL_VERSION)
+        self.version_age_s = self._add(Gauge, rounds.VERSION_AGE)
+        self.release_steps = self._add(Counter, releases.RELEASE_STEPS)
+        self.released_version = self._add(Gauge, releases.RELEASED_VERSION)
+        self.release_stage_ratio = self._add(Gauge, releases.RELEASE_STAGE)
+        self.release_phase_age_s = self._add(Gauge, releases.RELEASE_PHASE_AGE)
+        self.rollbacks = self._add(Counter, rounds.ROLLBACKS)
+        self.pending_reports = self._add(Gauge, rounds.PENDING_REPORTS)
+        self.pending_age_s = self._add(Gauge, rounds.PENDING_AGE)
+        self.flush_reports = self._add(Histogram, rounds.FLUSH_REPORTS)
+        self.flush_duration_s = self._add(Histogram, rounds.FLUSH_DURATION)
+        self.flush_interval_s = self._add(Gauge, rounds.FLUSH_INTERVAL)
+        self.flush_failures = self._add(Counter, rounds.FLUSH_FAILURES)
+
+    def _add_phones(self) -> None:
+        self.check_ins = self._add(Counter, phones.CHECK_INS)
+        self.codecs = self._add(Counter, phones.ASSIGNED_CODECS)
+        self.reports = self._add(Counter, phones.REPORTS)
+        self.report_verdicts = self._add(Counter, phones.REPORT_VERDICTS)
+        self.delta_bytes = self._add(Histogram, phones.REPORT_DELTA_BYTES)
+        self.failures = self._add(Counter, phones.FAILURES)
+        self.assignments_expired = self._add(Counter, phones.ASSIGNMENTS_EXPIRED)
+        self.quarantines = self._add(Counter, phones.QUARANTINES)
+
+    def _add_calls(self) -> None:
         #: Durations and bytes of requests, by call.
-        self.calls = CallMetrics()
-        self.registry.register(self.calls)
-        self.model_downloads = Counter(
-            "keyflock_model_downloads",
-            "Downloads of a model's weights: whole, delta (from one that the phone had) or not_modified.",
-            ["kind"],
-            registry=self.registry,
+        self.calls = CallMetrics(
+            self._add(Histogram, calls.REQUEST_DURATION),
+            self._add(Counter, calls.RECEIVED_BYTES),
+            self._add(Counter, calls.SENT_BYTES),
         )
-        self.model_bytes = Counter(
-            "keyflock_model_bytes",
-            "Body bytes of the same, by kind.",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.delta_bytes = Histogram(
-            "keyflock_report_delta_bytes",
-            "Size of the deltas in acknowledged reports, by the network that the phone asked for work on.",
-            ["network"],
-            buckets=_BODY_BYTES,
-            registry=self.registry,
-        )
-        self.malformed_requests = Counter(
-            "keyflock_malformed_requests",
-            "Requests that could not be read, by port and by what is wrong with them.",
-            ["port", "kind"],
-            registry=self.registry,
-        )
-        self.open_connections = Gauge(
-            "keyflock_open_connections",
-            "Connections open now, by port.",
-            ["port"],
-            registry=self.registry,
-        )
-        self.connections_closed_early = Counter(
-            "keyflock_connections_closed_early",
-            "Connections beyond a port's cap: turned_away, or an idle one displaced by a new one.",
-            ["port", "cause"],
-            registry=self.registry,
-        )
-        self.tls_handshake_failures = Counter(
-            "keyflock_tls_handshake_failures",
-            "TLS handshakes that failed, by port and cause: timeout, left, plain_http, version, refused "
-            "(most often the certificate) or malformed.",
-            ["port", "kind"],
-            registry=self.registry,
-        )
-        self.certificate_expires_at = Gauge(
-            "keyflock_tls_certificate_expiry_timestamp_seconds",
-            "When the certificate ends that a port shows to new connections, in Unix time.",
-            ["port"],
-            registry=self.registry,
-        )
-        self.unusable_certificates = Gauge(
-            "keyflock_tls_certificate_files_unusable",
-            "1 while a port's certificate files hold what cannot be used, and the one before it is shown.",
-            ["port"],
-            registry=self.registry,
-        )
-        self.admin_authentication_failures = Counter(
-            "keyflock_admin_authentication_failures",
-            "Calls without the admin token on the operators' port: delayed, or refused at once.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.descriptor_shortages = Counter(
-            "keyflock_descriptor_shortages",
-            "Passes in which no file could be opened: the process is at its limit; connections are reset.",
-            registry=self.registry,
-        )
-        self.bodies_in_flight = Gauge(
-            "keyflock_bodies_in_flight",
-            "Requests being read or answered now, by who sent them.",
-            ["port"],
-            registry=self.registry,
-        )
-        self.body_bytes_in_flight = Gauge(
-            "keyflock_body_bytes_in_flight",
-            "Body bytes held in memory now, by who sent them.",
-            ["port"],
-            registry=self.registry,
-        )
-        self.rounds = Counter(
-            "keyflock_rounds",
-            "Rounds that ended, by phase: closed (made a version), abandoned, cancelled or discarded.",
-            ["phase"],
-            registry=self.registry,
-        )
-        self.rounds_opened = Counter(
-            "keyflock_rounds_opened", "Rounds that began to take assignments.", registry=self.registry
-        )
-        self.rounds_held = Counter(
-            "keyflock_rounds_held",
-            "Rounds whose version did not pass the checks.",
-            registry=self.registry,
-        )
-        self.held_rounds = Gauge(
-            "keyflock_held_rounds",
-            "Rounds that wait for an operator to accept or discard them.",
-            registry=self.registry,
-        )
-        self.rollbacks = Counter(
-            "keyflock_rollbacks",
-            "Populations that were rolled back to an earlier version.",
-            registry=self.registry,
-        )
-        self.release_steps = Counter(
-            "keyflock_release_steps",
-            "Steps of releases that this process took, by what they did.",
-            ["action"],
-            registry=self.registry,
-        )
-        self.released_version = Gauge(
-            "keyflock_released_version",
-            "The version that is served to everybody, as of the last step that this process took.",
-            ["population"],
-            registry=self.registry,
-        )
-        self.release_stage_percent = Gauge(
-            "keyflock_release_stage_percent",
-            "Percent of the devices in the candidate's stage, as of the last step that this process took.",
-            ["population"],
-            registry=self.registry,
-        )
-        self.round_duration_s = Histogram(
-            "keyflock_round_duration_seconds",
-            "From the opening of a round to its end.",
-            buckets=_ROUNDS_S,
-            registry=self.registry,
-        )
-        self.model_version = Gauge(
-            "keyflock_model_version",
-            "The newest version that this process published.",
-            ["population"],
-            registry=self.registry,
-        )
-        self.report_verdicts = Counter(
-            "keyflock_report_verdicts",
-            "What was said of uploaded reports: refused, by cause; clipped updates and rows.",
-            ["verdict"],
-            registry=self.registry,
-        )
-        self.quarantines = Counter(
-            "keyflock_quarantines",
-            "Devices that were kept out because their reports were refused repeatedly.",
-            registry=self.registry,
-        )
-        self.flush_reports = Histogram(
-            "keyflock_flush_reports",
-            "Reports in one committed micro-batch.",
-            buckets=_FLUSH_REPORTS,
-            registry=self.registry,
-        )
-        self.flush_duration_s = Histogram(
-            "keyflock_flush_duration_seconds",
-            "From the start of a flush to its commit.",
-            buckets=DURATIONS_S,
-            registry=self.registry,
-        )
-        self.flush_interval_s = Gauge(
-            "keyflock_flush_interval_seconds",
-            "From the start of a task's last flush to that of the next one, under load.",
-            ["task"],
-            registry=self.registry,
-        )
-        self.flush_failures = Counter(
-            "keyflock_flush_failures",
-            "Micro-batches that could not be committed and were tried again.",
-            registry=self.registry,
-        )
-        self.store_failures = Counter(
-            "keyflock_store_failures",
-            "Passes that could not read the store and were tried again.",
-            registry=self.registry,
-        )
-        self.task_failures = Counter(
-            "keyflock_task_failures",
-            "Passes in which a task's round could not go on, by task.",
-            ["task"],
-            registry=self.registry,
-        )
-        self.event_loop_lag_s = Histogram(
-            "keyflock_event_loop_lag_seconds",
-            "How much later than asked the event loop came back to the pass over deadlines.",
-            buckets=DURATIONS_S,
-            registry=self.registry,
-        )
-        self.event_loop_tasks = Gauge(
-            "keyflock_event_loop_tasks",
-            "Asynchronous tasks in the process: one for each request being answered, and the server's own.",
-            registry=self.registry,
-        )
-        self.tick_duration_s = Histogram(
-            "keyflock_tick_duration_seconds",
-            "One pass over deadlines, flushes and closing rounds.",
-            buckets=DURATIONS_S,
-            registry=self.registry,
-        )
+        self.problems = self._add(Counter, calls.PROBLEMS)
+        self.internal_errors = self._add(Counter, calls.INTERNAL_ERRORS)
+        self.model_downloads = self._add(Counter, calls.MODEL_DOWNLOADS)
+        self.model_bytes = self._add(Counter, calls.MODEL_BYTES)
+        self.malformed_requests = self._add(Counter, calls.MALFORMED_REQUESTS)
+        self.open_connections = self._add(Gauge, calls.OPEN_CONNECTIONS)
+        self.connections_closed_early = self._add(Counter, calls.CONNECTIONS_CLOSED_EARLY)
+        self.tls_handshake_failures = self._add(Counter, calls.TLS_HANDSHAKE_FAILURES)
+        self.certificate_expires_at = self._add(Gauge, calls.CERTIFICATE_EXPIRY)
+        self.unusable_certificates = self._add(Gauge, calls.UNUSABLE_CERTIFICATES)
+        self.admin_authentication_failures = self._add(Counter, calls.AUTHENTICATION_FAILURES)
+        self.bodies_in_flight = self._add(Gauge, calls.BODIES_IN_FLIGHT)
+        self.body_bytes_in_flight = self._add(Gauge, calls.BODY_BYTES_IN_FLIGHT)
+
+    def _add_personal(self) -> None:
+        self.suggestion_batch = self._add(Histogram, personal.SUGGESTION_BATCH)
+        self.profiles = self._add(Counter, personal.PROFILES)
+        self.stored_model_bytes = self._add(Gauge, personal.STORED_MODEL_BYTES)
+        self.stored_model_limit_bytes = self._add(Gauge, personal.STORED_MODEL_LIMIT_BYTES)
+        self.profile_bytes = self._add(Gauge, personal.PROFILE_BYTES)
+
+    def _add_process(self) -> None:
+        self.ready = self._add(Gauge, process.READY)
+        self.store_age_s = self._add(Gauge, process.STORE_AGE)
+        self.store_failures = self._add(Counter, process.STORE_FAILURES)
+        self.is_leader = self._add(Gauge, process.IS_LEADER)
+        self.peers = self._add(Gauge, process.PEERS)
+        self.event_loop_lag_s = self._add(Histogram, process.EVENT_LOOP_LAG)
+        self.event_loop_tasks = self._add(Gauge, process.EVENT_LOOP_TASKS)
+        self.tick_duration_s = self._add(Histogram, process.TICK_DURATION)
+        self.tick_age_s = self._add(Gauge, process.TICK_AGE)
+        self.descriptor_shortages = self._add(Counter, process.DESCRIPTOR_SHORTAGES)
+
+    @property
+    def declared(self) -> tuple[Series, ...]:
+        """Return the declarations of all these series."""
+        return tuple(family.series for family in self._families)
+
+    def keep_only_living(self, scope: Scope, living: LivingIds) -> None:
+        """Show series of those tasks, or populations, only that there are when Prometheus asks."""
+        self._living[scope] = living
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format, for ``/metrics``."""
+        for scope, living in self._living.items():
+            ids = living()
+            for family in self._families:
+                family.keep_only(scope, ids)
         return generate_latest(self.registry)
+
+    def _add(self, kind: type[F], series: Series) -> F:
+        family = kind(series)
+        self._families.append(family)
+        self.registry.register(family)
+        return family

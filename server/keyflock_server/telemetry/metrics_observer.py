@@ -125,13 +125,11 @@ class MetricsObserver:
 
     def version_published(self, population: PopulationName, version: int) -> None:
         """A new model version is the newest."""
-        self._metrics.model_version.labels(population).set(version)
         _log.info("version published", population=population, version=version)
 
     def rolled_back(self, population: PopulationName, version: int, to: int) -> None:
         """A new version with the weights of an earlier one is the newest."""
         self._metrics.rollbacks.inc()
-        self._metrics.model_version.labels(population).set(version)
         _log.warning("population rolled back", population=population, version=version, to=to)
 
     def release_stepped(
@@ -139,8 +137,6 @@ class MetricsObserver:
     ) -> None:
         """A step of a population's release was taken."""
         self._metrics.release_steps.labels(action).inc()
-        self._metrics.released_version.labels(population).set(version)
-        self._metrics.release_stage_percent.labels(population).set(0 if candidate is None else percent)
         _log.info(
             "release stepped",
             population=population,

@@ -7,6 +7,7 @@ from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, play
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
 from keyflock_server.protocol.operator.populations import RollbackOrder
+from keyflock_server.runtime.state_series import StateSeries
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.metrics_observer import MetricsObserver
 
@@ -60,6 +61,9 @@ async def test_a_rollback_is_a_warning_and_the_newest_version_is_the_restored_on
     await harness.task()
     await play(harness)
     await harness.coordinator.tick()
+    StateSeries(harness.coordinator, lambda: harness.now).show_in(metrics)
+    metrics.exposition()  # somebody looks, so the next pass reads which versions there are
+    await harness.coordinator.tick()
 
     await harness.coordinator.populations.roll_back(
         POPULATION, RollbackOrder(to=0, reason="words that nobody should log")
@@ -70,6 +74,8 @@ async def test_a_rollback_is_a_warning_and_the_newest_version_is_the_restored_on
     ]
     assert b"keyflock_rollbacks_total 1.0" in metrics.exposition()
     assert b'keyflock_rounds_total{phase="discarded"} 1.0' in metrics.exposition()
+    assert b'keyflock_model_version{population="en"} 1.0' in metrics.exposition()
+    await harness.coordinator.tick()
     assert b'keyflock_model_version{population="en"} 2.0' in metrics.exposition()
     assert "nobody should log" not in caplog.text
     await harness.coordinator.stop()

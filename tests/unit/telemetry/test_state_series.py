@@ -1,0 +1,157 @@
+"""What a process knows of its tasks, rounds and versions is what Prometheus sees."""
+
+from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, cohort, play, send
+from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
+
+from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.protocol.operator import DeletionOrder
+from keyflock_server.runtime.state_series import StateSeries
+from keyflock_server.telemetry.metrics import Metrics
+from keyflock_server.telemetry.metrics_observer import MetricsObserver
+
+T = TaskName("t")
+
+
+class Watched:
+    """A coordinator and what Prometheus sees of it."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.harness = CoordinatorHarness(observer=MetricsObserver(self.metrics))
+        StateSeries(self.harness.coordinator, lambda: self.harness.now).show_in(self.metrics)
+
+    async def scrape(self, name: str) -> dict[str, float]:
+        """Return a series by the value of its label, as the scrape after the next shows it."""
+        self.metrics.exposition()
+        await self.harness.coordinator.tick()
+        lines = [line for line in self.metrics.exposition().decode().splitlines() if line.startswith(name)]
+        pairs = (line.removeprefix(name).rsplit(" ", 1) for line in lines)
+        return {label.partition('"')[2].removesuffix('"}'): float(value) for label, value in pairs}
+
+
+async def started(**tables: str) -> Watched:
+    watched = Watched()
+    await watched.harness.coordinator.start()
+    await watched.harness.create_population()
+    await watched.harness.task(**tables)
+    return watched
+
+
+async def test_an_open_round_shows_its_age_and_how_near_its_deadline_is() -> None:
+    watched = await started(round="goal = 4\ndeadline_s = 600")
+
+    watched.harness.pass_time(150)
+
+    assert await watched.scrape("keyflock_round_age_seconds") == {"t": 150.0}
+    assert await watched.scrape("keyflock_round_age_ratio") == {"t": 0.25}
+    assert (await watched.scrape("keyflock_tasks"))["active"] == 1.0
+
+
+async def test_a_held_round_has_an_age_and_no_deadline() -> None:
+    watched = await started(optimizer=ABSURD)
+    await play(watched.harness)
+
+    watched.harness.pass_time(10_000)
+
+    assert await watched.scrape("keyflock_held_rounds") == {"": 1.0}
+    assert await watched.scrape("keyflock_round_age_seconds") == {"t": 10_000.0}
+    assert await watched.scrape("keyflock_round_age_ratio") == {}
+    await watched.harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    assert await watched.scrape("keyflock_held_rounds") == {"": 0.0}
+
+
+async def test_reports_that_wait_are_counted_and_the_oldest_has_an_age() -> None:
+    watched = await started(round="goal = 8")
+    first, second, *others = await cohort(watched.harness, 4)
+    await send(watched.harness, first)
+    watched.harness.pass_time(5)
+    await send(watched.harness, second)
+    watched.harness.pass_time(2)
+    waiting = await watched.scrape("keyflock_pending_reports")
+    oldest_s = await watched.scrape("keyflock_pending_report_age_seconds")
+    for one in others:
+        await send(watched.harness, one)
+
+    assert waiting == {"t": 2.0}
+    assert oldest_s == {"t": 7.0}
+    assert await watched.scrape("keyflock_pending_reports") == {"t": 0.0}
+    assert await watched.scrape("keyflock_pending_report_age_seconds") == {"t": 0.0}
+
+
+async def test_a_population_shows_its_newest_version_and_how_long_it_has_waited_for_the_next() -> None:
+    watched = await started()
+    watched.harness.pass_time(100)
+    await play(watched.harness)
+    await watched.harness.coordinator.tick()
+
+    watched.harness.pass_time(40)
+
+    assert await watched.scrape("keyflock_model_version{") == {"en": 1.0}
+    assert await watched.scrape("keyflock_model_version_age_seconds") == {"en": 40.0}
+
+
+async def test_a_population_that_nobody_trains_waits_for_no_version() -> None:
+    watched = await started()
+
+    await watched.harness.coordinator.tasks.pause(T)
+
+    assert await watched.scrape("keyflock_model_version_age_seconds") == {}
+    assert await watched.scrape("keyflock_model_version{") == {"en": 0.0}
+
+
+async def test_an_ended_task_and_a_deleted_population_leave_no_series() -> None:
+    watched = await started()
+    harness = watched.harness
+    watched.metrics.task_failures.labels(T).inc()
+    watched.metrics.flush_interval_s.labels(T).set(1.0)
+    before = await watched.scrape("keyflock_task_failures_total")
+
+    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tick()
+
+    assert before == {"t": 1.0}
+    for name in (
+        "keyflock_task_failures_total",
+        "keyflock_flush_interval_seconds",
+        "keyflock_round_age_seconds",
+    ):
+        assert await watched.scrape(name) == {}, name
+    await harness.coordinator.populations.delete(POPULATION, DeletionOrder(confirm=POPULATION))
+    assert await watched.scrape("keyflock_model_version{") == {}
+
+
+async def test_a_store_that_does_not_answer_shows_by_its_age() -> None:
+    watched = await started()
+    await watched.harness.coordinator.tick()
+    watched.harness.pass_time(90)
+
+    text = watched.metrics.exposition().decode()
+
+    assert "keyflock_store_read_age_seconds 90.0" in text
+    assert "keyflock_is_leader 1.0" in text
+    assert "keyflock_peers 0.0" in text
+
+
+async def test_a_server_that_nobody_watches_reads_no_versions() -> None:
+    watched = await started()
+    states = watched.harness.coordinator.population_states
+    await watched.scrape("keyflock_ready")
+    await watched.harness.coordinator.tick()
+
+    await play(watched.harness)
+    await watched.harness.coordinator.tick()
+    unchanged = states.current()[POPULATION]
+    await watched.harness.coordinator.tick()
+    fresh = states.current()[POPULATION]
+
+    assert unchanged.newest.version == 0
+    assert fresh.newest.version == 1
+
+
+async def test_a_release_shows_what_is_served_to_whom_and_since_when_it_waits() -> None:
+    watched = await started()
+    watched.harness.pass_time(30)
+
+    assert await watched.scrape("keyflock_released_version") == {"en": 0.0}
+    assert await watched.scrape("keyflock_release_stage_ratio") == {"en": 0.0}
+    assert await watched.scrape("keyflock_release_phase_age_seconds") == {'en",phase="idle': 30.0}
