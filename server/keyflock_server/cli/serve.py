@@ -195,11 +195,10 @@ def serve(
         configure_logs(settings.log_format, settings.log_level)
         log_uncaught()
         map_large_blocks()
+        _log = logger("keyflock.server")
         for variable, nearest in variables_without_effect(os.environ).items():
-            logger("keyflock.server").warning(
-                "a variable of the environment has no effect", variable=variable, nearest=nearest
-            )
-        logger("keyflock.server").info("open files", limit=raise_descriptor_limit())
+            _log.warning("a variable of the environment has no effect", variable=variable, nearest=nearest)
+        _log.info("open files", limit=raise_descriptor_limit())
 
         def on_ready(addresses: "Addresses") -> None:
             if announce is not None:

@@ -1,6 +1,7 @@
 """The flush scheduler begins the flush that a report makes due: at once, or after the task's interval."""
 
 import asyncio
+from contextvars import Context
 from functools import partial
 
 from keyflock_server.coordinator.dependencies import Dependencies
@@ -8,6 +9,7 @@ from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.task_state import TaskState
 from keyflock_server.protocol.identifiers import TaskName
 from keyflock_server.rounds.decisions import is_goal_met, may_flush
+from keyflock_server.telemetry.log_context import shared_task
 
 
 class FlushScheduler:
@@ -38,7 +40,9 @@ class FlushScheduler:
         if rest_s <= 0.0 or is_goal_met(opened.round, pending):
             return self._begin(state)
         if task not in self._timers:
-            later = asyncio.get_running_loop().call_later(rest_s, self._interval_over, state)
+            later = asyncio.get_running_loop().call_later(
+                rest_s, self._interval_over, state, context=Context()
+            )
             self._timers[task] = later
         return None
 
@@ -61,7 +65,7 @@ class FlushScheduler:
         if self._committer.has_interval:
             self._busy.add(state.task)
         # An asyncio task of its own: a phone that hangs up must not cancel the others' batch.
-        flush = asyncio.create_task(self._flush(state))
+        flush = shared_task(self._flush(state))
         self._under_way.add(flush)
         flush.add_done_callback(partial(self._ended, state.task))
         return flush

@@ -21,6 +21,7 @@ from keyflock_server.storage.interfaces.group_writer import (
     TakeSlot,
 )
 from keyflock_server.storage.records import RoundRecord
+from keyflock_server.telemetry.log_context import shared_task
 
 #: Rows that one transaction writes at most, unless a single operation has more.
 MAX_GROUP_ROWS: Final = 512
@@ -68,7 +69,7 @@ class GroupCommit:
         answer: asyncio.Future[RoundRecord | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, answer))
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_all())
+            self._committing = shared_task(self._commit_all())
         return await answer
 
     async def drain(self) -> None:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from keyflock_server.telemetry.log_context import shared_task
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -28,7 +30,7 @@ class SingleFlight(Generic[K, V]):
         """Return or raise what ``work`` does; None: it was not in time, or was cancelled."""
         now_s = asyncio.get_running_loop().time()
         if key not in self._in_flight:
-            task = asyncio.create_task(work())
+            task = shared_task(work())
             self._in_flight[key] = task, now_s + self._max_wait_s
             task.add_done_callback(lambda done: self._discard(key, done))
         task, until_s = self._in_flight[key]

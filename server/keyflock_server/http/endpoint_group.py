@@ -4,10 +4,8 @@ Every request passes the same checks in the same order: route, readiness, creden
 and only then the endpoint. Every failure is answered with a problem document.
 """
 
-import functools
 import logging
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -21,17 +19,20 @@ from keyflock_server.protocol.calls import Request, Response
 from keyflock_server.protocol.messages import ReturnWindow
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import StorageUnavailable
+from keyflock_server.telemetry.log_context import RequestContext
 from keyflock_server.telemetry.log_throttle import LogThrottle
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
+from keyflock_server.telemetry.series.calls import UNROUTED
 
 #: Reads a request body of at most this many bytes, or raises ApiError.
 ReadBody = Callable[[int], Awaitable[bytes]]
 Clock = Callable[[], datetime]
 
+#: Names the request in the log; a request's own header of this name is not read.
+REQUEST_ID_HEADER: Final = "x-request-id"
 _LOGGER: Final = "keyflock.http"
 _log: Final = logger(_LOGGER)
-_UNROUTED: Final = "unrouted"
 #: It is not known whether the call had any effect; the phone repeats it, which every call allows.
 _STORE_UNAVAILABLE: Final = ApiError(
     ProblemCode.OVERLOADED,
@@ -66,6 +67,7 @@ class EndpointGroup(ABC, Generic[C]):
         media_types: The media types that the body of each call may have, by the call's name.
         readiness: Says whether the server takes work now.
         metrics: Counts durations, bytes and problem documents.
+        shows_request_id: Whether every response has the request's id in ``X-Request-Id``.
     """
 
     def __init__(
@@ -76,15 +78,16 @@ class EndpointGroup(ABC, Generic[C]):
         media_types: Mapping[str, Collection[str]],
         readiness: Readiness,
         metrics: Metrics,
+        shows_request_id: bool = False,
     ) -> None:
         self._routes = routes
         self.form = form
         self._media_types = media_types
         self._readiness = readiness
         self.metrics = metrics
+        self._shows_request_id = shows_request_id
         self._log_throttle = LogThrottle()
-        # Looking up a metric by its labels takes longer than counting in it.
-        self._problems = functools.cache(metrics.problems.labels)
+        self._problems = metrics.problems.labels
 
     async def send(self, request: Request) -> Response:
         """Return the response to a whole request; this makes the group a ``calls.Exchange``."""
@@ -106,8 +109,13 @@ class EndpointGroup(ABC, Generic[C]):
         Guarantees:
             There is always a response: a failed call gets a problem document in this group's format.
         """
+        with RequestContext() as request:
+            response = await self._response(request, head, read_body)
+        return with_header(response, REQUEST_ID_HEADER, request.id) if self._shows_request_id else response
+
+    async def _response(self, request: RequestContext, head: Request, read_body: ReadBody) -> Response:
         started = time.perf_counter()
-        name = _UNROUTED
+        name = UNROUTED
         try:
             call, path_params = self._routes.match(head.method, head.path)
             name = call.name
@@ -119,8 +127,8 @@ class EndpointGroup(ABC, Generic[C]):
                 _log.error("the store does not answer", call=name, repeated=suppressed, exc_info=error)
             response = self._problem_response(name, _STORE_UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - outermost handler: the caller gets a response in any case
-            response = self._problem_response(name, _internal_error(name, error))
-        self.metrics.calls.of(name).count(time.perf_counter() - started, len(response.body))
+            response = self._problem_response(name, _internal_error(name, request.id, error))
+        self.metrics.calls.of(name).answered(time.perf_counter() - started, len(response.body))
         return response
 
     @abstractmethod
@@ -136,7 +144,7 @@ class EndpointGroup(ABC, Generic[C]):
             _check_content(headers, self._media_types[call.name], call.max_body_bytes)
             body = await read_body(call.max_body_bytes)
             self._readiness.require()  # the server may have begun to stop while a slow body arrived
-            self.metrics.calls.of(call.name).received_bytes += len(body)
+            self.metrics.calls.of(call.name).received(len(body))
             return body
         if _content_length(headers) or head.body:
             raise ApiError(ProblemCode.BODY_TOO_LARGE, "This call takes no body.")
@@ -144,6 +152,8 @@ class EndpointGroup(ABC, Generic[C]):
 
     def _problem_response(self, name: str, error: ApiError) -> Response:
         self._problems(name, error.code).inc()
+        if error.code is ProblemCode.INTERNAL:
+            self.metrics.internal_errors.inc()
         if logging.getLogger(_LOGGER).isEnabledFor(logging.DEBUG):  # the call below takes longer to find out
             _log.debug("refused", call=name, code=error.code)
         return self.form.problem(error)
@@ -198,7 +208,6 @@ def _content_length(headers: Mapping[str, str]) -> int:
     return int(value) if value.isascii() and value.isdigit() else 0
 
 
-def _internal_error(call: str, error: Exception) -> ApiError:
-    incident = uuid.uuid4().hex[:12]
+def _internal_error(call: str, incident: str, error: Exception) -> ApiError:
     _log.error("request failed", call=call, incident=incident, exc_info=error)
     return ApiError(ProblemCode.INTERNAL, f"Incident {incident}; the server's log has the details.")

@@ -47,6 +47,7 @@ from keyflock_server.protocol.messages import (
     Report,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.telemetry.log_context import note_round
 from keyflock_server.telemetry.metrics import Metrics
 
 
@@ -132,9 +133,9 @@ class SdkEndpoints(EndpointGroup[Call]):
         self._attestation = attestation
         self._clock = clock
         self._enrolment_limits = enrolment_limits
-        self._refused_check_ins = functools.cache(metrics.check_ins.labels)
-        self._reported = functools.cache(metrics.reports.labels)
-        self._delta_bytes = functools.cache(metrics.delta_bytes.labels)
+        self._refused_check_ins = metrics.check_ins.labels
+        self._reported = metrics.reports.labels
+        self._delta_bytes = metrics.delta_bytes.labels
         downloads = ModelDownloadEndpoints(models, downlink, metrics)
         self._handlers: dict[str, Callable[[AuthenticatedCall, bytes], Awaitable[Response]]] = {
             calls.ENROL.name: self._enrol,
@@ -206,6 +207,7 @@ class SdkEndpoints(EndpointGroup[Call]):
             raise ApiError(
                 ProblemCode.WRONG_ASSIGNMENT, "The token is for another assignment than the address."
             )
+        note_round(claims.round, claims.task)
         return claims
 
     async def _dispatch(self, call: Call, authenticated: AuthenticatedCall, body: bytes) -> Response:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.telemetry.log_context import shared_task
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -57,7 +58,7 @@ class DynamicBatcher(Generic[Q, A]):
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._queue.append((question, answer))
         if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._run(), name="suggestions")
+            self._worker = shared_task(self._run(), "suggestions")
         return await answer
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.clock import Clock
 from keyflock_server.suggestions.released_trunks import ReleasedTrunk
+from keyflock_server.telemetry.log_context import shared_task
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
@@ -110,9 +111,7 @@ class ProfileCache:
         if held is None:
             if owner not in self._loading:
                 self._metrics.profiles.labels("load").inc()
-                self._loading[owner] = asyncio.create_task(
-                    self._load(identity.population, owner, released.index)
-                )
+                self._loading[owner] = shared_task(self._load(identity.population, owner, released.index))
             await asyncio.shield(self._loading[owner])
             held = self._profiles.get(owner)
             if held is None:  # another model was stored while this one was read

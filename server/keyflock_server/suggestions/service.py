@@ -15,6 +15,7 @@ from keyflock_server.storage.clock import Clock
 from keyflock_server.suggestions.dynamic_batcher import DynamicBatcher
 from keyflock_server.suggestions.profile_cache import ProfileCache
 from keyflock_server.suggestions.released_trunks import ReleasedTrunk
+from keyflock_server.telemetry.log_context import shared_task
 from keyflock_server.telemetry.metrics import Metrics
 
 #: How often the store is asked for new releases.
@@ -94,7 +95,7 @@ class SuggestionService:
             self._refreshing = None
             last.result()
         self._refreshed_at = now
-        self._refreshing = asyncio.create_task(self._trunks.refresh(), name="follow releases")
+        self._refreshing = shared_task(self._trunks.refresh(), "follow releases")
         if self._waits_for_refresh:
             await self._refreshing
 

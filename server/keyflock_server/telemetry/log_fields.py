@@ -1,11 +1,13 @@
 """The fields that a log line may have, and the values that they may hold: everything else is redacted.
 
-The list has what our own code logs: names of populations, tasks and rounds that were looked up and found,
+The lists have what our own code logs: names of populations, tasks and rounds that were looked up and found,
 closed lists (calls, codes, phases, causes), numbers, and sentences that we wrote ourselves. No listed field
-ever holds input from a phone or an operator. A test searches the code for fields that are not listed.
+ever holds input from a phone, a device's id or a token. A test searches the code for fields that are not
+listed, and for listed ones that nothing logs; docs/logs.md is written from them.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 REDACTED: Final = "[redacted]"
@@ -13,46 +15,80 @@ REDACTED: Final = "[redacted]"
 MAX_VALUE_CHARS: Final = 300
 MAX_ITEMS: Final = 20
 
-#: Fields about the program's own state.
-_PROCESS: Final = ("database", "blobs", "replica", "part", "port", "holder", "lease_s", "grace_s")
-#: Names of environment variables, never their values.
-_ENVIRONMENT: Final = ("variable", "nearest")
-#: Limits that a process starts with.
-_LIMITS: Final = (
-    "limit",
-    "wanted",
-    "reserved",
-    "max_connections",
-    "max_operator_connections",
-    "max_bytes",
-    "min_flush_clients",
+#: Fields that the pipeline itself adds to every line.
+PIPELINE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "event": "What happened: a fixed sentence of the code.",
+        "level": "`debug`, `info`, `warning`, `error` or `critical`.",
+        "logger": "The part of the program, or the library.",
+        "timestamp": "When, UTC, ISO 8601.",
+    }
 )
-#: Names of things that were looked up and found.
-_FOUND: Final = ("population", "task", "round", "version", "base_version", "to", "device", "head", "blob")
-#: Values from closed lists.
-_CLOSED: Final = ("call", "code", "phase", "verdict", "kind", "outcome", "codec", "network", "keys", "key")
-_COUNTS: Final = ("reports", "count", "devices", "phones", "heads", "repeated", "attempts", "connections")
-_MEASURES: Final = (
-    "duration_s",
-    "age_s",
-    "days_left",
-    "within_s",
-    "size_bytes",
-    "stored_bytes",
-    "loss",
-    "bound",
-    "norm",
-    "scale",
-    "median",
+#: Fields of every line that is logged while a request is answered.
+REQUEST_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "request": "The server's own id of the request; the operators' port returns it as `X-Request-Id`.",
+        "round_id": "The id of the round that the request is about, from a token that this server signed.",
+        "task": "The id of the task: the request's, as `round_id`, or the event's own.",
+    }
 )
 #: Fields about failures: types, places, error numbers, and the messages of our own exceptions.
-FAILURE_FIELDS: Final = ("error", "errno", "where", "sqlstate", "sqlite_error", "detail", "incident")
-#: Fields that the pipeline itself adds.
-_PIPELINE: Final = ("event", "level", "logger", "timestamp")
-
-LOGGED_FIELDS: Final = frozenset(
-    _PROCESS + _ENVIRONMENT + _LIMITS + _FOUND + _CLOSED + _COUNTS + _MEASURES + FAILURE_FIELDS + _PIPELINE
+FAILURE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "error": "The types of an exception and of its causes.",
+        "errno": "The operating system's number and words for it.",
+        "where": "The places in the code that it came through, outermost first.",
+        "sqlstate": "The database's code.",
+        "sqlite_error": "SQLite's name for it.",
+        "detail": "A sentence of ours that quotes nothing but our own numbers.",
+        "repeated": "How often the same was left out since it was last logged, at most once a minute.",
+    }
 )
+#: Fields of single events.
+EVENT_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "age_s": "How old it is, in seconds.",
+        "blob": "A blob's key.",
+        "blobs": "Where blobs are, without keys and passwords.",
+        "call": "The name of a call, from the table of calls.",
+        "code": "The code of a problem document.",
+        "count": "How many.",
+        "days_left": "Days until a certificate ends.",
+        "database": "Which database, without a password.",
+        "devices": "A number of devices.",
+        "duration_s": "How long it took, in seconds.",
+        "grace_s": "The time that was given, in seconds.",
+        "heads": "A number of stored personal models.",
+        "incident": "What the caller was told: the request's id.",
+        "key": "The id of the head key that is used now.",
+        "keys": "The ids of head keys that are missing.",
+        "kind": "What is wrong with a request that cannot be read.",
+        "limit": "The process's limit of open files.",
+        "max_bytes": "The most bytes that are allowed.",
+        "max_connections": "The most connections that are allowed.",
+        "min_flush_clients": "The task's setting.",
+        "nearest": "The name of a variable that is read, and likest to this one.",
+        "part": "A part of the server beside the rounds.",
+        "phase": "How a round ended.",
+        "phones": "A number of phones.",
+        "population": "A population's id, or the name under which an operator asked for it.",
+        "port": "`phones` or `operators`.",
+        "replica": "The id of this process among its replicas, new at each start.",
+        "reports": "A number of reports.",
+        "reserved": "Open files that are kept for other things.",
+        "round": "A round's number within its task.",
+        "size_bytes": "Its size.",
+        "stored_bytes": "Bytes that are stored.",
+        "to": "The version that was gone back to.",
+        "variable": "The name of an environment variable, never its value.",
+        "verdict": "What was said of a report.",
+        "version": "A model version.",
+        "wanted": "What a setting asks for.",
+        "within_s": "The time that a check was given, in seconds.",
+    }
+)
+
+LOGGED_FIELDS: Final = frozenset({*PIPELINE_FIELDS, *REQUEST_FIELDS, *FAILURE_FIELDS, *EVENT_FIELDS})
 #: Fields that may be longer: a traceback's frames, a sentence of ours.
 _LONG: Final = frozenset({"where", "detail", "event"})
 _MAX_LONG_CHARS: Final = 8_000

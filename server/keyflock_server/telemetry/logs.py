@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 import structlog
 
 from keyflock_server.telemetry.failure_fields import failure_fields, place
+from keyflock_server.telemetry.log_context import request_fields
 from keyflock_server.telemetry.log_fields import REDACTED, loggable
 from keyflock_server.telemetry.log_options import LogFormat, LogLevel
 
@@ -34,7 +35,7 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     fields.pop("stack_info", None)
     error = _exception(fields.pop("exc_info", None))
     failure = {} if error is None else failure_fields(error)
-    return loggable({**fields, **failure})
+    return loggable({**request_fields(), **fields, **failure})
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -36,6 +36,8 @@ from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
 _log: Final = logger("keyflock.operator")
+#: Fields of the log by the path parameters that they show; a device's id is in the audit log alone.
+_LOGGED: Final = {"population": "population", "task": "task", "round": "round_id"}
 #: Whoever makes a call that needs no token.
 _ANYBODY: Final = Operator("anybody", Role.VIEWER)
 
@@ -70,6 +72,7 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
             media_types={call.name: call.media_types for call in OPERATOR_CALLS},
             readiness=readiness,
             metrics=metrics,
+            shows_request_id=True,
         )
         self._authenticator = authenticator
         self._creations = creations
@@ -120,7 +123,8 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
         answer = await self._handlers.of(call)(request)
         if call.is_mutation:
             # The call succeeded, so each path parameter names something that exists, or a checked new name.
-            _log.info("operator call", call=call.name, **request.path_params)
+            found = {_LOGGED[name]: text for name, text in request.path_params.items() if name in _LOGGED}
+            _log.info("operator call", call=call.name, **found)
         if isinstance(answer, Response):
             return answer
         response = JSON.response(answer, status=call.status)

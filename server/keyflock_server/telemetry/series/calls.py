@@ -4,7 +4,7 @@ from typing import Final
 
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.connection_failures import HandshakeFailure, MalformedKind
-from keyflock_server.protocol.operator_calls import OPERATOR_CALLS
+from keyflock_server.protocol.operator.table import OPERATOR_CALLS
 from keyflock_server.protocol.problems import ProblemCode
 from keyflock_server.telemetry.series.declaration import Label, closed, counter, gauge, histogram
 
