@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help check-alerts setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-compression fuzz-codec fuzz-http load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -105,10 +105,15 @@ house: $(STAMP)  ## names, sizes and imports against the rules of the house; end
 vocabulary: $(STAMP)  ## five minutes: the table of languages in docs/vocabulary.md, measured anew
 	@$(BIN)/python -m tests.house.vocabulary_page
 
-docs: $(STAMP)  ## docs/task_reference.md, the types in docs/protocol.md, its JSON schema and the operator API anew from the code
+docs: $(STAMP)  ## docs/task_reference.md, metrics.md, logs.md, the types in protocol.md, its JSON schema and the operator API anew from the code
 	@$(BIN)/python -m tests.house.task_reference
 	@$(BIN)/python -m tests.house.protocol_reference
 	@$(BIN)/python -m tests.house.operator_reference
+	@$(BIN)/python -m tests.house.metrics_page
+	@$(BIN)/python -m tests.house.log_events
+
+check-alerts: $(STAMP)  ## alert rules, dashboard and a real Prometheus over a real server; needs Debian's prometheus (with promtool)
+	@$(BIN)/python -m pytest -q -rs tests/house/test_deploy.py tests/house/test_metrics_page.py tests/http/rounds/test_prometheus.py $(ARGS)
 
 format: $(STAMP)  ## rewrite the code in the house style
 	@$(BIN)/ruff format .

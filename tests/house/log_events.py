@@ -52,7 +52,19 @@ def log_calls() -> Iterator[LogCall]:
         logger = _logger_in(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and (level := _level(node)) is not None:
-                yield _log_call(f"{path.relative_to(SERVER)}:{node.lineno}", logger, level, node)
+                for event in _events_of(node.args[0]):
+                    yield _log_call(f"{path.relative_to(SERVER)}:{node.lineno}", logger, level, event, node)
+
+
+def _events_of(argument: ast.expr) -> Iterator[str | None]:
+    """Yield the sentences that an argument may be; None for one that is not written there."""
+    match argument:
+        case ast.Constant(value=str(event)):
+            yield event
+        case ast.IfExp(body=one, orelse=other):
+            yield from (*_events_of(one), *_events_of(other))
+        case _:
+            yield None
 
 
 def _logger_in(tree: ast.AST) -> str:
@@ -62,6 +74,8 @@ def _logger_in(tree: ast.AST) -> str:
         match node:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=text)):
                 texts[name] = text
+            case _:
+                pass
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "logger":
             named = node.args[0]
@@ -81,9 +95,7 @@ def _level(call: ast.Call) -> str | None:
     return "error" if call.func.attr == _FAILURE_METHOD else None
 
 
-def _log_call(place: str, logger: str, level: str, call: ast.Call) -> LogCall:
-    first = call.args[0]
-    event = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+def _log_call(place: str, logger: str, level: str, event: str | None, call: ast.Call) -> LogCall:
     names = {keyword.arg for keyword in call.keywords}
     fields = {name for name in names if name not in {None, "exc_info"}} | set(_UNPACKED.get(event or "", ()))
     is_failure = isinstance(call.func, ast.Attribute) and call.func.attr == _FAILURE_METHOD

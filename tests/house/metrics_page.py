@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from keyflock_server.telemetry.series import SECTIONS, SERIES
-from keyflock_server.telemetry.series.declaration import Label, Scope, Series, SeriesKind
+from keyflock_server.telemetry.series.declaration import DeclaredSeries, IdKind, Label, SeriesKind
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "metrics.md"
 #: The longest closed set that is written out.
@@ -20,18 +20,18 @@ def page() -> str:
     return "\n".join((beginning + _MARK, *sections, _labels()))
 
 
-def _section(title: str, series: tuple[Series, ...]) -> str:
+def _section(title: str, series: tuple[DeclaredSeries, ...]) -> str:
     rows = (f"| `{one.name}` | {one.kind} | {_names(one)} | {_meaning(one)} |" for one in series)
     return "\n".join(
         (f"## {title}\n", "| series | kind | labels | what it is |", "|---|---|---|---|", *rows, "")
     )
 
 
-def _names(series: Series) -> str:
+def _names(series: DeclaredSeries) -> str:
     return ", ".join(f"`{name}`" for name in series.label_names)
 
 
-def _meaning(series: Series) -> str:
+def _meaning(series: DeclaredSeries) -> str:
     if series.kind is not SeriesKind.HISTOGRAM:
         return series.doc
     return f"{series.doc} Buckets up to {', '.join(_number(bound) for bound in series.buckets)}."
@@ -55,10 +55,10 @@ def _labels() -> str:
 
 
 def _values(label: Label) -> str:
-    match label.scope:
-        case Scope.TASK:
+    match label.ids_of:
+        case IdKind.TASK:
             return f"the task's id; at most {label.max_ids}"
-        case Scope.POPULATION:
+        case IdKind.POPULATION:
             return f"the population's id; at most {label.max_ids}"
         case None if label.name == "call":
             return f"{len(label.values)}: the names of the calls, or `unrouted`"

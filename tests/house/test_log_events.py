@@ -48,9 +48,9 @@ def test_every_event_is_a_sentence_in_the_code_and_no_text_from_elsewhere() -> N
 
 
 def test_an_event_has_one_level_and_one_logger() -> None:
-    said = {(one.event, one.level, one.logger) for one in CALLS if one.event is not None}
+    written = {(one.event, one.level, one.logger) for one in CALLS if one.event is not None}
 
-    assert len(said) == len({event for event, _, _ in said})
+    assert len(written) == len({event for event, _, _ in written})
 
 
 @pytest.mark.parametrize("name", NEVER_LOGGED)

@@ -8,7 +8,7 @@ from tests.house import metrics_page
 
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.series import SERIES, process
-from keyflock_server.telemetry.series.declaration import Scope, Series, SeriesKind
+from keyflock_server.telemetry.series.declaration import DeclaredSeries, IdKind, SeriesKind
 
 #: How a name ends by what it counts: a unit of Prometheus' base units, or the plural of what is counted.
 UNITS = (
@@ -20,10 +20,18 @@ UNITS = (
     "_rounds",
     "_connections",
     "_tasks",
+    "_peers",
+    "_in_flight",
     "_fds",
 )
 #: Gauges that are no quantity: a yes or no, or a number of a version.
-NO_QUANTITY = {"keyflock_ready", "keyflock_is_leader", "keyflock_model_version"}
+NO_QUANTITY = {
+    "keyflock_released_version",
+    "keyflock_tls_certificate_files_unusable",
+    "keyflock_ready",
+    "keyflock_is_leader",
+    "keyflock_model_version",
+}
 
 
 def test_the_page_is_what_make_docs_writes() -> None:
@@ -50,7 +58,7 @@ def test_what_is_shown_is_what_was_declared() -> None:
 
 
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
-def test_a_series_is_named_and_described_by_the_rules(series: Series) -> None:
+def test_a_series_is_named_and_described_by_the_rules(series: DeclaredSeries) -> None:
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", series.name)
     assert series.name.endswith("_total") == (series.kind is SeriesKind.COUNTER)
     if series.kind is SeriesKind.HISTOGRAM:
@@ -64,9 +72,9 @@ def test_a_series_is_named_and_described_by_the_rules(series: Series) -> None:
 
 
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
-def test_every_label_has_a_closed_set_or_a_bound(series: Series) -> None:
+def test_every_label_has_a_closed_set_or_a_bound(series: DeclaredSeries) -> None:
     for label in series.labels:
-        assert bool(label.values) != (isinstance(label.scope, Scope) and label.max_ids > 0)
+        assert bool(label.values) != (isinstance(label.ids_of, IdKind) and label.max_ids > 0)
         assert len(set(label.values)) == len(label.values)
         assert all(re.fullmatch(r"[a-z0-9_.]+", value) for value in label.values)
 

@@ -4,16 +4,18 @@ So the hot paths count nothing for them, and what is gone is not shown any more.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from keyflock_server.coordinator.coordinator import Coordinator
+from keyflock_server.coordinator.population_states import PopulationState
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import TaskKind
+from keyflock_server.releases.release_state import PHASE_AFTER
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.telemetry.metrics import Metrics
-from keyflock_server.telemetry.series.declaration import Scope
+from keyflock_server.telemetry.series.declaration import IdKind
 
 #: The values of a series' labels, and its value.
 Value = tuple[tuple[str, ...], float]
@@ -47,8 +49,8 @@ class StateSeries:
         metrics.is_leader.labels().set_function(lambda: coordinator.is_leader)
         metrics.peers.labels().set_function(lambda: coordinator.peers)
         metrics.store_age_s.labels().set_function(lambda: self._age_s(coordinator.store_read_at))
-        metrics.keep_only_living(Scope.TASK, lambda: {state.task for state in coordinator.registry})
-        metrics.keep_only_living(Scope.POPULATION, coordinator.newest_versions.look)
+        metrics.keep_only_living(IdKind.TASK, lambda: {state.task for state in coordinator.registry})
+        metrics.keep_only_living(IdKind.POPULATION, coordinator.population_states.current)
 
     def _age_s(self, since: datetime) -> float:
         return max(0.0, (self._clock() - since).total_seconds())
@@ -83,14 +85,29 @@ class StateSeries:
             yield (task,), 0.0 if oldest_at is None else self._age_s(oldest_at)
 
     def _versions(self) -> Iterator[Value]:
-        for population, newest in self._coordinator.newest_versions.look().items():
-            yield (population,), newest.version
+        for population, state in self._populations():
+            yield (population,), state.newest.version
 
     def _version_ages(self) -> Iterator[Value]:
         trained = self._trained_populations()
-        for population, newest in self._coordinator.newest_versions.look().items():
+        for population, state in self._populations():
             if population in trained:
-                yield (population,), self._age_s(newest.created_at)
+                yield (population,), self._age_s(state.newest.created_at)
+
+    def _released_versions(self) -> Iterator[Value]:
+        for population, state in self._populations():
+            yield (population,), state.release.version
+
+    def _release_stages(self) -> Iterator[Value]:
+        for population, state in self._populations():
+            yield (population,), 0.0 if state.release.candidate is None else state.release.percent / 100
+
+    def _release_phase_ages(self) -> Iterator[Value]:
+        for population, state in self._populations():
+            yield (population, PHASE_AFTER[state.release.action]), self._age_s(state.release.at)
+
+    def _populations(self) -> Iterable[tuple[PopulationName, PopulationState]]:
+        return self._coordinator.population_states.current().items()
 
     def _trained_populations(self) -> set[PopulationName]:
         return {

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from keyflock_server.telemetry.series.declaration import OTHER, Label, Scope, Series
+from keyflock_server.telemetry.series.declaration import OTHER, DeclaredSeries, IdKind, Label
 
 #: Returns the values of a gauge now, by the values of its labels.
 ReadValues = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
@@ -82,7 +82,7 @@ class Family(Collector, ABC, Generic[V]):
         series: The declaration.
     """
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: DeclaredSeries) -> None:
         self.series = series
         self._children: dict[tuple[str, ...], V] = {}
         if series.starts_at_zero:
@@ -96,10 +96,10 @@ class Family(Collector, ABC, Generic[V]):
             child = self._children.setdefault(self._shown(values, self._children), self._new())
         return child
 
-    def keep_only(self, scope: Scope, living: Collection[str]) -> None:
+    def keep_only(self, id_kind: IdKind, living: Collection[str]) -> None:
         """Remove the series of tasks or populations that are gone."""
         for index, label in enumerate(self.series.labels):
-            if label.scope is scope:
+            if label.ids_of is id_kind:
                 known = {key[index] for key in self._children} - {OTHER}
                 gone = known.difference(living)
                 self._children = {key: one for key, one in self._children.items() if key[index] not in gone}
@@ -115,7 +115,7 @@ class Family(Collector, ABC, Generic[V]):
 
 
 def _bounded(label: Label, value: str, known: set[str]) -> str:
-    if label.scope is None:
+    if label.ids_of is None:
         return value if value in label.values else OTHER
     return value if value in known or len(known - {OTHER}) < label.max_ids else OTHER
 
@@ -141,7 +141,7 @@ class Counter(Family[Count]):
 class Gauge(Family[Level]):
     """A declared gauge."""
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: DeclaredSeries) -> None:
         super().__init__(series)
         self._read: ReadValues | None = None
 

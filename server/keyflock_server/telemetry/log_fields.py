@@ -47,10 +47,12 @@ FAILURE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 #: Fields of single events.
 EVENT_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "action": "What a step of a release did.",
         "age_s": "How old it is, in seconds.",
         "blob": "A blob's key.",
         "blobs": "Where blobs are, without keys and passwords.",
         "call": "The name of a call, from the table of calls.",
+        "candidate": "The version that a release tries.",
         "code": "The code of a problem document.",
         "count": "How many.",
         "days_left": "Days until a certificate ends.",
@@ -69,6 +71,7 @@ EVENT_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "min_flush_clients": "The task's setting.",
         "nearest": "The name of a variable that is read, and likest to this one.",
         "part": "A part of the server beside the rounds.",
+        "percent": "Percent of the devices that are served the candidate.",
         "phase": "How a round ended.",
         "phones": "A number of phones.",
         "population": "A population's id, or the name under which an operator asked for it.",

@@ -6,14 +6,14 @@ of series. Series of a task or a population go away when it does.
 """
 
 from collections.abc import Callable, Collection
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from keyflock_server.telemetry.call_totals import CallMetrics
 from keyflock_server.telemetry.counting import Counter, Family, Gauge, Histogram
 from keyflock_server.telemetry.series import calls, personal, phones, process, releases, rounds
-from keyflock_server.telemetry.series.declaration import Scope, Series
+from keyflock_server.telemetry.series.declaration import DeclaredSeries, IdKind
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -27,8 +27,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._families: list[Family[object]] = []
-        self._living: dict[Scope, LivingIds] = {}
+        self._families: list[Family[Any]] = []
+        self._living: dict[IdKind, LivingIds] = {}
         ProcessCollector(registry=self.registry)
         self._add_rounds()
         self._add_phones()
@@ -111,23 +111,23 @@ class Metrics:
         self.descriptor_shortages = self._add(Counter, process.DESCRIPTOR_SHORTAGES)
 
     @property
-    def declared(self) -> tuple[Series, ...]:
+    def declared(self) -> tuple[DeclaredSeries, ...]:
         """Return the declarations of all these series."""
         return tuple(family.series for family in self._families)
 
-    def keep_only_living(self, scope: Scope, living: LivingIds) -> None:
+    def keep_only_living(self, id_kind: IdKind, living: LivingIds) -> None:
         """Show series of those tasks, or populations, only that there are when Prometheus asks."""
-        self._living[scope] = living
+        self._living[id_kind] = living
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format, for ``/metrics``."""
-        for scope, living in self._living.items():
+        for id_kind, living in self._living.items():
             ids = living()
             for family in self._families:
-                family.keep_only(scope, ids)
+                family.keep_only(id_kind, ids)
         return generate_latest(self.registry)
 
-    def _add(self, kind: type[F], series: Series) -> F:
+    def _add(self, kind: type[F], series: DeclaredSeries) -> F:
         family = kind(series)
         self._families.append(family)
         self.registry.register(family)

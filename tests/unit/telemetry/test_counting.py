@@ -6,16 +6,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from keyflock_server.telemetry.counting import Counter, Gauge, Histogram
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.series.declaration import (
+    IdKind,
     Label,
-    Scope,
     closed,
     counter,
     gauge,
     histogram,
 )
 
-TASK = Label("task", scope=Scope.TASK, max_ids=2)
-POPULATION = Label("population", scope=Scope.POPULATION, max_ids=2)
+TASK = Label("task", ids_of=IdKind.TASK, max_ids=2)
+POPULATION = Label("population", ids_of=IdKind.POPULATION, max_ids=2)
 
 
 def shown(family: Counter | Gauge | Histogram) -> dict[tuple[str, ...], float]:
@@ -43,10 +43,14 @@ def test_a_value_outside_the_closed_set_is_counted_as_other_whatever_it_is() -> 
 
 def test_the_first_event_of_a_closed_set_is_a_rise_from_zero() -> None:
     assert shown(Counter(counter("calls_total", "Calls."))) == {("_total",): 0.0}
-    assert shown(Gauge(gauge("level", "A level.", closed("port", ("a", "b"))))) == {
-        ("", "a"): 0.0,
-        ("", "b"): 0.0,
+    assert shown(Counter(counter("calls_total", "Calls.", closed("port", ("a", "b"))))) == {
+        ("_total", "a"): 0.0,
+        ("_total", "b"): 0.0,
     }
+
+
+def test_a_state_that_nobody_has_set_is_not_shown_as_zero() -> None:
+    assert shown(Gauge(gauge("level", "A level.", closed("port", ("a", "b"))))) == {}
 
 
 def test_ids_beyond_the_bound_share_one_series_and_lose_no_event() -> None:
@@ -63,8 +67,8 @@ def test_what_is_gone_has_no_series_and_gives_its_place_to_another() -> None:
     for task in ("a", "b", "c"):
         failures.labels(task).inc()
 
-    failures.keep_only(Scope.POPULATION, set())
-    failures.keep_only(Scope.TASK, {"b", "c"})
+    failures.keep_only(IdKind.POPULATION, set())
+    failures.keep_only(IdKind.TASK, {"b", "c"})
     failures.labels("c").inc()
 
     assert shown(failures) == {("_total", "b"): 1.0, ("_total", "c"): 1.0, ("_total", "other"): 1.0}
@@ -103,7 +107,7 @@ def test_a_label_that_is_left_out_is_a_mistake_of_the_code() -> None:
 
 def test_the_exposition_has_series_of_living_tasks_only() -> None:
     metrics, living = Metrics(), {"a", "b"}
-    metrics.keep_only_living(Scope.TASK, lambda: living)
+    metrics.keep_only_living(IdKind.TASK, lambda: living)
     for task in ("a", "b"):
         metrics.task_failures.labels(task).inc()
 

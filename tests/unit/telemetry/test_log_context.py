@@ -57,7 +57,7 @@ async def test_requests_that_are_answered_at_once_keep_their_ids_apart(
             _log.info("answered")
             return request.id
 
-    ids = await asyncio.gather(answer("t-1"), answer("t-2"))
+    ids = list(await asyncio.gather(answer("t-1"), answer("t-2")))
 
     assert fields(caplog, "request") == ids
     assert fields(caplog, "round_id") == ["t-1", "t-2"]

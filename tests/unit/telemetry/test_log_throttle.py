@@ -56,4 +56,4 @@ def test_every_failure_is_counted_whether_it_is_told_or_not(caplog: pytest.LogCa
     captured: list[Any] = list(caplog.records)
     assert [getattr(record, "repeated", 0) for record in captured] == [0, 2]
     assert {record.error for record in captured} == {"OSError"}
-    assert metrics.flush_failures._value.get() == 4.0
+    assert metrics.flush_failures.labels().value == 4.0

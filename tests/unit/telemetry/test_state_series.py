@@ -4,7 +4,7 @@ from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, cohort
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
 from keyflock_server.protocol.identifiers import TaskName
-from keyflock_server.protocol.operator import DeletionOrder
+from keyflock_server.protocol.operator.populations import DeletionOrder
 from keyflock_server.runtime.state_series import StateSeries
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.metrics_observer import MetricsObserver
@@ -154,4 +154,4 @@ async def test_a_release_shows_what_is_served_to_whom_and_since_when_it_waits() 
 
     assert await watched.scrape("keyflock_released_version") == {"en": 0.0}
     assert await watched.scrape("keyflock_release_stage_ratio") == {"en": 0.0}
-    assert await watched.scrape("keyflock_release_phase_age_seconds") == {'en",phase="idle': 30.0}
+    assert await watched.scrape("keyflock_release_phase_age_seconds") == {'idle",population="en': 30.0}

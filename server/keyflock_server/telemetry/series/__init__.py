@@ -7,10 +7,10 @@ The page docs/metrics.md and the tests of alert rules and dashboards are made fr
 from typing import Final
 
 from keyflock_server.telemetry.series import calls, personal, phones, process, releases, rounds
-from keyflock_server.telemetry.series.declaration import Series
+from keyflock_server.telemetry.series.declaration import DeclaredSeries
 
 #: The declared series by the section of the documents that shows them.
-SECTIONS: Final[dict[str, tuple[Series, ...]]] = {
+SECTIONS: Final[dict[str, tuple[DeclaredSeries, ...]]] = {
     "Tasks, rounds and versions": rounds.DECLARED,
     "Releases": releases.DECLARED,
     "Phones": phones.DECLARED,

@@ -13,7 +13,9 @@ DURATIONS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 #: The name under which requests for addresses that are no call's are counted.
 UNROUTED: Final = "unrouted"
 
-CALL: Final = closed("call", sorted({*(call.name for call in (*CALLS, *OPERATOR_CALLS)), UNROUTED}))
+CALL: Final = closed(
+    "call", sorted({*(call.name for call in CALLS), *(call.name for call in OPERATOR_CALLS), UNROUTED})
+)
 PORT: Final = closed("port", ("phones", "operators"))
 
 REQUEST_DURATION: Final = histogram(

@@ -23,8 +23,8 @@ class SeriesKind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-class Scope(StrEnum):
-    """Whose ids a label has; a series goes away with what it is about."""
+class IdKind(StrEnum):
+    """What the ids of a label are of; a series goes away with what it is about."""
 
     TASK = "task"
     POPULATION = "population"
@@ -38,7 +38,7 @@ class Label:
     #: The closed set of its values; empty for ids.
     values: tuple[str, ...] = ()
     #: What the ids are of; None for a closed set.
-    scope: Scope | None = None
+    ids_of: IdKind | None = None
     #: Maximum number of different ids at a time.
     max_ids: int = 0
 
@@ -55,12 +55,12 @@ def closed(name: str, values: Iterable[str]) -> Label:
 
 #: Maximum number of tasks, or of populations, that have series of their own.
 MAX_IDS: Final = 256
-TASK: Final = Label("task", scope=Scope.TASK, max_ids=MAX_IDS)
-POPULATION: Final = Label("population", scope=Scope.POPULATION, max_ids=MAX_IDS)
+TASK: Final = Label("task", ids_of=IdKind.TASK, max_ids=MAX_IDS)
+POPULATION: Final = Label("population", ids_of=IdKind.POPULATION, max_ids=MAX_IDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class DeclaredSeries:
     """One declared series.
 
     Attributes:
@@ -90,21 +90,21 @@ class Series:
     @property
     def starts_at_zero(self) -> bool:
         """Return whether all combinations of its labels are shown from the start."""
-        if self.kind is SeriesKind.HISTOGRAM and self.labels:
-            return False  # each of them is as many lines as it has buckets
+        if self.labels and self.kind is not SeriesKind.COUNTER:
+            return False  # a state that nobody has set is no zero, and a histogram is many lines
         return all(label.values for label in self.labels) and self.max_series <= _MAX_PREPARED
 
 
-def counter(name: str, doc: str, *labels: Label) -> Series:
+def counter(name: str, doc: str, *labels: Label) -> DeclaredSeries:
     """Declare a counter."""
-    return Series(name, SeriesKind.COUNTER, doc, labels)
+    return DeclaredSeries(name, SeriesKind.COUNTER, doc, labels)
 
 
-def gauge(name: str, doc: str, *labels: Label) -> Series:
+def gauge(name: str, doc: str, *labels: Label) -> DeclaredSeries:
     """Declare a gauge."""
-    return Series(name, SeriesKind.GAUGE, doc, labels)
+    return DeclaredSeries(name, SeriesKind.GAUGE, doc, labels)
 
 
-def histogram(name: str, doc: str, buckets: Iterable[float], *labels: Label) -> Series:
+def histogram(name: str, doc: str, buckets: Iterable[float], *labels: Label) -> DeclaredSeries:
     """Declare a histogram."""
-    return Series(name, SeriesKind.HISTOGRAM, doc, labels, tuple(buckets))
+    return DeclaredSeries(name, SeriesKind.HISTOGRAM, doc, labels, tuple(buckets))
