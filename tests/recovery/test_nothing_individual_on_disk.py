@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zstandard
 from tests.services.postgres import PostgresServer
+from tests.unit.coordinator import evaluate_task
 from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
 
@@ -152,6 +153,36 @@ async def test_a_planted_phones_evidence_is_nowhere_in_the_data_folder(tmp_path:
     everything = all_bytes(tmp_path)
     assert not any(form in everything for form in planted)
     assert b"gain_mean" in everything
+
+
+async def test_a_planted_phones_scores_are_nowhere_in_the_data_folder(tmp_path: Path) -> None:
+    harness = CoordinatorHarness(
+        store=SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}"),
+        blobs=LocalBlobStore(tmp_path / "blobs"),
+    )
+    await harness.coordinator.start()
+    await harness.create_population()
+    await evaluate_task.publish_version(harness)
+    await evaluate_task.open_evaluation(harness, "goal = 8\nmax_rounds = 1")
+    rng = np.random.default_rng(3)
+    claims = await evaluate_task.assigned(harness, 8)
+    vectors = [evaluate_task.scores(*rng.uniform(0.1, 0.9, 2).tolist()) for _ in claims]
+    messages = [evaluate_task.scores_report(vector) for vector in vectors]
+    # The five numbers of the metric, in pairs; the digest at the end of the container.
+    planted = [part.tobytes() for vector in vectors for part in (vector[3:5], vector[5:7], vector[6:8])]
+    planted += [message.delta[-16:] for message in messages]
+
+    for one, message in zip(claims, messages, strict=True):
+        with contextlib.suppress(ApiError):
+            await harness.coordinator.reports.report(one, message)
+        everything = all_bytes(tmp_path)
+        assert not any(form in everything for form in planted)
+    await harness.coordinator.tick()
+    await harness.coordinator.stop()
+
+    everything = all_bytes(tmp_path)
+    assert not any(form in everything for form in planted)
+    assert b"recall_at_3.difference" in everything
 
 
 async def test_the_search_finds_what_is_there(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ class _Pair(NamedTuple):
 
 def _pair_of(spec: TaskSpec) -> _Pair | None:
     """Return the pair of an ``evaluate`` round's spec; None for other kinds, and where none is open."""
+    if spec.kind is not TaskKind.EVALUATE:
+        return None
     match spec.comparison.versions:
-        case (candidate, baseline) if spec.kind is TaskKind.EVALUATE:
+        case (candidate, baseline):
             return _Pair((candidate, baseline), TaskName(f"{spec.population} {candidate} {baseline}"))
         case _:
             return None

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.unit.coordinator import evaluate_task
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.personalize_task import check_in, open_task
 from tests.unit.coordinator.test_crash_between_steps import ProcessKilled, crash_after, revive
@@ -178,3 +179,31 @@ async def test_tasks_that_step_one_model_agree_on_what_keyboards_serve(harness: 
 
     assert refused.value.code is ProblemCode.CONFLICT
     assert "release.ema_decay" in refused.value.detail
+
+
+async def test_an_evaluation_scores_the_weights_that_keyboards_serve(harness: CoordinatorHarness) -> None:
+    await harness.task(release=AVERAGED)
+    for _ in range(2):
+        await run_round(harness, 1.0)
+    await evaluate_task.open_evaluation(harness, evaluating="candidate = 2\nbaseline = 1")
+    harness.pass_time(300.0)
+
+    answer = None
+    while not (isinstance(answer, Assignment) and answer.evaluating is not None):
+        answer = await evaluate_task.check_in(harness, await harness.enrol())
+
+    plan = answer.evaluating
+    candidate, baseline = [await harness.coordinator.models.version(POPULATION, one) for one in (2, 1)]
+    assert (plan.weights, plan.baseline_weights) == (ModelWeights.RELEASED, ModelWeights.RELEASED)
+    assert (answer.model_digest, plan.baseline_digest) == (
+        candidate.released_digest,
+        baseline.released_digest,
+    )
+
+
+async def test_a_task_that_trains_nothing_may_stand_beside_an_average(harness: CoordinatorHarness) -> None:
+    await harness.task(release=AVERAGED)
+
+    await open_task(harness)
+
+    assert (await harness.coordinator.tasks.get("p")).state == "active"
