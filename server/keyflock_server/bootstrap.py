@@ -22,6 +22,7 @@ from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
 from keyflock_server.http.operators.events import EventResource
+from keyflock_server.http.operators.forecasts import ForecastResource
 from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
 from keyflock_server.http.operators.repeated_creations import RepeatedCreations
@@ -313,6 +314,7 @@ def _assemble(
         [
             PopulationResource(coordinator.populations, coordinator.lists),
             TaskResource(coordinator.tasks, coordinator.lists),
+            ForecastResource(coordinator.forecasts),
             RoundResource(coordinator.tasks, coordinator.lists, coordinator.reading),
             VersionResource(coordinator.versions),
             DeviceResource(coordinator.quarantines, coordinator.revocations, coordinator.lists),

@@ -34,6 +34,7 @@ from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import RoundPreparation
 from keyflock_server.coordinator.round_reading import RoundReading
 from keyflock_server.coordinator.seen_devices import SeenDevices
+from keyflock_server.coordinator.task_forecasts import TaskForecasts
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
@@ -68,6 +69,7 @@ class Coordinator:
         )
         self.registry = TaskRegistry(deps, self._rounds)
         self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds, opening)
+        self.forecasts = TaskForecasts(deps, self.registry, self.models)
         self._verdict_counter = VerdictCounter(deps)
         early_check_ins = EarlyCheckIns(deps, self.registry)
         self.quarantines = QuarantineService(deps)

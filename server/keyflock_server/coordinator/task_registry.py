@@ -125,6 +125,19 @@ class TaskRegistry:
             self._note_changes()
         return record
 
+    async def conflicts(self, spec: TaskSpec) -> list[str]:
+        """Return why ``create`` would refuse a new task now: the details of its errors."""
+        details = []
+        try:
+            await self._free_id(spec.name)
+        except ApiError as error:
+            details.append(error.detail)
+        try:
+            check_conflicts(spec, self)
+        except ApiError as error:
+            details.append(error.detail)
+        return details
+
     async def _free_id(self, name: TaskName) -> TaskName:
         """Return the id of the next task of this name; raises ApiError ``conflict`` while one is not over."""
         used = await self._deps.store.tasks.ids_of(name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from keyflock_compression import SpecError, container_sizes, parse_spec
+from keyflock_compression import SpecError
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.held_rounds import HeldRounds
 from keyflock_server.coordinator.model_store import ModelStore
@@ -11,6 +11,7 @@ from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.stop_rules import StopRules
 from keyflock_server.coordinator.task_addresses import TaskAddresses
+from keyflock_server.coordinator.task_forecasts import codec_problems
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import TaskState, waiting_reason
 from keyflock_server.coordinator.views import round_view, task_view
@@ -59,12 +60,13 @@ class TaskService:
         population = await self._models.population(await self._models.resolve(spec.population))
         spec = with_ids(spec, spec.name, population.name)
         layout = await self._models.report_layout(spec)
-        for path, codec in spec.codecs.items():
-            try:
-                container_sizes(parse_spec(codec), layout)
-            except SpecError as error:
-                raise ApiError(ProblemCode.INVALID_TASK, f"{path}: {error}") from None
-        record = await self._registry.create(spec, await self._scales.initial_scales(spec))
+        if problems := codec_problems(spec, layout):
+            raise ApiError(ProblemCode.INVALID_TASK, " ".join(problems), problems=tuple(problems))
+        try:
+            scales = await self._scales.initial_scales(spec)
+        except SpecError as error:
+            raise ApiError(ProblemCode.INVALID_TASK, f"{error}") from None
+        record = await self._registry.create(spec, scales)
         if spec.round.is_unsafe_flush:
             self._deps.observer.unsafe_flush(record.name, spec.round.min_flush_clients)
         return task_view(record, population, {}, address=await self._addresses.address(record.name))

@@ -74,7 +74,7 @@ FOREIGN_TABLES: Final[dict[TaskKind, tuple[str, ...]]] = {
 
 
 def parse_task(toml_text: str) -> TaskSpec:
-    """Parse and validate the task that an operator wrote.
+    """Parse and validate the task that an operator wrote in TOML.
 
     Raises:
         TaskError: the text is not TOML (with line and column), or has fields that are unknown, ill-typed or
@@ -82,12 +82,37 @@ def parse_task(toml_text: str) -> TaskSpec:
     """
     try:
         tables = msgspec.toml.decode(toml_text)
-        unread = list(islice(field_problems(tables), MAX_PROBLEMS))
-        spec = _readable_part(tables, unread)
     except msgspec.DecodeError as error:
         raise TaskError(f"The task is not TOML{_syntax_problem(str(error))}.") from None
     except RecursionError:
         raise TaskError("The task is not TOML that anyone wrote: it is nested too deeply.") from None
+    return parse_tables(tables)
+
+
+def parse_task_json(text: bytes) -> TaskSpec:
+    """Parse and validate the task that a program wrote in JSON, with the same tables and keys as in TOML.
+
+    Raises:
+        TaskError: as ``parse_task``.
+    """
+    try:
+        tables = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise TaskError("The task is not JSON.") from None
+    except RecursionError:
+        raise TaskError("The task is not JSON that anyone wrote: it is nested too deeply.") from None
+    if not isinstance(tables, dict):
+        raise TaskError("The task is not a JSON object of tables.")
+    return parse_tables(tables)
+
+
+def parse_tables(tables: dict[str, Any]) -> TaskSpec:
+    """Return the task of these tables; raises TaskError with every problem."""
+    try:
+        unread = list(islice(field_problems(tables), MAX_PROBLEMS))
+        spec = _readable_part(tables, unread)
+    except RecursionError:
+        raise TaskError("The task is nested too deeply.") from None
     problems = [one.sentence for one in unread]
     if spec is not None:
         if ("task", "kind") not in {one.place for one in unread}:

@@ -23,6 +23,7 @@ from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
 from keyflock_server.http.operators.events import EventResource
+from keyflock_server.http.operators.forecasts import ForecastResource
 from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
 from keyflock_server.http.operators.repeated_creations import RepeatedCreations
@@ -35,6 +36,7 @@ from keyflock_server.live_events.hub import EventHub
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.devices import DeviceQuery, DeviceView, QuarantineOrder
+from keyflock_server.protocol.operator.forecasts import TaskForecast
 from keyflock_server.protocol.operator.personal_models import PersonalModelsView
 from keyflock_server.protocol.operator.populations import (
     CohortPreview,
@@ -168,6 +170,10 @@ class ScriptedOperatorServices:
     async def preview_cohort(self, population: PopulationName, expression: str) -> CohortPreview:
         self.note("preview_cohort", (population, expression))
         return PREVIEW
+
+    async def forecast_task(self, spec: TaskSpec) -> TaskForecast:
+        self.note("forecast_task", spec)
+        return TaskForecast(is_accepted=True, problems=[], conflicts=[])
 
     async def create_task(self, spec: TaskSpec) -> TaskView:
         self.note("create_task", spec)
@@ -416,6 +422,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         [
             PopulationResource(populations, lists),
             TaskResource(tasks, lists),
+            ForecastResource(SimpleNamespace(forecast=service.forecast_task)),  # type: ignore[arg-type]
             RoundResource(tasks, lists, reading),
             DeviceResource(quarantines, revocations, lists),
             VersionResource(versions),

@@ -6,6 +6,7 @@ from keyflock_server.http.endpoint_group import with_header
 from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.http.operators.task_bodies import task_in
 from keyflock_server.http.responses import JSON
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.operator.call import NoBody, Query
@@ -20,9 +21,7 @@ from keyflock_server.protocol.operator.tasks import (
     TaskQuery,
     TaskView,
 )
-from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.rounds.task_validation import TaskError, parse_task
+from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.interfaces.listings import TaskPlace
 
 
@@ -60,7 +59,7 @@ class TaskResource:
         return TaskList(items=page.items, next=encode_cursor(page.next))
 
     async def _create(self, request: OperatorRequest[Query, bytes]) -> Response:
-        created = await self._service.create(_spec(request.body))
+        created = await self._service.create(task_in(request.body, request.media_type))
         response = JSON.response(created, status=CREATE_TASK.status)
         return with_header(response, "location", f"/admin/v1/tasks/{created.name}")
 
@@ -75,14 +74,3 @@ class TaskResource:
 
     async def _cancel(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
         return await self._service.cancel(request.task)
-
-
-def _spec(body: bytes) -> TaskSpec:
-    try:
-        return parse_task(body.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise ApiError(ProblemCode.INVALID_TASK, "The task is not UTF-8 text.") from None
-    except RecursionError:
-        raise ApiError(ProblemCode.INVALID_TASK, "The task is nested too deeply.") from None
-    except TaskError as error:
-        raise ApiError(ProblemCode.INVALID_TASK, str(error), problems=error.problems) from None

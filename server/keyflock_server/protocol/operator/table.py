@@ -6,6 +6,7 @@ from keyflock_server.protocol.operator import (
     devices,
     documentation,
     events,
+    forecasts,
     personal_models,
     populations,
     rounds,
@@ -17,6 +18,7 @@ from keyflock_server.protocol.operator.call import AnyCall
 OPERATOR_CALLS: Final[tuple[AnyCall, ...]] = (
     *populations.CALLS,
     *tasks.CALLS,
+    *forecasts.CALLS,
     *rounds.CALLS,
     *versions.CALLS,
     *devices.CALLS,

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from keyflock_server.protocol.messages import TaskKind
-from keyflock_server.protocol.operator.call import MAX_TASK_BYTES, TOML, NoBody, OperatorCall, Query
+from keyflock_server.protocol.operator.call import JSON, MAX_TASK_BYTES, TOML, NoBody, OperatorCall, Query
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
 
@@ -80,7 +80,7 @@ CREATE_TASK: Final = OperatorCall(
     status=201,
     is_creation=True,
     max_bytes=MAX_TASK_BYTES,
-    media_types=(TOML,),
+    media_types=(TOML, JSON),
 )
 TASK: Final = OperatorCall(
     "task", "GET", "/admin/v1/tasks/{task}", Role.VIEWER, Query, NoBody, TaskView, "Show a task."
