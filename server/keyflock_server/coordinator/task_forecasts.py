@@ -138,8 +138,8 @@ def codec_problems(spec: TaskSpec, layout: ParamLayout) -> list[str]:
         except SpecError as error:
             problems.append(f"{path}: {error}")
             continue
-        if (least := container_length(wanted, layout).min_bytes) >= REPORT_BODY_BYTES:
-            problems.append(f"{path}: a delta takes at least {least} bytes, more than a report may have.")
+        if (min_bytes := container_length(wanted, layout).min_bytes) >= REPORT_BODY_BYTES:
+            problems.append(f"{path}: a delta takes at least {min_bytes} bytes, more than a report may have.")
     return problems
 
 
