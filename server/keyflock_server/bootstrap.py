@@ -25,6 +25,7 @@ from keyflock_server.http.operators.events import EventResource
 from keyflock_server.http.operators.forecasts import ForecastResource
 from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
+from keyflock_server.http.operators.releases import ReleaseResource
 from keyflock_server.http.operators.repeated_creations import RepeatedCreations
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
@@ -318,6 +319,7 @@ def _assemble(
             RoundResource(coordinator.tasks, coordinator.lists, coordinator.reading),
             VersionResource(coordinator.versions),
             DeviceResource(coordinator.quarantines, coordinator.revocations, coordinator.lists),
+            ReleaseResource(coordinator.releases),
             PersonalModelResource(coordinator.reading),
             EventResource(events, coordinator.models),
             DocumentationResource(),

@@ -45,6 +45,7 @@ class _RunOptions:
     profile: "FleetProfile"
     time_scale: float
     workers: int | None
+    keyboards: bool
     as_json: bool
 
 
@@ -85,6 +86,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that train; default: one a core.")
     ] = None,
+    keyboards: Annotated[
+        bool, typer.Option("--keyboards", help="Phones also fetch what keyboards are to serve.")
+    ] = False,
     virtual: Annotated[
         bool, typer.Option("--virtual", help="In virtual time, with a server inside; needs the next two.")
     ] = False,
@@ -113,6 +117,7 @@ def run(
             profile=read_profile(profile),
             time_scale=time_scale,
             workers=workers,
+            keyboards=keyboards,
             as_json=as_json,
         )
         if url is not None:
@@ -217,6 +222,7 @@ async def _phones_and_trainer(
         profile=options.profile,
         seed=options.seed,
         capabilities=ALL_CAPABILITIES,
+        with_keyboards=options.keyboards,
     )
     speeds = {phone.name: phone.traits.train_s(phone.examples) for phone in phones}
     cache = user_cache_folder(os.environ) / "xla"

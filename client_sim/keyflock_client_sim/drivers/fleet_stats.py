@@ -95,6 +95,11 @@ class FleetStats:
         """Check-ins that were answered, with work or without."""
         return sum(phone.device.counters.check_ins for phone in self.phones)
 
+    def served_versions(self) -> Counter[int]:
+        """Return how many keyboards serve each version now."""
+        keyboards = (phone.keyboard for phone in self.phones)
+        return Counter(one.served.version for one in keyboards if one is not None and one.served is not None)
+
     def states(self) -> Counter[DeviceState]:
         """Return how many phones are in each state."""
         return Counter(phone.device.state for phone in self.phones)
@@ -150,5 +155,6 @@ class FleetStats:
             "turned_away": dict(self.rejected),
             "endings": dict(self.endings),
             "troubles": dict(self.call_errors),
+            "served_versions": dict(sorted(self.served_versions().items())),
             "session_shapes": dict(self.session_shapes.most_common()),
         }

@@ -18,11 +18,13 @@ from keyflock_client_sim.device.input_events import (
     Woke,
 )
 from keyflock_client_sim.drivers.fleet_stats import EventListener, FleetEvent, FleetStats
+from keyflock_client_sim.drivers.keyboard_check import check_release
 from keyflock_client_sim.drivers.stored_models import StoredModels
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
 from keyflock_client_sim.fleet.availability import next_idle_s
 from keyflock_client_sim.fleet.failure_model import CallLoss, draw_call_loss, draw_drop_out
 from keyflock_client_sim.fleet.phone import Phone
+from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import Exchange
 
 
@@ -163,6 +165,8 @@ class RealTimeFleet:
         await self._simulate_delay(phone.traits.to_server_s(len(effect.request.body)))
         try:
             async with self._call_slots:
+                if phone.keyboard is not None and effect.call is calls.CHECK_IN:
+                    await check_release(phone.keyboard, self._exchange, effect.request)
                 response = await self._exchange.send(effect.request)
         except ConnectionError:
             return CallLost()

@@ -28,12 +28,14 @@ from keyflock_client_sim.device.input_events import (
     Woke,
 )
 from keyflock_client_sim.drivers.fleet_stats import EventListener, FleetEvent, FleetStats
+from keyflock_client_sim.drivers.keyboard_check import check_release
 from keyflock_client_sim.drivers.stored_models import StoredModels
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
 from keyflock_client_sim.drivers.virtual_clock import VirtualClock
 from keyflock_client_sim.fleet.availability import next_idle_s
 from keyflock_client_sim.fleet.failure_model import CallLoss, draw_call_loss, draw_drop_out
 from keyflock_client_sim.fleet.phone import Phone
+from keyflock_server.protocol import calls
 from keyflock_server.protocol.calls import Exchange
 
 #: An action at an instant: it returns the event for the phone's device, or None when that comes later.
@@ -219,6 +221,8 @@ class VirtualTimeFleet:
             answered: InputEvent = CallLost()
             back_s = traits.call_timeout_s
             try:
+                if phone.keyboard is not None and effect.call is calls.CHECK_IN:
+                    await check_release(phone.keyboard, self._server, effect.request)
                 response = await self._server.send(effect.request)
                 if call_loss is None:
                     answered, back_s = Answered(response), traits.from_server_s(len(response.body))

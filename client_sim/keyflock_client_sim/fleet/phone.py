@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.installation import DeviceStatus, LocalFacts
+from keyflock_client_sim.device.keyboard import ServingKeyboard
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.fleet.availability import DAY_S
 from keyflock_client_sim.fleet.traits import Traits
@@ -22,6 +23,8 @@ class Phone:
     device: Device
     #: Draws the phone's failures.
     rng: random.Random
+    #: Follows the release at every check-in; None on a phone that only trains.
+    keyboard: ServingKeyboard | None = None
 
     def status(self, now_s: float = 0.0) -> DeviceStatus:
         """Return the phone's status on waking up in an idle hour."""

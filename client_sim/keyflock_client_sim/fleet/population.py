@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 
 from keyflock_client_sim.device.backoff import RetryPolicy
 from keyflock_client_sim.device.installation import CODECS, Installation
+from keyflock_client_sim.device.keyboard import ServingKeyboard
 from keyflock_client_sim.device.local_rules import CHECKED_RULES
 from keyflock_client_sim.device.machine import Device
 from keyflock_client_sim.fleet.phone import Phone
@@ -24,6 +26,7 @@ def make_fleet(
     seed: int,
     retry_policy: RetryPolicy | None = None,
     capabilities: Capabilities | None = None,
+    with_keyboards: bool = False,
 ) -> tuple[Phone, ...]:
     """Return one phone for each name, in their order.
 
@@ -34,16 +37,20 @@ def make_fleet(
         seed: Decides everything that is drawn, now and later.
         retry_policy: How long devices wait when the server does not say when to return.
         capabilities: The devices' capabilities; None: the default. They encode every codec.
+        with_keyboards: Whether each phone's keyboard follows the release, at every check-in.
     Guarantees:
         A phone depends on its name, the profile and the seed, not on the others.
     """
     extended = msgspec.structs.replace(
         capabilities or Capabilities(), codecs=CODECS, device_rules=CHECKED_RULES
     )
-    return tuple(
+    phones = (
         _phone(name, count, population, profile, seed, retry_policy, extended)
         for name, count in examples.items()
     )
+    if with_keyboards:
+        return tuple(replace(phone, keyboard=ServingKeyboard(population)) for phone in phones)
+    return tuple(phones)
 
 
 def _phone(

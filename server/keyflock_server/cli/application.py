@@ -17,6 +17,7 @@ from keyflock_server.cli import (
     options,
     output,
     population,
+    release,
     round,  # noqa: A004 - named by the field's word
     serve,
     task,
@@ -35,6 +36,7 @@ app.command("serve")(serve.serve)
 app.add_typer(population.app, name="population")
 app.add_typer(task.app, name="task")
 app.add_typer(round.app, name="round")
+app.add_typer(release.app, name="release")
 app.add_typer(heads.app, name="heads")
 app.add_typer(device.app, name="device")
 app.add_typer(db.app, name="db")

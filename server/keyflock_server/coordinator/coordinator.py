@@ -25,6 +25,7 @@ from keyflock_server.coordinator.population_states import PopulationStates
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.release_gate import ReleaseGate
 from keyflock_server.coordinator.release_policies import ReleasePolicies
+from keyflock_server.coordinator.release_service import ReleaseService
 from keyflock_server.coordinator.release_steps import ReleaseSteps
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_intake import ReportIntake
@@ -92,11 +93,17 @@ class Coordinator:
         self.enrolments = EnrolmentService(deps, self.models, self.registry, self.revocations)
         self.erasure = ErasureService(deps, self.revocations, self.registry, early_check_ins)
         self.population_deletion = PopulationDeletion(deps, self.erasure, self._rounds)
-        self.populations = PopulationService(
-            deps, self.registry, self.models, self._rounds, self.population_deletion
-        )
         steps, gate = ReleaseSteps(deps), ReleaseGate(deps, self.models)
+        self.releases = ReleaseService(deps, self.models, gate, steps)
         self._release_policies = ReleasePolicies(deps, self.models, gate, steps)
+        self.populations = PopulationService(
+            deps,
+            self.registry,
+            self.models,
+            self._rounds,
+            self.population_deletion,
+            self._release_policies,
+        )
         self.lists = OperatorLists(deps, self.registry, self.models, self.tasks)
         self.reading = RoundReading(deps, self.models)
         self.versions = VersionService(deps, self.models)

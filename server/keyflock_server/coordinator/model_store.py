@@ -270,6 +270,13 @@ class ModelStore:
         is_first = is_in_stage(bucket_of(name, identity), release.percent)
         return release.candidate if is_first else release.version
 
+    async def candidate_version(self, name: PopulationName) -> ModelVersion:
+        """Return the version that is to be released: the release's candidate or, without one, the newest."""
+        release = await self._deps.store.releases.newest(name)
+        if release is not None and release.candidate is not None:
+            return release.candidate
+        return (await self.population(name)).latest_version
+
     async def release(self, name: PopulationName, device: DeviceId | None = None) -> Release:
         """Return what keyboards should serve: the released version, or the average that ends with it.
 

@@ -1,11 +1,14 @@
 """The population service answers operators' calls about populations, by any name that means them."""
 
+import contextlib
+
 import msgspec
 
 from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore, population_unknown
 from keyflock_server.coordinator.population_deletion import PopulationDeletion
+from keyflock_server.coordinator.release_policies import ReleasePolicies
 from keyflock_server.coordinator.rollback import RollbackService
 from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.task_registry import TaskRegistry
@@ -20,7 +23,7 @@ from keyflock_server.protocol.operator.populations import (
     RollbackOrder,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.storage.errors import AlreadyExists, PopulationGone
+from keyflock_server.storage.errors import AlreadyExists, PopulationGone, StorageError
 from keyflock_server.storage.records import PopulationRecord
 
 
@@ -34,12 +37,14 @@ class PopulationService:
         models: ModelStore,
         rounds: RoundDriver,
         deletion: PopulationDeletion,
+        release_policies: ReleasePolicies,
     ) -> None:
         self._deps = deps
         self._registry = registry
         self._models = models
         self._rollbacks = RollbackService(deps, models, rounds)
         self._deletion = deletion
+        self._release_policies = release_policies
 
     async def create(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
         """Create a population whose version 0 is this checkpoint."""
@@ -79,6 +84,8 @@ class PopulationService:
         id_ = await self._models.resolve(name)
         await self._rollbacks.roll_back(id_, order.to, order.reason)
         await self._registry.sync()
+        with contextlib.suppress(StorageError):  # the next pass does it
+            await self._release_policies.apply()
         return await self._view(await self._models.population(id_))
 
     async def preview_cohort(self, name: PopulationName, expression: str) -> CohortPreview:

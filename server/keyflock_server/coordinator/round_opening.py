@@ -84,6 +84,8 @@ class RoundOpening:
         """Return the versions that the task's next round would compare, or why there are none."""
         comparison = task.comparison
         candidate, baseline = comparison.candidate, comparison.baseline
+        if candidate == "candidate":
+            candidate = await self._models.candidate_version(task.population)
         if candidate == "newest":
             candidate = (await self._models.population(task.population)).latest_version
         if baseline == "released":

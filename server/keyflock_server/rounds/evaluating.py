@@ -17,8 +17,9 @@ _DEFAULT_METRICS: Final[tuple[MetricName, ...]] = ("recall_at_1", "recall_at_3",
 class Evaluating(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[evaluating]``: the two versions that an ``evaluate`` task's phones score on the same text."""
 
-    #: The version that is judged: a number, or ``"newest"``, which each round looks up when it opens.
-    candidate: VersionNumber | Literal["newest"] = "newest"
+    #: The version that is judged: a number; ``"candidate"``, the one that is to be released, or the newest
+    #: without one; or ``"newest"``. Each round looks it up when it opens.
+    candidate: VersionNumber | Literal["candidate", "newest"] = "candidate"
     #: The version that it is compared with: a number, or ``"released"``, the one that keyboards serve.
     baseline: VersionNumber | Literal["released"] = "released"
     #: Minimum number of words that were never trained on; a phone with fewer does not report.

@@ -23,7 +23,7 @@ def test_a_short_task_compares_the_newest_version_with_the_released_one() -> Non
     spec = parse_task(EVALUATE)
 
     assert spec.kind is TaskKind.EVALUATE
-    assert (spec.comparison.candidate, spec.comparison.baseline) == ("newest", "released")
+    assert (spec.comparison.candidate, spec.comparison.baseline) == ("candidate", "released")
     assert spec.comparison.metrics == ("recall_at_1", "recall_at_3", "mrr_at_10", "nll")
     assert spec.comparison.words_needed == 50
     assert spec.codec_spec == Float32Spec(entropy="none")
