@@ -243,20 +243,19 @@ class RoundDriver:
             return
         limit = state.spec.round.max_rounds
         opened, closed = await self._deps.store.rounds.count(state.task)
-        is_last = limit is not None and closed >= limit
-        reason = (
-            f"It has closed {closed} rounds." if is_last else await self._stop_rules.reason_to_end(state.spec)
-        )
-        if reason:
-            await self._finish(state, reason)
+        if limit is not None and closed >= limit:
+            await self._finish(state, f"It has closed {closed} rounds.")
         elif state.status is TaskStatus.ACTIVE:
-            await self._open_next(state, opened + 1)
+            if reason := await self._stop_rules.reason_to_end(state.spec):
+                await self._finish(state, reason)
+            else:
+                await self._open_next(state, opened + 1)
 
     async def _finish(self, state: TaskState, reason: str) -> None:
         """End a task that has done what it was made for."""
         changes = TaskChanges(status=TaskStatus.FINISHED, end_reason=reason)
         context = AuditContext(
-            operator=POLICY, role=POLICY, reason=reason, action="task.finish", at=self._deps.clock()
+            operator=POLICY, role="server", reason=reason, action="task.finish", at=self._deps.clock()
         )
         await self._deps.store.tasks.change(state.task, changes, audit=context)
         state.status = TaskStatus.FINISHED

@@ -1,6 +1,7 @@
 """An evaluate round: paired scores in, summed metrics out, with every promise that a training round keeps."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.unit.coordinator.evaluate_task import (
 )
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
+from tests.unit.coordinator.releasing import newest
 from tests.unit.coordinator.test_crash_between_steps import (
     WRITES_OF_A_ROUND,
     ProcessKilled,
@@ -27,11 +29,13 @@ from tests.unit.coordinator.test_crash_between_steps import (
 )
 
 from keyflock_compression import encode
-from keyflock_server.protocol.identifiers import RoundId, TaskName
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.protocol.identifiers import ModelVersion, RoundId, TaskName
 from keyflock_server.protocol.messages import Assignment, Capabilities, Refusal, Report, TaskKind
 from keyflock_server.protocol.plans import EvaluatingPlan
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.releases.paired_sums import PairedSums, paired_difference
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.storage.errors import StorageError
@@ -115,6 +119,32 @@ async def test_a_task_waits_while_the_newest_version_is_the_released_one(harness
     assert (await harness.coordinator.tasks.get("e")).waiting_reason == ""
     (opened,) = await listed_rounds(harness.coordinator, TaskName("e"))
     assert (opened.model_version, opened.phase) == (1, "collecting")
+
+
+@pytest.mark.parametrize(("named", "version"), [("candidate", 1), ("newest", 2)])
+async def test_a_round_judges_the_version_on_its_way_to_keyboards_though_there_is_a_newer_one(
+    harness: CoordinatorHarness, named: str, version: int
+) -> None:
+    await publish_version(harness)
+    await publish_version(harness)
+    released = await newest(harness)
+    staged = replace(
+        released,
+        sequence=released.sequence + 1,
+        action=ReleaseAction.STAGED,
+        candidate=ModelVersion(1),
+        percent=10,
+        evidence_json=None,
+    )
+    audit = AuditContext(
+        operator="ann", role="admin", reason="a test", action="release.stage", at=harness.now
+    )
+    await harness.store.releases.append(staged, audit=audit)
+
+    await open_evaluation(harness, evaluating=f'candidate = "{named}"')
+
+    (opened,) = await listed_rounds(harness.coordinator, TaskName("e"))
+    assert (opened.model_version, opened.baseline_version) == (version, 0)
 
 
 async def test_a_version_that_is_not_there_is_told(harness: CoordinatorHarness) -> None:
