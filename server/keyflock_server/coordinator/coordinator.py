@@ -21,7 +21,6 @@ from keyflock_server.coordinator.orphan_collection import OrphanCollection
 from keyflock_server.coordinator.pace_steering import PaceSteering
 from keyflock_server.coordinator.population_deletion import PopulationDeletion
 from keyflock_server.coordinator.population_service import PopulationService
-from keyflock_server.coordinator.population_states import PopulationStates
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.release_gate import ReleaseGate
 from keyflock_server.coordinator.release_policies import ReleasePolicies
@@ -35,6 +34,7 @@ from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import RoundPreparation
 from keyflock_server.coordinator.round_reading import RoundReading
 from keyflock_server.coordinator.seen_devices import SeenDevices
+from keyflock_server.coordinator.store_figures import StoreFigures
 from keyflock_server.coordinator.task_forecasts import TaskForecasts
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_service import TaskService
@@ -109,7 +109,7 @@ class Coordinator:
         self.versions = VersionService(deps, self.models)
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
-        self.population_states = PopulationStates(deps)
+        self.store_figures = StoreFigures(deps)
         #: When a pass last read everything that it needs from the store.
         self.store_read_at = deps.clock()
 
@@ -142,7 +142,7 @@ class Coordinator:
         await self._device_sync.refresh()
         await self._refresh_stats()
         await self.revocations.sync()
-        await self.population_states.refresh_if_wanted()
+        await self.store_figures.refresh_if_wanted()
         self.store_read_at = self._deps.clock()
 
     async def tick(self) -> None:
@@ -222,6 +222,6 @@ class Coordinator:
                 await self.revocations.prune()
                 await self.population_deletion.resume_due()
             await self._refresh_stats()
-            await self.population_states.refresh_if_wanted()
+            await self.store_figures.refresh_if_wanted()
         except Exception as error:  # noqa: BLE001 - no round waits for them
             self._deps.observer.housekeeping_failed(error)

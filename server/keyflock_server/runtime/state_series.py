@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from keyflock_server.coordinator.coordinator import Coordinator
-from keyflock_server.coordinator.population_states import PopulationState
+from keyflock_server.coordinator.store_figures import PopulationFigures
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import TaskKind
@@ -46,11 +46,12 @@ class StateSeries:
         metrics.released_version.read_from(self._released_versions)
         metrics.release_stage_ratio.read_from(self._release_stages)
         metrics.release_phase_age_s.read_from(self._release_phase_ages)
+        metrics.audit_entries.labels().set_function(lambda: coordinator.store_figures.audit_entries)
         metrics.is_leader.labels().set_function(lambda: coordinator.is_leader)
         metrics.peers.labels().set_function(lambda: coordinator.peers)
         metrics.store_age_s.labels().set_function(lambda: self._age_s(coordinator.store_read_at))
         metrics.keep_only_living(IdKind.TASK, lambda: {state.task for state in coordinator.registry})
-        metrics.keep_only_living(IdKind.POPULATION, coordinator.population_states.current)
+        metrics.keep_only_living(IdKind.POPULATION, coordinator.store_figures.populations)
 
     def _age_s(self, since: datetime) -> float:
         return max(0.0, (self._clock() - since).total_seconds())
@@ -106,8 +107,8 @@ class StateSeries:
         for population, state in self._populations():
             yield (population, PHASE_AFTER[state.release.action]), self._age_s(state.release.at)
 
-    def _populations(self) -> Iterable[tuple[PopulationName, PopulationState]]:
-        return self._coordinator.population_states.current().items()
+    def _populations(self) -> Iterable[tuple[PopulationName, PopulationFigures]]:
+        return self._coordinator.store_figures.populations().items()
 
     def _trained_populations(self) -> set[PopulationName]:
         return {

@@ -102,6 +102,7 @@ class Metrics:
         self.ready = self._add(Gauge, process.READY)
         self.store_age_s = self._add(Gauge, process.STORE_AGE)
         self.store_failures = self._add(Counter, process.STORE_FAILURES)
+        self.audit_entries = self._add(Gauge, process.AUDIT_ENTRIES)
         self.is_leader = self._add(Gauge, process.IS_LEADER)
         self.peers = self._add(Gauge, process.PEERS)
         self.event_loop_lag_s = self._add(Histogram, process.EVENT_LOOP_LAG)

@@ -1,10 +1,14 @@
 """What a process knows of its tasks, rounds and versions is what Prometheus sees."""
 
+from dataclasses import replace
+
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, cohort, play, send
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
-from keyflock_server.protocol.identifiers import TaskName
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.protocol.identifiers import ModelVersion, TaskName
 from keyflock_server.protocol.operator.populations import DeletionOrder
+from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.runtime.state_series import StateSeries
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.metrics_observer import MetricsObserver
@@ -134,15 +138,15 @@ async def test_a_store_that_does_not_answer_shows_by_its_age() -> None:
 
 async def test_a_server_that_nobody_watches_reads_no_versions() -> None:
     watched = await started()
-    states = watched.harness.coordinator.population_states
+    figures = watched.harness.coordinator.store_figures
     await watched.scrape("keyflock_ready")
     await watched.harness.coordinator.tick()
 
     await play(watched.harness)
     await watched.harness.coordinator.tick()
-    unchanged = states.current()[POPULATION]
+    unchanged = figures.populations()[POPULATION]
     await watched.harness.coordinator.tick()
-    fresh = states.current()[POPULATION]
+    fresh = figures.populations()[POPULATION]
 
     assert unchanged.newest.version == 0
     assert fresh.newest.version == 1
@@ -150,8 +154,27 @@ async def test_a_server_that_nobody_watches_reads_no_versions() -> None:
 
 async def test_a_release_shows_what_is_served_to_whom_and_since_when_it_waits() -> None:
     watched = await started()
+    await play(watched.harness)
+    await watched.harness.coordinator.tick()
+    entries = (await watched.scrape("keyflock_audit_entries"))[""]
+    releases, now = watched.harness.store.releases, watched.harness.now
+    state = await releases.newest(POPULATION)
+    assert state is not None
+    held = replace(
+        state,
+        sequence=state.sequence + 1,
+        at=now,
+        action=ReleaseAction.HELD,
+        version=ModelVersion(0),
+        candidate=ModelVersion(1),
+        percent=10,
+    )
+    audit = AuditContext(operator="ann", role="operator", reason="a test", action="release.hold", at=now)
+    await releases.append(held, audit=audit)
+
     watched.harness.pass_time(30)
 
     assert await watched.scrape("keyflock_released_version") == {"en": 0.0}
-    assert await watched.scrape("keyflock_release_stage_ratio") == {"en": 0.0}
-    assert await watched.scrape("keyflock_release_phase_age_seconds") == {'idle",population="en': 30.0}
+    assert await watched.scrape("keyflock_release_stage_ratio") == {"en": 0.1}
+    assert await watched.scrape("keyflock_release_phase_age_seconds") == {'held",population="en': 30.0}
+    assert (await watched.scrape("keyflock_audit_entries"))[""] == entries + 1

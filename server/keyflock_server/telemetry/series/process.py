@@ -12,6 +12,9 @@ STORE_AGE: Final = gauge(
 STORE_FAILURES: Final = counter(
     "keyflock_store_failures_total", "Passes that could not read the store and were tried again."
 )
+AUDIT_ENTRIES: Final = gauge(
+    "keyflock_audit_entries", "Entries of the audit log: one for each change by an operator or a policy."
+)
 IS_LEADER: Final = gauge("keyflock_is_leader", "1 if this process opens and closes rounds, 0 otherwise.")
 PEERS: Final = gauge("keyflock_peers", "Other replicas of the same store that this process knows of.")
 EVENT_LOOP_LAG: Final = histogram(
@@ -36,6 +39,7 @@ DECLARED: Final = (
     READY,
     STORE_AGE,
     STORE_FAILURES,
+    AUDIT_ENTRIES,
     IS_LEADER,
     PEERS,
     EVENT_LOOP_LAG,
