@@ -61,9 +61,9 @@ def _values(label: Label) -> str:
         case IdKind.POPULATION:
             return f"the population's id; at most {label.max_ids}"
         case None if label.name == "call":
-            return f"{len(label.values)}: the names of the calls, or `unrouted`"
+            return "the names of the calls, or `unrouted`"
         case None if len(label.values) > _WRITTEN_OUT:
-            return f"{len(label.values)}: the codes of problem documents ([protocol.md](protocol.md))"
+            return "the codes of problem documents ([protocol.md](protocol.md))"
         case None:
             return ", ".join(f"`{value}`" for value in label.values)
 
