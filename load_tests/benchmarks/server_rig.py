@@ -214,9 +214,9 @@ async def create(admin_url: str, token: str, populations: Sequence[PopulationSet
     """Create populations and their tasks."""
     async with operator_client(admin_url, token) as admin:
         for one in populations:
-            await admin.create_population(one.name, one.checkpoint)
+            await admin.create_population(one.name, one.checkpoint, reason="A benchmark.")
             for task in one.tasks:
-                await admin.create_task(task)
+                await admin.create_task(task, reason="A benchmark.")
 
 
 def enrol(generator: GeneratorProcess, target: CalledProcess, population: str) -> EnrolledPhone:

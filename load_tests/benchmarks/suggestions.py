@@ -215,7 +215,7 @@ async def create_population(
 ) -> None:
     """Create the population, and wait until it answers."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
-    url = f"{admin_url}/admin/v1/populations/en"
+    url = f"{admin_url}/admin/v1/populations/en?reason=A+benchmark"
     async with session.put(url, data=checkpoint.to_bytes(), headers=headers) as answer:
         answer.raise_for_status()
     probe = Keyboards(session, TypingUsers(checkpoint, [], ["the"]))

@@ -94,8 +94,8 @@ class _LoadRun:
         deltas = ReadyDeltas(layout, synthetic_delta(layout, np.random.default_rng(scenario.seed)))
         self.delta_bytes = len(deltas.in_codec(DEFAULT_SPEC.to_wire()))
         async with operator_client(group.admin_url, group.admin_token) as admin:
-            await admin.create_population(POPULATION, checkpoint.to_bytes())
-            await admin.create_task(task_toml(scenario.task))
+            await admin.create_population(POPULATION, checkpoint.to_bytes(), reason="A load test.")
+            await admin.create_task(task_toml(scenario.task), reason="A load test.")
         fleet = await enrol_fleet(group, POPULATION, scenario.fleet_size, scenario.seed)
         if scenario.server.has_suggestions:
             await self._wait_for_suggestions(fleet[-1].token)

@@ -18,18 +18,9 @@ from keyflock_server.descriptors import DescriptorWatch, descriptor_limit, max_o
 from keyflock_server.http.endpoint_group import Clock
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
 from keyflock_server.http.operators.authentication import RootTokenAuthenticator
-from keyflock_server.http.operators.devices import DeviceResource
-from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
-from keyflock_server.http.operators.events import EventResource
-from keyflock_server.http.operators.forecasts import ForecastResource
-from keyflock_server.http.operators.personal_models import PersonalModelResource
-from keyflock_server.http.operators.populations import PopulationResource
-from keyflock_server.http.operators.releases import ReleaseResource
 from keyflock_server.http.operators.repeated_creations import RepeatedCreations
-from keyflock_server.http.operators.rounds import RoundResource
-from keyflock_server.http.operators.tasks import TaskResource
-from keyflock_server.http.operators.versions import VersionResource
+from keyflock_server.http.operators.resources import resources_of
 from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.sdk import SdkEndpoints
@@ -312,18 +303,7 @@ def _assemble(
         ),
     )
     admin = OperatorEndpoints(
-        [
-            PopulationResource(coordinator.populations, coordinator.lists),
-            TaskResource(coordinator.tasks, coordinator.lists),
-            ForecastResource(coordinator.forecasts),
-            RoundResource(coordinator.tasks, coordinator.lists, coordinator.reading),
-            VersionResource(coordinator.versions),
-            DeviceResource(coordinator.quarantines, coordinator.revocations, coordinator.lists),
-            ReleaseResource(coordinator.releases),
-            PersonalModelResource(coordinator.reading),
-            EventResource(events, coordinator.models),
-            DocumentationResource(),
-        ],
+        resources_of(coordinator, events),
         authenticator=RootTokenAuthenticator(secrets.admin_token),
         creations=RepeatedCreations(store.idempotency, clock),
         clock=clock,

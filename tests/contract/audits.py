@@ -1,8 +1,7 @@
 """Who makes the changes of the contract tests."""
 
 from dataclasses import replace
-
-from tests.contract.test_store_contract import NOW
+from datetime import UTC, datetime
 
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.audit.entry import EMPTY
@@ -10,6 +9,7 @@ from keyflock_server.audit.verification import BrokenEntry
 from keyflock_server.storage.audit_verification import verify_page
 from keyflock_server.storage.interfaces.record_store import RecordStore
 
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 AUDIT = AuditContext(operator="ann", role="operator", reason="a test", action="test.change", at=NOW)
 
 

@@ -25,7 +25,7 @@ from tests.contract.test_store_contract import (
 )
 
 from keyflock_server.audit.differences import field_changes
-from keyflock_server.audit.entry import EMPTY, AuditEntry, AuditHead
+from keyflock_server.audit.entry import AuditEntry, AuditHead
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId
 from keyflock_server.protocol.roles import Role
 from keyflock_server.releases.model_version import VersionRecord
@@ -41,6 +41,8 @@ from keyflock_server.storage.operator_records import ApiTokenRecord, ReleaseReco
 from keyflock_server.storage.records import RevocationRecord, TaskRecord
 
 ANY = AuditFilter()
+#: Entries of what the fixture creates: a population with its release, and a task.
+SET_UP = 3
 TOKEN = ApiTokenRecord(
     id="k1", name="ann", role=Role.VIEWER, digest=b"s" * 32, created_at=NOW, created_by="root"
 )
@@ -48,11 +50,11 @@ TOKEN = ApiTokenRecord(
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
-    """A population with a task, one held round and one device, none of which was audited."""
+    """A population with a task, one held round and one device."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     await opened.rounds.add(ROUND)
     for event in (CloseRequested(), Merged(), Stepped(), Held("the step is long")):
         await opened.rounds.advance(RoundId("t-1"), event, NOW, {})
@@ -62,8 +64,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def entries(store: RecordStore) -> list[AuditEntry]:
-    """All entries, oldest first."""
-    return await store.audit.ascending(0, 100)
+    """All entries since the fixture, oldest first."""
+    return await store.audit.ascending(SET_UP, 100)
 
 
 def rolled_back() -> VersionRecord:
@@ -161,7 +163,12 @@ async def test_a_change_has_one_entry_with_its_subject_before_and_after(
     await change(store)
 
     (entry,) = await entries(store)
-    assert (entry.sequence, entry.operator, entry.role, entry.reason) == (1, "ann", "operator", "a test")
+    assert (entry.sequence, entry.operator, entry.role, entry.reason) == (
+        SET_UP + 1,
+        "ann",
+        "operator",
+        "a test",
+    )
     assert (entry.subject_kind, entry.subject, entry.population) == subject
     assert {one.path for one in field_changes(entry.before_json, entry.after_json)} == changed
     assert await verified(store) is None
@@ -277,7 +284,7 @@ async def test_a_change_that_fails_has_no_entry(
         await change(store)
 
     assert await entries(store) == []
-    assert await store.audit.head() == EMPTY
+    assert (await store.audit.head()).sequence == SET_UP
 
 
 async def test_what_the_server_does_by_itself_has_no_entry(store: RecordStore) -> None:
@@ -293,9 +300,9 @@ async def test_changes_at_once_have_entries_that_follow_one_another(store: Recor
     await asyncio.gather(*(store.api_tokens.add(token, audit=AUDIT) for token in tokens))
 
     found = await entries(store)
-    assert [one.sequence for one in found] == list(range(1, 9))
+    assert [one.sequence for one in found] == list(range(SET_UP + 1, SET_UP + 9))
     assert {one.subject for one in found} == {token.id for token in tokens}
-    assert await store.audit.head() == AuditHead(8, found[-1].digest)
+    assert await store.audit.head() == AuditHead(SET_UP + 8, found[-1].digest)
     assert await verified(store) is None
 
 
@@ -306,12 +313,13 @@ async def test_entries_are_found_by_who_what_where_and_when_newest_first(store: 
     await store.api_tokens.add(TOKEN, audit=doing("token.create"))
     await store.populations.rename(EN, PopulationName("english"), audit=doing("population.rename"))
 
-    async def found(wanted: AuditFilter, before: int | None = None, limit: int = 10) -> list[int]:
-        return [one.sequence for one in await store.audit.page(wanted, before, limit)]
+    async def found(wanted: AuditFilter, before: int = SET_UP + 4, limit: int = 10) -> list[int]:
+        page = await store.audit.page(wanted, before, limit)
+        return [one.sequence - SET_UP for one in page if one.sequence > SET_UP]
 
     assert await found(ANY) == [3, 2, 1]
     assert await found(ANY, limit=2) == [3, 2]
-    assert await found(ANY, before=2) == [1]
+    assert await found(ANY, before=SET_UP + 2) == [1]
     assert await found(AuditFilter(operator="eve")) == [1]
     assert await found(AuditFilter(action="token.create")) == [2]
     assert await found(AuditFilter(subject_kind="population")) == [3]
@@ -319,8 +327,9 @@ async def test_entries_are_found_by_who_what_where_and_when_newest_first(store: 
     assert await found(AuditFilter(population="en")) == [3, 1]
     assert await found(AuditFilter(since=later)) == [1]
     assert await found(AuditFilter(until=later)) == [3, 2]
-    assert await store.audit.get(4) is None
-    entry = await store.audit.get(1)
+    assert len(await store.audit.page(ANY, None, 10)) == SET_UP + 3
+    assert await store.audit.get(SET_UP + 4) is None
+    entry = await store.audit.get(SET_UP + 1)
     assert entry is not None
     assert (entry.operator, entry.at) == ("eve", later)
 

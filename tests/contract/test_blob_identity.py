@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_blobs_contract import blobs
 from tests.contract.test_store_contract import NOW, POPULATION, VERSION
@@ -54,7 +55,7 @@ async def with_a_model(blobs: BlobStore, store: RecordStore | None = None) -> Re
     await open_store(owner, blobs, lambda: "a" * 32)
     for key in (VERSION.download_key, VERSION.checkpoint_key):
         await blobs.put(key, b"a model")
-    await owner.populations.add(POPULATION, VERSION)
+    await owner.populations.add(POPULATION, VERSION, audit=AUDIT)
     return owner
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
@@ -49,10 +50,10 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """A store with a training round, and the task of kind ``evaluate`` without a round."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     await opened.rounds.add(ROUND)
-    await opened.tasks.add(replace(TASK, spec=EVALUATE))
+    await opened.tasks.add(replace(TASK, spec=EVALUATE), audit=AUDIT)
     for name in ("a", "b"):
         await add_device(opened, device(name))
     yield opened

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
@@ -47,8 +48,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """A store with a population, a task and a round."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     await opened.rounds.add(ROUND)
     yield opened
     await opened.close()
@@ -175,7 +176,7 @@ async def test_in_a_round_that_is_closing_an_assignment_is_given_back_and_the_ro
 
 @pytest.mark.fault("D5")
 async def test_of_several_rounds_each_gives_the_device_back(store: RecordStore) -> None:
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     other = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=other))
     await assigned(store, "a", "b")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
@@ -75,9 +76,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """A store with a round of a synchronous task, a buffer of an asynchronous one, and ten devices."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
     for spec, round_id in ((SPEC, "t-1"), (BUFFER, "u-1")):
-        await opened.tasks.add(replace(TASK, spec=spec))
+        await opened.tasks.add(replace(TASK, spec=spec), audit=AUDIT)
         await opened.rounds.add(round_of(spec, round_id))
     for name in "abcdefghij":
         await add_device(opened, device(name))
@@ -371,9 +372,9 @@ async def two_processes(postgres_url: str) -> AsyncIterator[tuple[SqlStore, SqlS
     """Two processes' stores over one database, with a round of each kind and forty devices."""
     one, other = SqlStore(postgres_url), SqlStore(postgres_url)
     await one.open()
-    await one.populations.add(POPULATION, VERSION)
+    await one.populations.add(POPULATION, VERSION, audit=AUDIT)
     for spec, round_id in ((SPEC, "t-1"), (BUFFER, "u-1")):
-        await one.tasks.add(replace(TASK, spec=spec))
+        await one.tasks.add(replace(TASK, spec=spec), audit=AUDIT)
         await one.rounds.add(round_of(spec, round_id))
     await commit(one, *(AddDevice(device(f"d{number:02}")) for number in range(40)))
     yield one, other

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import EN, NOW, POPULATION, VERSION, device
@@ -23,7 +24,7 @@ HEAD = PersonalModelRecord(
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
     yield opened
     await opened.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, give_back, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_heads_contract import HEAD
@@ -47,8 +48,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """A store with the populations de and en."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.populations.add(replace(POPULATION, name=DE), replace(VERSION, population=DE))
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.populations.add(replace(POPULATION, name=DE), replace(VERSION, population=DE), audit=AUDIT)
     yield opened
     await opened.close()
 
@@ -69,7 +70,9 @@ async def add_tasks(store: RecordStore) -> None:
     """The tasks a (de, paused), b, c (one instant) and d (later), of en."""
     for name, population, delay_s in (("a", DE, 0), ("c", EN, 1), ("b", EN, 1), ("d", EN, 2)):
         spec = with_ids(SPEC, TaskName(name), population)
-        await store.tasks.add(replace(TASK, spec=spec, created_at=NOW + timedelta(seconds=delay_s)))
+        await store.tasks.add(
+            replace(TASK, spec=spec, created_at=NOW + timedelta(seconds=delay_s)), audit=AUDIT
+        )
     await store.tasks.set_status(TaskName("a"), TaskStatus.PAUSED)
 
 
@@ -102,7 +105,7 @@ async def test_a_deleted_population_is_in_no_list(store: RecordStore) -> None:
         await store.tasks.set_status(TaskName(task), TaskStatus.CANCELLED)
     await store.rounds.advance(RoundId("a-1"), Cancelled("A test."), NOW, {})
 
-    await store.populations.mark_deleted(DE, NOW)
+    await store.populations.mark_deleted(DE, NOW, audit=AUDIT)
 
     assert [one.name for one in await store.listings.populations(None, 9)] == [EN]
     assert [one.name for one in await store.listings.tasks(TaskFilter(), None, 9)] == ["b", "c", "d"]
@@ -196,7 +199,7 @@ async def test_what_a_page_shows_of_its_tasks_and_rounds_is_read_at_once(store: 
 
 
 async def test_a_rounds_sessions_and_report_times_are_counted(store: RecordStore) -> None:
-    await store.tasks.add(TASK)
+    await store.tasks.add(TASK, audit=AUDIT)
     await store.rounds.add(ROUND)
     for name in ("a", "b", "c", "d"):
         await add_device(store, device(name))

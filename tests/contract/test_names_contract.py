@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_heads_contract import HEAD
@@ -47,7 +48,7 @@ T = TaskName("t")
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
     yield opened
     await opened.close()
 
@@ -60,12 +61,12 @@ def named(name: str, population: PopulationName = EN) -> TaskSpec:
 
 async def add_population(store: RecordStore, id_: PopulationName, name: PopulationName | None = None) -> None:
     record = replace(POPULATION, name=id_, current_name=name)
-    await store.populations.add(record, replace(VERSION, population=id_))
+    await store.populations.add(record, replace(VERSION, population=id_), audit=AUDIT)
 
 
 async def fill(store: RecordStore) -> None:
     """A task that is over, with a round, a device, a personal model and all that belongs to them."""
-    await store.tasks.add(replace(TASK, optimizer_state_key="state"))
+    await store.tasks.add(replace(TASK, optimizer_state_key="state"), audit=AUDIT)
     await store.rounds.add(ROUND)
     await add_device(store, device("a", user="u" * 64))
     await take_slot(store, assignment("a"))
@@ -93,7 +94,7 @@ async def end(store: RecordStore) -> None:
 async def test_a_task_that_is_over_is_not_revived_by_a_process_that_does_not_know_so_yet(
     store: RecordStore, over: TaskStatus
 ) -> None:
-    await store.tasks.add(TASK)
+    await store.tasks.add(TASK, audit=AUDIT)
     await store.tasks.set_status(T, over)
 
     for late in TaskStatus:
@@ -107,7 +108,9 @@ async def test_a_task_that_is_over_is_not_revived_by_a_process_that_does_not_kno
 
 async def test_the_ids_of_a_name_are_found_in_their_order_and_nobody_elses(store: RecordStore) -> None:
     for name in ("t", "t~2", "t~10", "t~9", "t-2", "t.2", "tt", "t_", "T"):
-        await store.tasks.add(TaskRecord(spec=named(name), status=TaskStatus.CANCELLED, created_at=NOW))
+        await store.tasks.add(
+            TaskRecord(spec=named(name), status=TaskStatus.CANCELLED, created_at=NOW), audit=AUDIT
+        )
 
     assert await store.tasks.ids_of(T) == ["t", "t~2", "t~9", "t~10"]
     assert await store.tasks.ids_of(TaskName("t_")) == ["t_"]
@@ -119,7 +122,7 @@ async def test_the_ids_of_a_name_are_found_in_their_order_and_nobody_elses(store
 
 async def test_a_round_of_a_numbered_task_is_read_as_it_was_written(store: RecordStore) -> None:
     spec = named("t~2")
-    await store.tasks.add(TaskRecord(spec=spec, status=TaskStatus.ACTIVE, created_at=NOW))
+    await store.tasks.add(TaskRecord(spec=spec, status=TaskStatus.ACTIVE, created_at=NOW), audit=AUDIT)
     record = replace(ROUND, round=replace(ROUND.round, id=RoundId("t~2-1"), task=TaskName("t~2"), spec=spec))
 
     await store.rounds.add(record)
@@ -128,26 +131,26 @@ async def test_a_round_of_a_numbered_task_is_read_as_it_was_written(store: Recor
 
 
 async def test_a_population_is_found_by_its_id_and_every_name_that_it_was_given(store: RecordStore) -> None:
-    await store.populations.rename(EN, ENGLISH)
-    await store.populations.rename(EN, PopulationName("en-GB"))
-    await store.populations.rename(EN, PopulationName("en-GB"))
+    await store.populations.rename(EN, ENGLISH, audit=AUDIT)
+    await store.populations.rename(EN, PopulationName("en-GB"), audit=AUDIT)
+    await store.populations.rename(EN, PopulationName("en-GB"), audit=AUDIT)
 
     found = [await store.populations.resolve(name) for name in ("en", "english", "en-GB", "xx", "")]
     record = await store.populations.get(EN)
     assert found == [EN, EN, EN, None, None]
     assert await store.populations.names(EN) == ["en", "en-GB", "english"]
     assert record == replace(POPULATION, current_name=PopulationName("en-GB"), revision=2)
-    await store.populations.rename(EN, EN)
+    await store.populations.rename(EN, EN, audit=AUDIT)
     assert [one.shown_name for one in await store.populations.all()] == ["en"]
 
 
 async def test_a_name_that_is_or_was_another_populations_is_refused(store: RecordStore) -> None:
     await add_population(store, DE)
-    await store.populations.rename(EN, ENGLISH)
+    await store.populations.rename(EN, ENGLISH, audit=AUDIT)
 
     for taken in (EN, ENGLISH):
         with pytest.raises(AlreadyExists):
-            await store.populations.rename(DE, taken)
+            await store.populations.rename(DE, taken, audit=AUDIT)
         with pytest.raises(AlreadyExists):
             await add_population(store, taken)
     with pytest.raises(AlreadyExists):
@@ -155,7 +158,7 @@ async def test_a_name_that_is_or_was_another_populations_is_refused(store: Recor
 
     assert [one.shown_name for one in await store.populations.all()] == ["de", "english"]
     with pytest.raises(PopulationGone):
-        await store.populations.rename(PopulationName("xx"), PopulationName("yy"))
+        await store.populations.rename(PopulationName("xx"), PopulationName("yy"), audit=AUDIT)
     assert await store.populations.resolve("yy") is None
 
 
@@ -165,10 +168,10 @@ async def test_a_population_with_a_task_or_a_round_that_is_not_over_is_not_delet
     await fill(store)
 
     with pytest.raises(PopulationInUse) as with_task:
-        await store.populations.mark_deleted(EN, NOW)
+        await store.populations.mark_deleted(EN, NOW, audit=AUDIT)
     await store.tasks.set_status(T, TaskStatus.CANCELLED)
     with pytest.raises(PopulationInUse) as with_round:
-        await store.populations.mark_deleted(EN, NOW)
+        await store.populations.mark_deleted(EN, NOW, audit=AUDIT)
 
     assert (with_task.value.tasks, with_task.value.rounds) == (("t",), ("t-1",))
     assert (with_round.value.tasks, with_round.value.rounds) == ((), ("t-1",))
@@ -180,7 +183,7 @@ async def test_a_deleted_population_is_nowhere_and_takes_nothing_any_more(store:
     await fill(store)
     await end(store)
 
-    await store.populations.mark_deleted(EN, NOW)
+    await store.populations.mark_deleted(EN, NOW, audit=AUDIT)
 
     populations = store.populations
     assert (await populations.get(EN), await populations.resolve("en")) == (None, None)
@@ -193,18 +196,18 @@ async def test_a_deleted_population_is_nowhere_and_takes_nothing_any_more(store:
     assert (await store.tasks.all(), await store.tasks.get(T)) == ([], None)
     for refused in (
         add_device(store, device("b")),
-        store.tasks.add(TaskRecord(spec=named("v"), status=TaskStatus.ACTIVE, created_at=NOW)),
+        store.tasks.add(TaskRecord(spec=named("v"), status=TaskStatus.ACTIVE, created_at=NOW), audit=AUDIT),
         store.personal_models.put(HEAD, None),
-        store.tasks.add(TASK),
+        store.tasks.add(TASK, audit=AUDIT),
         store.rounds.add(replace(ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2))),
-        populations.rename(EN, ENGLISH),
-        populations.mark_deleted(EN, NOW),
+        populations.rename(EN, ENGLISH, audit=AUDIT),
+        populations.mark_deleted(EN, NOW, audit=AUDIT),
     ):
         with pytest.raises(PopulationGone):
             await refused
     copy = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
     with pytest.raises(Superseded):
-        await populations.roll_back(copy, ModelVersion(0), "worse")
+        await populations.roll_back(copy, ModelVersion(0), "worse", audit=AUDIT)
 
 
 async def test_what_a_deleted_population_had_goes_part_by_part_and_only_its_id_stays(
@@ -213,10 +216,10 @@ async def test_what_a_deleted_population_had_goes_part_by_part_and_only_its_id_s
     await fill(store)
     await add_population(store, DE)
     other = TaskRecord(spec=named("d", DE), status=TaskStatus.ACTIVE, created_at=NOW)
-    await store.tasks.add(other)
+    await store.tasks.add(other, audit=AUDIT)
     await add_device(store, replace(device("d"), population=DE))
     await end(store)
-    await store.populations.mark_deleted(EN, NOW)
+    await store.populations.mark_deleted(EN, NOW, audit=AUDIT)
 
     await store.devices.forget([DeviceId("a")], [], lambda _device, _counts: (), NOW)
     owners = await store.personal_models.owners(EN, 10)
@@ -245,12 +248,12 @@ async def test_what_a_deleted_population_had_goes_part_by_part_and_only_its_id_s
 
 
 async def test_a_deleted_populations_names_are_free_and_its_id_is_not(store: RecordStore) -> None:
-    await store.populations.rename(EN, ENGLISH)
-    await store.populations.mark_deleted(EN, NOW)
+    await store.populations.rename(EN, ENGLISH, audit=AUDIT)
+    await store.populations.mark_deleted(EN, NOW, audit=AUDIT)
     await store.populations.finish_deletion(EN)
 
     with pytest.raises(AlreadyExists):
-        await store.populations.add(POPULATION, VERSION)
+        await store.populations.add(POPULATION, VERSION, audit=AUDIT)
     await add_population(store, EN_2, EN)
     await add_population(store, ENGLISH)
 
@@ -286,11 +289,11 @@ async def until_one_waits(engine: AsyncEngine) -> None:
 async def test_a_deletion_waits_for_a_device_that_is_being_added_and_finds_it(postgres_url: str) -> None:
     store, engine = SqlStore(postgres_url), engine_for(postgres_url, "keyflock test")
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
 
     async with engine.begin() as adding:
         await adding.run_sync(require_population, EN)
-        marking = asyncio.create_task(store.populations.mark_deleted(EN, NOW))
+        marking = asyncio.create_task(store.populations.mark_deleted(EN, NOW, audit=AUDIT))
         await until_one_waits(engine)
         await adding.execute(insert(devices).values(asdict(device("a"))))
     await marking
@@ -305,7 +308,7 @@ async def test_a_device_that_enrols_while_its_population_is_being_deleted_is_not
 ) -> None:
     store, engine = SqlStore(postgres_url), engine_for(postgres_url, "keyflock test")
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
 
     async with engine.begin() as deleting:
         await deleting.run_sync(mark_deleted, EN, NOW)

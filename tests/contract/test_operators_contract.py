@@ -16,6 +16,7 @@ from keyflock_server.protocol.roles import Role
 from keyflock_server.rounds.round import CloseRequested, Merged, Summarised
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, Superseded
+from keyflock_server.storage.interfaces.audit import AuditFilter
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.operator_records import ApiTokenRecord, EvaluationRecord, IdempotencyRecord
 
@@ -32,8 +33,8 @@ KEY = IdempotencyRecord(
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     await opened.rounds.add(ROUND)
     yield opened
     await opened.close()
@@ -55,7 +56,7 @@ async def test_tokens_are_found_by_id_listed_and_revoked_once(store: RecordStore
     again = LATER + timedelta(hours=1)
     assert await store.api_tokens.revoke("k1", again, audit=AUDIT) == revoked
     assert await store.api_tokens.revoke("k2", again, audit=AUDIT) is None
-    assert len(await store.audit.ascending(0, 10)) == 3
+    assert len(await store.audit.page(AuditFilter(subject_kind="token"), None, 10)) == 3
 
 
 async def test_of_creations_at_once_with_one_key_one_goes_on(store: RecordStore) -> None:
@@ -116,7 +117,7 @@ async def test_causes_of_failure_are_counted_by_round_apart_from_verdicts(store:
 
 async def test_an_evaluation_is_stored_with_the_end_of_its_round_or_not_at_all(store: RecordStore) -> None:
     id_ = RoundId("p-1")
-    await store.tasks.add(replace(TASK, spec=PERSONALIZE))
+    await store.tasks.add(replace(TASK, spec=PERSONALIZE), audit=AUDIT)
     opening = replace(ROUND.round, id=id_, task=PERSONALIZE.name, spec=PERSONALIZE)
     await store.rounds.add(replace(ROUND, round=opening))
     evaluation = EvaluationRecord(

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, take_slot
 from tests.contract.test_names_contract import until_one_waits
 from tests.contract.test_store_contract import (
@@ -53,8 +54,8 @@ async def store(postgres_url: str) -> AsyncIterator[SqlStore]:
     """A store with a population, a task, an open round and the devices a and b."""
     opened = SqlStore(postgres_url)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     await opened.rounds.add(ROUND)
     for name in ("a", "b"):
         await add_device(opened, device(name))
@@ -89,7 +90,7 @@ async def meet(holder: AsyncConnection, store: SqlStore, call: Coroutine[Any, An
 
 async def second_buffer(store: SqlStore) -> None:
     """Give device a work in a buffer that is over, and open the next one: its row is another one's."""
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
     await take_slot(store, assignment("a", "u-1"))

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from tests.contract.audits import AUDIT
 from tests.contract.test_heads_contract import HEAD
 from tests.contract.test_store_contract import EN, POPULATION, VERSION
 from tests.services.postgres import PASSWORD, PostgresServer
@@ -19,7 +20,7 @@ async def test_a_database_that_is_gone_is_unavailable_and_used_again_when_it_is_
 ) -> None:
     store = SqlStore(postgres_url)
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
 
     postgres_server.stop()
     with pytest.raises(StorageUnavailable, match="cannot be used now") as reading:
@@ -81,7 +82,7 @@ async def test_a_lock_that_is_not_let_go_is_unavailable(
 async def test_writers_of_one_owners_first_head_do_not_collide(postgres_url: str) -> None:
     store = SqlStore(postgres_url)
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
 
     await asyncio.gather(*(store.personal_models.put(HEAD, None) for _ in range(8)))
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device
 from tests.contract.test_store_contract import POPULATION, VERSION, device
 
@@ -25,7 +26,7 @@ async def test_a_value_that_does_not_fit_is_an_error_that_does_not_quote_it(
 ) -> None:
     store = SqlStore(postgres_url)
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
 
     with pytest.raises(StorageError, match="does not take a value") as refused:
         await add_device(store, odd)

@@ -37,7 +37,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     opened = new_store(request, tmp_path)
     await opened.open()
     await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
-    await opened.tasks.add(TASK)
+    await opened.tasks.add(TASK, audit=AUDIT)
     for number in range(1, 5):
         await published(opened, number)
     yield opened

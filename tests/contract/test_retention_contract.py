@@ -64,8 +64,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Five versions; a round that is over with one device in it, and one under way with another."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     for number in range(1, 5):
         await published(opened, number)
     for number, device_name in ((1, "a"), (2, "b")):
@@ -204,7 +204,7 @@ async def test_who_took_part_in_a_live_task_that_limits_how_often_is_kept(
     limited = parse_task(
         '[task]\nname = "l"\npopulation = "en"\n[round]\ngoal = 4\n[eligibility]\nmax_participations = 2\n'
     )
-    await store.tasks.add(replace(TASK, spec=limited))
+    await store.tasks.add(replace(TASK, spec=limited), audit=AUDIT)
     opening = replace(ROUND.round, id=RoundId("l-1"), task=limited.name, spec=limited)
     await store.rounds.add(replace(ROUND, round=opening))
     await take_slot(store, assignment("a", "l-1"))
@@ -269,7 +269,7 @@ async def test_what_was_rolled_back_to_stays_with_the_version_that_is_released(
         download_key="download/5",
         checkpoint_key="checkpoint/5",
     )
-    await store.populations.roll_back(copied, ModelVersion(4), "worse")
+    await store.populations.roll_back(copied, ModelVersion(4), "worse", audit=AUDIT)
     for key in copied.blob_keys:
         await blobs.put(key, b"7")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, take_slot
 from tests.contract.stores import STORES, new_store
 from tests.contract.test_store_contract import (
@@ -94,9 +95,11 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Three versions that two rounds of a task have made, and an average of them."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(replace(POPULATION, anchor_tokens=9, anchor_loss_chosen=5.0), VERSION)
-    await opened.tasks.add(TASK)
-    await opened.tasks.add(replace(TASK, spec=spec_of("u"), created_at=LATER))
+    await opened.populations.add(
+        replace(POPULATION, anchor_tokens=9, anchor_loss_chosen=5.0), VERSION, audit=AUDIT
+    )
+    await opened.tasks.add(TASK, audit=AUDIT)
+    await opened.tasks.add(replace(TASK, spec=spec_of("u"), created_at=LATER), audit=AUDIT)
     for number in (1, 2):
         record = await play(opened, number, CloseRequested(), Merged(), Stepped("{}"))
         staged = StagedVersion(stepped_from=record.round.base_version, average_key=f"average-{number}")
@@ -112,7 +115,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def test_the_copy_is_the_newest_and_what_lies_between_is_withdrawn(store: RecordStore) -> None:
-    left = await store.populations.roll_back(back_to(0, 2, loss=5.5), ModelVersion(2), "worse")
+    left = await store.populations.roll_back(back_to(0, 2, loss=5.5), ModelVersion(2), "worse", audit=AUDIT)
 
     population = await store.populations.get(EN)
     assert population is not None
@@ -131,7 +134,7 @@ async def test_the_copy_is_the_newest_and_what_lies_between_is_withdrawn(store: 
 
 
 async def test_the_tasks_begin_with_fresh_optimiser_states(store: RecordStore) -> None:
-    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
+    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse", audit=AUDIT)
 
     assert [task.optimizer_state_key for task in await store.tasks.all()] == [None, None]
 
@@ -160,7 +163,7 @@ async def test_a_round_that_has_not_published_is_discarded_however_far_it_is(
 ) -> None:
     before = await play(store, 3, *events, task="u")
 
-    left = await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
+    left = await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse", audit=AUDIT)
 
     after = await store.rounds.get(before.round.id)
     assert left.rounds == (after,)
@@ -180,7 +183,7 @@ async def test_nobody_trains_from_a_version_that_is_withdrawn(store: RecordStore
     since, before = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
     training = await store.assignments.count_outstanding(TaskName("u"), since, before)
 
-    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
+    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse", audit=AUDIT)
 
     assert training == 1
     assert await store.assignments.count_outstanding(TaskName("u"), since, before) == 0
@@ -189,7 +192,7 @@ async def test_nobody_trains_from_a_version_that_is_withdrawn(store: RecordStore
 async def test_rounds_that_have_published_stay_as_they_are(store: RecordStore) -> None:
     before = [await store.rounds.get(RoundId(f"t-{number}")) for number in (1, 2)]
 
-    left = await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse")
+    left = await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse", audit=AUDIT)
 
     assert left.rounds == ()
     assert [await store.rounds.get(RoundId(f"t-{number}")) for number in (1, 2)] == before
@@ -200,7 +203,7 @@ async def test_nothing_happens_when_another_version_is_the_newest_by_now(store: 
     await store.rounds.publish(before.round.id, version(3, 2), "state-3", NOW)
 
     with pytest.raises(Superseded):
-        await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse")
+        await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse", audit=AUDIT)
 
     population = await store.populations.get(EN)
     assert population is not None
@@ -209,12 +212,12 @@ async def test_nothing_happens_when_another_version_is_the_newest_by_now(store: 
 
 
 async def test_nothing_happens_when_the_version_is_gone_or_withdrawn(store: RecordStore) -> None:
-    await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse")
+    await store.populations.roll_back(back_to(0, 2), ModelVersion(2), "worse", audit=AUDIT)
     collecting = await play(store, 4, *FOUR_REPORTS, task="u")
 
     for to in (2, 17):
         with pytest.raises(Superseded):
-            await store.populations.roll_back(back_to(to, 3), ModelVersion(3), "once more")
+            await store.populations.roll_back(back_to(to, 3), ModelVersion(3), "once more", audit=AUDIT)
 
     assert await store.rounds.get(collecting.round.id) == collecting
     population = await store.populations.get(EN)
@@ -224,7 +227,7 @@ async def test_nothing_happens_when_the_version_is_gone_or_withdrawn(store: Reco
 
 async def test_a_discarded_round_publishes_nothing(store: RecordStore) -> None:
     record = await play(store, 3, CloseRequested(), Merged(), Stepped("{}"), task="u")
-    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse")
+    await store.populations.roll_back(back_to(1, 2), ModelVersion(2), "worse", audit=AUDIT)
 
     for event in (Published(ModelVersion(4)), Held("x"), Discarded("x"), Counted(1, 1.0)):
         with pytest.raises(Superseded):

@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contract.audits import AUDIT
 
 from keyflock_server.identity.owners import user_digest
 from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, PopulationName, RoundId
@@ -289,7 +290,7 @@ async def test_after_an_upgrade_a_population_is_found_by_its_name_and_can_be_ren
     await store.open()
     en, english = PopulationName("en"), PopulationName("english")
     assert await store.populations.resolve("en") == en
-    await store.populations.rename(en, english)
+    await store.populations.rename(en, english, audit=AUDIT)
     assert await store.populations.names(en) == ["en", "english"]
     await store.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, give_back, take_slot
 from tests.contract.stores import STORES, new_store
 
@@ -122,8 +123,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """A store with a population, a task, a round and three devices."""
     opened = new_store(request, tmp_path)
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
-    await opened.tasks.add(TASK)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await opened.tasks.add(TASK, audit=AUDIT)
     await opened.rounds.add(ROUND)
     for name in ("a", "b", "c"):
         await add_device(opened, device(name))
@@ -190,8 +191,10 @@ async def test_rows_come_back_as_they_went_in(store: RecordStore) -> None:
 
 async def test_the_statuses_of_tasks_that_are_over_are_not_read_with_the_others(store: RecordStore) -> None:
     later = NOW + timedelta(seconds=1)
-    await store.tasks.add(TaskRecord(spec=ASYNC, status=TaskStatus.FINISHED, created_at=NOW))
-    await store.tasks.add(TaskRecord(spec=PERSONALIZE, status=TaskStatus.ACTIVE, created_at=later))
+    await store.tasks.add(TaskRecord(spec=ASYNC, status=TaskStatus.FINISHED, created_at=NOW), audit=AUDIT)
+    await store.tasks.add(
+        TaskRecord(spec=PERSONALIZE, status=TaskStatus.ACTIVE, created_at=later), audit=AUDIT
+    )
     await store.tasks.set_status(TaskName("t"), TaskStatus.PAUSED)
 
     statuses = await store.tasks.live_statuses()
@@ -211,9 +214,9 @@ async def test_what_is_not_there_is_none(store: RecordStore) -> None:
 
 async def test_a_key_is_taken_once(store: RecordStore) -> None:
     with pytest.raises(AlreadyExists):
-        await store.populations.add(POPULATION, VERSION)
+        await store.populations.add(POPULATION, VERSION, audit=AUDIT)
     with pytest.raises(AlreadyExists):
-        await store.tasks.add(TASK)
+        await store.tasks.add(TASK, audit=AUDIT)
     with pytest.raises(AlreadyExists):
         await store.rounds.add(ROUND)
     with pytest.raises(AlreadyExists):
@@ -358,7 +361,7 @@ async def test_a_round_that_closes_takes_no_flush_and_closes_once(store: RecordS
 
 
 async def test_a_buffer_counts_what_was_assigned_in_an_earlier_one(store: RecordStore) -> None:
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
     await take_slot(store, assignment("a", "u-1"))
@@ -446,7 +449,7 @@ async def test_partials_may_be_carried_over_any_number_of_rounds(store: RecordSt
 async def test_nothing_is_carried_once_the_model_has_moved(store: RecordStore) -> None:
     record = await assigned(store, "a")
     moved = replace(POPULATION, name=PopulationName("de"), latest_version=ModelVersion(3))
-    await store.populations.add(moved, replace(VERSION, population=moved.name))
+    await store.populations.add(moved, replace(VERSION, population=moved.name), audit=AUDIT)
     following = replace(
         ROUND, round=replace(ROUND.round, id=RoundId("t-2"), sequence=2, population=moved.name)
     )
@@ -520,7 +523,7 @@ async def test_a_sequence_number_is_taken_for_good(store: RecordStore) -> None:
 
 
 async def test_the_rounds_of_a_task_are_not_those_of_another(store: RecordStore) -> None:
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     of_another = RoundRecord(round=replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC))
     await store.rounds.add(of_another)
 
@@ -551,10 +554,10 @@ async def test_a_version_that_an_operator_accepted_is_what_later_ones_are_measur
 ) -> None:
     de = PopulationName("de")
     await store.populations.add(
-        replace(POPULATION, name=de, anchor_loss_chosen=5.0), replace(VERSION, population=de)
+        replace(POPULATION, name=de, anchor_loss_chosen=5.0), replace(VERSION, population=de), audit=AUDIT
     )
     mine = replace(ROUND.round, id=RoundId("d-1"), task=TaskName("d"), population=de)
-    await store.tasks.add(replace(TASK, spec=replace_task(SPEC, "d")))
+    await store.tasks.add(replace(TASK, spec=replace_task(SPEC, "d")), audit=AUDIT)
     await store.rounds.add(RoundRecord(round=mine))
     decided = (Held("long"), Accepted("no matter")) if is_accepted else ()
     for event in (CloseRequested(), Merged(), Stepped(), *decided):
@@ -765,7 +768,7 @@ async def test_assignments_of_forgotten_devices_stay_while_their_round_counts_an
 @pytest.fixture
 async def merged(store: RecordStore) -> RoundRecord:
     """A round of kind ``personalize`` whose aggregate is written."""
-    await store.tasks.add(replace(TASK, spec=PERSONALIZE))
+    await store.tasks.add(replace(TASK, spec=PERSONALIZE), audit=AUDIT)
     opening = replace(ROUND.round, id=RoundId("p-1"), task=TaskName("p"), spec=PERSONALIZE)
     await store.rounds.add(RoundRecord(round=opening))
     await store.rounds.advance(opening.id, CloseRequested(), NOW, {})
@@ -1146,7 +1149,7 @@ async def test_when_a_round_has_ended_what_had_time_left_is_held_against_nobody(
 
 @pytest.mark.fault("D13")
 async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: RecordStore) -> None:
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
     expires_at = NOW + timedelta(seconds=600)
@@ -1165,7 +1168,7 @@ async def test_a_buffer_ends_what_earlier_buffers_gave_out(store: RecordStore) -
 
 @pytest.mark.fault("D13")
 async def test_a_buffer_is_as_it_was_when_only_an_earlier_ones_assignment_ran_out(store: RecordStore) -> None:
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     first = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
     await store.rounds.add(RoundRecord(round=first))
     expires_at = NOW + timedelta(seconds=600)

@@ -20,9 +20,9 @@ from keyflock_compression.spec import CodecSpec
 from keyflock_server.protocol import messages
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
+from keyflock_server.protocol.operator.call import ReasonOrder
 from keyflock_server.protocol.operator.devices import QuarantineOrder
 from keyflock_server.protocol.operator.populations import CohortQuestion, RollbackOrder
-from keyflock_server.protocol.operator.rounds import DecisionOrder
 from keyflock_server.rounds import task
 from keyflock_server.rounds.checks_policy import ChecksPolicy
 from keyflock_server.settings import Settings
@@ -73,6 +73,7 @@ NAMES: Final[dict[str, set[str]]] = {
     "ChecksPolicy": {"checks", "policy"},
     "SuggestionRequest": {"request"},
     "CohortQuestion": {"question"},
+    "ReasonOrder": {"body"},
 }
 OPTIMIZER_PARAMETERS: Final = ("learning_rate", "momentum", "b1", "b2", "eps", "weight_decay")
 #: Read by a name that is put together, so that no syntax tree shows it.
@@ -146,7 +147,7 @@ def promised() -> list[tuple[type, str, tuple[str, ...]]]:
     structs: list[tuple[type, tuple[str, ...]]] = [(kind, SERVER) for kind in received(by_server=True)]
     structs += [(kind, PHONE) for kind in received(by_server=False) - set(NOT_THE_SIMULATORS)]
     structs += [(Settings, SERVER), (ChecksPolicy, SERVER)]
-    structs += [(kind, SERVER) for kind in (CohortQuestion, DecisionOrder, QuarantineOrder, RollbackOrder)]
+    structs += [(kind, SERVER) for kind in (CohortQuestion, ReasonOrder, QuarantineOrder, RollbackOrder)]
     structs += [(kind, SERVER) for kind in structs_within(task.TaskSpec) if kind.__module__ == task.__name__]
     structs += [(kind, (SERVER[1],)) for kind in get_args(CodecSpec)]
     found = {(kind, name, where) for kind, where in structs for name in fields_of(kind)}

@@ -25,9 +25,7 @@ class MemoryPopulationRepository:
     def __init__(self, rows: MemoryRows) -> None:
         self._rows = rows
 
-    async def add(
-        self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext | None = None
-    ) -> None:
+    async def add(self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext) -> None:
         names = {population.name, population.shown_name}
         if names & self._rows.population_names.keys() or population.name in self._rows.deleted_populations:
             raise AlreadyExists(population.name)
@@ -67,9 +65,7 @@ class MemoryPopulationRepository:
     async def names(self, name: PopulationName) -> list[PopulationName]:
         return sorted(one for one, owner in self._rows.population_names.items() if owner == name)
 
-    async def rename(
-        self, name: PopulationName, to: PopulationName, *, audit: AuditContext | None = None
-    ) -> None:
+    async def rename(self, name: PopulationName, to: PopulationName, *, audit: AuditContext) -> None:
         self._rows.require_population(name)
         if self._rows.population_names.get(to, name) != name:
             raise AlreadyExists(to)
@@ -85,7 +81,7 @@ class MemoryPopulationRepository:
         name: PopulationName,
         at: datetime,  # noqa: ARG002 - nobody asks
         *,
-        audit: AuditContext | None = None,
+        audit: AuditContext,
     ) -> None:
         rows = self._rows
         rows.require_population(name)
@@ -188,7 +184,7 @@ class MemoryPopulationRepository:
         latest: ModelVersion,
         reason: str,
         *,
-        audit: AuditContext | None = None,
+        audit: AuditContext,
     ) -> RollbackResult:
         with self._audited(version.population, audit):
             return self._roll_back(version, latest, reason, audit)
@@ -197,7 +193,7 @@ class MemoryPopulationRepository:
         known = self._rows.versions.get((name, version))
         return known is not None and known.withdrawn_at is None
 
-    def _audited(self, name: PopulationName, audit: AuditContext | None) -> AbstractContextManager[None]:
+    def _audited(self, name: PopulationName, audit: AuditContext) -> AbstractContextManager[None]:
         def document() -> Document | None:
             known = self._rows.populations.get(name)
             if known is None:
@@ -210,7 +206,7 @@ class MemoryPopulationRepository:
         return self._rows.log.audited(audit, SubjectKind.POPULATION, name, document)
 
     def _roll_back(
-        self, version: VersionRecord, latest: ModelVersion, reason: str, audit: AuditContext | None
+        self, version: VersionRecord, latest: ModelVersion, reason: str, audit: AuditContext
     ) -> RollbackResult:
         name, at, to = version.population, version.created_at, version.parent
         population = self._rows.populations.get(name)

@@ -71,7 +71,7 @@ class MemoryRows:
     def newest_release(self, name: PopulationName) -> ReleaseRecord | None:
         return self.releases[name][-1] if name in self.populations and self.releases.get(name) else None
 
-    def append_release(self, record: ReleaseRecord, audit: AuditContext | None) -> None:
+    def append_release(self, record: ReleaseRecord, audit: AuditContext) -> None:
         name = record.population
         if record.sequence != len(self.releases.get(name, [])):
             raise Superseded(name)

@@ -12,7 +12,7 @@ from keyflock_server.protocol.numbered_names import base_name, by_number
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.audit_documents import task_document
 from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
-from keyflock_server.storage.interfaces.tasks import TaskChanges
+from keyflock_server.storage.interfaces.tasks import TaskChanges, reasons
 from keyflock_server.storage.records import TaskRecord
 
 
@@ -20,7 +20,7 @@ class MemoryTaskRepository:
     def __init__(self, rows: MemoryRows) -> None:
         self._rows = rows
 
-    async def add(self, task: TaskRecord, *, audit: AuditContext | None = None) -> None:
+    async def add(self, task: TaskRecord, *, audit: AuditContext) -> None:
         self._rows.require_population(task.spec.population)
         if task.name in self._rows.tasks or task.name in self._rows.deleted_tasks:
             raise AlreadyExists(task.name)
@@ -45,12 +45,13 @@ class MemoryTaskRepository:
         return {task.name: task.status for task in self._oldest_first() if not task.status.is_over}
 
     async def set_status(
-        self, name: TaskName, status: TaskStatus, *, audit: AuditContext | None = None
+        self, name: TaskName, status: TaskStatus, *, reason: str = "", audit: AuditContext | None = None
     ) -> None:
         known = self._rows.tasks.get(name)
         if known is not None and not known.status.is_over and known.status is not status:
             with self._rows.log.audited(audit, SubjectKind.TASK, name, lambda: self._document(name)):
-                self._rows.tasks[name] = replace(known, status=status, revision=known.revision + 1)
+                after = replace(known, status=status, revision=known.revision + 1)
+                self._rows.tasks[name] = replace(after, **reasons(status, reason))
 
     async def change(
         self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext

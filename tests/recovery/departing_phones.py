@@ -188,7 +188,9 @@ class DepartingPhones:
             try:
                 async with (
                     aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session,
-                    session.post(f"{url}/admin/v1/devices/{device}/revoke") as answer,
+                    session.post(
+                        f"{url}/admin/v1/devices/{device}/revoke", json={"reason": "a drill"}
+                    ) as answer,
                 ):
                     if answer.status == 200:
                         return

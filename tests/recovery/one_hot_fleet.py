@@ -122,6 +122,6 @@ async def create_population(admin: OperatorClient, population_name: PopulationNa
     """Create a population whose version 0 is all zeros, and its tasks."""
     vocabulary = build_vocabulary([f"word{number}" for number in range(8)], [0.125] * 8, oov=0.1, eos=0.1)
     checkpoint = Checkpoint(CONFIG, vocabulary, np.zeros(LAYOUT.size, np.float32))
-    await admin.create_population(population_name, checkpoint.to_bytes())
+    await admin.create_population(population_name, checkpoint.to_bytes(), reason="a drill")
     for toml in task_tomls:
-        await admin.create_task(toml)
+        await admin.create_task(toml, reason="a drill")

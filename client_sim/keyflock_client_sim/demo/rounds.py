@@ -115,7 +115,7 @@ class DemoRounds:
                     f"No phone could report for {MAX_IDLE_S:.0f} s; the server's log may say why."
                 )
         if committed_count < wanted:
-            await self.admin.cancel_task(task)
+            await self.admin.cancel_task(task, reason="The demo ends early.")
         committed.put_nowait(None)
 
     async def _evaluate_versions(self, committed: asyncio.Queue[RoundRow | None]) -> list[RoundRow]:

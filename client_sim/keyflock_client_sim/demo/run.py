@@ -184,13 +184,14 @@ class _Demo:
     async def _task(self, admin: OperatorClient, checkpoint: Checkpoint) -> TaskView:
         """Create a new task over the population, which is made if this folder has none yet."""
         if not any(population.name == POPULATION for population in await admin.populations()):
-            await admin.create_population(POPULATION, checkpoint.to_bytes())
+            await admin.create_population(POPULATION, checkpoint.to_bytes(), reason="The demo begins.")
         earlier = await admin.tasks()
         for unfinished in earlier:
             if unfinished.state in {"active", "paused"}:
-                await admin.cancel_task(unfinished.name)
+                await admin.cancel_task(unfinished.name, reason="The demo begins anew.")
         name = f"demo-{len(earlier) + 1}"
-        return await admin.create_task(task_toml(name, goal=self.options.goal, rounds=self.options.rounds))
+        task = task_toml(name, goal=self.options.goal, rounds=self.options.rounds)
+        return await admin.create_task(task, reason="The demo begins.")
 
     def _print_introduction(
         self, corpus: Corpus, parts: Split, text: DemoText, checkpoint: Checkpoint

@@ -36,8 +36,8 @@ async def embedded_server(
     server = build_socketless_server(data_dir, clock, seed=seed)
     try:
         operator = OperatorClient(server, server.admin_token)
-        await operator.create_population(population, checkpoint)
-        await operator.create_task(task)
+        await operator.create_population(population, checkpoint, reason="A simulation begins.")
+        await operator.create_task(task, reason="A simulation begins.")
         yield server
     finally:
         await server.close()

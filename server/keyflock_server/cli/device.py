@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
     DEVICES,
@@ -63,7 +63,7 @@ def show(
 @app.command("quarantine")
 def quarantine(
     device: DeviceId,
-    reason: Annotated[str, typer.Option("--reason", help="The reason, for later readers.")],
+    reason: Reason,
     days: Annotated[float, typer.Option("--days", min=0.0, max=365.0, help="For how long.")] = 365.0,
     url: Url = None,
     token_file: TokenFile = None,
@@ -80,24 +80,28 @@ def quarantine(
 @app.command("release")
 def release(
     device: DeviceId,
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Let a device in again, with nothing held against it."""
-    answer = connect(url, token_file, data_dir).call(RELEASE_DEVICE, {"device": device})
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(RELEASE_DEVICE, {"device": device}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
 @app.command("revoke")
 def revoke(
     device: DeviceId,
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Make all tokens of a device void, for refreshing too: its phone enrols as a new device."""
-    answer = connect(url, token_file, data_dir).call(REVOKE_DEVICE, {"device": device})
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(REVOKE_DEVICE, {"device": device}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)

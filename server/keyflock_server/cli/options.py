@@ -49,6 +49,12 @@ CaFile = Annotated[
 ]
 #: The query of a list that is printed as one table.
 LONGEST_PAGE: Final = {"limit": "1000"}
+Reason = Annotated[
+    str,
+    typer.Option(
+        "--reason", help="Why, for later readers: it is in the audit log. No user's text.", show_default=False
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
 
 

@@ -8,7 +8,7 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
 from keyflock_server.protocol.operator.populations import (
     CREATE_POPULATION,
     DELETE_POPULATION,
@@ -37,6 +37,7 @@ def create(
     checkpoint: Annotated[
         Path, typer.Argument(help="A safetensors checkpoint with its vocabulary: version 0.")
     ],
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
@@ -48,7 +49,7 @@ def create(
     except OSError as error:
         raise CommandError(f"{checkpoint} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     connection = connect(url, token_file, data_dir)
-    answer = connection.call(CREATE_POPULATION, {"population": name}, body)
+    answer = connection.call(CREATE_POPULATION, {"population": name}, body, {"reason": reason})
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -80,7 +81,7 @@ def preview(
 def roll_back(
     name: Annotated[str, typer.Argument(help="For example en-US.")],
     to: Annotated[int, typer.Option("--to", min=0, help="The version whose weights are to be served again.")],
-    reason: Annotated[str, typer.Option("--reason", help="The reason, for later readers; no user text.")],
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
@@ -101,6 +102,7 @@ def roll_back(
 def rename(
     name: Annotated[str, typer.Argument(help="A name that it has, or had.")],
     to: Annotated[str, typer.Option("--to", help="Its name from now on, for phones and operators.")],
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
@@ -111,7 +113,7 @@ def rename(
     Phones that were shipped with a former name go on with it, and no other population can have it. Metrics
     and log lines keep the name that it was created with.
     """
-    body = json.dumps({"to": to}).encode()
+    body = json.dumps({"to": to, "reason": reason}).encode()
     connection = connect(url, token_file, data_dir)
     answer = connection.call(RENAME_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
@@ -121,6 +123,7 @@ def rename(
 def delete(
     name: Annotated[str, typer.Argument(help="For example en-US.")],
     confirm: Annotated[str, typer.Option("--confirm", help="The name, typed again.")],
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
@@ -130,7 +133,7 @@ def delete(
 
     Cancel its tasks first. Its phones are told that there is no such population; its names are free again.
     """
-    body = json.dumps({"confirm": confirm}).encode()
+    body = json.dumps({"confirm": confirm, "reason": reason}).encode()
     connection = connect(url, token_file, data_dir)
     answer = connection.call(DELETE_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)

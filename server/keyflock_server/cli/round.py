@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND, ROUND, ROUNDS
 
@@ -27,7 +27,6 @@ COLUMNS: Final = (
 )
 
 RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.")]
-Reason = Annotated[str, typer.Option("--reason", help="The reason, for later readers; no user text.")]
 
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")
 

@@ -1,5 +1,6 @@
 """``keyflock task``: creates, shows, pauses, resumes and cancels tasks."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -7,7 +8,7 @@ import typer
 
 from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.tasks import (
     CANCEL_TASK,
@@ -41,6 +42,7 @@ app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits
 @app.command("create")
 def create(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task (server/README.md has one).")],
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
@@ -48,7 +50,7 @@ def create(
 ) -> None:
     """Start the task that FILE.toml describes."""
     body = _checked(file)
-    answer = connect(url, token_file, data_dir).call(CREATE_TASK, body=body)
+    answer = connect(url, token_file, data_dir).call(CREATE_TASK, body=body, query={"reason": reason})
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
@@ -76,37 +78,40 @@ def show(
 @app.command("pause")
 def pause(
     name: TaskName,
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Give out no more work; reports under way are still taken."""
-    _call(PAUSE_TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(PAUSE_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
 
 
 @app.command("resume")
 def resume(
     name: TaskName,
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Give out work again."""
-    _call(RESUME_TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(RESUME_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
 
 
 @app.command("cancel")
 def cancel(
     name: TaskName,
+    reason: Reason,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """End a task for good; its open round is abandoned."""
-    _call(CANCEL_TASK, name, url, token_file, data_dir, as_json=as_json)
+    _call(CANCEL_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
 
 
 def _call(
@@ -115,10 +120,12 @@ def _call(
     url: str | None,
     token_file: Path | None,
     data_dir: Path | None,
+    reason: str | None = None,
     *,
     as_json: bool,
 ) -> None:
-    answer = connect(url, token_file, data_dir).call(call, {"task": name})
+    body = None if reason is None else json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(call, {"task": name}, body)
     if as_json:
         output.print_json(answer)
     elif call is TASK:

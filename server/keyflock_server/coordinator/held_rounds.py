@@ -1,5 +1,6 @@
 """An operator decides on a held round: its result is published, or the round is discarded."""
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.task_registry import TaskRegistry
@@ -20,7 +21,7 @@ class HeldRounds:
         self._registry = registry
         self._rounds = rounds
 
-    async def accept(self, round_id: RoundId, reason: str) -> None:
+    async def accept(self, round_id: RoundId, audit: AuditContext) -> None:
         """Let the next pass publish the round's result; repeating it is no error.
 
         Raises:
@@ -35,9 +36,9 @@ class HeldRounds:
             raise ApiError(
                 ProblemCode.CONFLICT, f"Round {round_id!r} cannot be accepted: {problem} Discard it."
             )
-        await self._decide(current, Accepted(reason))
+        await self._decide(current, Accepted(audit.reason), audit)
 
-    async def discard(self, round_id: RoundId, reason: str) -> None:
+    async def discard(self, round_id: RoundId, audit: AuditContext) -> None:
         """Discard the reports of the round's phones; repeating it is no error.
 
         Raises:
@@ -47,7 +48,7 @@ class HeldRounds:
         if current.phase is Phase.DISCARDED:
             return
         _check_is_held(current)
-        await self._decide(current, discarded_by_operator(current, reason))
+        await self._decide(current, discarded_by_operator(current, audit.reason), audit)
 
     async def _round(self, round_id: RoundId) -> Round:
         record = await self._deps.store.rounds.get(round_id)
@@ -55,9 +56,9 @@ class HeldRounds:
             raise ApiError(ProblemCode.NOT_FOUND, "There is no such round here.")
         return record.round
 
-    async def _decide(self, current: Round, event: Accepted | Discarded) -> None:
+    async def _decide(self, current: Round, event: Accepted | Discarded, audit: AuditContext) -> None:
         try:
-            await self._rounds.decide(await self._registry.get(current.task), current.id, event)
+            await self._rounds.decide(await self._registry.get(current.task), current.id, event, audit)
         except Superseded:
             _check_is_held(await self._round(current.id))
             raise

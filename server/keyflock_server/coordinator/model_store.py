@@ -22,6 +22,7 @@ from keyflock_server.aggregation.population_personalisation import (
     PopulationPersonalisation,
     personalisation_from_json,
 )
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName
 from keyflock_server.protocol.messages import Release, TaskKind
@@ -69,7 +70,9 @@ class ModelStore:
         #: Held while a blob is read into the cache: a thousand phones that ask at once cost one read.
         self._read_lock = asyncio.Lock()
 
-    async def create_population(self, name: PopulationName, checkpoint: bytes) -> PopulationRecord:
+    async def create_population(
+        self, name: PopulationName, checkpoint: bytes, *, audit: AuditContext
+    ) -> PopulationRecord:
         """Create a population whose version 0 is this checkpoint.
 
         Raises:
@@ -107,7 +110,7 @@ class ModelStore:
             anchor_loss=anchor.loss,
         )
         try:
-            await deps.store.populations.add(population, version)
+            await deps.store.populations.add(population, version, audit=audit)
         except AlreadyExists:
             raise _population_exists(name) from None
         self.forget_rows()  # the name may have been another population's

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.erasure import ErasureService
 from keyflock_server.coordinator.model_store import population_unknown
@@ -47,7 +48,7 @@ class PopulationDeletion:
         #: Held during a step, so that the passes of this process do not repeat an operator's call.
         self._lock = asyncio.Lock()
 
-    async def delete(self, name: PopulationName) -> bool:
+    async def delete(self, name: PopulationName, audit: AuditContext) -> bool:
         """Delete a population; return whether all of it is gone from the store's files already.
 
         Edge cases:
@@ -57,7 +58,7 @@ class PopulationDeletion:
             ApiError: ``population_unknown``; ``conflict`` while it has tasks or rounds that are not over.
         """
         try:
-            await self._deps.store.populations.mark_deleted(name, self._deps.clock())
+            await self._deps.store.populations.mark_deleted(name, self._deps.clock(), audit=audit)
         except PopulationGone:
             raise population_unknown() from None
         except PopulationInUse as left:

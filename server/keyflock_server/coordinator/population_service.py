@@ -4,6 +4,7 @@ import contextlib
 
 import msgspec
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.cohort_preview import preview_cohort
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore, population_unknown
@@ -46,11 +47,13 @@ class PopulationService:
         self._deletion = deletion
         self._release_policies = release_policies
 
-    async def create(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
+    async def create(self, name: PopulationName, checkpoint: bytes, *, audit: AuditContext) -> PopulationView:
         """Create a population whose version 0 is this checkpoint."""
-        return await self._view(await self._models.create_population(name, checkpoint))
+        return await self._view(await self._models.create_population(name, checkpoint, audit=audit))
 
-    async def rename(self, name: PopulationName, order: RenameOrder) -> PopulationView:
+    async def rename(
+        self, name: PopulationName, order: RenameOrder, *, audit: AuditContext
+    ) -> PopulationView:
         """Give a population another name; those that it had are former names, and mean it for ever.
 
         Raises:
@@ -58,7 +61,7 @@ class PopulationService:
         """
         id_ = await self._models.resolve(name)
         try:
-            await self._deps.store.populations.rename(id_, PopulationName(order.to))
+            await self._deps.store.populations.rename(id_, PopulationName(order.to), audit=audit)
         except PopulationGone:
             raise population_unknown() from None
         except AlreadyExists:
@@ -66,7 +69,9 @@ class PopulationService:
             raise ApiError(ProblemCode.CONFLICT, detail) from None
         return await self._view(await self._models.population(id_))
 
-    async def delete(self, name: PopulationName, order: DeletionOrder) -> PopulationDeleted:
+    async def delete(
+        self, name: PopulationName, order: DeletionOrder, *, audit: AuditContext
+    ) -> PopulationDeleted:
         """Delete a population with its devices, personal models, rounds, tasks and versions.
 
         Raises:
@@ -77,12 +82,14 @@ class PopulationService:
             detail = "confirm is not the population's name as in the address: nothing was deleted."
             raise ApiError(ProblemCode.CONFLICT, detail)
         id_ = await self._models.resolve(name)
-        return PopulationDeleted(name=name, id=id_, is_complete=await self._deletion.delete(id_))
+        return PopulationDeleted(name=name, id=id_, is_complete=await self._deletion.delete(id_, audit))
 
-    async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
+    async def roll_back(
+        self, name: PopulationName, order: RollbackOrder, *, audit: AuditContext
+    ) -> PopulationView:
         """Publish an earlier version anew as the newest, and withdraw those between."""
         id_ = await self._models.resolve(name)
-        await self._rollbacks.roll_back(id_, order.to, order.reason)
+        await self._rollbacks.roll_back(id_, order.to, order.reason, audit)
         await self._registry.sync()
         with contextlib.suppress(StorageError):  # the next pass does it
             await self._release_policies.apply()

@@ -6,6 +6,7 @@ from typing import Final
 from cachetools import FIFOCache
 
 from keyflock_server.aggregation.verdicts import VIOLATIONS, Verdict
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.coordinator.views import device_view
@@ -84,21 +85,23 @@ class QuarantineService:
             raise _device_unknown()
         return device_view(row, known.shown_name, self._deps.clock())
 
-    async def quarantine(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+    async def quarantine(
+        self, device: DeviceId, order: QuarantineOrder, *, audit: AuditContext
+    ) -> DeviceView:
         """Quarantine a device by an operator's order; an assignment that it has is of no use any more."""
         while True:
             row, now = await self._row(device), self._deps.clock()
             after = quarantined_by_operator(
                 stored_quarantine(row.standing_json), order.reason, now, order.days * _DAY_S
             )
-            if await self._write(row, after):
+            if await self._write(row, after, audit):
                 return await self.device(device)
 
-    async def release(self, device: DeviceId) -> DeviceView:
+    async def release(self, device: DeviceId, *, audit: AuditContext) -> DeviceView:
         """End a quarantine and delete all violations. A device without any stays unchanged."""
         while True:
             row = await self._row(device)
-            if row.standing_json is None or await self._write(row, None):
+            if row.standing_json is None or await self._write(row, None, audit):
                 return await self.device(device)
 
     async def _row(self, device: DeviceId) -> DeviceRecord:
@@ -107,12 +110,16 @@ class QuarantineService:
             raise _device_unknown()
         return row
 
-    async def _write(self, row: DeviceRecord, after: Quarantine | None) -> bool:
+    async def _write(
+        self, row: DeviceRecord, after: Quarantine | None, audit: AuditContext | None = None
+    ) -> bool:
         quarantine = None if after is None else after.last
         until = None if quarantine is None else quarantine.until
         data = None if after is None else after.to_json()
         devices, now = self._deps.store.devices, self._deps.clock()
-        if not await devices.set_quarantine(row.id, row.standing_json, data, until, now):
+        if audit is not None:
+            audit = audit.about(self._deps.revocations.digest(row.id))
+        if not await devices.set_quarantine(row.id, row.standing_json, data, until, now, audit=audit):
             return False
         self._deps.activity.set_quarantine(row.id, until)
         return True

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from keyflock_models.network.checkpoint import Checkpoint, CheckpointError
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.round_driver import RoundDriver
@@ -27,7 +28,7 @@ class RollbackService:
         self._models = models
         self._rounds = rounds
 
-    async def roll_back(self, name: PopulationName, to: int, reason: str) -> None:
+    async def roll_back(self, name: PopulationName, to: int, reason: str, audit: AuditContext) -> None:
         """Publish version ``to`` anew as the newest, and withdraw those after it.
 
         Edge cases:
@@ -41,7 +42,7 @@ class RollbackService:
             restored = await self._find_restored(name, to, latest)
             copy = await self._copy_version(restored, ModelVersion(latest + 1), reason)
             try:
-                left = await self._deps.store.populations.roll_back(copy, latest, reason)
+                left = await self._deps.store.populations.roll_back(copy, latest, reason, audit=audit)
             except Superseded:
                 await self._rounds.delete_blobs(copy.blob_keys)
                 continue

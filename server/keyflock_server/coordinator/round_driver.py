@@ -41,7 +41,6 @@ from keyflock_server.rounds.round import (
 )
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import AlreadyExists, StorageError, StorageUnavailable, Superseded
-from keyflock_server.storage.interfaces.tasks import TaskChanges
 from keyflock_server.storage.records import RoundRecord
 
 _QUOTABLE_ERRORS: Final = (StorageError, CorruptedOptimizerState, OptimizerMismatch, CorruptedAverage)
@@ -146,7 +145,9 @@ class RoundDriver:
         if state.open_round is not None:
             self._detach(state, state.open_round)
 
-    async def decide(self, state: TaskState, round_id: RoundId, event: Accepted | Discarded) -> None:
+    async def decide(
+        self, state: TaskState, round_id: RoundId, event: Accepted | Discarded, audit: AuditContext
+    ) -> None:
         """Store an operator's decision on a held round.
 
         The leader publishes an accepted round with its next pass.
@@ -156,7 +157,8 @@ class RoundDriver:
         """
         async with state.round_lock:
             opened = state.open_round
-            record = await self._deps.store.rounds.advance(round_id, event, self._deps.clock(), {})
+            now = self._deps.clock()
+            record = await self._deps.store.rounds.advance(round_id, event, now, {}, audit=audit)
             if opened is not None and opened.id == round_id:
                 opened.record = record
                 if record.round.is_over:
@@ -253,11 +255,11 @@ class RoundDriver:
 
     async def _finish(self, state: TaskState, reason: str) -> None:
         """End a task that has done what it was made for."""
-        changes = TaskChanges(status=TaskStatus.FINISHED, end_reason=reason)
         context = AuditContext(
             operator=POLICY, role="server", reason=reason, action="task.finish", at=self._deps.clock()
         )
-        await self._deps.store.tasks.change(state.task, changes, audit=context)
+        tasks = self._deps.store.tasks
+        await tasks.set_status(state.task, TaskStatus.FINISHED, reason=reason, audit=context)
         state.status = TaskStatus.FINISHED
         if state.open_round is not None:
             self._detach(state, state.open_round)

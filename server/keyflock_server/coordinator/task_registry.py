@@ -11,6 +11,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.task_addresses import TaskAddresses
@@ -97,7 +98,7 @@ class TaskRegistry:
             raise ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
         return state
 
-    async def create(self, spec: TaskSpec, norm_scales_json: bytes | None) -> TaskRecord:
+    async def create(self, spec: TaskSpec, norm_scales_json: bytes | None, audit: AuditContext) -> TaskRecord:
         """Add a new task, and return its row; its id is its name, or has a number where that was used.
 
         Raises:
@@ -114,7 +115,7 @@ class TaskRegistry:
                 norm_scales_json=norm_scales_json,
             )
             try:
-                await self._deps.store.tasks.add(record)
+                await self._deps.store.tasks.add(record, audit=audit)
             except AlreadyExists:
                 raise _taken(base_name(spec.name), TaskStatus.ACTIVE) from None
             except PopulationGone:
@@ -149,7 +150,7 @@ class TaskRegistry:
             raise ApiError(ProblemCode.CONFLICT, detail)
         return id_
 
-    async def set_status(self, name: TaskName, status: TaskStatus) -> TaskState:
+    async def set_status(self, name: TaskName, status: TaskStatus, audit: AuditContext) -> TaskState:
         """Write a task's status, and return its state; repeating it is no error.
 
         Raises:
@@ -162,7 +163,7 @@ class TaskRegistry:
                     address = await TaskAddresses(self._deps).address(name)
                     detail = f"Task {address!r} is {state.status}; create a new one."
                     raise ApiError(ProblemCode.CONFLICT, detail)
-                await self._deps.store.tasks.set_status(name, status)
+                await self._deps.store.tasks.set_status(name, status, reason=audit.reason, audit=audit)
                 state.status = status
             self._note_changes()
         return state

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from keyflock_compression import SpecError
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.held_rounds import HeldRounds
 from keyflock_server.coordinator.model_store import ModelStore
@@ -16,7 +17,7 @@ from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import TaskState, waiting_reason
 from keyflock_server.coordinator.views import round_view, task_view
 from keyflock_server.protocol.identifiers import RoundId
-from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
@@ -47,7 +48,7 @@ class TaskService:
         self._stop_rules = StopRules(deps)
         self._addresses = TaskAddresses(deps)
 
-    async def create(self, spec: TaskSpec) -> TaskView:
+    async def create(self, spec: TaskSpec, *, audit: AuditContext) -> TaskView:
         """Create a task; its first round opens with the next pass.
 
         Raises:
@@ -66,7 +67,7 @@ class TaskService:
             scales = await self._scales.initial_scales(spec)
         except SpecError as error:
             raise ApiError(ProblemCode.INVALID_TASK, f"{error}") from None
-        record = await self._registry.create(spec, scales)
+        record = await self._registry.create(spec, scales, audit)
         if spec.round.is_unsafe_flush:
             self._deps.observer.unsafe_flush(record.name, spec.round.min_flush_clients)
         return task_view(record, population, {}, address=await self._addresses.address(record.name))
@@ -101,19 +102,19 @@ class TaskService:
         address = await self._addresses.address(record.name)
         return task_view(record, population, phases, held_round, reason, stopping, address=address)
 
-    async def pause(self, name: str) -> TaskView:
+    async def pause(self, name: str, *, audit: AuditContext) -> TaskView:
         """Assign no more work; reports under way are still accepted. A paused task stays paused."""
-        await self._registry.set_status(await self._addresses.find(name), TaskStatus.PAUSED)
+        await self._registry.set_status(await self._addresses.find(name), TaskStatus.PAUSED, audit)
         return await self.get(name)
 
-    async def resume(self, name: str) -> TaskView:
+    async def resume(self, name: str, *, audit: AuditContext) -> TaskView:
         """Assign work again. An active task stays active."""
-        await self._registry.set_status(await self._addresses.find(name), TaskStatus.ACTIVE)
+        await self._registry.set_status(await self._addresses.find(name), TaskStatus.ACTIVE, audit)
         return await self.get(name)
 
-    async def cancel(self, name: str) -> TaskView:
+    async def cancel(self, name: str, *, audit: AuditContext) -> TaskView:
         """End the task for good; its open round is cancelled, its version stays. Repeating it is no error."""
-        state = await self._registry.set_status(await self._addresses.find(name), TaskStatus.CANCELLED)
+        state = await self._registry.set_status(await self._addresses.find(name), TaskStatus.CANCELLED, audit)
         view = await self.get(name)
         await self._rounds.cancel(state)
         return view
@@ -129,14 +130,14 @@ class TaskService:
         address = await self._addresses.address(record.round.task)
         return _round_view(record, population, verdicts, state, address)
 
-    async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+    async def accept_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
         """Let the next pass publish what a held round made."""
-        await self._held.accept(round_id, order.reason)
+        await self._held.accept(round_id, audit)
         return await self.round(round_id)
 
-    async def discard_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
+    async def discard_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
         """Discard the reports of a held round's phones."""
-        await self._held.discard(round_id, order.reason)
+        await self._held.discard(round_id, audit)
         return await self.round(round_id)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.revocations import ALL_GENERATIONS, is_void
@@ -91,7 +92,7 @@ class TokenRevocations:
             token.generation, known.generation, known.effective_at, deps.clock()
         )
 
-    async def revoke(self, device: DeviceId) -> None:
+    async def revoke(self, device: DeviceId, *, audit: AuditContext) -> None:
         """Revoke all tokens of a device, for refreshing too; its row stays.
 
         Raises:
@@ -101,15 +102,15 @@ class TokenRevocations:
             row = await self._deps.store.devices.get(device)
             if row is None:
                 raise ApiError(ProblemCode.NOT_FOUND, "There is no such device here.")
-            if await self._try_revoke(row):
+            if await self._try_revoke(row, audit.about(self._deps.revocations.digest(device))):
                 return
 
-    async def _try_revoke(self, row: DeviceRecord) -> bool:
+    async def _try_revoke(self, row: DeviceRecord, audit: AuditContext) -> bool:
         now = self._deps.clock()
         end = max(self._latest_expiry(now), now + _REVOKED_RETENTION)
         record = self._record(row.id, row.token_generation, now, end)
         after = replace(row, token_generation=row.token_generation + 1)
-        if not await self._deps.store.devices.renew(row, after, record):
+        if not await self._deps.store.devices.renew(row, after, record, audit=audit):
             return False
         self.apply(record)
         return True

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from keyflock_server.protocol.calls import Exchange, Request, Response
-from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.call import AnyCall, ReasonOrder
 from keyflock_server.protocol.operator.pages import MAX_LIMIT
 from keyflock_server.protocol.operator.populations import (
     CREATE_POPULATION,
@@ -124,26 +124,27 @@ class OperatorClient:
         """Return the first thousand populations, ordered by id."""
         return (await self._view(PopulationList, POPULATIONS, query=_LONGEST_PAGE)).items
 
-    async def create_population(self, name: str, checkpoint: bytes) -> PopulationView:
+    async def create_population(self, name: str, checkpoint: bytes, *, reason: str) -> PopulationView:
         """Create a population whose version 0 is ``checkpoint`` (safetensors, vocabulary inside)."""
-        call = CREATE_POPULATION
-        return await self._view(PopulationView, call, {"population": name}, checkpoint)
+        query = {"reason": reason}
+        return await self._view(PopulationView, CREATE_POPULATION, {"population": name}, checkpoint, query)
 
     async def tasks(self) -> list[TaskView]:
         """Return the first thousand tasks, oldest first."""
         return (await self._view(TaskList, TASKS, query=_LONGEST_PAGE)).items
 
-    async def create_task(self, task_toml: str) -> TaskView:
+    async def create_task(self, task_toml: str, *, reason: str) -> TaskView:
         """Create the task that ``task_toml`` describes; its first round opens soon."""
-        return await self._view(TaskView, CREATE_TASK, body=task_toml.encode())
+        return await self._view(TaskView, CREATE_TASK, body=task_toml.encode(), query={"reason": reason})
 
     async def task(self, name: str) -> TaskView:
         """Return one task."""
         return await self._view(TaskView, TASK, {"task": name})
 
-    async def cancel_task(self, name: str) -> TaskView:
+    async def cancel_task(self, name: str, *, reason: str) -> TaskView:
         """End a task for good."""
-        return await self._view(TaskView, CANCEL_TASK, {"task": name})
+        body = msgspec.json.encode(ReasonOrder(reason=reason))
+        return await self._view(TaskView, CANCEL_TASK, {"task": name}, body)
 
     async def rounds(self, task: str) -> list[RoundView]:
         """Return a task's newest rounds, a thousand at most, oldest first."""

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from keyflock_server.audit.context import POLICY, AuditContext
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.storage.operator_records import ReleaseRecord
 
 
 def first_release(
-    population: PopulationName, version: ModelVersion, at: datetime, audit: AuditContext | None
+    population: PopulationName, version: ModelVersion, at: datetime, audit: AuditContext
 ) -> ReleaseRecord:
     """Return row 0 of a new population's history: its version 0 is served to everybody."""
     return ReleaseRecord(
@@ -20,8 +20,8 @@ def first_release(
         at=at,
         action=ReleaseAction.CREATED,
         version=version,
-        operator=POLICY if audit is None else audit.operator,
-        reason="" if audit is None else audit.reason,
+        operator=audit.operator,
+        reason=audit.reason,
     )
 
 
@@ -31,7 +31,7 @@ def release_after_rollback(
     released_before: ModelVersion,
     at: datetime,
     reason: str,
-    audit: AuditContext | None,
+    audit: AuditContext,
 ) -> ReleaseRecord | None:
     """Return the row that a rollback of the population makes necessary; None if keyboards go on as they do.
 
@@ -41,7 +41,7 @@ def release_after_rollback(
         released_before: The newest version up to that one that was served to everybody, and still can be.
         at: The time of the rollback.
         reason: The operator's reason.
-        audit: Who has rolled back; None where nobody is recorded.
+        audit: Who has rolled back.
     """
     if all(one <= to for one in state.versions):
         return None
@@ -51,7 +51,7 @@ def release_after_rollback(
         at=at,
         action=ReleaseAction.WITHDRAWN,
         version=released_before if state.version > to else state.version,
-        operator=POLICY if audit is None else audit.operator,
+        operator=audit.operator,
         reason=reason,
     )
 

@@ -297,9 +297,15 @@ async def _prepared(server: FuzzedServer, *, waits_for_suggestions: bool) -> Fuz
     admin_token = (server.folder / "admin_token").read_text().strip()
     as_admin = f"Authorization: Bearer {admin_token}\r\n"
     await _made(
-        server.admin, "PUT /admin/v1/populations/en-US", as_admin, "application/octet-stream", _model()
+        server.admin,
+        "PUT /admin/v1/populations/en-US?reason=fuzzing",
+        as_admin,
+        "application/octet-stream",
+        _model(),
     )
-    await _made(server.admin, "POST /admin/v1/tasks", as_admin, "application/toml", TASK.encode())
+    await _made(
+        server.admin, "POST /admin/v1/tasks?reason=fuzzing", as_admin, "application/toml", TASK.encode()
+    )
     enrolment = {"protocol": 1, "population": "en-US", "app_build": 1, "locale": "en-US"}
     enrolled = await _asked(server.sdk, "POST /v1/devices", "", enrolment)
     as_phone = f"Authorization: Bearer {enrolled['token']}\r\n"

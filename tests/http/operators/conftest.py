@@ -34,7 +34,7 @@ from keyflock_server.http.readiness import Readiness, ServerState
 from keyflock_server.identity.operators import Operator
 from keyflock_server.live_events.hub import EventHub
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
-from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.call import AnyCall, ReasonOrder, ReasonQuery
 from keyflock_server.protocol.operator.devices import DeviceQuery, DeviceView, QuarantineOrder
 from keyflock_server.protocol.operator.forecasts import TaskForecast
 from keyflock_server.protocol.operator.personal_models import PersonalModelsView
@@ -46,7 +46,7 @@ from keyflock_server.protocol.operator.populations import (
     RenameOrder,
     RollbackOrder,
 )
-from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundProgress, RoundView, SessionCount
+from keyflock_server.protocol.operator.rounds import RoundProgress, RoundView, SessionCount
 from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.protocol.operator.versions import VersionComparison, VersionView
 from keyflock_server.protocol.plans import ModelWeights
@@ -135,6 +135,8 @@ class ScriptedOperatorServices:
     """Knows one population, one task and one round."""
 
     calls: list[tuple[str, object]] = field(default_factory=list)
+    #: Who made the changes, and why.
+    audits: list[AuditContext] = field(default_factory=list)
     failure_of_all: Exception | None = None
 
     def note(self, name: str, argument: object) -> None:
@@ -147,7 +149,10 @@ class ScriptedOperatorServices:
             raise ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
         return PopulationName(name)
 
-    async def create_population(self, name: PopulationName, checkpoint: bytes) -> PopulationView:
+    async def create_population(
+        self, name: PopulationName, checkpoint: bytes, *, audit: AuditContext
+    ) -> PopulationView:
+        self.audits.append(audit)
         self.note("create_population", (name, checkpoint))
         return POPULATION
 
@@ -155,15 +160,24 @@ class ScriptedOperatorServices:
         self.note("populations", (after, limit, wanted))
         return Page([POPULATION], "en-US")
 
-    async def roll_back(self, name: PopulationName, order: RollbackOrder) -> PopulationView:
+    async def roll_back(
+        self, name: PopulationName, order: RollbackOrder, *, audit: AuditContext
+    ) -> PopulationView:
+        self.audits.append(audit)
         self.note("roll_back", (name, order))
         return POPULATION
 
-    async def rename_population(self, name: PopulationName, order: RenameOrder) -> PopulationView:
+    async def rename_population(
+        self, name: PopulationName, order: RenameOrder, *, audit: AuditContext
+    ) -> PopulationView:
+        self.audits.append(audit)
         self.note("rename_population", (name, order))
         return POPULATION
 
-    async def delete_population(self, name: PopulationName, order: DeletionOrder) -> PopulationDeleted:
+    async def delete_population(
+        self, name: PopulationName, order: DeletionOrder, *, audit: AuditContext
+    ) -> PopulationDeleted:
+        self.audits.append(audit)
         self.note("delete_population", (name, order))
         return PopulationDeleted(name=name, id=name, is_complete=True)
 
@@ -175,7 +189,8 @@ class ScriptedOperatorServices:
         self.note("forecast_task", spec)
         return TaskForecast(is_accepted=True, problems=[], conflicts=[])
 
-    async def create_task(self, spec: TaskSpec) -> TaskView:
+    async def create_task(self, spec: TaskSpec, *, audit: AuditContext) -> TaskView:
+        self.audits.append(audit)
         self.note("create_task", spec)
         return TASK
 
@@ -186,13 +201,16 @@ class ScriptedOperatorServices:
     async def task(self, name: TaskName) -> TaskView:
         return self._known("task", name)
 
-    async def pause_task(self, name: TaskName) -> TaskView:
+    async def pause_task(self, name: TaskName, *, audit: AuditContext) -> TaskView:
+        self.audits.append(audit)
         return self._known("pause_task", name)
 
-    async def resume_task(self, name: TaskName) -> TaskView:
+    async def resume_task(self, name: TaskName, *, audit: AuditContext) -> TaskView:
+        self.audits.append(audit)
         return self._known("resume_task", name)
 
-    async def cancel_task(self, name: TaskName) -> TaskView:
+    async def cancel_task(self, name: TaskName, *, audit: AuditContext) -> TaskView:
+        self.audits.append(audit)
         return self._known("cancel_task", name)
 
     async def rounds(
@@ -207,12 +225,14 @@ class ScriptedOperatorServices:
             raise ApiError(ProblemCode.NOT_FOUND, f"There is no round {round_id}.")
         return ROUND
 
-    async def accept_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
-        self.note("accept_round", (round_id, order))
+    async def accept_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
+        self.audits.append(audit)
+        self.note("accept_round", round_id)
         return ROUND
 
-    async def discard_round(self, round_id: RoundId, order: DecisionOrder) -> RoundView:
-        self.note("discard_round", (round_id, order))
+    async def discard_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
+        self.audits.append(audit)
+        self.note("discard_round", round_id)
         return ROUND
 
     async def devices(
@@ -227,11 +247,15 @@ class ScriptedOperatorServices:
             raise ApiError(ProblemCode.NOT_FOUND, f"There is no device {device}.")
         return DEVICE
 
-    async def quarantine_device(self, device: DeviceId, order: QuarantineOrder) -> DeviceView:
+    async def quarantine_device(
+        self, device: DeviceId, order: QuarantineOrder, *, audit: AuditContext
+    ) -> DeviceView:
+        self.audits.append(audit)
         self.note("quarantine_device", (device, order))
         return DEVICE
 
-    async def release_device(self, device: DeviceId) -> DeviceView:
+    async def release_device(self, device: DeviceId, *, audit: AuditContext) -> DeviceView:
+        self.audits.append(audit)
         self.note("release_device", device)
         return DEVICE
 
@@ -343,6 +367,10 @@ class AdminPort:
             headers["Content-Type"] = call.media_type
         headers.update({name.replace("_", "-"): value for name, value in changed.items()})
         path = path_of(call)
+        if call.query is ReasonQuery:
+            path += "?reason=a+test"
+        if call.body is ReasonOrder and body is None:
+            body = b'{"reason": "a test"}'
         return await self.request(
             call.method, path, body, {name: value for name, value in headers.items() if value is not None}
         )

@@ -11,7 +11,7 @@ import pytest
 from tests.http.operators.conftest import PATH_PARAMS, AdminPort, path_of
 
 from keyflock_server.http.readiness import ServerState
-from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.call import AnyCall, ReasonOrder
 from keyflock_server.protocol.operator.events import EVENTS
 from keyflock_server.protocol.operator.populations import CREATE_POPULATION
 from keyflock_server.protocol.operator.table import OPERATOR_CALLS
@@ -150,7 +150,7 @@ async def test_a_byte_order_mark_is_no_part_of_a_task(admin_port: AdminPort) -> 
 async def test_a_population_needs_a_plain_name(admin_port: AdminPort, name: str) -> None:
     headers = {"Authorization": f"Bearer {admin_port.token}", "Content-Type": "application/octet-stream"}
 
-    answer = await admin_port.request("PUT", f"/admin/v1/populations/{name}", b"x", headers)
+    answer = await admin_port.request("PUT", f"/admin/v1/populations/{name}?reason=a+test", b"x", headers)
 
     assert (answer.status, answer.code()) == (422, "malformed_body")
     assert admin_port.service.calls == []
@@ -165,9 +165,11 @@ async def test_a_checkpoint_reaches_the_service_as_it_was_sent(admin_port: Admin
 
 @pytest.mark.parametrize("call", ABOUT_A_TASK, ids=lambda call: call.name)
 async def test_a_task_that_is_not_there_is_unknown(admin_port: AdminPort, call: AnyCall) -> None:
-    headers = {"Authorization": f"Bearer {admin_port.token}"}
+    headers, body = {"Authorization": f"Bearer {admin_port.token}"}, None
+    if call.body is ReasonOrder:
+        headers["Content-Type"], body = "application/json", b'{"reason": "a test"}'
 
-    answer = await admin_port.request(call.method, call.path.format(task="nobody"), None, headers)
+    answer = await admin_port.request(call.method, call.path.format(task="nobody"), body, headers)
 
     assert (answer.status, answer.code()) == (404, "task_unknown")
 

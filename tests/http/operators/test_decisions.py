@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.http.operators.conftest import NOW
 
 from keyflock_server.protocol.operator.populations import ROLL_BACK, RollbackOrder
-from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND, DecisionOrder
+from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND
 
 if TYPE_CHECKING:
     from tests.http.operators.conftest import AdminPort
@@ -26,9 +27,11 @@ async def test_a_decision_on_a_held_round_reaches_the_service_with_its_reason(
     answer = await admin_port.send(call, b'{"reason": "the rate was a slip"}')
 
     assert (answer.status, answer.body["id"]) == (200, "next-word-1")
-    assert admin_port.service.calls == [
-        (call.name, ("next-word-1", DecisionOrder(reason="the rate was a slip")))
-    ]
+    assert admin_port.service.calls == [(call.name, "next-word-1")]
+    (audit,) = admin_port.service.audits
+    assert (audit.operator, audit.role, audit.reason) == ("admin", "admin", "the rate was a slip")
+    assert audit.action == {"accept_round": "round.accept", "discard_round": "round.discard"}[call.name]
+    assert audit.at == NOW
 
 
 @pytest.mark.fault("D9")

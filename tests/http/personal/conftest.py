@@ -152,7 +152,7 @@ class PersonalHarness:
             "content-type": "application/octet-stream",
         }
         response = await self.server.send(
-            Request("PUT", "/admin/v1/populations/en-US", headers, checkpoint.to_bytes())
+            Request("PUT", "/admin/v1/populations/en-US?reason=a+test", headers, checkpoint.to_bytes())
         )
         assert response.status == 201, response.body
         await self.pass_time()
@@ -164,7 +164,9 @@ class PersonalHarness:
     async def next_version(self) -> None:
         """A round of four phones makes one."""
         headers = {"authorization": f"Bearer {self.server.admin_token}", "content-type": "application/toml"}
-        response = await self.server.send(Request("POST", "/admin/v1/tasks", headers, TASK.encode()))
+        response = await self.server.send(
+            Request("POST", "/admin/v1/tasks?reason=a+test", headers, TASK.encode())
+        )
         assert response.status == 201, response.body
         await self.pass_time()
         reports = [await self._report(await self.phone(), number) for number in range(4)]

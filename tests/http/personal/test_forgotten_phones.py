@@ -80,7 +80,7 @@ class AssignedPhone:
 @pytest.fixture
 async def assigned(harness: PersonalHarness) -> AssignedPhone:
     headers = {"authorization": f"Bearer {harness.server.admin_token}", "content-type": "application/toml"}
-    await harness.server.send(Request("POST", "/admin/v1/tasks", headers, TASK.encode()))
+    await harness.server.send(Request("POST", "/admin/v1/tasks?reason=a+test", headers, TASK.encode()))
     await harness.pass_time()
     phone = await harness.phone(ANN)
     await phone.send(calls.PUT_HEAD, HEAD)
@@ -100,10 +100,11 @@ async def test_a_forgotten_phone_is_refused_by_every_call(assigned: AssignedPhon
 @pytest.mark.fault("D6")
 async def test_a_revoked_phone_is_refused_by_every_call(assigned: AssignedPhone) -> None:
     harness = assigned.phone.harness
-    headers = {"authorization": f"Bearer {harness.server.admin_token}"}
+    headers = {"authorization": f"Bearer {harness.server.admin_token}", "content-type": "application/json"}
     (device,) = rows(harness, "SELECT device FROM assignments")[0]
 
-    revoked = await harness.server.send(Request("POST", f"/admin/v1/devices/{device}/revoke", headers))
+    request = Request("POST", f"/admin/v1/devices/{device}/revoke", headers, b'{"reason": "a test"}')
+    revoked = await harness.server.send(request)
 
     assert revoked.status == 200
     assert await assigned.send_each() == REFUSED

@@ -46,7 +46,9 @@ async def operator(
 
 async def order(harness: PersonalHarness, path: str, **fields: str) -> dict[str, Any]:
     """An operator's order about a population, which is carried out."""
-    answer = await operator(harness, "POST", f"/populations/{path}", json.dumps(fields).encode())
+    answer = await operator(
+        harness, "POST", f"/populations/{path}", json.dumps(fields | {"reason": "a test"}).encode()
+    )
     assert answer.status == 200, answer.body
     decoded: dict[str, Any] = json.loads(answer.body)
     return decoded
@@ -78,7 +80,7 @@ async def ask(phone: PersonalPhone, call: Call, population: str) -> Response:
 
 
 async def start_task(harness: PersonalHarness, text: str = TASK) -> dict[str, Any]:
-    answer = await operator(harness, "POST", "/tasks", text.encode(), "application/toml")
+    answer = await operator(harness, "POST", "/tasks?reason=a+test", text.encode(), "application/toml")
     assert answer.status == 201, answer.body
     await harness.pass_time()
     decoded: dict[str, Any] = json.loads(answer.body)
@@ -152,12 +154,12 @@ async def test_a_former_name_is_not_given_to_another_population(harness: Persona
     checkpoint = Checkpoint(CONFIG, vocabulary(), weights()).to_bytes()
     for name in ("en-US", "english"):
         refused = await operator(
-            harness, "PUT", f"/populations/{name}", checkpoint, "application/octet-stream"
+            harness, "PUT", f"/populations/{name}?reason=a+test", checkpoint, "application/octet-stream"
         )
         problem = json.loads(refused.body)
         assert (problem["code"], "has, or once had, the name" in problem["detail"]) == ("conflict", True)
-    unknown = await operator(harness, "POST", "/populations/xx/rename", b'{"to": "yy"}')
-    bad = await operator(harness, "POST", "/populations/en-US/rename", b'{"to": "a~2"}')
+    unknown = await operator(harness, "POST", "/populations/xx/rename", b'{"to": "yy", "reason": "a test"}')
+    bad = await operator(harness, "POST", "/populations/en-US/rename", b'{"to": "a~2", "reason": "a test"}')
     assert (json.loads(unknown.body)["code"], json.loads(bad.body)["code"]) == (
         "population_unknown",
         "malformed_body",
@@ -185,7 +187,7 @@ async def test_nothing_of_a_phone_or_a_person_is_on_the_disk_after_a_deletion(
     assignment = wire.decode(answer.body, Assignment)
     planted, versions = individual_bytes(harness), checkpoints(harness)
     before = harness.everything_on_disk()
-    await operator(harness, "POST", "/tasks/next-word/cancel")
+    await operator(harness, "POST", "/tasks/next-word/cancel", b'{"reason": "a test"}')
     await harness.pass_time()
 
     done = await order(harness, "en-US/delete", confirm="en-US")
@@ -231,10 +233,11 @@ async def test_a_population_made_anew_has_its_own_model_and_lets_no_old_phone_in
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b'{"confirm": "en"}', "conflict"),
-        (b'{"confirm": ""}', "malformed_body"),
-        (b"{}", "malformed_body"),
-        (b'{"confirm": "en-US", "force": true}', "malformed_body"),
+        (b'{"confirm": "en", "reason": "a test"}', "conflict"),
+        (b'{"confirm": "", "reason": "a test"}', "malformed_body"),
+        (b'{"reason": "a test"}', "malformed_body"),
+        (b'{"confirm": "en-US"}', "malformed_body"),
+        (b'{"confirm": "en-US", "reason": "a test", "force": true}', "malformed_body"),
         (b"en-US", "malformed_body"),
     ],
 )

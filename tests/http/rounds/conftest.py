@@ -161,21 +161,24 @@ class RunningServer:
             return CallAnswer(response.status, await response.read())
 
     async def operate(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:  # noqa: ANN401 - JSON
-        """The status and the JSON of an operator's call."""
+        """The status and the JSON of an operator's call; a body is JSON unless it is said to be else."""
         headers = {"Authorization": f"Bearer {(self.data_dir / 'admin_token').read_text().strip()}"}
-        if kind:
-            headers["Content-Type"] = kind
+        if body is not None:
+            headers["Content-Type"] = kind or "application/json"
         url = f"{self.addresses.admin_url}/admin/v1/{path}"
         async with self.session.request(method, url, data=body, headers=headers) as response:
             return response.status, await response.json(content_type=None)
 
     async def create_population(self, name: str = "en-US", body: bytes | None = None) -> Any:  # noqa: ANN401 - JSON
         return await self.operate(
-            "PUT", f"populations/{name}", checkpoint() if body is None else body, "application/octet-stream"
+            "PUT",
+            f"populations/{name}?reason=a+test",
+            checkpoint() if body is None else body,
+            "application/octet-stream",
         )
 
     async def create_task(self, text: str = TASK) -> Any:  # noqa: ANN401 - JSON
-        return await self.operate("POST", "tasks", text.encode(), "application/toml")
+        return await self.operate("POST", "tasks?reason=a+test", text.encode(), "application/toml")
 
     def delta(self, assignment: Assignment, value: float = 0.01) -> bytes:
         """A delta of one value throughout, encoded as the assignment wants it."""

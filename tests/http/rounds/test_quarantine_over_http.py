@@ -87,7 +87,7 @@ async def test_an_operator_keeps_a_device_out_and_lets_it_in_again(server: Runni
         calls.OFFER, Offer(size_bytes=1, model_version=assignment.model_version), assignment
     )
     uploaded = await phone.report(assignment, server.delta(assignment))
-    released, after = await server.operate("POST", f"devices/{device['id']}/release")
+    released, after = await server.operate("POST", f"devices/{device['id']}/release", b'{"reason": "a test"}')
     again = await phone.send(
         calls.OFFER, Offer(size_bytes=1, model_version=assignment.model_version), assignment
     )

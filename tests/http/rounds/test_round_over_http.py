@@ -184,9 +184,9 @@ async def test_a_report_after_the_round_has_closed_finds_it_gone(server: Running
 async def test_a_paused_task_gives_out_no_work_and_a_resumed_one_does(server: RunningServer) -> None:
     phone = await server.phone()
 
-    paused, _ = await server.operate("POST", "tasks/next-word/pause")
+    paused, _ = await server.operate("POST", "tasks/next-word/pause", b'{"reason": "a test"}')
     refusal = await phone.check_in()
-    resumed, _ = await server.operate("POST", "tasks/next-word/resume")
+    resumed, _ = await server.operate("POST", "tasks/next-word/resume", b'{"reason": "a test"}')
     work = await phone.check_in()
 
     assert (paused, resumed) == (200, 200)
@@ -199,7 +199,7 @@ async def test_a_cancelled_task_takes_no_report(server: RunningServer) -> None:
     phone = await server.phone()
     work = await phone.assigned()
 
-    status, task = await server.operate("POST", "tasks/next-word/cancel")
+    status, task = await server.operate("POST", "tasks/next-word/cancel", b'{"reason": "a test"}')
     report = await phone.report(work, server.delta(work))
     refusal = await phone.check_in()
 

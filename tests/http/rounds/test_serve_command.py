@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.http.rounds.conftest import TinyTask
 
 PROGRAM = [sys.executable, "-m", "keyflock_server"]
+BECAUSE = ("--reason", "a test")
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def test_nobody_else_on_the_machine_can_read_what_a_server_keeps(tmp_path: Path,
     checkpoint.write_bytes(tiny_task.checkpoint)
 
     with serving(data):
-        made = run("population", "create", "en-US", str(checkpoint), "--data-dir", str(data))
+        made = run("population", "create", "en-US", str(checkpoint), *BECAUSE, "--data-dir", str(data))
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in data.rglob("*")}
     assert made.returncode == 0, made.stderr
@@ -158,11 +159,11 @@ def test_an_operator_steers_a_task_from_the_command_line(tmp_path: Path, tiny_ta
     folder = ("--data-dir", str(tmp_path / "data"))
 
     with serving(tmp_path / "data"):
-        created = run("population", "create", "en-US", str(checkpoint), *folder)
-        started = run("task", "create", str(task), *folder, "--json")
+        created = run("population", "create", "en-US", str(checkpoint), *BECAUSE, *folder)
+        started = run("task", "create", str(task), *BECAUSE, *folder, "--json")
         listed = run("task", "list", *folder)
         unknown = run("task", "show", "nobody", *folder)
-        ended = run("task", "cancel", "next-word", *folder, "--json")
+        ended = run("task", "cancel", "next-word", *BECAUSE, *folder, "--json")
     gone = run("task", "list", *folder)
 
     assert created.returncode == 0, created.stderr

@@ -81,10 +81,12 @@ async def virtual(tmp_path: Path, tiny_task: TinyTask) -> AsyncIterator[Socketle
     exchange = build_socketless_server(tmp_path, lambda: harness.now)
     harness = SocketlessHarness(exchange, tiny_task)
     created = await harness.operate(
-        "PUT", "populations/en-US", tiny_task.checkpoint, "application/octet-stream"
+        "PUT", "populations/en-US?reason=a+test", tiny_task.checkpoint, "application/octet-stream"
     )
     assert created.status == 201, created.body
-    assert (await harness.operate("POST", "tasks", tiny_task.task.encode(), "application/toml")).status == 201
+    assert (
+        await harness.operate("POST", "tasks?reason=a+test", tiny_task.task.encode(), "application/toml")
+    ).status == 201
     await harness.later(1.0)
     yield harness
     await exchange.close()
@@ -150,7 +152,9 @@ async def test_a_network_that_enrols_too_many_is_told_when_to_come_and_its_phone
     harness: SocketlessHarness
     exchange = build_socketless_server(tmp_path, lambda: harness.now, **settings)
     harness = SocketlessHarness(exchange, tiny_task)
-    await harness.operate("PUT", "populations/en-US", tiny_task.checkpoint, "application/octet-stream")
+    await harness.operate(
+        "PUT", "populations/en-US?reason=a+test", tiny_task.checkpoint, "application/octet-stream"
+    )
     message = wire.encode(EnrolRequest(protocol=1, population="en-US", app_build=1, locale="en-US"))
 
     async def enrol(phone: str, token: str = "") -> Response:

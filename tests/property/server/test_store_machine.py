@@ -14,6 +14,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, give_back, take_slot
 from tests.contract.test_store_contract import (
     NOW,
@@ -108,8 +109,8 @@ class StoreMachine(RuleBasedStateMachine):
     def found(self) -> None:
         async def prepare(store: RecordStore) -> None:
             await store.open()
-            await store.populations.add(POPULATION, VERSION)
-            await store.tasks.add(TASK)
+            await store.populations.add(POPULATION, VERSION, audit=AUDIT)
+            await store.tasks.add(TASK, audit=AUDIT)
             await store.rounds.add(ROUND)
             for name in DEVICES:
                 await add_device(store, device(name))
@@ -200,7 +201,7 @@ class StoreMachine(RuleBasedStateMachine):
             created_at=self.now,
             anchor_loss=float(to),
         )
-        self.both(lambda store: store.populations.roll_back(copy, ModelVersion(latest), "worse"))
+        self.both(lambda store: store.populations.roll_back(copy, ModelVersion(latest), "worse", audit=AUDIT))
 
     @rule(name=st.sampled_from(DEVICES))
     def a_device_is_forgotten(self, name: str) -> None:

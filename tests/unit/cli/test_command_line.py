@@ -163,7 +163,9 @@ def test_a_byte_order_mark_is_no_part_of_a_task_file_or_a_token(
     token = tmp_path / "marked"
     token.write_text("the-admin-token\n", encoding="utf-8-sig")
 
-    ran = run("task", "create", task, "--url", "http://127.0.0.1:1", "--token-file", token)
+    ran = run(
+        "task", "create", task, "--reason", "a test", "--url", "http://127.0.0.1:1", "--token-file", token
+    )
 
     # Both files were read: only the server is missing.
     assert ran.code == 3
@@ -233,11 +235,24 @@ def test_the_servers_answer_is_printed_as_it_is_with_json(
 ) -> None:
     admin_port.answer = json.dumps(TASK).encode()
 
-    ran = run("task", "pause", "next-word", "--json", "--url", admin_port.url, "--token-file", token_file)
+    ran = run(
+        "task",
+        "pause",
+        "next-word",
+        "--reason",
+        "a test",
+        "--json",
+        "--url",
+        admin_port.url,
+        "--token-file",
+        token_file,
+    )
 
     assert ran.code == 0
     assert json.loads(ran.out) == TASK
-    assert admin_port.asked == [("POST", "/admin/v1/tasks/next-word/pause", "Bearer the-admin-token", b"")]
+    assert admin_port.asked == [
+        ("POST", "/admin/v1/tasks/next-word/pause", "Bearer the-admin-token", b'{"reason": "a test"}')
+    ]
 
 
 def test_a_table_has_a_row_for_each_task(
@@ -293,7 +308,18 @@ def test_a_checkpoint_that_is_not_there_is_named(
 ) -> None:
     missing = tmp_path / "missing.safetensors"
 
-    ran = run("population", "create", "en-US", missing, "--url", admin_port.url, "--token-file", token_file)
+    ran = run(
+        "population",
+        "create",
+        "en-US",
+        missing,
+        "--reason",
+        "a test",
+        "--url",
+        admin_port.url,
+        "--token-file",
+        token_file,
+    )
 
     assert ran.code == 5
     assert str(missing) in one_line(ran)
@@ -319,7 +345,9 @@ def test_a_task_file_that_is_wrong_is_named_with_its_mistake_and_not_sent(
     file = tmp_path / "task.toml"
     file.write_bytes(text)
 
-    ran = run("task", "create", file, "--url", admin_port.url, "--token-file", token_file)
+    ran = run(
+        "task", "create", file, "--reason", "a test", "--url", admin_port.url, "--token-file", token_file
+    )
 
     assert ran.code == 5
     assert str(file) in one_line(ran)

@@ -104,7 +104,17 @@ def test_a_release_is_one_call(
 ) -> None:
     admin_port.answer = json.dumps(IN).encode()
 
-    run("device", "release", "phone-2", "--url", admin_port.url, "--token-file", token_file)
+    run(
+        "device",
+        "release",
+        "phone-2",
+        "--reason",
+        "a test",
+        "--url",
+        admin_port.url,
+        "--token-file",
+        token_file,
+    )
 
     assert admin_port.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/release")
 
@@ -115,7 +125,17 @@ def test_a_revocation_is_one_call(
 ) -> None:
     admin_port.answer = json.dumps(IN).encode()
 
-    ran = run("device", "revoke", "phone-2", "--url", admin_port.url, "--token-file", token_file)
+    ran = run(
+        "device",
+        "revoke",
+        "phone-2",
+        "--reason",
+        "a test",
+        "--url",
+        admin_port.url,
+        "--token-file",
+        token_file,
+    )
 
     assert admin_port.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/revoke")
     assert "phone-2" in ran.out

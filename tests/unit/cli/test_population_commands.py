@@ -20,13 +20,13 @@ def test_a_new_name_is_one_call_and_the_former_ones_are_shown(
     admin_port.answer = json.dumps(RENAMED).encode()
 
     ran = run(
-        *("population", "rename", "en-US", "--to", "english"),
+        *("population", "rename", "en-US", "--to", "english", "--reason", "a test"),
         *("--url", admin_port.url, "--token-file", token_file),
     )
 
     method, path, _, body = admin_port.asked[0]
     assert (method, path) == ("POST", "/admin/v1/populations/en-US/rename")
-    assert json.loads(body) == {"to": "english"}
+    assert json.loads(body) == {"to": "english", "reason": "a test"}
     shown = [line.split() for line in ran.out.splitlines()]
     assert ["name", "english"] in shown
     assert ["former_names", "en-US"] in shown
@@ -50,13 +50,13 @@ def test_a_deletion_sends_what_was_typed_again(
     admin_port.answer = json.dumps({"name": "en-US", "id": "en-US", "is_complete": True}).encode()
 
     ran = run(
-        *("population", "delete", "en-US", "--confirm", "en-UK"),
+        *("population", "delete", "en-US", "--confirm", "en-UK", "--reason", "a test"),
         *("--url", admin_port.url, "--token-file", token_file),
     )
 
     method, path, _, body = admin_port.asked[0]
     assert (method, path) == ("POST", "/admin/v1/populations/en-US/delete")
-    assert json.loads(body) == {"confirm": "en-UK"}
+    assert json.loads(body) == {"confirm": "en-UK", "reason": "a test"}
     assert ran.code == 0
 
 

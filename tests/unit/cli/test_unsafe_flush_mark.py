@@ -19,7 +19,7 @@ MARKED = {"name": "mine", "id": "mine-1", "is_unsafe_flush": True}
     [
         (("task", "list"), {"items": [MARKED], "next": None}),
         (("task", "show", "mine"), MARKED),
-        (("task", "pause", "mine"), MARKED),
+        (("task", "pause", "mine", "--reason", "a test"), MARKED),
         (("round", "list", "mine"), {"items": [MARKED], "next": None}),
         (("round", "show", "mine-1"), MARKED),
     ],

@@ -35,9 +35,9 @@ def test_an_address_without_http_is_told_what_is_missing(
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        (("population", "delete"), ("--confirm", "")),
-        (("population", "rename"), ("--to", "fr")),
-        (("task", "cancel"), ()),
+        (("population", "delete"), ("--confirm", "", "--reason", "a test")),
+        (("population", "rename"), ("--to", "fr", "--reason", "a test")),
+        (("task", "cancel"), ("--reason", "a test")),
         (("round", "show"), ()),
         (("device", "show"), ()),
     ],
@@ -160,7 +160,9 @@ def test_every_problem_of_a_task_file_has_a_line_and_nothing_is_sent(
     file = tmp_path / "task.toml"
     file.write_text('[task]\nname = "t"\npopulation = "en"\n[round]\ngoal = 4\ngaol = 3\nepochs = 2\n')
 
-    ran = run("task", "create", file, "--url", admin_port.url, "--token-file", token_file)
+    ran = run(
+        "task", "create", file, "--reason", "a test", "--url", admin_port.url, "--token-file", token_file
+    )
 
     assert ran.code == 5
     assert ran.err.splitlines() == [

@@ -1,21 +1,22 @@
 """A task whose server steps a hundred times too far, and the rounds that the tests play with it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_server.coordinator.events import NullObserver
 from keyflock_server.identity.claims import AssignmentClaims
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Receipt
-from keyflock_server.protocol.operator.rounds import DecisionOrder, RoundView
+from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 T = TaskName("t")
 FIRST = RoundId("t-1")
 ABSURD = 'name = "fedavg"\nlearning_rate = 100'
-BECAUSE = DecisionOrder(reason="the rate was a slip of the pen")
+BECAUSE = replace(AUDIT, reason="the rate was a slip of the pen")
 
 
 @dataclass

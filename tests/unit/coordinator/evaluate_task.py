@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, device_factor, report
 from tests.unit.coordinator.releasing import set_policy
 
@@ -62,7 +63,7 @@ async def open_evaluation(
     harness: CoordinatorHarness, rounds: str = "goal = 4", evaluating: str = EVALUATING
 ) -> None:
     spec = parse_task(f"{TASK}[round]\n{rounds}\n[evaluating]\n{evaluating}\n")
-    await harness.coordinator.tasks.create(spec)
+    await harness.coordinator.tasks.create(spec, audit=AUDIT)
     await harness.coordinator.tick()
 
 

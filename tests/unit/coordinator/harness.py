@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.memory_store.store import MemoryStore
@@ -99,18 +100,20 @@ class CoordinatorHarness:
         vocabulary = build_vocabulary(words, [0.125] * 8, oov=0.1, eos=0.1)
         start = np.zeros(LAYOUT.size, np.float32) if weights is None else weights
         checkpoint = Checkpoint(CONFIG, vocabulary, start, anchor=anchor)
-        await self.coordinator.populations.create(POPULATION, checkpoint.to_bytes())
+        await self.coordinator.populations.create(POPULATION, checkpoint.to_bytes(), audit=AUDIT)
 
     async def create_other_population(self, name: PopulationName) -> None:
         """Create a second population with weights of its own."""
         vocabulary = build_vocabulary([f"wort{number}" for number in range(8)], [0.125] * 8, oov=0.1, eos=0.1)
         start = np.linspace(-1.0, 1.0, LAYOUT.size, dtype=np.float32)
-        await self.coordinator.populations.create(name, Checkpoint(CONFIG, vocabulary, start).to_bytes())
+        await self.coordinator.populations.create(
+            name, Checkpoint(CONFIG, vocabulary, start).to_bytes(), audit=AUDIT
+        )
 
     async def task(self, name: str = "t", **tables: str) -> TaskSpec:
         """Create a task from tables of TOML lines; its first round is open when this returns."""
         spec = task_spec(name, **tables)
-        await self.coordinator.tasks.create(spec)
+        await self.coordinator.tasks.create(spec, audit=AUDIT)
         await self.coordinator.tick()
         return spec
 

@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, device_factor
 
 from keyflock_compression import Float32Spec, encode
@@ -39,7 +40,7 @@ def evidence_report(vector: NDArray[np.float32], of: AssignmentClaims | None = N
 
 
 async def open_task(harness: CoordinatorHarness, rounds: str = "goal = 4", heads: str = HEADS) -> None:
-    await harness.coordinator.tasks.create(parse_task(f"{TASK}[round]\n{rounds}\n{heads}"))
+    await harness.coordinator.tasks.create(parse_task(f"{TASK}[round]\n{rounds}\n{heads}"), audit=AUDIT)
     await harness.coordinator.tick()
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
 
 from keyflock_server.coordinator import Coordinator
@@ -94,7 +95,7 @@ async def test_a_report_that_another_process_has_counted_is_not_asked_for(
     one, other = harness.another_coordinator("a"), harness.another_coordinator("b")
     for process in (one, other):
         await process.start()
-    await harness.coordinator.tasks.create(task_spec(round="goal = 8"))
+    await harness.coordinator.tasks.create(task_spec(round="goal = 8"), audit=AUDIT)
     for process in (one, other, one, other):
         await process.tick()
     claims = []
@@ -142,7 +143,7 @@ async def test_an_assignment_of_another_process_is_answered_again_and_not_counte
         recorders.append(harness.observer)
         processes.append(harness.another_coordinator(name))
         await processes[-1].start()
-    await harness.coordinator.tasks.create(task_spec(round="goal = 8"))
+    await harness.coordinator.tasks.create(task_spec(round="goal = 8"), audit=AUDIT)
     for process in processes * 2:
         await process.tick()
     phone = await harness.enrol()

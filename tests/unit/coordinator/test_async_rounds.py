@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
 
@@ -206,7 +207,7 @@ async def test_cancelling_tells_those_who_wait(harness: CoordinatorHarness) -> N
     claims = await cohort(harness, 2)
     await send(harness, claims[0], 1.0)
 
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
     answer = await send(harness, claims[0], 1.0)
 
     assert answer is ProblemCode.ROUND_GONE

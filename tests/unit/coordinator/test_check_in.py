@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any, get_args
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, task_spec
 from tests.unit.coordinator.test_full_round import cohort, send
 
@@ -236,7 +237,7 @@ async def test_a_server_at_its_limit_sends_devices_away_from_memory(
     harness.load = 1.0
     without_task = await harness.check_in(device)
     await harness.task(pacing="min_s = 30.0")
-    await harness.coordinator.tasks.create(task_spec("u", pacing="min_s = 40.0"))
+    await harness.coordinator.tasks.create(task_spec("u", pacing="min_s = 40.0"), audit=AUDIT)
     with monkeypatch.context() as away:
         away.setattr(harness.store.devices, "get", fail)
         at_limit = await harness.check_in(device)
@@ -259,12 +260,12 @@ async def test_where_all_tasks_pause_the_longest_of_their_windows_is_told(
         await harness.task(name, pacing=f"min_s = {min_s}")
     none_left = await harness.enrol()
     for name in ("t", "u"):
-        await harness.coordinator.tasks.pause(TaskName(name))
-    await harness.coordinator.tasks.cancel(TaskName("v"))
+        await harness.coordinator.tasks.pause(TaskName(name), audit=AUDIT)
+    await harness.coordinator.tasks.cancel(TaskName("v"), audit=AUDIT)
 
     paused = await harness.check_in(await harness.enrol())
     for name in ("t", "u"):
-        await harness.coordinator.tasks.cancel(TaskName(name))
+        await harness.coordinator.tasks.cancel(TaskName(name), audit=AUDIT)
     over = await harness.check_in(none_left)
 
     assert (refusal(paused).reason, refusal(paused).return_window) == (
@@ -278,7 +279,7 @@ async def test_where_all_tasks_pause_the_longest_of_their_windows_is_told(
 
 
 async def test_a_task_whose_round_is_not_open_yet_asks_for_patience(harness: CoordinatorHarness) -> None:
-    await harness.coordinator.tasks.create(task_spec())
+    await harness.coordinator.tasks.create(task_spec(), audit=AUDIT)
 
     answer = refusal(await harness.check_in(await harness.enrol()))
 

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from typing import Any
 
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_rounds
 
@@ -23,7 +24,7 @@ DE = PopulationName("de")
 async def other_task(harness: CoordinatorHarness, coordinator: Coordinator) -> None:
     """Create a task of another population."""
     await harness.create_other_population(DE)
-    await coordinator.tasks.create(with_ids(task_spec(), OTHER, DE))
+    await coordinator.tasks.create(with_ids(task_spec(), OTHER, DE), audit=AUDIT)
 
 
 async def work_for(
@@ -83,7 +84,7 @@ async def test_a_report_for_another_replicas_round_does_not_wait_for_one_that_cl
 ) -> None:
     leader, replica = (harness.another_coordinator(name) for name in ("a", "b"))
     await leader.start()
-    await leader.tasks.create(task_spec())
+    await leader.tasks.create(task_spec(), audit=AUDIT)
     await other_task(harness, leader)
     await replica.start()
     await leader.tick()

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, T, cohort, play, send
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant
 from tests.unit.coordinator.listed import listed_rounds
@@ -28,15 +29,15 @@ async def no_decision(_harness: CoordinatorHarness) -> None:
 
 
 async def accept(harness: CoordinatorHarness) -> None:
-    await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
 
 
 async def discard(harness: CoordinatorHarness) -> None:
-    await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
 
 
 async def cancel(harness: CoordinatorHarness) -> None:
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
 
 
 async def killed_after(harness: CoordinatorHarness, writes: int, deed: Deed, *, after_write: bool) -> None:
@@ -56,7 +57,7 @@ async def deliver(claims: list[AssignmentClaims], harness: CoordinatorHarness) -
 
 
 async def roll_back(harness: CoordinatorHarness) -> None:
-    await harness.coordinator.populations.roll_back(POPULATION, BACK)
+    await harness.coordinator.populations.roll_back(POPULATION, BACK, audit=AUDIT)
 
 
 async def kinds_of_blobs(harness: CoordinatorHarness) -> set[str]:

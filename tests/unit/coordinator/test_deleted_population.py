@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.memory_store.blobs import MemoryBlobStore
 from tests.memory_store.store import MemoryStore
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
@@ -28,6 +29,7 @@ ANN, BOB = "vT0hJ3qkX2m9sY8bQw5Zrg", "Qw5ZrgvT0hJ3qkX2m9sY8b"
 EN_2 = PopulationName("en~2")
 #: More than the writes of one deletion; a budget beyond them means that nothing fails.
 WRITES_OF_A_DELETION = 12
+OUT = QuarantineOrder(reason="A test.", days=10)
 
 
 async def enrolled(harness: CoordinatorHarness, user: str | None = None) -> DeviceIdentity:
@@ -55,14 +57,14 @@ async def send(harness: CoordinatorHarness, claims: AssignmentClaims) -> Receipt
 
 
 async def delete(harness: CoordinatorHarness, name: str = "en") -> PopulationDeleted:
-    order = DeletionOrder(confirm=name)
-    return await harness.coordinator.populations.delete(PopulationName(name), order)
+    order = DeletionOrder(confirm=name, reason="a test")
+    return await harness.coordinator.populations.delete(PopulationName(name), order, audit=AUDIT)
 
 
 async def refusal(harness: CoordinatorHarness, name: str = "en", confirm: str = "en") -> ApiError:
-    order = DeletionOrder(confirm=confirm)
+    order = DeletionOrder(confirm=confirm, reason="a test")
     with pytest.raises(ApiError) as refused:
-        await harness.coordinator.populations.delete(PopulationName(name), order)
+        await harness.coordinator.populations.delete(PopulationName(name), order, audit=AUDIT)
     return refused.value
 
 
@@ -124,9 +126,9 @@ async def test_a_population_is_not_deleted_while_a_task_is_not_over(
 ) -> None:
     await harness.task()
     await harness.task("u")
-    await harness.coordinator.tasks.cancel("u")
+    await harness.coordinator.tasks.cancel("u", audit=AUDIT)
     if state == "paused":
-        await harness.coordinator.tasks.pause("t")
+        await harness.coordinator.tasks.pause("t", audit=AUDIT)
     before = rows_left(harness)
 
     refused = await refusal(harness)
@@ -134,7 +136,7 @@ async def test_a_population_is_not_deleted_while_a_task_is_not_over(
     assert refused.code is ProblemCode.CONFLICT
     assert refused.detail == "These tasks of it are not over: t. Cancel them, and delete it then."
     assert rows_left(harness) == before
-    await harness.coordinator.tasks.cancel("t")
+    await harness.coordinator.tasks.cancel("t", audit=AUDIT)
     assert (await delete(harness)).is_complete
 
 
@@ -222,11 +224,11 @@ async def test_a_quarantine_outlives_the_population_for_the_same_user_in_the_nex
     harness: CoordinatorHarness,
 ) -> None:
     phone, other = await enrolled(harness, ANN), await enrolled(harness, BOB)
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await harness.coordinator.quarantines.quarantine(phone.device, OUT, audit=AUDIT)
     await delete(harness)
 
     await harness.create_population()
-    await harness.coordinator.tasks.create(task_spec())
+    await harness.coordinator.tasks.create(task_spec(), audit=AUDIT)
     await harness.coordinator.tick()
     again, next_to_it = await enrolled(harness, ANN), await enrolled(harness, BOB)
     answer = await harness.check_in(again)
@@ -353,7 +355,7 @@ async def test_another_process_finishes_within_a_minute_what_a_killed_one_began(
         await enrolled(harness)
     await there.start()
     await there.tick()
-    await harness.store.populations.mark_deleted(POPULATION, harness.now)
+    await harness.store.populations.mark_deleted(POPULATION, harness.now, audit=AUDIT)
     await here.stop()  # its lease to lead is free
 
     harness.coordinator = there
@@ -399,7 +401,7 @@ async def test_another_replica_forgets_a_task_that_went_with_its_population_betw
     await here.tick()
     assert [state.task for state in there.registry] == ["t"]
 
-    await here.tasks.cancel("t")
+    await here.tasks.cancel("t", audit=AUDIT)
     assert (await delete(harness)).is_complete
     there._deps.observer.task_stuck = (  # type: ignore[method-assign]
         lambda task, error: errors.append(f"{task}: {error}")

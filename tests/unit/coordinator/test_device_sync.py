@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_check_in import refusal
@@ -95,14 +96,14 @@ async def test_a_quarantine_by_another_process_is_known_one_pass_later_and_keeps
     await harness.task(round=ALONE, eligibility="min_examples = 5")
     await there.tick()
     device = await harness.enrol()
-    await here.quarantines.quarantine(device.device, QuarantineOrder(reason="A test.", days=2))
+    await here.quarantines.quarantine(device.device, QuarantineOrder(reason="A test.", days=2), audit=AUDIT)
 
     harness.coordinator = there
     not_fitting = refusal(await harness.check_in(device, examples=1))
     there.check_ins._early_check_ins.forget(device.device)
     there._deps.activity.set_quarantine(device.device, None)
     sampled = refusal(await harness.check_in(device))
-    await here.quarantines.release(device.device)
+    await here.quarantines.release(device.device, audit=AUDIT)
     await there.tick()
     released = await harness.check_in(device, examples=1)
 
@@ -118,13 +119,13 @@ async def test_an_operators_quarantine_is_not_undone_by_what_was_read_before_it(
 ) -> None:
     _, there = replicas
     kept_out, let_in = [(await harness.enrol()).device for _ in range(2)]
-    await there.quarantines.quarantine(let_in, QuarantineOrder(reason="A test."))
+    await there.quarantines.quarantine(let_in, QuarantineOrder(reason="A test."), audit=AUDIT)
     read = harness.store.devices.changed_since
 
     async def change_behind_the_read(since: datetime, limit: int) -> list[DeviceFacts]:
         rows = await read(since, limit)
-        await there.quarantines.quarantine(kept_out, QuarantineOrder(reason="A test.", days=2))
-        await there.quarantines.release(let_in)
+        await there.quarantines.quarantine(kept_out, QuarantineOrder(reason="A test.", days=2), audit=AUDIT)
+        await there.quarantines.release(let_in, audit=AUDIT)
         return rows
 
     monkeypatch.setattr(harness.store.devices, "changed_since", change_behind_the_read)
@@ -238,7 +239,9 @@ async def test_a_process_that_starts_knows_what_happened_since_tokens_were_issue
     await harness.task(round=ALONE, eligibility="min_separation_s = 90000.0")
     contributor, kept_out, member = [await harness.enrol() for _ in range(3)]
     await contribute(harness, contributor)
-    await harness.coordinator.quarantines.quarantine(kept_out.device, QuarantineOrder(reason="A test."))
+    await harness.coordinator.quarantines.quarantine(
+        kept_out.device, QuarantineOrder(reason="A test."), audit=AUDIT
+    )
     given = await harness.assigned(member)
 
     restarted = harness.another_coordinator()

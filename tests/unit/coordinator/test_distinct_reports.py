@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
@@ -216,9 +217,9 @@ async def test_a_task_whose_flush_may_be_smaller_is_warned_of_and_marked_in_ever
     await harness.create_population()
 
     created = await harness.coordinator.tasks.create(
-        task_spec("unsafe", round="goal = 4\nmin_flush_clients = 3\nunsafe_single_flush = true")
+        task_spec("unsafe", round="goal = 4\nmin_flush_clients = 3\nunsafe_single_flush = true"), audit=AUDIT
     )
-    await harness.coordinator.tasks.create(task_spec("safe"))
+    await harness.coordinator.tasks.create(task_spec("safe"), audit=AUDIT)
     await harness.coordinator.tick()
 
     assert warned.tasks == [("unsafe", 3)]

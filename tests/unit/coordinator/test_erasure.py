@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
 
@@ -20,6 +21,7 @@ ANN, BOB = "vT0hJ3qkX2m9sY8bQw5Zrg", "Qw5ZrgvT0hJ3qkX2m9sY8b"
 DE = PopulationName("de")
 DAY_S = 86_400.0
 T = TaskName("t")
+OUT = QuarantineOrder(reason="A test.", days=10)
 
 
 async def enrolled(
@@ -49,7 +51,7 @@ async def test_a_quarantine_holds_while_the_store_cannot_forget_the_device(
     harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phone, quarantines = await harness.enrol(), harness.coordinator.quarantines
-    await quarantines.quarantine(phone.device, QuarantineOrder(reason="A test."))
+    await quarantines.quarantine(phone.device, QuarantineOrder(reason="A test."), audit=AUDIT)
 
     async def away(*_: object) -> int:
         raise StorageUnavailable("The database cannot be used now.")
@@ -262,7 +264,7 @@ async def test_a_quarantine_outlives_the_device(
 ) -> None:
     await harness.task()
     phone = await enrolled(harness, user, subject=subject)
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await harness.coordinator.quarantines.quarantine(phone.device, OUT, audit=AUDIT)
 
     await harness.forget(phone)
     again = await enrolled(harness, user, subject=subject)
@@ -274,7 +276,7 @@ async def test_a_quarantine_outlives_the_device(
     view = await harness.coordinator.quarantines.device(again.device)
     assert (view.is_quarantined, view.quarantines) == (True, 1)
     assert isinstance(stranger, Assignment)
-    released = await harness.coordinator.quarantines.release(again.device)
+    released = await harness.coordinator.quarantines.release(again.device, audit=AUDIT)
     assert not released.is_quarantined
 
 
@@ -293,7 +295,7 @@ async def test_to_name_the_user_only_after_enrolling_is_no_way_round_a_quarantin
 ) -> None:
     await harness.task()
     phone = await enrolled(harness, ANN)
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await harness.coordinator.quarantines.quarantine(phone.device, OUT, audit=AUDIT)
     await harness.forget(phone)
 
     again = await named(harness, await enrolled(harness), ANN)
@@ -309,7 +311,7 @@ async def test_to_leave_the_user_before_being_forgotten_is_no_way_round_a_quaran
 ) -> None:
     await harness.task()
     phone = await enrolled(harness, ANN)
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await harness.coordinator.quarantines.quarantine(phone.device, OUT, audit=AUDIT)
 
     renamed = await named(harness, phone, BOB, ANN)
     await harness.forget(renamed)
@@ -324,7 +326,7 @@ async def test_an_installation_that_enrols_anew_without_being_forgotten_is_kept_
 ) -> None:
     await harness.task()
     phone = await enrolled(harness, subject="installation-1")
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await harness.coordinator.quarantines.quarantine(phone.device, OUT, audit=AUDIT)
 
     answer = await harness.check_in(await enrolled(harness, subject="installation-1"))
 
@@ -395,7 +397,7 @@ async def test_a_tombstone_says_nothing_of_the_phone_and_goes_when_it_holds_no_l
 ) -> None:
     await harness.task()
     phone = await enrolled(harness, ANN, subject="installation-1")
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test.", days=10))
+    await harness.coordinator.quarantines.quarantine(phone.device, OUT, audit=AUDIT)
     row = await harness.store.devices.get(phone.device)
     assert row is not None
 

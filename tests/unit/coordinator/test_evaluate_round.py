@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.evaluate_task import (
     EVALUATING,
     LAYOUT,
@@ -345,8 +346,8 @@ async def test_two_tasks_would_ask_the_same_phones_for_the_same(harness: Coordin
     another = f"{TASK}[round]\ngoal = 4\n".replace('"e"', '"f"')
 
     with pytest.raises(ApiError) as refused:
-        await harness.coordinator.tasks.create(parse_task(another))
-    await harness.coordinator.tasks.create(parse_task(f"{another}[evaluating]\ncandidate = 3\n"))
+        await harness.coordinator.tasks.create(parse_task(another), audit=AUDIT)
+    await harness.coordinator.tasks.create(parse_task(f"{another}[evaluating]\ncandidate = 3\n"), audit=AUDIT)
 
     assert refused.value.code is ProblemCode.CONFLICT
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import LAYOUT, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
@@ -205,7 +206,7 @@ async def test_a_process_that_stops_commits_what_waits_while_another_tasks_round
     paced: CoordinatorHarness,
 ) -> None:
     await paced.task("closing")
-    await paced.coordinator.tasks.pause(TaskName("closing"))
+    await paced.coordinator.tasks.pause(TaskName("closing"), audit=AUDIT)
     await paced.task(round="goal = 16")
     claims = await cohort(paced, 8)
     await asyncio.gather(*await sending(paced, claims[:4], 1.0))
@@ -293,7 +294,7 @@ async def test_a_task_that_is_cancelled_while_a_blob_is_written_counts_nothing_a
     answers = [asyncio.create_task(send(paced, one, 1.0)) for one in claims]
     await until(lambda: bool(keys))
 
-    await paced.coordinator.tasks.cancel(T)
+    await paced.coordinator.tasks.cancel(T, audit=AUDIT)
     may_write.set()
     await paced.coordinator._flushes.stop()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 
@@ -211,9 +212,9 @@ async def test_what_a_missed_round_brought_is_given_up_once_the_model_has_moved(
 ) -> None:
     await harness.task(round="goal = 12\nminimum = 8\ndeadline_s = 100.0")
     await send_all(harness, (await cohort(harness, 12))[:5], *[8.0] * 5)
-    await harness.coordinator.tasks.create(task_spec("other"))
+    await harness.coordinator.tasks.create(task_spec("other"), audit=AUDIT)
     await harness.coordinator.tick()
-    await harness.coordinator.tasks.pause(TaskName("t"))
+    await harness.coordinator.tasks.pause(TaskName("t"), audit=AUDIT)
     await send_all(harness, await cohort(harness, 4), *[1.0] * 4)
     await harness.coordinator.tick()
     harness.pass_time(101)
@@ -338,12 +339,12 @@ async def test_a_task_ends_after_its_last_round(harness: CoordinatorHarness) -> 
 async def test_a_paused_task_gives_no_work_and_still_takes_reports(harness: CoordinatorHarness) -> None:
     await harness.task(round="goal = 4")
     claims = await cohort(harness, 4)
-    await harness.coordinator.tasks.pause(claims[0].task)
+    await harness.coordinator.tasks.pause(claims[0].task, audit=AUDIT)
 
     refusal = await harness.check_in(await harness.enrol())
     answers = await send_all(harness, claims, 1, 1, 1, 1)
     await harness.coordinator.tick()
-    await harness.coordinator.tasks.resume(claims[0].task)
+    await harness.coordinator.tasks.resume(claims[0].task, audit=AUDIT)
     await harness.coordinator.tick()
 
     assert isinstance(refusal, Refusal)
@@ -360,12 +361,12 @@ async def test_a_cancelled_task_ends_its_round_and_stays_cancelled(harness: Coor
     claims = await cohort(harness, 8)
     await send_all(harness, claims[:5], 1, 1, 1, 1, 1)
 
-    await harness.coordinator.tasks.cancel(claims[0].task)
+    await harness.coordinator.tasks.cancel(claims[0].task, audit=AUDIT)
 
     assert await send(harness, claims[5], 1) == ProblemCode.ROUND_GONE
     assert [one.phase for one in await listed_rounds(harness.coordinator, claims[0].task)] == ["cancelled"]
     with pytest.raises(ApiError) as refused:
-        await harness.coordinator.tasks.resume(claims[0].task)
+        await harness.coordinator.tasks.resume(claims[0].task, audit=AUDIT)
     assert refused.value.code is ProblemCode.CONFLICT
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.diverging_task import (
     ABSURD,
     BECAUSE,
@@ -72,7 +73,7 @@ async def test_operators_are_told_once_and_as_long_as_it_waits() -> None:
     view = await held_round(harness)
     await harness.coordinator.tick()
     waiting = watching.waiting
-    await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
 
     assert watching.held == [("t", 1, view.detail)]
@@ -184,7 +185,7 @@ async def test_a_buffer_goes_on_after_a_decision_without_what_was_told_to_be_gon
         await send(harness, one)
     await harness.coordinator.tick()
 
-    await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
     await harness.coordinator.tick()
     for one in claims[5:]:
@@ -202,8 +203,8 @@ async def test_an_accepted_version_is_published_with_both_reasons_on_record(
 ) -> None:
     held = await held_round(harness)
 
-    answer = await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
-    again = await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    answer = await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
+    again = await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
 
     view = await harness.coordinator.tasks.round(FIRST)
@@ -214,7 +215,7 @@ async def test_an_accepted_version_is_published_with_both_reasons_on_record(
     assert version is not None
     assert version.note == view.detail
     np.testing.assert_allclose(await harness.model(1), constant(-100.0))
-    assert (await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)).phase == "closed"
+    assert (await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)).phase == "closed"
 
 
 async def test_a_discarded_round_leaves_nothing_but_its_record_and_the_next_one_opens(
@@ -222,8 +223,8 @@ async def test_a_discarded_round_leaves_nothing_but_its_record_and_the_next_one_
 ) -> None:
     held = await held_round(harness)
 
-    view = await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
-    again = await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    view = await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
+    again = await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
 
     assert view.phase == again.phase == "discarded"
@@ -238,14 +239,19 @@ async def test_a_discarded_round_leaves_nothing_but_its_record_and_the_next_one_
 
 async def test_only_a_held_round_can_be_decided_and_only_once(harness: CoordinatorHarness) -> None:
     await held_round(harness)
-    await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
     there, nowhere = RoundId("t-2"), RoundId("t-9")
 
-    assert await refusal(harness.coordinator.tasks.accept_round(FIRST, BECAUSE)) is ProblemCode.CONFLICT
-    assert await refusal(harness.coordinator.tasks.accept_round(there, BECAUSE)) is ProblemCode.CONFLICT
-    assert await refusal(harness.coordinator.tasks.discard_round(there, BECAUSE)) is ProblemCode.CONFLICT
-    assert await refusal(harness.coordinator.tasks.discard_round(nowhere, BECAUSE)) is ProblemCode.NOT_FOUND
+    assert await refusal(harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)) is ProblemCode.CONFLICT
+    assert await refusal(harness.coordinator.tasks.accept_round(there, audit=BECAUSE)) is ProblemCode.CONFLICT
+    assert (
+        await refusal(harness.coordinator.tasks.discard_round(there, audit=BECAUSE)) is ProblemCode.CONFLICT
+    )
+    assert (
+        await refusal(harness.coordinator.tasks.discard_round(nowhere, audit=BECAUSE))
+        is ProblemCode.NOT_FOUND
+    )
 
 
 @pytest.mark.parametrize("start", [1e38, 1e17], ids=["infinite", "beyond arithmetic"])
@@ -260,8 +266,8 @@ async def test_a_step_that_is_not_finite_is_held_writes_nothing_and_can_only_be_
     await harness.coordinator.tick()
     view = await harness.coordinator.tasks.round(FIRST)
 
-    refused = await refusal(harness.coordinator.tasks.accept_round(FIRST, BECAUSE))
-    await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    refused = await refusal(harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE))
+    await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
 
     assert view.phase == "held"
@@ -276,7 +282,7 @@ async def test_another_tasks_version_does_not_pass_for_what_was_accepted(harness
     await held_round(harness)
     await harness.task("u")
     claims = [await harness.assigned(await harness.enrol()) for _ in range(4)]
-    await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
     for one in claims:
         await send(harness, one)
     # The other task's round is closed first: what was accepted is stepped again, from its version.
@@ -295,7 +301,7 @@ async def test_another_tasks_version_does_not_pass_for_what_was_accepted(harness
 async def test_a_cancelled_task_gives_its_held_sum_up_on_the_record(harness: CoordinatorHarness) -> None:
     held = await held_round(harness)
 
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
 
     view = await harness.coordinator.tasks.round(FIRST)
     assert (view.phase, await released(harness)) == ("cancelled", 0)
@@ -314,7 +320,7 @@ async def test_a_restart_finds_a_held_round_held(harness: CoordinatorHarness) ->
 
     assert await harness.coordinator.tasks.round(FIRST) == held
     assert isinstance(await harness.check_in(await harness.enrol()), Refusal)
-    await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
     assert await released(harness) == 1
 
@@ -326,7 +332,7 @@ async def test_another_replica_decides_and_the_leader_goes_on(harness: Coordinat
     await held_round(harness)
     await other.start()
 
-    await other.tasks.accept_round(FIRST, BECAUSE)
+    await other.tasks.accept_round(FIRST, audit=BECAUSE)
     harness.pass_time(1.0)
     await leader.tick()
     published = await released(harness)
@@ -375,7 +381,7 @@ async def test_a_task_that_is_cancelled_while_it_collects_says_what_it_gives_up(
     for one in (await cohort(harness, 4))[:reports]:
         await send(harness, one)
 
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
 
     view = await harness.coordinator.tasks.round(FIRST)
     assert (view.phase, view.counted, view.detail) == ("cancelled", reports, detail)

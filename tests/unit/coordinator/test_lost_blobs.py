@@ -1,6 +1,7 @@
 """A round whose sums are lost or damaged: the server starts, says so, waits, and an operator can end it."""
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_rounds
 
@@ -63,7 +64,7 @@ async def test_a_server_starts_over_a_lost_sum_and_says_which_and_goes_on_when_i
     (name,) = lost
 
     await restart(harness)
-    await harness.coordinator.tasks.create(task_spec("another"))
+    await harness.coordinator.tasks.create(task_spec("another"), audit=AUDIT)
     await send_all(harness, claims[4:])
     await harness.coordinator.tick()
     stuck = await first_round(harness)
@@ -93,7 +94,7 @@ async def test_a_round_that_cannot_close_for_good_ends_with_its_task_and_says_wh
     await harness.coordinator.tick()
     stuck = await harness.coordinator.tasks.round(claims[0].round)
 
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
 
     ended = await harness.coordinator.tasks.round(claims[0].round)
     assert lost
@@ -120,7 +121,7 @@ async def test_a_task_is_not_given_up_while_the_blobs_only_do_not_answer(harness
     harness.blobs.get = away  # type: ignore[method-assign]  # for a while
     await harness.coordinator.tick()
     with pytest.raises(StorageError):
-        await harness.coordinator.tasks.cancel(TaskName("u"))
+        await harness.coordinator.tasks.cancel(TaskName("u"), audit=AUDIT)
     harness.blobs.get = get  # type: ignore[method-assign]  # back again
     await harness.coordinator.tick()
 

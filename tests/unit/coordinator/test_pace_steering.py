@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 
 from keyflock_server.coordinator.pace_steering import PaceSteering
@@ -64,7 +65,7 @@ async def test_nothing_of_a_task_that_is_over_stays_in_memory(harness: Coordinat
     state = await registry.get(TASK)
     task, opened = weakref.ref(state), weakref.ref(state.open_round)
 
-    await harness.coordinator.tasks.cancel(TASK)
+    await harness.coordinator.tasks.cancel(TASK, audit=AUDIT)
     for _ in range(2):
         await harness.coordinator.tick()
     del state

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_populations, listed_rounds
 from tests.unit.coordinator.personalize_task import (
@@ -217,7 +218,9 @@ async def test_two_tasks_of_the_kind_would_move_the_same_priors(harness: Coordin
     await open_task(harness)
 
     with pytest.raises(ApiError) as refused:
-        await harness.coordinator.tasks.create(parse_task(TASK.replace('"p"', '"q"') + "[round]\ngoal = 4\n"))
+        await harness.coordinator.tasks.create(
+            parse_task(TASK.replace('"p"', '"q"') + "[round]\ngoal = 4\n"), audit=AUDIT
+        )
 
     assert refused.value.code is ProblemCode.CONFLICT
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 
 from keyflock_compression.spec import CodecName
@@ -62,7 +63,7 @@ async def no_task(harness: CoordinatorHarness) -> DeviceIdentity:
 
 async def paused(harness: CoordinatorHarness) -> DeviceIdentity:
     await harness.task()
-    await harness.coordinator.tasks.pause(T)
+    await harness.coordinator.tasks.pause(T, audit=AUDIT)
     return await harness.enrol()
 
 
@@ -136,7 +137,9 @@ async def token_says_contributed(harness: CoordinatorHarness) -> DeviceIdentity:
 async def quarantined(harness: CoordinatorHarness) -> DeviceIdentity:
     await harness.task()
     device = await harness.enrol()
-    await harness.coordinator.quarantines.quarantine(device.device, QuarantineOrder(reason="A test."))
+    await harness.coordinator.quarantines.quarantine(
+        device.device, QuarantineOrder(reason="A test."), audit=AUDIT
+    )
     return device
 
 

@@ -1,6 +1,7 @@
 """A renamed population goes on under every name that it had, in every process at once."""
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, task_spec
 from tests.unit.coordinator.listed import listed_devices, listed_populations
 
@@ -23,7 +24,9 @@ async def enrolled(harness: CoordinatorHarness, population: str) -> DeviceIdenti
 
 
 async def rename(harness: CoordinatorHarness, name: str, to: str) -> list[str]:
-    view = await harness.coordinator.populations.rename(PopulationName(name), RenameOrder(to=to))
+    view = await harness.coordinator.populations.rename(
+        PopulationName(name), RenameOrder(to=to, reason="a test"), audit=AUDIT
+    )
     return [view.name, *view.former_names]
 
 
@@ -39,7 +42,7 @@ async def test_another_process_knows_the_new_name_and_the_former_one_at_once() -
     names = await rename(harness, "en", "english")
     harness.coordinator = there
     phones = [await enrolled(harness, name) for name in ("en", "english")]
-    created = await there.tasks.create(task_spec("u"))
+    created = await there.tasks.create(task_spec("u"), audit=AUDIT)
     await there.tick()
 
     assert names == ["english", "en"]
@@ -88,7 +91,7 @@ async def test_every_call_about_a_population_takes_any_of_its_names(harness: Coo
         preview = await populations.preview_cohort(name, "tier >= 0")
         devices = await listed_devices(harness.coordinator, name)
         with pytest.raises(ApiError) as refused:
-            await populations.roll_back(name, RollbackOrder(to=0, reason="worse"))
+            await populations.roll_back(name, RollbackOrder(to=0, reason="worse"), audit=AUDIT)
         assert (preview.population, preview.enrolled) == (name, 1)
         assert [(one.id, one.population) for one in devices] == [(phone.device, "english")]
         assert refused.value.code is ProblemCode.CONFLICT  # version 0 is the newest

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_rounds
 
@@ -56,7 +57,7 @@ async def send(replica: Coordinator, claims: AssignmentClaims, value: float) -> 
 
 
 async def create(replicas: list[Coordinator], lines: str) -> None:
-    await replicas[-1].tasks.create(task_spec(round=lines))
+    await replicas[-1].tasks.create(task_spec(round=lines), audit=AUDIT)
     await tick(replicas)
     await tick(replicas)
 
@@ -215,11 +216,11 @@ async def test_a_task_that_two_replicas_cancel_at_once_is_cancelled(replicas: li
 
     async def another_one_first(state: TaskState) -> None:
         await quick.tick()
-        await quick.tasks.cancel(T)
+        await quick.tasks.cancel(T, audit=AUDIT)
         await cancel(state)
 
     slow._rounds.cancel = another_one_first  # type: ignore[method-assign]  # the other is quicker
-    view = await slow.tasks.cancel(T)
+    view = await slow.tasks.cancel(T, audit=AUDIT)
     await tick(replicas)
 
     assert view.state == "cancelled"
@@ -495,7 +496,7 @@ async def test_two_tasks_of_one_population_step_the_same_model_one_after_the_oth
     harness: CoordinatorHarness, replicas: list[Coordinator]
 ) -> None:
     for name in ("t", "u"):
-        await replicas[0].tasks.create(task_spec(name, round="goal = 4\nover_selection = 0.0"))
+        await replicas[0].tasks.create(task_spec(name, round="goal = 4\nover_selection = 0.0"), audit=AUDIT)
     await tick(replicas)
     await tick(replicas)
     claims = [await assigned(harness, replicas[0], await harness.enrol()) for _ in range(8)]

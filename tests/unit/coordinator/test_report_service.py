@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
@@ -399,7 +400,7 @@ async def test_who_waits_when_its_task_is_cancelled_hears_that_the_round_is_over
         await asyncio.sleep(0)
 
     await harness.forget(phones[0])
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
 
     assert await asyncio.gather(*waiting) == [ProblemCode.TOKEN_INVALID, ProblemCode.ROUND_GONE]
     await harness.coordinator.stop()
@@ -548,7 +549,9 @@ async def test_nothing_is_taken_of_a_round_that_is_held_or_whose_version_was_wit
 async def test_a_quarantined_device_is_told_before_it_uploads(harness: CoordinatorHarness) -> None:
     await harness.task()
     (claims,) = await cohort(harness, 1)
-    await harness.coordinator.quarantines.quarantine(claims.device, QuarantineOrder(reason="A test."))
+    await harness.coordinator.quarantines.quarantine(
+        claims.device, QuarantineOrder(reason="A test."), audit=AUDIT
+    )
 
     refused = await problem(
         harness.coordinator.reports.offer(claims, Offer(model_version=ModelVersion(0), size_bytes=1))

@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_rounds, listed_tasks
 
@@ -42,7 +43,7 @@ async def test_a_cancelled_tasks_name_is_free_again_and_means_the_new_task(
     harness: CoordinatorHarness,
 ) -> None:
     await harness.task()
-    await harness.coordinator.tasks.cancel("t")
+    await harness.coordinator.tasks.cancel("t", audit=AUDIT)
 
     await harness.task(round="goal = 8")
 
@@ -59,18 +60,18 @@ async def test_a_cancelled_tasks_name_is_free_again_and_means_the_new_task(
     assert [(one.id, one.task, one.phase) for one in await listed_rounds(harness.coordinator, "t~1")] == [
         ("t-1", "t~1", "cancelled")
     ]
-    assert (await tasks.cancel("t")).id == "t~2"
+    assert (await tasks.cancel("t", audit=AUDIT)).id == "t~2"
 
 
 async def test_the_refusal_to_resume_an_earlier_task_names_it_and_not_the_newest(
     harness: CoordinatorHarness,
 ) -> None:
     await harness.task()
-    await harness.coordinator.tasks.cancel("t")
+    await harness.coordinator.tasks.cancel("t", audit=AUDIT)
     await harness.task()
 
     with pytest.raises(ApiError) as refused:
-        await harness.coordinator.tasks.pause("t~1")
+        await harness.coordinator.tasks.pause("t~1", audit=AUDIT)
 
     assert refused.value.code is ProblemCode.CONFLICT
     assert refused.value.detail == "Task 't~1' is cancelled; create a new one."
@@ -105,7 +106,7 @@ async def test_the_name_of_a_task_that_is_not_over_is_refused_with_what_to_do(
 ) -> None:
     await harness.task()
     if state == "paused":
-        await harness.coordinator.tasks.pause("t")
+        await harness.coordinator.tasks.pause("t", audit=AUDIT)
 
     refused = await refusal(harness)
 
@@ -122,7 +123,7 @@ async def test_a_late_report_of_an_earlier_asynchronous_task_is_not_counted_in_t
     for one in others:
         await send(harness.coordinator, one)
     await harness.coordinator.tick()
-    await harness.coordinator.tasks.cancel("t")
+    await harness.coordinator.tasks.cancel("t", audit=AUDIT)
     await harness.task(round=BUFFER)
 
     answer = await send(harness.coordinator, late)
@@ -149,7 +150,7 @@ async def test_one_phone_has_another_assignment_and_seed_in_each_task_of_a_name(
     phone = await harness.enrol()
     await harness.task()
     first = await harness.assigned(phone)
-    await harness.coordinator.tasks.cancel("t")
+    await harness.coordinator.tasks.cancel("t", audit=AUDIT)
     await harness.task()
     harness.pass_time(86_400.0)
     await harness.coordinator.tick()
@@ -173,8 +174,8 @@ async def test_another_process_works_on_the_new_task_with_the_new_spec() -> None
     (late,) = await cohort(harness, 1)
     await there.tick()
 
-    await here.tasks.cancel("t")
-    await here.tasks.create(task_spec(round='mode = "async"\ngoal = 5\ndeadline_s = 1000.0'))
+    await here.tasks.cancel("t", audit=AUDIT)
+    await here.tasks.create(task_spec(round='mode = "async"\ngoal = 5\ndeadline_s = 1000.0'), audit=AUDIT)
     before = await send(there, late)  # it has not looked yet
     await here.tick()
     await there.tick()
@@ -201,12 +202,12 @@ async def test_two_processes_that_use_a_name_again_at_once_make_one_task() -> No
         await replica.start()
     await harness.create_population()
     await harness.task()
-    await here.tasks.cancel("t")
+    await here.tasks.cancel("t", audit=AUDIT)
     add = harness.store.tasks.add
 
-    async def late(task: TaskRecord, *, audit: AuditContext | None = None) -> None:
+    async def late(task: TaskRecord, *, audit: AuditContext) -> None:
         harness.store.tasks.add = add  # type: ignore[method-assign]
-        await there.tasks.create(task_spec())
+        await there.tasks.create(task_spec(), audit=AUDIT)
         await add(task, audit=audit)
 
     harness.store.tasks.add = late  # type: ignore[method-assign]
@@ -240,7 +241,7 @@ async def test_an_operators_address_that_means_no_task_is_refused(
     harness: CoordinatorHarness, name: str
 ) -> None:
     await harness.task()
-    await harness.coordinator.tasks.cancel("t")
+    await harness.coordinator.tasks.cancel("t", audit=AUDIT)
     await harness.task()
 
     with pytest.raises(ApiError) as refused:
@@ -253,13 +254,13 @@ async def test_a_name_that_is_too_long_for_a_number_is_refused_the_second_time(
     harness: CoordinatorHarness,
 ) -> None:
     await harness.task("t" * 63)
-    await harness.coordinator.tasks.cancel("t" * 63)
+    await harness.coordinator.tasks.cancel("t" * 63, audit=AUDIT)
 
     refused = await refusal(harness, "t" * 63)
 
     assert refused.code is ProblemCode.CONFLICT
     assert "too long for a number; choose another one" in refused.detail
     await harness.task("t" * 62)
-    await harness.coordinator.tasks.cancel("t" * 62)
+    await harness.coordinator.tasks.cancel("t" * 62, audit=AUDIT)
     await harness.task("t" * 62)
     assert (await harness.coordinator.tasks.get("t" * 62)).population == POPULATION

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.diverging_task import ABSURD, FIRST, T, cohort, held_round, play, refusal, send
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_devices, listed_rounds
@@ -33,7 +34,7 @@ def back_to(version: int) -> RollbackOrder:
 
 
 async def roll_back(harness: CoordinatorHarness, to: int) -> None:
-    await harness.coordinator.populations.roll_back(POPULATION, back_to(to))
+    await harness.coordinator.populations.roll_back(POPULATION, back_to(to), audit=AUDIT)
     await harness.coordinator.tick()
 
 
@@ -48,7 +49,7 @@ async def test_the_newest_has_the_earlier_weights_and_those_between_are_withdraw
     await play(harness)
     await play(harness)
 
-    view = await harness.coordinator.populations.roll_back(POPULATION, back_to(1))
+    view = await harness.coordinator.populations.roll_back(POPULATION, back_to(1), audit=AUDIT)
 
     assert view.model_version == 3
     assert (await harness.coordinator.downlink.release(POPULATION)).model_version == 3
@@ -70,7 +71,7 @@ async def test_a_version_that_is_withdrawn_while_its_row_is_read_is_served_to_no
     async def read_slowly(name: PopulationName, version: ModelVersion) -> VersionRecord | None:
         row = await read(name, version)
         monkeypatch.undo()
-        await harness.coordinator.populations.roll_back(POPULATION, back_to(1))
+        await harness.coordinator.populations.roll_back(POPULATION, back_to(1), audit=AUDIT)
         return row
 
     harness.coordinator.models.forget_rows()
@@ -240,11 +241,11 @@ async def test_what_waits_for_the_buffer_after_a_rollback_is_not_counted_in_it(
     claims = await cohort(harness, 5)
     for one in claims:
         await send(harness, one)
-    await harness.coordinator.tasks.pause(T)
+    await harness.coordinator.tasks.pause(T, audit=AUDIT)
     await harness.coordinator.tick()  # the buffer closes, and the fifth waits for the next
 
     await roll_back(harness, 0)
-    await harness.coordinator.tasks.resume(T)
+    await harness.coordinator.tasks.resume(T, audit=AUDIT)
     await harness.coordinator.tick()
     fresh = await cohort(harness, 3)
     for one in fresh:
@@ -290,7 +291,7 @@ async def test_no_report_slips_in_while_a_buffer_is_taken_up(harness: Coordinato
     await harness.task(round=BUFFER)
     await play(harness)
     (mine,) = await cohort(harness, 1)
-    await harness.coordinator.tasks.pause(T)
+    await harness.coordinator.tasks.pause(T, audit=AUDIT)
     await roll_back(harness, 0)
     withdrawn, answers = harness.store.populations.withdrawn, list[Any]()
 
@@ -299,7 +300,7 @@ async def test_no_report_slips_in_while_a_buffer_is_taken_up(harness: Coordinato
         return await withdrawn(name)
 
     harness.store.populations.withdrawn = slow  # type: ignore[method-assign]
-    await harness.coordinator.tasks.resume(T)
+    await harness.coordinator.tasks.resume(T, audit=AUDIT)
     await harness.coordinator.tick()
 
     assert answers[0] is ProblemCode.ROUND_GONE
@@ -379,10 +380,12 @@ async def test_a_version_that_cannot_be_gone_back_to_is_refused(
     await play(harness)
     await roll_back(harness, 0)
 
-    assert await refusal(harness.coordinator.populations.roll_back(POPULATION, back_to(to))) is code
+    assert (
+        await refusal(harness.coordinator.populations.roll_back(POPULATION, back_to(to), audit=AUDIT)) is code
+    )
     nowhere = PopulationName("xx")
     assert (
-        await refusal(harness.coordinator.populations.roll_back(nowhere, back_to(0)))
+        await refusal(harness.coordinator.populations.roll_back(nowhere, back_to(0), audit=AUDIT))
         is ProblemCode.POPULATION_UNKNOWN
     )
     assert (await harness.coordinator.downlink.release(POPULATION)).model_version == 2
@@ -403,7 +406,7 @@ async def test_a_version_whose_blobs_are_gone_is_refused_and_nothing_is_changed(
         await harness.blobs.put(key, b"something else")
     before = await blob_keys(harness)
 
-    refused = await refusal(harness.coordinator.populations.roll_back(POPULATION, back_to(0)))
+    refused = await refusal(harness.coordinator.populations.roll_back(POPULATION, back_to(0), audit=AUDIT))
 
     assert refused is ProblemCode.CONFLICT
     assert await blob_keys(harness) == before
@@ -416,7 +419,7 @@ async def test_a_round_that_opened_while_its_version_was_withdrawn_ends_when_a_p
 ) -> None:
     await harness.task()
     await play(harness)
-    await harness.coordinator.tasks.pause(T)
+    await harness.coordinator.tasks.pause(T, audit=AUDIT)
     await roll_back(harness, 0)
     stale = await _opened_on_a_withdrawn_version(harness)
 
@@ -470,7 +473,7 @@ async def _opened_on_a_withdrawn_version(harness: CoordinatorHarness) -> Round:
         closed_at=None,
     )
     await harness.store.rounds.add(RoundRecord(round=stale))
-    await harness.coordinator.tasks.resume(T)
+    await harness.coordinator.tasks.resume(T, audit=AUDIT)
     await harness.coordinator.tick()
     return stale
 
@@ -485,7 +488,7 @@ async def test_a_version_that_is_about_to_be_published_when_another_process_roll
 
     async def late(*arguments: Any) -> RoundRecord:  # noqa: ANN401 - whatever publish takes
         harness.store.rounds.publish = publish  # type: ignore[method-assign]
-        await other.populations.roll_back(POPULATION, back_to(0))
+        await other.populations.roll_back(POPULATION, back_to(0), audit=AUDIT)
         return await publish(*arguments)
 
     harness.store.rounds.publish = late  # type: ignore[assignment, method-assign]

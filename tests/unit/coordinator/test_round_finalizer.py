@@ -299,7 +299,7 @@ async def test_what_an_operator_has_accepted_is_published_and_not_held_again_and
         assert len(asked) < 20, "The same step is tried for ever."
         return await get(round_id)
 
-    await harness.coordinator.tasks.accept_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.accept_round(FIRST, audit=BECAUSE)
     monkeypatch.setattr(harness.store.rounds, "get", a_few_times)
     await harness.coordinator.tick()
     monkeypatch.undo()

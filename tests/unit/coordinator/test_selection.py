@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report, task_spec
 
 from keyflock_server.identity.claims import DeviceIdentity
@@ -134,7 +135,7 @@ async def test_tasks_that_are_hungry_share_phones_by_their_traffic(harness: Coor
         task=msgspec.structs.replace(task_spec("p").task, kind=TaskKind.PERSONALIZE),
     )
     for spec in (heavy, light):
-        await harness.coordinator.tasks.create(spec)
+        await harness.coordinator.tasks.create(spec, audit=AUDIT)
     await harness.coordinator.tick()
 
     message = CheckIn(protocol=1, app_build=5, locale="en-US", examples=10, capabilities=capable)
@@ -152,7 +153,7 @@ async def test_tasks_that_are_hungry_share_phones_by_their_traffic(harness: Coor
 async def test_a_task_with_nothing_to_give_passes_the_phone_on(harness: CoordinatorHarness) -> None:
     await harness.task(round="goal = 4\nover_selection = 0.0")
     await harness.store.tasks.add(
-        TaskRecord(spec=task_spec("second"), status=TaskStatus.ACTIVE, created_at=harness.now)
+        TaskRecord(spec=task_spec("second"), status=TaskStatus.ACTIVE, created_at=harness.now), audit=AUDIT
     )
     harness.coordinator = harness.another_coordinator()
     await harness.coordinator.start()

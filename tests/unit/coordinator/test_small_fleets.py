@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.small_fleet import Habits, SmallFleet
 
@@ -188,7 +189,9 @@ async def test_after_a_rollback_the_next_round_is_full_within_seconds(harness: C
     fleet = SmallFleet(harness, 30, habits=RELIABLE)
     await fleet.run(20.0)
 
-    await harness.coordinator.populations.roll_back(POPULATION, RollbackOrder(to=1, reason="test"))
+    await harness.coordinator.populations.roll_back(
+        POPULATION, RollbackOrder(to=1, reason="test"), audit=AUDIT
+    )
     rolled_back_at = fleet.now_s
     await fleet.run(20.0)
 

@@ -1,6 +1,7 @@
 """A dry run says what a task would do, by the numbers that a real one would go by, and writes nothing."""
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, task_spec
 
 from keyflock_server.protocol.operator.forecasts import MatchingDevices, TaskForecast
@@ -34,7 +35,7 @@ async def test_what_a_dry_run_refuses_is_refused_at_creation_with_the_same_words
     for spec in wrong:
         told = await forecast(harness, spec)
         with pytest.raises(ApiError) as refused:
-            await harness.coordinator.tasks.create(spec)
+            await harness.coordinator.tasks.create(spec, audit=AUDIT)
         assert not told.is_accepted
         assert told.conflicts == [refused.value.detail]
 

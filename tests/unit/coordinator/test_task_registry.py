@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.memory_store.store import MemoryStore
 from tests.memory_store.tasks import MemoryTaskRepository
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report, task_spec
@@ -69,7 +70,7 @@ async def test_a_finished_task_leaves_the_registry_and_operators_see_it_all_the_
     assert (await tasks.round(closed.id)) == closed  # type: ignore[arg-type]  # a view's id is plain text
     assert [view.name for view in await listed_tasks(harness.coordinator)] == ["t"]
     with pytest.raises(ApiError) as refused:
-        await tasks.pause(T)
+        await tasks.pause(T, audit=AUDIT)
     assert refused.value.code is ProblemCode.CONFLICT
 
 
@@ -95,11 +96,11 @@ async def test_a_cancelled_task_leaves_the_registry_and_is_cancelled_once_more_w
     harness: CoordinatorHarness,
 ) -> None:
     await harness.task(round=ONE_ROUND)
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
     await harness.coordinator.tick()
 
     assert names(harness) == []
-    assert (await harness.coordinator.tasks.cancel(T)).state == "cancelled"
+    assert (await harness.coordinator.tasks.cancel(T, audit=AUDIT)).state == "cancelled"
 
 
 async def test_a_pass_in_which_nothing_has_changed_reads_no_task(harness: CoordinatorHarness) -> None:
@@ -121,19 +122,19 @@ async def test_a_task_of_another_process_is_found_at_the_next_pass_and_read_once
     one, other = harness.another_coordinator("a"), harness.another_coordinator("b")
     await one.start()
     await other.start()
-    await one.tasks.create(task_spec())
+    await one.tasks.create(task_spec(), audit=AUDIT)
     assert isinstance(harness.store, MemoryStore)
     recorded = harness.store.tasks = RecordingTasks(harness.store.tasks)
 
     await other.registry.sync()
     await other.registry.sync()
     found = [(state.task, state.status) for state in other.registry]
-    await one.tasks.pause(T)
+    await one.tasks.pause(T, audit=AUDIT)
     recorded.reads.clear()
     await other.registry.sync()
     paused = [(state.task, state.status) for state in other.registry]
     read_for_the_status = list(recorded.reads)
-    await one.tasks.cancel(T)
+    await one.tasks.cancel(T, audit=AUDIT)
     await other.registry.sync()
 
     assert found == [("t", "active")]

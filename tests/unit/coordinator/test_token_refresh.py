@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
 from keyflock_server.coordinator import Coordinator
@@ -186,7 +187,7 @@ async def test_a_revoked_device_can_neither_call_nor_refresh_and_stays_in_the_li
     oldest = await harness.enrol()
     old = await refreshed(harness, oldest)
 
-    await harness.coordinator.revocations.revoke(old.device)
+    await harness.coordinator.revocations.revoke(old.device, audit=AUDIT)
 
     assert (await harness.coordinator.quarantines.device(old.device)).id == old.device
     assert [is_good(harness, one) for one in (oldest, old)] == [False, False]
@@ -205,7 +206,7 @@ async def test_a_quarantine_that_begins_during_a_refresh_holds(
     async def renew_later(
         before: DeviceRecord, after: DeviceRecord, revocation: RevocationRecord | None
     ) -> bool:
-        await quarantines.quarantine(before.id, QuarantineOrder(reason="A test."))
+        await quarantines.quarantine(before.id, QuarantineOrder(reason="A test."), audit=AUDIT)
         return await renew(before, after, revocation)
 
     monkeypatch.setattr(devices, "renew", renew_later)
@@ -219,7 +220,7 @@ async def test_a_quarantine_that_begins_during_a_refresh_holds(
 async def test_a_revoked_token_that_was_given_out_for_longer_stays_void(harness: CoordinatorHarness) -> None:
     old = await refreshed(harness, await harness.enrol())  # for longer than the server gives out tokens now
 
-    await harness.coordinator.revocations.revoke(old.device)
+    await harness.coordinator.revocations.revoke(old.device, audit=AUDIT)
     harness.pass_time(40 * DAY_S)
     await harness.coordinator.tick()
 
@@ -228,7 +229,7 @@ async def test_a_revoked_token_that_was_given_out_for_longer_stays_void(harness:
 
 async def test_only_a_device_that_is_there_is_revoked(harness: CoordinatorHarness) -> None:
     with pytest.raises(ApiError) as refused:
-        await harness.coordinator.revocations.revoke(DeviceId("nobody"))
+        await harness.coordinator.revocations.revoke(DeviceId("nobody"), audit=AUDIT)
 
     assert refused.value.code is ProblemCode.NOT_FOUND
 

@@ -1,6 +1,7 @@
 """Deltas that wait for their flush after their phones were answered: each byte of them is counted."""
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import CoordinatorHarness, constant, report
 from tests.unit.coordinator.test_full_round import cohort, send
 
@@ -57,7 +58,7 @@ async def test_a_round_that_ends_lets_go_of_what_waited_in_it(harness: Coordinat
     (claims,) = await cohort(harness, 1)
     await send(harness, claims, 1.0)
 
-    await harness.coordinator.tasks.cancel(claims.task)
+    await harness.coordinator.tasks.cancel(claims.task, audit=AUDIT)
     await harness.coordinator.tick()
 
     assert harness.coordinator.reports.unattended_bytes() == 0

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import LAYOUT, POPULATION, CoordinatorHarness, constant, report, task_spec
 from tests.unit.coordinator.listed import listed_devices
 from tests.unit.coordinator.personalize_task import assigned, evidence, evidence_report, open_task
@@ -116,10 +117,12 @@ async def test_a_task_of_rows_that_the_model_has_not_is_refused(harness: Coordin
     rows = 'codec = "rowset"\nbits = 8\nstep = 0.001\nrow_start = 8\nrow_count = '
 
     with pytest.raises(ApiError, match="codec: row_start and row_count end at row 13; the vocabulary has 12"):
-        await harness.coordinator.tasks.create(task_spec(codec=f"{rows}5"))
+        await harness.coordinator.tasks.create(task_spec(codec=f"{rows}5"), audit=AUDIT)
     with pytest.raises(ApiError, match=r"codec_by_network\.slow: row_start and row_count end at row 14"):
-        await harness.coordinator.tasks.create(task_spec(**{"codec_by_network.slow": f"{rows}6"}))
-    assert (await harness.coordinator.tasks.create(task_spec(codec=f"{rows}4"))).name == "t"
+        await harness.coordinator.tasks.create(
+            task_spec(**{"codec_by_network.slow": f"{rows}6"}), audit=AUDIT
+        )
+    assert (await harness.coordinator.tasks.create(task_spec(codec=f"{rows}4"), audit=AUDIT)).name == "t"
 
 
 async def test_a_phone_may_claim_as_many_examples_as_its_assignment_allows_and_weighs_no_more_than_the_cap(
@@ -301,7 +304,7 @@ async def test_a_quarantined_devices_upload_is_refused_for_good_and_its_check_in
     phone = await harness.enrol()
     claims = await harness.assigned(phone)
     await harness.coordinator.quarantines.quarantine(
-        phone.device, QuarantineOrder(reason="A test.", days=2.0)
+        phone.device, QuarantineOrder(reason="A test.", days=2.0), audit=AUDIT
     )
 
     with pytest.raises(ApiError) as offered:
@@ -328,7 +331,9 @@ async def test_a_report_that_was_counted_is_acknowledged_again_also_to_a_quarant
     claims = [await harness.assigned(phone) for phone in phones]
     for one in claims:
         await sent(harness, one, report(constant(1.0), of=one))
-    await harness.coordinator.quarantines.quarantine(phones[0].device, QuarantineOrder(reason="A test."))
+    await harness.coordinator.quarantines.quarantine(
+        phones[0].device, QuarantineOrder(reason="A test."), audit=AUDIT
+    )
 
     again = await sent(harness, claims[0], report(constant(1.0), of=claims[0]))
 
@@ -342,7 +347,9 @@ async def test_another_process_learns_of_a_quarantine_at_its_next_pass(harness: 
     claims = await harness.assigned(phone)
     other = harness.another_coordinator("b")
     await other.start()
-    await harness.coordinator.quarantines.quarantine(phone.device, QuarantineOrder(reason="A test."))
+    await harness.coordinator.quarantines.quarantine(
+        phone.device, QuarantineOrder(reason="A test."), audit=AUDIT
+    )
 
     await other.tick()
 
@@ -356,7 +363,7 @@ async def test_a_released_device_begins_anew(harness: CoordinatorHarness) -> Non
     phone = await harness.enrol()
     await misbehave(harness, phone, 3)
 
-    released = await harness.coordinator.quarantines.release(phone.device)
+    released = await harness.coordinator.quarantines.release(phone.device, audit=AUDIT)
     await misbehave(harness, phone, 1)
 
     assert not released.is_quarantined
@@ -378,7 +385,9 @@ async def test_forget_me_takes_what_was_held_against_a_device_with_it(harness: C
 
 async def test_a_list_of_devices_may_have_only_those_that_are_out(harness: CoordinatorHarness) -> None:
     phones = [await harness.enrol() for _ in range(3)]
-    await harness.coordinator.quarantines.quarantine(phones[1].device, QuarantineOrder(reason="A test."))
+    await harness.coordinator.quarantines.quarantine(
+        phones[1].device, QuarantineOrder(reason="A test."), audit=AUDIT
+    )
 
     everybody = await listed_devices(harness.coordinator, POPULATION)
     kept_out = await harness.coordinator.lists.devices(POPULATION, None, 9, DeviceQuery(quarantined=True))
@@ -393,8 +402,8 @@ async def test_a_device_that_is_not_there_cannot_be_quarantined(harness: Coordin
 
     for call in (
         harness.coordinator.quarantines.device(nobody),
-        harness.coordinator.quarantines.quarantine(nobody, QuarantineOrder(reason="A test.")),
-        harness.coordinator.quarantines.release(nobody),
+        harness.coordinator.quarantines.quarantine(nobody, QuarantineOrder(reason="A test."), audit=AUDIT),
+        harness.coordinator.quarantines.release(nobody, audit=AUDIT),
     ):
         with pytest.raises(ApiError) as refused:
             await call

@@ -1,6 +1,7 @@
 """A report that waits for others: its phone is told for how many, and operators how many wait."""
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_rounds
 from tests.unit.coordinator.test_full_round import cohort, send
@@ -76,7 +77,8 @@ async def test_a_personalize_task_is_shown_with_all_settings_of_the_heads_that_i
     await harness.coordinator.tasks.create(
         parse_task(
             f'[task]\nname = "p"\npopulation = "{POPULATION}"\nkind = "personalize"\n[round]\ngoal = 4\n'
-        )
+        ),
+        audit=AUDIT,
     )
 
     shown = await harness.coordinator.tasks.get(TaskName("p"))

@@ -59,7 +59,7 @@ async def run(seed: int, folder: Path) -> dict[str, object]:
     )
     async with opening as server:
         second = TASK.format(name="s", round='mode = "async"\ngoal = 5\nconcurrency = 6')
-        await OperatorClient(server, server.admin_token).create_task(second)
+        await OperatorClient(server, server.admin_token).create_task(second, reason="a test")
         phones = make_fleet(EXAMPLES, population=population, profile=profile, seed=seed)
         trainer = RandomDeltaTrainer(EXAMPLES, LAYOUT)
         stats = await VirtualTimeFleet(phones, server, trainer, clock, listener=record).run(limit_s=60.0)

@@ -168,7 +168,9 @@ class Site:
         return view
 
     async def new_task(self, name: str, rate: float, rounds: int) -> None:
-        await self.operate("POST", "tasks", toml=TASK.format(name=name, rate=rate, rounds=rounds))
+        await self.operate(
+            "POST", "tasks?reason=a+test", toml=TASK.format(name=name, rate=rate, rounds=rounds)
+        )
 
 
 @asynccontextmanager
@@ -197,7 +199,7 @@ async def test_no_phone_gets_a_model_of_an_absurd_rate_and_the_operator_is_told_
         held = await one.live_until("wild", "held_round", "wild-1")
         told = await one.operate("GET", "rounds/wild-1")
         await one.operate("POST", "rounds/wild-1/discard", {"reason": "a slip of the pen"})
-        await one.operate("POST", "tasks/wild/cancel")
+        await one.operate("POST", "tasks/wild/cancel", {"reason": "a test"})
         await one.new_task("sane", 0.03, rounds=4)
         await one.live_until("sane", "state", "finished")
 
@@ -224,7 +226,7 @@ async def test_what_was_accepted_by_mistake_is_rolled_back_and_learning_goes_on(
         view = await one.operate(
             "POST", f"populations/{POPULATION}/rollback", {"to": 0, "reason": "it was a mistake"}
         )
-        await one.operate("POST", "tasks/wild/cancel")
+        await one.operate("POST", "tasks/wild/cancel", {"reason": "a test"})
         await one.keyboard.update()
         await one.new_task("sane", 0.03, rounds=4)
         await one.live_until("sane", "state", "finished")

@@ -154,8 +154,8 @@ async def test_twelve_phones_close_two_rounds_over_http(tmp_path: Path, checkpoi
             operator_client(process.admin_url, process.admin_token()) as admin,
             HttpExchange(process.sdk_url) as exchange,
         ):
-            await admin.create_population(POPULATION, checkpoint)
-            await admin.create_task(task)
+            await admin.create_population(POPULATION, checkpoint, reason="a test")
+            await admin.create_task(task, reason="a test")
             fleet = RealTimeFleet(phones, exchange, RandomDeltaTrainer(EXAMPLES, LAYOUT), time_scale=math.inf)
 
             stats = await fleet.run(until=_task_is_over, limit_s=PATIENCE_S)

@@ -135,7 +135,9 @@ async def in_virtual_time(folder: Path) -> tuple[FleetStats, list[RoundView]]:
         seed=3,
     )
     async with opening as server:
-        await OperatorClient(server, server.admin_token).create_task(EVALUATING.format(rounds=2) + pacing)
+        await OperatorClient(server, server.admin_token).create_task(
+            EVALUATING.format(rounds=2) + pacing, reason="a test"
+        )
         fleet = VirtualTimeFleet(phones("demo"), Operated(server), trainer(folder / "models"), clock)
         stats = await fleet.run(until=is_over, limit_s=14_400.0)
         return stats, await fetch_rounds(server, "quality")
@@ -199,9 +201,9 @@ async def test_phones_judge_a_version_over_http(tmp_path: Path) -> None:
             operator_client(process.admin_url, process.admin_token()) as admin,
             HttpExchange(process.sdk_url) as exchange,
         ):
-            await admin.create_population(POPULATION, ranking_checkpoint().to_bytes())
-            await admin.create_task(TRAINING + pacing)
-            await admin.create_task(EVALUATING.format(rounds=1) + pacing)
+            await admin.create_population(POPULATION, ranking_checkpoint().to_bytes(), reason="a test")
+            await admin.create_task(TRAINING + pacing, reason="a test")
+            await admin.create_task(EVALUATING.format(rounds=1) + pacing, reason="a test")
             fleet = RealTimeFleet(crew, exchange, trainer(tmp_path / "models"), time_scale=math.inf)
 
             stats = await fleet.run(until=is_over, limit_s=600.0)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device
 from tests.contract.test_store_contract import EN, POPULATION, VERSION, device, forgotten
 from tests.memory_store.store import MemoryStore
@@ -35,7 +36,7 @@ async def test_a_users_head_stays_while_others_of_its_phones_are_there(
     sibling_user: str, heads_left: int
 ) -> None:
     store = MemoryStore()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
     await add_device(store, device("a", "ann"))
     await add_device(store, device("b", sibling_user))
     put = store.personal_models.put

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.test_heads_contract import HEAD
 from tests.contract.test_store_contract import EN, POPULATION, VERSION
 from tests.memory_store.store import MemoryStore
@@ -44,7 +45,7 @@ class QuotaHarness:
 async def harness() -> QuotaHarness:
     made = QuotaHarness(MemoryStore(), None, Metrics(), datetime(2026, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]  # below
     made.quota = StoredModelQuota(made.store, 1_000, lambda: made.now, made.metrics)
-    await made.store.populations.add(POPULATION, VERSION)
+    await made.store.populations.add(POPULATION, VERSION, audit=AUDIT)
     await made.quota.start()
     return made
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tests.contract.audits import AUDIT
 from tests.contract.test_heads_contract import HEAD
 from tests.contract.test_store_contract import EN, POPULATION, VERSION
 from tests.memory_store.store import MemoryStore
@@ -32,7 +33,7 @@ async def store_of(heads: dict[str, EncryptionKey]) -> MemoryStore:
     """One head an owner, under this key."""
     store = MemoryStore()
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
     for owner, key in heads.items():
         sealed = encrypt(key, f"{EN}\n{owner}", owner.encode())
         await store.personal_models.put(replace(HEAD, owner=owner, key_id=key.id, sealed=sealed), None)

@@ -191,8 +191,8 @@ async def test_twelve_phones_make_a_populations_priors_over_http(tmp_path: Path)
             operator_client(process.admin_url, process.admin_token()) as admin,
             HttpExchange(process.sdk_url) as exchange,
         ):
-            await admin.create_population(POPULATION, checkpoint().to_bytes())
-            await admin.create_task(TASK.format(min_s=0.05, max_s=0.5))
+            await admin.create_population(POPULATION, checkpoint().to_bytes(), reason="a test")
+            await admin.create_task(TASK.format(min_s=0.05, max_s=0.5), reason="a test")
             fleet = RealTimeFleet(crew, exchange, trainer(tmp_path / "shelf"), time_scale=math.inf)
 
             stats = await fleet.run(until=is_over, limit_s=600.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.test_heads_contract import HEAD
 from tests.contract.test_store_contract import EN, POPULATION, VERSION
 
@@ -25,7 +26,7 @@ async def opened_store(folder: Path) -> SqlStore:
     """Open a store in the folder, with a population."""
     opened = SqlStore(f"sqlite+aiosqlite:///{folder}/{FILE}")
     await opened.open()
-    await opened.populations.add(POPULATION, VERSION)
+    await opened.populations.add(POPULATION, VERSION, audit=AUDIT)
     return opened
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, take_slot
 from tests.contract.test_store_contract import (
     ASYNC,
@@ -27,8 +28,8 @@ LIFE = timedelta(seconds=ASYNC.round.deadline_s)
 async def test_an_assignment_older_than_eight_deadlines_is_not_looked_for_any_more(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'expiry.sqlite3'}")
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     await store.rounds.add(RoundRecord(round=BUFFER))
     await add_device(store, device("a"))
     await take_slot(store, assignment("a", "u-1"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, Table, event
+from tests.contract.audits import AUDIT
 from tests.contract.test_group_writer_contract import engine_of
 from tests.contract.test_store_contract import POPULATION, VERSION, assignment, device, forgotten
 
@@ -121,7 +122,7 @@ async def test_rows_are_locked_by_key_before_they_are_deleted(
 
 async def _roll_back(store: SqlStore) -> None:
     copy = replace(VERSION, version=ModelVersion(1), parent=ModelVersion(0))
-    await store.populations.roll_back(copy, ModelVersion(0), "worse")
+    await store.populations.roll_back(copy, ModelVersion(0), "worse", audit=AUDIT)
 
 
 async def _finish_deletion(store: SqlStore) -> None:
@@ -139,9 +140,9 @@ async def test_a_populations_versions_and_then_its_tasks_are_locked_by_key_befor
 ) -> None:
     store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'order.sqlite3'}")
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
     if is_deleted:
-        await store.populations.mark_deleted(POPULATION.name, NOW)
+        await store.populations.mark_deleted(POPULATION.name, NOW, audit=AUDIT)
     asked = statements_of(engine_of(store))
     await write(store)
     await store.close()

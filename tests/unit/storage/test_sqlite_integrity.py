@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.contract.test_store_contract import EN, POPULATION, VERSION, device
 
 from keyflock_server.storage.errors import StorageDamaged
@@ -23,7 +24,7 @@ async def a_database(folder: Path, devices: int = 2_000) -> Path:
     file = folder / "keyflock.sqlite3"
     store = SqlStore(f"sqlite+aiosqlite:///{file}")
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
     await store.close()
     with sqlite3.connect(file) as rows:
         one = device("a")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
+from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device
 from tests.contract.test_group_writer_contract import engine_of
 from tests.contract.test_heads_contract import HEAD
@@ -67,7 +68,7 @@ def writes(store: SqlStore) -> list[Coroutine[Any, Any, object]]:
         store.tasks.set_status(TASK.name, TaskStatus.PAUSED),
         store.personal_models.scrub(),
         store.rounds.clear_up(T1),
-        store.populations.rename(EN, PopulationName("english")),
+        store.populations.rename(EN, PopulationName("english"), audit=AUDIT),
         store.cluster.claim("name", "value"),
         forgotten(store, "a"),
     ]
@@ -94,8 +95,8 @@ async def a_long_transaction(store: SqlStore) -> AsyncIterator[None]:
 async def test_writes_follow_one_another_in_one_queue_and_reads_wait_for_none(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'keyflock.sqlite3'}")
     await store.open()
-    await store.populations.add(POPULATION, VERSION)
-    await store.tasks.add(TASK)
+    await store.populations.add(POPULATION, VERSION, audit=AUDIT)
+    await store.tasks.add(TASK, audit=AUDIT)
     await store.rounds.add(ROUND)
     await add_device(store, device("a"))
     elsewhere, in_queue = statements_of(store._engine.sync_engine), statements_of(engine_of(store))

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, play
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
@@ -36,7 +37,7 @@ async def test_a_held_round_is_a_warning_with_its_reason_and_a_gauge_until_it_is
     await harness.coordinator.tick()
     waiting = metrics.exposition()
     view = await harness.coordinator.tasks.round(FIRST)
-    await harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    await harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
     await harness.coordinator.tick()
 
     assert warnings_in(caplog) == [
@@ -66,7 +67,7 @@ async def test_a_rollback_is_a_warning_and_the_newest_version_is_the_restored_on
     await harness.coordinator.tick()
 
     await harness.coordinator.populations.roll_back(
-        POPULATION, RollbackOrder(to=0, reason="words that nobody should log")
+        POPULATION, RollbackOrder(to=0, reason="words that nobody should log"), audit=AUDIT
     )
 
     assert warnings_in(caplog) == [

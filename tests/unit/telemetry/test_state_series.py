@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from tests.contract.audits import AUDIT
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, cohort, play, send
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
@@ -60,7 +61,7 @@ async def test_a_held_round_has_an_age_and_no_deadline() -> None:
     assert await watched.scrape("keyflock_held_rounds") == {"": 1.0}
     assert await watched.scrape("keyflock_round_age_seconds") == {"t": 10_000.0}
     assert await watched.scrape("keyflock_round_age_ratio") == {}
-    await watched.harness.coordinator.tasks.discard_round(FIRST, BECAUSE)
+    await watched.harness.coordinator.tasks.discard_round(FIRST, audit=BECAUSE)
     assert await watched.scrape("keyflock_held_rounds") == {"": 0.0}
 
 
@@ -97,7 +98,7 @@ async def test_a_population_shows_its_newest_version_and_how_long_it_has_waited_
 async def test_a_population_that_nobody_trains_waits_for_no_version() -> None:
     watched = await started()
 
-    await watched.harness.coordinator.tasks.pause(T)
+    await watched.harness.coordinator.tasks.pause(T, audit=AUDIT)
 
     assert await watched.scrape("keyflock_model_version_age_seconds") == {}
     assert await watched.scrape("keyflock_model_version{") == {"en": 0.0}
@@ -110,7 +111,7 @@ async def test_an_ended_task_and_a_deleted_population_leave_no_series() -> None:
     watched.metrics.flush_interval_s.labels(T).set(1.0)
     before = await watched.scrape("keyflock_task_failures_total")
 
-    await harness.coordinator.tasks.cancel(T)
+    await harness.coordinator.tasks.cancel(T, audit=AUDIT)
     await harness.coordinator.tick()
 
     assert before == {"t": 1.0}
@@ -120,7 +121,8 @@ async def test_an_ended_task_and_a_deleted_population_leave_no_series() -> None:
         "keyflock_round_age_seconds",
     ):
         assert await watched.scrape(name) == {}, name
-    await harness.coordinator.populations.delete(POPULATION, DeletionOrder(confirm=POPULATION))
+    order = DeletionOrder(confirm=POPULATION, reason="a test")
+    await harness.coordinator.populations.delete(POPULATION, order, audit=AUDIT)
     assert await watched.scrape("keyflock_model_version{") == {}
 
 

@@ -7,7 +7,7 @@ from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.protocol.identifiers import DeviceId
-from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
     DEVICES,
@@ -55,11 +55,14 @@ class DeviceResource:
         return await self._quarantines.device(request.device)
 
     async def _quarantine(self, request: OperatorRequest[Query, QuarantineOrder]) -> DeviceView:
-        return await self._quarantines.quarantine(request.device, request.body)
+        audit = request.audit("device.quarantine", request.body.reason)
+        return await self._quarantines.quarantine(request.device, request.body, audit=audit)
 
-    async def _release(self, request: OperatorRequest[Query, NoBody]) -> DeviceView:
-        return await self._quarantines.release(request.device)
+    async def _release(self, request: OperatorRequest[Query, ReasonOrder]) -> DeviceView:
+        audit = request.audit("device.release", request.body.reason)
+        return await self._quarantines.release(request.device, audit=audit)
 
-    async def _revoke(self, request: OperatorRequest[Query, NoBody]) -> DeviceView:
-        await self._revocations.revoke(request.device)
+    async def _revoke(self, request: OperatorRequest[Query, ReasonOrder]) -> DeviceView:
+        audit = request.audit("device.revoke", request.body.reason)
+        await self._revocations.revoke(request.device, audit=audit)
         return await self._quarantines.device(request.device)

@@ -6,7 +6,7 @@ from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.call import NoBody, Query, ReasonQuery
 from keyflock_server.protocol.operator.populations import (
     CREATE_POPULATION,
     DELETE_POPULATION,
@@ -54,19 +54,23 @@ class PopulationResource:
         )
         return PopulationList(items=page.items, next=encode_cursor(page.next))
 
-    async def _create(self, request: OperatorRequest[Query, bytes]) -> PopulationView:
+    async def _create(self, request: OperatorRequest[ReasonQuery, bytes]) -> PopulationView:
         name = PopulationName(request.new_name("population"))
-        return await self._service.create(name, request.body)
+        audit = request.audit("population.create", request.query.reason)
+        return await self._service.create(name, request.body, audit=audit)
 
     async def _preview_cohort(self, request: OperatorRequest[Query, CohortQuestion]) -> CohortPreview:
         question = request.body
         return await self._service.preview_cohort(request.population, question.cohort)
 
     async def _roll_back(self, request: OperatorRequest[Query, RollbackOrder]) -> PopulationView:
-        return await self._service.roll_back(request.population, request.body)
+        audit = request.audit("population.roll_back", request.body.reason)
+        return await self._service.roll_back(request.population, request.body, audit=audit)
 
     async def _rename(self, request: OperatorRequest[Query, RenameOrder]) -> PopulationView:
-        return await self._service.rename(request.population, request.body)
+        audit = request.audit("population.rename", request.body.reason)
+        return await self._service.rename(request.population, request.body, audit=audit)
 
     async def _delete(self, request: OperatorRequest[Query, DeletionOrder]) -> PopulationDeleted:
-        return await self._service.delete(request.population, request.body)
+        audit = request.audit("population.delete", request.body.reason)
+        return await self._service.delete(request.population, request.body, audit=audit)

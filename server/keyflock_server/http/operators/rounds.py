@@ -6,14 +6,13 @@ from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
-from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder
 from keyflock_server.protocol.operator.rounds import (
     ACCEPT_ROUND,
     DISCARD_ROUND,
     ROUND,
     ROUND_PROGRESS,
     ROUNDS,
-    DecisionOrder,
     RoundList,
     RoundProgress,
     RoundQuery,
@@ -62,8 +61,10 @@ class RoundResource:
     async def _progress(self, request: OperatorRequest[Query, NoBody]) -> RoundProgress:
         return await self._reading.progress(request.round_id)
 
-    async def _accept(self, request: OperatorRequest[Query, DecisionOrder]) -> RoundView:
-        return await self._tasks.accept_round(request.round_id, request.body)
+    async def _accept(self, request: OperatorRequest[Query, ReasonOrder]) -> RoundView:
+        audit = request.audit("round.accept", request.body.reason)
+        return await self._tasks.accept_round(request.round_id, audit=audit)
 
-    async def _discard(self, request: OperatorRequest[Query, DecisionOrder]) -> RoundView:
-        return await self._tasks.discard_round(request.round_id, request.body)
+    async def _discard(self, request: OperatorRequest[Query, ReasonOrder]) -> RoundView:
+        audit = request.audit("round.discard", request.body.reason)
+        return await self._tasks.discard_round(request.round_id, audit=audit)

@@ -9,7 +9,7 @@ from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.http.operators.task_bodies import task_in
 from keyflock_server.http.responses import JSON
 from keyflock_server.protocol.calls import Response
-from keyflock_server.protocol.operator.call import NoBody, Query
+from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder, ReasonQuery
 from keyflock_server.protocol.operator.tasks import (
     CANCEL_TASK,
     CREATE_TASK,
@@ -58,19 +58,23 @@ class TaskResource:
         )
         return TaskList(items=page.items, next=encode_cursor(page.next))
 
-    async def _create(self, request: OperatorRequest[Query, bytes]) -> Response:
-        created = await self._service.create(task_in(request.body, request.media_type))
+    async def _create(self, request: OperatorRequest[ReasonQuery, bytes]) -> Response:
+        audit = request.audit("task.create", request.query.reason)
+        created = await self._service.create(task_in(request.body, request.media_type), audit=audit)
         response = JSON.response(created, status=CREATE_TASK.status)
         return with_header(response, "location", f"/admin/v1/tasks/{created.name}")
 
     async def _get(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
         return await self._service.get(request.task)
 
-    async def _pause(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
-        return await self._service.pause(request.task)
+    async def _pause(self, request: OperatorRequest[Query, ReasonOrder]) -> TaskView:
+        audit = request.audit("task.pause", request.body.reason)
+        return await self._service.pause(request.task, audit=audit)
 
-    async def _resume(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
-        return await self._service.resume(request.task)
+    async def _resume(self, request: OperatorRequest[Query, ReasonOrder]) -> TaskView:
+        audit = request.audit("task.resume", request.body.reason)
+        return await self._service.resume(request.task, audit=audit)
 
-    async def _cancel(self, request: OperatorRequest[Query, NoBody]) -> TaskView:
-        return await self._service.cancel(request.task)
+    async def _cancel(self, request: OperatorRequest[Query, ReasonOrder]) -> TaskView:
+        audit = request.audit("task.cancel", request.body.reason)
+        return await self._service.cancel(request.task, audit=audit)

@@ -41,8 +41,14 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all query strings; by itself that of a call without query parameters."""
 
 
+class ReasonQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query string of a change whose body is a task or a checkpoint."""
+
+    reason: Reason
+
+
 class ReasonOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A change that needs nothing but its reason."""
+    """The body of a change that needs a reason and nothing else."""
 
     reason: Reason
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from keyflock_server.protocol.fields import Count, Locale
-from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason
+from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason, ReasonOrder
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
 
@@ -110,7 +110,7 @@ RELEASE_DEVICE: Final = OperatorCall(
     "/admin/v1/devices/{device}/release",
     Role.OPERATOR,
     Query,
-    NoBody,
+    ReasonOrder,
     DeviceView,
     "End a device's quarantine, and forget what was held against it.",
 )
@@ -120,7 +120,7 @@ REVOKE_DEVICE: Final = OperatorCall(
     "/admin/v1/devices/{device}/revoke",
     Role.OPERATOR,
     Query,
-    NoBody,
+    ReasonOrder,
     DeviceView,
     "Make all tokens of a device void, for refreshing too.",
 )

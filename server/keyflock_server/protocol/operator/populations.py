@@ -13,6 +13,7 @@ from keyflock_server.protocol.operator.call import (
     OperatorCall,
     Query,
     Reason,
+    ReasonQuery,
 )
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
@@ -90,6 +91,7 @@ class RenameOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     #: The population's name from now on.
     to: Name
+    reason: Reason
 
 
 class DeletionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +99,7 @@ class DeletionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     #: The population's name as in the address, typed again.
     confirm: Name
+    reason: Reason
 
 
 class PopulationDeleted(Struct, frozen=True, kw_only=True):
@@ -123,7 +126,7 @@ CREATE_POPULATION: Final = OperatorCall(
     "PUT",
     "/admin/v1/populations/{population}",
     Role.ADMIN,
-    Query,
+    ReasonQuery,
     bytes,
     PopulationView,
     "Create a population whose version 0 is the checkpoint (safetensors, vocabulary inside).",

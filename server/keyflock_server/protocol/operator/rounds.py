@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason
+from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, ReasonOrder
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
 
@@ -124,12 +124,6 @@ class RoundProgress(Struct, frozen=True, kw_only=True):
     failures: dict[str, int]
 
 
-class DecisionOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``POST /admin/v1/rounds/{round}/accept`` and ``…/discard``."""
-
-    reason: Reason
-
-
 ROUNDS: Final = OperatorCall(
     "rounds",
     "GET",
@@ -159,7 +153,7 @@ ACCEPT_ROUND: Final = OperatorCall(
     "/admin/v1/rounds/{round}/accept",
     Role.OPERATOR,
     Query,
-    DecisionOrder,
+    ReasonOrder,
     RoundView,
     "Publish what a held round made, although it did not pass the checks.",
 )
@@ -169,7 +163,7 @@ DISCARD_ROUND: Final = OperatorCall(
     "/admin/v1/rounds/{round}/discard",
     Role.OPERATOR,
     Query,
-    DecisionOrder,
+    ReasonOrder,
     RoundView,
     "Discard what the phones of a held round brought.",
 )

@@ -6,7 +6,16 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from keyflock_server.protocol.messages import TaskKind
-from keyflock_server.protocol.operator.call import JSON, MAX_TASK_BYTES, TOML, NoBody, OperatorCall, Query
+from keyflock_server.protocol.operator.call import (
+    JSON,
+    MAX_TASK_BYTES,
+    TOML,
+    NoBody,
+    OperatorCall,
+    Query,
+    ReasonOrder,
+    ReasonQuery,
+)
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.roles import Role
 
@@ -73,7 +82,7 @@ CREATE_TASK: Final = OperatorCall(
     "POST",
     "/admin/v1/tasks",
     Role.OPERATOR,
-    Query,
+    ReasonQuery,
     bytes,
     TaskView,
     "Create the task that the body describes; its first round opens with the next pass.",
@@ -91,7 +100,7 @@ PAUSE_TASK: Final = OperatorCall(
     "/admin/v1/tasks/{task}/pause",
     Role.OPERATOR,
     Query,
-    NoBody,
+    ReasonOrder,
     TaskView,
     "Assign no more work; reports under way are still taken.",
 )
@@ -101,7 +110,7 @@ RESUME_TASK: Final = OperatorCall(
     "/admin/v1/tasks/{task}/resume",
     Role.OPERATOR,
     Query,
-    NoBody,
+    ReasonOrder,
     TaskView,
     "Assign work again.",
 )
@@ -111,7 +120,7 @@ CANCEL_TASK: Final = OperatorCall(
     "/admin/v1/tasks/{task}/cancel",
     Role.OPERATOR,
     Query,
-    NoBody,
+    ReasonOrder,
     TaskView,
     "End a task for good; its open round is abandoned.",
 )

@@ -30,12 +30,10 @@ class PopulationChanges(TypedDict, total=False):
 class PopulationRepository(Protocol):
     """Stores populations and their model versions.
 
-    Each change takes an ``AuditContext`` and has an entry in the audit log; None leaves no entry.
+    Each change takes an ``AuditContext``, and has an entry in the audit log.
     """
 
-    async def add(
-        self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext | None = None
-    ) -> None:
+    async def add(self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext) -> None:
         """Add a population with its version 0, and release that; raises AlreadyExists.
 
         Raises:
@@ -76,9 +74,7 @@ class PopulationRepository(Protocol):
         """Return all names that resolve to a population, in order."""
         ...
 
-    async def rename(
-        self, name: PopulationName, to: PopulationName, *, audit: AuditContext | None = None
-    ) -> None:
+    async def rename(self, name: PopulationName, to: PopulationName, *, audit: AuditContext) -> None:
         """Give a population another name; those that it had still resolve to it.
 
         Raises:
@@ -87,9 +83,7 @@ class PopulationRepository(Protocol):
         """
         ...
 
-    async def mark_deleted(
-        self, name: PopulationName, at: datetime, *, audit: AuditContext | None = None
-    ) -> None:
+    async def mark_deleted(self, name: PopulationName, at: datetime, *, audit: AuditContext) -> None:
         """Delete a population for everybody; its rows are deleted by the calls that follow.
 
         Guarantees:
@@ -161,7 +155,7 @@ class PopulationRepository(Protocol):
         latest: ModelVersion,
         reason: str,
         *,
-        audit: AuditContext | None = None,
+        audit: AuditContext,
     ) -> RollbackResult:
         """Make ``version`` the newest version, and withdraw all versions between it and its parent.
 

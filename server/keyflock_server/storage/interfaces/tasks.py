@@ -21,13 +21,30 @@ class TaskChanges(TypedDict, total=False):
     end_reason: str
 
 
+class StatusReasons(TypedDict):
+    """The columns that say why a task has its status."""
+
+    pause_reason: str
+    resumes_at: datetime | None
+    end_reason: str
+
+
+def reasons(status: TaskStatus, reason: str) -> StatusReasons:
+    """Return the columns that a new status brings, the same for every store."""
+    return StatusReasons(
+        pause_reason=reason if status is TaskStatus.PAUSED else "",
+        resumes_at=None,
+        end_reason=reason if status.is_over else "",
+    )
+
+
 class TaskRepository(Protocol):
     """Stores tasks.
 
-    Each change takes an ``AuditContext`` and has an entry in the audit log; None leaves no entry.
+    Each change by an operator takes an ``AuditContext``, and has an entry in the audit log.
     """
 
-    async def add(self, task: TaskRecord, *, audit: AuditContext | None = None) -> None:
+    async def add(self, task: TaskRecord, *, audit: AuditContext) -> None:
         """Add a task.
 
         Raises:
@@ -58,9 +75,18 @@ class TaskRepository(Protocol):
         ...
 
     async def set_status(
-        self, name: TaskName, status: TaskStatus, *, audit: AuditContext | None = None
+        self, name: TaskName, status: TaskStatus, *, reason: str = "", audit: AuditContext | None = None
     ) -> None:
-        """Write the task's status, unless it is over: a process that does not know so yet revives none."""
+        """Write the task's status, unless it is over: a process that does not know so yet revives none.
+
+        A task that has this status already stays as it is.
+
+        Args:
+            name: The task's id.
+            status: The status.
+            reason: Why it is paused, or has ended; an active task has no reason.
+            audit: The operator who changes it, and why; None for the end of its last round.
+        """
         ...
 
     async def change(

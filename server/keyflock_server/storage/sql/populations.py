@@ -48,9 +48,7 @@ class SqlPopulationRepository:
         self._transactions = transactions
         self._reader = reader
 
-    async def add(
-        self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext | None = None
-    ) -> None:
+    async def add(self, population: PopulationRecord, version: VersionRecord, *, audit: AuditContext) -> None:
         """Add a population with its version 0, and release that."""
         name = population.name
         released = first_release(name, version.version, population.created_at, audit)
@@ -114,9 +112,7 @@ class SqlPopulationRepository:
             found = await connection.scalars(query.order_by(population_names.c.name))
             return [PopulationName(one) for one in found]
 
-    async def rename(
-        self, name: PopulationName, to: PopulationName, *, audit: AuditContext | None = None
-    ) -> None:
+    async def rename(self, name: PopulationName, to: PopulationName, *, audit: AuditContext) -> None:
         """Give a population another name; those that it had still resolve to it."""
         owner = select(population_names.c.population).where(population_names.c.name == to)
 
@@ -137,9 +133,7 @@ class SqlPopulationRepository:
         except IntegrityError:  # another transaction was faster
             raise AlreadyExists(to) from None
 
-    async def mark_deleted(
-        self, name: PopulationName, at: datetime, *, audit: AuditContext | None = None
-    ) -> None:
+    async def mark_deleted(self, name: PopulationName, at: datetime, *, audit: AuditContext) -> None:
         """Delete a population for everybody; its rows are deleted by the calls that follow."""
 
         def transaction(connection: Connection) -> None:
@@ -234,7 +228,7 @@ class SqlPopulationRepository:
         latest: ModelVersion,
         reason: str,
         *,
-        audit: AuditContext | None = None,
+        audit: AuditContext,
     ) -> RollbackResult:
         """Make ``version`` the newest version, and withdraw all versions between it and its parent."""
         name, at, to = version.population, version.created_at, version.parent

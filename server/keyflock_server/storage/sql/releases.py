@@ -96,7 +96,7 @@ def newest_release(connection: Connection, population: str) -> ReleaseRecord | N
     return None if row is None else _release(row)
 
 
-def append_release(connection: Connection, record: ReleaseRecord, audit: AuditContext | None) -> None:
+def append_release(connection: Connection, record: ReleaseRecord, audit: AuditContext) -> None:
     """Append a row within the transaction of a caller that has locked the population; raises Superseded."""
     newest = newest_release(connection, record.population)
     if record.sequence != (0 if newest is None else newest.sequence + 1):

@@ -17,7 +17,7 @@ from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.audit_documents import task_document
 from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
-from keyflock_server.storage.interfaces.tasks import TaskChanges
+from keyflock_server.storage.interfaces.tasks import TaskChanges, reasons
 from keyflock_server.storage.records import TaskRecord
 from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.population_rows import IS_THERE, require_population
@@ -35,7 +35,7 @@ class SqlTaskRepository:
         self._transactions = transactions
         self._reader = reader
 
-    async def add(self, task: TaskRecord, *, audit: AuditContext | None = None) -> None:
+    async def add(self, task: TaskRecord, *, audit: AuditContext) -> None:
         """Add a task."""
 
         def transaction(connection: Connection) -> None:
@@ -80,11 +80,15 @@ class SqlTaskRepository:
         return dict(readable(rows, _status, lambda row: TaskName(row.name), unreadable))
 
     async def set_status(
-        self, name: TaskName, status: TaskStatus, *, audit: AuditContext | None = None
+        self, name: TaskName, status: TaskStatus, *, reason: str = "", audit: AuditContext | None = None
     ) -> None:
         """Write the task's status, unless it is over."""
         mine = (tasks.c.name == name) & tasks.c.status.not_in([*_OVER, status])
-        change = update(tasks).where(mine).values(status=status, revision=tasks.c.revision + 1)
+        change = (
+            update(tasks)
+            .where(mine)
+            .values(status=status, revision=tasks.c.revision + 1, **reasons(status, reason))
+        )
 
         def transaction(connection: Connection) -> None:
             with audited(connection, audit, SubjectKind.TASK, name, _document):
