@@ -310,7 +310,7 @@ def _assemble(
         readiness=readiness,
         metrics=metrics,
     )
-    StateSeries(coordinator, clock).show_in(metrics)
+    StateSeries(coordinator, clock, lambda: events.reader_count).show_in(metrics)
     if not is_socketless:
         lifecycles += [
             EventWatch(deps, coordinator.registry, recorder, events),

@@ -7,8 +7,6 @@ from keyflock_server.telemetry.series import SECTIONS, SERIES
 from keyflock_server.telemetry.series.declaration import DeclaredSeries, IdKind, Label, SeriesKind
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "metrics.md"
-#: The longest closed set that is written out.
-_WRITTEN_OUT: Final = 16
 
 _MARK: Final = "<!-- from here on written by `make docs` -->\n"
 
@@ -62,7 +60,7 @@ def _values(label: Label) -> str:
             return f"the population's id; at most {label.max_ids}"
         case None if label.name == "call":
             return "the names of the calls, or `unrouted`"
-        case None if len(label.values) > _WRITTEN_OUT:
+        case None if label.name == "code":
             return "the codes of problem documents ([protocol.md](protocol.md))"
         case None:
             return ", ".join(f"`{value}`" for value in label.values)

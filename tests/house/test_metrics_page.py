@@ -20,6 +20,7 @@ UNITS = (
     "_rounds",
     "_connections",
     "_tasks",
+    "_readers",
     "_entries",
     "_peers",
     "_in_flight",

@@ -27,11 +27,18 @@ class StateSeries:
     Args:
         coordinator: Its tasks, rounds and versions are shown.
         clock: Returns the current time, aware UTC.
+        event_readers: Returns how many streams of live events are open.
     """
 
-    def __init__(self, coordinator: Coordinator, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        clock: Callable[[], datetime],
+        event_readers: Callable[[], int] = int,
+    ) -> None:
         self._coordinator = coordinator
         self._clock = clock
+        self._event_readers = event_readers
 
     def show_in(self, metrics: Metrics) -> None:
         """Have the metrics ask for the state."""
@@ -47,6 +54,7 @@ class StateSeries:
         metrics.release_stage_ratio.read_from(self._release_stages)
         metrics.release_phase_age_s.read_from(self._release_phase_ages)
         metrics.audit_entries.labels().set_function(lambda: coordinator.store_figures.audit_entries)
+        metrics.event_readers.labels().set_function(self._event_readers)
         metrics.is_leader.labels().set_function(lambda: coordinator.is_leader)
         metrics.peers.labels().set_function(lambda: coordinator.peers)
         metrics.store_age_s.labels().set_function(lambda: self._age_s(coordinator.store_read_at))

@@ -88,6 +88,7 @@ class Metrics:
         self.certificate_expires_at = self._add(Gauge, calls.CERTIFICATE_EXPIRY)
         self.unusable_certificates = self._add(Gauge, calls.UNUSABLE_CERTIFICATES)
         self.admin_authentication_failures = self._add(Counter, calls.AUTHENTICATION_FAILURES)
+        self.event_readers = self._add(Gauge, calls.EVENT_READERS)
         self.bodies_in_flight = self._add(Gauge, calls.BODIES_IN_FLIGHT)
         self.body_bytes_in_flight = self._add(Gauge, calls.BODY_BYTES_IN_FLIGHT)
 

@@ -74,6 +74,9 @@ AUTHENTICATION_FAILURES: Final = counter(
     "Calls without a valid token on the operators' port: delayed, or refused at once.",
     closed("outcome", ("delayed", "refused")),
 )
+EVENT_READERS: Final = gauge(
+    "keyflock_event_readers", "Streams of live events that are open on the operators' port."
+)
 BODIES_IN_FLIGHT: Final = gauge(
     "keyflock_bodies_in_flight", "Requests being read or answered now, by who sent them.", PORT
 )
@@ -96,6 +99,7 @@ DECLARED: Final = (
     CERTIFICATE_EXPIRY,
     UNUSABLE_CERTIFICATES,
     AUTHENTICATION_FAILURES,
+    EVENT_READERS,
     BODIES_IN_FLIGHT,
     BODY_BYTES_IN_FLIGHT,
 )
