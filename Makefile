@@ -42,6 +42,9 @@ STORE ?= sqlite
 kills: $(STAMP)  ## kill servers N times while phones go on, and prove each acked report counted once (N=500 STORE=sqlite|postgres)
 	@$(BIN)/python -m tests.recovery.kills_cli --kills $(N) --store $(STORE) $(ARGS)
 
+drill-release: $(STAMP)  ## three minutes: 1,000 releases decided by the gate on resampled phones, and one with phones over HTTP
+	@$(BIN)/python -m tests.recovery.release_drill $(ARGS)
+
 bench: $(STAMP)  ## a few minutes of measurements, written into BENCHMARKS.md
 	@$(BIN)/python -m benchmarks.codec $(ARGS)
 	@$(BIN)/python -m benchmarks.training $(ARGS)

@@ -26,7 +26,8 @@ from keyflock_server.protocol.problems import ApiError
 from keyflock_server.releases.model_version import VersionRecord, download_digest
 from keyflock_server.storage.errors import StorageError, StorageUnavailable
 
-#: Number of newest versions that deltas start from; a phone that is further behind gets the whole.
+#: Number of newest versions, and of last steps of the release, that deltas start from; a phone that is
+#: further behind gets the whole.
 MAX_BASES: Final = 8
 #: Maximum wait for a delta, which only saves bytes: many times what it takes to read and compute it. In
 #: virtual time the wait has no end: what phones get must not depend on the machine.
@@ -56,6 +57,14 @@ class _DownloadRef(NamedTuple):
     weights: ModelWeights
 
 
+class _Newest(NamedTuple):
+    """What decides which downloads may have deltas."""
+
+    version: ModelVersion
+    #: The number of the last step of the release.
+    release: int
+
+
 class Downlink:
     """Computes and caches deltas between downloads, for all populations.
 
@@ -71,8 +80,9 @@ class Downlink:
         self._deltas: LRUCache[tuple[bytes, bytes], bytes | None] = LRUCache(MAX_DELTA_BYTES, _entry_bytes)
         #: Content digests by the download's digest, with the time of the next try; None if unreadable.
         self._content_digests: LRUCache[bytes, tuple[bytes | None, datetime]] = LRUCache(_MAX_CACHED_DIGESTS)
-        #: Each population's newest version at the last query, and the downloads that may have deltas.
-        self._recent: dict[PopulationName, tuple[ModelVersion, dict[bytes, _DownloadRef]]] = {}
+        #: Each population's newest version and release at the last query, and the downloads that may have
+        #: deltas.
+        self._recent: dict[PopulationName, tuple[_Newest, dict[bytes, _DownloadRef]]] = {}
         #: Until this instant nothing waits for the blob store, which did not answer.
         self._unavailable_until = datetime.min.replace(tzinfo=UTC)
         max_wait_s = MAX_WAIT_S if deps.is_real_time else None
@@ -162,15 +172,20 @@ class Downlink:
 
     async def _recent_downloads(self, name: PopulationName) -> dict[bytes, _DownloadRef]:
         latest = (await self._models.population(name)).latest_version
+        release = await self._deps.store.releases.newest(name)
+        newest = _Newest(latest, -1 if release is None else release.sequence)
         async with self._listing_lock:  # a thousand phones that ask at once cost one query
             known = self._recent.get(name)
-            if known is None or known[0] < latest:
-                known = self._recent[name] = latest, await self._list_recent(name, latest)
+            if known is None or known[0] != newest:
+                known = self._recent[name] = newest, await self._list_recent(name, latest)
         return known[1]
 
     async def _list_recent(self, name: PopulationName, latest: ModelVersion) -> dict[bytes, _DownloadRef]:
+        """Return the downloads of the newest versions, and of those that keyboards serve or just served."""
         found: dict[bytes, _DownloadRef] = {}
-        for version in range(max(0, latest - MAX_BASES + 1), latest + 1):
+        history = await self._deps.store.releases.page(name, None, MAX_BASES)
+        served = {version for record in history for version in record.versions}
+        for version in sorted(served | set(range(max(0, latest - MAX_BASES + 1), latest + 1))):
             try:
                 # Phones may still have a withdrawn version: the newest may be sent as a delta from it.
                 record = await self._models.any_version(name, version)

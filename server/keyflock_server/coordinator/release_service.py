@@ -9,7 +9,7 @@ from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore, population_unknown
 from keyflock_server.coordinator.release_gate import GateAnswer, ReleaseGate
 from keyflock_server.coordinator.release_steps import ReleaseSteps
-from keyflock_server.coordinator.release_views import release_step, release_view
+from keyflock_server.coordinator.release_views import gate_view, release_step, release_view
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.operator.promotion_policy import EVERYBODY, Promotion, PromotionPolicy
 from keyflock_server.protocol.operator.releases import (
@@ -37,6 +37,7 @@ from keyflock_server.releases.release_state import (
 )
 from keyflock_server.storage.errors import PopulationGone, Superseded
 from keyflock_server.storage.operator_records import ReleaseRecord
+from keyflock_server.storage.records import PopulationRecord
 from keyflock_server.storage.release_rows import versions_before
 
 _FORCE: Final = "Repeat it with is_forced, which takes the role admin."
@@ -75,7 +76,7 @@ class ReleaseService:
     async def release(self, name: PopulationName) -> ReleaseView:
         """Return what a population's keyboards are served; raises ApiError ``population_unknown``."""
         population = await self._models.population(await self._models.resolve(name))
-        return release_view(population, await self._steps.newest(population.name))
+        return await self._shown(population, await self._steps.newest(population.name))
 
     async def history(
         self, name: PopulationName, before: int | None, limit: int
@@ -117,7 +118,7 @@ class ReleaseService:
         newest = await self._steps.newest(await self._models.resolve(name))
         asked = newest.candidate if candidate is None else ModelVersion(candidate)
         judged = await self._judged(newest, asked)
-        return msgspec.convert(msgspec.to_builtins(judged.report), GateView)
+        return gate_view(judged.report)
 
     async def start(self, name: PopulationName, order: StartOrder, *, audit: AuditContext) -> ReleaseView:
         """Serve a candidate to a stage, or the same candidate to a wider one.
@@ -215,7 +216,14 @@ class ReleaseService:
             detail = "Another step of this release was taken at the same time: look at it, and decide again."
             raise ApiError(ProblemCode.CONFLICT, detail) from None
         self._models.forget_rows()
-        return release_view(await self._models.population(taken.population), taken)
+        return await self._shown(await self._models.population(taken.population), taken)
+
+    async def _shown(self, population: PopulationRecord, newest: ReleaseRecord) -> ReleaseView:
+        """Return the view of a release, with what the gate finds of its candidate."""
+        gate = None
+        if newest.candidate is not None:
+            gate = gate_view((await self._judged(newest, newest.candidate)).report)
+        return msgspec.structs.replace(release_view(population, newest), gate=gate)
 
 
 def _require_admin(audit: AuditContext, *, is_forced: bool) -> None:

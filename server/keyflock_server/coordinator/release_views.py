@@ -2,8 +2,11 @@
 
 import json
 
+import msgspec
+
 from keyflock_server.coordinator.release_steps import state_of
-from keyflock_server.protocol.operator.releases import ReleaseStep, ReleaseView
+from keyflock_server.protocol.operator.releases import GateView, ReleaseStep, ReleaseView
+from keyflock_server.releases.gate import GateReport
 from keyflock_server.releases.policies import policy_from_json
 from keyflock_server.storage.operator_records import ReleaseRecord
 from keyflock_server.storage.records import PopulationRecord
@@ -39,3 +42,8 @@ def release_step(row: ReleaseRecord) -> ReleaseStep:
         reason=row.reason,
         evidence=None if row.evidence_json is None else json.loads(row.evidence_json),
     )
+
+
+def gate_view(report: GateReport) -> GateView:
+    """Return what the gate found."""
+    return msgspec.convert(msgspec.to_builtins(report), GateView)

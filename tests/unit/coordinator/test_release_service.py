@@ -60,6 +60,8 @@ async def test_a_candidate_is_staged_widened_held_and_taken_back_by_hand(site: C
     back = await roll_back(site)
 
     assert (held.phase, held.candidate, held.percent) == ("held", 2, 25)
+    assert held.gate is not None
+    assert (held.gate.verdict, back.gate) == ("no_data", None)
     assert (goes_on.phase, goes_on.candidate, goes_on.percent) == ("staged", 2, 25)
     assert (back.phase, back.version, back.candidate, back.revision) == ("rolled_back", 0, None, 5)
     assert await steps(site) == [

@@ -33,6 +33,18 @@ class ReleaseStep(Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any] | None = None
 
 
+class GateView(Struct, frozen=True, kw_only=True):
+    """What the gate finds now; asking changes nothing, and costs no look."""
+
+    candidate: int
+    #: The version that it is compared with.
+    released: int
+    #: pass, fail, inconclusive or no_data.
+    verdict: str
+    #: What each check found, with the intervals of its looks.
+    findings: list[dict[str, Any]]
+
+
 class ReleaseView(Struct, frozen=True, kw_only=True):
     """A population's release: what its keyboards are served now."""
 
@@ -51,6 +63,8 @@ class ReleaseView(Struct, frozen=True, kw_only=True):
     #: The number of the last step, by which a change says what it was decided on.
     revision: int
     policy: PromotionPolicy
+    #: What the gate finds of the candidate now; null without a candidate, and in lists.
+    gate: GateView | None = None
 
 
 class ReleaseList(Struct, frozen=True, kw_only=True):
@@ -72,18 +86,6 @@ class GateQuery(Query, frozen=True, kw_only=True):
 
     #: The version to judge; left out, the candidate or, without one, the newest version.
     candidate: VersionNumber | None = None
-
-
-class GateView(Struct, frozen=True, kw_only=True):
-    """What the gate finds now; asking changes nothing, and costs no look."""
-
-    candidate: int
-    #: The version that it is compared with.
-    released: int
-    #: pass, fail, inconclusive or no_data.
-    verdict: str
-    #: What each check found, with the intervals of its looks.
-    findings: list[dict[str, Any]]
 
 
 class StartOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
