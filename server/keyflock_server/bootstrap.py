@@ -13,17 +13,19 @@ from keyflock_server.coordinator import ComputeThread, Coordinator, Dependencies
 from keyflock_server.coordinator.compute_thread import lanes_for_this_machine
 from keyflock_server.coordinator.dependencies import no_load
 from keyflock_server.coordinator.events import fan_out
+from keyflock_server.coordinator.operator_tokens import OperatorTokens
 from keyflock_server.data_folder import DATABASE_FILE, DataFolder, DataFolderError
 from keyflock_server.descriptors import DescriptorWatch, descriptor_limit, max_operator_connections
 from keyflock_server.http.endpoint_group import Clock
 from keyflock_server.http.enrolment_limits import EnrolmentLimits
-from keyflock_server.http.operators.authentication import RootTokenAuthenticator
+from keyflock_server.http.operators.authentication import TokenAuthenticator
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
 from keyflock_server.http.operators.repeated_creations import RepeatedCreations
 from keyflock_server.http.operators.resources import resources_of
 from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.http.readiness import Readiness
 from keyflock_server.http.sdk import SdkEndpoints
+from keyflock_server.identity.api_tokens import ApiTokens
 from keyflock_server.identity.assignment_tokens import AssignmentTokens
 from keyflock_server.identity.attestation import AcceptAll, Attestation
 from keyflock_server.identity.device_tokens import DeviceTokens
@@ -302,9 +304,10 @@ def _assemble(
             settings.trusted_proxies,
         ),
     )
+    operator_tokens = OperatorTokens(store.api_tokens, ApiTokens(secrets.api_token_key), clock)
     admin = OperatorEndpoints(
-        resources_of(coordinator, events),
-        authenticator=RootTokenAuthenticator(secrets.admin_token),
+        resources_of(coordinator, events, operator_tokens),
+        authenticator=TokenAuthenticator(secrets.admin_token, operator_tokens),
         creations=RepeatedCreations(store.idempotency, clock),
         clock=clock,
         readiness=readiness,

@@ -38,7 +38,7 @@ _PATH_PARAMETERS: Final = {
     "round": "The round's id.",
     "device": "The device's id.",
     "version": "The number of the model version.",
-    "token": "The token's id, the part between its two underscores.",
+    "token_id": "The token's id, the part between its two underscores.",
 }
 #: The headers that some calls take.
 _HEADERS: Final = {

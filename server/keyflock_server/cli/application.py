@@ -21,6 +21,7 @@ from keyflock_server.cli import (
     round,  # noqa: A004 - named by the field's word
     serve,
     task,
+    tokens,
 )
 from keyflock_server.cli.errors import CommandError, ExitCode
 
@@ -39,6 +40,7 @@ app.add_typer(round.app, name="round")
 app.add_typer(release.app, name="release")
 app.add_typer(heads.app, name="heads")
 app.add_typer(device.app, name="device")
+app.add_typer(tokens.app, name="token")
 app.add_typer(db.app, name="db")
 
 

@@ -64,7 +64,7 @@ class AdminConnection:
                 token_file = data_dir / ADMIN_TOKEN_FILE
             if token_file is None:
                 raise CommandError(
-                    "No admin token: give --token-file, KEYFLOCK_ADMIN_TOKEN or --data-dir.",
+                    "No token: give --token-file, KEYFLOCK_ADMIN_TOKEN or --data-dir.",
                     ExitCode.CREDENTIALS,
                 )
             token = _read(token_file).strip()
@@ -73,7 +73,7 @@ class AdminConnection:
         except AddressError as error:
             raise CommandError(f"--url: {error}", ExitCode.USAGE) from None
         if not token.isascii() or not token.isprintable() or not token:
-            raise CommandError("The admin token is not one line of plain text.", ExitCode.CREDENTIALS)
+            raise CommandError("The token is not one line of plain text.", ExitCode.CREDENTIALS)
         return cls(url, token, ca_file)
 
     def call(
@@ -176,4 +176,6 @@ def _command_error(url: str, error: OperatorError) -> CommandError:
         return CommandError(f"{url} answered {error.status}; it may not be a keyflock admin port.", code)
     if len(error.problems) > 1:
         return CommandError(f"{error.title} ({error.code})", code, error.problems)
+    if code is ExitCode.CREDENTIALS:  # the title tells phones what to do
+        return CommandError(f"{error.detail} ({error.code})", code)
     return CommandError(f"{error.title} {error.detail} ({error.code})", code)

@@ -24,7 +24,7 @@ TokenFile = Annotated[
     Path | None,
     typer.Option(
         "--token-file",
-        help="File with the admin token; KEYFLOCK_ADMIN_TOKEN may hold the token itself.",
+        help="File with your token; KEYFLOCK_ADMIN_TOKEN may hold the token itself.",
         show_default=False,
     ),
 ]

@@ -200,10 +200,13 @@ def serve(
             _log.warning("a variable of the environment has no effect", variable=variable, nearest=nearest)
         _log.info("open files", limit=raise_descriptor_limit())
 
+        token_file = settings.data_dir / ADMIN_TOKEN_FILE
+        is_first_start = not token_file.exists()
+
         def on_ready(addresses: "Addresses") -> None:
             if announce is not None:
                 addresses.write(announce)
-            _announce(addresses, settings.data_dir / ADMIN_TOKEN_FILE, as_json=as_json)
+            _announce(addresses, token_file, as_json=as_json, is_new=is_first_start)
 
         with private_files():
             server = build_server(settings)
@@ -223,7 +226,7 @@ def serve(
         raise CommandError(str(error), ExitCode.FAILED) from None
 
 
-def _announce(addresses: "Addresses", admin_token_file: Path, *, as_json: bool) -> None:
+def _announce(addresses: "Addresses", admin_token_file: Path, *, as_json: bool, is_new: bool) -> None:
     if as_json:
         output.print_json({**addresses.to_dict(), "admin_token_file": str(admin_token_file)})
     else:
@@ -232,4 +235,7 @@ def _announce(addresses: "Addresses", admin_token_file: Path, *, as_json: bool) 
             f"operators connect to {addresses.admin_url}\n"
             f"admin token in       {admin_token_file}\n"
         )
+        if is_new and sys.stdout.isatty():  # what goes into a file or a pipe may be kept as a log
+            token = admin_token_file.read_text(encoding="ascii").strip()
+            sys.stdout.write(f"admin token          {token} (shown this once)\n")
     sys.stdout.flush()

@@ -26,7 +26,7 @@ _log: Final = logger("keyflock.operator")
 
 
 class FailedAttempts:
-    """Slows down callers that guess the admin token.
+    """Slows down callers that guess a token.
 
     Args:
         metrics: Counts failures.
@@ -57,7 +57,7 @@ class FailedAttempts:
         is_refused = self._waiting >= MAX_WAITING
         self._failures.labels("refused" if is_refused else "delayed").inc()
         if (suppressed := self._log_throttle.suppressed_count("admin authentication")) is not None:
-            _log.warning("a call showed no admin token, or a wrong one", repeated=suppressed)
+            _log.warning("a call showed no token of an operator, or a wrong one", repeated=suppressed)
         delay_s = self._next_delay_s()
         if is_refused:
             raise ApiError(

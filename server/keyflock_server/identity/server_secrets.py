@@ -6,6 +6,7 @@ has used is refused to every other one, because it holds a database without the 
 """
 
 import hashlib
+import hmac
 import random
 import uuid
 from collections.abc import Callable
@@ -31,6 +32,11 @@ class ServerSecrets:
     owner_key: bytes = field(repr=False)
     #: Returns a new id.
     new_id: Callable[[], str] = field(repr=False)
+
+    @property
+    def api_token_key(self) -> bytes:
+        """Return the key of the ids of operators' tokens, which is as lasting as ``owner_key``."""
+        return hmac.digest(self.owner_key, b"keyflock api token ids", "sha256")
 
 
 def secrets_in(folder: Path) -> ServerSecrets:

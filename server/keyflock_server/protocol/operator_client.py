@@ -64,7 +64,7 @@ def operator_request(
     """Return the request of an operator's call.
 
     Args:
-        token: The admin token.
+        token: The bearer token.
         call: The endpoint.
         path_params: The values of the parameters in the endpoint's path.
         body: The body, in the endpoint's media type.
@@ -99,7 +99,7 @@ class OperatorClient:
 
     Args:
         exchange: Carries calls to the server's admin port.
-        token: The admin token.
+        token: The bearer token.
     Raises:
         OperatorError: (every call) the server refused it.
         ConnectionError: (every call) the server could not be reached.

@@ -12,13 +12,16 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from tests.http.operators.scripted_releases import ScriptedReleases
 from tests.memory_store.store import MemoryStore
 
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.operator_lists import Page
+from keyflock_server.coordinator.operator_tokens import OperatorTokens
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.failed_attempts import FailedAttempts
+from keyflock_server.http.operators.authentication import TokenAuthenticator
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.endpoints import OperatorEndpoints
@@ -27,10 +30,13 @@ from keyflock_server.http.operators.forecasts import ForecastResource
 from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
 from keyflock_server.http.operators.repeated_creations import RepeatedCreations
+from keyflock_server.http.operators.releases import ReleaseResource
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
+from keyflock_server.http.operators.tokens import TokenResource
 from keyflock_server.http.operators.versions import VersionResource
 from keyflock_server.http.readiness import Readiness, ServerState
+from keyflock_server.identity.api_tokens import ApiTokens
 from keyflock_server.identity.operators import Operator
 from keyflock_server.live_events.hub import EventHub
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
@@ -309,10 +315,24 @@ class ScriptedOperatorServices:
 
 
 class ScriptedAuthenticator:
-    """Knows one operator of each role, by the token ``the-<role>-token``."""
+    """Knows one operator of each role, by the token ``the-<role>-token``, and all stored tokens."""
+
+    def __init__(self, tokens: OperatorTokens) -> None:
+        self._stored = TokenAuthenticator("the-root-token", tokens)
 
     async def operator(self, token: str) -> Operator | None:
-        return next((Operator(role, role) for role in Role if token == f"the-{role}-token"), None)
+        known = next((Operator(role, role) for role in Role if token == f"the-{role}-token"), None)
+        return known or await self._stored.operator(token)
+
+
+@dataclass
+class SetClock:
+    """A clock that a test sets."""
+
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 @dataclass
@@ -337,6 +357,7 @@ PATH_PARAMS = {
     "round": "next-word-1",
     "device": "phone-1",
     "version": "7",
+    "token_id": "aaaabbbbccccdddd",
 }
 #: The query strings of calls that need one.
 QUERIES = {"compare_versions": "?base=6"}
@@ -356,6 +377,9 @@ class AdminPort:
     service: ScriptedOperatorServices
     readiness: Readiness
     sleep: GatedSleep
+    store: MemoryStore
+    tokens: OperatorTokens
+    clock: SetClock
     #: Its streams end at once, unless a test gives them time.
     events: EventHub
     token: str = "the-admin-token"
@@ -406,6 +430,8 @@ async def admin_port() -> AsyncIterator[AdminPort]:
     service, readiness, metrics = ScriptedOperatorServices(), Readiness(), Metrics()
     readiness.state = ServerState.READY
     sleep, events = GatedSleep(), EventHub("process", lambda: NOW, max_stream_s=0.0)
+    store, clock = MemoryStore(), SetClock()
+    tokens = OperatorTokens(store.api_tokens, ApiTokens(b"k" * 32), clock)
     tasks: Any = SimpleNamespace(
         create=service.create_task,
         get=service.task,
@@ -446,6 +472,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         revision=service.version_revision,
     )
     revocations: Any = SimpleNamespace(revoke=service.revoke_device)
+    releases: Any = ScriptedReleases(service.note, service.audits)
     endpoints = OperatorEndpoints(
         [
             PopulationResource(populations, lists),
@@ -456,11 +483,13 @@ async def admin_port() -> AsyncIterator[AdminPort]:
             VersionResource(versions),
             PersonalModelResource(reading),
             EventResource(events, populations),
+            ReleaseResource(releases),
+            TokenResource(tokens),
             DocumentationResource(),
         ],
-        authenticator=ScriptedAuthenticator(),
-        creations=RepeatedCreations(MemoryStore().idempotency, lambda: NOW),
-        clock=lambda: NOW,
+        authenticator=ScriptedAuthenticator(tokens),
+        creations=RepeatedCreations(store.idempotency, clock),
+        clock=clock,
         readiness=readiness,
         metrics=metrics,
         failed_attempts=FailedAttempts(metrics, sleep),
@@ -470,7 +499,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
     served = application(endpoints, limits, probes.by_path(with_metrics=True))
     listener = await Listener.open(served, "127.0.0.1", 0, shutdown_grace_s=1.0)
     async with aiohttp.ClientSession() as session:
-        yield AdminPort(listener.url, session, service, readiness, sleep, events)
+        yield AdminPort(listener.url, session, service, readiness, sleep, store, tokens, clock, events)
     await listener.close()
 
 

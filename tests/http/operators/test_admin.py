@@ -11,6 +11,7 @@ import pytest
 from tests.http.operators.conftest import PATH_PARAMS, AdminPort, path_of
 
 from keyflock_server.http.readiness import ServerState
+from keyflock_server.protocol.operator import tokens
 from keyflock_server.protocol.operator.call import AnyCall, ReasonOrder
 from keyflock_server.protocol.operator.events import EVENTS
 from keyflock_server.protocol.operator.populations import CREATE_POPULATION
@@ -42,7 +43,8 @@ async def test_a_good_call_is_answered_in_json(admin_port: AdminPort, call: AnyC
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
     assert msgspec.convert(answer.body, call.answer)
     shown = ["device"] if call.name == "revoke_device" else []
-    assert [name for name, _ in admin_port.service.calls] == [call.name, *shown]
+    scripted = [] if call in tokens.CALLS else [call.name, *shown]
+    assert [name for name, _ in admin_port.service.calls] == scripted
 
 
 @pytest.mark.parametrize("call", WITH_TOKEN, ids=lambda call: call.name)

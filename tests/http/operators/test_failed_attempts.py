@@ -1,4 +1,4 @@
-"""Guesses of the admin token: late answers, counted, told without the value, and nobody else is kept out."""
+"""Guesses of a token: late answers, counted, told without the value, and nobody else is kept out."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_the_right_token_is_answered_at_once_while_wrong_ones_wait(
     assert answered_early == []
     assert {answer.code() for answer in answers} == {"token_invalid"}
     assert [record.msg for record in caplog.records if record.name == "keyflock.operator"] == [
-        "a call showed no admin token, or a wrong one"
+        "a call showed no token of an operator, or a wrong one"
     ]
     assert "hunter2" not in caplog.text + "".join(repr(vars(record)) for record in caplog.records)
     assert "127.0.0.1" not in "".join(repr(vars(r)) for r in caplog.records if r.name.startswith("keyflock"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.http.operators.conftest import NOW
 
-from keyflock_server.http.operators.authentication import RootTokenAuthenticator
+from keyflock_server.coordinator.operator_tokens import OperatorTokens
+from keyflock_server.http.operators.authentication import TokenAuthenticator
 from keyflock_server.http.operators.handlers import Handlers
+from keyflock_server.identity.api_tokens import ApiTokens
 from keyflock_server.identity.operators import ROOT
 from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.operator.table import OPERATOR_CALLS
@@ -71,8 +74,9 @@ def test_a_role_includes_itself_and_the_weaker_ones() -> None:
     }
 
 
-async def test_the_first_token_is_that_of_root() -> None:
-    known = RootTokenAuthenticator("secret")
+async def test_the_first_token_is_that_of_root_and_needs_no_store() -> None:
+    unreachable: Any = None
+    known = TokenAuthenticator("secret", OperatorTokens(unreachable, ApiTokens(b"k" * 32), lambda: NOW))
 
     assert await known.operator("secret") is ROOT
     assert [await known.operator(wrong) for wrong in ("", "secre", "secret2", "s\u00e9cret", "\udcff")] == [

@@ -3,6 +3,7 @@
 import hmac
 from typing import Protocol
 
+from keyflock_server.coordinator.operator_tokens import OperatorTokens
 from keyflock_server.identity.operators import ROOT, Operator
 
 
@@ -14,14 +15,20 @@ class Authenticator(Protocol):
         ...
 
 
-class RootTokenAuthenticator:
-    """Knows the first token alone, which is made with the data folder: it is that of ``root``."""
+class TokenAuthenticator:
+    """Knows the first token, which is made with the data folder, and those that were created since.
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    Args:
+        root_token: The first token: that of ``root``, for which no store is asked.
+        tokens: All others.
+    """
+
+    def __init__(self, root_token: str, tokens: OperatorTokens) -> None:
+        self._root_token = root_token.encode()
+        self._tokens = tokens
 
     async def operator(self, token: str) -> Operator | None:
-        """Return ``root`` for its token, and None for any other."""
-        if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
+        """See ``Authenticator``; raises ApiError for a token that has expired or was revoked."""
+        if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._root_token):
             return ROOT
-        return None
+        return await self._tokens.bearer(token)

@@ -1,6 +1,7 @@
 """All resources of the operator API over one coordinator."""
 
 from keyflock_server.coordinator import Coordinator
+from keyflock_server.coordinator.operator_tokens import OperatorTokens
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.events import EventResource
@@ -11,16 +12,18 @@ from keyflock_server.http.operators.populations import PopulationResource
 from keyflock_server.http.operators.releases import ReleaseResource
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
+from keyflock_server.http.operators.tokens import TokenResource
 from keyflock_server.http.operators.versions import VersionResource
 from keyflock_server.live_events.hub import EventHub
 
 
-def resources_of(coordinator: Coordinator, events: EventHub) -> list[Resource]:
+def resources_of(coordinator: Coordinator, events: EventHub, tokens: OperatorTokens) -> list[Resource]:
     """Return the handlers of every operator's call.
 
     Args:
         coordinator: Its services answer the calls.
         events: The live events.
+        tokens: The operators' tokens.
     """
     return [
         PopulationResource(coordinator.populations, coordinator.lists),
@@ -32,5 +35,6 @@ def resources_of(coordinator: Coordinator, events: EventHub) -> list[Resource]:
         ReleaseResource(coordinator.releases),
         PersonalModelResource(coordinator.reading),
         EventResource(events, coordinator.models),
+        TokenResource(tokens),
         DocumentationResource(),
     ]

@@ -12,6 +12,7 @@ from keyflock_server.protocol.operator import (
     releases,
     rounds,
     tasks,
+    tokens,
     versions,
 )
 from keyflock_server.protocol.operator.call import AnyCall
@@ -25,6 +26,7 @@ OPERATOR_CALLS: Final[tuple[AnyCall, ...]] = (
     *devices.CALLS,
     *releases.CALLS,
     *events.CALLS,
+    *tokens.CALLS,
     *personal_models.CALLS,
     *documentation.CALLS,
 )
