@@ -212,10 +212,7 @@ def _assemble(
     except BaseException:
         folder.release()
         raise
-    if attestation.warning:
-        _log.warning(attestation.warning)
-    if head_keys is None:
-        _log.info("heads are not stored: there are no head keys (--head-keys)")
+    _log_what_is_off(attestation, has_head_keys=head_keys is not None)
     metrics, readiness = Metrics(), Readiness()
     keys, owner_key = secrets.keys, secrets.owner_key
     revocations = Revocations(owner_key)
@@ -339,6 +336,13 @@ def _event_readers(settings: Settings) -> int:
     """Return how many readers of live events there may be: most connections are left to other calls."""
     connections = max_operator_connections(settings.max_operator_connections, descriptor_limit())
     return max(1, min(MAX_READERS, connections // 4))
+
+
+def _log_what_is_off(attestation: Attestation, *, has_head_keys: bool) -> None:
+    if attestation.warning:
+        _log.warning(attestation.warning)
+    if not has_head_keys:
+        _log.info("heads are not stored: there are no head keys (--head-keys)")
 
 
 def _log_unchecked_database(database: str, within_s: float) -> None:

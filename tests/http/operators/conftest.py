@@ -29,8 +29,8 @@ from keyflock_server.http.operators.events import EventResource
 from keyflock_server.http.operators.forecasts import ForecastResource
 from keyflock_server.http.operators.personal_models import PersonalModelResource
 from keyflock_server.http.operators.populations import PopulationResource
-from keyflock_server.http.operators.repeated_creations import RepeatedCreations
 from keyflock_server.http.operators.releases import ReleaseResource
+from keyflock_server.http.operators.repeated_creations import RepeatedCreations
 from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
 from keyflock_server.http.operators.tokens import TokenResource

@@ -59,7 +59,9 @@ class ScriptedReleases:
         self._note("release", name)
         return RELEASE
 
-    async def history(self, name: str, before: int | None, limit: int) -> tuple[list[ReleaseStep], int | None]:
+    async def history(
+        self, name: str, before: int | None, limit: int
+    ) -> tuple[list[ReleaseStep], int | None]:
         self._note("release_history", (name, before, limit))
         return [STEP], 3
 
