@@ -304,7 +304,8 @@ class ScriptedOperatorServices:
     async def version_revision(self, _population: str, _version: int) -> str:
         return VERSION.revision
 
-    async def revoke_device(self, device: DeviceId) -> None:
+    async def revoke_device(self, device: DeviceId, *, audit: AuditContext) -> None:
+        self.audits.append(audit)
         self.note("revoke_device", device)
 
     def _known(self, name: str, task: TaskName) -> TaskView:

@@ -83,7 +83,7 @@ async def test_a_call_is_for_tokens_of_its_role_and_stronger_ones(
 
 @pytest.mark.parametrize("call", OPERATOR_CALLS, ids=lambda call: call.name)
 def test_what_changes_something_is_not_for_viewers(call: AnyCall) -> None:
-    reads = {"preview_cohort"}
+    reads = {"preview_cohort", "forecast_task"}
 
     assert call.method == "GET" or call.name in reads or call.role in {Role.OPERATOR, Role.ADMIN}
     assert path_of(call)
