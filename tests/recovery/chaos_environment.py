@@ -21,6 +21,7 @@ from tests.recovery.fork_server import ForkServer
 from tests.recovery.load_balanced_exchange import LoadBalancedExchange
 from tests.recovery.one_hot_fleet import create_population, one_hot_phones, task_toml
 from tests.recovery.operator_decisions import SimulatedOperator
+from tests.recovery.release_decisions import ReleasingOperator
 from tests.recovery.replicas import FAST_SETTINGS, ReplicaSet, ServerReplica
 
 from keyflock_client_sim.fleet.phone import Phone
@@ -94,6 +95,10 @@ class ChaosEnvironment:
     def simulated_operator(self, seed: int) -> SimulatedOperator:
         """Return an operator who decides about held rounds."""
         return SimulatedOperator(self.store, self.blobs, self._ready_admin_port, seed)
+
+    def releasing_operator(self, seed: int) -> ReleasingOperator:
+        """Return an operator who takes steps of a population's release."""
+        return ReleasingOperator(_EIGHTS, self._ready_admin_port, seed)
 
     async def _ready_admin_port(self) -> tuple[str, str]:
         """Return the address of an admin port that answers now, and the token for it."""

@@ -40,8 +40,13 @@ class ChaosReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether no report was lost or counted twice, and none of a phone that had left was counted."""
-        return self.exactly_once.lost == 0 and self.exactly_once.double == 0 and not self.departed_violations
+        """Whether no report was lost, counted twice or wrongly counted, and releases are whole."""
+        return (
+            self.exactly_once.lost == 0
+            and self.exactly_once.double == 0
+            and not self.departed_violations
+            and not self.outcome.release_violations
+        )
 
     def json_line(self) -> str:
         """Return the figures as one JSON object."""
@@ -57,6 +62,8 @@ class ChaosReport:
                 "wrongly_counted": len(self.departed_violations),
                 "accepted": self.outcome.accepted,
                 "discarded": self.outcome.recorded.phases.get(Phase.DISCARDED, 0),
+                "release_steps": self.outcome.release_steps,
+                "wrongly_released": len(self.outcome.release_violations),
             }
         )
 
@@ -78,6 +85,11 @@ class ChaosReport:
             ),
             ("rounds", f"{ended}; {stats.versions} model versions"),
             ("rounds that were held and then accepted", f"{self.outcome.accepted}"),
+            ("steps of releases that an operator took", f"{self.outcome.release_steps}"),
+            (
+                "**served and not released, or gaps**",
+                f"**{len(self.outcome.release_violations)}**",
+            ),
             ("reports acknowledged", f"{check.acked:,}"),
             ("reports in the sums", f"{check.counted:,}"),
             ("of these without a receipt, by task", _format_counts(check.unacked)),

@@ -16,10 +16,13 @@ from tests.recovery.fault_plan import FaultPlan, FaultTarget, InjectedFault
 from tests.recovery.one_hot_fleet import OneHotTrainer, ReceiptLog
 from tests.recovery.operator_decisions import SimulatedOperator
 from tests.recovery.recorded_state import RecordedState, read_recorded_state
+from tests.recovery.release_decisions import ReleasingOperator, release_violations
+from tests.recovery.release_drill.served_versions import ServedVersions, with_keyboard
 from tests.recovery.replicas import ServerReplica
 
-from keyflock_client_sim.drivers.fleet_stats import FleetStats
+from keyflock_client_sim.drivers.fleet_stats import FleetEvent, FleetStats
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.rounds.round import Phase
 
 #: A wait that takes longer than this, with all servers alive, is a stall. It is many times what a wait takes
@@ -46,6 +49,10 @@ class ChaosOutcome:
     departed: tuple[DepartedPhone, ...] = ()
     #: Held rounds that an operator accepted; those that were discarded are a phase.
     accepted: int = 0
+    #: Steps of releases that an operator took.
+    release_steps: int = 0
+    #: What is wrong with release histories, the audit log, or what keyboards served.
+    release_violations: tuple[str, ...] = ()
 
 
 class ChaosRun:
@@ -76,6 +83,7 @@ class ChaosRun:
         self._fleet_stats: FleetStats | None = None
         self.stats = ChaosStats()
         self.receipts = ReceiptLog(on_ack=self._count_receipt)
+        self._served = ServedVersions([with_keyboard(phone) for phone in all_phones(seed)])
 
     async def run(self, kills: int) -> ChaosOutcome:
         """Run until so many processes were killed and each task has ended another round after the last kill.
@@ -88,7 +96,13 @@ class ChaosRun:
         await environment.create_populations_and_tasks()
         departing = environment.departing_phones()
         operator = environment.simulated_operator(self._seed)
-        async with self._running_fleet(), _running_actor(departing), _running_actor(operator):
+        releasing = environment.releasing_operator(self._seed)
+        async with (
+            self._running_fleet(),
+            _running_actor(departing),
+            _running_actor(operator),
+            _running_actor(releasing),
+        ):
             while self.stats.kills < kills and not self._is_stopping:
                 await self._inject(self._plan.next(), kills - self.stats.kills)
                 self._on_fault(self.stats)
@@ -103,13 +117,20 @@ class ChaosRun:
             environment.store, environment.blobs, self.receipts.phones, departing.devices
         )
         recorded = recorded.with_discarded_sums(operator.discarded)
+        violations = await release_violations(environment.store, self._served_versions())
         await environment.store.close()
         await environment.snapshots.close()
         self.stats.starts_s = [start_s for one in environment.servers.replicas for start_s in one.starts_s]
         self.stats.stuck = sum(one.log_event_count("task stuck") for one in environment.servers.replicas)
         self.stats.seconds = time.monotonic() - began_s
         return ChaosOutcome(
-            self.stats, self.receipts, recorded, tuple(departing.departed), len(operator.accepted)
+            self.stats,
+            self.receipts,
+            recorded,
+            tuple(departing.departed),
+            len(operator.accepted),
+            sum(releasing.taken.values()),
+            tuple(violations),
         )
 
     def stop(self) -> None:
@@ -119,10 +140,10 @@ class ChaosRun:
     @asynccontextmanager
     async def _running_fleet(self) -> AsyncIterator[None]:
         fleet = RealTimeFleet(
-            all_phones(self._seed),
+            self._served.phones,
             self._environment.exchange,
             OneHotTrainer(),
-            listener=self.receipts.record,
+            listener=self._record,
             drain_s=_DRAIN_S,
         )
         self._fleet_stats = fleet.stats
@@ -132,6 +153,17 @@ class ChaosRun:
         finally:
             fleet.stop()
             await running
+
+    def _record(self, fleet_event: FleetEvent) -> None:
+        self.receipts.record(fleet_event)
+        self._served.record(fleet_event)
+
+    def _served_versions(self) -> dict[PopulationName, set[ModelVersion]]:
+        served: dict[PopulationName, set[ModelVersion]] = {}
+        for phone in self._served.phones:
+            versions = self._served.by_phone.get(phone.name, ())
+            served.setdefault(phone.device.installation.population, set()).update(versions)
+        return served
 
     def _count_receipt(self) -> None:
         self._receipt_count += 1
@@ -253,7 +285,9 @@ async def _is_varied(departing: DepartingPhones, operator: SimulatedOperator) ->
 
 
 @asynccontextmanager
-async def _running_actor(actor: DepartingPhones | SimulatedOperator) -> AsyncIterator[None]:
+async def _running_actor(
+    actor: DepartingPhones | SimulatedOperator | ReleasingOperator,
+) -> AsyncIterator[None]:
     """Run the actor while the block runs, and let it end what it has begun."""
     task = asyncio.create_task(actor.run())
     try:

@@ -1,8 +1,9 @@
 """``make kills``: kill servers at random moments, and prove that what was acknowledged is counted once.
 
 The last line on stdout is one JSON object: kills, acked, counted, lost, double, left (phones that were
-forgotten, revoked or refreshed in the middle of a round), wrongly_counted, and the held rounds that were
-accepted and discarded. Everything else is on stderr.
+forgotten, revoked or refreshed in the middle of a round), wrongly_counted, the held rounds that were accepted
+and discarded, release_steps that an operator took, and what keyboards were served wrongly or histories lack:
+wrongly_released. Everything else is on stderr.
 Ctrl-C ends the killing early; what was done until then is checked.
 Exit status: 0 nothing was lost or counted twice; 1 something was; 2 the servers progress_line no progress.
 """
@@ -55,7 +56,12 @@ def main() -> int:
         return 2
     report = ChaosReport(outcome, options.store)
     _print_report(report, console)
-    for violation in (*report.departed_violations, *report.exactly_once.violations)[:_MAX_VIOLATIONS_SHOWN]:
+    violations = (
+        *report.departed_violations,
+        *report.exactly_once.violations,
+        *outcome.release_violations,
+    )
+    for violation in violations[:_MAX_VIOLATIONS_SHOWN]:
         console.print(violation)
     if options.page:
         page.write(report.section())

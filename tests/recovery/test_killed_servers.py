@@ -62,7 +62,11 @@ def check(outcome: ChaosOutcome) -> None:
         "wrongly_counted": 0,
         "accepted": outcome.accepted,
         "discarded": outcome.recorded.phases.get(Phase.DISCARDED, 0),
+        "release_steps": outcome.release_steps,
+        "wrongly_released": 0,
     }
+    assert outcome.release_violations == ()
+    assert outcome.release_steps > 0
     assert report.departed_violations == []
     assert "| **lost** | **0** |" in report.section().body
     assert exactly_once.violations == ()

@@ -4,8 +4,8 @@ A step is decided on a row of the history and refused if another one is newer, s
 believe to lead take no step twice.
 """
 
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
 from keyflock_server.audit.context import GATE, POLICY, AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
@@ -18,6 +18,7 @@ from keyflock_server.coordinator.release_steps import (
     stage_began_at,
     state_of,
 )
+from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
 from keyflock_server.protocol.operator.promotion_policy import Promotion, PromotionPolicy
 from keyflock_server.protocol.problems import ApiError
 from keyflock_server.releases.policies import policy_from_json
@@ -35,7 +36,17 @@ from keyflock_server.storage.records import PopulationRecord
 
 #: The role in the audit log of what the server does by itself.
 _ROLE: Final = "server"
-MAX_REASON_CHARS: Final = 300
+_MAX_REASON_CHARS: Final = 300
+#: How often a release of which nothing is due is looked at again.
+_INTERVAL: Final = timedelta(seconds=5)
+
+
+class _Seen(NamedTuple):
+    """What of a population's row decides whether its policy has something to do."""
+
+    latest_version: ModelVersion
+    policy_json: str | None
+    archived_at: datetime | None
 
 
 class ReleasePolicies:
@@ -48,14 +59,40 @@ class ReleasePolicies:
         self._models = models
         self._gate = gate
         self._steps = steps
+        #: What was seen of populations of which nothing was due, and when.
+        self._quiet: dict[PopulationName, tuple[_Seen, datetime]] = {}
 
     async def apply(self) -> None:
-        """Take the step that is due of each population; the next pass takes the one after it."""
-        states = await self._deps.store.releases.all_newest()
-        for population in await self._deps.store.populations.all():
-            state = states.get(population.name)
-            if state is not None and _may_move(population, state):
-                await self._apply_to(population, state)
+        """Take the step that is due of each population; the next pass takes the one after it.
+
+        A release without a candidate is looked at when its population has changed, and every few seconds in
+        case an operator has started one through another process.
+
+        Raises:
+            Exception: the first failure; the releases of the other populations were moved all the same.
+        """
+        now, failures = self._deps.clock(), list[Exception]()
+        populations = await self._deps.store.populations.all()
+        for name in self._quiet.keys() - {population.name for population in populations}:
+            del self._quiet[name]
+        for population in populations:
+            seen = _Seen(population.latest_version, population.release_policy_json, population.archived_at)
+            quiet = self._quiet.get(population.name)
+            if quiet is not None and quiet[0] == seen and timedelta(0) <= now - quiet[1] < _INTERVAL:
+                continue
+            newest = await self._deps.store.releases.newest(population.name)
+            if newest is None:
+                continue
+            if not _may_move(population, newest):
+                self._quiet[population.name] = seen, now
+                continue
+            self._quiet.pop(population.name, None)
+            try:
+                await self._apply_to(population, newest)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the other releases go on
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def _apply_to(self, population: PopulationRecord, newest: ReleaseRecord) -> None:
         policy = policy_from_json(population.release_policy_json)
@@ -121,7 +158,7 @@ def _audit(event: ReleaseEvent, judged: GateAnswer | None, now: datetime) -> Aud
     return AuditContext(
         operator=GATE if by_gate else POLICY,
         role=_ROLE,
-        reason=reason[:MAX_REASON_CHARS],
+        reason=reason[:_MAX_REASON_CHARS],
         action=f"release.{type(event).__name__.lower()}",
         at=now,
     )

@@ -1,12 +1,18 @@
 """What keyboards were served, phone by phone, in the order in which they were."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from keyflock_client_sim.device.device_events import DeviceEnrolled
+from keyflock_client_sim.device.keyboard import ServingKeyboard
 from keyflock_client_sim.drivers.fleet_stats import FleetEvent
 from keyflock_client_sim.fleet.phone import Phone
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion
+
+
+def with_keyboard(phone: Phone) -> Phone:
+    """Return the same phone with a keyboard that follows the release."""
+    return replace(phone, keyboard=ServingKeyboard(phone.device.installation.population))
 
 
 @dataclass

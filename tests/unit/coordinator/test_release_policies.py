@@ -37,7 +37,7 @@ async def test_without_a_policy_a_version_is_served_as_soon_as_it_is_published(
 
     assert await served(harness) == 2
     assert await steps(harness) == [
-        ("created", 0, None, 100, "policy"),
+        ("created", 0, None, 100, "ann"),
         ("promoted", 1, None, 100, "policy"),
         ("promoted", 2, None, 100, "policy"),
     ]
@@ -65,7 +65,7 @@ async def test_a_passing_gate_takes_a_candidate_through_its_stages_to_everybody(
         harness.pass_time(DAY_S)
 
     assert await steps(harness) == [
-        ("created", 0, None, 100, "policy"),
+        ("created", 0, None, 100, "ann"),
         ("staged", 0, 1, 0, "policy"),
         ("staged", 0, 1, 1, "policy"),
         ("staged", 0, 1, 10, "policy"),

@@ -65,7 +65,7 @@ async def test_a_candidate_is_staged_widened_held_and_taken_back_by_hand(site: C
     assert (goes_on.phase, goes_on.candidate, goes_on.percent) == ("staged", 2, 25)
     assert (back.phase, back.version, back.candidate, back.revision) == ("rolled_back", 0, None, 5)
     assert await steps(site) == [
-        ("created", 0, None, 100, "policy"),
+        ("created", 0, None, 100, "ann"),
         ("staged", 0, 2, 1, "ann"),
         ("staged", 0, 2, 25, "ann"),
         ("held", 0, 2, 25, "ann"),
