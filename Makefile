@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help check-alerts setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-compression fuzz-codec fuzz-http load clean
+.PHONY: help check-alerts setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-compression fuzz-codec fuzz-http fuzz-operator load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -77,6 +77,9 @@ fuzz-codec: $(STAMP)  ## hostile containers against the decoder (make fuzz-codec
 
 fuzz-http: $(STAMP)  ## secrets in hostile requests on both ports of a real server (make fuzz-http N=200000, ten minutes)
 	@$(BIN)/python -m tests.fuzz.http.http_fuzzer --requests $(N) $(ARGS)
+
+fuzz-operator: $(STAMP)  ## the operator API against its OpenAPI document (make fuzz-operator MINUTES=20)
+	@$(BIN)/python -m tests.fuzz.operator.operator_fuzzer --minutes $(or $(MINUTES),20) $(ARGS)
 
 bench-modes: $(STAMP)  ## a quarter of an hour: synchronous against asynchronous, to the same recall
 	@$(BIN)/python -m benchmarks.modes $(ARGS)

@@ -29,6 +29,7 @@ from keyflock_server.coordinator.release_steps import ReleaseSteps
 from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_intake import ReportIntake
 from keyflock_server.coordinator.report_service import ReportService
+from keyflock_server.coordinator.round_counter import RoundCounter
 from keyflock_server.coordinator.round_driver import RoundDriver, error_text
 from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import RoundPreparation
@@ -72,11 +73,14 @@ class Coordinator:
         self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds, opening)
         self.forecasts = TaskForecasts(deps, self.registry, self.models)
         self._verdict_counter = VerdictCounter(deps)
+        self._failure_counter = RoundCounter(deps.store.causes)
         early_check_ins = EarlyCheckIns(deps, self.registry)
         self.quarantines = QuarantineService(deps)
         self._flushes = FlushScheduler(deps, self._flusher)
         intake = ReportIntake(deps, self._flushes, self._verdict_counter, self.quarantines)
-        self.reports = ReportService(deps, self.registry, intake, self.quarantines, early_check_ins)
+        self.reports = ReportService(
+            deps, self.registry, intake, self.quarantines, early_check_ins, self._failure_counter
+        )
         self._device_sync = DeviceSync(deps, self.registry)
         self._seen_devices = SeenDevices(deps)
         self.check_ins = CheckInService(
@@ -218,6 +222,7 @@ class Coordinator:
             if self._leadership.is_leader:
                 await self._unproven_deletion.delete_due()
             await self._verdict_counter.write()
+            await self._failure_counter.write()
             if self._leadership.is_leader:
                 await self.revocations.prune()
                 await self.population_deletion.resume_due()

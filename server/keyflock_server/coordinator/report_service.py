@@ -13,6 +13,7 @@ from keyflock_server.coordinator.micro_batch import (
 )
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.report_intake import ReportIntake, report_digest
+from keyflock_server.coordinator.round_counter import RoundCounter
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
 from keyflock_server.identity.claims import AssignmentClaims
@@ -62,7 +63,9 @@ class ReportService:
         intake: ReportIntake,
         quarantines: QuarantineService,
         early_check_ins: EarlyCheckIns,
+        failures: RoundCounter,
     ) -> None:
+        self._failures = failures
         self._deps = deps
         self._registry = registry
         self._intake = intake
@@ -197,6 +200,7 @@ class ReportService:
             opened.members[member.id] = member
             raise
         self._deps.observer.given_back(message.cause)
+        self._failures.add(member.round_id, message.cause)
         if after.round.id == opened.id:
             opened.refresh(after)
         state.devices_training = max(0, state.devices_training - 1)

@@ -131,7 +131,7 @@ def fuzz(
     """
     outcome = FuzzOutcome()
     planted = Planted(random.Random(f"{seed}/{os.getpid()}/{time.time_ns()}"))
-    with _serving(serve, environment or {}) as server:
+    with serving(serve, environment or {}) as server:
         asyncio.run(_run(server, requests, seed, planted, outcome, connections))
         outcome.is_alive = server.process.poll() is None
         if outcome.is_alive:
@@ -143,7 +143,8 @@ def fuzz(
 
 
 @contextmanager
-def _serving(serve: Sequence[str], environment: Mapping[str, str]) -> Iterator[FuzzedServer]:
+def serving(serve: Sequence[str], environment: Mapping[str, str]) -> Iterator[FuzzedServer]:
+    """Run a server with a data folder and head keys of its own."""
     with tempfile.TemporaryDirectory(prefix="keyflock-fuzz-") as place:
         folder, log, keys = Path(place) / "data", Path(place) / "log", Path(place) / "head_keys"
         variables = {**os.environ, **environment}
@@ -185,7 +186,7 @@ def _address(url: str) -> tuple[str, int]:
 async def _run(
     server: FuzzedServer, requests: int, seed: int, planted: Planted, outcome: FuzzOutcome, connections: int
 ) -> None:
-    site = await _prepared(server, waits_for_suggestions=requests >= LONG_RUN)
+    site = await prepared(server, waits_for_suggestions=requests >= LONG_RUN)
     numbers = iter(range(requests))
     process = psutil.Process(server.process.pid)
     warm_at, warm_bytes = int(requests * WARM_UP_RATIO), 0
@@ -215,7 +216,7 @@ async def _run(
     await asyncio.gather(*(work() for _ in range(connections)))
     if server.process.poll() is None:
         outcome.rss_growth_bytes = max(0, process.memory_info().rss - warm_bytes)
-        figures = await _exchanged(server.admin, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        figures = await _exchanged(server.admin, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         outcome.secrets += [f"/metrics: {found}" for found in planted.found_in(figures)]
         assert b"keyflock_malformed_requests_total" in figures
 
@@ -292,7 +293,7 @@ async def _exchanged(address: tuple[str, int], data: bytes) -> bytes:
     return answer
 
 
-async def _prepared(server: FuzzedServer, *, waits_for_suggestions: bool) -> FuzzCredentials:
+async def prepared(server: FuzzedServer, *, waits_for_suggestions: bool) -> FuzzCredentials:
     """A population, a task, a phone and its assignment, so that requests come past the first gates."""
     admin_token = (server.folder / "admin_token").read_text().strip()
     as_admin = f"Authorization: Bearer {admin_token}\r\n"
@@ -319,7 +320,8 @@ async def _prepared(server: FuzzedServer, *, waits_for_suggestions: bool) -> Fuz
     # The first release is read, and its network compiled.
     for _ in range(3000 if waits_for_suggestions else 0):
         asked = msgpack.packb({"context": "how are"})
-        head = f"POST /v1/suggestions HTTP/1.1\r\nHost: x\r\n{as_phone}Content-Type: application/msgpack\r\n"
+        head = f"POST /v1/suggestions HTTP/1.1\r\nHost: localhost\r\n{as_phone}"
+        head += "Content-Type: application/msgpack\r\n"
         answer = await _exchanged(server.sdk, f"{head}Content-Length: {len(asked)}\r\n\r\n".encode() + asked)
         if answer.startswith(b"HTTP/1.1 200"):
             break
@@ -330,7 +332,7 @@ async def _prepared(server: FuzzedServer, *, waits_for_suggestions: bool) -> Fuz
 
 
 async def _made(address: tuple[str, int], line: str, headers: str, media_type: str, body: bytes) -> bytes:
-    head = f"{line} HTTP/1.1\r\nHost: x\r\n{headers}Content-Type: {media_type}\r\n"
+    head = f"{line} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Type: {media_type}\r\n"
     answer = await _exchanged(address, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     if not answer.startswith(b"HTTP/1.1 2"):
         raise RuntimeError(f"{line} was not done: {answer!r}")

@@ -1,7 +1,7 @@
 """Cursors: a row's place in a list, as the text that a client brings back for the next page."""
 
 import base64
-import binascii
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +25,7 @@ def decode_cursor(text: str | None, kind: type[T]) -> T | None:
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         place = msgspec.json.decode(data, type=kind)
-    except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         place = None
     if place is None or not _is_plain(place):
         detail = "after: this is no next of a page of this list; begin without it."
@@ -34,12 +34,14 @@ def decode_cursor(text: str | None, kind: type[T]) -> T | None:
 
 
 def _is_plain(place: Any) -> bool:  # noqa: ANN401 - a place of any list
-    """Return whether a database takes the place: its texts have no control characters, its numbers fit."""
+    """Return whether a database takes the place: texts have no control characters, numbers fit."""
     match place:
         case str():
             return place.isprintable()
         case int():
             return 0 <= place < 2**31
+        case datetime():
+            return place.tzinfo is not None
         case tuple():
             return all(map(_is_plain, place))
         case _:
