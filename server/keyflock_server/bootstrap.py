@@ -63,6 +63,7 @@ from keyflock_server.runtime.socketless_server import SocketlessServer
 from keyflock_server.runtime.state_series import StateSeries
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
+from keyflock_server.storage.deletion_hold import HoldingBlobStore
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.suggestions.blocked import may_show_from
 from keyflock_server.suggestions.profile_cache import ProfileCache
@@ -208,7 +209,8 @@ def _assemble(
     try:
         secrets = secrets or secrets_in(folder.path)
         store = SqlStore(settings.database or folder.database_url)
-        blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobStore(folder.blobs)
+        all_blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobStore(folder.blobs)
+        blobs = HoldingBlobStore(all_blobs, store.leases, clock)
     except BaseException:
         folder.release()
         raise
@@ -281,6 +283,7 @@ def _assemble(
     sdk = SdkEndpoints(
         enrolments=coordinator.enrolments,
         erasure=coordinator.erasure,
+        exports=coordinator.exports,
         check_ins=coordinator.check_ins,
         reports=coordinator.reports,
         models=coordinator.models,

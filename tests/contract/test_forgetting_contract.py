@@ -92,6 +92,23 @@ async def test_a_forgotten_devices_slot_is_free_again(store: RecordStore) -> Non
     assert rows == {A: AssignmentState.FAILED, B: AssignmentState.ASSIGNED}
 
 
+async def test_a_devices_assignments_are_listed_newest_first_with_their_tasks(store: RecordStore) -> None:
+    await assigned(store, "a", "b")
+    other = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
+    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.rounds.add(RoundRecord(round=other))
+    later = replace(assignment("a", "u-1"), assigned_at=NOW + DAY)
+    await take_slot(store, later)
+
+    newest, total = await store.assignments.list_by_device(A, 1)
+    both, _ = await store.assignments.list_by_device(A, 10)
+    nothing = await store.assignments.list_by_device(DeviceId("c"), 10)
+
+    assert (newest, total) == ([(TaskName("u"), later)], 2)
+    assert [task for task, _ in both] == [TaskName("u"), T]
+    assert nothing == ([], 0)
+
+
 @pytest.mark.fault("D5")
 async def test_a_flush_counts_nothing_of_a_forgotten_device(store: RecordStore) -> None:
     await assigned(store, "a", "b")

@@ -15,7 +15,7 @@ from msgspec import NODEFAULT, Struct
 from msgspec import inspect as schema
 from tests.house.task_reference import comments
 
-from keyflock_server.protocol import messages, plans
+from keyflock_server.protocol import messages, plans, stored_data
 from keyflock_server.protocol.calls import CALLS
 from keyflock_server.protocol.fields import Message
 from keyflock_server.protocol.problems import Problem
@@ -26,7 +26,7 @@ SCHEMA: Final = ROOT / "docs" / "protocol.schema.json"
 
 MESSAGES: Final[tuple[type[Message], ...]] = tuple(
     kind
-    for kind in vars(messages).values()
+    for kind in (*vars(messages).values(), *vars(stored_data).values())
     if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
 )
 #: A closed list is written out up to this length; longer ones have a table of their own.

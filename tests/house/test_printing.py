@@ -78,7 +78,7 @@ def test_no_part_of_rich_that_takes_texts_for_markup_is_used() -> None:
         if name in {"from_markup", "render_markup", "Spinner", "Prompt", "track"}
     ]
 
-    assert len(columns) == 4
+    assert len(columns) == 5
     assert [place(path, call) for path, call in columns if not has(call, "markup", False)] == []
     assert statuses == {"client_sim/keyflock_client_sim/console.py"}
     assert others == []

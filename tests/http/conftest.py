@@ -70,6 +70,7 @@ from keyflock_server.protocol.messages import (
 )
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
+from keyflock_server.protocol.stored_data import StoredData
 from keyflock_server.releases.model_version import Download
 from keyflock_server.runtime.heartbeat import Heartbeat
 from keyflock_server.runtime.listeners import Listener
@@ -143,6 +144,12 @@ class ScriptedSdkServices:
         self.note("erasure_scope", (identity, user, is_whole_user))
         owner = Owner(f"owner of {identity.device}")
         return ErasureTargets(devices=(identity.device,), owners={identity.population: (owner,)})
+
+    async def stored_data(
+        self, identity: DeviceIdentity, user: str | None = None, *, is_whole_user: bool = False
+    ) -> StoredData:
+        self.note("stored_data", (identity, user, is_whole_user))
+        return StoredData(devices=())
 
     async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
         self.note("forget", devices)
@@ -350,6 +357,7 @@ async def sdk_port(limits: PortLimits) -> AsyncIterator[SdkPort]:
     endpoints = SdkEndpoints(
         enrolments=scripted,
         erasure=scripted,
+        exports=scripted,
         check_ins=scripted,
         reports=scripted,
         models=scripted,

@@ -163,6 +163,20 @@ async def test_forget_me_of_another_scope_takes_nothing(sdk_port: SdkPort, query
     assert sdk_port.service.calls == []
 
 
+@pytest.mark.parametrize(("query", "is_whole_user"), [("", False), ("?scope=user", True)])
+async def test_what_is_stored_is_told_of_the_device_unless_its_user_is_asked_for(
+    sdk_port: SdkPort, query: str, is_whole_user: bool
+) -> None:
+    headers = {**sdk_port.headers(calls.STORED_DATA), "Keyflock-User": "who"}
+
+    answer = await sdk_port.request("GET", f"/v1/devices/me{query}", headers=headers)
+    wrong = await sdk_port.request("GET", "/v1/devices/me?scope=all", headers=headers)
+
+    assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
+    assert (wrong.status, wrong.code()) == (422, ProblemCode.MALFORMED_BODY)
+    assert sdk_port.service.calls == [("stored_data", (sdk_port.phone, "who", is_whole_user))]
+
+
 @every
 async def test_an_assignment_token_opens_no_call_as_bearer(sdk_port: SdkPort, call: Call) -> None:
     answer = await sdk_port.send(call, Authorization=f"Bearer {sdk_port.assignment_token()}")

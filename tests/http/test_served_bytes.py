@@ -30,6 +30,7 @@ SERVED: dict[str, tuple[Call, str]] = {
     "OfferAnswer": (calls.OFFER, "offer"),
     "Receipt": (calls.REPORT, "report"),
     "FailureAck": (calls.FAILURE, "failure"),
+    "StoredData": (calls.STORED_DATA, "stored_data"),
     "HeadStored": (calls.PUT_HEAD, "put"),
     "HeadErased": (calls.DELETE_HEAD, "delete"),
     "Suggestions": (calls.SUGGEST, "suggest"),

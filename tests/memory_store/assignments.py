@@ -31,6 +31,13 @@ class MemoryAssignmentRepository:
     async def get(self, round_id: RoundId, device: DeviceId) -> AssignmentRecord | None:
         return self._rows.assignments.get((round_id, device))
 
+    async def list_by_device(
+        self, device: DeviceId, limit: int
+    ) -> tuple[list[tuple[TaskName, AssignmentRecord]], int]:
+        mine = [row for row in self._rows.assignments.values() if row.device == device]
+        mine.sort(key=lambda row: (row.assigned_at, row.round_id), reverse=True)
+        return [(self._rows.rounds[row.round_id].round.task, row) for row in mine[:limit]], len(mine)
+
     async def count_outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
         return sum(
             row.assigned_at <= until and not self._is_withdrawn(self._rows.rounds[row.round_id].round)

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from keyflock_server.cli import (
+    backups,
     db,
     device,
     heads,
@@ -42,6 +43,8 @@ app.add_typer(heads.app, name="heads")
 app.add_typer(device.app, name="device")
 app.add_typer(tokens.app, name="token")
 app.add_typer(db.app, name="db")
+app.add_typer(backups.app, name="backup")
+app.command("restore")(backups.restore)
 
 
 def _version_of_program() -> str:

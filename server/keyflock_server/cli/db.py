@@ -1,56 +1,33 @@
 """``keyflock db``: maintains a server's database directly, without asking a server."""
 
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.errors import CommandError, ExitCode
+from keyflock_server.cli.direct_storage import (
+    BlobsUrl,
+    Database,
+    DataDir,
+    Json,
+    blob_store,
+    existing_url,
+    locked,
+    open_existing,
+    run_async,
+    storage_failures,
+)
 
 if TYPE_CHECKING:
     from keyflock_server.storage.blob_identity import BlobCensus
-    from keyflock_server.storage.interfaces.blob_store import BlobStore
     from keyflock_server.storage.records import StoredBlob
-    from keyflock_server.storage.sql.store import SqlStore
-
-T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="The database: its schema, and what it keeps.")
 
 #: The name of these commands in PostgreSQL's list of connections; servers have another one.
 _APPLICATION_NAME: Final = "keyflock db"
-
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        envvar="KEYFLOCK_DATABASE",
-        help="URL of the database, as for serve. It holds a password: rather set KEYFLOCK_DATABASE.",
-        show_default=False,
-        show_envvar=False,
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        envvar="KEYFLOCK_DATA_DIR",
-        help="The server's data folder, when the database is in it.",
-        show_default=False,
-    ),
-]
-BlobsUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--blobs", envvar="KEYFLOCK_BLOBS", help="URL of the blobs, as for serve.", show_default=False
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.callback()
@@ -72,17 +49,25 @@ def version(database: Database = None, data_dir: DataDir = None, as_json: Json =
         finally:
             await engine.dispose()
 
-    with _failures():
-        found = _run(ask(_url(database, data_dir)))
+    with storage_failures():
+        found = run_async(ask(existing_url(database, data_dir)))
     answer = {"database": found, "release": SCHEMA_REVISION}
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
 @app.command("upgrade")
-def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+def upgrade(
+    database: Database = None,
+    data_dir: DataDir = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="While servers run; refused where they must stop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Bring the database to this release's schema: all of it or, when it fails, nothing.
 
-    Stop all servers and make a backup first: there is no way back to an older schema but the backup. A
+    Make a backup first: there is no way back to an older schema but the backup. Stop all servers, or give
+    --online, which is refused where servers of the earlier release do not work with the new schema. A
     database that names users in plain text needs --data-dir beside --database, for its file owner_key.
     """
     from keyflock_server.identity.keys import read_owner_key
@@ -93,14 +78,14 @@ def upgrade(database: Database = None, data_dir: DataDir = None, as_json: Json =
         owner_key = None if data_dir is None else read_owner_key(data_dir.expanduser())
         engine = engine_for(url, _APPLICATION_NAME)
         try:
-            return await schema.upgrade(engine, owner_key)
+            return await schema.upgrade(engine, owner_key, is_online=online)
         finally:
             await engine.dispose()
 
-    with _failures():
-        url = _url(database, data_dir)
-        with _locked(data_dir if database is None else None):
-            done = _run(run(url))
+    with storage_failures():
+        url = existing_url(database, data_dir)
+        with locked(data_dir if database is None and not online else None):
+            done = run_async(run(url))
     if as_json:
         output.print_json(asdict(done))
     elif done.before == done.after:
@@ -153,17 +138,17 @@ def prune(
     )
 
     async def run(url: str) -> pruning.PruneResult:
-        place, store = _blobs(blobs, data_dir), SqlStore(url, _APPLICATION_NAME)
+        place, store = blob_store(blobs, data_dir), SqlStore(url, _APPLICATION_NAME)
         try:
-            await _open(store)
+            await open_existing(store)
             return await pruning.prune(
                 store, place, policy, datetime.now(UTC), is_dry_run=dry_run, on_deleted=_print_deleted
             )
         finally:
             await store.close()
 
-    with _failures():
-        result = _run(run(_url(database, data_dir)))
+    with storage_failures():
+        result = run_async(run(existing_url(database, data_dir)))
     answer = {
         **asdict(result.rows),
         "blobs": result.blobs,
@@ -185,13 +170,13 @@ def forget_keys(database: Database = None, data_dir: DataDir = None) -> None:
     async def run(url: str) -> None:
         store = SqlStore(url, _APPLICATION_NAME)
         try:
-            await _open(store)
+            await open_existing(store)
             await store.cluster.forget([SIGNING_KEY_FILE, OWNER_KEY_FILE])
         finally:
             await store.close()
 
-    with _failures():
-        _run(run(_url(database, data_dir)))
+    with storage_failures():
+        run_async(run(existing_url(database, data_dir)))
     typer.echo("the next server that starts sets the secrets")
 
 
@@ -218,9 +203,9 @@ def adopt_blobs(
     from keyflock_server.storage.sql.store import SqlStore
 
     async def run(url: str) -> tuple[blob_identity.BlobCensus, bool]:
-        place, store = _blobs(blobs, data_dir), SqlStore(url, _APPLICATION_NAME)
+        place, store = blob_store(blobs, data_dir), SqlStore(url, _APPLICATION_NAME)
         try:
-            await _open(store)
+            await open_existing(store)
             found = await blob_identity.census(store, place)
             refusal = _reason_not_to_adopt(found, allow_missing=allow_missing)
             if refusal:
@@ -231,10 +216,10 @@ def adopt_blobs(
         finally:
             await store.close()
 
-    with _failures():
-        url = _url(database, data_dir)
-        with _locked(data_dir if database is None else None):
-            found, is_adopted = _run(run(url))
+    with storage_failures():
+        url = existing_url(database, data_dir)
+        with locked(data_dir if database is None else None):
+            found, is_adopted = run_async(run(url))
     answer = {**asdict(found), "unused": found.unused, "is_adopted": is_adopted}
     if as_json:
         output.print_json(answer)
@@ -261,75 +246,6 @@ def _reason_not_to_adopt(found: "BlobCensus", *, allow_missing: bool) -> str:
     return ""
 
 
-@contextmanager
-def _locked(data_dir: Path | None) -> Iterator[None]:
-    """Within it, no server runs over the data folder."""
-    from keyflock_server.data_folder import DataFolder
-
-    folder = DataFolder.open(data_dir) if data_dir is not None and data_dir.is_dir() else None
-    try:
-        yield
-    finally:
-        if folder is not None:
-            folder.release()
-
-
-def _blobs(blobs: str | None, data_dir: Path | None) -> "BlobStore":
-    from keyflock_server.data_folder import BLOBS_FOLDER
-    from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
-
-    if blobs is not None:
-        return blobs_at(blobs)
-    if data_dir is None:
-        raise CommandError("Where are the blobs? Give --blobs or --data-dir.", ExitCode.USAGE)
-    return LocalBlobStore(data_dir / BLOBS_FOLDER)
-
-
-async def _open(store: "SqlStore") -> None:
-    """Open an existing database; none is created."""
-    if not await store.exists():
-        raise CommandError(f"There is no database ({store.name}).", ExitCode.INPUT)
-    await store.open()
-
-
-def _run(main: Coroutine[Any, Any, T]) -> T:
-    import asyncio
-
-    return asyncio.run(main)
-
-
 def _print_deleted(blob: "StoredBlob") -> None:
     written_at = f"{blob.modified_at:%Y-%m-%d %H:%M}"
     typer.echo(f"deleted blob {blob.key}, {blob.size_bytes} bytes, of {written_at}", err=True)
-
-
-def _url(database: str | None, data_dir: Path | None) -> str:
-    if database is not None:
-        return database
-    if data_dir is None:
-        raise CommandError(
-            "Which database? Give --data-dir, or --database or better KEYFLOCK_DATABASE.", ExitCode.USAGE
-        )
-    from keyflock_server.data_folder import DATABASE_FILE
-
-    file = data_dir.expanduser().absolute() / DATABASE_FILE
-    if not file.is_file():
-        raise CommandError(f"There is no database {file}.", ExitCode.INPUT)
-    return f"sqlite+aiosqlite:///{file}"
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    from keyflock_server.data_folder import DataFolderError
-    from keyflock_server.identity.keys import KeyFileError
-    from keyflock_server.storage.blob_identity import ForeignBlobs
-    from keyflock_server.storage.errors import StorageDamaged, StorageError
-
-    try:
-        yield
-    except StorageDamaged as error:
-        raise CommandError(str(error), ExitCode.DAMAGED) from None
-    except ForeignBlobs as error:
-        raise CommandError(str(error), ExitCode.REFUSED) from None
-    except (DataFolderError, KeyFileError, StorageError) as error:
-        raise CommandError(str(error), ExitCode.FAILED) from None

@@ -64,6 +64,14 @@ def print_fields(answer: Mapping[str, Any]) -> None:
     _console().print(table)
 
 
+def progress_console() -> "Console":
+    """Return a console on standard error, for what shows how far a command is."""
+    from rich.console import Console
+
+    print_in_any_encoding()
+    return Console(stderr=True, highlight=False, markup=False)
+
+
 def _console() -> "Console":
     from rich.console import Console
 

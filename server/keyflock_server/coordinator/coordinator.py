@@ -5,6 +5,7 @@ import contextlib
 
 from keyflock_server.coordinator.assignment_builder import AssignmentBuilder
 from keyflock_server.coordinator.check_in import CheckInService
+from keyflock_server.coordinator.data_export import DataExportService
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.device_sync import DeviceSync
 from keyflock_server.coordinator.downlink import Downlink
@@ -96,6 +97,7 @@ class Coordinator:
         self.revocations = TokenRevocations(deps)
         self.enrolments = EnrolmentService(deps, self.models, self.registry, self.revocations)
         self.erasure = ErasureService(deps, self.revocations, self.registry, early_check_ins)
+        self.exports = DataExportService(deps)
         self.population_deletion = PopulationDeletion(deps, self.erasure, self._rounds)
         steps, gate = ReleaseSteps(deps), ReleaseGate(deps, self.models)
         self.releases = ReleaseService(deps, self.models, gate, steps)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from keyflock_server.coordinator.data_subject import find_data_subject
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.micro_batch import ReportOutcome
@@ -12,11 +13,8 @@ from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.coordinator.tombstones import tombstone_rule
 from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.owners import Owner, phone_owner
-from keyflock_server.identity.revocations import void_token
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import Forgotten
-from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.storage.records import DeviceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +55,15 @@ class ErasureService:
             ApiError: ``token_invalid``; ``user_not_proven``; ``forbidden`` for a user other than the
                 device's.
         """
-        deps = self._deps
-        known = await deps.store.devices.get(identity.device)
-        if known is None or known.population != identity.population:
-            raise void_token()
-        if not is_whole_user:
-            return self._targets([known], {})
-        proven = deps.users.authenticate_stored(user, deps.clock())
-        if known.user_digest != deps.users.digest(known.population, proven):
-            raise ApiError(ProblemCode.FORBIDDEN, "That is not the user whom this device names.")
-        digests = {
-            population.name: deps.users.digest(population.name, proven)
-            for population in await deps.store.populations.all()
-        }
-        theirs = await deps.store.devices.list_by_users(list(digests.values()))
-        return self._targets(theirs, {name: Owner(digest) for name, digest in digests.items()})
+        subject = await find_data_subject(self._deps, identity, user, is_whole_user=is_whole_user)
+        owners = {name: {owner} for name, owner in subject.users.items()}
+        for one in subject.devices:
+            mine = phone_owner(self._deps.owner_key, one.population, one.id)
+            owners.setdefault(one.population, set()).add(mine)
+        return ErasureTargets(
+            devices=tuple(one.id for one in subject.devices),
+            owners={name: tuple(sorted(theirs)) for name, theirs in owners.items()},
+        )
 
     async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
         """Delete the devices; once this returns their tokens are void and nothing of them is counted."""
@@ -89,18 +81,6 @@ class ErasureService:
         for state in self._registry:
             await self._drop_pending(state, devices)
         return Forgotten(devices=erased)
-
-    def _targets(
-        self, devices: Collection[DeviceRecord], users: Mapping[PopulationName, Owner]
-    ) -> ErasureTargets:
-        owners = {name: {owner} for name, owner in users.items()}
-        for one in devices:
-            mine = phone_owner(self._deps.owner_key, one.population, one.id)
-            owners.setdefault(one.population, set()).add(mine)
-        return ErasureTargets(
-            devices=tuple(one.id for one in devices),
-            owners={name: tuple(sorted(theirs)) for name, theirs in owners.items()},
-        )
 
     async def _drop_pending(self, state: TaskState, devices: Collection[DeviceId]) -> None:
         """Remove the devices' reports from the pending batch, and answer their phones.

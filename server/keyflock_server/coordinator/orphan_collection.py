@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.storage.deletion_hold import is_held
 from keyflock_server.storage.orphans import ORPHAN_AGE, find_orphans
 
 
@@ -23,7 +24,7 @@ class OrphanCollection:
             self._deps.observer.store_unreachable(error)
 
     async def collect(self) -> None:
-        """Delete the blobs that have been orphans for an hour.
+        """Delete the blobs that have been orphans for an hour; none while a backup is made.
 
         Raises:
             ForeignBlobs: fault of the operator; the blobs are another database's by now.
@@ -31,6 +32,8 @@ class OrphanCollection:
         """
         deps, now = self._deps, self._deps.clock()
         self._due_at = now + ORPHAN_AGE
+        if await is_held(deps.store.leases, now):
+            return
         for blob in await find_orphans(deps.store, deps.blobs, written_before=now - ORPHAN_AGE):
             await deps.blobs.delete(blob.key)
             deps.observer.orphan_deleted(blob.key, blob.size_bytes, (now - blob.modified_at).total_seconds())

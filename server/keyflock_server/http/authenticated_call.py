@@ -54,8 +54,8 @@ class AuthenticatedCall(msgspec.Struct, frozen=True):
             raise ApiError(ProblemCode.FORBIDDEN, "This device is enrolled in another population.")
         return population
 
-    def forgets_whole_user(self) -> bool:
-        """Return whether forget-me is for the whole user; raises ApiError for an invalid scope."""
+    def is_about_whole_user(self) -> bool:
+        """Return whether the call is about all of the user; raises ApiError for an invalid scope."""
         scopes = parse_qs(self.query, keep_blank_values=True, max_num_fields=16).get("scope", ["device"])
         if scopes not in (["device"], ["user"]):
             raise ApiError(ProblemCode.MALFORMED_BODY, "scope is device or user, once.")

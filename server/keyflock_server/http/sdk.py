@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from keyflock_server.coordinator.check_in import CheckInService
+from keyflock_server.coordinator.data_export import DataExportService
 from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.enrolment import EnrolmentService
 from keyflock_server.coordinator.erasure import ErasureService
@@ -79,6 +80,7 @@ class SdkEndpoints(EndpointGroup[Call]):
     Args:
         enrolments: Enrols phones and refreshes their tokens.
         erasure: Answers forget-me.
+        exports: Says what is stored.
         check_ins: Assigns work.
         reports: Accepts what phones send back.
         models: Gives model versions and vocabularies.
@@ -99,6 +101,7 @@ class SdkEndpoints(EndpointGroup[Call]):
         *,
         enrolments: EnrolmentService,
         erasure: ErasureService,
+        exports: DataExportService,
         check_ins: CheckInService,
         reports: ReportService,
         models: ModelStore,
@@ -122,6 +125,7 @@ class SdkEndpoints(EndpointGroup[Call]):
         )
         self._enrolments = enrolments
         self._erasure = erasure
+        self._exports = exports
         self._check_ins = check_ins
         self._reports = reports
         self._models = models
@@ -140,6 +144,7 @@ class SdkEndpoints(EndpointGroup[Call]):
         self._handlers: dict[str, Callable[[AuthenticatedCall, bytes], Awaitable[Response]]] = {
             calls.ENROL.name: self._enrol,
             calls.FORGET.name: self._forget,
+            calls.STORED_DATA.name: self._stored_data,
             calls.CHECK_IN.name: self._check_in,
             calls.MODEL.name: downloads.model,
             calls.RELEASED_MODEL.name: downloads.released,
@@ -262,9 +267,17 @@ class SdkEndpoints(EndpointGroup[Call]):
         targets = await self._erasure.targets(
             call.identity,
             call.headers.get(calls.USER_HEADER.lower()),
-            is_whole_user=call.forgets_whole_user(),
+            is_whole_user=call.is_about_whole_user(),
         )
         return MSGPACK.response(await self._personal.forget(targets, self._erasure.forget))
+
+    async def _stored_data(self, call: AuthenticatedCall, _body: bytes) -> Response:
+        stored = await self._exports.stored_data(
+            call.identity,
+            call.headers.get(calls.USER_HEADER.lower()),
+            is_whole_user=call.is_about_whole_user(),
+        )
+        return MSGPACK.response(stored)
 
     async def _check_in(self, call: AuthenticatedCall, body: bytes) -> Response:
         message = _decode_versioned(body, CheckIn)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
-from keyflock_server.protocol import messages
+from keyflock_server.protocol import messages, stored_data
 from keyflock_server.protocol.fields import Message
 
 MEDIA_TYPE: Final = "application/msgpack"
@@ -19,7 +19,7 @@ VOCABULARY_MEDIA_TYPE: Final = "application/vnd.keyflock.vocabulary"
 HEAD_MEDIA_TYPE: Final = "application/vnd.keyflock.head"
 HEAD_MAP_MEDIA_TYPE: Final = "application/vnd.keyflock.head-map"
 ASSIGNMENT_HEADER: Final = "Keyflock-Assignment"
-#: Carries the secret or the statement of the device's present user, to change or to forget the user.
+#: Carries the secret or the statement of the device's present user, to change, export or forget the user.
 USER_HEADER: Final = "Keyflock-User"
 #: The name that a phone lists in ``A-IM`` if it can apply a delta to a model that it has (RFC 3229).
 MODEL_DELTA: Final = "keyflock-delta"
@@ -66,6 +66,9 @@ ENROL: Final = Call(
     SMALL_BODY_BYTES,
 )
 FORGET: Final = Call("forget", "DELETE", "/v1/devices/me", Credential.DEVICE, None, messages.Forgotten)
+STORED_DATA: Final = Call(
+    "stored_data", "GET", "/v1/devices/me", Credential.DEVICE, None, stored_data.StoredData
+)
 CHECK_IN: Final = Call(
     "check_in",
     "POST",
@@ -140,6 +143,7 @@ SUGGEST: Final = Call(
 CALLS: Final = (
     ENROL,
     FORGET,
+    STORED_DATA,
     CHECK_IN,
     MODEL,
     RELEASED_MODEL,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from keyflock_server.storage.blob_identity import require_own_marker
+from keyflock_server.storage.deletion_hold import HoldTaken, is_held
 from keyflock_server.storage.interfaces.blob_store import BlobStore
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.orphans import find_orphans
@@ -48,9 +49,12 @@ async def prune(
         If the process is killed anywhere, all rows still point to existing blobs; the next run finishes.
     Raises:
         ForeignBlobs: fault of the operator; the blobs do not belong to this database. Nothing was deleted.
+        HoldTaken: a backup is being made. Nothing was deleted.
         StorageError: fault of the operator or the machine; run it again.
     """
     await require_own_marker(store, blobs)
+    if await is_held(store.leases, now):
+        raise HoldTaken("A backup of this database is being made: prune it when that is done.")
     populations, versions = await store.populations.all(), await store.populations.versions()
     unfinished, tasks = await store.rounds.unfinished(), await store.tasks.all()
     histories = [await store.releases.page(one.name, None, HISTORY) for one in populations]

@@ -24,6 +24,9 @@ from keyflock_server.storage.columns import SpaceSeparated, UtcDateTime
 #: The newest revision in ``sql/migrations``, which produces the tables of this file. A server refuses to
 #: start with another one.
 SCHEMA_REVISION: Final = "0007"
+#: The oldest revision whose servers work on these tables, beside this release's: all later ones only add what
+#: those servers need not know. A database says so itself, to servers of releases that cannot know of it.
+COMPATIBLE_FROM: Final = "0007"
 
 metadata: Final = MetaData()
 

@@ -68,6 +68,20 @@ from keyflock_server.protocol.plans import (
     TrainingPlan,
 )
 from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
+from keyflock_server.protocol.stored_data import (
+    ModelOwner,
+    StoredActivity,
+    StoredAssignment,
+    StoredData,
+    StoredDevice,
+    StoredEnrolment,
+    StoredLimits,
+    StoredModel,
+    StoredQuarantine,
+    StoredRevocation,
+    StoredStanding,
+    StoredViolation,
+)
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "protocol"
 WINDOW = ReturnWindow(min_s=600.0, max_s=1800.0)
@@ -535,6 +549,109 @@ MEANINGS: dict[str, tuple[str, Message]] = {
         ApiError(
             ProblemCode.ENROLMENT_EXPIRED, "The device token expired at 2026-03-01T12:00:00Z."
         ).document(),
+    ),
+    "stored_data": (
+        "A device that enrolled and did nothing since.",
+        StoredData(
+            devices=(
+                StoredDevice(
+                    device=DeviceId("9d0f1a2b3c4d5e6f708192a3b4c5d6e7"),
+                    population=PopulationName("en-US"),
+                    enrolment=StoredEnrolment(
+                        app_build=412,
+                        locale="en-US",
+                        enrolled_at="2026-03-01T12:00:00Z",
+                        last_seen_at="2026-03-01T12:00:00Z",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "stored_data_every_field": (
+        "All that can be stored of a device and its user.",
+        StoredData(
+            devices=(
+                StoredDevice(
+                    device=DeviceId("9d0f1a2b3c4d5e6f708192a3b4c5d6e7"),
+                    population=PopulationName("en-US"),
+                    enrolment=StoredEnrolment(
+                        app_build=412,
+                        locale="en-US",
+                        tier=2,
+                        tags=("beta", "tablet"),
+                        enrolled_at="2026-03-01T12:00:00Z",
+                        last_seen_at="2026-03-04T06:30:00.250000Z",
+                        has_user=True,
+                        is_attested=True,
+                        has_stored_model=True,
+                        token_generation=3,
+                    ),
+                    activity=StoredActivity(
+                        last_contributed_at="2026-03-03T02:00:00Z",
+                        last_silent_at="2026-03-04T03:00:00Z",
+                        silences=1,
+                        changed_at="2026-03-04T03:00:00Z",
+                        participations={TaskName("next-word"): 2},
+                        past_participations={TaskName("next-word"): 5},
+                    ),
+                    standing=StoredStanding(
+                        quarantined_until="2026-03-02T12:00:00Z",
+                        quarantine=StoredQuarantine(
+                            since="2026-03-01T18:00:00Z",
+                            until="2026-03-02T12:00:00Z",
+                            reason="too many rejected reports",
+                            by="policy",
+                            count=1,
+                        ),
+                        violations=(
+                            StoredViolation(
+                                at="2026-03-03T02:00:00Z",
+                                round=RoundId("next-word-7"),
+                                verdict="non_finite_delta",
+                            ),
+                        ),
+                    ),
+                    assignments=(
+                        StoredAssignment(
+                            assignment=AssignmentId("00112233445566778899aabbccddeeff"),
+                            task=TaskName("next-word"),
+                            round=RoundId("next-word-7"),
+                            state="counted",
+                            assigned_at="2026-03-03T01:50:00Z",
+                            expires_at="2026-03-03T02:50:00Z",
+                            counted_at="2026-03-03T02:00:00Z",
+                            counted_in=RoundId("next-word-7"),
+                            weight=12.5,
+                            session_shape="-v[]+",
+                            report_digest=bytes(range(32)),
+                        ),
+                    ),
+                    further_assignments=1,
+                    revocation=StoredRevocation(
+                        generation=2,
+                        effective_at="2026-03-03T00:00:00Z",
+                        written_at="2026-03-02T23:59:00Z",
+                        until="2026-03-04T00:00:00Z",
+                    ),
+                    limits=(
+                        StoredLimits(
+                            until="2026-03-09T00:00:00Z",
+                            quarantined_until="2026-03-08T00:00:00Z",
+                            last_contributed_at="2026-02-27T00:00:00Z",
+                            participations={TaskName("next-word"): 1},
+                        ),
+                    ),
+                ),
+            ),
+            personal_models=(
+                StoredModel(
+                    population=PopulationName("en-US"),
+                    owner=ModelOwner.USER,
+                    size_bytes=21_384,
+                    updated_at="2026-03-03T22:15:00Z",
+                ),
+            ),
+        ),
     ),
     "problem_assignment_token_missing": (
         "The device's token is good, and the assignment's is missing.",

@@ -20,6 +20,12 @@ class AssignmentRepository(Protocol):
         """Return one device's assignment in the round, or None."""
         ...
 
+    async def list_by_device(
+        self, device: DeviceId, limit: int
+    ) -> tuple[list[tuple[TaskName, AssignmentRecord]], int]:
+        """Return a device's newest assignments, each with its task, and how many there are in all."""
+        ...
+
     async def count_outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
         """Count the open assignments of a task that were made in this interval.
 

@@ -44,6 +44,23 @@ class SqlAssignmentRepository:
             select(assignments).where(assignments.c.round_id == round_id, assignments.c.device == device)
         )
 
+    async def list_by_device(
+        self, device: DeviceId, limit: int
+    ) -> tuple[list[tuple[TaskName, AssignmentRecord]], int]:
+        """Return a device's newest assignments, each with its task, and how many there are in all."""
+        mine = assignments.c.device == device
+        newest = (
+            select(rounds.c.task, *_UNPARSED)
+            .select_from(assignments.join(rounds))
+            .where(mine)
+            .order_by(assignments.c.assigned_at.desc(), assignments.c.round_id.desc())
+            .limit(limit)
+        )
+        async with self._reader.connect() as connection:
+            rows = (await connection.execute(newest)).all()
+            total = (await connection.execute(select(func.count()).where(mine))).scalar_one()
+        return [_with_task(row) for row in rows], total
+
     async def count_outstanding(self, task: TaskName, since: datetime, until: datetime) -> int:
         """Count the open assignments of a task that were made in this interval."""
         is_withdrawn = exists().where(

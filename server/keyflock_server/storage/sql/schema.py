@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     column,
+    delete,
     insert,
     inspect,
     select,
@@ -31,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from keyflock_server.storage.errors import StorageError
 from keyflock_server.storage.sql.engine import APPLICATION_NAME, autocommit, reader_of
 from keyflock_server.storage.sql.failures import reason
-from keyflock_server.storage.tables import SCHEMA_REVISION, devices, metadata
+from keyflock_server.storage.tables import COMPATIBLE_FROM, SCHEMA_REVISION, cluster, devices, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -49,6 +50,8 @@ _REVISIONS: Final = Table(
     Column("version_num", String(32), nullable=False),
     PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
+#: The name among the cluster's values of the oldest revision whose servers work with the database.
+_COMPATIBLE_FROM: Final = "compatible_from"
 #: The key of PostgreSQL's advisory lock on creating or changing the schema ("keyflock").
 _SCHEMA_LOCK: Final = 0x6B65_7966_6C6F_636B
 
@@ -63,48 +66,69 @@ class Upgraded:
 
 
 async def prepare(engine: AsyncEngine) -> None:
-    """Create the tables in an empty database, or check that they have this release's schema.
+    """Create the tables in an empty database, or check that this release works with them.
+
+    It does with its own schema, and with a newer one that only adds to it, which the database says.
 
     Guarantees:
         If several processes start at once over an empty database, one creates the tables.
     Raises:
-        StorageError: the database cannot be opened, or its schema is of an older or a newer release.
+        StorageError: the database cannot be opened, or its schema is of an older release, or of a newer one
+            that does not go with this one.
     """
-    found = await _in_transaction(reader_of(engine), _revision)
+    found = await _in_transaction(reader_of(engine), revision_in)
     if found is None:
         found = await _in_transaction(engine, _create)
-    if found != SCHEMA_REVISION:
+    if found != SCHEMA_REVISION and not await _in_transaction(reader_of(engine), partial(_goes_with, found)):
         raise StorageError(_mismatch(found))
 
 
-async def upgrade(engine: AsyncEngine, owner_key: bytes | None = None) -> Upgraded:
+async def upgrade(
+    engine: AsyncEngine, owner_key: bytes | None = None, *, is_online: bool = False
+) -> Upgraded:
     """Bring a database of any earlier release to this one's schema, all of it or nothing.
 
     Args:
         engine: The engine of the database.
         owner_key: The servers' owner key: it turns user names stored in plain text into digests.
+        is_online: Whether servers of the earlier release go on meanwhile and afterwards, which only revisions
+            that add allow.
     Guarantees:
         Data that the upgrade removed is in none of SQLite's files. PostgreSQL rewrites the table; its
         write-ahead log, archives and standbys retain the old one for as long as they are retained.
     Raises:
-        StorageError: the database cannot be opened, is of a newer release, is in use, or names users in
-            plain text and there is no key.
+        StorageError: the database cannot be opened, is of a newer release, is in use or (online) of a release
+            whose servers must stop, or names users in plain text and there is no key.
     """
     if engine.dialect.name == "sqlite":
         async with autocommit(engine).connect() as connection:
             # SQLite alters a table by copying it, which must not count as deleting the rows that refer to it.
             await connection.execute(text("PRAGMA foreign_keys=OFF"))
-            done = await connection.run_sync(partial(_upgrade_sqlite, owner_key))
+            done = await connection.run_sync(partial(_upgrade_sqlite, owner_key, is_online))
     else:
-        done = await _in_transaction(engine, partial(_upgrade, owner_key))
-    if done.before not in (None, done.after):
+        done = await _in_transaction(engine, partial(_upgrade, owner_key, is_online))
+    if done.before not in (None, done.after) and not is_online:
         await _scrub(engine)
     return done
 
 
 async def revision(engine: AsyncEngine) -> str | None:
     """Return a database's revision, or None if it is empty; raises StorageError."""
-    return await _in_transaction(reader_of(engine), _revision)
+    return await _in_transaction(reader_of(engine), revision_in)
+
+
+def create_at(connection: Connection, revision_id: str) -> None:
+    """Create the tables of any known revision, without rows, in an empty database; raises StorageError."""
+    from alembic import command
+
+    require_known(revision_id)
+    _lock(connection)
+    if revision_in(connection) is not None:
+        raise StorageError("The database is not empty.")
+    if revision_id == SCHEMA_REVISION:
+        _create_tables(connection)
+    else:
+        command.upgrade(_configuration(connection), revision_id)
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -131,15 +155,26 @@ def is_known(found: str) -> bool:
     return any(one.revision == found for one in scripts.walk_revisions())
 
 
+def require_known(found: str) -> None:
+    """Raise StorageError unless this release can upgrade from that revision."""
+    if not is_known(found):
+        raise StorageError(_mismatch(found))
+
+
 def _create(connection: Connection) -> str:
     _lock(connection)
-    found = _revision(connection)
+    found = revision_in(connection)
     if found is None:
-        metadata.create_all(connection)
-        _REVISIONS.create(connection, checkfirst=True)
-        connection.execute(insert(_REVISIONS).values(version_num=SCHEMA_REVISION))
+        _create_tables(connection)
+        record_compatibility(connection, COMPATIBLE_FROM)
         return SCHEMA_REVISION
     return found
+
+
+def _create_tables(connection: Connection) -> None:
+    metadata.create_all(connection)
+    _REVISIONS.create(connection, checkfirst=True)
+    connection.execute(insert(_REVISIONS).values(version_num=SCHEMA_REVISION))
 
 
 async def _scrub(engine: AsyncEngine) -> None:
@@ -164,29 +199,50 @@ async def _scrub(engine: AsyncEngine) -> None:
             ) from None
 
 
-def _upgrade(owner_key: bytes | None, connection: Connection) -> Upgraded:
+def record_compatibility(connection: Connection, oldest: str) -> None:
+    """Write into a database which servers work with it: those of this revision and of later ones."""
+    connection.execute(delete(cluster).where(cluster.c.name == _COMPATIBLE_FROM))
+    connection.execute(insert(cluster).values(name=_COMPATIBLE_FROM, value=oldest))
+
+
+def _goes_with(found: str, connection: Connection) -> bool:
+    """Return whether this release works with a schema that is newer than its own."""
+    if is_known(found):
+        return False
+    query = select(cluster.c.value).where(cluster.c.name == _COMPATIBLE_FROM)
+    oldest = connection.execute(query).scalar_one_or_none()
+    return oldest is not None and oldest <= SCHEMA_REVISION
+
+
+def _upgrade(owner_key: bytes | None, is_online: bool, connection: Connection) -> Upgraded:
     from alembic import command
 
     _lock(connection)
-    _refuse_while_used(connection)
-    before = _revision(connection)
+    before = revision_in(connection)
+    if not is_online:
+        _refuse_while_used(connection)
+    elif before is not None and before < COMPATIBLE_FROM:
+        raise StorageError(
+            f"From schema {before} the upgrade takes a stop: stop all servers, make a backup, and run it "
+            "without --online."
+        )
     if before is None:
         return Upgraded(None, _create(connection))
-    if not is_known(before):
-        raise StorageError(_mismatch(before))
+    require_known(before)
     configuration = _configuration(connection)
     configuration.attributes["owner_key"] = owner_key
     if inspect(connection).has_table(_BEFORE_REVISIONS.name):
         command.stamp(configuration, BASELINE)
         connection.execute(text("DROP TABLE schema_version"))
     command.upgrade(configuration, SCHEMA_REVISION)
+    record_compatibility(connection, COMPATIBLE_FROM)
     return Upgraded(before, SCHEMA_REVISION)
 
 
-def _upgrade_sqlite(owner_key: bytes | None, connection: Connection) -> Upgraded:
+def _upgrade_sqlite(owner_key: bytes | None, is_online: bool, connection: Connection) -> Upgraded:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        upgraded = _upgrade(owner_key, connection)
+        upgraded = _upgrade(owner_key, is_online, connection)
         _check_references(connection)
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
@@ -203,7 +259,8 @@ def _check_references(connection: Connection) -> None:
         )
 
 
-def _revision(connection: Connection) -> str | None:
+def revision_in(connection: Connection) -> str | None:
+    """Return the revision of a connection's database, or None if it is empty."""
     tables = inspect(connection)
     if tables.has_table(_REVISIONS.name):
         return connection.execute(select(_REVISIONS.c.version_num)).scalar_one_or_none()
@@ -215,9 +272,10 @@ def _revision(connection: Connection) -> str | None:
 
 def _mismatch(found: str) -> str:
     if is_known(found):
-        return (
-            f"The database has schema {found}, this release works with {SCHEMA_REVISION}: stop all servers, "
-            "make a backup, and run keyflock db upgrade."
+        return f"The database has schema {found}, this release works with {SCHEMA_REVISION}: " + (
+            "run keyflock db upgrade --online; servers of the earlier release may go on."
+            if found >= COMPATIBLE_FROM
+            else "stop all servers, make a backup, and run keyflock db upgrade."
         )
     return (
         f"The database has schema {found}, which a newer release made; this one works with "

@@ -1,0 +1,1 @@
+"""Backups: made while servers run, verified, and restored into an empty place."""
