@@ -35,7 +35,7 @@ class FileEntry(Struct, frozen=True, kw_only=True):
     sha256: Sha256
 
 
-class AuditHead(Struct, frozen=True, kw_only=True):
+class AuditHeadEntry(Struct, frozen=True, kw_only=True):
     """The last entry of the audit chain."""
 
     sequence: int
@@ -59,8 +59,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     rows: dict[str, int]
     #: The blobs that rows point to, by key.
     blobs: dict[str, FileEntry]
-    #: None where nothing was audited yet, or the schema is from before audits.
-    audit_head: AuditHead | None = None
+    #: None where nothing was audited yet.
+    audit_head: AuditHeadEntry | None = None
     #: The files of the secrets by name; empty in a backup without secrets.
     secrets: dict[str, FileEntry] = {}
 

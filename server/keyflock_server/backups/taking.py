@@ -7,12 +7,12 @@ enough, however busy the servers are.
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from keyflock_server.audit.entry import EMPTY
 from keyflock_server.backups import manifest as manifests
 from keyflock_server.backups.folder import OnStep, entry_of, entry_of_bytes, new_folder
 from keyflock_server.backups.manifest import (
@@ -21,7 +21,7 @@ from keyflock_server.backups.manifest import (
     FORMAT,
     MANIFEST_FILE,
     SECRETS_FOLDER,
-    AuditHead,
+    AuditHeadEntry,
     FileEntry,
     Manifest,
 )
@@ -37,13 +37,10 @@ from keyflock_server.storage.sql.portable_copy import (
     make_single,
     open_copy,
     row_counts,
-    tables_of,
 )
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.storage.tables import SCHEMA_REVISION
 
-#: The table of the audit chain; schemas from before 0007 have none.
-_AUDIT_LOG: Final = "audit_log"
 #: Blobs that are copied at once.
 _BLOBS_AT_ONCE: Final = 8
 
@@ -88,13 +85,13 @@ async def make_backup(
         async with DeletionHold(store.leases, new_id(), clock) as hold:
             created_at, file = clock(), folder / DATABASE_FILE
             await copy_to_file(url, file, lambda done, total: on_step("rows", done, total))
-            keys, store_id = await _facts(file)
+            keys, store_id, audit_head = await _facts(file)
             copied = await _copy_blobs(blobs, folder / BLOBS_FOLDER, keys, on_step)
             await hold.require()
         for name, data in secrets.items():
             write_secret(folder / SECRETS_FOLDER, name, data)
         with contextlib.closing(open_copy(file)) as copy:
-            rows, audit_head = row_counts(copy), _audit_head(copy)
+            rows = row_counts(copy)
         manifest = Manifest(
             format=FORMAT,
             program=program,
@@ -111,11 +108,14 @@ async def make_backup(
     return manifest
 
 
-async def _facts(file: Path) -> tuple[list[str], str]:
-    """Return the keys of the blobs that rows of a copy point to, and the database's identity."""
+async def _facts(file: Path) -> tuple[list[str], str, AuditHeadEntry | None]:
+    """Return the keys of the blobs that a copy's rows point to, its identity and its audit log's head."""
     copy = SqlStore(f"sqlite+aiosqlite:///{file}")
     try:
-        return sorted(await keys_in_use(copy)), await copy.cluster.get(STORE_ID) or ""
+        head = await copy.audit.head()
+        last = AuditHeadEntry(sequence=head.sequence, digest=head.digest.hex())
+        keys, store_id = sorted(await keys_in_use(copy)), await copy.cluster.get(STORE_ID)
+        return keys, store_id or "", None if head == EMPTY else last
     finally:
         await copy.close()
         make_single(file)
@@ -142,10 +142,3 @@ async def _copy_blobs(
             ) from None
         on_step("blobs", len(entries), len(keys))
     return entries
-
-
-def _audit_head(copy: sqlite3.Connection) -> AuditHead | None:
-    if _AUDIT_LOG not in tables_of(copy):
-        return None
-    last = copy.execute("SELECT sequence, digest FROM audit_log ORDER BY sequence DESC LIMIT 1").fetchone()
-    return None if last is None else AuditHead(sequence=int(last[0]), digest=bytes(last[1]).hex())

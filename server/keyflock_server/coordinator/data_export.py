@@ -8,6 +8,7 @@ to its reader: digests under the server's key, and the encrypted model, whose co
 from datetime import UTC, datetime
 from typing import Final
 
+from keyflock_server.audit.entry import AuditEntry, SubjectKind
 from keyflock_server.coordinator.data_subject import DataSubject, find_data_subject
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.identity.claims import DeviceIdentity
@@ -18,6 +19,7 @@ from keyflock_server.protocol.stored_data import (
     StoredActivity,
     StoredAssignment,
     StoredData,
+    StoredDecision,
     StoredDevice,
     StoredEnrolment,
     StoredLimits,
@@ -28,6 +30,7 @@ from keyflock_server.protocol.stored_data import (
     StoredViolation,
 )
 from keyflock_server.rounds.quarantine import stored_quarantine
+from keyflock_server.storage.interfaces.audit import AuditFilter
 from keyflock_server.storage.records import (
     AssignmentRecord,
     DeviceRecord,
@@ -38,6 +41,8 @@ from keyflock_server.storage.records import (
 
 #: Assignments of one device in an answer: a megabyte and a half.
 MAX_ASSIGNMENTS: Final = 10_000
+#: Operators' decisions about one device; there are a handful at most.
+MAX_DECISIONS: Final = 1_000
 
 
 class DataExportService:
@@ -74,6 +79,8 @@ class DataExportService:
         recognised_by = [one for one in (record.user_digest, record.subject_digest) if one is not None]
         digests = [tombstone_digest(key, one) for one in recognised_by]
         limits = await store.tombstones.among(digests, self._deps.clock()) if digests else []
+        about = AuditFilter(subject_kind=SubjectKind.DEVICE, subject=device_digest(key, record.id))
+        decided = await store.audit.page(about, None, MAX_DECISIONS)
         return StoredDevice(
             device=record.id,
             population=record.population,
@@ -91,6 +98,7 @@ class DataExportService:
             further_assignments=total - len(assigned),
             revocation=None if revocation is None else _revocation(revocation),
             limits=tuple(map(_limits, limits)),
+            decisions=tuple(map(_decision, decided)),
         )
 
     async def _models(self, subject: DataSubject) -> list[StoredModel]:
@@ -184,6 +192,10 @@ def _limits(record: TombstoneRecord) -> StoredLimits:
         last_contributed_at=_maybe_text(record.last_contributed_at),
         participations=parse_participations(record.participations_json),
     )
+
+
+def _decision(entry: AuditEntry) -> StoredDecision:
+    return StoredDecision(at=_text(entry.at), action=entry.action, reason=entry.reason)
 
 
 def _text(instant: datetime) -> str:

@@ -79,6 +79,14 @@ class StoredLimits(Message, frozen=True, kw_only=True):
     participations: dict[TaskName, Count] = field(default_factory=dict)
 
 
+class StoredDecision(Message, frozen=True, kw_only=True):
+    """What an operator decided about the device: an entry of the audit log, without the operator."""
+
+    at: UtcText
+    action: str
+    reason: str
+
+
 class StoredEnrolment(Message, frozen=True, kw_only=True):
     """What the device said when it enrolled, and what was made of it."""
 
@@ -135,6 +143,8 @@ class StoredDevice(Message, frozen=True, kw_only=True):
     further_assignments: Count = 0
     revocation: StoredRevocation | None = None
     limits: tuple[StoredLimits, ...] = ()
+    #: Newest first.
+    decisions: tuple[StoredDecision, ...] = ()
 
 
 class ModelOwner(StrEnum):

@@ -5,22 +5,33 @@ import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from tests.services.postgres import PostgresServer
 from tests.unit.backups.installation import SmallInstallation, restore_into, silent, sqlite_url
 
-from keyflock_server.backups.folder import PlaceTaken, verify
-from keyflock_server.backups.manifest import DATABASE_FILE
+from keyflock_server.backups.folder import PlaceTaken, entry_of, verify
+from keyflock_server.backups.manifest import DATABASE_FILE, Manifest, encode
 from keyflock_server.backups.secret_files import SecretsState
 from keyflock_server.storage.blob_identity import MARKER_KEY, STORE_ID, keys_in_use, open_store, read_marker
 from keyflock_server.storage.blobs import LocalBlobStore
 from keyflock_server.storage.deletion_hold import HoldTaken
 from keyflock_server.storage.errors import StorageDamaged
-from keyflock_server.storage.sql.portable_copy import copy_to_file, open_copy, tables_of
+from keyflock_server.storage.sql import schema
+from keyflock_server.storage.sql.engine import engine_for
+from keyflock_server.storage.sql.portable_copy import (
+    copy_to_file,
+    make_single,
+    open_copy,
+    row_counts,
+    tables_of,
+)
 from keyflock_server.storage.sql.store import SqlStore
+from keyflock_server.storage.tables import SCHEMA_REVISION, cluster
 
 NewUrl = Callable[[str], str]
 
@@ -237,3 +248,48 @@ async def test_the_copied_rows_of_sqlite_need_no_file_beside_them(
 
     assert names_in(tmp_path / "backup") == ["blobs", "database.sqlite3", "manifest.json"]
     assert mode == "delete"
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgres"])
+async def test_a_backup_of_an_earlier_schema_comes_back_at_that_schema_and_is_upgraded_then(
+    tmp_path: Path, new_url: NewUrl, target: str
+) -> None:
+    before = f"{int(SCHEMA_REVISION) - 1:04}"
+    backup, place = tmp_path / "backup", new_url(target)
+    backup.mkdir()
+    await written_at(before, backup)
+
+    restored = await restore_into(backup, tmp_path / "new", place)
+
+    engine = engine_for(place, "keyflock db")
+    done = await schema.upgrade(engine)
+    await engine.dispose()
+    store = SqlStore(place)
+    await store.open()
+    assert restored.needs_upgrade
+    assert done == schema.Upgraded(before, SCHEMA_REVISION)
+    assert await store.cluster.get(STORE_ID) == restored.store_id
+    await store.close()
+
+
+async def written_at(revision: str, backup: Path) -> None:
+    """Write a backup as the release of that schema would have made it, of a database without blobs."""
+    engine = engine_for(f"sqlite+aiosqlite:///{backup / DATABASE_FILE}")
+    async with engine.begin() as connection:
+        await connection.run_sync(schema.create_at, revision)
+        await connection.execute(insert(cluster).values(name=STORE_ID, value="a" * 32))
+    await engine.dispose()
+    make_single(backup / DATABASE_FILE)
+    with closing(open_copy(backup / DATABASE_FILE)) as copy:
+        rows = row_counts(copy)
+    manifest = Manifest(
+        format=1,
+        program="0.9",
+        created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        schema=revision,
+        store_id="a" * 32,
+        database=entry_of(backup / DATABASE_FILE),
+        rows=rows,
+        blobs={},
+    )
+    (backup / "manifest.json").write_bytes(encode(manifest))

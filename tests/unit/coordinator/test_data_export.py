@@ -84,6 +84,21 @@ TOLD = {
         "until": "devices.0.revocation.until",
         "written_at": "devices.0.revocation.written_at",
     },
+    "audit_log": {
+        "sequence": f"{INSTEAD}nothing: a number of the log",
+        "at": "devices.0.decisions.0.at",
+        "operator": f"{INSTEAD}nothing: another person",
+        "role": f"{INSTEAD}nothing: another person's",
+        "action": "devices.0.decisions.0.action",
+        "subject_kind": f"{INSTEAD}devices.0.decisions",
+        "subject": f"{INSTEAD}devices.0.device",
+        "population": "devices.0.population",
+        "reason": "devices.0.decisions.0.reason",
+        "before_json": f"{INSTEAD}devices.0.standing",
+        "after_json": f"{INSTEAD}devices.0.standing",
+        "previous_digest": f"{INSTEAD}nothing: it chains the log",
+        "digest": f"{INSTEAD}nothing: it chains the log",
+    },
     "tombstones": {
         "digest": f"{INSTEAD}devices.0.limits",
         "until": "devices.0.limits.0.until",
@@ -104,6 +119,11 @@ ABOUT_NO_DEVICE = {
     "arrivals",
     "cluster",
     "round_verdicts",
+    "round_causes",
+    "evaluations",
+    "releases",
+    "api_tokens",
+    "idempotency_keys",
 }
 
 
@@ -194,6 +214,19 @@ async def filled(tmp_path: Path) -> AsyncIterator[FilledDatabase]:
             "until": next(days),
             "written_at": next(days),
         },
+        "audit_log": {
+            "sequence": 1,
+            "at": next(days),
+            "operator": "somebody",
+            "role": "admin",
+            "action": "device.quarantine",
+            "subject_kind": "device",
+            "subject": device_digest(OWNER_KEY, DEVICE),
+            "population": POPULATION,
+            "reason": "it sends noise",
+            "previous_digest": bytes(32),
+            "digest": bytes(32),
+        },
         "tombstones": {
             "digest": tombstone_digest(OWNER_KEY, DIGEST),
             "until": next(days),
@@ -252,11 +285,12 @@ async def test_no_digest_under_the_servers_key_and_no_encrypted_model_is_in_the_
 ) -> None:
     text = repr(await filled.stored())
 
-    secret = ("user_digest", "subject_digest", "owner", "tag", "sealed", "device_digest", "digest")
+    secret = ("user_digest", "subject_digest", "owner", "tag", "sealed", "device_digest", "operator")
     hidden = [
         repr(value) for row in filled.rows.values() for column, value in row.items() if column in secret
     ]
-    assert len(hidden) == 7
+    hidden.append(repr(filled.rows["tombstones"]["digest"]))
+    assert len(hidden) == 8
     assert [one for one in hidden if one in text] == []
 
 

@@ -73,6 +73,7 @@ from keyflock_server.protocol.stored_data import (
     StoredActivity,
     StoredAssignment,
     StoredData,
+    StoredDecision,
     StoredDevice,
     StoredEnrolment,
     StoredLimits,
@@ -639,6 +640,11 @@ MEANINGS: dict[str, tuple[str, Message]] = {
                             quarantined_until="2026-03-08T00:00:00Z",
                             last_contributed_at="2026-02-27T00:00:00Z",
                             participations={TaskName("next-word"): 1},
+                        ),
+                    ),
+                    decisions=(
+                        StoredDecision(
+                            at="2026-03-02T12:00:00Z", action="device.release", reason="a mended app"
                         ),
                     ),
                 ),
