@@ -36,10 +36,10 @@ from keyflock_server.storage.sql.portable_copy import (
     copy_to_file,
     make_single,
     open_copy,
+    revision_of,
     row_counts,
 )
 from keyflock_server.storage.sql.store import SqlStore
-from keyflock_server.storage.tables import SCHEMA_REVISION
 
 #: Blobs that are copied at once.
 _BLOBS_AT_ONCE: Final = 8
@@ -91,12 +91,12 @@ async def make_backup(
         for name, data in secrets.items():
             write_secret(folder / SECRETS_FOLDER, name, data)
         with contextlib.closing(open_copy(file)) as copy:
-            rows = row_counts(copy)
+            rows, schema = row_counts(copy), revision_of(copy)
         manifest = Manifest(
             format=FORMAT,
             program=program,
             created_at=created_at,
-            schema=SCHEMA_REVISION,
+            schema=schema,
             store_id=store_id,
             database=await asyncio.to_thread(entry_of, file),
             rows=rows,

@@ -38,8 +38,9 @@ OnProgress = Callable[[int, int], None]
 APPLICATION_NAME: Final = "keyflock backup"
 #: Alembic's table: its row is written with the tables.
 _REVISIONS: Final = "alembic_version"
-#: A copy of a database that both run is another one, and blobs belong to one.
-_UPDATE_ID: Final = text("UPDATE cluster SET value = :id WHERE name = :name")
+#: A copy is another database, whose blobs are its own. The holders of its leases know nothing of it.
+_NEW_IDENTITY: Final = "UPDATE cluster SET value = :id WHERE name = :name"
+_FREE_LEASES: Final = "UPDATE leases SET holder = ''"
 _PAGES_AT_ONCE: Final = 2_000
 _ROWS_AT_ONCE: Final = 5_000
 #: Rows in one COPY, which the driver's time limit is for.
@@ -86,7 +87,8 @@ async def copy_from_file(file: Path, url: str, store_id: str, on_progress: OnPro
                 await connection.run_sync(schema.create_at, revision_of(copy))
                 await connection.execute(text("SET LOCAL statement_timeout = 0"))
                 await _fill(connection, copy, on_progress)
-                await connection.execute(_UPDATE_ID, {"id": store_id, "name": STORE_ID})
+                await connection.execute(text(_NEW_IDENTITY), {"id": store_id, "name": STORE_ID})
+                await connection.execute(text(_FREE_LEASES))
     finally:
         await engine.dispose()
 
@@ -278,7 +280,8 @@ def _place(file: Path, target: Path, store_id: str) -> None:
         unfinished.unlink(missing_ok=True)
         shutil.copyfile(file, unfinished)
         with contextlib.closing(sqlite3.connect(unfinished)) as copy, copy:
-            copy.execute(str(_UPDATE_ID), {"id": store_id, "name": STORE_ID})
+            copy.execute(_NEW_IDENTITY, {"id": store_id, "name": STORE_ID})
+            copy.execute(_FREE_LEASES)
         unfinished.rename(target)
     except (OSError, sqlite3.Error) as error:
         unfinished.unlink(missing_ok=True)
