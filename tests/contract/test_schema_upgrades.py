@@ -230,6 +230,7 @@ async def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
     engine = engine_for(url)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await connection.execute(text("UPDATE cluster SET value = '9999' WHERE name = 'compatible_from'"))
     await engine.dispose()
 
     with pytest.raises(StorageError, match="schema 9999, which a newer release made"):
