@@ -64,6 +64,7 @@ from keyflock_server.runtime.state_series import StateSeries
 from keyflock_server.settings import Settings
 from keyflock_server.storage.blobs import LocalBlobStore, blobs_at
 from keyflock_server.storage.deletion_hold import HoldingBlobStore
+from keyflock_server.storage.interfaces.blob_store import BlobStore
 from keyflock_server.storage.sql.store import SqlStore
 from keyflock_server.suggestions.blocked import may_show_from
 from keyflock_server.suggestions.profile_cache import ProfileCache
@@ -209,8 +210,7 @@ def _assemble(
     try:
         secrets = secrets or secrets_in(folder.path)
         store = SqlStore(settings.database or folder.database_url)
-        all_blobs = blobs_at(settings.blobs) if settings.blobs else LocalBlobStore(folder.blobs)
-        blobs = HoldingBlobStore(all_blobs, store.leases, clock)
+        blobs = HoldingBlobStore(_blobs_of(settings, folder), store.leases, clock)
     except BaseException:
         folder.release()
         raise
@@ -346,6 +346,10 @@ def _log_what_is_off(attestation: Attestation, *, has_head_keys: bool) -> None:
         _log.warning(attestation.warning)
     if not has_head_keys:
         _log.info("heads are not stored: there are no head keys (--head-keys)")
+
+
+def _blobs_of(settings: Settings, folder: DataFolder) -> BlobStore:
+    return blobs_at(settings.blobs) if settings.blobs else LocalBlobStore(folder.blobs)
 
 
 def _log_unchecked_database(database: str, within_s: float) -> None:

@@ -95,7 +95,7 @@ async def test_a_forgotten_devices_slot_is_free_again(store: RecordStore) -> Non
 async def test_a_devices_assignments_are_listed_newest_first_with_their_tasks(store: RecordStore) -> None:
     await assigned(store, "a", "b")
     other = replace(ROUND.round, id=RoundId("u-1"), task=TaskName("u"), spec=ASYNC)
-    await store.tasks.add(replace(TASK, spec=ASYNC))
+    await store.tasks.add(replace(TASK, spec=ASYNC), audit=AUDIT)
     await store.rounds.add(RoundRecord(round=other))
     later = replace(assignment("a", "u-1"), assigned_at=NOW + DAY)
     await take_slot(store, later)

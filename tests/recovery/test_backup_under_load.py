@@ -100,7 +100,7 @@ class Fleet:
         self.driver.stop()
         await running
         async with operator_client(server.admin_url, server.admin_token()) as admin:
-            while any(one.phase in ENDING for one in await admin.rounds("shared")):
+            while any(one.phase in ENDING for one in await admin.rounds("shared")):  # noqa: ASYNC110 - it is HTTP
                 await asyncio.sleep(0.05)
 
 
