@@ -215,7 +215,7 @@ async def filled(tmp_path: Path) -> AsyncIterator[FilledDatabase]:
             "written_at": next(days),
         },
         "audit_log": {
-            "sequence": 1,
+            "sequence": 99,
             "at": next(days),
             "operator": "somebody",
             "role": "admin",
