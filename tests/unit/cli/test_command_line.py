@@ -199,7 +199,7 @@ def test_a_wrong_token_is_a_matter_of_credentials_and_is_not_repeated(
     ran = run("task", "list", "--url", admin_port.url, "--token-file", token_file)
 
     assert ran.code == 4
-    assert one_line(ran) == "keyflock: Not this server's. Look again. (token_invalid)\n"
+    assert one_line(ran) == "keyflock: Look again. (token_invalid)\n"
 
 
 def test_a_refusal_is_told_in_the_servers_words(
