@@ -54,13 +54,17 @@ def show_all(
 @app.command("show")
 def show(
     population: Population,
+    device: Annotated[
+        str | None, typer.Option("--device", help="A device's id, to see what it is served.")
+    ] = None,
     url: Url = None,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show what a population's keyboards are served now, since when and why."""
-    answer = connect(url, token_file, data_dir).call(RELEASE, {"population": population})
+    query = {} if device is None else {"device": device}
+    answer = connect(url, token_file, data_dir).call(RELEASE, {"population": population}, query=query)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 

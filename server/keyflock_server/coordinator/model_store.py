@@ -267,11 +267,14 @@ class ModelStore:
             raise population_unknown()
         if device is None or release.candidate is None or release.percent == 0:
             return release.version
-        row = await self._deps.store.devices.get(device)
-        # An installation that enrols anew is another device, and stays in its stage if it is attested.
-        identity = device if row is None or row.subject_digest is None else row.subject_digest
-        is_first = is_in_stage(bucket_of(name, identity), release.percent)
+        is_first = is_in_stage(await self.bucket(name, device), release.percent)
         return release.candidate if is_first else release.version
+
+    async def bucket(self, name: PopulationName, device: DeviceId) -> int:
+        """Return a device's bucket; an attested installation that enrols anew as another device keeps its."""
+        row = await self._deps.store.devices.get(device)
+        identity = device if row is None or row.subject_digest is None else row.subject_digest
+        return bucket_of(name, identity)
 
     async def candidate_version(self, name: PopulationName) -> ModelVersion:
         """Return the version that is to be released: the release's candidate or, without one, the newest."""

@@ -10,9 +10,10 @@ from keyflock_server.coordinator.model_store import ModelStore, population_unkno
 from keyflock_server.coordinator.release_gate import GateAnswer, ReleaseGate
 from keyflock_server.coordinator.release_steps import ReleaseSteps
 from keyflock_server.coordinator.release_views import gate_view, release_step, release_view
-from keyflock_server.protocol.identifiers import ModelVersion, PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName
 from keyflock_server.protocol.operator.promotion_policy import EVERYBODY, Promotion, PromotionPolicy
 from keyflock_server.protocol.operator.releases import (
+    DeviceRelease,
     GateView,
     PolicyOrder,
     PromoteOrder,
@@ -73,10 +74,24 @@ class ReleaseService:
         shown = [release_view(one, states[one.name]) for one in populations[:limit]]
         return shown, populations[limit - 1].name if len(populations) > limit else None
 
-    async def release(self, name: PopulationName) -> ReleaseView:
-        """Return what a population's keyboards are served; raises ApiError ``population_unknown``."""
+    async def release(self, name: PopulationName, device: DeviceId | None = None) -> ReleaseView:
+        """Return what a population's keyboards are served, and one of its devices if it is named.
+
+        Raises:
+            ApiError: ``population_unknown``; ``not_found`` for a device that is not enrolled there.
+        """
         population = await self._models.population(await self._models.resolve(name))
-        return await self._shown(population, await self._steps.newest(population.name))
+        shown = await self._shown(population, await self._steps.newest(population.name))
+        if device is None:
+            return shown
+        row = await self._deps.store.devices.get(device)
+        if row is None or row.population != population.name:
+            raise ApiError(ProblemCode.NOT_FOUND, "No such device is enrolled in this population.")
+        served = DeviceRelease(
+            bucket=await self._models.bucket(population.name, device),
+            version=await self._models.released_version(population.name, device),
+        )
+        return msgspec.structs.replace(shown, device=served)
 
     async def history(
         self, name: PopulationName, before: int | None, limit: int

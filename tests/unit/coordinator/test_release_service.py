@@ -9,9 +9,10 @@ from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 from tests.unit.coordinator.releasing import evaluate, newest, set_policy, steps
 
 from keyflock_server.audit.context import AuditContext
-from keyflock_server.protocol.identifiers import ModelVersion
+from keyflock_server.protocol.identifiers import DeviceId, ModelVersion
 from keyflock_server.protocol.operator.promotion_policy import Promotion, PromotionPolicy
 from keyflock_server.protocol.operator.releases import (
+    DeviceRelease,
     PolicyOrder,
     PromoteOrder,
     ReleaseRollbackOrder,
@@ -19,6 +20,7 @@ from keyflock_server.protocol.operator.releases import (
     StartOrder,
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
+from keyflock_server.releases.stages import bucket_of
 
 BY_HAND = PromotionPolicy(promotion=Promotion.MANUAL)
 
@@ -202,3 +204,19 @@ async def test_the_history_comes_in_pages_newest_first(site: CoordinatorHarness)
     views, more = await service.page(None, 10)
     assert [(view.population, view.version) for view in views] == [(POPULATION, 0)]
     assert more is None
+
+
+async def test_a_device_is_shown_with_its_bucket_and_the_version_that_it_is_served(
+    site: CoordinatorHarness,
+) -> None:
+    device = (await site.enrol()).device
+    bucket = bucket_of(POPULATION, device)
+    percent = bucket // 100 + 1
+    service = site.coordinator.releases
+
+    for stage, version in ((percent - 1, 0), (percent, 2)):
+        await start(site, percent=stage)
+        shown = await service.release(POPULATION, device)
+        assert shown.device == DeviceRelease(bucket=bucket, version=version)
+    with pytest.raises(ApiError, match="No such device"):
+        await service.release(POPULATION, DeviceId("nobody"))

@@ -6,7 +6,7 @@ from keyflock_server.coordinator.release_service import ReleaseService
 from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
-from keyflock_server.protocol.identifiers import PopulationName
+from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.operator.promotion_policy import PromotionPolicy
@@ -27,6 +27,7 @@ from keyflock_server.protocol.operator.releases import (
     PromoteOrder,
     ReleaseHistory,
     ReleaseList,
+    ReleaseQuery,
     ReleaseRollbackOrder,
     ReleaseView,
     StartOrder,
@@ -61,8 +62,9 @@ class ReleaseResource:
         items, following = await self._service.page(after, request.query.limit)
         return ReleaseList(items=items, next=encode_cursor(following))
 
-    async def _get(self, request: OperatorRequest[Query, NoBody]) -> ReleaseView:
-        return await self._service.release(request.population)
+    async def _get(self, request: OperatorRequest[ReleaseQuery, NoBody]) -> ReleaseView:
+        device = request.query.device
+        return await self._service.release(request.population, None if device is None else DeviceId(device))
 
     async def _history(self, request: OperatorRequest[PageQuery, NoBody]) -> ReleaseHistory:
         before = decode_cursor(request.query.after, int)

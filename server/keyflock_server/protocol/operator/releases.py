@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from keyflock_server.protocol.fields import VersionNumber
+from keyflock_server.protocol.fields import Name, VersionNumber
 from keyflock_server.protocol.operator.call import NoBody, OperatorCall, Query, Reason, ReasonOrder
 from keyflock_server.protocol.operator.pages import PageQuery
 from keyflock_server.protocol.operator.promotion_policy import EVERYBODY, PromotionPolicy
@@ -45,6 +45,21 @@ class GateView(Struct, frozen=True, kw_only=True):
     findings: list[dict[str, Any]]
 
 
+class ReleaseQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of a release."""
+
+    #: The id of a device, to see which version it is served.
+    device: Name | None = None
+
+
+class DeviceRelease(Struct, frozen=True, kw_only=True):
+    """What one device's keyboard is served now."""
+
+    #: Its bucket, in [0, 10,000), which never changes: it is in every stage above a hundredth of it.
+    bucket: int
+    version: int
+
+
 class ReleaseView(Struct, frozen=True, kw_only=True):
     """A population's release: what its keyboards are served now."""
 
@@ -65,6 +80,8 @@ class ReleaseView(Struct, frozen=True, kw_only=True):
     policy: PromotionPolicy
     #: What the gate finds of the candidate now; null without a candidate, and in lists.
     gate: GateView | None = None
+    #: What the device is served that was asked for; null without one.
+    device: DeviceRelease | None = None
 
 
 class ReleaseList(Struct, frozen=True, kw_only=True):
@@ -81,7 +98,7 @@ class ReleaseHistory(Struct, frozen=True, kw_only=True):
     next: str | None = None
 
 
-class GateQuery(Query, frozen=True, kw_only=True):
+class GateQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query of the gate."""
 
     #: The version to judge; left out, the candidate or, without one, the newest version.
@@ -142,7 +159,7 @@ RELEASE: Final = OperatorCall(
     "GET",
     _PATH,
     Role.VIEWER,
-    Query,
+    ReleaseQuery,
     NoBody,
     ReleaseView,
     "Return what a population's keyboards are served.",
