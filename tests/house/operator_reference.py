@@ -39,6 +39,7 @@ _PATH_PARAMETERS: Final = {
     "device": "The device's id.",
     "version": "The number of the model version.",
     "token_id": "The token's id, the part between its two underscores.",
+    "sequence": "The number of the entry.",
 }
 #: The headers that some calls take.
 _HEADERS: Final = {

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from keyflock_server.cli import (
+    audit,
     backups,
     db,
     device,
@@ -42,6 +43,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(heads.app, name="heads")
 app.add_typer(device.app, name="device")
 app.add_typer(tokens.app, name="token")
+app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(backups.app, name="backup")
 app.command("restore")(backups.restore)

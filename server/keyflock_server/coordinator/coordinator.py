@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from keyflock_server.coordinator.assignment_builder import AssignmentBuilder
+from keyflock_server.coordinator.audit_service import AuditService
 from keyflock_server.coordinator.check_in import CheckInService
 from keyflock_server.coordinator.data_export import DataExportService
 from keyflock_server.coordinator.dependencies import Dependencies
@@ -77,6 +78,7 @@ class Coordinator:
         self._failure_counter = RoundCounter(deps.store.causes)
         early_check_ins = EarlyCheckIns(deps, self.registry)
         self.quarantines = QuarantineService(deps)
+        self.audit = AuditService(deps)
         self._flushes = FlushScheduler(deps, self._flusher)
         intake = ReportIntake(deps, self._flushes, self._verdict_counter, self.quarantines)
         self.reports = ReportService(

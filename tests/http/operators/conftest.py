@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from tests.http.operators.scripted_audit import ScriptedAudit
 from tests.http.operators.scripted_releases import ScriptedReleases
 from tests.memory_store.store import MemoryStore
 
@@ -21,6 +22,7 @@ from keyflock_server.coordinator.operator_tokens import OperatorTokens
 from keyflock_server.http.application import application
 from keyflock_server.http.bodies import BodyLimits
 from keyflock_server.http.failed_attempts import FailedAttempts
+from keyflock_server.http.operators.audit import AuditResource
 from keyflock_server.http.operators.authentication import TokenAuthenticator
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
@@ -359,6 +361,7 @@ PATH_PARAMS = {
     "device": "phone-1",
     "version": "7",
     "token_id": "aaaabbbbccccdddd",
+    "sequence": "7",
 }
 #: The query strings of calls that need one.
 QUERIES = {"compare_versions": "?base=6"}
@@ -483,6 +486,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
             DeviceResource(quarantines, revocations, lists),
             VersionResource(versions),
             PersonalModelResource(reading),
+            AuditResource(ScriptedAudit(service.note)),  # type: ignore[arg-type]
             EventResource(events, populations),
             ReleaseResource(releases),
             TokenResource(tokens),

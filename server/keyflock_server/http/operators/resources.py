@@ -2,6 +2,7 @@
 
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.coordinator.operator_tokens import OperatorTokens
+from keyflock_server.http.operators.audit import AuditResource
 from keyflock_server.http.operators.devices import DeviceResource
 from keyflock_server.http.operators.documentation import DocumentationResource
 from keyflock_server.http.operators.events import EventResource
@@ -34,6 +35,7 @@ def resources_of(coordinator: Coordinator, events: EventHub, tokens: OperatorTok
         DeviceResource(coordinator.quarantines, coordinator.revocations, coordinator.lists),
         ReleaseResource(coordinator.releases),
         PersonalModelResource(coordinator.reading),
+        AuditResource(coordinator.audit),
         EventResource(events, coordinator.models),
         TokenResource(tokens),
         DocumentationResource(),

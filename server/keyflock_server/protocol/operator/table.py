@@ -3,6 +3,7 @@
 from typing import Final
 
 from keyflock_server.protocol.operator import (
+    audit,
     devices,
     documentation,
     events,
@@ -25,6 +26,7 @@ OPERATOR_CALLS: Final[tuple[AnyCall, ...]] = (
     *versions.CALLS,
     *devices.CALLS,
     *releases.CALLS,
+    *audit.CALLS,
     *events.CALLS,
     *tokens.CALLS,
     *personal_models.CALLS,
