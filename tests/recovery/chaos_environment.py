@@ -1,8 +1,10 @@
-"""What a chaos run needs: exchange over one of two stores, four populations, and tasks of every kind.
+"""What a chaos run needs: exchange over one of two stores, five populations, and tasks of every kind.
 
 eights   synchronous, with a deadline that only a round with lost slots reaches: most close with their goal
 carried  synchronous, with a deadline shorter than many an outage: rounds are carried into the next
 held     synchronous, with checks that no step passes: an operator accepts or discards every round
+judged   synchronous, beside an evaluate task of the same population, whose phones do not train
+judging  that task: each version against the first one, a phone once; rounds that find too few are abandoned
 stale-1, stale-2   asynchronous, of one population: pending reports count, and steps are made again
                    because the other task has published
 """
@@ -19,7 +21,13 @@ from tests.recovery.database_snapshot import SnapshotReader
 from tests.recovery.departing_phones import DepartingPhones, Departure
 from tests.recovery.fork_server import ForkServer
 from tests.recovery.load_balanced_exchange import LoadBalancedExchange
-from tests.recovery.one_hot_fleet import create_population, one_hot_phones, task_toml
+from tests.recovery.one_hot_fleet import (
+    JUDGES,
+    create_population,
+    evaluation_toml,
+    one_hot_phones,
+    task_toml,
+)
 from tests.recovery.operator_decisions import SimulatedOperator
 from tests.recovery.release_decisions import ReleasingOperator
 from tests.recovery.replicas import FAST_SETTINGS, ReplicaSet, ServerReplica
@@ -44,9 +52,16 @@ _CARRIED: Final = PopulationName("de")
 _STALE: Final = PopulationName("fr")
 _HELD: Final = PopulationName("es")
 _STALE_TASKS: Final = ("stale-1", "stale-2")
-TASKS: Final = ("eights", "carried", "held", *_STALE_TASKS)
-#: Coordinates of each population's phones.
-_PHONES: Final = {_EIGHTS: range(10), _CARRIED: range(10, 19), _STALE: range(19, 31), _HELD: range(31, 40)}
+_JUDGED: Final = PopulationName("it")
+TASKS: Final = ("eights", "carried", "held", *_STALE_TASKS, "judged", "judging")
+#: Coordinates of each population's phones that train.
+_PHONES: Final = {
+    _EIGHTS: range(10),
+    _CARRIED: range(10, 19),
+    _STALE: range(19, 31),
+    _HELD: range(31, 40),
+    _JUDGED: range(40, 50),
+}
 _SYNC: Final = """
 minimum = 8
 over_selection = 0.0
@@ -121,6 +136,15 @@ class ChaosEnvironment:
             await create_population(
                 admin, _HELD, task_toml("held", _HELD, f"{eights}\n[checks]\nmax_step_ratio = 0.5")
             )
+            judging = (
+                f"{_SYNC}deadline_s = 5.0\nmin_flush_clients = {min_clients}\nunsafe_single_flush = true"
+            )
+            await create_population(
+                admin,
+                _JUDGED,
+                task_toml("judged", _JUDGED, eights),
+                evaluation_toml("judging", _JUDGED, judging),
+            )
             await create_population(
                 admin, _STALE, *(task_toml(name, _STALE, _ASYNC) for name in _STALE_TASKS)
             )
@@ -190,6 +214,6 @@ async def _running(replica_set: ReplicaSet, exchange: LoadBalancedExchange) -> A
 
 def all_phones(seed: int) -> tuple[Phone, ...]:
     """Return the phones of all populations."""
-    return tuple(
-        phone for name, coordinates in _PHONES.items() for phone in one_hot_phones(name, coordinates, seed)
-    )
+    training = [one_hot_phones(name, coordinates, seed) for name, coordinates in _PHONES.items()]
+    judging = one_hot_phones(_JUDGED, JUDGES, seed, "evaluate")
+    return tuple(phone for phones in (*training, judging) for phone in phones)

@@ -14,10 +14,11 @@ from benchmarks.page import Section, table
 from keyflock_server.rounds.round import Phase
 
 _TASKS: Final = """\
-Five tasks: synchronous, carried over missed deadlines, held until an operator decides, two asynchronous ones
-over one model. Every phone adds 1 at a coordinate of its own, so each model version says whose reports it was
-made of (`tests/recovery/`)."""
-_FINAL_PHASES: Final = (Phase.CLOSED, Phase.CARRIED, Phase.DISCARDED)
+Seven tasks: synchronous, carried over missed deadlines, held until an operator decides, two asynchronous
+ones over one model, one whose versions are judged, and the evaluations that judge them. Every phone adds 1
+at a coordinate of its own, or a power of two of words, so each model version and each evaluation says whose
+reports it was made of (`tests/recovery/`)."""
+_FINAL_PHASES: Final = (Phase.CLOSED, Phase.CARRIED, Phase.ABANDONED, Phase.DISCARDED)
 STORES: Final = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 

@@ -16,7 +16,7 @@ from typing import Final
 import aiohttp
 import numpy as np
 from tests.recovery.load_balanced_exchange import LoadBalancedExchange
-from tests.recovery.one_hot_fleet import LAYOUT
+from tests.recovery.one_hot_fleet import JUDGES, LAYOUT
 from tests.recovery.recorded_state import ROUNDING_TOLERANCE, RecordedState
 
 from keyflock_compression import encode, parse_spec
@@ -39,7 +39,7 @@ from keyflock_server.protocol.messages import (
 )
 
 #: Coordinates of the departing phones, beyond those of the phones that stay; used again in later rounds.
-COORDINATES: Final = range(40, LAYOUT.size)
+COORDINATES: Final = range(JUDGES.stop, LAYOUT.size)
 #: Seconds after which a lost call is made again.
 _RETRY_CALL_S: Final = 0.05
 #: Seconds after which a check-in that got no work is made again, where the return window is shorter.

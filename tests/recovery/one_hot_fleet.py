@@ -3,6 +3,9 @@
 With uniform weights, rounds of 8 and a server that averages, all sums of synchronous tasks are whole eighths,
 exact in float32. So each model version shows, to the last bit, whose reports it was made of. Reports of
 asynchronous tasks weigh 1/sqrt(1 + staleness): not exact, but far from each other and from zero.
+
+Phones that judge versions instead each say that they scored a power of two of words, so that the sum of an
+evaluation shows whose scores it was made of.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keyflock_client_sim.device.backoff import RetryPolicy
 from keyflock_client_sim.device.device_events import DeviceEnrolled, ReportAcked
@@ -20,11 +24,13 @@ from keyflock_client_sim.fleet import population
 from keyflock_client_sim.fleet.phone import Phone
 from keyflock_client_sim.fleet.profiles import FleetProfile
 from keyflock_compression import encode, parse_spec
+from keyflock_models.evaluation.paired_scores import PairedScore, PairedScores, encode_scores, paired_layout
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.network.layout import ParamLayout
 from keyflock_models.text.vocabulary import build_vocabulary
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId
+from keyflock_server.protocol.messages import Capabilities
 from keyflock_server.protocol.operator_client import OperatorClient
 
 CONFIG: Final = ModelConfig(vocabulary_size=12, embedding_size=2, hidden_size=3)
@@ -68,6 +74,41 @@ def task_toml(name: str, population_name: PopulationName, round_table: str) -> s
     return _TASK.format(name=name, population=population_name, goal=ROUND_GOAL, round=round_table)
 
 
+_EVALUATION: Final = """
+[task]
+name = "{name}"
+population = "{population}"
+kind = "evaluate"
+[round]
+goal = {goal}
+{round}
+[pacing]
+min_s = 0.15
+max_s = 0.4
+[evaluating]
+candidate = "newest"
+baseline = 0
+metrics = ["recall_at_3"]
+"""
+#: Coordinates of the phones that score versions.
+JUDGES: Final = range(50, 62)
+#: What they measure.
+METRICS: Final = ("recall_at_3",)
+
+
+def evaluation_toml(name: str, population_name: PopulationName, round_table: str) -> str:
+    """Return a task whose evaluations can be checked, as TOML."""
+    return _EVALUATION.format(name=name, population=population_name, goal=ROUND_GOAL, round=round_table)
+
+
+def weights_of_evaluation(words: float) -> NDArray[np.float64]:
+    """Return how often each coordinate's scores are in an evaluation, by all the words that were scored."""
+    weights = np.zeros(LAYOUT.size, np.float64)
+    for place, coordinate in enumerate(JUDGES):
+        weights[coordinate] = (round(words) >> place) & 1
+    return weights
+
+
 class OneHotTrainer:
     """A trainer that returns one-hot deltas: minus one at the phone's own coordinate."""
 
@@ -75,7 +116,14 @@ class OneHotTrainer:
         """Ignore the model."""
 
     async def train(self, phone: str, work: Train) -> Trained:
-        """Return the phone's one-hot delta."""
+        """Return the phone's one-hot delta, or its scores."""
+        if work.evaluating is not None:
+            words = 1 << JUDGES.index(int(phone))
+            scores = PairedScores(words=words, oov_rate=0.0, scores={"recall_at_3": PairedScore(0.25, 0.5)})
+            container = encode(
+                encode_scores(scores, METRICS), paired_layout(METRICS), parse_spec(work.codec), seed=0
+            )
+            return Trained(delta=container, examples=1)
         delta = np.zeros(LAYOUT.size, np.float32)
         delta[int(phone)] = -1.0
         return Trained(delta=encode(delta, LAYOUT, parse_spec(work.codec), seed=0), examples=1)
@@ -109,12 +157,17 @@ class ReceiptLog:
 
 
 def one_hot_phones(
-    population_name: PopulationName, coordinates: Sequence[int], seed: int
+    population_name: PopulationName, coordinates: Sequence[int], seed: int, kind: str = "train"
 ) -> tuple[Phone, ...]:
-    """Return phones of one population, each named by its coordinate."""
+    """Return phones of one population, each named by its coordinate, that do one kind of task."""
     examples = {str(name): 4 for name in coordinates}
     return population.make_fleet(
-        examples, population=population_name, profile=PROFILE, seed=seed, retry_policy=_PATIENCE
+        examples,
+        population=population_name,
+        profile=PROFILE,
+        seed=seed,
+        retry_policy=_PATIENCE,
+        capabilities=Capabilities(tasks=(kind,)),
     )
 
 

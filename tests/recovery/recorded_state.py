@@ -1,5 +1,6 @@
 """What servers recorded about reports: rows, model versions and partial sums."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -8,11 +9,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.recovery.one_hot_fleet import LAYOUT, ROUND_GOAL
+from tests.recovery.one_hot_fleet import LAYOUT, METRICS, ROUND_GOAL, weights_of_evaluation
 
+from keyflock_models.evaluation.paired_scores import paired_layout
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_server.aggregation.partial_aggregate import PartialAggregate
 from keyflock_server.protocol.identifiers import DeviceId, RoundId
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.interfaces.blob_store import BlobStore
@@ -101,6 +104,11 @@ async def read_recorded_state(
     for record in rounds:
         if not record.round.is_over:
             sums[record.round.id] = await _open_round_sum(store, blobs, record)
+        elif record.round.spec.kind is TaskKind.EVALUATE:
+            is_stored = record.round.is_committed
+            sums[record.round.id] = (
+                await _evaluation_sum(store, record) if is_stored else _dropped_sum(record.round.id, rows)
+            )
     phases: dict[Phase, int] = defaultdict(int)
     for record in rounds:
         phases[record.round.phase] += 1
@@ -143,8 +151,33 @@ async def _published_sums(
     return found
 
 
+def _dropped_sum(round_id: RoundId, rows: Sequence[TracedReport]) -> RoundSum:
+    """Return the sum of an evaluation that missed its minimum: only its rows say what was dropped."""
+    weights = np.zeros(LAYOUT.size, np.float64)
+    for row in rows:
+        weights[row.phone] += row.weight if row.summed_in == round_id else 0.0
+    return RoundSum(weights, is_exact=True, is_published=False)
+
+
+async def _evaluation_sum(store: RecordStore, record: RoundRecord) -> RoundSum:
+    evaluation = await store.evaluations.get(record.round.id)
+    if evaluation is None or evaluation.phones != record.round.reports:
+        raise AssertionError(
+            f"the evaluation of {record.round.id} is not of its {record.round.reports} reports"
+        )
+    words = json.loads(record.round.figures_json)["words"] * evaluation.phones
+    return RoundSum(weights_of_evaluation(words), is_exact=True, is_published=True)
+
+
 async def _open_round_sum(store: RecordStore, blobs: BlobStore, record: RoundRecord) -> RoundSum:
     weights = np.zeros(LAYOUT.size, np.float64)
+    if record.round.spec.kind is TaskKind.EVALUATE:
+        layout = paired_layout(METRICS)
+        total = PartialAggregate(layout.size)
+        for row in await store.rounds.partials(record.round.id):
+            total = total.merged(PartialAggregate.from_bytes(await blobs.get(row.key), layout.size))
+        words = float(layout.unflatten(total.sum)["words"][0])
+        return RoundSum(weights_of_evaluation(words), is_exact=True, is_published=False)
     for row in await store.rounds.partials(record.round.id):
         weights -= PartialAggregate.from_bytes(await blobs.get(row.key), LAYOUT.size).sum
     return RoundSum(weights, is_exact=not record.round.is_async, is_published=False)

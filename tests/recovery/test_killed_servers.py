@@ -78,4 +78,6 @@ def check(outcome: ChaosOutcome) -> None:
     assert outcome.recorded.phases[Phase.CLOSED] >= 4
     assert exactly_once.exact_sums >= 2
     assert outcome.accepted > 0
+    evaluations = [one for id_, one in outcome.recorded.round_sums.items() if id_.startswith("judging-")]
+    assert sum(one.is_published for one in evaluations) >= 1
     assert {one.departure for one in outcome.departed} == set(Departure)
