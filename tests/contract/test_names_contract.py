@@ -103,7 +103,7 @@ async def test_a_task_that_is_over_is_not_revived_by_a_process_that_does_not_kno
     found = await store.tasks.get(T)
     assert found is not None
     assert found.status is over
-    assert await store.tasks.live_statuses() == {}
+    assert await store.tasks.live() == {}
 
 
 async def test_the_ids_of_a_name_are_found_in_their_order_and_nobody_elses(store: RecordStore) -> None:

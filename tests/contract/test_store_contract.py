@@ -39,6 +39,7 @@ from keyflock_server.rounds.round import (
     Summarised,
 )
 from keyflock_server.rounds.task import Eligibility, TaskSpec, TaskStatus
+from keyflock_server.rounds.task_changes import with_changes
 from keyflock_server.rounds.task_validation import parse_task
 from keyflock_server.rounds.tuning import AssignmentOutcome, OutcomeKind, RoundHistory
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
@@ -50,6 +51,7 @@ from keyflock_server.storage.errors import (
     Superseded,
 )
 from keyflock_server.storage.interfaces.record_store import RecordStore
+from keyflock_server.storage.interfaces.tasks import LiveTask, TaskChanges
 from keyflock_server.storage.records import (
     AssignmentRecord,
     AssignmentState,
@@ -189,7 +191,7 @@ async def test_rows_come_back_as_they_went_in(store: RecordStore) -> None:
     assert await store.devices.get(DeviceId("a")) == device("a")
 
 
-async def test_the_statuses_of_tasks_that_are_over_are_not_read_with_the_others(store: RecordStore) -> None:
+async def test_tasks_that_are_over_are_not_read_with_the_others(store: RecordStore) -> None:
     later = NOW + timedelta(seconds=1)
     await store.tasks.add(TaskRecord(spec=ASYNC, status=TaskStatus.FINISHED, created_at=NOW), audit=AUDIT)
     await store.tasks.add(
@@ -197,11 +199,31 @@ async def test_the_statuses_of_tasks_that_are_over_are_not_read_with_the_others(
     )
     await store.tasks.set_status(TaskName("t"), TaskStatus.PAUSED)
 
-    statuses = await store.tasks.live_statuses()
+    live = await store.tasks.live()
     await store.tasks.set_status(TaskName("t"), TaskStatus.CANCELLED)
 
-    assert list(statuses.items()) == [("t", TaskStatus.PAUSED), ("p", TaskStatus.ACTIVE)]
-    assert await store.tasks.live_statuses() == {"p": TaskStatus.ACTIVE}
+    assert list(live.items()) == [
+        ("t", LiveTask(TaskStatus.PAUSED, revision=1)),
+        ("p", LiveTask(TaskStatus.ACTIVE)),
+    ]
+    assert await store.tasks.live() == {"p": LiveTask(TaskStatus.ACTIVE)}
+
+
+async def test_the_end_of_a_pause_and_a_changed_spec_show_in_what_a_pass_reads(store: RecordStore) -> None:
+    until = NOW + timedelta(hours=1)
+    paused = TaskChanges(status=TaskStatus.PAUSED, pause_reason="night", resumes_at=until)
+    larger = with_changes(SPEC, {"goal": 5})
+
+    await store.tasks.change(TaskName("t"), paused, audit=AUDIT)
+    before = await store.tasks.live()
+    await store.tasks.change(TaskName("t"), TaskChanges(spec=larger), revision=1, audit=AUDIT)
+    after = await store.tasks.live()
+    stored = await store.tasks.get(TaskName("t"))
+
+    assert before == {"t": LiveTask(TaskStatus.PAUSED, 1, until)}
+    assert after == {"t": LiveTask(TaskStatus.PAUSED, 2, until)}
+    assert stored is not None
+    assert stored.spec == larger
 
 
 async def test_what_is_not_there_is_none(store: RecordStore) -> None:

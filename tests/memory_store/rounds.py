@@ -121,7 +121,15 @@ class MemoryRoundRepository:
         mine = [row for row in self._rows.partials.values() if row.round_id == round_id]
         return sorted(mine, key=lambda row: row.replica)
 
-    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+    async def carry(
+        self, before: RoundId, event: Carried, after: RoundRecord, *, audit: AuditContext | None = None
+    ) -> RoundRecord:
+        with self._rows.log.audited(
+            audit, SubjectKind.ROUND, before, lambda: round_document(self._rows.rounds[before])
+        ):
+            return await self._carry(before, event, after)
+
+    async def _carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
         ended = self._rows.advanced(before, event, after.round.opened_at)
         newest = self._rows.populations[after.round.population].latest_version
         if newest != ended.round.base_version:

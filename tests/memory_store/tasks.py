@@ -12,7 +12,7 @@ from keyflock_server.protocol.numbered_names import base_name, by_number
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.audit_documents import task_document
 from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
-from keyflock_server.storage.interfaces.tasks import TaskChanges, reasons
+from keyflock_server.storage.interfaces.tasks import LiveTask, TaskChanges, reasons
 from keyflock_server.storage.records import TaskRecord
 
 
@@ -38,11 +38,15 @@ class MemoryTaskRepository:
     async def all(self, unreadable: list[UnreadableRow] | None = None) -> list[TaskRecord]:  # noqa: ARG002 - no row here is damaged
         return self._oldest_first()
 
-    async def live_statuses(
+    async def live(
         self,
         unreadable: list[UnreadableRow] | None = None,  # noqa: ARG002 - no row here is damaged
-    ) -> dict[TaskName, TaskStatus]:
-        return {task.name: task.status for task in self._oldest_first() if not task.status.is_over}
+    ) -> dict[TaskName, LiveTask]:
+        return {
+            task.name: LiveTask(task.status, task.revision, task.resumes_at)
+            for task in self._oldest_first()
+            if not task.status.is_over
+        }
 
     async def set_status(
         self, name: TaskName, status: TaskStatus, *, reason: str = "", audit: AuditContext | None = None

@@ -13,6 +13,7 @@ from keyflock_server.coordinator.downlink import Downlink
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
 from keyflock_server.coordinator.enrolment import EnrolmentService
 from keyflock_server.coordinator.erasure import ErasureService
+from keyflock_server.coordinator.error_texts import error_text
 from keyflock_server.coordinator.flush_scheduler import FlushScheduler
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import ReportOutcome
@@ -32,13 +33,15 @@ from keyflock_server.coordinator.report_committer import ReportCommitter
 from keyflock_server.coordinator.report_intake import ReportIntake
 from keyflock_server.coordinator.report_service import ReportService
 from keyflock_server.coordinator.round_counter import RoundCounter
-from keyflock_server.coordinator.round_driver import RoundDriver, error_text
+from keyflock_server.coordinator.round_driver import RoundDriver
+from keyflock_server.coordinator.round_endings import RoundEndings
 from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.round_preparation import RoundPreparation
 from keyflock_server.coordinator.round_reading import RoundReading
 from keyflock_server.coordinator.seen_devices import SeenDevices
 from keyflock_server.coordinator.store_figures import StoreFigures
 from keyflock_server.coordinator.task_forecasts import TaskForecasts
+from keyflock_server.coordinator.task_histories import TaskHistories
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_service import TaskService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
@@ -72,7 +75,9 @@ class Coordinator:
             deps, self.models, self._flusher, self._leadership, scales, preparation, opening
         )
         self.registry = TaskRegistry(deps, self._rounds)
-        self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds, opening)
+        endings = RoundEndings(deps, self.registry, self._rounds, self._flusher)
+        self.tasks = TaskService(deps, self.registry, self.models, scales, self._rounds, opening, endings)
+        self.task_history = TaskHistories(deps)
         self.forecasts = TaskForecasts(deps, self.registry, self.models)
         self._verdict_counter = VerdictCounter(deps)
         self._failure_counter = RoundCounter(deps.store.causes)
@@ -164,6 +169,8 @@ class Coordinator:
             await self.revocations.sync()
             await self._leadership.renew()
             await self.registry.sync()
+            if self._leadership.is_leader:
+                await self.registry.resume_due()
             await self._device_sync.refresh()
         except Exception as error:  # noqa: BLE001 - whatever it was, the process waits for its store
             self._deps.observer.store_unreachable(error)

@@ -69,15 +69,17 @@ class EnrolmentService:
             user_proof: Proof of the user that the device has now, needed when it names another.
             subject: The installation's identity as the platform attests it.
         Raises:
-            ApiError: ``population_unknown``; ``user_not_proven``; ``token_invalid`` when the token to refresh
-                is void, or its device was forgotten; ``conflict`` when it would change its population;
-                ``overloaded`` for a new device while the server is beyond its capacity: those that are
-                enrolled come first. Nothing was stored.
+            ApiError: ``population_unknown``, also for a new device of an archived one; ``user_not_proven``;
+                ``token_invalid`` when the token to refresh is void, or its device was forgotten;
+                ``conflict`` when it would change its population; ``overloaded`` for a new device while the
+                server is beyond its capacity: those that are enrolled come first. Nothing was stored.
         """
         if shown is None and (load := self._deps.load()) >= SHED_LOAD:
             window = ReturnWindow(min_s=30.0 * (1.0 + load), max_s=120.0 * (1.0 + load))
             raise ApiError(ProblemCode.OVERLOADED, "Too many phones are here at once; enrol later.", window)
         name = await self._models.resolve_for_phone(request.population)
+        if shown is None and await self._models.is_archived(name):
+            raise ApiError(ProblemCode.POPULATION_UNKNOWN, "This population takes no new devices any more.")
         requested = self._device_from_request(request, name, subject)
         device = await (
             self._add(requested) if shown is None else self._refresh(requested, shown, user_proof)

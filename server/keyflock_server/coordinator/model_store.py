@@ -64,6 +64,8 @@ class ModelStore:
         self._versions: LRUCache[tuple[PopulationName, int], VersionRecord] = LRUCache(_MAX_CACHED_ROWS)
         #: Ids of populations by the names that phones call them, read since the pass began.
         self._ids: LRUCache[str, PopulationName] = LRUCache(_MAX_CACHED_ROWS)
+        #: Whether populations are archived, read since the pass began.
+        self._archived: LRUCache[PopulationName, bool] = LRUCache(_MAX_CACHED_ROWS)
         self._downloads: LRUCache[str, Download] = LRUCache(_MAX_CACHED_DOWNLOADS)
         self._layouts: dict[str, ParamLayout] = {}
         self._vocabularies: dict[str, bytes] = {}
@@ -169,6 +171,13 @@ class ModelStore:
             raise population_unknown()
         return record
 
+    async def is_archived(self, name: PopulationName) -> bool:
+        """Return whether a population takes no new devices, perhaps as it was at the last pass."""
+        if (known := self._archived.get(name)) is None:
+            archived = self._archived
+            known = archived[name] = (await self.population(name)).archived_at is not None
+        return known
+
     async def layout(self, name: PopulationName) -> ParamLayout:
         """Return the layout of the population's parameters in a vector."""
         if name not in self._layouts:
@@ -220,6 +229,7 @@ class ModelStore:
     def forget_rows(self) -> None:
         """Forget the rows that were read: once a pass, and when this process learns of a change."""
         self._versions, self._ids = LRUCache(_MAX_CACHED_ROWS), LRUCache(_MAX_CACHED_ROWS)
+        self._archived = LRUCache(_MAX_CACHED_ROWS)
 
     async def training_model(self, name: PopulationName, version: int) -> Download:
         """Return the download from which phones train."""
@@ -340,6 +350,11 @@ def served_weights(version: VersionRecord) -> ModelWeights:
 def population_unknown() -> ApiError:
     """Return the error for a population that was never here, or was deleted."""
     return ApiError(ProblemCode.POPULATION_UNKNOWN, "There is no such population here.")
+
+
+def archived_detail(name: PopulationName) -> str:
+    """Return why an archived population takes nothing new."""
+    return f"Population {name!r} is archived, and takes nothing new; unarchive it first."
 
 
 def _population_exists(name: PopulationName) -> ApiError:

@@ -25,6 +25,7 @@ from keyflock_server.protocol.operator.populations import (
 )
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, StorageError
+from keyflock_server.storage.interfaces.populations import PopulationChanges
 from keyflock_server.storage.records import PopulationRecord
 
 
@@ -68,6 +69,36 @@ class PopulationService:
             detail = f"Another population has, or once had, the name {order.to!r}; choose another name."
             raise ApiError(ProblemCode.CONFLICT, detail) from None
         return await self._view(await self._models.population(id_))
+
+    async def set_archived(
+        self, name: PopulationName, *, is_archived: bool, audit: AuditContext
+    ) -> PopulationView:
+        """Take a population out of use, or put it back; repeating it is no error.
+
+        An archived one takes no new devices and no new tasks. Those that are enrolled keep their model, their
+        personal models and the right to be forgotten; nothing is deleted.
+
+        Raises:
+            ApiError: ``population_unknown``; ``conflict`` while a task of it is not over.
+        """
+        id_ = await self._models.resolve(name)
+        record = await self._models.population(id_)
+        live = [state.task for state in self._registry.in_population(id_) if not state.status.is_over]
+        if is_archived and live:
+            detail = f"Population {name!r} has tasks that are not over: {', '.join(live)}. Cancel them first."
+            raise ApiError(ProblemCode.CONFLICT, detail)
+        if is_archived != (record.archived_at is not None):
+            changes = PopulationChanges(archived_at=audit.at if is_archived else None)
+            try:
+                record = await self._deps.store.populations.change(id_, changes, audit=audit)
+            except PopulationGone:
+                raise population_unknown() from None
+            self._models.forget_rows()
+        return await self._view(record)
+
+    async def revision(self, name: PopulationName) -> int:
+        """Return the population's present revision."""
+        return (await self._models.population(await self._models.resolve(name))).revision
 
     async def delete(
         self, name: PopulationName, order: DeletionOrder, *, audit: AuditContext

@@ -3,11 +3,10 @@
 import contextlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Final
 
-from keyflock_server.aggregation.optimizer_errors import CorruptedOptimizerState, OptimizerMismatch
 from keyflock_server.audit.context import POLICY, AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
+from keyflock_server.coordinator.error_texts import error_text
 from keyflock_server.coordinator.expiry import Expiry
 from keyflock_server.coordinator.leadership import Leadership
 from keyflock_server.coordinator.micro_batch import ReportOutcome
@@ -20,7 +19,6 @@ from keyflock_server.coordinator.round_preparation import PreparedRound, RoundPr
 from keyflock_server.coordinator.stop_rules import StopRules
 from keyflock_server.coordinator.task_state import OpenRound, TaskState, validator_for
 from keyflock_server.protocol.identifiers import AssignmentId, ModelVersion, RoundId
-from keyflock_server.releases.ema import CorruptedAverage
 from keyflock_server.rounds.decisions import CLOCKS_DIFFER, DESERTED_AFTER_WINDOWS, Due, due
 from keyflock_server.rounds.discarding import (
     cancelled_while_collecting,
@@ -40,10 +38,11 @@ from keyflock_server.rounds.round import (
     RoundEvent,
 )
 from keyflock_server.rounds.task import TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, StorageError, StorageUnavailable, Superseded
+from keyflock_server.storage.errors import AlreadyExists, StorageUnavailable, Superseded
 from keyflock_server.storage.records import RoundRecord
 
-_QUOTABLE_ERRORS: Final = (StorageError, CorruptedOptimizerState, OptimizerMismatch, CorruptedAverage)
+#: What an operator may decide of a round.
+OperatorEvent = Accepted | Discarded | CloseRequested | Abandoned
 #: Time after the deadline in which the other replicas flush their pending reports.
 _PEER_FLUSH_TIME = timedelta(seconds=2)
 
@@ -94,7 +93,7 @@ class RoundDriver:
             if state.open_round is not None:
                 state.open_round.watch_slots(self._deps.clock())
                 if state.open_round.round.is_async:
-                    await self._count_training(state)
+                    await self._count_training(state, state.open_round.round)
             self._settle_late_reports(state)
 
     async def drive(self, state: TaskState) -> None:
@@ -146,14 +145,12 @@ class RoundDriver:
             self._detach(state, state.open_round)
 
     async def decide(
-        self, state: TaskState, round_id: RoundId, event: Accepted | Discarded, audit: AuditContext
+        self, state: TaskState, round_id: RoundId, event: OperatorEvent, audit: AuditContext
     ) -> None:
-        """Store an operator's decision on a held round.
-
-        The leader publishes an accepted round with its next pass.
+        """Store an operator's decision on a round; the leader closes, or publishes, it with its next pass.
 
         Raises:
-            Superseded: the round is not held.
+            Superseded: the decision does not apply to the round as it stands.
         """
         async with state.round_lock:
             opened = state.open_round
@@ -161,11 +158,20 @@ class RoundDriver:
             record = await self._deps.store.rounds.advance(round_id, event, now, {}, audit=audit)
             if opened is not None and opened.id == round_id:
                 opened.record = record
+                self._settle_late_reports(state)
                 if record.round.is_over:
                     self._report_end(state, record.round, record.round.phase)
                     self._detach(state, opened)
             if record.round.is_over:
                 await self.delete_leftovers(record)
+
+    async def carry(self, state: TaskState, round_id: RoundId, detail: str, audit: AuditContext) -> bool:
+        """Carry an open round's reports for an operator, who holds ``flush_lock``; False if it cannot be."""
+        async with state.round_lock:
+            opened = state.open_round
+            if opened is None or opened.id != round_id or opened.round.phase is not Phase.COLLECTING:
+                return False
+            return opened.unsure is None and await self._carry(state, opened, detail, audit)
 
     async def delete_leftovers(self, record: RoundRecord) -> None:
         """Delete the blobs and partial sums of a round that ended without a version."""
@@ -216,9 +222,10 @@ class RoundDriver:
             return frozenset()
         return await self._deps.store.populations.withdrawn(current.population)
 
-    async def _count_training(self, state: TaskState) -> None:
+    async def _count_training(self, state: TaskState, current: Round) -> None:
         now = self._deps.clock()
-        since = now - timedelta(seconds=state.spec.round.deadline_s)
+        # The deadline may have been changed since; an assignment may come from a round with the longer one.
+        since = now - timedelta(seconds=max(current.spec.round.deadline_s, state.spec.round.deadline_s))
         # Assignments that a wrong clock dated into the future must not take slots until then.
         state.devices_training = await self._deps.store.assignments.count_outstanding(
             state.task, since, now + CLOCKS_DIFFER
@@ -294,7 +301,8 @@ class RoundDriver:
                 await self._end_without_version(state, opened, _abandoned(opened.round))
             case Due.CARRY:
                 await self._flusher.flush_rest(state, opened)
-                await self._carry(state, opened)
+                if not await self._carry(state, opened, _shortfall(opened.round)):
+                    await self._end_without_version(state, opened, _abandoned(opened.round))
             case Due.CLOSE:
                 await self._flusher.flush_rest(state, opened)
                 if opened.unsure is not None:
@@ -307,20 +315,22 @@ class RoundDriver:
                         opened.batch.settle_all(ReportOutcome.ROUND_GONE)
                     await self._close(state, opened)
 
-    async def _carry(self, state: TaskState, opened: OpenRound) -> None:
-        """Carry the reports into the next round; if the model has changed, they are useless: abandon."""
+    async def _carry(
+        self, state: TaskState, opened: OpenRound, detail: str, audit: AuditContext | None = None
+    ) -> bool:
+        """Carry the reports into the next round, unless the model has changed and they are useless."""
         current = opened.round
         following = await self._opening.next_round(state.spec, current.sequence + 1)
         is_same = following is not None and following.round.base_version == current.base_version
         if following is None or not is_same or current.reports == 0:
-            await self._end_without_version(state, opened, _abandoned(current))
-            return
-        carried = await self._deps.store.rounds.carry(opened.id, Carried(_shortfall(current)), following)
+            return False
+        carried = await self._deps.store.rounds.carry(opened.id, Carried(detail), following, audit=audit)
         await self._expiry.end(state, opened)
         await self._deps.store.rounds.clear_up(opened.id)
         self._report_end(state, current, Phase.CARRIED)
         await self._attach(state, carried)
         self._deps.observer.round_opened(state.task, carried.round.sequence)
+        return True
 
     async def _close(self, state: TaskState, opened: OpenRound) -> None:
         opened.record = await self._finalizer.finish(opened.record)
@@ -366,15 +376,6 @@ def _discard_pending_if_held(opened: OpenRound) -> None:
     """Answer reports that wait for the buffer after a held one: there is none."""
     if opened.is_held and len(opened.batch):
         opened.discard_pending()
-
-
-def error_text(error: Exception) -> str:
-    """Return one sentence for an operator. Only our own errors are quoted: others might quote numbers."""
-    return (
-        str(error)
-        if isinstance(error, _QUOTABLE_ERRORS)
-        else f"{type(error).__name__}; the log has the traceback."
-    )
 
 
 def _abandoned(current: Round) -> Abandoned:

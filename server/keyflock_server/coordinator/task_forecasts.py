@@ -9,7 +9,7 @@ from keyflock_compression import SpecError, container_length, container_sizes, p
 from keyflock_models.network.layout import ParamLayout
 from keyflock_server.coordinator.cohort_preview import DeviceCounts, count_devices
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.model_store import ModelStore, archived_detail
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.protocol.calls import REPORT_BODY_BYTES
 from keyflock_server.protocol.messages import TaskKind
@@ -68,6 +68,8 @@ class TaskForecasts:
         spec = with_ids(spec, spec.name, population.name)
         layout = await self._models.report_layout(spec)
         problems, conflicts = codec_problems(spec, layout), await self._registry.conflicts(spec)
+        if population.archived_at is not None:
+            conflicts.append(archived_detail(population.shown_name))
         tasks = await self._deps.store.tasks.all([])
         slots = spec.round.slots + sum(
             one.spec.round.slots for one in tasks if one.spec.population == population.name

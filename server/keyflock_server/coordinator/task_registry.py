@@ -1,19 +1,22 @@
 """The task registry owns the tasks that this process works on, and keeps them in step with the store.
 
 A task is in the registry while it is not over, or has a round that is not over. A pass reads which tasks
-these are, and their statuses; a task's spec never changes, so it is read once, when the task is new to this
-process. Tasks go by their ids here: another task of the same name has another id.
+these are, and their revisions; a task is read whole when it is new to this process, or its revision is
+another one: then an operator has paused it, resumed it or changed its spec. Tasks go by their ids here:
+another task of the same name has another id.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Final
 
 from cachetools import LRUCache
 
-from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.context import POLICY, AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
-from keyflock_server.coordinator.round_driver import RoundDriver, error_text
+from keyflock_server.coordinator.error_texts import error_text
+from keyflock_server.coordinator.round_driver import RoundDriver
 from keyflock_server.coordinator.task_addresses import TaskAddresses
 from keyflock_server.coordinator.task_conflicts import check_conflicts
 from keyflock_server.coordinator.task_state import OpenRound, TaskState
@@ -23,7 +26,14 @@ from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.storage.errors import AlreadyExists, PopulationGone, StorageDamaged, UnreadableRow
+from keyflock_server.storage.errors import (
+    AlreadyExists,
+    PopulationGone,
+    StorageDamaged,
+    Superseded,
+    UnreadableRow,
+)
+from keyflock_server.storage.interfaces.tasks import LiveTask, TaskChanges
 from keyflock_server.storage.records import RoundRecord, TaskRecord
 
 #: How many tasks that are over are remembered: reports for them arrive for days.
@@ -86,7 +96,7 @@ class TaskRegistry:
             return None
         if record is None:
             return None
-        state = TaskState(record.spec, record.status)
+        state = TaskState(record)
         if record.status.is_over:
             self._over[name] = state
         return state
@@ -122,7 +132,7 @@ class TaskRegistry:
                 raise ApiError(
                     ProblemCode.POPULATION_UNKNOWN, "The population was deleted meanwhile."
                 ) from None
-            self._states[spec.name] = TaskState(spec, TaskStatus.ACTIVE)
+            self._states[spec.name] = TaskState(record)
             self._note_changes()
         return record
 
@@ -160,13 +170,64 @@ class TaskRegistry:
             state = await self.get(name)
             async with state.round_lock:
                 if state.status.is_over and state.status is not status:
-                    address = await TaskAddresses(self._deps).address(name)
-                    detail = f"Task {address!r} is {state.status}; create a new one."
-                    raise ApiError(ProblemCode.CONFLICT, detail)
+                    raise await self._over_error(name, state.status)
                 await self._deps.store.tasks.set_status(name, status, reason=audit.reason, audit=audit)
                 state.status = status
             self._note_changes()
         return state
+
+    async def change(
+        self, name: TaskName, changes: TaskChanges, audit: AuditContext, *, revision: int | None = None
+    ) -> TaskState:
+        """Change a task that is not over, and return its state; the next round opens with a changed spec.
+
+        Raises:
+            ApiError: ``task_unknown``; ``conflict`` for a task that is over; ``precondition_failed`` when it
+                has another revision. Nothing was changed.
+        """
+        async with self._lock:
+            state = await self.get(name)
+            async with state.round_lock:
+                try:
+                    record = await self._deps.store.tasks.change(
+                        name, changes, revision=revision, audit=audit
+                    )
+                except Superseded:
+                    raise await self._superseded(name) from None
+                state.adopt(record)
+            self._note_changes()
+        return state
+
+    async def _superseded(self, name: TaskName) -> ApiError:
+        record = await self._deps.store.tasks.get(name)
+        if record is None:
+            return ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
+        if record.status.is_over:
+            return await self._over_error(name, record.status)
+        detail = f"The task is at revision {record.revision} now: read it again, and decide anew."
+        return ApiError(ProblemCode.PRECONDITION_FAILED, detail)
+
+    async def _over_error(self, name: TaskName, status: TaskStatus) -> ApiError:
+        address = await TaskAddresses(self._deps).address(name)
+        return ApiError(ProblemCode.CONFLICT, f"Task {address!r} is {status}; create a new one.")
+
+    async def resume_due(self) -> None:
+        """Resume the tasks whose pause has come to its end; the leader does so at each pass."""
+        now = self._deps.clock()
+        for state in self:
+            ends_at = state.resumes_at
+            if state.status is not TaskStatus.PAUSED or ends_at is None or now < ends_at:
+                continue
+            audit = AuditContext(
+                operator=POLICY,
+                role=POLICY,
+                reason=f"The pause was to end at {ends_at.isoformat(timespec='seconds')}.",
+                action="task.resume",
+                at=now,
+            )
+            changes = TaskChanges(status=TaskStatus.ACTIVE, pause_reason="", resumes_at=None)
+            with contextlib.suppress(ApiError):  # an operator was first
+                await self.change(state.task, changes, audit, revision=state.revision)
 
     def _note_changes(self) -> None:
         statuses = {state.task: state.status for state in self._states.values()}
@@ -190,26 +251,26 @@ class TaskRegistry:
             unfinished = {record.round.task: record for record in reversed(rounds)}
             held = sum(record.round.phase is Phase.HELD for record in unfinished.values())
             self._deps.observer.rounds_waiting(held)
-            statuses = await self._deps.store.tasks.live_statuses(damaged)
-            self.unfinished_rounds, self.live_tasks = tuple(rounds), frozenset(statuses)
+            live = await self._deps.store.tasks.live(damaged)
+            self.unfinished_rounds, self.live_tasks = tuple(rounds), frozenset(live)
             errors = {row.task: row.error for row in damaged}
-            known = dict.fromkeys([*statuses, *unfinished, *errors, *self._states])
+            known = dict.fromkeys([*live, *unfinished, *errors, *self._states])
             try:
                 for name in known if only is None else known.keys() & {only}:
-                    await self._sync_task(name, statuses.get(name), unfinished.get(name), errors.get(name))
+                    await self._sync_task(name, live.get(name), unfinished.get(name), errors.get(name))
             finally:
                 self._note_changes()
 
     async def _sync_task(
         self,
         name: TaskName,
-        status: TaskStatus | None,
+        live: LiveTask | None,
         unfinished: RoundRecord | None,
         error: StorageDamaged | None,
     ) -> None:
-        state = self._states.get(name)
-        if state is None or (status is None and not state.status.is_over):
-            # The task is new to this process, or over since the last pass.
+        state, status = self._states.get(name), None if live is None else live.status
+        if _is_out_of_date(state, live):
+            # The task is new to this process, has changed, or is over since the last pass.
             try:
                 record = await self._deps.store.tasks.get(name)
             except StorageDamaged as damage:
@@ -217,7 +278,10 @@ class TaskRegistry:
             else:
                 if record is not None:
                     status = record.status
-                    state = self._states.setdefault(name, TaskState(record.spec, status))
+                    if state is None:
+                        state = self._states[name] = TaskState(record)
+                    # Its status is taken over together with its round.
+                    state.adopt(record, status=state.status)
                 else:
                     # It went with its population; one that this process knew was cancelled or finished first.
                     status = TaskStatus.CANCELLED
@@ -235,6 +299,12 @@ class TaskRegistry:
                 state.is_unreadable = True
                 state.last_error = error_text(error)
             self._deps.observer.task_stuck(name, error)
+
+
+def _is_out_of_date(state: TaskState | None, live: LiveTask | None) -> bool:
+    if state is None:
+        return True
+    return not state.status.is_over if live is None else live.revision != state.revision
 
 
 def _taken(name: str, status: TaskStatus) -> ApiError:

@@ -1,14 +1,17 @@
 """The task service answers operators' calls about tasks and their rounds, also those that are over."""
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
 
 from keyflock_compression import SpecError
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.held_rounds import HeldRounds
-from keyflock_server.coordinator.model_store import ModelStore
+from keyflock_server.coordinator.model_store import ModelStore, archived_detail
 from keyflock_server.coordinator.norm_scales import TaskScales
 from keyflock_server.coordinator.round_driver import RoundDriver
+from keyflock_server.coordinator.round_endings import RoundEndings
 from keyflock_server.coordinator.round_opening import RoundOpening
 from keyflock_server.coordinator.stop_rules import StopRules
 from keyflock_server.coordinator.task_addresses import TaskAddresses
@@ -16,14 +19,20 @@ from keyflock_server.coordinator.task_forecasts import codec_problems
 from keyflock_server.coordinator.task_registry import TaskRegistry
 from keyflock_server.coordinator.task_state import TaskState, waiting_reason
 from keyflock_server.coordinator.views import round_view, task_view
-from keyflock_server.protocol.identifiers import RoundId
+from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.operator.rounds import RoundView
 from keyflock_server.protocol.operator.tasks import TaskView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
+from keyflock_server.rounds.task_changes import with_changes
+from keyflock_server.rounds.task_validation import TaskError
+from keyflock_server.storage.interfaces.tasks import TaskChanges
 from keyflock_server.storage.records import PopulationRecord, RoundRecord, TaskRecord
+
+#: Attempts of a change while others change the same task.
+_ATTEMPTS: Final = 3
 
 
 class TaskService:
@@ -37,9 +46,11 @@ class TaskService:
         scales: TaskScales,
         rounds: RoundDriver,
         opening: RoundOpening,
+        endings: RoundEndings,
     ) -> None:
         self._deps = deps
         self._opening = opening
+        self._endings = endings
         self._registry = registry
         self._models = models
         self._scales = scales
@@ -59,6 +70,8 @@ class TaskService:
                 its codec names rows that the population's model does not have.
         """
         population = await self._models.population(await self._models.resolve(spec.population))
+        if population.archived_at is not None:
+            raise ApiError(ProblemCode.CONFLICT, archived_detail(population.shown_name))
         spec = with_ids(spec, spec.name, population.name)
         layout = await self._models.report_layout(spec)
         if problems := codec_problems(spec, layout):
@@ -74,9 +87,7 @@ class TaskService:
 
     async def get(self, name: str) -> TaskView:
         """Return the newest task of this name, or with ``name~1`` the first; raises ``task_unknown``."""
-        record = await self._deps.store.tasks.get(await self._addresses.find(name))
-        if record is None:
-            raise ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
+        record = await self._record(await self._addresses.find(name))
         return await self._view(record, await self._models.population(record.spec.population))
 
     async def _view(self, record: TaskRecord, population: PopulationRecord) -> TaskView:
@@ -102,10 +113,73 @@ class TaskService:
         address = await self._addresses.address(record.name)
         return task_view(record, population, phases, held_round, reason, stopping, address=address)
 
-    async def pause(self, name: str, *, audit: AuditContext) -> TaskView:
-        """Assign no more work; reports under way are still accepted. A paused task stays paused."""
-        await self._registry.set_status(await self._addresses.find(name), TaskStatus.PAUSED, audit)
+    async def pause(self, name: str, *, until: datetime | None = None, audit: AuditContext) -> TaskView:
+        """Assign no more work; reports under way are still accepted. The last pause's reason and end hold.
+
+        Args:
+            name: The task.
+            until: When it resumes by itself; None: when somebody resumes it.
+            audit: Who pauses it and why.
+        Raises:
+            ApiError: ``task_unknown``; ``conflict`` for a task that is over, or an end that has passed.
+        """
+        if until is not None and until <= self._deps.clock():
+            raise ApiError(ProblemCode.CONFLICT, "until has passed: the pause would be over at once.")
+        changes = TaskChanges(status=TaskStatus.PAUSED, pause_reason=audit.reason, resumes_at=until)
+        await self._registry.change(await self._addresses.find(name), changes, audit)
         return await self.get(name)
+
+    async def change(self, name: str, values: Mapping[str, Any], *, audit: AuditContext) -> TaskView:
+        """Change ``[round]`` of a task for its next rounds; the open one keeps what it opened with.
+
+        Args:
+            name: The task.
+            values: As in ``with_changes``.
+            audit: Who changes it and why.
+        Raises:
+            ApiError: ``task_unknown``; ``conflict`` for a task that is over; ``invalid_task`` when it could
+                not run with these values; ``precondition_failed`` when it changes again and again meanwhile.
+        """
+        id_ = await self._addresses.find(name)
+        for attempt in range(_ATTEMPTS):
+            record = await self._record(id_)
+            try:
+                spec = with_changes(record.spec, values)
+            except TaskError as error:
+                raise ApiError(ProblemCode.INVALID_TASK, str(error), problems=error.problems) from None
+            try:
+                await self._registry.change(id_, TaskChanges(spec=spec), audit, revision=record.revision)
+            except ApiError as error:
+                if error.code is not ProblemCode.PRECONDITION_FAILED or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
+        return await self.get(name)
+
+    async def set_archived(self, name: str, *, is_archived: bool, audit: AuditContext) -> TaskView:
+        """Take a task that is over out of the ordinary list, or put it back; repeating it is no error.
+
+        Raises:
+            ApiError: ``task_unknown``; ``conflict`` for a task that is not over.
+        """
+        record = await self._record(await self._addresses.find(name))
+        if is_archived and not record.status.is_over:
+            detail = f"Task {name!r} is {record.status}; cancel it first."
+            raise ApiError(ProblemCode.CONFLICT, detail)
+        if is_archived != (record.archived_at is not None):
+            changes = TaskChanges(archived_at=audit.at if is_archived else None)
+            await self._deps.store.tasks.change(record.name, changes, audit=audit)
+        return await self.get(name)
+
+    async def revision(self, name: str) -> int:
+        """Return the task's present revision."""
+        return (await self._record(await self._addresses.find(name))).revision
+
+    async def _record(self, id_: TaskName) -> TaskRecord:
+        record = await self._deps.store.tasks.get(id_)
+        if record is None:
+            raise ApiError(ProblemCode.TASK_UNKNOWN, "There is no such task here.")
+        return record
 
     async def resume(self, name: str, *, audit: AuditContext) -> TaskView:
         """Assign work again. An active task stays active."""
@@ -129,6 +203,16 @@ class TaskService:
         state = await self._registry.get(record.round.task)
         address = await self._addresses.address(record.round.task)
         return _round_view(record, population, verdicts, state, address)
+
+    async def close_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
+        """Let a collecting round close now, with what it has."""
+        await self._endings.close(round_id, audit)
+        return await self.round(round_id)
+
+    async def abandon_round(self, round_id: RoundId, *, drops: bool, audit: AuditContext) -> RoundView:
+        """End a collecting round now, without a result."""
+        await self._endings.abandon(round_id, audit, drops=drops)
+        return await self.round(round_id)
 
     async def accept_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
         """Let the next pass publish what a held round made."""

@@ -22,7 +22,7 @@ from keyflock_server.protocol.identifiers import AssignmentId, DeviceId, ModelVe
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.round import Phase, Round
 from keyflock_server.rounds.task import TaskSpec, TaskStatus
-from keyflock_server.storage.records import AssignmentRecord, AssignmentState, RoundRecord
+from keyflock_server.storage.records import AssignmentRecord, AssignmentState, RoundRecord, TaskRecord
 
 #: A budget of bytes may give every phone another codec.
 _MAX_CODECS: Final = 256
@@ -168,13 +168,11 @@ class TaskState:
     """A task, its status and its open round, in memory.
 
     Args:
-        spec: The task.
-        status: Its status when this process first reads it.
+        record: The task's row when this process first reads it.
     """
 
-    def __init__(self, spec: TaskSpec, status: TaskStatus) -> None:
-        self.spec = spec
-        self.status = status
+    def __init__(self, record: TaskRecord) -> None:
+        self.adopt(record)
         self.open_round: OpenRound | None = None
         #: Sequence number of the last round that this process knows; 0 before the first.
         self.last_sequence = 0
@@ -189,7 +187,7 @@ class TaskState:
         #: Time over which a crowd of phones is spread, as computed at the last check-in; 0: they meet.
         self.spread_s = 0.0
         #: Time after which the open round takes every eligible device, as computed at the last check-in.
-        self.selection_window_s = spec.round.selection_window_s
+        self.selection_window_s = record.spec.round.selection_window_s
         #: Spaces the flushes of this task.
         self.flush_pace = FlushPace()
         # Whoever needs several of these locks acquires them in this order.
@@ -200,6 +198,19 @@ class TaskState:
         #: Held while a flush, an expiry or the round driver changes the open round's row. Slots are taken and
         #: given back without it, many at once.
         self.row_lock = asyncio.Lock()
+
+    def adopt(self, record: TaskRecord, status: TaskStatus | None = None) -> None:
+        """Take over the task as its row has it; an open round keeps the spec with which it opened.
+
+        Args:
+            record: The row.
+            status: Another status than the row's.
+        """
+        self.spec = record.spec
+        self.status = status or record.status
+        self.resumes_at = record.resumes_at
+        #: The revision of the row: with another one, it is read again.
+        self.revision = record.revision
 
     @property
     def task(self) -> TaskName:
@@ -213,7 +224,7 @@ class TaskState:
         if opened is None or opened.round.phase is not Phase.COLLECTING:
             return 0
         if opened.round.is_async:
-            free = self.spec.round.slots - self.devices_training
+            free = opened.round.slots - self.devices_training
         else:
             free = opened.round.slots_left
         return max(0, free - opened.slots_asked)

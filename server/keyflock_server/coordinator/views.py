@@ -41,6 +41,8 @@ def population_view(
         devices=devices,
         anchor_text=anchor_text(record),
         anchor_loss_chosen=record.anchor_loss_chosen,
+        archived_at=record.archived_at,
+        revision=record.revision,
     )
 
 
@@ -89,6 +91,11 @@ def task_view(
         anchor_text=anchor_text(population) if record.spec.kind is TaskKind.TRAIN else "",
         is_unsafe_flush=record.spec.round.is_unsafe_flush,
         norm_scales=_norm_scales(record.norm_scales_json),
+        pause_reason=record.pause_reason,
+        resumes_at=record.resumes_at,
+        end_reason=record.end_reason,
+        archived_at=record.archived_at,
+        revision=record.revision,
         spec=_tables_in_use(spec),
     )
 

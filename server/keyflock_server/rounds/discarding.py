@@ -1,7 +1,7 @@
 """Events that drop a round's sum, with their texts: who decided it, why, and how many reports it held."""
 
 from keyflock_server.protocol.identifiers import ModelVersion
-from keyflock_server.rounds.round import Cancelled, Discarded, Round
+from keyflock_server.rounds.round import Abandoned, Cancelled, Discarded, Round
 
 
 def discarded_by_operator(current: Round, reason: str) -> Discarded:
@@ -42,6 +42,20 @@ def cancelled_while_stuck(current: Round, trouble: str) -> Cancelled:
     """Return the event that ends a round that cannot close when its task is cancelled."""
     why = f"The task was cancelled by an operator. The round could not close: {trouble}"
     return Cancelled(f"{why} {_sum_given_up(current)}")
+
+
+def abandoned_by_operator(current: Round, reason: str) -> Abandoned:
+    """Return the event of an operator who ends a collecting round and drops its reports."""
+    why = f"Abandoned by an operator: {_sentence(reason)} {_sum_given_up(current)}"
+    return Abandoned(why, current.reports)
+
+
+def carried_by_operator(reason: str) -> str:
+    """Return the detail of a round that an operator ends, and whose reports go into the next one.
+
+    The text has no number: another process may be counting at this moment.
+    """
+    return f"Ended by an operator: {_sentence(reason)} Its reports were carried into the next round."
 
 
 def _sum_given_up(current: Round) -> str:

@@ -55,7 +55,7 @@ from keyflock_server.protocol.operator.populations import (
     RollbackOrder,
 )
 from keyflock_server.protocol.operator.rounds import RoundProgress, RoundView, SessionCount
-from keyflock_server.protocol.operator.tasks import TaskView
+from keyflock_server.protocol.operator.tasks import TaskEvent, TaskHistory, TaskView
 from keyflock_server.protocol.operator.versions import VersionComparison, VersionView
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, Problem, ProblemCode
@@ -209,9 +209,46 @@ class ScriptedOperatorServices:
     async def task(self, name: TaskName) -> TaskView:
         return self._known("task", name)
 
-    async def pause_task(self, name: TaskName, *, audit: AuditContext) -> TaskView:
+    async def pause_task(self, name: TaskName, *, until: datetime | None, audit: AuditContext) -> TaskView:
         self.audits.append(audit)
+        self.until = until
         return self._known("pause_task", name)
+
+    async def change_task(
+        self, name: TaskName, values: Mapping[str, object], *, audit: AuditContext
+    ) -> TaskView:
+        self.audits.append(audit)
+        self.values = values
+        return self._known("change_task", name)
+
+    async def set_task_archived(self, name: TaskName, *, is_archived: bool, audit: AuditContext) -> TaskView:
+        self.audits.append(audit)
+        return self._known("archive_task" if is_archived else "unarchive_task", name)
+
+    async def task_history(self, name: TaskName, limit: int) -> TaskHistory:
+        self._known("task_history", name)
+        return TaskHistory(items=[TaskEvent(at=NOW, what="task.pause", operator="root")][:limit])
+
+    async def set_population_archived(
+        self, name: PopulationName, *, is_archived: bool, audit: AuditContext
+    ) -> PopulationView:
+        self.audits.append(audit)
+        self.note("archive_population" if is_archived else "unarchive_population", name)
+        return POPULATION
+
+    async def revision(self, _name: str) -> int:
+        return 7
+
+    async def close_round(self, round_id: RoundId, *, audit: AuditContext) -> RoundView:
+        self.audits.append(audit)
+        self.note("close_round", round_id)
+        return ROUND
+
+    async def abandon_round(self, round_id: RoundId, *, drops: bool, audit: AuditContext) -> RoundView:
+        self.audits.append(audit)
+        self.drops = drops
+        self.note("abandon_round", round_id)
+        return ROUND
 
     async def resume_task(self, name: TaskName, *, audit: AuditContext) -> TaskView:
         self.audits.append(audit)
@@ -397,7 +434,7 @@ class AdminPort:
         path = path_of(call)
         if call.query is ReasonQuery:
             path += "?reason=a+test"
-        if call.body is ReasonOrder and body is None:
+        if issubclass(call.body, ReasonOrder) and body is None:
             body = b'{"reason": "a test"}'
         return await self.request(
             call.method, path, body, {name: value for name, value in headers.items() if value is not None}
@@ -442,6 +479,11 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         pause=service.pause_task,
         resume=service.resume_task,
         cancel=service.cancel_task,
+        change=service.change_task,
+        set_archived=service.set_task_archived,
+        revision=service.revision,
+        close_round=service.close_round,
+        abandon_round=service.abandon_round,
         round=service.round,
         accept_round=service.accept_round,
         discard_round=service.discard_round,
@@ -453,7 +495,10 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         delete=service.delete_population,
         preview_cohort=service.preview_cohort,
         resolve=service.resolve,
+        set_archived=service.set_population_archived,
+        revision=service.revision,
     )
+    histories: Any = SimpleNamespace(history=service.task_history)
     quarantines: Any = SimpleNamespace(
         device=service.device,
         quarantine=service.quarantine_device,
@@ -480,7 +525,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
     endpoints = OperatorEndpoints(
         [
             PopulationResource(populations, lists),
-            TaskResource(tasks, lists),
+            TaskResource(tasks, lists, histories),
             ForecastResource(SimpleNamespace(forecast=service.forecast_task)),  # type: ignore[arg-type]
             RoundResource(tasks, lists, reading),
             DeviceResource(quarantines, revocations, lists),

@@ -31,7 +31,7 @@ class CrashingProxy:
             "versions",
             "list_by_task",
             "unfinished",
-            "live_statuses",
+            "live",
             "assignments",
             "assignment",
             "count",

@@ -15,9 +15,9 @@ from keyflock_server.identity.claims import AssignmentClaims, DeviceIdentity
 from keyflock_server.protocol.identifiers import RoundId, TaskName
 from keyflock_server.protocol.messages import Assignment, CheckIn, Receipt
 from keyflock_server.protocol.problems import ApiError, ProblemCode
-from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.errors import StorageError, UnreadableRow
 from keyflock_server.storage.interfaces.group_writer import OperationOutcome
+from keyflock_server.storage.interfaces.tasks import LiveTask
 from keyflock_server.storage.records import RoundRecord
 
 T = TaskName("t")
@@ -195,13 +195,13 @@ async def test_a_leader_whose_pass_takes_longer_than_its_lease_leads_all_the_sam
     await create(replicas, "goal = 4\nover_selection = 0.0")
     for _ in range(4):
         await send(replicas[1], await assigned(harness, replicas[2], await harness.enrol()), 1.0)
-    tasks, statuses = harness.store.tasks, harness.store.tasks.live_statuses
+    tasks, live = harness.store.tasks, harness.store.tasks.live
 
-    async def slowly(unreadable: list[UnreadableRow] | None = None) -> dict[TaskName, TaskStatus]:
+    async def slowly(unreadable: list[UnreadableRow] | None = None) -> dict[TaskName, LiveTask]:
         harness.pass_time(12.0)
-        return await statuses(unreadable)
+        return await live(unreadable)
 
-    tasks.live_statuses = slowly  # type: ignore[method-assign]  # the database, or this machine, is overloaded
+    tasks.live = slowly  # type: ignore[method-assign]  # the database, or this machine, is overloaded
     await tick(replicas)
     await tick(replicas)
 

@@ -139,7 +139,7 @@ async def test_a_task_of_another_process_is_found_at_the_next_pass_and_read_once
 
     assert found == [("t", "active")]
     assert paused == [("t", "paused")]
-    assert read_for_the_status == []
+    assert read_for_the_status == ["t"]
     assert list(other.registry) == []
     await one.stop()
     await other.stop()

@@ -1,19 +1,23 @@
 """Answers operators' calls about populations."""
 
+from typing import Any
+
 from keyflock_server.coordinator.operator_lists import OperatorLists
 from keyflock_server.coordinator.population_service import PopulationService
 from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.operator.call import NoBody, Query, ReasonQuery
+from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder, ReasonQuery
 from keyflock_server.protocol.operator.populations import (
+    ARCHIVE_POPULATION,
     CREATE_POPULATION,
     DELETE_POPULATION,
     POPULATIONS,
     PREVIEW_COHORT,
     RENAME_POPULATION,
     ROLL_BACK,
+    UNARCHIVE_POPULATION,
     CohortPreview,
     CohortQuestion,
     DeletionOrder,
@@ -45,6 +49,8 @@ class PopulationResource:
         handlers.add(PREVIEW_COHORT, self._preview_cohort)
         handlers.add(ROLL_BACK, self._roll_back)
         handlers.add(RENAME_POPULATION, self._rename)
+        handlers.add(ARCHIVE_POPULATION, self._archive, revision=self._revision)
+        handlers.add(UNARCHIVE_POPULATION, self._unarchive, revision=self._revision)
         handlers.add(DELETE_POPULATION, self._delete)
 
     async def _list(self, request: OperatorRequest[PopulationQuery, NoBody]) -> PopulationList:
@@ -70,6 +76,17 @@ class PopulationResource:
     async def _rename(self, request: OperatorRequest[Query, RenameOrder]) -> PopulationView:
         audit = request.audit("population.rename", request.body.reason)
         return await self._service.rename(request.population, request.body, audit=audit)
+
+    async def _revision(self, request: OperatorRequest[Any, Any]) -> int:
+        return await self._service.revision(request.population)
+
+    async def _archive(self, request: OperatorRequest[Query, ReasonOrder]) -> PopulationView:
+        audit = request.audit("population.archive", request.body.reason)
+        return await self._service.set_archived(request.population, is_archived=True, audit=audit)
+
+    async def _unarchive(self, request: OperatorRequest[Query, ReasonOrder]) -> PopulationView:
+        audit = request.audit("population.unarchive", request.body.reason)
+        return await self._service.set_archived(request.population, is_archived=False, audit=audit)
 
     async def _delete(self, request: OperatorRequest[Query, DeletionOrder]) -> PopulationDeleted:
         audit = request.audit("population.delete", request.body.reason)

@@ -28,7 +28,7 @@ def resources_of(coordinator: Coordinator, events: EventHub, tokens: OperatorTok
     """
     return [
         PopulationResource(coordinator.populations, coordinator.lists),
-        TaskResource(coordinator.tasks, coordinator.lists),
+        TaskResource(coordinator.tasks, coordinator.lists, coordinator.task_history),
         ForecastResource(coordinator.forecasts),
         RoundResource(coordinator.tasks, coordinator.lists, coordinator.reading),
         VersionResource(coordinator.versions),

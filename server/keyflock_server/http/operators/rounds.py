@@ -8,11 +8,14 @@ from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
 from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder
 from keyflock_server.protocol.operator.rounds import (
+    ABANDON_ROUND,
     ACCEPT_ROUND,
+    CLOSE_ROUND,
     DISCARD_ROUND,
     ROUND,
     ROUND_PROGRESS,
     ROUNDS,
+    AbandonOrder,
     RoundList,
     RoundProgress,
     RoundQuery,
@@ -26,7 +29,7 @@ class RoundResource:
     """The handlers of the calls about rounds.
 
     Args:
-        tasks: Shows rounds, and decides held ones.
+        tasks: Shows rounds, ends open ones, and decides held ones.
         lists: Lists them.
         reading: Reads how far their devices came.
     """
@@ -41,6 +44,8 @@ class RoundResource:
         handlers.add(ROUNDS, self._list)
         handlers.add(ROUND, self._get)
         handlers.add(ROUND_PROGRESS, self._progress)
+        handlers.add(CLOSE_ROUND, self._close)
+        handlers.add(ABANDON_ROUND, self._abandon)
         handlers.add(ACCEPT_ROUND, self._accept)
         handlers.add(DISCARD_ROUND, self._discard)
 
@@ -60,6 +65,14 @@ class RoundResource:
 
     async def _progress(self, request: OperatorRequest[Query, NoBody]) -> RoundProgress:
         return await self._reading.progress(request.round_id)
+
+    async def _close(self, request: OperatorRequest[Query, ReasonOrder]) -> RoundView:
+        audit = request.audit("round.close", request.body.reason)
+        return await self._tasks.close_round(request.round_id, audit=audit)
+
+    async def _abandon(self, request: OperatorRequest[Query, AbandonOrder]) -> RoundView:
+        audit = request.audit("round.abandon", request.body.reason)
+        return await self._tasks.abandon_round(request.round_id, drops=request.body.drop, audit=audit)
 
     async def _accept(self, request: OperatorRequest[Query, ReasonOrder]) -> RoundView:
         audit = request.audit("round.accept", request.body.reason)

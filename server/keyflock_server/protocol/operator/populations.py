@@ -1,5 +1,6 @@
 """Operators' messages and calls about populations."""
 
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
@@ -13,6 +14,7 @@ from keyflock_server.protocol.operator.call import (
     OperatorCall,
     Query,
     Reason,
+    ReasonOrder,
     ReasonQuery,
 )
 from keyflock_server.protocol.operator.pages import PageQuery
@@ -37,6 +39,10 @@ class PopulationView(Struct, frozen=True, kw_only=True):
     anchor_text: str = ""
     #: Loss on the anchor text of the version that an operator last chose, in nats per word.
     anchor_loss_chosen: float | None = None
+    #: When it was archived; null for one in use.
+    archived_at: datetime | None = None
+    #: It grows with each change by an operator.
+    revision: int = 0
     #: Results of personalize rounds: prior, candidates with their gains, the best head.
     personalisation: dict[str, Any] | None = None
 
@@ -44,8 +50,8 @@ class PopulationView(Struct, frozen=True, kw_only=True):
 class PopulationQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which populations a list has."""
 
-    #: Whether it is archived; left out, any.
-    archived: bool | None = None
+    #: Whether the list has those that are archived, and no others.
+    archived: bool = False
 
 
 class PopulationList(Struct, frozen=True, kw_only=True):
@@ -177,11 +183,36 @@ DELETE_POPULATION: Final = OperatorCall(
     "Delete a population with its devices, personal models, rounds, tasks and versions.",
 )
 
+ARCHIVE_POPULATION: Final = OperatorCall(
+    "archive_population",
+    "POST",
+    "/admin/v1/populations/{population}/archive",
+    Role.ADMIN,
+    Query,
+    ReasonOrder,
+    PopulationView,
+    "Take a population out of use: no new devices, no new tasks; its keyboards go on with what they have.",
+    takes_if_match=True,
+)
+UNARCHIVE_POPULATION: Final = OperatorCall(
+    "unarchive_population",
+    "POST",
+    "/admin/v1/populations/{population}/unarchive",
+    Role.ADMIN,
+    Query,
+    ReasonOrder,
+    PopulationView,
+    "Put an archived population back into use.",
+    takes_if_match=True,
+)
+
 CALLS: Final = (
     POPULATIONS,
     CREATE_POPULATION,
     PREVIEW_COHORT,
     ROLL_BACK,
     RENAME_POPULATION,
+    ARCHIVE_POPULATION,
+    UNARCHIVE_POPULATION,
     DELETE_POPULATION,
 )

@@ -124,6 +124,13 @@ class RoundProgress(Struct, frozen=True, kw_only=True):
     failures: dict[str, int]
 
 
+class AbandonOrder(ReasonOrder, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The end of a collecting round without a result."""
+
+    #: Whether its reports are dropped although its task would carry them into the next round.
+    drop: bool = False
+
+
 ROUNDS: Final = OperatorCall(
     "rounds",
     "GET",
@@ -167,5 +174,33 @@ DISCARD_ROUND: Final = OperatorCall(
     RoundView,
     "Discard what the phones of a held round brought.",
 )
+CLOSE_ROUND: Final = OperatorCall(
+    "close_round",
+    "POST",
+    "/admin/v1/rounds/{round}/close",
+    Role.OPERATOR,
+    Query,
+    ReasonOrder,
+    RoundView,
+    "Close a collecting round now, with the reports that it has, if they are its minimum.",
+)
+ABANDON_ROUND: Final = OperatorCall(
+    "abandon_round",
+    "POST",
+    "/admin/v1/rounds/{round}/abandon",
+    Role.OPERATOR,
+    Query,
+    AbandonOrder,
+    RoundView,
+    "End a collecting round now, without a result; its reports are carried or dropped, as its task says.",
+)
 
-CALLS: Final = (ROUNDS, ROUND, ROUND_PROGRESS, ACCEPT_ROUND, DISCARD_ROUND)
+CALLS: Final = (
+    ROUNDS,
+    ROUND,
+    ROUND_PROGRESS,
+    CLOSE_ROUND,
+    ABANDON_ROUND,
+    ACCEPT_ROUND,
+    DISCARD_ROUND,
+)

@@ -112,9 +112,16 @@ class RoundRepository(Protocol):
         """Return the round's partial aggregates, ordered by replica."""
         ...
 
-    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+    async def carry(
+        self, before: RoundId, event: Carried, after: RoundRecord, *, audit: AuditContext | None = None
+    ) -> RoundRecord:
         """End a round, and open the next one with its partial aggregates.
 
+        Args:
+            before: The round that ends.
+            event: Its end.
+            after: The next round.
+            audit: The operator who ends it before its time, and why; None at its deadline.
         Returns:
             The next round.
         Raises:

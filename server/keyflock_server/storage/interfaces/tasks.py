@@ -1,5 +1,6 @@
 """The interface to tasks."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypedDict
 
@@ -19,6 +20,17 @@ class TaskChanges(TypedDict, total=False):
     resumes_at: datetime | None
     archived_at: datetime | None
     end_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTask:
+    """What a pass reads of every task that is not over."""
+
+    status: TaskStatus
+    #: It grows with each change, also of the spec.
+    revision: int = 0
+    #: When a paused task resumes by itself.
+    resumes_at: datetime | None = None
 
 
 class StatusReasons(TypedDict):
@@ -68,10 +80,8 @@ class TaskRepository(Protocol):
         """Return all tasks, oldest first; damaged rows go into ``unreadable``, or raise StorageDamaged."""
         ...
 
-    async def live_statuses(
-        self, unreadable: list[UnreadableRow] | None = None
-    ) -> dict[TaskName, TaskStatus]:
-        """Return the status of each task that is not over, oldest first; damaged rows as in ``all``."""
+    async def live(self, unreadable: list[UnreadableRow] | None = None) -> dict[TaskName, LiveTask]:
+        """Return what changes of each task that is not over, oldest first; damaged rows as in ``all``."""
         ...
 
     async def set_status(

@@ -167,7 +167,9 @@ class SqlRoundRepository:
             rows = await connection.execute(query)
         return [PartialRecord(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
-    async def carry(self, before: RoundId, event: Carried, after: RoundRecord) -> RoundRecord:
+    async def carry(
+        self, before: RoundId, event: Carried, after: RoundRecord, *, audit: AuditContext | None = None
+    ) -> RoundRecord:
         """End a round, and open the next one with its partial aggregates."""
         following = after.round
         newest = (
@@ -177,24 +179,25 @@ class SqlRoundRepository:
         )
 
         def transaction(connection: Connection) -> RoundRecord:
-            ended = advance_round(connection, before, event, following.opened_at)
-            if connection.execute(newest).scalar_one() != ended.round.base_version:
-                raise Superseded(before)
-            started = replace(
-                after,
-                round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
-            )
-            connection.execute(insert(rounds).values(round_columns(started)))
-            # A partial that was carried before keeps the name of the round that it was summed in.
-            is_carried = partials.c.replica.contains("/")
-            origin = case((is_carried, partials.c.replica), else_=f"{before}/" + partials.c.replica)
-            moved = (
-                update(partials)
-                .where(partials.c.round_id == before)
-                .values(round_id=following.id, replica=origin)
-            )
-            connection.execute(moved)
-            return started
+            with audited(connection, audit, SubjectKind.ROUND, before, _document):
+                ended = advance_round(connection, before, event, following.opened_at)
+                if connection.execute(newest).scalar_one() != ended.round.base_version:
+                    raise Superseded(before)
+                started = replace(
+                    after,
+                    round=replace(following, carried=ended.round.reports, weight=ended.round.weight),
+                )
+                connection.execute(insert(rounds).values(round_columns(started)))
+                # A partial that was carried before keeps the name of the round that it was summed in.
+                is_carried = partials.c.replica.contains("/")
+                origin = case((is_carried, partials.c.replica), else_=f"{before}/" + partials.c.replica)
+                moved = (
+                    update(partials)
+                    .where(partials.c.round_id == before)
+                    .values(round_id=following.id, replica=origin)
+                )
+                connection.execute(moved)
+                return started
 
         try:
             return await self._transactions.run(transaction)

@@ -17,7 +17,7 @@ from keyflock_server.rounds.stored_task import stored_task
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.storage.audit_documents import task_document
 from keyflock_server.storage.errors import AlreadyExists, Superseded, UnreadableRow
-from keyflock_server.storage.interfaces.tasks import TaskChanges, reasons
+from keyflock_server.storage.interfaces.tasks import LiveTask, TaskChanges, reasons
 from keyflock_server.storage.records import TaskRecord
 from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.population_rows import IS_THERE, require_population
@@ -69,15 +69,15 @@ class SqlTaskRepository:
             rows = await connection.execute(query.order_by(tasks.c.created_at, tasks.c.name))
         return list(readable(rows, task_record, lambda row: TaskName(row.name), unreadable))
 
-    async def live_statuses(
-        self, unreadable: list[UnreadableRow] | None = None
-    ) -> dict[TaskName, TaskStatus]:
-        """Return the status of each task that is not over, oldest first."""
+    async def live(self, unreadable: list[UnreadableRow] | None = None) -> dict[TaskName, LiveTask]:
+        """Return what changes of each task that is not over, oldest first."""
         # This runs at every pass. A damaged status is none of those that are over, so it is reported.
-        query = select(tasks.c.name, tasks.c.status).where(tasks.c.status.not_in(_OVER))
+        query = select(tasks.c.name, tasks.c.status, tasks.c.revision, tasks.c.resumes_at).where(
+            tasks.c.status.not_in(_OVER)
+        )
         async with self._reader.connect() as connection:
             rows: Iterable[Any] = await connection.execute(query.order_by(tasks.c.created_at, tasks.c.name))
-        return dict(readable(rows, _status, lambda row: TaskName(row.name), unreadable))
+        return dict(readable(rows, _live_task, lambda row: TaskName(row.name), unreadable))
 
     async def set_status(
         self, name: TaskName, status: TaskStatus, *, reason: str = "", audit: AuditContext | None = None
@@ -130,9 +130,9 @@ class SqlTaskRepository:
         return await self._transactions.run(transaction)
 
 
-def _status(row: Row[Any]) -> tuple[TaskName, TaskStatus]:
+def _live_task(row: Row[Any]) -> tuple[TaskName, LiveTask]:
     with damaged_row(f"task {row.name}"):
-        return TaskName(row.name), TaskStatus(row.status)
+        return TaskName(row.name), LiveTask(TaskStatus(row.status), row.revision, row.resumes_at)
 
 
 def task_record(row: Row[Any]) -> TaskRecord:
