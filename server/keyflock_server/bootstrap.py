@@ -280,6 +280,7 @@ def _assemble(
             waits_for_refresh=is_socketless,
         )
         lifecycles.append(suggestions)
+    personal = PersonalEndpoints(erasing, maps, heads, suggestions)
     sdk = SdkEndpoints(
         enrolments=coordinator.enrolments,
         erasure=coordinator.erasure,
@@ -288,7 +289,7 @@ def _assemble(
         reports=coordinator.reports,
         models=coordinator.models,
         downlink=coordinator.downlink,
-        personal=PersonalEndpoints(erasing, maps, heads, suggestions),
+        personal=personal,
         device_tokens=DeviceTokens(
             keys, settings.device_token_ttl_s, refresh_grace_s=settings.refresh_grace_s
         ),
@@ -306,7 +307,7 @@ def _assemble(
     )
     operator_tokens = OperatorTokens(store.api_tokens, ApiTokens(secrets.api_token_key), clock)
     admin = OperatorEndpoints(
-        resources_of(coordinator, events, operator_tokens),
+        resources_of(coordinator, events, operator_tokens, personal),
         authenticator=TokenAuthenticator(secrets.admin_token, operator_tokens),
         creations=RepeatedCreations(store.idempotency, clock),
         clock=clock,

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from keyflock_server.audit.context import AuditContext
 from keyflock_server.coordinator.data_subject import find_data_subject
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.early_check_ins import EarlyCheckIns
@@ -15,6 +16,7 @@ from keyflock_server.identity.claims import DeviceIdentity
 from keyflock_server.identity.owners import Owner, phone_owner
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.messages import Forgotten
+from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,34 @@ class ErasureService:
             owners={name: tuple(sorted(theirs)) for name, theirs in owners.items()},
         )
 
-    async def forget(self, devices: Sequence[DeviceId]) -> Forgotten:
-        """Delete the devices; once this returns their tokens are void and nothing of them is counted."""
+    async def targets_of(self, device: DeviceId) -> ErasureTargets:
+        """Return what is erased with one device: it alone, with what it stored while it named no user.
+
+        Raises:
+            ApiError: ``not_found``.
+        """
+        known = await self._deps.store.devices.get(device)
+        if known is None:
+            raise ApiError(ProblemCode.NOT_FOUND, "There is no such device here.")
+        mine = phone_owner(self._deps.owner_key, known.population, known.id)
+        return ErasureTargets(devices=(known.id,), owners={known.population: (mine,)})
+
+    async def forget(self, devices: Sequence[DeviceId], *, audit: AuditContext | None = None) -> Forgotten:
+        """Delete the devices; once this returns their tokens are void and nothing of them is counted.
+
+        Args:
+            devices: The devices.
+            audit: The operator who forgets the one device, and why; None for what phones ask for.
+        """
+        if audit is not None:
+            audit = audit.about(self._deps.revocations.digest(devices[0]))
         deps, now = self._deps, self._deps.clock()
         for device in devices:
             self._early_check_ins.forget(device)
         revoked = [self._revocations.revocation_of_forgotten(device) for device in devices]
         # A task with a damaged row limits no device; erasure cannot wait until it is repaired.
         rule = tombstone_rule(deps.owner_key, await deps.store.tasks.all([]), now)
-        erased = await deps.store.devices.forget(devices, revoked, rule, now)
+        erased = await deps.store.devices.forget(devices, revoked, rule, now, audit=audit)
         for device in devices:
             deps.activity.set_quarantine(device, None)
         for record in revoked:

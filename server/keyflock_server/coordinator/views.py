@@ -1,5 +1,6 @@
 """Views show rows as operators see them."""
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -179,6 +180,7 @@ def device_view(record: DeviceRecord, population: str, now: datetime) -> DeviceV
         tier=record.tier,
         tags=list(record.tags),
         enrolled_at=record.enrolled_at,
+        revision=_device_revision(record),
         last_seen_at=record.last_seen_at,
         last_contributed_at=record.last_contributed_at,
         silences=record.silences,
@@ -191,6 +193,12 @@ def device_view(record: DeviceRecord, population: str, now: datetime) -> DeviceV
             StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in quarantine.violations
         ],
     )
+
+
+def _device_revision(record: DeviceRecord) -> str:
+    """Return what changes with what operators can change of a device: its standing and its tokens."""
+    generation = record.token_generation.to_bytes(8)
+    return hashlib.sha256(generation + (record.standing_json or b"")).hexdigest()[:16]
 
 
 def _norm_scales(stored: bytes | None) -> dict[str, float]:

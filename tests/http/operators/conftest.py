@@ -42,6 +42,7 @@ from keyflock_server.identity.api_tokens import ApiTokens
 from keyflock_server.identity.operators import Operator
 from keyflock_server.live_events.hub import EventHub
 from keyflock_server.protocol.identifiers import DeviceId, ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import Forgotten
 from keyflock_server.protocol.operator.call import AnyCall, ReasonOrder, ReasonQuery
 from keyflock_server.protocol.operator.devices import DeviceQuery, DeviceView, QuarantineOrder
 from keyflock_server.protocol.operator.forecasts import TaskForecast
@@ -304,6 +305,18 @@ class ScriptedOperatorServices:
         self.note("release_device", device)
         return DEVICE
 
+    async def erasure_targets(self, device: DeviceId) -> DeviceId:
+        return device
+
+    async def forget_with_models(self, target: DeviceId, forget: Any) -> Forgotten:  # noqa: ANN401 - a handler's
+        forgotten: Forgotten = await forget([target])
+        return forgotten
+
+    async def forget_device(self, devices: list[DeviceId], *, audit: AuditContext) -> Forgotten:
+        self.note("forget_device", devices)
+        self.audits.append(audit)
+        return Forgotten(devices=1, heads=0, is_scrubbed=True)
+
     async def round_progress(self, round_id: RoundId) -> RoundProgress:
         self.note("round_progress", round_id)
         return PROGRESS
@@ -521,6 +534,8 @@ async def admin_port() -> AsyncIterator[AdminPort]:
         revision=service.version_revision,
     )
     revocations: Any = SimpleNamespace(revoke=service.revoke_device)
+    erasure: Any = SimpleNamespace(targets_of=service.erasure_targets, forget=service.forget_device)
+    personal: Any = SimpleNamespace(forget=service.forget_with_models)
     releases: Any = ScriptedReleases(service.note, service.audits)
     endpoints = OperatorEndpoints(
         [
@@ -528,7 +543,7 @@ async def admin_port() -> AsyncIterator[AdminPort]:
             TaskResource(tasks, lists, histories),
             ForecastResource(SimpleNamespace(forecast=service.forecast_task)),  # type: ignore[arg-type]
             RoundResource(tasks, lists, reading),
-            DeviceResource(quarantines, revocations, lists),
+            DeviceResource(quarantines, revocations, lists, erasure, personal),
             VersionResource(versions),
             PersonalModelResource(reading),
             AuditResource(ScriptedAudit(service.note)),  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ async def test_a_quarantine_holds_while_the_store_cannot_forget_the_device(
     phone, quarantines = await harness.enrol(), harness.coordinator.quarantines
     await quarantines.quarantine(phone.device, QuarantineOrder(reason="A test."), audit=AUDIT)
 
-    async def away(*_: object) -> int:
+    async def away(*_: object, **_options: object) -> int:
         raise StorageUnavailable("The database cannot be used now.")
 
     monkeypatch.setattr(harness.store.devices, "forget", away)

@@ -1,19 +1,27 @@
 """Answers operators' calls about devices."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from keyflock_server.coordinator.erasure import ErasureService
 from keyflock_server.coordinator.operator_lists import OperatorLists
 from keyflock_server.coordinator.quarantine_service import QuarantineService
 from keyflock_server.coordinator.token_revocations import TokenRevocations
 from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.protocol.identifiers import DeviceId
+from keyflock_server.protocol.messages import Forgotten
 from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
     DEVICES,
+    FORGET_DEVICE,
     QUARANTINE_DEVICE,
     RELEASE_DEVICE,
     REVOKE_DEVICE,
+    DeviceForgotten,
     DeviceList,
     DeviceQuery,
     DeviceView,
@@ -28,11 +36,20 @@ class DeviceResource:
         quarantines: Shows devices and quarantines them.
         revocations: Makes devices' tokens void.
         lists: Lists devices.
+        erasure: Erases devices.
+        personal: Erases their personal models with them.
     """
 
     def __init__(
-        self, quarantines: QuarantineService, revocations: TokenRevocations, lists: OperatorLists
+        self,
+        quarantines: QuarantineService,
+        revocations: TokenRevocations,
+        lists: OperatorLists,
+        erasure: ErasureService,
+        personal: PersonalEndpoints,
     ) -> None:
+        self._erasure = erasure
+        self._personal = personal
         self._lists = lists
         self._quarantines = quarantines
         self._revocations = revocations
@@ -41,9 +58,10 @@ class DeviceResource:
         """See ``handlers.Resource``."""
         handlers.add(DEVICES, self._list)
         handlers.add(DEVICE, self._get)
-        handlers.add(QUARANTINE_DEVICE, self._quarantine)
-        handlers.add(RELEASE_DEVICE, self._release)
-        handlers.add(REVOKE_DEVICE, self._revoke)
+        handlers.add(QUARANTINE_DEVICE, self._quarantine, revision=self._revision)
+        handlers.add(RELEASE_DEVICE, self._release, revision=self._revision)
+        handlers.add(REVOKE_DEVICE, self._revoke, revision=self._revision)
+        handlers.add(FORGET_DEVICE, self._forget, revision=self._revision)
 
     async def _list(self, request: OperatorRequest[DeviceQuery, NoBody]) -> DeviceList:
         query = request.query
@@ -66,3 +84,18 @@ class DeviceResource:
         audit = request.audit("device.revoke", request.body.reason)
         await self._revocations.revoke(request.device, audit=audit)
         return await self._quarantines.device(request.device)
+
+    async def _forget(self, request: OperatorRequest[Query, ReasonOrder]) -> DeviceForgotten:
+        audit = request.audit("device.forget", request.body.reason)
+        targets = await self._erasure.targets_of(request.device)
+
+        async def forget(devices: Sequence[DeviceId]) -> Forgotten:
+            return await self._erasure.forget(devices, audit=audit)
+
+        forgotten = await self._personal.forget(targets, forget)
+        return DeviceForgotten(
+            id=request.device, personal_models=forgotten.heads, is_scrubbed=forgotten.is_scrubbed
+        )
+
+    async def _revision(self, request: OperatorRequest[Query, Any]) -> str:
+        return (await self._quarantines.device(request.device)).revision

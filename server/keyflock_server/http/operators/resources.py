@@ -15,16 +15,20 @@ from keyflock_server.http.operators.rounds import RoundResource
 from keyflock_server.http.operators.tasks import TaskResource
 from keyflock_server.http.operators.tokens import TokenResource
 from keyflock_server.http.operators.versions import VersionResource
+from keyflock_server.http.personal_endpoints import PersonalEndpoints
 from keyflock_server.live_events.hub import EventHub
 
 
-def resources_of(coordinator: Coordinator, events: EventHub, tokens: OperatorTokens) -> list[Resource]:
+def resources_of(
+    coordinator: Coordinator, events: EventHub, tokens: OperatorTokens, personal: PersonalEndpoints
+) -> list[Resource]:
     """Return the handlers of every operator's call.
 
     Args:
         coordinator: Its services answer the calls.
         events: The live events.
         tokens: The operators' tokens.
+        personal: Erases personal models.
     """
     return [
         PopulationResource(coordinator.populations, coordinator.lists),
@@ -32,7 +36,13 @@ def resources_of(coordinator: Coordinator, events: EventHub, tokens: OperatorTok
         ForecastResource(coordinator.forecasts),
         RoundResource(coordinator.tasks, coordinator.lists, coordinator.reading),
         VersionResource(coordinator.versions),
-        DeviceResource(coordinator.quarantines, coordinator.revocations, coordinator.lists),
+        DeviceResource(
+            coordinator.quarantines,
+            coordinator.revocations,
+            coordinator.lists,
+            coordinator.erasure,
+            personal,
+        ),
         ReleaseResource(coordinator.releases),
         PersonalModelResource(coordinator.reading),
         AuditResource(coordinator.audit),

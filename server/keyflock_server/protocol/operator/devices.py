@@ -43,6 +43,8 @@ class DeviceView(Struct, frozen=True, kw_only=True):
     #: Who quarantined it: policy or operator.
     quarantined_by: str = ""
     quarantines: int = 0
+    #: What ``If-Match`` takes: it changes with the device's quarantine, violations and tokens.
+    revision: str = ""
     #: Refused reports that may yet lead to a quarantine, oldest first.
     strikes: list[StrikeView] = []
 
@@ -74,6 +76,16 @@ class QuarantineOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     days: Annotated[float, Meta(gt=0.0, le=365.0)] = 365.0
 
 
+class DeviceForgotten(Struct, frozen=True, kw_only=True):
+    """A device is gone, as if its phone had asked for it."""
+
+    id: str
+    #: Number of personal models that went with it: those that it stored while it named no user.
+    personal_models: int
+    #: Whether the bytes of these are gone from the database's files too; else the server goes on.
+    is_scrubbed: bool
+
+
 DEVICES: Final = OperatorCall(
     "devices",
     "GET",
@@ -103,6 +115,7 @@ QUARANTINE_DEVICE: Final = OperatorCall(
     QuarantineOrder,
     DeviceView,
     "Keep a device out for some days.",
+    takes_if_match=True,
 )
 RELEASE_DEVICE: Final = OperatorCall(
     "release_device",
@@ -113,6 +126,7 @@ RELEASE_DEVICE: Final = OperatorCall(
     ReasonOrder,
     DeviceView,
     "End a device's quarantine, and forget what was held against it.",
+    takes_if_match=True,
 )
 REVOKE_DEVICE: Final = OperatorCall(
     "revoke_device",
@@ -123,6 +137,18 @@ REVOKE_DEVICE: Final = OperatorCall(
     ReasonOrder,
     DeviceView,
     "Make all tokens of a device void, for refreshing too.",
+    takes_if_match=True,
+)
+FORGET_DEVICE: Final = OperatorCall(
+    "forget_device",
+    "POST",
+    "/admin/v1/devices/{device}/forget",
+    Role.ADMIN,
+    Query,
+    ReasonOrder,
+    DeviceForgotten,
+    "Erase a device, as if its phone had asked for it: none of its reports is counted from now on.",
+    takes_if_match=True,
 )
 
-CALLS: Final = (DEVICES, DEVICE, QUARANTINE_DEVICE, RELEASE_DEVICE, REVOKE_DEVICE)
+CALLS: Final = (DEVICES, DEVICE, QUARANTINE_DEVICE, RELEASE_DEVICE, REVOKE_DEVICE, FORGET_DEVICE)
