@@ -9,6 +9,7 @@ from tests.http.personal.conftest import ANN, PersonalHarness, head_bytes
 
 from keyflock_client_sim.drivers.stored_data import StoredDataRefused, fetch_stored_data
 from keyflock_server.protocol import calls
+from keyflock_server.protocol.calls import Request
 
 if TYPE_CHECKING:
     from keyflock_server.protocol.stored_data import StoredData
@@ -53,3 +54,23 @@ async def test_what_is_told_and_what_is_forgotten_is_the_same(harness: PersonalH
 
     assert [model.owner for model in told.personal_models] == ["device"]
     assert (len(again.devices), again.personal_models) == (1, ())
+
+
+async def test_an_operators_decision_about_the_phone_is_told_without_the_operator(
+    harness: PersonalHarness,
+) -> None:
+    phone = await harness.phone()
+    (device,) = (await fetch_stored_data(harness.server, phone.token)).devices
+    headers = {
+        "authorization": f"Bearer {harness.server.admin_token}",
+        "content-type": "application/json",
+    }
+    path = f"/admin/v1/devices/{device.device}/quarantine"
+    await harness.server.send(Request("POST", path, headers, b'{"reason": "it sends noise"}'))
+
+    (told,) = (await fetch_stored_data(harness.server, phone.token)).devices
+
+    assert [one.reason for one in told.decisions] == ["it sends noise"]
+    assert told.standing.quarantine is not None
+    assert told.standing.quarantine.by == "operator"
+    assert "root" not in repr(told)
