@@ -44,7 +44,9 @@ Draw = Callable[[FuzzCredentials, str, random.Random], HostileRequest]
 
 def head(method: str, target: str, headers: dict[str, str] | None = None, version: str = "HTTP/1.1") -> bytes:
     """A request's head, as latin-1."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "x", **(headers or {})}.items())
+    lines = "".join(
+        f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **(headers or {})}.items()
+    )
     return f"{method} {target} {version}\r\n{lines}\r\n".encode("latin-1")
 
 
@@ -78,10 +80,10 @@ def _not_http(_site: FuzzCredentials, secret: str, rng: random.Random) -> Hostil
             planted + b"\r\n\r\n",
             b"GET /" + planted + b"\r\n\r\n",
             b"GET  /" + planted + b"  HTTP/1.1\r\n\r\n",
-            b"GET /" + planted + b" HTTP/3.0\r\nHost: x\r\n\r\n",
-            b"GET /" + planted + b" HTTP/0.9\r\nHost: x\r\n\r\n",
-            b"GET /" + planted + b" HTTP/1.1 " + planted + b"\r\nHost: x\r\n\r\n",
-            planted + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /" + planted + b" HTTP/3.0\r\nHost: localhost\r\n\r\n",
+            b"GET /" + planted + b" HTTP/0.9\r\nHost: localhost\r\n\r\n",
+            b"GET /" + planted + b" HTTP/1.1 " + planted + b"\r\nHost: localhost\r\n\r\n",
+            planted + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"\r\n\r\n" + planted + b"\r\n\r\n",
             b"\x00\x01\x02" + planted + b"\xff\xfe\r\n\r\n",
             rng.randbytes(24) + planted + rng.randbytes(24) + b"\r\n\r\n",
@@ -132,7 +134,7 @@ def _bad_headers(_site: FuzzCredentials, secret: str, rng: random.Random) -> Hos
             f"Cookie: {secret}\x0b=x",
         )
     )
-    data = f"GET /v1/models/0 HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n".encode("latin-1")
+    data = f"GET /v1/models/0 HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n".encode("latin-1")
     return HostileRequest("headers", data, rng.random() < 0.5, is_last=True)
 
 
