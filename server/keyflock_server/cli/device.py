@@ -10,6 +10,7 @@ from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, Tok
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
     DEVICES,
+    FORGET_DEVICE,
     QUARANTINE_DEVICE,
     RELEASE_DEVICE,
     REVOKE_DEVICE,
@@ -104,4 +105,19 @@ def revoke(
     """Make all tokens of a device void, for refreshing too: its phone enrols as a new device."""
     body = json.dumps({"reason": reason}).encode()
     answer = connect(url, token_file, data_dir).call(REVOKE_DEVICE, {"device": device}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("forget")
+def forget(
+    device: DeviceId,
+    reason: Reason,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete all that is stored of a device, as its user could: for a user who asks you to."""
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(FORGET_DEVICE, {"device": device}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)

@@ -139,3 +139,19 @@ def test_a_revocation_is_one_call(
 
     assert admin_port.asked[0][:2] == ("POST", "/admin/v1/devices/phone-2/revoke")
     assert "phone-2" in ran.out
+
+
+def test_a_device_is_forgotten_by_one_call_with_its_reason(
+    run: Callable[..., CommandResult], admin_port: StandInAdminPort, token_file: Path
+) -> None:
+    admin_port.answer = json.dumps({"id": "phone-2", "personal_models": 1, "is_scrubbed": True}).encode()
+
+    ran = run(
+        *("device", "forget", "phone-2", "--reason", "its user asked"),
+        *("--url", admin_port.url, "--token-file", token_file),
+    )
+
+    method, path, _, body = admin_port.asked[0]
+    assert (method, path) == ("POST", "/admin/v1/devices/phone-2/forget")
+    assert json.loads(body) == {"reason": "its user asked"}
+    assert "phone-2" in ran.out
