@@ -1,6 +1,7 @@
-"""``keyflock round``: shows the rounds of a task, and accepts or discards held ones."""
+"""``keyflock round``: shows the rounds of a task, ends open ones, and accepts or discards held ones."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -8,7 +9,14 @@ import typer
 from keyflock_server.cli import output
 from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
 from keyflock_server.protocol.operator.call import AnyCall
-from keyflock_server.protocol.operator.rounds import ACCEPT_ROUND, DISCARD_ROUND, ROUND, ROUNDS
+from keyflock_server.protocol.operator.rounds import (
+    ABANDON_ROUND,
+    ACCEPT_ROUND,
+    CLOSE_ROUND,
+    DISCARD_ROUND,
+    ROUND,
+    ROUNDS,
+)
 
 if TYPE_CHECKING:
     from keyflock_server.cli.connection import AdminConnection
@@ -57,6 +65,37 @@ def show(
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 
+@app.command("close")
+def close(
+    round_id: RoundName,
+    reason: Reason,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Close a collecting round now, with the reports that it has, if they are its minimum."""
+    connection = connect(url, token_file, data_dir)
+    _decide(connection, CLOSE_ROUND, round_id, {"reason": reason}, as_json=as_json)
+
+
+@app.command("abandon")
+def abandon(
+    round_id: RoundName,
+    reason: Reason,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Drop its reports, although its task would carry them.")
+    ] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """End a collecting round now, without a result; its reports are carried or dropped, as its task says."""
+    connection = connect(url, token_file, data_dir)
+    _decide(connection, ABANDON_ROUND, round_id, {"reason": reason, "drop": drop}, as_json=as_json)
+
+
 @app.command("accept")
 def accept(
     round_id: RoundName,
@@ -68,7 +107,7 @@ def accept(
 ) -> None:
     """Publish the version of a round that is held, although it did not pass the checks."""
     connection = connect(url, token_file, data_dir)
-    _decide(connection, ACCEPT_ROUND, round_id, reason, as_json=as_json)
+    _decide(connection, ACCEPT_ROUND, round_id, {"reason": reason}, as_json=as_json)
 
 
 @app.command("discard")
@@ -82,17 +121,17 @@ def discard(
 ) -> None:
     """Give up what the phones of a round that is held have brought; its task goes on with the next round."""
     connection = connect(url, token_file, data_dir)
-    _decide(connection, DISCARD_ROUND, round_id, reason, as_json=as_json)
+    _decide(connection, DISCARD_ROUND, round_id, {"reason": reason}, as_json=as_json)
 
 
 def _decide(
     connection: "AdminConnection",
     call: AnyCall,
     round_id: str,
-    reason: str,
+    order: Mapping[str, object],
     *,
     as_json: bool,
 ) -> None:
-    body = json.dumps({"reason": reason}).encode()
+    body = json.dumps(order).encode()
     answer = connection.call(call, {"round": round_id}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)

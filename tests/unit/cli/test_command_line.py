@@ -73,7 +73,7 @@ def admin_port() -> Iterator[StandInAdminPort]:
             self.end_headers()
             self.wfile.write(told.answer)
 
-        do_GET = do_PUT = do_POST = answer  # noqa: N815 - the names that the base class calls
+        do_GET = do_PUT = do_POST = do_PATCH = answer  # noqa: N815 - the names that the base class calls
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - as the base class says
             """Stay quiet."""
