@@ -10,12 +10,14 @@ from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
 from keyflock_server.protocol.operator.populations import (
+    ARCHIVE_POPULATION,
     CREATE_POPULATION,
     DELETE_POPULATION,
     POPULATIONS,
     PREVIEW_COHORT,
     RENAME_POPULATION,
     ROLL_BACK,
+    UNARCHIVE_POPULATION,
 )
 
 COLUMNS: Final = (
@@ -116,6 +118,36 @@ def rename(
     body = json.dumps({"to": to, "reason": reason}).encode()
     connection = connect(url, token_file, data_dir)
     answer = connection.call(RENAME_POPULATION, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("archive")
+def archive(
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+    reason: Reason,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Take a population out of use: no new devices, no new tasks; its keyboards go on."""
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(ARCHIVE_POPULATION, {"population": name}, body)
+    output.print_json(answer) if as_json else output.print_fields(answer)
+
+
+@app.command("unarchive")
+def unarchive(
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+    reason: Reason,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Put an archived population back into use."""
+    body = json.dumps({"reason": reason}).encode()
+    answer = connect(url, token_file, data_dir).call(UNARCHIVE_POPULATION, {"population": name}, body)
     output.print_json(answer) if as_json else output.print_fields(answer)
 
 

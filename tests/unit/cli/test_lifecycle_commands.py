@@ -31,6 +31,8 @@ Run = Callable[..., CommandResult]
         ),
         ("task archive t", "POST /tasks/t/archive", {}),
         ("task unarchive t", "POST /tasks/t/unarchive", {}),
+        ("population archive en", "POST /populations/en/archive", {}),
+        ("population unarchive en", "POST /populations/en/unarchive", {}),
         ("round close t-1", "POST /rounds/t-1/close", {}),
         ("round abandon t-1", "POST /rounds/t-1/abandon", {"drop": False}),
         ("round abandon t-1 --drop", "POST /rounds/t-1/abandon", {"drop": True}),
