@@ -15,6 +15,7 @@ from keyflock_server.cli import (
     backups,
     db,
     device,
+    events,
     heads,
     options,
     output,
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="The server that keyboards' phones learn through, and an operator's view of it.",
 )
 app.command("serve")(serve.serve)
+app.command("events")(events.events)
 app.add_typer(population.app, name="population")
 app.add_typer(task.app, name="task")
 app.add_typer(round.app, name="round")

@@ -4,9 +4,11 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPException, RemoteDisconnected
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -100,6 +102,21 @@ class AdminConnection:
             raise CommandError(f"{self.url} is not a keyflock admin port.", ExitCode.UNREACHABLE) from None
 
     def _send(self, request: Request) -> Response:
+        with self._opened(request) as answer:
+            return Response(answer.status or 0, {}, answer.read())
+
+    def lines(self, request: Request) -> Iterator[bytes]:
+        """Yield the lines of an answer that goes on; raises CommandError as ``call`` does."""
+        with self._opened(request) as answer:
+            if answer.status != HTTPStatus.OK:
+                try:
+                    read_answer(Response(answer.status or 0, {}, answer.read()))
+                except OperatorError as error:
+                    raise _command_error(self.url, error) from None
+            yield from answer
+
+    @contextmanager
+    def _opened(self, request: Request) -> Iterator[HTTPResponse | urllib.error.HTTPError]:
         # The standard library alone: a command makes one call, starts at once, and ends at Ctrl-C.
         sent = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self.url + request.path,
@@ -113,10 +130,10 @@ class AdminConnection:
         )
         try:
             with opener.open(sent, timeout=TIMEOUT_S) as answer:
-                return Response(answer.status, {}, answer.read())
+                yield answer
         except urllib.error.HTTPError as error:
             with error:
-                return Response(error.code, {}, error.read())
+                yield error
         except (OSError, HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise CommandError(_unreachable(self.url, reason), ExitCode.UNREACHABLE) from None
