@@ -207,8 +207,10 @@ async def run_day(
     fleet = make_fleet(examples, population=POPULATION, profile=profile, seed=seed)
     clock, day = VirtualClock(), DayRecord()
     with server_process(folder, seed, clock, day) as server:
-        server.operate("PUT", f"populations/{POPULATION}", checkpoint, "application/octet-stream")
-        server.operate("POST", "tasks", task.encode(), "application/toml")
+        server.operate(
+            "PUT", f"populations/{POPULATION}?reason=benchmark", checkpoint, "application/octet-stream"
+        )
+        server.operate("POST", "tasks?reason=benchmark", task.encode(), "application/toml")
         driver = VirtualTimeFleet(
             fleet, server, RecordedTrainer(examples, deltas), clock, listener=day.watch, tick_s=tick_s
         )

@@ -180,8 +180,8 @@ class ScriptedSdkServices:
             raise StorageError("The database does not take a value that it was given.")
         return PopulationName({"former": "en-US"}.get(name, name))
 
-    async def release(self, population: PopulationName) -> Release:
-        self.note("release", population)
+    async def release(self, population: PopulationName, device: DeviceId | None = None) -> Release:
+        self.note("release", (population, device))
         return Release(
             population=population,
             model_version=ModelVersion(7),

@@ -26,7 +26,11 @@ STARTED_IN = {
     "coordinator/flush_scheduler.py": "a flush: whoever asked for it, or the log, hears of its error",
     "coordinator/group_commit.py": "the transactions: each caller hears of its group's error",
     "coordinator/single_flight.py": "a delta: whoever waits hears of its error (test_shared_work.py)",
+    "http/tls_acceptor.py": "a handshake: whoever connects is cut off when it fails (test_tls.py)",
     "http/request_handler.py": "a connection's timers (test_connections.py)",
+    "storage/deletion_hold.py": "a backup's lease is renewed: the backup hears of errors",
+    "storage/sql/portable_copy.py": "a copy in a thread: whoever copies waits for it",
+    "telemetry/log_context.py": "what calls share: started for whoever asks, who hears of its error",
     "runtime/server.py": "the heartbeat takes the process with it; the coordinator's stop is bounded",
     "suggestions/dynamic_batcher.py": "the worker tells each caller, and is started again",
     "suggestions/profile_cache.py": "a load: whoever asked for it hears of its error",
@@ -64,7 +68,7 @@ class ScriptedLifecycle:
 
 
 def test_every_task_that_the_server_starts_is_known_here() -> None:
-    starts = ("asyncio.create_task(", "asyncio.ensure_future(", "TaskGroup(", "call_later(")
+    starts = ("asyncio.create_task(", "asyncio.ensure_future(", "TaskGroup(", "call_later(", "shared_task(")
     found = {
         path.relative_to(SERVER).as_posix()
         for path in SERVER.rglob("*.py")

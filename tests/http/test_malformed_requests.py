@@ -142,7 +142,7 @@ def counted(sdk_port: SdkPort) -> dict[str, float]:
         sample.labels["kind"]: sample.value
         for family in sdk_port.metrics.malformed_requests.collect()
         for sample in family.samples
-        if sample.name.endswith("_total")
+        if sample.name.endswith("_total") and sample.labels["port"] == "phones" and sample.value
     }
 
 

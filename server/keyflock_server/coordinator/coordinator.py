@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import datetime
 
 from keyflock_server.coordinator.assignment_builder import AssignmentBuilder
 from keyflock_server.coordinator.audit_service import AuditService
@@ -123,8 +124,8 @@ class Coordinator:
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
         self.store_figures = StoreFigures(deps)
-        #: When a pass last read everything that it needs from the store.
-        self.store_read_at = deps.clock()
+        #: When a pass last read everything that it needs from the store; None before the start.
+        self.store_read_at: datetime | None = None
 
     @property
     def is_leader(self) -> bool:

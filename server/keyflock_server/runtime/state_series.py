@@ -3,6 +3,7 @@
 So the hot paths count nothing for them, and what is gone is not shown any more.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -57,9 +58,13 @@ class StateSeries:
         metrics.event_readers.labels().set_function(self._event_readers)
         metrics.is_leader.labels().set_function(lambda: coordinator.is_leader)
         metrics.peers.labels().set_function(lambda: coordinator.peers)
-        metrics.store_age_s.labels().set_function(lambda: self._age_s(coordinator.store_read_at))
+        metrics.store_age_s.labels().set_function(self._store_age_s)
         metrics.keep_only_living(IdKind.TASK, lambda: {state.task for state in coordinator.registry})
         metrics.keep_only_living(IdKind.POPULATION, coordinator.store_figures.populations)
+
+    def _store_age_s(self) -> float:
+        read_at = self._coordinator.store_read_at
+        return math.nan if read_at is None else self._age_s(read_at)
 
     def _age_s(self, since: datetime) -> float:
         return max(0.0, (self._clock() - since).total_seconds())

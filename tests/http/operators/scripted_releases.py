@@ -55,8 +55,8 @@ class ScriptedReleases:
         self._note("releases", (after, limit))
         return [RELEASE], "en-US"
 
-    async def release(self, name: str) -> ReleaseView:
-        self._note("release", name)
+    async def release(self, name: str, device: str | None = None) -> ReleaseView:
+        self._note("release", (name, device))
         return RELEASE
 
     async def history(
