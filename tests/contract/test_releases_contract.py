@@ -126,6 +126,24 @@ async def test_a_withdrawn_version_is_replaced_by_the_newest_that_was_released_b
     assert (state.sequence, state.action, state.version) == (3, ReleaseAction.WITHDRAWN, 1)
 
 
+async def test_a_version_that_an_operator_took_back_does_not_replace_a_withdrawn_one(
+    store: RecordStore,
+) -> None:
+    # 3 was served and taken back for 1, then 4 was served.
+    for sequence, version in enumerate((1, 3, 1, 4), start=1):
+        is_back = sequence == 3
+        action = ReleaseAction.ROLLED_BACK if is_back else ReleaseAction.PROMOTED
+        served = replace(STATE, sequence=sequence, action=action, version=ModelVersion(version))
+        await store.releases.append(served, audit=AUDIT)
+    back = replace(VERSION, version=ModelVersion(5), parent=ModelVersion(3))
+
+    await store.populations.roll_back(back, ModelVersion(4), "worse", audit=AUDIT)
+
+    state = await store.releases.newest(EN)
+    assert state is not None
+    assert (state.action, state.version) == (ReleaseAction.WITHDRAWN, 1)
+
+
 def test_a_rollback_changes_the_release_only_if_it_withdraws_what_is_served() -> None:
     def after(state: ReleaseRecord) -> ReleaseRecord | None:
         return release_after_rollback(state, ModelVersion(2), ModelVersion(1), NOW, "worse", AUDIT)

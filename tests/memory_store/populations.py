@@ -18,7 +18,7 @@ from keyflock_server.storage.audit_documents import population_document, version
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, PopulationInUse, Superseded
 from keyflock_server.storage.interfaces.populations import PopulationChanges, RollbackResult
 from keyflock_server.storage.records import PopulationRecord
-from keyflock_server.storage.release_rows import first_release, release_after_rollback
+from keyflock_server.storage.release_rows import first_release, release_after_rollback, served_versions
 
 
 class MemoryPopulationRepository:
@@ -233,13 +233,11 @@ class MemoryPopulationRepository:
             anchor_loss_chosen=chosen,
             revision=population.revision + 1,
         )
-        state = self._rows.newest_release(name)
-        released = {one.version for one in self._rows.releases.get(name, []) if one.version <= to}
-        standing = [one for one in released if self._is_served(name, one)]
-        new = state and release_after_rollback(
-            state, to, max(standing, default=version.version), at, reason, audit
-        )
-        if new is not None:
+        history = self._rows.releases.get(name, [])[::-1]
+        standing = [one for one in served_versions(history) if one <= to and self._is_served(name, one)]
+        released = standing[0] if standing else version.version
+        new = history and release_after_rollback(history[0], to, released, at, reason, audit)
+        if new:
             self._rows.append_release(new, audit)
         keys = [] if population.average_key is None else [population.average_key]
         for task_name, task in self._rows.tasks.items():

@@ -4,13 +4,14 @@ It is written last, so a folder without one is no backup. Its digests find damag
 backup; they do not prove who made it.
 """
 
-import re
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
+
+from keyflock_server.backups.secret_files import SECRET_FILES
 
 #: The version of a backup's format; another one is refused.
 FORMAT: Final = 1
@@ -21,7 +22,6 @@ SECRETS_FOLDER: Final = "secrets"
 
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Bytes = Annotated[int, Meta(ge=0)]
-_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 class ManifestError(ValueError):
@@ -94,7 +94,7 @@ def decode(data: bytes) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
         raise ManifestError(f"it is no manifest: {error}") from None
-    if not all(map(_stays_inside, manifest.blobs)) or not all(map(_NAME.fullmatch, manifest.secrets)):
+    if not all(map(_stays_inside, manifest.blobs)) or not manifest.secrets.keys() <= set(SECRET_FILES):
         raise ManifestError("it names files outside the backup")
     return manifest
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Lines of a table that goes into a file or a pipe are not broken.
 PIPE_WIDTH: Final = 500
+#: Control characters but the line's end, and marks that turn the direction of text.
+_COMMANDS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z")
 
 
@@ -103,4 +105,5 @@ def _cell(value: object) -> str:
         case str() if instant := _INSTANT.fullmatch(value):
             return f"{instant[1]} {instant[2]}"
         case _:
-            return str(value)
+            # No text of somebody else's commands a terminal or turns its direction.
+            return _COMMANDS.sub("?", str(value))

@@ -66,7 +66,7 @@ class RoundEndings:
                 current = await self._round(round_id)
                 if current.phase not in _CLOSES:
                     _check_collects(current)
-                    raise
+                    raise _changed_meanwhile() from None
 
     async def abandon(self, round_id: RoundId, audit: AuditContext, *, drops: bool) -> None:
         """End a round without a result; repeating it is no error.
@@ -109,7 +109,7 @@ class RoundEndings:
                 )
             except Superseded:
                 if attempt == _ATTEMPTS - 1:
-                    raise
+                    raise _changed_meanwhile() from None
             else:
                 return
 
@@ -129,6 +129,10 @@ class RoundEndings:
         if record is None:
             raise ApiError(ProblemCode.NOT_FOUND, "There is no such round here.")
         return record.round
+
+
+def _changed_meanwhile() -> ApiError:
+    return ApiError(ProblemCode.CONFLICT, "The round has changed in this very moment; try again.")
 
 
 def _check_collects(current: Round) -> None:

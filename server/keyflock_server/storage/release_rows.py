@@ -38,7 +38,8 @@ def release_after_rollback(
     Args:
         state: The population's release state.
         to: The version that the population was rolled back to; all later ones are withdrawn.
-        released_before: The newest version up to that one that was served to everybody, and still can be.
+        released_before: The last version that was served to everybody before, was not taken back by an
+            operator, and still can be served.
         at: The time of the rollback.
         reason: The operator's reason.
         audit: Who has rolled back.
@@ -68,6 +69,11 @@ def rows_to_keep(history: Sequence[ReleaseRecord]) -> list[ReleaseRecord]:
     """
     before = versions_before(history)[:1]
     return [*history[:1], *(record for record in history if record.version in before)][:2]
+
+
+def served_versions(history: Sequence[ReleaseRecord]) -> list[ModelVersion]:
+    """Return the version that is served to everybody, and those before it as ``versions_before`` does."""
+    return [record.version for record in history[:1]] + versions_before(history)
 
 
 def versions_before(history: Sequence[ReleaseRecord]) -> list[ModelVersion]:

@@ -119,6 +119,10 @@ BAD_MANIFESTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda backup: manifest_with(backup, blobs={"/etc/x": {"size_bytes": 1, "sha256": "0" * 64}}),
         "files outside",
     ),
+    "one with a file of the data folder that is no secret": (
+        lambda backup: manifest_with(backup, secrets={"lock": {"size_bytes": 1, "sha256": "0" * 64}}),
+        "files outside",
+    ),
     "one with a secret outside": (
         lambda backup: manifest_with(backup, secrets={"../x": {"size_bytes": 1, "sha256": "0" * 64}}),
         "files outside",

@@ -187,6 +187,12 @@ def test_every_problem_that_a_server_finds_has_a_line(
     assert ran.err == "keyflock: No task. (invalid_task)\n  a.\n  b.\n"
 
 
+def test_a_text_of_others_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(["reason"], [{"reason": "a\x9b31m\u202eb\x1b[2J"}])
+
+    assert "a?31m?b?[2J" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_text_is_printed_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     written = io.BytesIO()

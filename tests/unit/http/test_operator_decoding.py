@@ -1,5 +1,6 @@
 """Query strings and JSON bodies become structs, and every mistake in them is named."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import pytest
 from msgspec import Meta, Struct
 
 from keyflock_server.http.operators.decoding import decode_body, decode_query
-from keyflock_server.protocol.operator.call import Query
+from keyflock_server.protocol.operator.call import Query, ReasonOrder
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 
 
@@ -21,6 +22,10 @@ class _Filter(Query, frozen=True, kw_only=True):
 class _Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1)]
     days: float = 1.0
+
+
+class _Until(Struct, frozen=True, kw_only=True):
+    until: datetime
 
 
 def test_an_empty_query_string_is_all_defaults() -> None:
@@ -40,6 +45,10 @@ def test_a_query_string_is_read_by_the_types_of_its_fields() -> None:
         ("colour=green", ("1 unknown query parameter; those that are known: limit, state, is_open, since.",)),
         ("limit=0", ("limit: Expected `int` >= 1.",)),
         ("limit=1&limit=2", ("limit is there twice.",)),
+        (
+            "since=0001-01-01T00:00:00%2B14:00",
+            ("since: an instant between the years 1970 and 8999 was expected.",),
+        ),
         ("state=a%00b", ("state has a control character.",)),
         (
             "limit=many&is_open=perhaps&x=1&y=2",
@@ -95,3 +104,18 @@ def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
 
     assert refused.value.code is ProblemCode.MALFORMED_BODY
     assert refused.value.detail
+
+
+def test_an_instant_that_no_store_can_hold_is_refused() -> None:
+    with pytest.raises(ApiError) as refused:
+        decode_body(b'{"until": "9999-12-31T23:59:59-12:00"}', _Until)
+
+    assert refused.value.problems == ("until: an instant between the years 1970 and 8999 was expected.",)
+
+
+@pytest.mark.parametrize("character", ["\x9b", "\u202e", "\u2028", "\x1b"])
+def test_a_reason_neither_commands_a_terminal_nor_turns_its_direction(character: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        decode_body(json.dumps({"reason": f"a{character}b"}).encode(), ReasonOrder)
+
+    assert refused.value.code is ProblemCode.MALFORMED_BODY

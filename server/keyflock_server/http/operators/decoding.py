@@ -4,6 +4,7 @@ msgspec stops at the first mistake, so after a failure each field is tried by it
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 Q = TypeVar("Q", bound=Query)
 
 MAX_QUERY_PARAMETERS: Final = 32
+_YEARS: Final = range(1970, 9_000)
 
 
 def decode_query(text: str, kind: type[Q]) -> Q:
@@ -40,9 +42,11 @@ def decode_query(text: str, kind: type[Q]) -> Q:
     problems = [f"{name} is there twice." for name in kind.__struct_fields__ if _count(pairs, name) > 1]
     problems += [f"{name} has a control character." for name in values if not values[name].isprintable()]
     problems += _mistakes(values, kind, is_text=True)
-    if problems:
+    read = None if problems else msgspec.convert(values, kind, strict=False)
+    problems += _far_instants(read)
+    if read is None or problems:
         raise ApiError(ProblemCode.MALFORMED_QUERY, " ".join(problems), problems=tuple(problems))
-    return msgspec.convert(values, kind, strict=False)
+    return read
 
 
 def decode_body(body: bytes, kind: type[S]) -> S:
@@ -52,9 +56,13 @@ def decode_body(body: bytes, kind: type[S]) -> S:
         ApiError: fault of the client; ``malformed_body`` names each field that is unknown, missing or wrong.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        read = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problems = [_sentence(str(error))]
+    else:
+        if not (far := _far_instants(read)):
+            return read
+        raise ApiError(ProblemCode.MALFORMED_BODY, " ".join(far), problems=tuple(far))
     try:
         values = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -62,6 +70,16 @@ def decode_body(body: bytes, kind: type[S]) -> S:
     if isinstance(values, dict):
         problems = _mistakes(values, kind, is_text=False) or problems
     raise ApiError(ProblemCode.MALFORMED_BODY, " ".join(problems), problems=tuple(problems))
+
+
+def _far_instants(read: msgspec.Struct | None) -> list[str]:
+    """Return a problem for each instant that not every back end can convert to UTC and store."""
+    found = {} if read is None else msgspec.structs.asdict(read)
+    return [
+        f"{name}: an instant between the years {_YEARS[0]} and {_YEARS[-1]} was expected."
+        for name, value in found.items()
+        if isinstance(value, datetime) and value.year not in _YEARS
+    ]
 
 
 def _mistakes(values: Mapping[str, Any], kind: type[msgspec.Struct], *, is_text: bool) -> list[str]:

@@ -11,7 +11,7 @@ from keyflock_server.protocol.roles import Role
 
 AwareTime = Annotated[datetime, Meta(tz=True)]
 #: The number and the digest of an entry: ``7:`` and 64 hexadecimal digits.
-Head = Annotated[str, Meta(pattern=r"^[0-9]{1,10}:[0-9a-f]{64}\Z")]
+Head = Annotated[str, Meta(pattern=r"^[0-9]{1,9}:[0-9a-f]{64}\Z")]
 
 
 class AuditQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):

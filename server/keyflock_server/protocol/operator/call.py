@@ -31,7 +31,7 @@ Reason = Annotated[
     Meta(
         min_length=1,
         max_length=300,
-        pattern=r"^[^\x00-\x1f\x7f]*\Z",
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]*\Z",
         description="Why, for later readers; printable, and without any user's text.",
     ),
 ]

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,7 +19,12 @@ from keyflock_server.storage.audit_documents import version_document
 from keyflock_server.storage.errors import AlreadyExists, PopulationGone, Superseded
 from keyflock_server.storage.interfaces.populations import PopulationChanges, RollbackResult
 from keyflock_server.storage.records import PopulationRecord
-from keyflock_server.storage.release_rows import first_release, release_after_rollback
+from keyflock_server.storage.release_rows import (
+    HISTORY,
+    first_release,
+    release_after_rollback,
+    served_versions,
+)
 from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.lock_order import lock_rows
 from keyflock_server.storage.sql.population_deletion import (
@@ -35,10 +40,10 @@ from keyflock_server.storage.sql.population_rows import (
     population_document_of,
     population_record,
 )
-from keyflock_server.storage.sql.releases import append_release, newest_release
+from keyflock_server.storage.sql.releases import append_release, release_history
 from keyflock_server.storage.sql.round_rows import discard_unpublished
 from keyflock_server.storage.sql.transactions import Transactions
-from keyflock_server.storage.tables import population_names, populations, releases, tasks, versions
+from keyflock_server.storage.tables import population_names, populations, tasks, versions
 
 
 class SqlPopulationRepository:
@@ -238,12 +243,7 @@ class SqlPopulationRepository:
         is_served = mine & (versions.c.version == to) & versions.c.withdrawn_at.is_(None)
         between = mine & (versions.c.version > to) & versions.c.withdrawn_at.is_(None)
         its_tasks = (tasks.c.population == name) & tasks.c.optimizer_state_key.is_not(None)
-        was_released = (releases.c.population == name) & (releases.c.version == versions.c.version)
-        released_before = (
-            select(func.max(versions.c.version))
-            .join(releases, was_released)
-            .where(mine, versions.c.version <= to, versions.c.withdrawn_at.is_(None))
-        )
+        standing = mine & (versions.c.version <= to) & versions.c.withdrawn_at.is_(None)
 
         def transaction(connection: Connection) -> RollbackResult:
             # In the order of ``lock_order``: rounds, the population, its versions, its tasks.
@@ -272,11 +272,14 @@ class SqlPopulationRepository:
             states = select(tasks.c.optimizer_state_key).where(its_tasks).order_by(tasks.c.name)
             keys = [before.average_key, *connection.scalars(states.with_for_update())]
             connection.execute(update(tasks).where(its_tasks).values(optimizer_state_key=None))
-            state = newest_release(connection, name)
-            before_it = connection.execute(released_before).scalar_one()
-            released = version.version if before_it is None else ModelVersion(before_it)
-            new = state and release_after_rollback(state, to, released, at, reason, audit)
-            if new is not None:
+            history = release_history(connection, name, None, HISTORY)
+            served = select(versions.c.version).where(
+                standing, versions.c.version.in_(served_versions(history))
+            )
+            left = set(connection.scalars(served))
+            released = next((one for one in served_versions(history) if one in left), version.version)
+            new = history and release_after_rollback(history[0], to, released, at, reason, audit)
+            if new:
                 append_release(connection, new, audit)
             return tuple(key for key in keys if key is not None)
 

@@ -81,12 +81,8 @@ class SqlReleaseRepository:
 
     async def page(self, population: PopulationName, before: int | None, limit: int) -> list[ReleaseRecord]:
         """Return a page of a population's history, newest first."""
-        query = select(releases).where(releases.c.population == population)
-        if before is not None:
-            query = query.where(releases.c.sequence < before)
         async with self._reader.connect() as connection:
-            rows = await connection.execute(query.order_by(releases.c.sequence.desc()).limit(limit))
-        return [_release(row) for row in rows]
+            return await connection.run_sync(release_history, population, before, limit)
 
 
 def newest_release(connection: Connection, population: str) -> ReleaseRecord | None:
@@ -94,6 +90,17 @@ def newest_release(connection: Connection, population: str) -> ReleaseRecord | N
     query = select(releases).join(populations).where(releases.c.population == population, IS_THERE)
     row = connection.execute(query.order_by(releases.c.sequence.desc()).limit(1)).one_or_none()
     return None if row is None else _release(row)
+
+
+def release_history(
+    connection: Connection, population: str, before: int | None, limit: int
+) -> list[ReleaseRecord]:
+    """Return a page of a population's history, newest first."""
+    query = select(releases).where(releases.c.population == population)
+    if before is not None:
+        query = query.where(releases.c.sequence < before)
+    rows = connection.execute(query.order_by(releases.c.sequence.desc()).limit(limit))
+    return [_release(row) for row in rows]
 
 
 def append_release(connection: Connection, record: ReleaseRecord, audit: AuditContext) -> None:
