@@ -15,6 +15,7 @@ from keyflock_server.cli.direct_storage import (
     storage_failures,
 )
 from keyflock_server.cli.errors import CommandError, ExitCode
+from keyflock_server.cli.operator_command import OperatorSession, operator_command
 from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
 from keyflock_server.protocol.operator.audit import AUDIT_ENTRY, AUDIT_LOG, AUDIT_VERIFICATION
 
@@ -29,8 +30,9 @@ _PAGE: Final = 1_000
 app = typer.Typer(no_args_is_help=True, help="What operators changed, and why.")
 
 
-@app.command("list")
+@operator_command(app, "list")
 def show_all(  # noqa: PLR0917 - each is an option
+    session: OperatorSession,
     operator: Annotated[str | None, typer.Option("--operator", help="Only this operator's changes.")] = None,
     action: Annotated[str | None, typer.Option("--action", help="For example task.pause.")] = None,
     kind: Annotated[
@@ -48,10 +50,6 @@ def show_all(  # noqa: PLR0917 - each is an option
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many.")] = 100,
     after: Annotated[str | None, typer.Option("--after", help="The next of the page before.")] = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """List changes, newest first."""
     query = {
@@ -67,22 +65,19 @@ def show_all(  # noqa: PLR0917 - each is an option
         "after": after,
     }
     given = {name: value for name, value in query.items() if value is not None}
-    answer = connect(url, token_file, data_dir).call(AUDIT_LOG, query=given)
-    output.print_page(COLUMNS, answer, as_json=as_json)
+    answer = session.call(AUDIT_LOG, query=given)
+    session.print_page(COLUMNS, answer)
 
 
-@app.command("show")
+@operator_command(app, "show")
 def show(
+    session: OperatorSession,
     sequence: Annotated[int, typer.Argument(metavar="NUMBER", help="The entry's number.")],
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Show one change: each field that it changed, before and after."""
-    answer = connect(url, token_file, data_dir).call(AUDIT_ENTRY, {"sequence": str(sequence)})
-    if as_json:
-        output.print_json(answer)
+    answer = session.call(AUDIT_ENTRY, {"sequence": str(sequence)})
+    if session.as_json:
+        session.print_fields(answer)
         return
     changes = answer.pop("changes")
     output.print_fields({name: value for name, value in answer.items() if name not in {"before", "after"}})

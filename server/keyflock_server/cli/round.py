@@ -1,13 +1,12 @@
 """``keyflock round``: shows the rounds of a task, ends open ones, and accepts or discards held ones."""
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
-from keyflock_server.cli import output
-from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
+from keyflock_server.cli.operator_command import OperatorSession, operator_command
+from keyflock_server.cli.options import LONGEST_PAGE, Reason
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.rounds import (
     ABANDON_ROUND,
@@ -17,9 +16,6 @@ from keyflock_server.protocol.operator.rounds import (
     ROUND,
     ROUNDS,
 )
-
-if TYPE_CHECKING:
-    from keyflock_server.cli.connection import AdminConnection
 
 COLUMNS: Final = (
     "id",
@@ -39,99 +35,68 @@ RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")
 
 
-@app.command("list")
+@operator_command(app, "list")
 def show_all(
+    session: OperatorSession,
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """List a task's rounds, newest first."""
-    answer = connect(url, token_file, data_dir).call(ROUNDS, query=LONGEST_PAGE | {"task": task})
-    output.print_page(COLUMNS, answer, as_json=as_json)
+    answer = session.call(ROUNDS, query=LONGEST_PAGE | {"task": task})
+    session.print_page(COLUMNS, answer)
 
 
-@app.command("show")
+@operator_command(app, "show")
 def show(
+    session: OperatorSession,
     round_id: RoundName,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Show one round."""
-    answer = connect(url, token_file, data_dir).call(ROUND, {"round": round_id})
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    answer = session.call(ROUND, {"round": round_id})
+    session.print_fields(answer)
 
 
-@app.command("close")
+@operator_command(app, "close")
 def close(
+    session: OperatorSession,
     round_id: RoundName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Close a collecting round now, with the reports that it has, if they are its minimum."""
-    connection = connect(url, token_file, data_dir)
-    _decide(connection, CLOSE_ROUND, round_id, {"reason": reason}, as_json=as_json)
+    _decide(session, CLOSE_ROUND, round_id, {"reason": reason})
 
 
-@app.command("abandon")
+@operator_command(app, "abandon")
 def abandon(
+    session: OperatorSession,
     round_id: RoundName,
     reason: Reason,
     drop: Annotated[
         bool, typer.Option("--drop", help="Drop its reports, although its task would carry them.")
     ] = False,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """End a collecting round now, without a result; its reports are carried or dropped, as its task says."""
-    connection = connect(url, token_file, data_dir)
-    _decide(connection, ABANDON_ROUND, round_id, {"reason": reason, "drop": drop}, as_json=as_json)
+    _decide(session, ABANDON_ROUND, round_id, {"reason": reason, "drop": drop})
 
 
-@app.command("accept")
+@operator_command(app, "accept")
 def accept(
+    session: OperatorSession,
     round_id: RoundName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Publish the version of a round that is held, although it did not pass the checks."""
-    connection = connect(url, token_file, data_dir)
-    _decide(connection, ACCEPT_ROUND, round_id, {"reason": reason}, as_json=as_json)
+    _decide(session, ACCEPT_ROUND, round_id, {"reason": reason})
 
 
-@app.command("discard")
+@operator_command(app, "discard")
 def discard(
+    session: OperatorSession,
     round_id: RoundName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Give up what the phones of a round that is held have brought; its task goes on with the next round."""
-    connection = connect(url, token_file, data_dir)
-    _decide(connection, DISCARD_ROUND, round_id, {"reason": reason}, as_json=as_json)
+    _decide(session, DISCARD_ROUND, round_id, {"reason": reason})
 
 
-def _decide(
-    connection: "AdminConnection",
-    call: AnyCall,
-    round_id: str,
-    order: Mapping[str, object],
-    *,
-    as_json: bool,
-) -> None:
-    body = json.dumps(order).encode()
-    answer = connection.call(call, {"round": round_id}, body)
-    output.print_json(answer) if as_json else output.print_fields(answer)
+def _decide(session: OperatorSession, call: AnyCall, round_id: str, order: Mapping[str, object]) -> None:
+    session.print_fields(session.call(call, {"round": round_id}, order=order))

@@ -1,15 +1,14 @@
 """``keyflock task``: creates, shows, changes, pauses, resumes, cancels and archives tasks."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.cli.options import LONGEST_PAGE, DataDir, Json, Reason, TokenFile, Url, connect
+from keyflock_server.cli.operator_command import OperatorSession, operator_command
+from keyflock_server.cli.options import LONGEST_PAGE, Reason
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.forecasts import FORECAST_TASK
 from keyflock_server.protocol.operator.tasks import (
@@ -47,44 +46,39 @@ TaskName = Annotated[
 app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits.")
 
 
-@app.command("create")
+@operator_command(app, "create")
 def create(
+    session: OperatorSession,
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task (server/README.md has one).")],
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Start the task that FILE.toml describes."""
     body = _checked(file)
-    answer = connect(url, token_file, data_dir).call(CREATE_TASK, body=body, query={"reason": reason})
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    answer = session.call(CREATE_TASK, body=body, query={"reason": reason})
+    session.print_fields(answer)
 
 
-@app.command("list")
+@operator_command(app, "list")
 def show_all(
-    url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
+    session: OperatorSession,
 ) -> None:
     """List the tasks."""
-    answer = connect(url, token_file, data_dir).call(TASKS, query=LONGEST_PAGE)
-    output.print_page(COLUMNS, answer, as_json=as_json)
+    answer = session.call(TASKS, query=LONGEST_PAGE)
+    session.print_page(COLUMNS, answer)
 
 
-@app.command("show")
+@operator_command(app, "show")
 def show(
+    session: OperatorSession,
     name: TaskName,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Show one task."""
-    _call(TASK, name, url, token_file, data_dir, as_json=as_json)
+    session.print_fields(session.call(TASK, {"task": name}))
 
 
-@app.command("change")
+@operator_command(app, "change")
 def change(
+    session: OperatorSession,
     name: TaskName,
     reason: Reason,
     goal: Annotated[int | None, typer.Option("--goal", min=1, help="Reports that close a round.")] = None,
@@ -97,10 +91,6 @@ def change(
     deadline_s: Annotated[
         float | None, typer.Option("--deadline", min=0.0, help="Seconds from a round's opening to its end.")
     ] = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Change a task's next rounds; the open one keeps what it opened with."""
     given = {"goal": goal, "minimum": minimum, "over_selection": over_selection, "deadline_s": deadline_s}
@@ -108,128 +98,90 @@ def change(
     if not order:
         message = "Nothing to change: give --goal, --minimum, --over-selection or --deadline."
         raise CommandError(message, ExitCode.USAGE)
-    _call(CHANGE_TASK, name, url, token_file, data_dir, reason, order, as_json=as_json)
+    _change(session, CHANGE_TASK, name, {"reason": reason, **order})
 
 
-@app.command("pause")
+@operator_command(app, "pause")
 def pause(
+    session: OperatorSession,
     name: TaskName,
     reason: Reason,
     until: Annotated[
         str,
         typer.Option("--until", help="When it resumes by itself, as 2026-12-01T08:00:00Z.", metavar="TIME"),
     ] = "",
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Give out no more work; reports under way are still taken."""
-    order = {"until": until} if until else {}
-    _call(PAUSE_TASK, name, url, token_file, data_dir, reason, order, as_json=as_json)
+    _change(session, PAUSE_TASK, name, {"reason": reason} | ({"until": until} if until else {}))
 
 
-@app.command("resume")
+@operator_command(app, "resume")
 def resume(
+    session: OperatorSession,
     name: TaskName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Give out work again."""
-    _call(RESUME_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
+    _change(session, RESUME_TASK, name, {"reason": reason})
 
 
-@app.command("cancel")
+@operator_command(app, "cancel")
 def cancel(
+    session: OperatorSession,
     name: TaskName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """End a task for good; its open round is abandoned."""
-    _call(CANCEL_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
+    _change(session, CANCEL_TASK, name, {"reason": reason})
 
 
-@app.command("archive")
+@operator_command(app, "archive")
 def archive(
+    session: OperatorSession,
     name: TaskName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Take a task that is over out of the list; nothing is deleted."""
-    _call(ARCHIVE_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
+    _change(session, ARCHIVE_TASK, name, {"reason": reason})
 
 
-@app.command("unarchive")
+@operator_command(app, "unarchive")
 def unarchive(
+    session: OperatorSession,
     name: TaskName,
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Put an archived task back into the list."""
-    _call(UNARCHIVE_TASK, name, url, token_file, data_dir, reason, as_json=as_json)
+    _change(session, UNARCHIVE_TASK, name, {"reason": reason})
 
 
-@app.command("history")
+@operator_command(app, "history")
 def history(
+    session: OperatorSession,
     name: TaskName,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Show who changed a task and why, and how its rounds ended, newest first."""
-    answer = connect(url, token_file, data_dir).call(TASK_HISTORY, {"task": name}, query=LONGEST_PAGE)
-    output.print_json(answer) if as_json else output.print_table(HISTORY_COLUMNS, answer["items"])
+    answer = session.call(TASK_HISTORY, {"task": name}, query=LONGEST_PAGE)
+    session.print_rows(HISTORY_COLUMNS, answer["items"], answer)
 
 
-@app.command("dry-run")
+@operator_command(app, "dry-run")
 def dry_run(
+    session: OperatorSession,
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task.")],
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Say whether a task would be accepted, whom it would match and what it would cost."""
-    answer = connect(url, token_file, data_dir).call(FORECAST_TASK, body=_checked(file))
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    answer = session.call(FORECAST_TASK, body=_checked(file))
+    session.print_fields(answer)
     if not answer["is_accepted"]:
         raise CommandError(
             f"{file} would be refused", ExitCode.REFUSED, [*answer["problems"], *answer["conflicts"]]
         )
 
 
-def _call(
-    call: AnyCall,
-    name: str,
-    url: str | None,
-    token_file: Path | None,
-    data_dir: Path | None,
-    reason: str | None = None,
-    order: Mapping[str, object] | None = None,
-    *,
-    as_json: bool,
-) -> None:
-    body = None if reason is None else json.dumps({"reason": reason, **(order or {})}).encode()
-    answer = connect(url, token_file, data_dir).call(call, {"task": name}, body)
-    if as_json:
-        output.print_json(answer)
-    elif call is TASK:
-        output.print_fields(answer)
-    else:
-        output.print_table(COLUMNS, [answer])
+def _change(session: OperatorSession, call: AnyCall, name: str, order: Mapping[str, object]) -> None:
+    answer = session.call(call, {"task": name}, order=order)
+    session.print_rows(COLUMNS, [answer], answer)
 
 
 def _checked(file: Path) -> bytes:

@@ -1,6 +1,5 @@
 """``keyflock token``: creates, lists and revokes operators' tokens."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from keyflock_server.cli import output
 from keyflock_server.cli.errors import CommandError, ExitCode
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.operator_command import OperatorSession, operator_command
+from keyflock_server.cli.options import Reason
 from keyflock_server.protocol.operator.tokens import CREATE_TOKEN, REVOKE_TOKEN, TOKENS, WHO_AM_I
 from keyflock_server.protocol.roles import Role
 
@@ -27,13 +26,12 @@ COLUMNS: Final = (
 _SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 _LIFETIME: Final = re.compile(r"(\d{1,6})([mhd])")
 
-Reason = Annotated[str, typer.Option("--reason", help="The reason, for later readers.")]
-
 app = typer.Typer(no_args_is_help=True, help="Operators' tokens, each with a role.")
 
 
-@app.command("create")
+@operator_command(app, "create")
 def create(
+    session: OperatorSession,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The bearer's name in the audit log.")],
     role: Annotated[Role, typer.Option("--role", help="What the token allows.")],
     reason: Reason,
@@ -47,46 +45,38 @@ def create(
         Path | None,
         typer.Option("--save", metavar="FILE", help="Write the token to a new file, for --token-file."),
     ] = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Create a token; its text is shown this once, or written to a file that only you can read."""
     order = {"name": name, "role": role, "lifetime_s": _lifetime_s(expires), "reason": reason}
-    connection = connect(url, token_file, data_dir)
     if save is None:
-        answer = connection.call(CREATE_TOKEN, body=json.dumps(order).encode())
+        answer = session.call(CREATE_TOKEN, order=order)
     else:
         file = _new_private_file(save)
         try:
-            answer = connection.call(CREATE_TOKEN, body=json.dumps(order).encode())
+            answer = session.call(CREATE_TOKEN, order=order)
             os.write(file, f"{answer.pop('text')}\n".encode())
         except BaseException:
             save.unlink()
             raise
         finally:
             os.close(file)
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    session.print_fields(answer)
 
 
-@app.command("list")
+@operator_command(app, "list")
 def show_all(
-    url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
+    session: OperatorSession,
 ) -> None:
     """List the tokens, those that are void too."""
-    answer = connect(url, token_file, data_dir).call(TOKENS)
-    output.print_json(answer) if as_json else output.print_table(COLUMNS, answer["items"])
+    answer = session.call(TOKENS)
+    session.print_rows(COLUMNS, answer["items"], answer)
 
 
-@app.command("revoke")
+@operator_command(app, "revoke")
 def revoke(
+    session: OperatorSession,
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id (keyflock token list).")],
     reason: Reason,
-    url: Url = None,
-    token_file: TokenFile = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
 ) -> None:
     """Make a token void for good, within two seconds in all servers."""
     if token.startswith("kf_"):
@@ -95,18 +85,17 @@ def revoke(
             "can read what is in a command line.",
             ExitCode.USAGE,
         )
-    body = json.dumps({"reason": reason}).encode()
-    answer = connect(url, token_file, data_dir).call(REVOKE_TOKEN, {"token_id": token}, body)
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    answer = session.call(REVOKE_TOKEN, {"token_id": token}, order={"reason": reason})
+    session.print_fields(answer)
 
 
-@app.command("whoami")
+@operator_command(app, "whoami")
 def who_am_i(
-    url: Url = None, token_file: TokenFile = None, data_dir: DataDir = None, as_json: Json = False
+    session: OperatorSession,
 ) -> None:
     """Say whose token the commands use, and which role it has."""
-    answer = connect(url, token_file, data_dir).call(WHO_AM_I)
-    output.print_json(answer) if as_json else output.print_fields(answer)
+    answer = session.call(WHO_AM_I)
+    session.print_fields(answer)
 
 
 def _lifetime_s(text: str | None) -> int | None:
