@@ -11,9 +11,8 @@ import numpy.typing as npt
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.trainer import TrainingError
-from keyflock_client_sim.training.model_folder import ModelDigest
-from keyflock_client_sim.training.pool import JobError, WorkerPool
-from keyflock_client_sim.training.process import WorkerDiedError
+from keyflock_client_sim.drivers.worker_models import PublishedModels, worker_result
+from keyflock_client_sim.training.pool import WorkerPool
 from keyflock_client_sim.training.residuals import ResidualFile
 from keyflock_client_sim.training.train_job import TrainJob
 from keyflock_models.network.config import ModelConfig
@@ -45,13 +44,11 @@ class PoolTrainer:
         self._clock = clock
         #: The folder of residuals, for codecs with error feedback; made when one is first needed.
         self._residuals: tempfile.TemporaryDirectory[str] | None = None
-        #: The digest in the model folder by the download's: a phone may have packed its bytes in another way.
-        self._published: dict[bytes, ModelDigest] = {}
+        self._published = PublishedModels(pool.publish)
 
     def store(self, digest: bytes, body: bytes) -> None:
         """Store a model; see ``Trainer``."""
-        if digest not in self._published:
-            self._published[digest] = self._pool.publish(body)
+        self._published.store(digest, body)
 
     async def train(self, phone: str, work: Train) -> Trained:
         """Train for a phone; see ``Trainer``."""
@@ -61,7 +58,7 @@ class PoolTrainer:
         if len(sequences) == 0:
             raise TrainingError(FailureCause.NO_EXAMPLES)
         job = TrainJob(
-            model=self._published.get(work.model_digest, ModelDigest(work.model_digest.hex())),
+            model=self._published.digest_of(work.model_digest),
             config=self._config,
             sequences=sequences,
             plan=work.plan,
@@ -70,12 +67,7 @@ class PoolTrainer:
             residual=self._residual_of(phone) if "feedback_s" in work.codec else None,
             now_s=self._clock(),
         )
-        try:
-            done = await self._pool.train(job)
-        except WorkerDiedError as error:
-            raise TrainingError(FailureCause.OUT_OF_MEMORY, str(error)) from None
-        except JobError as error:
-            raise TrainingError(FailureCause.TRAINING_FAILED, str(error)) from None
+        done = await worker_result(self._pool.train(job))
         return Trained(
             delta=done.container,
             examples=done.examples,

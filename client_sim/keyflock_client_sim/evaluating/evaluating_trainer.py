@@ -6,11 +6,9 @@ from typing import Final
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
+from keyflock_client_sim.drivers.worker_models import PublishedModels, worker_result
 from keyflock_client_sim.evaluating.score_job import ScoreVersions
 from keyflock_client_sim.personalising.personal_trainer import JobRunner
-from keyflock_client_sim.training.model_folder import ModelDigest
-from keyflock_client_sim.training.pool import JobError
-from keyflock_client_sim.training.process import WorkerDiedError
 from keyflock_models.evaluation.paired_scores import paired_layout
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.text.vocabulary import Vocabulary
@@ -44,14 +42,12 @@ class EvaluatingTrainer:
         self._config = config
         self._vocabulary = vocabulary
         self._held_out = held_out
-        #: The digest in the model folder by the download's, as in ``PoolTrainer``.
-        self._published: dict[bytes, ModelDigest] = {}
+        self._published = PublishedModels(workers.publish)
 
     def store(self, digest: bytes, body: bytes) -> None:
         """Store a model; see ``Trainer``."""
         self._other.store(digest, body)
-        if digest not in self._published:
-            self._published[digest] = self._workers.publish(body)
+        self._published.store(digest, body)
 
     async def train(self, phone: str, work: Train) -> Trained:
         """Train for a phone; see ``Trainer``."""
@@ -65,8 +61,8 @@ class EvaluatingTrainer:
         if not is_known:
             raise TrainingError(FailureCause.TRAINING_FAILED, "a metric or its layout is not known here")
         job = ScoreVersions(
-            candidate=self._published_as(work.model_digest),
-            baseline=self._published_as(plan.baseline_digest),
+            candidate=self._published.digest_of(work.model_digest),
+            baseline=self._published.digest_of(plan.baseline_digest),
             config=self._config,
             vocabulary=self._vocabulary,
             messages=tuple(self._held_out[phone]),
@@ -75,15 +71,7 @@ class EvaluatingTrainer:
             codec=work.codec,
             seed=work.seed % 2**32,
         )
-        try:
-            scores = await self._workers.run(job)
-        except WorkerDiedError as error:
-            raise TrainingError(FailureCause.OUT_OF_MEMORY, str(error)) from None
-        except JobError as error:
-            raise TrainingError(FailureCause.TRAINING_FAILED, str(error)) from None
+        scores = await worker_result(self._workers.run(job))
         if scores is None:
             raise TrainingError(FailureCause.NO_EXAMPLES)
         return Trained(delta=scores, examples=1)
-
-    def _published_as(self, digest: bytes) -> ModelDigest:
-        return self._published.get(digest, ModelDigest(digest.hex()))

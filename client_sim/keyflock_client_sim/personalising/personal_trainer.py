@@ -6,11 +6,10 @@ from typing import Protocol, TypeVar
 from keyflock_client_sim.device.effects import Train
 from keyflock_client_sim.device.input_events import Trained
 from keyflock_client_sim.drivers.trainer import Trainer, TrainingError
+from keyflock_client_sim.drivers.worker_models import PublishedModels, worker_result
 from keyflock_client_sim.personalising.evidence_job import GatherEvidence
 from keyflock_client_sim.training.job import Job
 from keyflock_client_sim.training.model_folder import ModelDigest
-from keyflock_client_sim.training.pool import JobError
-from keyflock_client_sim.training.process import WorkerDiedError
 from keyflock_models.network.config import ModelConfig
 from keyflock_models.personal.evidence import EVIDENCE_LAYOUT
 from keyflock_models.text.vocabulary import Vocabulary
@@ -59,14 +58,12 @@ class PersonalTrainer:
         self._vocabulary = vocabulary
         self._messages = messages
         self._seconds_of = seconds_of
-        #: The digest in the model folder by the download's, as in ``PoolTrainer``.
-        self._published: dict[bytes, ModelDigest] = {}
+        self._published = PublishedModels(workers.publish)
 
     def store(self, digest: bytes, body: bytes) -> None:
         """Store a model; see ``Trainer``."""
         self._other.store(digest, body)
-        if digest not in self._published:
-            self._published[digest] = self._workers.publish(body)
+        self._published.store(digest, body)
 
     async def train(self, phone: str, work: Train) -> Trained:
         """Train for a phone; see ``Trainer``."""
@@ -75,7 +72,7 @@ class PersonalTrainer:
         if work.layout != EVIDENCE_LAYOUT.digest:
             raise TrainingError(FailureCause.TRAINING_FAILED, "the evidence has another layout than is known")
         job = GatherEvidence(
-            model=self._published.get(work.model_digest, ModelDigest(work.model_digest.hex())),
+            model=self._published.digest_of(work.model_digest),
             config=self._config,
             vocabulary=self._vocabulary,
             messages=tuple(self._messages[phone]),
@@ -84,12 +81,7 @@ class PersonalTrainer:
             seed=work.seed % 2**32,
             seconds=None if self._seconds_of is None else self._seconds_of(phone),
         )
-        try:
-            evidence = await self._workers.run(job)
-        except WorkerDiedError as error:
-            raise TrainingError(FailureCause.OUT_OF_MEMORY, str(error)) from None
-        except JobError as error:
-            raise TrainingError(FailureCause.TRAINING_FAILED, str(error)) from None
+        evidence = await worker_result(self._workers.run(job))
         if evidence is None:
             raise TrainingError(FailureCause.NO_EXAMPLES)
         return Trained(delta=evidence, examples=1)
