@@ -172,8 +172,7 @@ class Downlink:
 
     async def _recent_downloads(self, name: PopulationName) -> dict[bytes, _DownloadRef]:
         latest = (await self._models.population(name)).latest_version
-        release = await self._deps.store.releases.newest(name)
-        newest = _Newest(latest, -1 if release is None else release.sequence)
+        newest = _Newest(latest, (await self._models.current_release(name)).sequence)
         async with self._listing_lock:  # a thousand phones that ask at once cost one query
             known = self._recent.get(name)
             if known is None or known[0] != newest:

@@ -33,6 +33,7 @@ from keyflock_server.releases.model_version import Download, VersionRecord, pack
 from keyflock_server.releases.stages import bucket_of, is_in_stage
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.storage.errors import AlreadyExists, StorageError
+from keyflock_server.storage.operator_records import ReleaseRecord
 from keyflock_server.storage.records import PopulationRecord
 
 _MAX_CACHED_DOWNLOADS: Final = 8
@@ -66,6 +67,8 @@ class ModelStore:
         self._ids: LRUCache[str, PopulationName] = LRUCache(_MAX_CACHED_ROWS)
         #: Whether populations are archived, read since the pass began.
         self._archived: LRUCache[PopulationName, bool] = LRUCache(_MAX_CACHED_ROWS)
+        #: What populations' keyboards are served, read since the pass began.
+        self._releases: LRUCache[PopulationName, ReleaseRecord] = LRUCache(_MAX_CACHED_ROWS)
         self._downloads: LRUCache[str, Download] = LRUCache(_MAX_CACHED_DOWNLOADS)
         self._layouts: dict[str, ParamLayout] = {}
         self._vocabularies: dict[str, bytes] = {}
@@ -229,7 +232,7 @@ class ModelStore:
     def forget_rows(self) -> None:
         """Forget the rows that were read: once a pass, and when this process learns of a change."""
         self._versions, self._ids = LRUCache(_MAX_CACHED_ROWS), LRUCache(_MAX_CACHED_ROWS)
-        self._archived = LRUCache(_MAX_CACHED_ROWS)
+        self._archived, self._releases = LRUCache(_MAX_CACHED_ROWS), LRUCache(_MAX_CACHED_ROWS)
 
     async def training_model(self, name: PopulationName, version: int) -> Download:
         """Return the download from which phones train."""
@@ -272,9 +275,7 @@ class ModelStore:
             device: The phone that asks: a candidate is served to those in its stage. None: the version for
                 everybody else.
         """
-        release = await self._deps.store.releases.newest(name)
-        if release is None:
-            raise population_unknown()
+        release = await self.current_release(name)
         if device is None or release.candidate is None or release.percent == 0:
             return release.version
         is_first = is_in_stage(await self.bucket(name, device), release.percent)
@@ -288,10 +289,24 @@ class ModelStore:
 
     async def candidate_version(self, name: PopulationName) -> ModelVersion:
         """Return the version that is to be released: the release's candidate or, without one, the newest."""
-        release = await self._deps.store.releases.newest(name)
-        if release is not None and release.candidate is not None:
+        release = await self.current_release(name)
+        if release.candidate is not None:
             return release.candidate
         return (await self.population(name)).latest_version
+
+    async def current_release(self, name: PopulationName) -> ReleaseRecord:
+        """Return the row that says what keyboards are served, perhaps as it was at the last pass.
+
+        Raises:
+            ApiError: ``population_unknown``.
+        """
+        if (known := self._releases.get(name)) is None:
+            releases = self._releases  # what is forgotten while this reads is not remembered again
+            known = await self._deps.store.releases.newest(name)
+            if known is None:
+                raise population_unknown()
+            releases[name] = known
+        return known
 
     async def release(self, name: PopulationName, device: DeviceId | None = None) -> Release:
         """Return what keyboards should serve: the released version, or the average that ends with it.
