@@ -78,7 +78,7 @@ def revoke(
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id (keyflock token list).")],
     reason: Reason,
 ) -> None:
-    """Make a token void for good, within two seconds in all servers."""
+    """Make a token void for good, within two seconds in all servers; open event streams last longer."""
     if token.startswith("kf_"):
         raise CommandError(
             "Give the token's id alone, which stands between its underscores: other users of this machine "

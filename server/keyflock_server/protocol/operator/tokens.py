@@ -95,7 +95,8 @@ REVOKE_TOKEN: Final = OperatorCall(
     Query,
     ReasonOrder,
     TokenView,
-    "Make a token void for good, within two seconds in all servers.",
+    "Make a token void for good, within two seconds in all servers; an open event stream may last "
+    "15 minutes longer.",
 )
 WHO_AM_I: Final = OperatorCall(
     "who_am_i",
