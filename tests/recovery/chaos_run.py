@@ -94,6 +94,7 @@ class ChaosRun:
         """
         environment, began_s = self._environment, time.monotonic()
         await environment.create_populations_and_tasks()
+        await environment.servers.wait_until_read()
         departing = environment.departing_phones()
         operator = environment.simulated_operator(self._seed)
         releasing = environment.releasing_operator(self._seed)

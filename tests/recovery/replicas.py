@@ -10,9 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 from tests.recovery.fork_server import ForkServer, is_alive
 
 from keyflock_server.identity.keys import ADMIN_TOKEN_FILE, OWNER_KEY_FILE, SIGNING_KEY_FILE
+from keyflock_server.telemetry.series.process import TICK_DURATION
 
 #: How long a server may take to be ready; the slowest of hundreds on a busy machine needs this.
 READY_WITHIN_S: Final = 120.0
@@ -197,6 +200,18 @@ class ReplicaSet:
             self.raise_start_failure()
             await asyncio.sleep(_POLL_S)
 
+    async def wait_until_read(self) -> None:
+        """Return when every replica knows what was written before: each has begun and ended a pass since.
+
+        A phone that asks a replica which does not know of its population's first task is sent away for hours.
+        """
+        async with aiohttp.ClientSession() as session:
+            before = [await _passes(session, one) for one in self.replicas]
+            for one, passes in zip(self.replicas, before, strict=True):
+                # The first one may have begun before. Nothing sets an event: it is another process.
+                while await _passes(session, one) < passes + 2:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+
     def raise_start_failure(self) -> None:
         """Raise the failure of a start, if there is one."""
         for one in self.replicas:
@@ -206,3 +221,16 @@ class ReplicaSet:
     async def stop(self) -> None:
         """Stop all replicas with SIGTERM."""
         await asyncio.gather(*(one.stop() for one in self.replicas))
+
+
+async def _passes(session: aiohttp.ClientSession, replica: ServerReplica) -> float:
+    """Return how many passes a replica's process has ended."""
+    async with session.get(f"{replica.admin_url}/metrics") as response:
+        exposition = await response.text()
+    (passes,) = (
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == f"{TICK_DURATION.name}_count"
+    )
+    return float(passes)

@@ -1,6 +1,5 @@
 """The servers of the drill: one over SQLite, or two replicas over one PostgreSQL."""
 
-import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,10 +45,9 @@ async def drill_postgres(folder: Path, fork_server: ForkServer, url: str) -> Fle
 
 
 async def _drill(servers: ReplicaSet, exchange: LoadBalancedExchange, database: str) -> FleetOutcome:
-    turns = itertools.cycle(servers.replicas)
     store = SqlStore(database)
     try:
-        return await run_fleet(lambda: next(turns).admin_url, servers.admin_token, exchange, store)
+        return await run_fleet(servers, exchange, store)
     finally:
         await store.close()
 

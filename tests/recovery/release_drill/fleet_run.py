@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from tests.recovery.load_balanced_exchange import LoadBalancedExchange
 from tests.recovery.one_hot_fleet import PROFILE, create_population, task_toml
 from tests.recovery.release_drill.scoring_trainer import ScoringTrainer
 from tests.recovery.release_drill.served_versions import ServedVersions
+from tests.recovery.replicas import ReplicaSet
 
 from keyflock_client_sim.device.backoff import RetryPolicy
 from keyflock_client_sim.drivers.real_time import RealTimeFleet
@@ -95,14 +97,11 @@ class FleetOutcome:
     actions: tuple[str, ...]
 
 
-async def run_fleet(
-    admin_urls: Callable[[], str], admin_token: str, exchange: LoadBalancedExchange, store: RecordStore
-) -> FleetOutcome:
+async def run_fleet(servers: ReplicaSet, exchange: LoadBalancedExchange, store: RecordStore) -> FleetOutcome:
     """Run the drill against servers that run already.
 
     Args:
-        admin_urls: Returns the address of an operators' port, another one at each call if there are several.
-        admin_token: The token for it.
+        servers: The servers; the operator's calls go to each in turn.
         exchange: Carries phones' calls.
         store: The servers' store; only read.
     """
@@ -118,11 +117,13 @@ async def run_fleet(
     )
     watched = ServedVersions(phones)
     fleet = RealTimeFleet(phones, exchange, ScoringTrainer(QUALITY), listener=watched.record, drain_s=10.0)
-    operator = _Operator(admin_urls, admin_token)
-    async with operator_client(admin_urls(), admin_token) as admin:
+    turns = itertools.cycle(servers.replicas)
+    operator = _Operator(lambda: next(turns).admin_url, servers.admin_token)
+    async with operator_client(next(turns).admin_url, servers.admin_token) as admin:
         await create_population(admin, POPULATION)
     await operator.order(SET_RELEASE_POLICY, {"policy": _POLICY, "reason": "the drill"})
     await operator.create_task(_EVALUATING)
+    await servers.wait_until_read()
     async with _running(fleet):
         await operator.create_task(task_toml("good", POPULATION, _TRAINING))
         stage = await _first_stage(operator, watched)
