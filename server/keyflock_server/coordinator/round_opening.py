@@ -1,5 +1,6 @@
 """The row of a task's next round: from which version, with which spec and which bounds it opens.
 
+A ``train`` round opens from the newest version, a ``personalize`` round from the one that keyboards serve.
 A round of an ``evaluate`` task opens with a spec that names both versions by number, whatever is released or
 published while it is open. Where there is nothing to compare, no round opens: the task waits.
 """
@@ -55,12 +56,16 @@ class RoundOpening:
     async def next_round(self, task: TaskSpec, sequence: int) -> RoundRecord | None:
         """Return the row of a task's next round; None if it has to wait: ``waiting_reason`` says why."""
         spec, now = await tuned_task(self._deps.store, task), self._deps.clock()
-        base = (await self._models.population(spec.population)).latest_version
-        if spec.kind is TaskKind.EVALUATE:
-            compared = await self._compared_versions(spec)
-            if isinstance(compared, str):
-                return None
-            spec, base = compared.fixed_in(spec), compared.candidate.version
+        match spec.kind:
+            case TaskKind.TRAIN:
+                base = (await self._models.population(spec.population)).latest_version
+            case TaskKind.PERSONALIZE:
+                base = await self._models.released_version(spec.population)
+            case TaskKind.EVALUATE:
+                compared = await self._compared_versions(spec)
+                if isinstance(compared, str):
+                    return None
+                spec, base = compared.fixed_in(spec), compared.candidate.version
         opening = Round(
             id=round_id(spec.name, sequence),
             task=spec.name,

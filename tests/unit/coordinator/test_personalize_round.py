@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.contract.audits import AUDIT
+from tests.unit.coordinator.evaluate_task import publish_version
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness, constant, report
 from tests.unit.coordinator.listed import listed_populations, listed_rounds
 from tests.unit.coordinator.personalize_task import (
@@ -95,6 +96,16 @@ async def test_the_next_round_tries_another_head_and_believes_what_the_last_one_
     assert answer.personalising is not None
     assert answer.personalising.head == HeadPlan(rank=4)
     assert answer.personalising.prior.gain_mean == 0.25
+
+
+async def test_phones_personalise_the_version_that_keyboards_serve(harness: CoordinatorHarness) -> None:
+    await publish_version(harness)
+
+    await open_task(harness)
+    claims = await assigned(harness, 4)
+
+    assert (await harness.coordinator.downlink.release(POPULATION)).model_version == 0
+    assert {one.model_version for one in claims} == {0}
 
 
 async def test_the_head_that_gained_most_is_released(harness: CoordinatorHarness) -> None:
