@@ -80,9 +80,10 @@ class ReleasePolicies:
             quiet = self._quiet.get(population.name)
             if quiet is not None and quiet[0] == seen and timedelta(0) <= now - quiet[1] < _INTERVAL:
                 continue
-            newest = await self._deps.store.releases.newest(population.name)
-            if newest is None:
-                continue
+            try:
+                newest = await self._models.current_release(population.name)
+            except ApiError:
+                continue  # it was deleted in this very moment
             if not _may_move(population, newest):
                 self._quiet[population.name] = seen, now
                 continue

@@ -290,15 +290,18 @@ class RoundDriver:
             return
         now = self._deps.clock()
         is_met = opened.round.reports >= opened.round.spec.round.goal
-        if not is_met and self._leadership.peers and now < opened.round.deadline_at + _PEER_FLUSH_TIME:
+        moot = await self._opening.moot_reason(state.spec, opened.round)
+        is_waiting = self._leadership.peers and now < opened.round.deadline_at + _PEER_FLUSH_TIME
+        if is_waiting and not is_met and not moot:
             return
-        match due(opened.round, opened.batch.sum.size, now, is_deserted=_is_deserted(state, opened, now)):
+        is_deserted = _is_deserted(state, opened, now)
+        match due(opened.round, opened.batch.sum.size, now, is_deserted=is_deserted, is_moot=bool(moot)):
             case Due.NOTHING:
                 return
             case Due.RESET_DEADLINE:
                 await self._advance(state, opened, DeadlineReset())
             case Due.ABANDON:
-                await self._end_without_version(state, opened, _abandoned(opened.round))
+                await self._end_without_version(state, opened, _abandoned(opened.round, moot))
             case Due.CARRY:
                 await self._flusher.flush_rest(state, opened)
                 if not await self._carry(state, opened, _shortfall(opened.round)):
@@ -378,8 +381,10 @@ def _discard_pending_if_held(opened: OpenRound) -> None:
         opened.discard_pending()
 
 
-def _abandoned(current: Round) -> Abandoned:
-    return Abandoned(_shortfall(current), current.reports)
+def _abandoned(current: Round, moot: str = "") -> Abandoned:
+    minimum = current.spec.round.minimum_reports
+    ended = f"{moot} {current.reports} reports had come; the minimum was {minimum}."
+    return Abandoned(ended if moot else _shortfall(current), current.reports)
 
 
 def _shortfall(current: Round) -> str:

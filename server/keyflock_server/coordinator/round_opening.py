@@ -85,6 +85,23 @@ class RoundOpening:
         compared = await self._compared_versions(task)
         return compared if isinstance(compared, str) else ""
 
+    async def moot_reason(self, task: TaskSpec, current: Round) -> str:
+        """Return why nobody asks any more for what an open round of an ``evaluate`` task measures.
+
+        Edge cases:
+            versions that are named by number, or the newest one -> never: they are worth knowing anyway
+            no candidate on its way -> the round goes on for as long as its baseline is what keyboards serve
+        """
+        if task.kind is not TaskKind.EVALUATE or task.comparison.candidate != "candidate":
+            return ""
+        candidate, baseline = current.spec.comparison.versions
+        release = await self._models.current_release(task.population)
+        if task.comparison.baseline == "released" and release.version != baseline:
+            return f"Keyboards are served version {release.version} by now, and no longer {baseline}."
+        if release.candidate not in (None, candidate):
+            return f"Version {release.candidate} is the candidate by now, and no longer {candidate}."
+        return ""
+
     async def _compared_versions(self, task: TaskSpec) -> ComparedVersions | str:
         """Return the versions that the task's next round would compare, or why there are none."""
         comparison = task.comparison

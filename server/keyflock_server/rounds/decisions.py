@@ -36,7 +36,9 @@ class Due(Enum):
     ABANDON = auto()
 
 
-def due(current: Round, pending: Pending, now: datetime, *, is_deserted: bool = False) -> Due:
+def due(
+    current: Round, pending: Pending, now: datetime, *, is_deserted: bool = False, is_moot: bool = False
+) -> Due:
     """Return whether and how the round should end now.
 
     Args:
@@ -44,6 +46,7 @@ def due(current: Round, pending: Pending, now: datetime, *, is_deserted: bool = 
         pending: The reports that wait to be committed.
         now: The current time.
         is_deserted: Whether no device is left to take the free slots.
+        is_moot: Whether nobody asks for its result any more: it ends as at its deadline.
     Edge cases:
         deserted before its deadline, and nobody took a slot or its reports would be dropped -> nothing
     """
@@ -54,8 +57,9 @@ def due(current: Round, pending: Pending, now: datetime, *, is_deserted: bool = 
         return Due.CLOSE
     if now < current.opened_at - CLOCKS_DIFFER:
         return Due.RESET_DEADLINE
-    is_early = now < current.deadline_at and current.slots_left > 0
-    if current.is_async or (now < current.deadline_at and not _is_settled(current, pending)):
+    has_time = now < current.deadline_at and not is_moot
+    is_early = has_time and current.slots_left > 0
+    if current.is_async or (has_time and not _is_settled(current, pending)):
         return Due.NOTHING
     if is_early and not (is_deserted and current.assigned):
         return Due.NOTHING

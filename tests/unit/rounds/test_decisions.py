@@ -4,8 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from keyflock_server.protocol.identifiers import ModelVersion, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.decisions import Due, Pending, due, is_goal_met, may_flush
 from keyflock_server.rounds.round import (
     CloseRequested,
@@ -100,6 +102,25 @@ def test_a_deserted_round_that_brought_its_reports_along_is_not_carried_again_an
     carried = replace(after(), carried=7)
 
     assert due(carried, Pending(0, 0), NOW, is_deserted=True) is Due.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("current", "pending", "is_due"),
+    [
+        (after(*ALL, Counted(8, 8.0)), 0, Due.CLOSE),
+        (after(*ALL, Counted(4, 4.0)), 4, Due.CLOSE),
+        (after(*ALL, Counted(4, 4.0)), 3, Due.ABANDON),
+        (after(), 0, Due.ABANDON),
+    ],
+)
+def test_a_round_whose_result_nobody_asks_for_ends_as_at_its_deadline(
+    current: Round, pending: int, is_due: Due
+) -> None:
+    evaluation = replace_struct(SPEC.task, kind=TaskKind.EVALUATE)
+    current = replace(current, spec=replace_struct(SPEC, task=evaluation))
+
+    assert due(current, Pending(pending, pending), NOW, is_moot=True) is is_due
+    assert due(current, Pending(pending, pending), NOW, is_moot=False) is Due.NOTHING
 
 
 def test_a_flush_leaves_neither_too_few_behind_nor_too_few_to_come() -> None:
