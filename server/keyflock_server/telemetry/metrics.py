@@ -87,6 +87,7 @@ class Metrics:
         self.tls_handshake_failures = self._add(Counter, calls.TLS_HANDSHAKE_FAILURES)
         self.certificate_expires_at = self._add(Gauge, calls.CERTIFICATE_EXPIRY)
         self.unusable_certificates = self._add(Gauge, calls.UNUSABLE_CERTIFICATES)
+        self.stuck_certificates = self._add(Gauge, calls.STUCK_CERTIFICATES)
         self.admin_authentication_failures = self._add(Counter, calls.AUTHENTICATION_FAILURES)
         self.event_readers = self._add(Gauge, calls.EVENT_READERS)
         self.bodies_in_flight = self._add(Gauge, calls.BODIES_IN_FLIGHT)

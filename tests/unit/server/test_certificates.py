@@ -1,14 +1,16 @@
 """A port's certificate: what is wrong with its files is said, and new ones are used if they fit."""
 
+import asyncio
 import os
 import shutil
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tests.services.certificates import EXPIRES_AT, Authority
 
-from keyflock_server.runtime.certificate_watch import LOOK_INTERVAL_S, CertificateWatch
+from keyflock_server.runtime.certificate_watch import LOOK_INTERVAL_S, STUCK_AFTER_S, CertificateWatch
 from keyflock_server.runtime.certificates import (
     CertificateError,
     CertificateFiles,
@@ -198,11 +200,11 @@ def test_files_that_vanish_keep_the_old_one(authority: Authority, tmp_path: Path
 class WatchedPort:
     """A watch over one certificate, on clocks that a test moves."""
 
-    def __init__(self, certificate: ServerCertificate, now: datetime) -> None:
+    def __init__(self, certificate: ServerCertificate, now: datetime, max_wait_s: float = 600.0) -> None:
         self.metrics = Metrics()
         self.now, self.now_s = now, 0.0
         self.watch = CertificateWatch(
-            {"phones": certificate}, self.metrics, lambda: self.now, lambda: self.now_s
+            {"phones": certificate}, self.metrics, lambda: self.now, lambda: self.now_s, max_wait_s
         )
 
     async def wait_and_tick(self, after_s: float = LOOK_INTERVAL_S) -> None:
@@ -262,3 +264,64 @@ async def test_a_certificate_that_ends_within_two_weeks_is_warned_of_once_a_day(
 
     assert first_day == warnings
     assert len(messages(caplog)) == 2 * warnings
+
+
+class CertificateOnHungDisk(ServerCertificate):
+    """A certificate whose files are on a disk that does not answer until it is told to."""
+
+    def __init__(self, files: CertificateFiles) -> None:
+        super().__init__(files)
+        self.answers, self.is_over = threading.Event(), threading.Event()
+        self.looks = 0
+
+    def reload(self) -> Reload:
+        self.looks += 1
+        self.answers.wait()
+        try:
+            return super().reload()
+        finally:
+            self.is_over.set()
+
+
+async def test_a_disk_that_does_not_answer_holds_up_no_pass_and_is_told_once(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = CertificateOnHungDisk(authority.issue(tmp_path))
+    port = WatchedPort(certificate, EXPIRES_AT - timedelta(days=100), max_wait_s=0.0)
+    await port.watch.start()
+    caplog.set_level("INFO", "keyflock.server")
+
+    await port.wait_and_tick()
+    soon = port.figure("certificate_files_stuck"), messages(caplog)
+    for _ in range(10):
+        await port.wait_and_tick(after_s=STUCK_AFTER_S)
+    late = port.figure("certificate_files_stuck"), messages(caplog), certificate.looks
+    certificate.answers.set()
+    certificate.is_over.wait()
+    async with asyncio.timeout(60.0):
+        while port.figure("certificate_files_stuck"):  # the thread hands its result over in an instant
+            await asyncio.sleep(0)
+            await port.wait_and_tick(after_s=0.0)
+
+    stuck = "the certificate's files cannot be read: their disk does not answer"
+    assert soon == (0.0, [])
+    assert late == (1.0, [stuck], 1)
+    assert messages(caplog) == [stuck, "the certificate's files can be read again"]
+    await port.wait_and_tick()
+    assert certificate.looks == 2
+
+
+async def test_a_look_that_fails_in_a_new_way_fails_its_pass_and_the_next_one_looks_again(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = ServerCertificate(authority.issue(tmp_path))
+    port = WatchedPort(certificate, EXPIRES_AT - timedelta(days=100))
+
+    def fail() -> Reload:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(certificate, "reload", fail)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await port.wait_and_tick()
+    await port.wait_and_tick()

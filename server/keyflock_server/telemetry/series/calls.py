@@ -69,6 +69,11 @@ UNUSABLE_CERTIFICATES: Final = gauge(
     "1 while a port's certificate files hold what cannot be used, and the one before it is shown.",
     PORT,
 )
+STUCK_CERTIFICATES: Final = gauge(
+    "keyflock_tls_certificate_files_stuck",
+    "1 while the disk with a port's certificate files does not answer; the last certificate read is shown.",
+    PORT,
+)
 AUTHENTICATION_FAILURES: Final = counter(
     "keyflock_admin_authentication_failures_total",
     "Calls without a valid token on the operators' port: delayed, or refused at once.",
@@ -98,6 +103,7 @@ DECLARED: Final = (
     TLS_HANDSHAKE_FAILURES,
     CERTIFICATE_EXPIRY,
     UNUSABLE_CERTIFICATES,
+    STUCK_CERTIFICATES,
     AUTHENTICATION_FAILURES,
     EVENT_READERS,
     BODIES_IN_FLIGHT,
