@@ -317,7 +317,7 @@ def _assemble(
     StateSeries(coordinator, clock, lambda: events.reader_count).show_in(metrics)
     if not is_socketless:
         lifecycles += [
-            EventWatch(deps, coordinator.registry, recorder, events),
+            EventWatch(deps, coordinator.registry, recorder, events, metrics),
             DescriptorWatch(metrics),
             CertificateWatch(certificates, metrics, clock),
             NumericLibraries(closing, coordinator.has_rounds_to_close),

@@ -40,6 +40,7 @@ from keyflock_server.storage.errors import (
     StorageDamaged,
     StorageUnavailable,
     Superseded,
+    UnreadableRow,
 )
 from keyflock_server.storage.interfaces.group_writer import (
     AddDevice,
@@ -351,6 +352,21 @@ async def test_a_damaged_row_fails_no_operation_but_its_own(store: RecordStore) 
     assert outcomes[2] is None
     assert await states(store, U1) == {"b": AssignmentState.FAILED, "c": AssignmentState.ASSIGNED}
     assert await store.devices.get(DeviceId("x")) == device("x")
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+async def test_a_damaged_row_of_a_round_is_named_to_who_lists_a_tasks_rounds(store: RecordStore) -> None:
+    assert isinstance(store, SqlStore)
+    task = (await round_row(store)).round.task
+    async with store._engine.begin() as connection:
+        await connection.execute(rounds.update().where(rounds.c.id == T1).values(spec_json=b"{"))
+    damaged: list[UnreadableRow] = []
+
+    assert await store.rounds.list_by_task(task, unreadable=damaged) == []
+    assert [row.task for row in damaged] == [task]
+    assert T1 in str(damaged[0].error)
+    with pytest.raises(StorageDamaged):
+        await store.rounds.list_by_task(task)
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)

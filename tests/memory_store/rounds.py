@@ -47,7 +47,12 @@ class MemoryRoundRepository:
     async def get(self, round_id: RoundId) -> RoundRecord | None:
         return self._rows.rounds.get(round_id)
 
-    async def list_by_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+    async def list_by_task(
+        self,
+        task: TaskName,
+        last: int | None = None,
+        unreadable: list[UnreadableRow] | None = None,  # noqa: ARG002 - no row here is damaged
+    ) -> list[RoundRecord]:
         mine = [record for record in self._rows.rounds.values() if record.round.task == task]
         mine.sort(key=lambda record: record.round.sequence)
         return mine if last is None else mine[-last:]

@@ -90,6 +90,7 @@ class Metrics:
         self.stuck_certificates = self._add(Gauge, calls.STUCK_CERTIFICATES)
         self.admin_authentication_failures = self._add(Counter, calls.AUTHENTICATION_FAILURES)
         self.event_readers = self._add(Gauge, calls.EVENT_READERS)
+        self.damaged_event_rows = self._add(Counter, calls.DAMAGED_EVENT_ROWS)
         self.bodies_in_flight = self._add(Gauge, calls.BODIES_IN_FLIGHT)
         self.body_bytes_in_flight = self._add(Gauge, calls.BODY_BYTES_IN_FLIGHT)
 

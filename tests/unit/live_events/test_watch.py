@@ -10,15 +10,19 @@ import pytest
 from tests.unit.coordinator.diverging_task import cohort, held_round, play, send
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 
+from keyflock_server.audit.entry import AuditEntry
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.coordinator.events import NullObserver, fan_out
 from keyflock_server.live_events.hub import EventHub
 from keyflock_server.live_events.recorder import EventRecorder
 from keyflock_server.live_events.watch import EventWatch
-from keyflock_server.protocol.identifiers import PopulationName, TaskName
+from keyflock_server.protocol.identifiers import PopulationName, RoundId, TaskName
 from keyflock_server.protocol.operator.events import Alarm, EventKind, LiveEvent
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskStatus
+from keyflock_server.storage.errors import StorageDamaged, StorageUnavailable, UnreadableRow
+from keyflock_server.storage.records import RoundRecord
+from keyflock_server.telemetry.metrics import Metrics
 
 T = TaskName("t")
 
@@ -47,13 +51,16 @@ class WatchedProcess:
     coordinator: Coordinator
     watch: EventWatch
     recorder: EventRecorder
+    metrics: Metrics
     hub: RecordingHub = field(default_factory=RecordingHub)
 
     @classmethod
     def around(cls, coordinator: Coordinator, recorder: EventRecorder) -> Self:
         hub = RecordingHub()
         deps = coordinator._deps
-        return cls(coordinator, EventWatch(deps, coordinator.registry, recorder, hub), recorder, hub)
+        metrics = Metrics()
+        watch = EventWatch(deps, coordinator.registry, recorder, hub, metrics)
+        return cls(coordinator, watch, recorder, metrics, hub)
 
     async def tick(self) -> None:
         await self.coordinator.tick()
@@ -144,6 +151,109 @@ async def test_a_process_tells_the_rounds_of_another_also_those_between_two_of_i
     assert [one[0] for one in told].count("version_published") == 3
     assert told[-1] == ("round_opened", "t", "t-4", "collecting")
     await other.stop()
+
+
+async def play_rounds(harness: CoordinatorHarness, count: int) -> None:
+    for _ in range(count):
+        await play(harness)
+        harness.pass_time(3)
+        await harness.coordinator.tick()
+
+
+async def test_one_damaged_row_of_a_round_is_left_out_and_all_others_are_told_once(
+    harness: CoordinatorHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.coordinator, other = harness.another_coordinator("a"), harness.another_coordinator("b")
+    await harness.coordinator.start()
+    await other.start()
+    follower = WatchedProcess.around(other, EventRecorder())
+    await follower.watch.start()
+    rounds = harness.store.rounds
+    get, list_by_task = rounds.get, rounds.list_by_task
+    damage = StorageDamaged("The database's row of round t-2 is damaged.")
+
+    async def damaged_get(id_: RoundId) -> RoundRecord | None:
+        if id_ == "t-2":
+            raise damage
+        return await get(id_)
+
+    async def damaged_list(
+        task: TaskName, last: int | None = None, unreadable: list[UnreadableRow] | None = None
+    ) -> list[RoundRecord]:
+        if unreadable is None:
+            raise damage
+        unreadable.append(UnreadableRow(task, damage))
+        return [one for one in await list_by_task(task, last) if one.round.id != "t-2"]
+
+    await harness.task()
+    await follower.tick()
+    await play_rounds(harness, 5)
+    monkeypatch.setattr(rounds, "get", damaged_get)
+    monkeypatch.setattr(rounds, "list_by_task", damaged_list)
+    for _ in range(3):
+        await follower.tick()
+
+    told = [one[2] for one in follower.hub.taken() if one[0] == "round_ended"]
+    assert told == ["t-1", "t-3", "t-4", "t-5"]
+    assert follower.metrics.damaged_event_rows.labels().value == 1
+    assert [one.msg for one in caplog.records if one.name == "keyflock.live_events"] == [
+        "live events leave out a damaged row"
+    ]
+    await other.stop()
+
+
+async def test_what_a_pass_has_told_before_the_store_went_away_is_not_told_again(
+    harness: CoordinatorHarness, process: WatchedProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.task()
+    await process.tick()
+    process.hub.taken()
+    await play_rounds(harness, 1)
+    await harness.coordinator.tick()
+    names = harness.store.populations.get
+    reads = 0
+
+    async def fail_the_third_time(population: PopulationName) -> object:
+        nonlocal reads
+        reads += 1
+        if reads == 3:
+            raise StorageUnavailable("away")
+        return await names(population)
+
+    with monkeypatch.context() as away:
+        away.setattr(harness.store.populations, "get", fail_the_third_time)
+        with pytest.raises(StorageUnavailable):
+            await process.watch.tick()
+    await process.watch.tick()
+
+    told = [one[0] for one in process.hub.taken() if one[0] != "changed"]
+    assert told == ["version_published", "round_ended", "round_opened"]
+
+
+async def test_one_damaged_audit_entry_is_left_out_and_all_others_are_told_once(
+    harness: CoordinatorHarness, process: WatchedProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = harness.store.audit
+    first, get = (await audit.head()).sequence + 1, audit.get
+
+    async def damaged_list(*_: int) -> list[AuditEntry]:
+        raise StorageDamaged("The database's row of the audit log is damaged.")
+
+    async def damaged_get(sequence: int) -> AuditEntry | None:
+        if sequence == first + 1:
+            raise StorageDamaged("The database's row of the audit log is damaged.")
+        return await get(sequence)
+
+    for name in ("t", "u", "v"):
+        await harness.task(name)
+    monkeypatch.setattr(audit, "ascending", damaged_list)
+    monkeypatch.setattr(audit, "get", damaged_get)
+    for _ in range(3):
+        harness.pass_time(2)
+        await process.tick()
+
+    assert [one.audit for one in process.hub.events if one.kind is EventKind.CHANGED] == [first, first + 2]
+    assert process.metrics.damaged_event_rows.labels().value == 1
 
 
 async def test_a_task_that_has_closed_its_last_round_is_told(

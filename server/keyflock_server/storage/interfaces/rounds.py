@@ -45,8 +45,13 @@ class RoundRepository(Protocol):
         """Return the round of this id, or None."""
         ...
 
-    async def list_by_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
-        """Return a task's rounds, ordered by sequence; only the newest ``last`` rounds, if given."""
+    async def list_by_task(
+        self, task: TaskName, last: int | None = None, unreadable: list[UnreadableRow] | None = None
+    ) -> list[RoundRecord]:
+        """Return a task's rounds, ordered by sequence; only the newest ``last`` rounds, if given.
+
+        Damaged rows are treated as in ``TaskRepository.all``.
+        """
         ...
 
     async def phases(self, task: TaskName) -> dict[Phase, int]:

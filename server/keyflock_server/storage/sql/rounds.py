@@ -82,12 +82,14 @@ class SqlRoundRepository:
             row = (await connection.execute(select(rounds).where(rounds.c.id == round_id))).one_or_none()
         return None if row is None else round_record(row)
 
-    async def list_by_task(self, task: TaskName, last: int | None = None) -> list[RoundRecord]:
+    async def list_by_task(
+        self, task: TaskName, last: int | None = None, unreadable: list[UnreadableRow] | None = None
+    ) -> list[RoundRecord]:
         """Return a task's rounds, ordered by sequence; only the newest ``last`` rounds, if given."""
         query = select(rounds).where(rounds.c.task == task).order_by(rounds.c.sequence.desc()).limit(last)
         async with self._reader.connect() as connection:
             rows = (await connection.execute(query)).all()
-        return [round_record(row) for row in reversed(rows)]
+        return list(readable(reversed(rows), round_record, lambda row: TaskName(row.task), unreadable))
 
     async def phases(self, task: TaskName) -> dict[Phase, int]:
         """Count a task's rounds by phase."""

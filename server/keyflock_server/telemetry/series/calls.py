@@ -82,6 +82,10 @@ AUTHENTICATION_FAILURES: Final = counter(
 EVENT_READERS: Final = gauge(
     "keyflock_event_readers", "Streams of live events that are open on the operators' port."
 )
+DAMAGED_EVENT_ROWS: Final = counter(
+    "keyflock_live_event_damaged_rows_total",
+    "Damaged rows of rounds and audit entries that live events leave out; the log has each once.",
+)
 BODIES_IN_FLIGHT: Final = gauge(
     "keyflock_bodies_in_flight", "Requests being read or answered now, by who sent them.", PORT
 )
@@ -106,6 +110,7 @@ DECLARED: Final = (
     STUCK_CERTIFICATES,
     AUTHENTICATION_FAILURES,
     EVENT_READERS,
+    DAMAGED_EVENT_ROWS,
     BODIES_IN_FLIGHT,
     BODY_BYTES_IN_FLIGHT,
 )
