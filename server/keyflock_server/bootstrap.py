@@ -35,6 +35,7 @@ from keyflock_server.identity.user_statements import read_user_keys
 from keyflock_server.identity.users import Users
 from keyflock_server.live_events.hub import MAX_READERS, EventHub
 from keyflock_server.live_events.recorder import EventRecorder
+from keyflock_server.live_events.stream_tokens import StreamTokenWatch
 from keyflock_server.live_events.watch import EventWatch
 from keyflock_server.personal_models.decode_thread_pool import DecodeThreadPool
 from keyflock_server.personal_models.eraser import PersonalModelEraser
@@ -317,6 +318,7 @@ def _assemble(
     StateSeries(coordinator, clock, lambda: events.reader_count).show_in(metrics)
     if not is_socketless:
         lifecycles += [
+            StreamTokenWatch(events, operator_tokens),
             EventWatch(deps, coordinator.registry, recorder, events, metrics),
             DescriptorWatch(metrics),
             CertificateWatch(certificates, metrics, clock),

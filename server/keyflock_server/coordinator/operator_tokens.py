@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from keyflock_server.audit.context import GATE, POLICY, AuditContext
 from keyflock_server.coordinator.operator_lists import Page
-from keyflock_server.identity.api_tokens import ApiToken, ApiTokens
+from keyflock_server.identity.api_tokens import ApiTokens
 from keyflock_server.identity.operators import ROOT, Operator
 from keyflock_server.protocol.operator.tokens import CreatedToken, TokenOrder, TokenView
 from keyflock_server.protocol.problems import ApiError, ProblemCode
@@ -63,14 +63,25 @@ class OperatorTokens:
         token = self._texts.parse(text)
         if token is None:
             return None
-        record = await self._record(token)
+        record = await self._record(token.id)
         if not token.is_proven_by(None if record is None else record.digest) or record is None:
             return None
         if record.revoked_at is not None:
             raise ApiError(ProblemCode.TOKEN_INVALID, "This token was revoked; an admin creates another one.")
         if _is_expired(record, self._clock()):
             raise ApiError(ProblemCode.TOKEN_EXPIRED, "This token has expired; an admin creates another one.")
-        return Operator(record.name, record.role)
+        return Operator(record.name, record.role, record.id)
+
+    async def is_valid(self, token_id: str) -> bool:
+        """Return whether the token of this id is neither revoked nor expired, as far as is known here.
+
+        Raises:
+            StorageUnavailable: the token was not read lately, and the store does not answer.
+        """
+        if token_id == ROOT.token_id:
+            return True
+        record = await self._record(token_id)
+        return record is not None and record.revoked_at is None and not _is_expired(record, self._clock())
 
     async def list(self, after: str | None, limit: int) -> Page[TokenView, str]:
         """Return up to ``limit`` tokens, oldest first, beginning behind the one of the id ``after``."""
@@ -125,16 +136,16 @@ class OperatorTokens:
         self._remembered[id_] = (self._monotonic(), record)
         return _view(record, now)
 
-    async def _record(self, token: ApiToken) -> ApiTokenRecord | None:
+    async def _record(self, id_: str) -> ApiTokenRecord | None:
         now_s = self._monotonic()
-        known = self._remembered.get(token.id)
+        known = self._remembered.get(id_)
         if known is not None and now_s - known[0] < REVOKED_WITHIN.total_seconds():
             return known[1]
-        record = await self._repository.get(token.id)
-        read_at_s, newest = self._remembered.get(token.id, (now_s, record))
+        record = await self._repository.get(id_)
+        read_at_s, newest = self._remembered.get(id_, (now_s, record))
         if read_at_s > now_s:
             return newest  # it was revoked here while it was read
-        self._remembered[token.id] = (now_s, record)
+        self._remembered[id_] = (now_s, record)
         return record
 
 

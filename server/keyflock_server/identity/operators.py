@@ -13,7 +13,9 @@ class Operator:
     #: The name of the token, by which the audit log knows the operator.
     name: str
     role: Role
+    #: The id of the token; that of ``ROOT`` is its name.
+    token_id: str = ""
 
 
 #: The bearer of the token that is made with the data folder.
-ROOT: Final = Operator("root", Role.ADMIN)
+ROOT: Final = Operator("root", Role.ADMIN, token_id="root")  # noqa: S106 - an id, not a secret

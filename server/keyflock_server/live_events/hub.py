@@ -26,11 +26,15 @@ MAX_READERS: Final = 16
 #: A reader that is so many events behind is dropped.
 MAX_LAG: Final = 256
 HEARTBEAT_S: Final = 15.0
-#: A stream ends after this time, so that a token that was revoked is found out when the reader comes back.
+#: Of those, so many may use one token.
+MAX_READERS_PER_TOKEN: Final = 4
+#: A stream ends after this time, and its reader connects again.
 MAX_STREAM_S: Final = 900.0
 #: Events that are written at once.
 _MAX_BATCH: Final = 64
 _PROCESS_CHARACTERS: Final = 8
+#: When a reader for which there was no room may come back.
+_RETURN: Final = ReturnWindow(min_s=5.0, max_s=30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class EventHub:
         clock: Returns the current instant, aware UTC.
         max_events: How many events are held.
         max_readers: How many readers there may be at once.
+        max_readers_per_token: How many of them one token may have.
         max_lag: How many events a reader may be behind.
         heartbeat_s: The time without an event after which a heartbeat is sent.
         max_stream_s: The longest time for which a reader stays connected.
@@ -61,6 +66,7 @@ class EventHub:
         *,
         max_events: int = MAX_EVENTS,
         max_readers: int = MAX_READERS,
+        max_readers_per_token: int = MAX_READERS_PER_TOKEN,
         max_lag: int = MAX_LAG,
         heartbeat_s: float = HEARTBEAT_S,
         max_stream_s: float = MAX_STREAM_S,
@@ -73,6 +79,7 @@ class EventHub:
         #: The number of the newest event.
         self.newest = 0
         self._max_readers = max_readers
+        self._max_readers_per_token = max_readers_per_token
         self._max_lag = max_lag
         self._readers: set[EventReader] = set()
         self.is_closed = False
@@ -81,6 +88,11 @@ class EventHub:
     def reader_count(self) -> int:
         """Return how many readers are connected."""
         return len(self._readers)
+
+    @property
+    def token_ids(self) -> frozenset[str]:
+        """Return the ids of the tokens with which readers have connected."""
+        return frozenset(reader.token_id for reader in self._readers)
 
     def publish(self, event: LiveEvent, population: PopulationName | None = None) -> None:
         """Hand an event to all readers.
@@ -100,21 +112,29 @@ class EventHub:
         """Return the id of the event of this number."""
         return f"{self._process}-{number}"
 
-    def reader(self, last_id: str = "", population: PopulationName | None = None) -> "EventReader":
+    def reader(
+        self, last_id: str = "", population: PopulationName | None = None, token_id: str = ""
+    ) -> "EventReader":
         """Return a reader of the events after ``last_id``; it connects when it is first read.
 
         Args:
             last_id: The id of the last event that it has seen; empty: of those from now on.
             population: The id of the population whose events it wants; None: those of all.
+            token_id: The id of the token that it has shown.
         Raises:
-            ApiError: fault of the server; ``overloaded`` when there are as many readers as may be.
+            ApiError: fault of the server; ``overloaded`` when there are as many readers as may be. Fault of
+                the client; ``too_many_requests`` when its token has as many as one may.
         """
+        mine = sum(reader.token_id == token_id for reader in self._readers)
+        if mine >= self._max_readers_per_token:
+            detail = f"This token has {mine} streams of live events open, as many as one may; close one."
+            raise ApiError(ProblemCode.TOO_MANY_REQUESTS, detail, _RETURN)
         if len(self._readers) >= self._max_readers:
-            window = ReturnWindow(min_s=5.0, max_s=30.0)
             detail = f"{self._max_readers} readers of live events are connected, as many as may be."
-            raise ApiError(ProblemCode.OVERLOADED, detail, window)
+            raise ApiError(ProblemCode.OVERLOADED, detail, _RETURN)
         number = self._number_in(last_id) if last_id else self.newest
-        return EventReader(self, population, self.newest if number is None else number, number is None)
+        position = self.newest if number is None else number
+        return EventReader(self, population, position, has_gap=number is None, token_id=token_id)
 
     def _number_in(self, last_id: str) -> int | None:
         """Return the number in the id of an event after which none was lost; None for any other id."""
@@ -144,6 +164,13 @@ class EventHub:
         reader.is_dropped = True
         self.disconnect(reader)
 
+    def end_streams_of(self, token_id: str) -> None:
+        """End the streams that were opened with this token; their places are free at once."""
+        for reader in [reader for reader in self._readers if reader.token_id == token_id]:
+            reader.is_ended = True
+            self.disconnect(reader)
+            reader.wake()
+
     def close(self) -> None:
         """End all streams."""
         self.is_closed = True
@@ -159,16 +186,20 @@ class EventReader:
         population: The population whose events it wants; None: those of all.
         position: The number of the last event that it has, or that it does not want.
         has_gap: Whether events before were lost to it.
+        token_id: The id of the token that it has shown.
     """
 
     def __init__(
-        self, hub: EventHub, population: PopulationName | None, position: int, has_gap: bool
+        self, hub: EventHub, population: PopulationName | None, position: int, has_gap: bool, token_id: str
     ) -> None:
         self._hub = hub
         self._population = population
         self.position = position
         self._has_gap = has_gap
+        self.token_id = token_id
         self.is_dropped = False
+        #: Whether the stream ends because its token is void.
+        self.is_ended = False
         self._something = asyncio.Event()
 
     def wake(self) -> None:
@@ -182,7 +213,7 @@ class EventReader:
         ends_at_s = loop.time() + self._hub.max_stream_s
         try:
             yield GREETING + (self._notice(EventKind.GAP) if self._has_gap else b"")
-            while not self._hub.is_closed and loop.time() < ends_at_s:
+            while not (self._hub.is_closed or self.is_ended) and loop.time() < ends_at_s:
                 if self.is_dropped:
                     yield self._notice(EventKind.DROPPED)
                     return

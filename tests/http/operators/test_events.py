@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,9 +12,14 @@ import msgspec
 import pytest
 from tests.http.operators.conftest import NOW
 
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.identity.operators import ROOT
 from keyflock_server.live_events.stream import GREETING
+from keyflock_server.live_events.stream_tokens import StreamTokenWatch
 from keyflock_server.protocol.identifiers import PopulationName
 from keyflock_server.protocol.operator.events import EVENTS, EventKind, LiveEvent
+from keyflock_server.protocol.operator.tokens import TokenOrder
+from keyflock_server.protocol.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,11 +39,18 @@ def lasting_streams(admin_port: AdminPort) -> None:
 async def stream(port: AdminPort, query: str = "", **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
     """Connect, and read the greeting."""
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    headers["Authorization"] = f"Bearer {port.token}"
+    headers = {"Authorization": f"Bearer {port.token}"} | headers
     async with port.session.get(port.url + EVENTS.path + query, headers=headers) as response:
         assert response.status == 200, await response.text()
         assert await response.content.readuntil(b"\n\n") == GREETING
         yield response
+
+
+async def new_token(port: AdminPort, name: str) -> str:
+    """Create a viewer's token, and return its text."""
+    order = TokenOrder(name=name, role=Role.VIEWER, reason="A test.")
+    audit = AuditContext(operator="root", role="admin", reason="A test.", action="token.test", at=NOW)
+    return (await port.tokens.create(order, ROOT, audit=audit)).text
 
 
 def publish(port: AdminPort, round_id: str) -> None:
@@ -129,6 +141,34 @@ async def test_one_reader_too_many_is_sent_away_with_a_time_to_return(admin_port
 
     assert (refused.status, refused.code()) == (503, "overloaded")
     assert int(refused.headers["Retry-After"]) > 0
+
+
+async def test_a_fifth_stream_of_one_token_is_refused_and_one_of_another_token_is_not(
+    admin_port: AdminPort,
+) -> None:
+    alice, bob = [await new_token(admin_port, name) for name in ("alice", "bob")]
+    async with AsyncExitStack() as streams:
+        for _ in range(4):
+            await streams.enter_async_context(stream(admin_port, Authorization=f"Bearer {alice}"))
+        refused = await admin_port.send(EVENTS, Authorization=f"Bearer {alice}")
+        await streams.enter_async_context(stream(admin_port, Authorization=f"Bearer {bob}"))
+
+    assert (refused.status, refused.code()) == (429, "too_many_requests")
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+async def test_a_stream_ends_with_the_pass_after_its_token_was_revoked(admin_port: AdminPort) -> None:
+    text = await new_token(admin_port, "alice")
+    watch = StreamTokenWatch(admin_port.events, admin_port.tokens)
+    async with stream(admin_port, Authorization=f"Bearer {text}") as response:
+        path = f"/admin/v1/tokens/{text.split('_')[1]}/revoke"
+        headers = {"Authorization": f"Bearer {admin_port.token}", "Content-Type": "application/json"}
+        revoked = await admin_port.request("POST", path, b'{"reason": "lost"}', headers)
+        await watch.tick()
+        rest = await response.content.read()
+
+    assert revoked.status == 200
+    assert rest == b""
 
 
 async def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(admin_port: AdminPort) -> None:

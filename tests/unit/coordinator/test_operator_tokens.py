@@ -82,7 +82,7 @@ async def test_a_token_is_known_in_every_server_at_once(servers: TwoServers, rol
     created = await servers.create("alice", role)
 
     for one in (servers.here, servers.there):
-        assert await one.bearer(created.text) == Operator("alice", role)
+        assert await one.bearer(created.text) == Operator("alice", role, created.token.id)
 
 
 async def test_a_revoked_token_is_refused_here_at_once_and_elsewhere_within_two_seconds(

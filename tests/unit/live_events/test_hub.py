@@ -152,6 +152,24 @@ async def test_there_are_only_so_many_readers_and_one_that_leaves_makes_room() -
     assert await opened(events.reader().blocks()) == GREETING
 
 
+async def test_one_token_has_four_readers_at_most_and_shuts_no_other_one_out() -> None:
+    events = hub()
+    mine = [events.reader(token_id="mine").blocks() for _ in range(4)]
+    for one in mine:
+        await opened(one)
+
+    with pytest.raises(ApiError) as refused:
+        events.reader(token_id="mine")
+    other = events.reader(token_id="other").blocks()
+
+    assert await opened(other) == GREETING
+    assert refused.value.code is ProblemCode.TOO_MANY_REQUESTS
+    assert "4 streams" in refused.value.detail
+    assert refused.value.document().retry is not None
+    await mine[0].aclose()
+    assert await opened(events.reader(token_id="mine").blocks()) == GREETING
+
+
 async def test_a_reader_that_never_connects_takes_no_place() -> None:
     events = hub(max_readers=1)
 
@@ -181,7 +199,7 @@ async def test_a_closed_hub_ends_all_streams_at_once() -> None:
     assert events.reader_count == 0
 
 
-async def test_a_stream_ends_after_a_while_so_that_its_token_is_checked_again() -> None:
+async def test_a_stream_ends_after_a_while_and_its_reader_connects_again() -> None:
     events = hub(max_stream_s=0.0)
 
     assert [one async for one in events.reader().blocks()] == [GREETING]

@@ -31,5 +31,6 @@ class EventResource:
     async def _events(self, request: OperatorRequest[EventQuery, NoBody]) -> Response:
         name = request.query.population
         population = await self._models.resolve(name) if name else None
-        reader = self._hub.reader(request.headers.get("last-event-id", ""), population)
+        last_id = request.headers.get("last-event-id", "")
+        reader = self._hub.reader(last_id, population, request.operator.token_id)
         return StreamedResponse(200, _HEADERS, b"", reader.blocks)

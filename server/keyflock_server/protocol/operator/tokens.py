@@ -95,8 +95,7 @@ REVOKE_TOKEN: Final = OperatorCall(
     Query,
     ReasonOrder,
     TokenView,
-    "Make a token void for good, within two seconds in all servers; an open event stream may last "
-    "15 minutes longer.",
+    "Make a token void for good, within two seconds in all servers; open streams of events end with it.",
 )
 WHO_AM_I: Final = OperatorCall(
     "who_am_i",
