@@ -26,7 +26,7 @@ MAX_READERS: Final = 16
 #: A reader that is so many events behind is dropped.
 MAX_LAG: Final = 256
 HEARTBEAT_S: Final = 15.0
-#: Of those, so many may use one token.
+#: Maximum number of readers with one token.
 MAX_READERS_PER_TOKEN: Final = 4
 #: A stream ends after this time, and its reader connects again.
 MAX_STREAM_S: Final = 900.0

@@ -73,8 +73,8 @@ class CertificateWatch:
             return
         self._looked_at_s = now_s
         for port in self._ports:
-            if (look := port.new_look()) is not None:
-                await _wait_for(look, self._max_wait_s)
+            if (reading := port.new_reading()) is not None:
+                await _wait_for(reading, self._max_wait_s)
                 port.take_result()
 
     async def stop(self) -> None:
@@ -97,24 +97,24 @@ class _WatchedPort:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
-        self._look: Future[Reload] | None = None
+        self._reading: Future[Reload] | None = None
         self._began_at_s = 0.0
         self._is_stuck = False
         self._warned_at_s = -math.inf
 
-    def new_look(self) -> Future[Reload] | None:
+    def new_reading(self) -> Future[Reload] | None:
         """Begin a look at the files, and return it; None while one is under way."""
-        if self._look is not None:
+        if self._reading is not None:
             return None
-        self._look, self._began_at_s = _in_own_thread(self._certificate.reload), self._monotonic()
-        return self._look
+        self._reading, self._began_at_s = _in_own_thread(self._certificate.reload), self._monotonic()
+        return self._reading
 
     def take_result(self) -> None:
         """Say what a look has found that is over, or that it is stuck; raises what the look has raised."""
-        look = self._look
-        if look is None:
+        reading = self._reading
+        if reading is None:
             return
-        if not look.done():
+        if not reading.done():
             if not self._is_stuck and self._monotonic() - self._began_at_s >= STUCK_AFTER_S:
                 self._is_stuck = True
                 _log.error(
@@ -122,11 +122,11 @@ class _WatchedPort:
                 )
                 self.show()
             return
-        self._look = None
+        self._reading = None
         if self._is_stuck:
             self._is_stuck = False
             _log.info("the certificate's files can be read again", port=self._label)
-        match look.result():
+        match reading.result():
             case Reload.LOADED:
                 _log.info("the certificate was renewed", port=self._label)
             case Reload.FAILED:
@@ -157,14 +157,14 @@ class _WatchedPort:
             )
 
 
-def _in_own_thread(look: Callable[[], Reload]) -> Future[Reload]:
+def _in_own_thread(read: Callable[[], Reload]) -> Future[Reload]:
     """Run a look in a thread that keeps neither the process nor the shared threads from ending."""
     future: Future[Reload] = Future()
     future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            result = look()
+            result = read()
         except BaseException as error:  # noqa: BLE001 - the pass that takes the result raises it
             future.set_exception(error)
         else:
@@ -174,8 +174,8 @@ def _in_own_thread(look: Callable[[], Reload]) -> Future[Reload]:
     return future
 
 
-async def _wait_for(look: Future[Reload], within_s: float) -> None:
-    waiter = asyncio.wrap_future(look)
+async def _wait_for(reading: Future[Reload], within_s: float) -> None:
+    waiter = asyncio.wrap_future(reading)
     await asyncio.wait({waiter}, timeout=within_s)
     if waiter.done():
         waiter.exception()  # seen: whoever takes the result raises it
