@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import schemathesis
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, Unsatisfiable
 from schemathesis import Case, GenerationMode, Response
 from schemathesis.checks import CheckFunction, not_a_server_error
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
@@ -55,6 +56,9 @@ CHECKS: Final[tuple[CheckFunction, ...]] = (
 )
 
 
+_ANY: Final = settings(
+    database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
 #: Bodies that are tasks, some of them with a mistake.
 TASKS: Final = st.builds(
     '[task]\nname = "{}"\npopulation = "en-US"\n[round]\ngoal = {}\nmax_rounds = 1\n'.format,
@@ -92,7 +96,7 @@ def operators_port() -> Iterator[tuple[str, str]]:
 
 
 def fuzz_operators(url: str, token: str, outcome: OperatorFuzzOutcome, *, sequences: int, seed_: int) -> None:
-    """Send so many sequences of calls.
+    """Send so many sequences of calls, and each call by itself.
 
     Args:
         url: The admin port's address.
@@ -101,46 +105,84 @@ def fuzz_operators(url: str, token: str, outcome: OperatorFuzzOutcome, *, sequen
         sequences: Number of sequences.
         seed_: Another one, other calls.
     """
-    schema = schemathesis.openapi.from_dict(_document(url)).exclude(operation_id=list(UNENDING))
-    schema.config.update(base_url=url)
+    calls = _Calls(url, token, outcome)
+    calls.fuzz_sequences(sequences, seed_)
+    calls.fuzz_each_alone(max(1, sequences // STEPS), seed_)
 
-    class OperatorCalls(schema.as_state_machine()):  # type: ignore[misc]  # a class that is made at run time
-        def before_call(self, case: Case[Any]) -> None:
-            if case.meta is None or case.meta.generation.mode is GenerationMode.NEGATIVE:
-                return
-            for name, value in dict(case.path_parameters or {}).items():
-                if name in KNOWN and len(str(value)) % 4:  # so that most calls come past the first gate
-                    case.path_parameters[name] = KNOWN[name]
 
-        def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
-            del case
-            return {"headers": {"Authorization": f"Bearer {token}"}, "timeout": 60}
+class _Calls:
+    """The calls of a server's document, each with what is checked of its answers."""
 
-        def after_call(self, response: Response, case: Case[Any]) -> None:
-            outcome.calls[case.operation.definition.raw["operationId"]] += 1
-            outcome.answers[response.status_code] += 1
+    def __init__(self, url: str, token: str, outcome: OperatorFuzzOutcome) -> None:
+        self._schema = schemathesis.openapi.from_dict(_document(url)).exclude(operation_id=list(UNENDING))
+        self._schema.config.update(base_url=url)
+        self._sending: dict[str, Any] = {"headers": {"Authorization": f"Bearer {token}"}, "timeout": 60}
+        self._outcome = outcome
 
-        def validate_response(
-            self, response: Response, case: Case[Any], additional_checks: object = None, **_: object
-        ) -> None:
-            del additional_checks
-            try:
-                case.validate_response(response, checks=list(CHECKS))
-            except FailureGroup as failures:
-                outcome.failures += [f"{case.as_curl_command()}: {one}" for one in failures.exceptions]
+    def fuzz_sequences(self, sequences: int, seed_: int) -> None:
+        """Send sequences of calls whose names and cursors come from one another's answers."""
+        calls = self
 
-    for part in range(0, sequences, _AT_ONCE):
-        chosen = settings(
-            max_examples=min(_AT_ONCE, sequences - part),
-            stateful_step_count=STEPS,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],
-        )
-        # What is drawn depends on the server's answers, which Hypothesis takes for a flaky test and ends.
-        with contextlib.suppress(Flaky):
-            seed(seed_ + part)(OperatorCalls).run(settings=chosen)
+        class OperatorCalls(calls._schema.as_state_machine()):  # type: ignore[misc]  # made at run time
+            def before_call(self, case: Case[Any]) -> None:
+                _name_what_is_there(case)
+
+            def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
+                del case
+                return calls._sending
+
+            def after_call(self, response: Response, case: Case[Any]) -> None:
+                calls._count(response, case)
+
+            def validate_response(
+                self, response: Response, case: Case[Any], additional_checks: object = None, **_: object
+            ) -> None:
+                del additional_checks
+                calls._check(response, case)
+
+        for part in range(0, sequences, _AT_ONCE):
+            chosen = settings(_ANY, max_examples=min(_AT_ONCE, sequences - part), stateful_step_count=STEPS)
+            # What is drawn depends on the server's answers, which Hypothesis takes for a flaky test and ends.
+            with contextlib.suppress(Flaky):
+                seed(seed_ + part)(OperatorCalls).run(settings=chosen)
+
+    def fuzz_each_alone(self, times: int, seed_: int) -> None:
+        """Send every call so often, also those that no other one leads to, and half as often a wrong one."""
+        modes = {GenerationMode.POSITIVE: times, GenerationMode.NEGATIVE: times // 2}
+        for operation in [found.ok() for found in self._schema.get_all_operations() if isinstance(found, Ok)]:
+            for mode, examples in modes.items():
+                if not examples:
+                    continue
+
+                def send(case: Case[Any]) -> None:
+                    _name_what_is_there(case)
+                    response = case.call(**self._sending)
+                    self._count(response, case)
+                    self._check(response, case)
+
+                # A call without anything to get wrong has no wrong form.
+                with contextlib.suppress(Flaky, Unsatisfiable):
+                    drawn = given(operation.as_strategy(generation_mode=mode))(send)
+                    seed(seed_)(settings(_ANY, max_examples=examples)(drawn))()
+
+    def _count(self, response: Response, case: Case[Any]) -> None:
+        self._outcome.calls[case.operation.definition.raw["operationId"]] += 1
+        self._outcome.answers[response.status_code] += 1
+
+    def _check(self, response: Response, case: Case[Any]) -> None:
+        try:
+            case.validate_response(response, checks=list(CHECKS))
+        except FailureGroup as failures:
+            self._outcome.failures += [f"{case.as_curl_command()}: {one}" for one in failures.exceptions]
+
+
+def _name_what_is_there(case: Case[Any]) -> None:
+    """Let most right calls name what is there, so that they come past the first gate."""
+    if case.meta is None or case.meta.generation.mode is GenerationMode.NEGATIVE:
+        return
+    for name, value in dict(case.path_parameters or {}).items():
+        if name in KNOWN and len(str(value)) % 4:
+            case.path_parameters[name] = KNOWN[name]
 
 
 def _document(url: str) -> dict[str, Any]:
