@@ -247,12 +247,16 @@ async def test_a_token_is_in_the_log_without_its_digest(store: RecordStore) -> N
             Superseded,
         ),
         (
-            lambda store: store.populations.change(EN, {"archived_at": NOW}, revision=9, audit=AUDIT),
+            lambda store: store.populations.change(
+                EN, {"archived_at": NOW}, audit=replace(AUDIT, revision="9")
+            ),
             Superseded,
         ),
         (lambda store: store.tasks.add(TASK, audit=AUDIT), AlreadyExists),
         (
-            lambda store: store.tasks.change(SPEC.name, {"pause_reason": "x"}, revision=9, audit=AUDIT),
+            lambda store: store.tasks.change(
+                SPEC.name, {"pause_reason": "x"}, audit=replace(AUDIT, revision="9")
+            ),
             Superseded,
         ),
         (lambda store: store.rounds.advance(RoundId("t-1"), Merged(), NOW, {}, audit=AUDIT), Superseded),

@@ -161,14 +161,13 @@ async def test_a_changed_task_has_a_higher_revision_and_a_stale_change_is_refuse
     paused = await store.tasks.change(
         SPEC.name,
         {"status": TaskStatus.PAUSED, "pause_reason": "night", "resumes_at": LATER},
-        revision=0,
-        audit=AUDIT,
+        audit=replace(AUDIT, revision="0"),
     )
 
     assert (paused.revision, paused.pause_reason, paused.resumes_at) == (1, "night", LATER)
     assert await store.tasks.get(SPEC.name) == paused
     with pytest.raises(Superseded):
-        await store.tasks.change(SPEC.name, {"status": TaskStatus.ACTIVE}, revision=0, audit=AUDIT)
+        await store.tasks.change(SPEC.name, {"status": TaskStatus.ACTIVE}, audit=replace(AUDIT, revision="0"))
     assert await store.tasks.change(SPEC.name, {"pause_reason": "night"}, audit=AUDIT) == paused
 
 
@@ -188,12 +187,12 @@ async def test_of_a_task_that_is_over_only_its_place_in_the_lists_changes(store:
 async def test_a_changed_population_has_a_higher_revision_and_a_stale_change_is_refused(
     store: RecordStore,
 ) -> None:
-    archived = await store.populations.change(EN, {"archived_at": LATER}, revision=0, audit=AUDIT)
+    archived = await store.populations.change(EN, {"archived_at": LATER}, audit=replace(AUDIT, revision="0"))
 
     assert archived == replace(POPULATION, archived_at=LATER, revision=1)
     assert await store.populations.get(EN) == archived
     assert await store.populations.change(EN, {"archived_at": LATER}, audit=AUDIT) == archived
     with pytest.raises(Superseded):
-        await store.populations.change(EN, {"archived_at": None}, revision=0, audit=AUDIT)
+        await store.populations.change(EN, {"archived_at": None}, audit=replace(AUDIT, revision="0"))
     with pytest.raises(PopulationGone):
         await store.populations.change(PopulationName("xx"), {"archived_at": LATER}, audit=AUDIT)

@@ -216,7 +216,7 @@ async def test_the_end_of_a_pause_and_a_changed_spec_show_in_what_a_pass_reads(s
 
     await store.tasks.change(TaskName("t"), paused, audit=AUDIT)
     before = await store.tasks.live()
-    await store.tasks.change(TaskName("t"), TaskChanges(spec=larger), revision=1, audit=AUDIT)
+    await store.tasks.change(TaskName("t"), TaskChanges(spec=larger), audit=replace(AUDIT, revision="1"))
     after = await store.tasks.live()
     stored = await store.tasks.get(TaskName("t"))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from keyflock_server.audit.canonical_json import Document
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.audit.entry import EMPTY, AuditEntry, AuditHead, AuditSubject, SubjectKind, next_entry
+from keyflock_server.storage.audit_documents import require_revision
 from keyflock_server.storage.interfaces.audit import AuditFilter
 
 
@@ -29,6 +30,7 @@ class MemoryLog:
             yield
             return
         before = document_of()
+        require_revision(audit, kind, id_, before)
         yield
         after = document_of()
         if before != after:

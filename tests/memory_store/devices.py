@@ -16,7 +16,7 @@ from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, UserDigest
 from keyflock_server.rounds.availability import ActiveDevices
 from keyflock_server.rounds.round import Failed, Phase, advance
-from keyflock_server.storage.audit_documents import device_document
+from keyflock_server.storage.audit_documents import device_document, require_revision
 from keyflock_server.storage.device_facts import DeviceFacts, SeenDevice
 from keyflock_server.storage.interfaces.devices import TombstonesOf
 from keyflock_server.storage.records import AssignmentState, DeviceRecord, RevocationRecord
@@ -53,12 +53,12 @@ class MemoryDeviceRepository:
         *,
         audit: AuditContext | None = None,
     ) -> bool:
-        row = self._rows.devices.get(before.id)
-        if row is None or row.token_generation != before.token_generation:
-            return False
         was, becomes = asdict(before), asdict(after)
         changed = {name: value for name, value in becomes.items() if value != was[name]}
         with self._rows.log.audited(audit, SubjectKind.DEVICE, before.id, lambda: self._document(before.id)):
+            row = self._rows.devices.get(before.id)
+            if row is None or row.token_generation != before.token_generation:
+                return False
             self._rows.devices[before.id] = replace(row, **changed)
             if revocation is not None:
                 self._rows.revocations[revocation.device_digest] = revocation
@@ -108,10 +108,10 @@ class MemoryDeviceRepository:
         *,
         audit: AuditContext | None = None,
     ) -> bool:
-        row = self._rows.devices.get(device)
-        if row is None or row.standing_json != before:
-            return False
         with self._rows.log.audited(audit, SubjectKind.DEVICE, device, lambda: self._document(device)):
+            row = self._rows.devices.get(device)
+            if row is None or row.standing_json != before:
+                return False
             self._rows.devices[device] = replace(
                 row, standing_json=standing_json, quarantined_until=quarantined_until, changed_at=at
             )
@@ -132,6 +132,9 @@ class MemoryDeviceRepository:
     ) -> int:
         rows = self._rows
         gone = sorted(set(forgotten) & rows.devices.keys())
+        for device in gone:
+            if audit is not None:
+                require_revision(audit, SubjectKind.DEVICE, device, self._document(device))
         for device in gone:
             counts = await MemoryAssignmentRepository(rows).participations_by_task(device)
             await MemoryTombstoneRepository(rows).add(tombstones_of(rows.devices[device], counts))

@@ -41,19 +41,16 @@ class MemoryPopulationRepository:
         name: PopulationName,
         changes: PopulationChanges,
         *,
-        revision: int | None = None,
         audit: AuditContext,
     ) -> PopulationRecord:
         self._rows.require_population(name)
-        before = self._rows.populations[name]
-        if revision not in (None, before.revision):
-            raise Superseded(name)
-        after = replace(before, **changes)
-        if after == before:
-            return before
         with self._audited(name, audit):
+            before = self._rows.populations[name]
+            after = replace(before, **changes)
+            if after == before:
+                return before
             self._rows.populations[name] = after = replace(after, revision=before.revision + 1)
-        return after
+            return after
 
     async def ids_of(self, name: PopulationName) -> list[PopulationName]:
         every = {*self._rows.populations, *self._rows.deleted_populations}
@@ -160,16 +157,17 @@ class MemoryPopulationRepository:
         self, name: PopulationName, version: ModelVersion, pinned_at: datetime | None, *, audit: AuditContext
     ) -> VersionRecord | None:
         known = self._rows.versions.get((name, version))
-        if known is None or (known.pinned_at is None) == (pinned_at is None):
-            return known
-        after = replace(known, pinned_at=pinned_at)
+        if known is None:
+            return None
 
         def document() -> Document:
             return version_document(self._rows.versions[name, version])
 
         with self._rows.log.audited(audit, SubjectKind.VERSION, f"{name}/{version}", document):
-            self._rows.versions[name, version] = after
-        return after
+            if (known.pinned_at is None) == (pinned_at is None):
+                return known
+            self._rows.versions[name, version] = after = replace(known, pinned_at=pinned_at)
+            return after
 
     async def version_page(
         self, name: PopulationName, before: ModelVersion | None, limit: int

@@ -51,26 +51,24 @@ class MemoryTaskRepository:
     async def set_status(
         self, name: TaskName, status: TaskStatus, *, reason: str = "", audit: AuditContext | None = None
     ) -> None:
-        known = self._rows.tasks.get(name)
-        if known is not None and not known.status.is_over and known.status is not status:
-            with self._rows.log.audited(audit, SubjectKind.TASK, name, lambda: self._document(name)):
+        with self._rows.log.audited(audit, SubjectKind.TASK, name, lambda: self._document(name)):
+            known = self._rows.tasks.get(name)
+            if known is not None and not known.status.is_over and known.status is not status:
                 after = replace(known, status=status, revision=known.revision + 1)
                 self._rows.tasks[name] = replace(after, **reasons(status, reason))
 
-    async def change(
-        self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext
-    ) -> TaskRecord:
-        before = self._rows.tasks.get(name)
-        if before is None or revision not in (None, before.revision):
-            raise Superseded(name)
-        after = replace(before, **changes)
-        if after == before:
-            return before
-        if before.status.is_over and replace(after, archived_at=before.archived_at) != before:
-            raise Superseded(name)
+    async def change(self, name: TaskName, changes: TaskChanges, *, audit: AuditContext) -> TaskRecord:
         with self._rows.log.audited(audit, SubjectKind.TASK, name, lambda: self._document(name)):
+            before = self._rows.tasks.get(name)
+            if before is None:
+                raise Superseded(name)
+            after = replace(before, **changes)
+            if after == before:
+                return before
+            if before.status.is_over and replace(after, archived_at=before.archived_at) != before:
+                raise Superseded(name)
             self._rows.tasks[name] = after = replace(after, revision=before.revision + 1)
-        return after
+            return after
 
     async def claim_norm_scales(self, name: TaskName, norm_scales_json: bytes) -> bytes:
         known = self._rows.tasks[name].norm_scales_json

@@ -24,6 +24,9 @@ class AuditContext:
     #: The subject's name in the log where that is not its id: a device has a keyed digest there, because the
     #: log outlives the device.
     subject: str | None = None
+    #: The revision of the subject that the change was decided on (``revision_of``): its transaction makes no
+    #: change of another one. None: of any.
+    revision: str | None = None
 
     def about(self, subject: str) -> "AuditContext":
         """Return the same context with this name of the subject."""

@@ -80,6 +80,7 @@ class PopulationService:
 
         Raises:
             ApiError: ``population_unknown``; ``conflict`` while a task of it is not over.
+            Superseded: it has another revision than this was decided on.
         """
         id_ = await self._models.resolve(name)
         record = await self._models.population(id_)
@@ -87,13 +88,13 @@ class PopulationService:
         if is_archived and live:
             detail = f"Population {name!r} has tasks that are not over: {', '.join(live)}. Cancel them first."
             raise ApiError(ProblemCode.CONFLICT, detail)
-        if is_archived != (record.archived_at is not None):
-            changes = PopulationChanges(archived_at=audit.at if is_archived else None)
-            try:
-                record = await self._deps.store.populations.change(id_, changes, audit=audit)
-            except PopulationGone:
-                raise population_unknown() from None
-            self._models.forget_rows()
+        since = record.archived_at or audit.at
+        changes = PopulationChanges(archived_at=since if is_archived else None)
+        try:
+            record = await self._deps.store.populations.change(id_, changes, audit=audit)
+        except PopulationGone:
+            raise population_unknown() from None
+        self._models.forget_rows()
         return await self._view(record)
 
     async def revision(self, name: PopulationName) -> int:

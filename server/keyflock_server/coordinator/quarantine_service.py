@@ -101,7 +101,8 @@ class QuarantineService:
         """End a quarantine and delete all violations. A device without any stays unchanged."""
         while True:
             row = await self._row(device)
-            if row.standing_json is None or await self._write(row, None, audit):
+            is_free = row.standing_json is None and audit.revision is None
+            if is_free or await self._write(row, None, audit):
                 return await self.device(device)
 
     async def _row(self, device: DeviceId) -> DeviceRecord:

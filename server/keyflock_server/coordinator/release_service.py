@@ -102,26 +102,29 @@ class ReleaseService:
         shown = [release_step(row) for row in rows]
         return shown, rows[-1].sequence if rows and rows[-1].sequence > 0 else None
 
-    async def policy(self, name: PopulationName) -> PromotionPolicy:
-        """Return a population's policy."""
+    async def policy(self, name: PopulationName) -> tuple[PromotionPolicy, int]:
+        """Return a population's policy, and the population's revision, which grows with it."""
         population = await self._models.population(await self._models.resolve(name))
-        return policy_from_json(population.release_policy_json)
+        return policy_from_json(population.release_policy_json), population.revision
 
     async def set_policy(
         self, name: PopulationName, order: PolicyOrder, *, audit: AuditContext
-    ) -> PromotionPolicy:
-        """Give a population another policy; the next pass applies it."""
+    ) -> tuple[PromotionPolicy, int]:
+        """Give a population another policy, which the next pass applies; return the same as ``policy``.
+
+        Raises:
+            ApiError: ``population_unknown``.
+            Superseded: the population has another revision than this was decided on.
+        """
         id_ = await self._models.resolve(name)
         changes = policy_to_json(order.policy)
         try:
-            await self._deps.store.populations.change(
-                id_,
-                {"release_policy_json": changes},
-                audit=audit,
+            changed = await self._deps.store.populations.change(
+                id_, {"release_policy_json": changes}, audit=audit
             )
         except PopulationGone:
             raise population_unknown() from None
-        return order.policy
+        return order.policy, changed.revision
 
     async def gate(self, name: PopulationName, candidate: int | None) -> GateView:
         """Return what the gate finds now; nothing is changed by asking.
@@ -175,7 +178,7 @@ class ReleaseService:
         if (version := ModelVersion(named)) == newest.version:
             raise ApiError(ProblemCode.CONFLICT, f"Version {version} is served to everybody already.")
         await self._models.version(newest.population, version)
-        policy = await self.policy(newest.population)
+        policy, _ = await self.policy(newest.population)
         judged = await self._judged(newest, version)
         is_gated = policy.promotion is not Promotion.AUTOMATIC and not policy.is_dry_run
         if judged.report.verdict is not GateVerdict.PASS and is_gated and not order.is_forced:

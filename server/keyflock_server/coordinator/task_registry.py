@@ -164,34 +164,34 @@ class TaskRegistry:
         """Write a task's status, and return its state; repeating it is no error.
 
         Raises:
-            ApiError: ``task_unknown``; ``conflict`` for a task that is over.
+            ApiError: ``task_unknown``; ``conflict`` for a task that is over; ``precondition_failed`` when it
+                has another revision than the change was decided on.
         """
         async with self._lock:
             state = await self.get(name)
             async with state.round_lock:
                 if state.status.is_over and state.status is not status:
                     raise await self._over_error(name, state.status)
-                await self._deps.store.tasks.set_status(name, status, reason=audit.reason, audit=audit)
+                try:
+                    await self._deps.store.tasks.set_status(name, status, reason=audit.reason, audit=audit)
+                except Superseded:
+                    raise await self._superseded(name) from None
                 state.status = status
             self._note_changes()
         return state
 
-    async def change(
-        self, name: TaskName, changes: TaskChanges, audit: AuditContext, *, revision: int | None = None
-    ) -> TaskState:
+    async def change(self, name: TaskName, changes: TaskChanges, audit: AuditContext) -> TaskState:
         """Change a task that is not over, and return its state; the next round opens with a changed spec.
 
         Raises:
             ApiError: ``task_unknown``; ``conflict`` for a task that is over; ``precondition_failed`` when it
-                has another revision. Nothing was changed.
+                has another revision than the change was decided on. Nothing was changed.
         """
         async with self._lock:
             state = await self.get(name)
             async with state.round_lock:
                 try:
-                    record = await self._deps.store.tasks.change(
-                        name, changes, revision=revision, audit=audit
-                    )
+                    record = await self._deps.store.tasks.change(name, changes, audit=audit)
                 except Superseded:
                     raise await self._superseded(name) from None
                 state.adopt(record)
@@ -224,10 +224,11 @@ class TaskRegistry:
                 reason=f"The pause was to end at {ends_at.isoformat(timespec='seconds')}.",
                 action="task.resume",
                 at=now,
+                revision=str(state.revision),
             )
             changes = TaskChanges(status=TaskStatus.ACTIVE, pause_reason="", resumes_at=None)
             with contextlib.suppress(ApiError):  # an operator was first
-                await self.change(state.task, changes, audit, revision=state.revision)
+                await self.change(state.task, changes, audit)
 
     def _note_changes(self) -> None:
         statuses = {state.task: state.status for state in self._states.values()}

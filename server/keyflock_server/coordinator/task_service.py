@@ -1,6 +1,7 @@
 """The task service answers operators' calls about tasks and their rounds, also those that are over."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -138,7 +139,8 @@ class TaskService:
             audit: Who changes it and why.
         Raises:
             ApiError: ``task_unknown``; ``conflict`` for a task that is over; ``invalid_task`` when it could
-                not run with these values; ``precondition_failed`` when it changes again and again meanwhile.
+                not run with these values; ``precondition_failed`` when it has another revision than the
+                change was decided on, or changes again and again meanwhile.
         """
         id_ = await self._addresses.find(name)
         for attempt in range(_ATTEMPTS):
@@ -147,10 +149,12 @@ class TaskService:
                 spec = with_changes(record.spec, values)
             except TaskError as error:
                 raise ApiError(ProblemCode.INVALID_TASK, str(error), problems=error.problems) from None
+            decided = replace(audit, revision=audit.revision or str(record.revision))
+            is_last = attempt == _ATTEMPTS - 1 or audit.revision is not None
             try:
-                await self._registry.change(id_, TaskChanges(spec=spec), audit, revision=record.revision)
+                await self._registry.change(id_, TaskChanges(spec=spec), decided)
             except ApiError as error:
-                if error.code is not ProblemCode.PRECONDITION_FAILED or attempt == _ATTEMPTS - 1:
+                if error.code is not ProblemCode.PRECONDITION_FAILED or is_last:
                     raise
             else:
                 break
@@ -160,15 +164,17 @@ class TaskService:
         """Take a task that is over out of the ordinary list, or put it back; repeating it is no error.
 
         Raises:
-            ApiError: ``task_unknown``; ``conflict`` for a task that is not over.
+            ApiError: ``task_unknown``; ``conflict`` for a task that is not over; ``precondition_failed`` when
+                it has another revision than this was decided on.
         """
         record = await self._record(await self._addresses.find(name))
         if is_archived and not record.status.is_over:
             detail = f"Task {name!r} is {record.status}; cancel it first."
             raise ApiError(ProblemCode.CONFLICT, detail)
-        if is_archived != (record.archived_at is not None):
-            changes = TaskChanges(archived_at=audit.at if is_archived else None)
-            await self._deps.store.tasks.change(record.name, changes, audit=audit)
+        since = record.archived_at or audit.at
+        await self._registry.change(
+            record.name, TaskChanges(archived_at=since if is_archived else None), audit
+        )
         return await self.get(name)
 
     async def revision(self, name: str) -> int:

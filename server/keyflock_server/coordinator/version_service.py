@@ -1,15 +1,13 @@
 """The version service answers operators' calls about model versions."""
 
-import hashlib
 import json
-from collections.abc import Sequence
-from datetime import datetime
 
 import numpy as np
 
 from keyflock_models.network.checkpoint import Checkpoint
 from keyflock_models.network.layout import ParamLayout
 from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.model_store import ModelStore
 from keyflock_server.coordinator.operator_lists import Page, place_after
@@ -19,6 +17,7 @@ from keyflock_server.protocol.operator.versions import TensorDistance, VersionCo
 from keyflock_server.protocol.plans import ModelWeights
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.releases.model_version import Download, VersionRecord
+from keyflock_server.storage.audit_documents import revision_of, version_document
 from keyflock_server.storage.records import PopulationRecord, RoundRecord
 
 
@@ -125,8 +124,7 @@ def _figures(origin: RoundRecord | None) -> dict[str, float] | None:
 
 
 def _revision(row: VersionRecord) -> str:
-    changes: Sequence[datetime | None] = (row.pinned_at, row.withdrawn_at)
-    return hashlib.sha256(repr([at and at.isoformat() for at in changes]).encode()).hexdigest()[:16]
+    return revision_of(SubjectKind.VERSION, version_document(row))
 
 
 def _distances(after: Checkpoint, before: Checkpoint) -> tuple[list[TensorDistance], float, float]:

@@ -1,6 +1,5 @@
 """Views show rows as operators see them."""
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -11,6 +10,7 @@ import msgspec
 from keyflock_models.network.config import ModelConfig
 from keyflock_server.aggregation.norm_scale import scales_from_json
 from keyflock_server.aggregation.population_personalisation import personalisation_from_json
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import PopulationName, RoundId
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.numbered_names import base_name, number_of
@@ -23,6 +23,7 @@ from keyflock_server.rounds.round import COMMITTED_PHASES, Phase, Round
 from keyflock_server.rounds.stored_task import with_ids
 from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.rounds.task_validation import FOREIGN_TABLES
+from keyflock_server.storage.audit_documents import device_document, revision_of
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
 
@@ -180,7 +181,7 @@ def device_view(record: DeviceRecord, population: str, now: datetime) -> DeviceV
         tier=record.tier,
         tags=list(record.tags),
         enrolled_at=record.enrolled_at,
-        revision=_device_revision(record),
+        revision=revision_of(SubjectKind.DEVICE, device_document(record)),
         last_seen_at=record.last_seen_at,
         last_contributed_at=record.last_contributed_at,
         silences=record.silences,
@@ -193,12 +194,6 @@ def device_view(record: DeviceRecord, population: str, now: datetime) -> DeviceV
             StrikeView(at=one.at, round=one.round, verdict=one.verdict) for one in quarantine.violations
         ],
     )
-
-
-def _device_revision(record: DeviceRecord) -> str:
-    """Return what changes with what operators can change of a device: its standing and its tokens."""
-    generation = record.token_generation.to_bytes(8)
-    return hashlib.sha256(generation + (record.standing_json or b"")).hexdigest()[:16]
 
 
 def _norm_scales(stored: bytes | None) -> dict[str, float]:

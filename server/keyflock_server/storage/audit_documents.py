@@ -1,19 +1,23 @@
-"""The documents of the audit log: what it says of a subject before and after a change.
+"""The documents of the audit log: what it says of a subject before and after a change, and its revision.
 
 A document has every field of the subject's row but those listed here: blob keys, digests that stand for
 people, secrets, and the mathematics' own state, none of which an operator changes. Of a device it has only
 what an operator can change, because the log outlives the device.
 """
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import Field, fields
 from typing import Any, ClassVar, Final, Protocol
 
-from keyflock_server.audit.canonical_json import Document
+from keyflock_server.audit.canonical_json import Document, canonical_json
+from keyflock_server.audit.context import AuditContext
+from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import ModelVersion
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.rounds.quarantine import stored_quarantine
+from keyflock_server.storage.errors import Superseded
 from keyflock_server.storage.operator_records import ApiTokenRecord, ReleaseRecord
 from keyflock_server.storage.records import DeviceRecord, PopulationRecord, RoundRecord, TaskRecord
 
@@ -79,6 +83,36 @@ def device_document(record: DeviceRecord) -> Document:
         "quarantined_until": record.quarantined_until,
         "token_generation": record.token_generation,
     }
+
+
+def revision_of(kind: SubjectKind, document: Document) -> str:
+    """Return the revision of what a document describes: it changes with what operators change of it.
+
+    Tasks, populations and releases count theirs; a device's and a version's is a digest.
+    """
+    match kind:
+        case SubjectKind.TASK | SubjectKind.POPULATION:
+            return str(document["revision"])
+        case SubjectKind.RELEASE:
+            return str(document["sequence"])
+        case SubjectKind.VERSION:
+            return _digest((document["pinned_at"], document["withdrawn_at"]))
+        case _:
+            return _digest(document)
+
+
+def require_revision(audit: AuditContext, kind: SubjectKind, id_: str, document: Document | None) -> None:
+    """Raise Superseded if a change was decided on another revision than the subject has.
+
+    Every store asks this within the transaction of the change, of the locked rows. What is not there has no
+    revision: the change itself finds that out.
+    """
+    if audit.revision is not None and document is not None and revision_of(kind, document) != audit.revision:
+        raise Superseded(id_)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 def _document(record: _Row) -> dict[str, Any]:

@@ -69,14 +69,16 @@ class ScriptedReleases:
         self._note("release_gate", (name, candidate))
         return GateView(candidate=7, released=6, verdict="no_data", findings=[])
 
-    async def policy(self, name: str) -> PromotionPolicy:
+    async def policy(self, name: str) -> tuple[PromotionPolicy, int]:
         self._note("release_policy", name)
-        return PromotionPolicy()
+        return PromotionPolicy(), 4
 
-    async def set_policy(self, name: str, order: object, *, audit: AuditContext) -> PromotionPolicy:
+    async def set_policy(
+        self, name: str, order: object, *, audit: AuditContext
+    ) -> tuple[PromotionPolicy, int]:
         self._audits.append(audit)
         self._note("set_release_policy", (name, order))
-        return PromotionPolicy()
+        return PromotionPolicy(), 5
 
     async def start(self, name: str, order: object, *, audit: AuditContext) -> ReleaseView:
         return self._change("start_release", (name, order), audit)

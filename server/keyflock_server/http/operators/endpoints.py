@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from keyflock_server.http.endpoint_group import (
@@ -17,7 +18,8 @@ from keyflock_server.http.operators.authentication import Authenticator
 from keyflock_server.http.operators.decoding import decode_body, decode_query
 from keyflock_server.http.operators.handlers import Handlers, Resource
 from keyflock_server.http.operators.preconditions import (
-    require_revision,
+    changed_meanwhile,
+    named_revision,
     revision_etag,
     unexpected_condition,
 )
@@ -32,6 +34,7 @@ from keyflock_server.protocol.operator.call import AnyCall, NoBody
 from keyflock_server.protocol.operator.table import OPERATOR_CALLS
 from keyflock_server.protocol.problems import ApiError, ProblemCode
 from keyflock_server.protocol.roles import Role
+from keyflock_server.storage.errors import Superseded
 from keyflock_server.telemetry.logs import logger
 from keyflock_server.telemetry.metrics import Metrics
 
@@ -119,8 +122,16 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
         if "if-match" in request.headers:
             if not call.takes_if_match:
                 raise unexpected_condition()
-            require_revision(request.headers, await self._handlers.revision_of(call)(request))
-        answer = await self._handlers.of(call)(request)
+            request = replace(request, revision=await self._named_revision(call, request))
+        try:
+            answer = await self._handlers.of(call)(request)
+        except Superseded:
+            raise changed_meanwhile() from None
+        except ApiError as error:
+            if error.code is ProblemCode.CONFLICT and request.revision is not None:
+                # Where it conflicts with a change that the operator has not seen, that is the reason to tell.
+                await self._named_revision(call, request)
+            raise
         if call.is_mutation:
             # The call succeeded, so each path parameter names something that exists, or a checked new name.
             found = {_LOGGED[name]: text for name, text in request.path_params.items() if name in _LOGGED}
@@ -130,6 +141,10 @@ class OperatorEndpoints(EndpointGroup[AnyCall]):
         response = JSON.response(answer, status=call.status)
         etag = revision_etag(answer)
         return response if etag is None else with_header(response, "etag", etag)
+
+    async def _named_revision(self, call: AnyCall, request: OperatorRequest[Any, Any]) -> str | None:
+        """Return the revision that ``If-Match`` names, if it is the present one; else raise ApiError."""
+        return named_revision(request.headers, await self._handlers.revision_of(call)(request))
 
     async def _authorised(self, call: AnyCall, needed: Role, headers: Mapping[str, str]) -> Operator:
         """Return the operator whose token the call carries; a wrong token is answered after a delay."""

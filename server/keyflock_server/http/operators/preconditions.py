@@ -2,6 +2,8 @@
 
 An answer whose struct has a field ``revision`` has it as its ETag, in quotes. It names what operators can
 change of a resource, not its counts: those of a busy task change all the time, and are no reason to refuse.
+The revision is compared before the handler runs, and again, by ``AuditContext.revision``, in the transaction
+of the change: of two changes with one ETag, one is made.
 
 Source: RFC 9110, 8.8.3 and 13.1.1.
 """
@@ -17,14 +19,28 @@ def revision_etag(answer: object) -> str | None:
     return None if revision is None else f'"{revision}"'
 
 
-def require_revision(headers: Mapping[str, str], revision: object) -> None:
-    """Raise ApiError ``precondition_failed`` unless ``If-Match`` is a star or names this revision."""
+def named_revision(headers: Mapping[str, str], revision: object) -> str | None:
+    """Return the present revision, which ``If-Match`` must name, or None where a star stands for any.
+
+    Raises:
+        ApiError: ``precondition_failed``; it names others.
+    """
     wanted = [tag.strip() for tag in headers["if-match"].split(",")]
-    if wanted != ["*"] and f'"{revision}"' not in wanted:
+    if wanted == ["*"]:
+        return None
+    if f'"{revision}"' not in wanted:
         raise ApiError(
             ProblemCode.PRECONDITION_FAILED,
             f"It is at revision {revision} now, and If-Match names another: read it again, and decide anew.",
         )
+    return str(revision)
+
+
+def changed_meanwhile() -> ApiError:
+    """Return the error for a change that was overtaken by another one."""
+    return ApiError(
+        ProblemCode.PRECONDITION_FAILED, "It was changed in this very moment: read it again, and decide anew."
+    )
 
 
 def unexpected_condition() -> ApiError:

@@ -3,9 +3,12 @@
 from typing import Any
 
 from keyflock_server.coordinator.release_service import ReleaseService
+from keyflock_server.http.endpoint_group import with_header
 from keyflock_server.http.operators.cursors import decode_cursor, encode_cursor
 from keyflock_server.http.operators.handlers import Handlers
 from keyflock_server.http.operators.request import OperatorRequest
+from keyflock_server.http.responses import JSON
+from keyflock_server.protocol.calls import Response
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName
 from keyflock_server.protocol.operator.call import NoBody, Query, ReasonOrder
 from keyflock_server.protocol.operator.pages import PageQuery
@@ -51,7 +54,7 @@ class ReleaseResource:
         handlers.add(RELEASE_HISTORY, self._history)
         handlers.add(RELEASE_GATE, self._gate)
         handlers.add(RELEASE_POLICY, self._policy)
-        handlers.add(SET_RELEASE_POLICY, self._set_policy)
+        handlers.add(SET_RELEASE_POLICY, self._set_policy, revision=self._policy_revision)
         handlers.add(START_RELEASE, self._start, revision=self._revision)
         handlers.add(PROMOTE_RELEASE, self._promote, revision=self._revision)
         handlers.add(HOLD_RELEASE, self._hold, revision=self._revision)
@@ -74,12 +77,15 @@ class ReleaseResource:
     async def _gate(self, request: OperatorRequest[GateQuery, NoBody]) -> GateView:
         return await self._service.gate(request.population, request.query.candidate)
 
-    async def _policy(self, request: OperatorRequest[Query, NoBody]) -> PromotionPolicy:
-        return await self._service.policy(request.population)
+    async def _policy(self, request: OperatorRequest[Query, NoBody]) -> Response:
+        return _with_revision(*await self._service.policy(request.population))
 
-    async def _set_policy(self, request: OperatorRequest[Query, PolicyOrder]) -> PromotionPolicy:
+    async def _set_policy(self, request: OperatorRequest[Query, PolicyOrder]) -> Response:
         audit = request.audit("release.set_policy", request.body.reason)
-        return await self._service.set_policy(request.population, request.body, audit=audit)
+        return _with_revision(*await self._service.set_policy(request.population, request.body, audit=audit))
+
+    async def _policy_revision(self, request: OperatorRequest[Any, Any]) -> int:
+        return (await self._service.policy(request.population))[1]
 
     async def _start(self, request: OperatorRequest[Query, StartOrder]) -> ReleaseView:
         audit = request.audit("release.start", request.body.reason)
@@ -99,3 +105,8 @@ class ReleaseResource:
 
     async def _revision(self, request: OperatorRequest[Any, Any]) -> int:
         return (await self._service.release(request.population)).revision
+
+
+def _with_revision(policy: PromotionPolicy, revision: int) -> Response:
+    """Return a policy under the ETag of its population, whose revision grows with it."""
+    return with_header(JSON.response(policy), "etag", f'"{revision}"')

@@ -34,6 +34,8 @@ class OperatorRequest(Generic[Q, B]):
     media_type: str = ""
     #: The headers; their names are in lower case.
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: The present revision, where ``If-Match`` named it; None: the change may be made of any.
+    revision: str | None = None
 
     @property
     def population(self) -> PopulationName:
@@ -71,7 +73,12 @@ class OperatorRequest(Generic[Q, B]):
             reason: The operator's reason.
         """
         return AuditContext(
-            operator=self.operator.name, role=self.operator.role, reason=reason, action=action, at=self.at
+            operator=self.operator.name,
+            role=self.operator.role,
+            reason=reason,
+            action=action,
+            at=self.at,
+            revision=self.revision,
         )
 
     def new_name(self, noun: str) -> str:

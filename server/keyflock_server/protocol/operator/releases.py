@@ -202,7 +202,8 @@ SET_RELEASE_POLICY: Final = OperatorCall(
     Query,
     PolicyOrder,
     PromotionPolicy,
-    "Give a population another policy.",
+    "Give a population another policy; its ETag is the population's.",
+    takes_if_match=True,
 )
 START_RELEASE: Final = OperatorCall(
     "start_release",

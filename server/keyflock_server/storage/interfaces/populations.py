@@ -46,7 +46,6 @@ class PopulationRepository(Protocol):
         name: PopulationName,
         changes: PopulationChanges,
         *,
-        revision: int | None = None,
         audit: AuditContext,
     ) -> PopulationRecord:
         """Change a population's columns, and return it; its revision grows if one of them differs.
@@ -54,8 +53,7 @@ class PopulationRepository(Protocol):
         Args:
             name: The population's id.
             changes: The new values.
-            revision: The revision that the change was decided on; None stands for any.
-            audit: Who changes it and why.
+            audit: Who changes it and why, and the revision that this was decided on.
         Raises:
             Superseded: the population has another revision; nothing was changed.
             PopulationGone: the population was deleted.

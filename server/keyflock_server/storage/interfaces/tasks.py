@@ -99,16 +99,13 @@ class TaskRepository(Protocol):
         """
         ...
 
-    async def change(
-        self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext
-    ) -> TaskRecord:
+    async def change(self, name: TaskName, changes: TaskChanges, *, audit: AuditContext) -> TaskRecord:
         """Change a task, and return it; its revision grows if one of the values differs.
 
         Args:
             name: The task's id.
             changes: The new values. Of a task that is over only ``archived_at`` may differ.
-            revision: The revision that the change was decided on; None stands for any.
-            audit: Who changes it and why.
+            audit: Who changes it and why, and the revision that this was decided on.
         Raises:
             Superseded: the task has another revision, is over, or is gone; nothing was changed.
         """

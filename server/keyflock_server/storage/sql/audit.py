@@ -23,6 +23,7 @@ from keyflock_server.audit.entry import (
     SubjectKind,
     next_entry,
 )
+from keyflock_server.storage.audit_documents import require_revision
 from keyflock_server.storage.interfaces.audit import AuditFilter
 from keyflock_server.storage.sql.rows import damaged_row
 from keyflock_server.storage.sql.upserts import insert_or_update
@@ -99,11 +100,14 @@ def audited(
         id_: The id of the subject.
         document_of: Reads the subject by its id and locks its rows; None if it does not exist. A document of
             something that belongs to a population names it in ``population``.
+    Raises:
+        Superseded: the change was decided on another revision (``AuditContext.revision``).
     """
     if audit is None:
         yield
         return
     before = document_of(connection, id_)
+    require_revision(audit, kind, id_, before)
     yield
     after = document_of(connection, id_)
     if before != after:

@@ -76,7 +76,6 @@ class SqlPopulationRepository:
         name: PopulationName,
         changes: PopulationChanges,
         *,
-        revision: int | None = None,
         audit: AuditContext,
     ) -> PopulationRecord:
         """Change a population's columns, and return it."""
@@ -84,8 +83,6 @@ class SqlPopulationRepository:
         def transaction(connection: Connection) -> PopulationRecord:
             with audited(connection, audit, SubjectKind.POPULATION, name, population_document_of):
                 before = lock_population(connection, name)
-                if revision not in (None, before.revision):
-                    raise Superseded(name)
                 after = replace(before, **changes)
                 if after == before:
                     return before

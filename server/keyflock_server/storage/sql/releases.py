@@ -105,10 +105,10 @@ def release_history(
 
 def append_release(connection: Connection, record: ReleaseRecord, audit: AuditContext) -> None:
     """Append a row within the transaction of a caller that has locked the population; raises Superseded."""
-    newest = newest_release(connection, record.population)
-    if record.sequence != (0 if newest is None else newest.sequence + 1):
-        raise Superseded(record.population)
     with audited(connection, audit, SubjectKind.RELEASE, record.population, _document):
+        newest = newest_release(connection, record.population)
+        if record.sequence != (0 if newest is None else newest.sequence + 1):
+            raise Superseded(record.population)
         connection.execute(insert(releases).values(asdict(record)))
 
 

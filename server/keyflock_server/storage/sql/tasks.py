@@ -96,15 +96,13 @@ class SqlTaskRepository:
 
         await self._transactions.run(transaction)
 
-    async def change(
-        self, name: TaskName, changes: TaskChanges, *, revision: int | None = None, audit: AuditContext
-    ) -> TaskRecord:
+    async def change(self, name: TaskName, changes: TaskChanges, *, audit: AuditContext) -> TaskRecord:
         """Change a task, and return it."""
 
         def transaction(connection: Connection) -> TaskRecord:
             with audited(connection, audit, SubjectKind.TASK, name, _document):
                 before = _locked(connection, name)
-                if before is None or revision not in (None, before.revision):
+                if before is None:
                     raise Superseded(name)
                 after = replace(before, **changes)
                 if after == before:
