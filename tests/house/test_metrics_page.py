@@ -29,6 +29,7 @@ UNITS = (
 #: Gauges that are no quantity: a yes or no, or a number of a version.
 NO_QUANTITY = {
     "keyflock_released_version",
+    "keyflock_release_gate_verdict",
     "keyflock_tls_certificate_files_stuck",
     "keyflock_tls_certificate_files_unusable",
     "keyflock_ready",

@@ -30,8 +30,9 @@ from keyflock_server.data_folder import private_files
 from keyflock_server.storage.blob_identity import STORE_ID, keys_in_use, require_own_marker
 from keyflock_server.storage.blobs import LocalBlobStore
 from keyflock_server.storage.deletion_hold import DeletionHold
-from keyflock_server.storage.errors import BlobMissing, StorageDamaged
+from keyflock_server.storage.errors import BlobMissing, StorageDamaged, StorageUnavailable, Superseded
 from keyflock_server.storage.interfaces.blob_store import BlobStore
+from keyflock_server.storage.newest_backup import note_backup
 from keyflock_server.storage.sql.portable_copy import (
     copy_to_file,
     make_single,
@@ -77,7 +78,8 @@ async def make_backup(
         ForeignBlobs: fault of the operator; the blobs are another database's.
         HoldTaken, HoldLost: another backup is being made; this one took a pause of minutes.
         StorageDamaged: a blob that rows point to is not there.
-        StorageError: the database or the blobs cannot be read.
+        StorageError: the database or the blobs cannot be read, or the backup is whole and the database
+            could not be told; the message says which.
     """
     await store.open()
     await require_own_marker(store, blobs)
@@ -105,6 +107,15 @@ async def make_backup(
             secrets={name: entry_of_bytes(data) for name, data in secrets.items()},
         )
         (folder / MANIFEST_FILE).write_bytes(manifests.encode(manifest))
+    try:
+        await note_backup(store.cluster, created_at)
+    except StorageUnavailable as error:
+        raise StorageUnavailable(
+            f"The backup in {target} is whole, but the database could not be told, so its age is not shown: "
+            f"{error}"
+        ) from None
+    except Superseded:
+        pass  # another backup was noted in this very moment
     return manifest
 
 

@@ -123,7 +123,7 @@ class Coordinator:
         self.versions = VersionService(deps, self.models)
         self._unproven_deletion = UnprovenDeletion(deps)
         self._orphans = OrphanCollection(deps)
-        self.store_figures = StoreFigures(deps)
+        self.store_figures = StoreFigures(deps, gate, steps)
         #: When a pass last read everything that it needs from the store; None before the start.
         self.store_read_at: datetime | None = None
 

@@ -13,6 +13,7 @@ from keyflock_server.coordinator.store_figures import PopulationFigures
 from keyflock_server.coordinator.task_state import OpenRound
 from keyflock_server.protocol.identifiers import PopulationName, TaskName
 from keyflock_server.protocol.messages import TaskKind
+from keyflock_server.releases.non_inferiority import GateVerdict
 from keyflock_server.releases.release_state import PHASE_AFTER
 from keyflock_server.rounds.task import TaskStatus
 from keyflock_server.telemetry.metrics import Metrics
@@ -54,6 +55,9 @@ class StateSeries:
         metrics.released_version.read_from(self._released_versions)
         metrics.release_stage_ratio.read_from(self._release_stages)
         metrics.release_phase_age_s.read_from(self._release_phase_ages)
+        metrics.release_stage_age_s.read_from(self._release_stage_ages)
+        metrics.gate_verdict.read_from(self._gate_verdicts)
+        metrics.backup_age_s.labels().set_function(self._backup_age_s)
         metrics.audit_entries.labels().set_function(lambda: coordinator.store_figures.audit_entries)
         metrics.event_readers.labels().set_function(self._event_readers)
         metrics.is_leader.labels().set_function(lambda: coordinator.is_leader)
@@ -119,6 +123,21 @@ class StateSeries:
     def _release_phase_ages(self) -> Iterator[Value]:
         for population, state in self._populations():
             yield (population, PHASE_AFTER[state.release.action]), self._age_s(state.release.at)
+
+    def _release_stage_ages(self) -> Iterator[Value]:
+        for population, state in self._populations():
+            if state.candidate is not None:
+                yield (population,), self._age_s(state.candidate.stage_began_at)
+
+    def _gate_verdicts(self) -> Iterator[Value]:
+        for population, state in self._populations():
+            if state.candidate is not None and state.candidate.verdict is not None:
+                for verdict in GateVerdict:
+                    yield (population, verdict), verdict is state.candidate.verdict
+
+    def _backup_age_s(self) -> float:
+        made_at = self._coordinator.store_figures.newest_backup_at
+        return math.inf if made_at is None else self._age_s(made_at)
 
     def _populations(self) -> Iterable[tuple[PopulationName, PopulationFigures]]:
         return self._coordinator.store_figures.populations().items()

@@ -20,8 +20,10 @@ from keyflock_server.backups.secret_files import SecretsState
 from keyflock_server.storage.blob_identity import MARKER_KEY, STORE_ID, keys_in_use, open_store, read_marker
 from keyflock_server.storage.blobs import LocalBlobStore
 from keyflock_server.storage.deletion_hold import HoldTaken
-from keyflock_server.storage.errors import StorageDamaged
+from keyflock_server.storage.errors import StorageDamaged, StorageUnavailable
+from keyflock_server.storage.newest_backup import newest_backup_at
 from keyflock_server.storage.sql import schema
+from keyflock_server.storage.sql.cluster import SqlClusterRepository
 from keyflock_server.storage.sql.engine import engine_for
 from keyflock_server.storage.sql.portable_copy import (
     copy_to_file,
@@ -195,6 +197,39 @@ async def test_an_interrupted_backup_leaves_nothing(
 
     assert names_in(tmp_path) == ["old"]
     await installed.back_up(tmp_path / "backup")  # the hold is released
+
+
+async def test_a_whole_backup_is_noted_in_the_store_and_one_that_fails_is_not(
+    installed: SmallInstallation, tmp_path: Path
+) -> None:
+    cluster_values = installed.store.cluster
+    never = await newest_backup_at(cluster_values)
+
+    manifest = await installed.back_up(tmp_path / "first")
+    noted = await newest_backup_at(cluster_values)
+    installed.harness.pass_time(60)
+    with pytest.raises(PlaceTaken):
+        await installed.back_up(tmp_path / "first")
+    after_failure = await newest_backup_at(cluster_values)
+    second = await installed.back_up(tmp_path / "second")
+
+    assert never is None
+    assert noted == after_failure == manifest.created_at
+    assert await newest_backup_at(cluster_values) == second.created_at > manifest.created_at
+
+
+async def test_a_whole_backup_that_the_database_cannot_be_told_of_stays_and_says_so(
+    installed: SmallInstallation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> str:
+        raise StorageUnavailable("The database is away.")
+
+    monkeypatch.setattr(SqlClusterRepository, "claim", fail)
+
+    with pytest.raises(StorageUnavailable, match=r"is whole, but .* its age is not shown: The database is"):
+        await installed.back_up(tmp_path / "backup")
+
+    assert verify(tmp_path / "backup", silent).rows["devices"] == 4
 
 
 async def test_a_backup_replaces_nothing(installed: SmallInstallation, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What a process knows of its tasks, rounds and versions is what Prometheus sees."""
 
+import math
 from dataclasses import replace
+from datetime import timedelta
 
+import pytest
 from tests.contract.audits import AUDIT
 from tests.unit.coordinator.diverging_task import ABSURD, BECAUSE, FIRST, cohort, play, send
 from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
@@ -11,6 +14,9 @@ from keyflock_server.protocol.identifiers import ModelVersion, TaskName
 from keyflock_server.protocol.operator.populations import DeletionOrder
 from keyflock_server.releases.release_state import ReleaseAction
 from keyflock_server.runtime.state_series import StateSeries
+from keyflock_server.storage.errors import StorageDamaged
+from keyflock_server.storage.newest_backup import note_backup
+from keyflock_server.storage.operator_records import EvaluationRecord
 from keyflock_server.telemetry.metrics import Metrics
 from keyflock_server.telemetry.metrics_observer import MetricsObserver
 
@@ -180,3 +186,74 @@ async def test_a_release_shows_what_is_served_to_whom_and_since_when_it_waits() 
     assert await watched.scrape("keyflock_release_stage_ratio") == {"en": 0.1}
     assert await watched.scrape("keyflock_release_phase_age_seconds") == {'held",population="en': 30.0}
     assert (await watched.scrape("keyflock_audit_entries"))[""] == entries + 1
+
+
+async def staged(watched: Watched, percent: int) -> None:
+    """Put version 1 into a stage beside version 0."""
+    releases, now = watched.harness.store.releases, watched.harness.now
+    state = await releases.newest(POPULATION)
+    assert state is not None
+    step = replace(
+        state,
+        sequence=state.sequence + 1,
+        at=now,
+        action=ReleaseAction.STAGED,
+        version=ModelVersion(0),
+        candidate=ModelVersion(1),
+        percent=percent,
+    )
+    audit = AuditContext(operator="ann", role="operator", reason="a test", action="release.start", at=now)
+    await releases.append(step, audit=audit)
+
+
+async def test_a_candidate_shows_the_gates_verdict_and_how_long_it_has_been_at_its_stage() -> None:
+    watched = await started()
+    await play(watched.harness)
+    await watched.harness.coordinator.tick()
+    before = await watched.scrape("keyflock_release_gate_verdict")
+    await staged(watched, 1)
+    watched.harness.pass_time(100)
+    await staged(watched, 10)
+    watched.harness.pass_time(30)
+    await staged(watched, 10)  # a step that goes on at the same stage
+
+    watched.harness.pass_time(5)
+
+    assert before == {}
+    assert await watched.scrape("keyflock_release_stage_age_seconds") == {"en": 35.0}
+    verdicts = await watched.scrape("keyflock_release_gate_verdict")
+    assert verdicts == {
+        f'en",verdict="{verdict}': float(verdict == "no_data")
+        for verdict in ("pass", "fail", "inconclusive", "no_data")
+    }
+
+
+async def test_a_candidate_that_cannot_be_judged_shows_no_verdict_and_stops_no_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = await started()
+    await play(watched.harness)
+    await watched.harness.coordinator.tick()
+    await staged(watched, 1)
+
+    async def damaged(*_: object) -> list[EvaluationRecord]:
+        raise StorageDamaged("The database's row of an evaluation is damaged.")
+
+    monkeypatch.setattr(watched.harness.store.evaluations, "list_by_candidate", damaged)
+    watched.harness.pass_time(5)
+
+    assert await watched.scrape("keyflock_release_gate_verdict") == {}
+    assert await watched.scrape("keyflock_release_stage_age_seconds") == {"en": 5.0}
+
+
+async def test_the_newest_backup_has_an_age_without_end_until_there_is_one() -> None:
+    watched = await started()
+    never = await watched.scrape("keyflock_newest_backup_age_seconds")
+    cluster, now = watched.harness.store.cluster, watched.harness.now
+    await note_backup(cluster, now - timedelta(days=3))
+    await note_backup(cluster, now)
+
+    watched.harness.pass_time(60)
+
+    assert never == {"": math.inf}
+    assert await watched.scrape("keyflock_newest_backup_age_seconds") == {"": 60.0}

@@ -15,6 +15,10 @@ STORE_FAILURES: Final = counter(
 AUDIT_ENTRIES: Final = gauge(
     "keyflock_audit_entries", "Entries of the audit log: one for each change by an operator or a policy."
 )
+BACKUP_AGE: Final = gauge(
+    "keyflock_newest_backup_age_seconds",
+    "Age of the newest whole backup that `keyflock backup` has made; +Inf where there is none.",
+)
 IS_LEADER: Final = gauge("keyflock_is_leader", "1 if this process opens and closes rounds, 0 otherwise.")
 PEERS: Final = gauge("keyflock_peers", "Other replicas of the same store that this process knows of.")
 EVENT_LOOP_LAG: Final = histogram(
@@ -40,6 +44,7 @@ DECLARED: Final = (
     STORE_AGE,
     STORE_FAILURES,
     AUDIT_ENTRIES,
+    BACKUP_AGE,
     IS_LEADER,
     PEERS,
     EVENT_LOOP_LAG,

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from keyflock_server.releases.non_inferiority import GateVerdict
 from keyflock_server.releases.release_state import ReleaseAction, ReleasePhase
 from keyflock_server.telemetry.series.declaration import POPULATION, closed, counter, gauge
 
@@ -25,4 +26,23 @@ RELEASE_PHASE_AGE: Final = gauge(
     closed("phase", ReleasePhase),
 )
 
-DECLARED: Final = (RELEASE_STEPS, RELEASED_VERSION, RELEASE_STAGE, RELEASE_PHASE_AGE)
+RELEASE_STAGE_AGE: Final = gauge(
+    "keyflock_release_stage_age_seconds",
+    "Time since a population's candidate came to its stage; shown while there is one.",
+    POPULATION,
+)
+GATE_VERDICT: Final = gauge(
+    "keyflock_release_gate_verdict",
+    "1 for what the gate finds of a population's candidate, 0 for the other verdicts; while there is one.",
+    POPULATION,
+    closed("verdict", GateVerdict),
+)
+
+DECLARED: Final = (
+    RELEASE_STEPS,
+    RELEASED_VERSION,
+    RELEASE_STAGE,
+    RELEASE_PHASE_AGE,
+    RELEASE_STAGE_AGE,
+    GATE_VERDICT,
+)
