@@ -11,7 +11,8 @@ from pathlib import Path
 
 from keyflock_server.backups import manifest as manifests
 from keyflock_server.backups.manifest import DATABASE_FILE, MANIFEST_FILE, FileEntry, Manifest, ManifestError
-from keyflock_server.storage.errors import StorageError
+from keyflock_server.data_folder import DATABASE_FILE as LIVE_DATABASE
+from keyflock_server.storage.errors import StorageError, StorageUnavailable
 from keyflock_server.storage.sql.portable_copy import open_copy, revision_of, row_counts
 
 #: Called with what is being done, how much of it is done, and how much there is: bytes, rows, pages or blobs.
@@ -46,21 +47,45 @@ def new_folder(target: Path) -> Iterator[Path]:
     Guarantees:
         Whenever the process or the machine ends, ``target`` is whole or not there.
     Raises:
-        PlaceTaken: there is something at ``target`` already.
+        PlaceTaken: there is something at ``target`` already, or it is in a server's data folder.
+        StorageUnavailable: the disk is full or read-only; nothing is left there.
     """
+    home = next((one for one in target.absolute().resolve().parents if (one / LIVE_DATABASE).exists()), None)
+    if home is not None:
+        raise PlaceTaken(
+            f"{target} is in the data folder {home}, and would be lost with it: name a folder elsewhere, "
+            "best on another disk."
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PlaceTaken(f"{target} is there already: name a new folder for the backup.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".unfinished", dir=target.parent))
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".unfinished", dir=target.parent))
     try:
-        yield folder
-        for path in (*folder.rglob("*"), folder):
-            sync(path)
-        folder.rename(target)
-        sync(target.parent)
+        with _writing(target):
+            yield folder
+            _finish(folder, target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(
+            f"The backup {target} cannot be written: {error.strerror}. Nothing of it was left there."
+        ) from None
+
+
+def _finish(folder: Path, target: Path) -> None:
+    """Sync all files and give the folder its name."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+    folder.rename(target)
+    sync(target.parent)
 
 
 def sync(path: Path) -> None:

@@ -21,6 +21,7 @@ from keyflock_server.backups.secret_files import (
 )
 from keyflock_server.identity.keys import OWNER_KEY_FILE, SIGNING_KEY_FILE
 from keyflock_server.storage.blob_identity import MARKER_KEY, adopt
+from keyflock_server.storage.errors import StorageUnavailable
 from keyflock_server.storage.interfaces.blob_store import BlobStore
 from keyflock_server.storage.sql.portable_copy import copy_from_file, database_at, open_copy
 from keyflock_server.storage.sql.schema import require_known
@@ -77,7 +78,13 @@ async def restore(folder: Path, place: Place, new_id: Callable[[], str], on_step
     await _require_empty(place, manifest, secrets)
     if place.data_dir is not None:
         for name, data in secrets.items():
-            write_secret(place.data_dir, name, data)
+            try:
+                write_secret(place.data_dir, name, data)
+            except OSError as error:
+                raise StorageUnavailable(
+                    f"{place.data_dir / name} cannot be written: {error.strerror}. There is no database yet; "
+                    "run it again once there is room."
+                ) from None
         sync(place.data_dir)
     await _restore_blobs(folder, place.blobs, list(manifest.blobs), on_step)
     store_id, file = new_id(), folder / DATABASE_FILE
@@ -85,6 +92,11 @@ async def restore(folder: Path, place: Place, new_id: Callable[[], str], on_step
     store = SqlStore(place.url)
     try:
         await adopt(store, place.blobs, lambda: store_id)
+    except StorageUnavailable as error:
+        raise StorageUnavailable(
+            "Database and blobs are restored, but for the mark that they belong together, which a server "
+            f"writes when it starts: {error}"
+        ) from None
     finally:
         await store.close()
     return Restored(

@@ -25,10 +25,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from keyflock_server.storage.blob_identity import STORE_ID
-from keyflock_server.storage.errors import StorageError
+from keyflock_server.storage.errors import StorageError, StorageUnavailable
 from keyflock_server.storage.sql import schema
 from keyflock_server.storage.sql.engine import engine_for
-from keyflock_server.storage.sql.failures import damaged, is_damage, unavailable
+from keyflock_server.storage.sql.failures import damaged, is_damage, reason, unavailable
 from keyflock_server.storage.sql.urls import database_url, display_name, sqlite_file
 
 #: Called with what is done and what there is to do: pages of a SQLite file, or rows.
@@ -41,6 +41,15 @@ _REVISIONS: Final = "alembic_version"
 #: A copy is another database, whose blobs are its own. The holders of its leases know nothing of it.
 _NEW_IDENTITY: Final = "UPDATE cluster SET value = :id WHERE name = :name"
 _FREE_LEASES: Final = "UPDATE leases SET holder = ''"
+#: Codes of errors that a disk gives which takes no more, or nothing.
+_WRITE_ERRORS: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+        sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    }
+)
 _PAGES_AT_ONCE: Final = 2_000
 _ROWS_AT_ONCE: Final = 5_000
 #: Rows in one COPY, which the driver's time limit is for.
@@ -312,8 +321,11 @@ async def _in_thread(work: Callable[[threading.Event], None]) -> None:
 def _failed(source: Path, file: Path, error: sqlite3.Error) -> StorageError:
     if is_damage(error):
         return damaged(f"sqlite {source}", error)
-    is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-    return unavailable(f"sqlite {file if is_full else source}", error)
+    # Only the copy is written: the source is open for reading.
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _WRITE_ERRORS or code & 0xFF == sqlite3.SQLITE_FULL:
+        return StorageUnavailable(f"The copy {file} cannot be written: {reason(error)}.")
+    return unavailable(f"sqlite {source}", error)
 
 
 def _quoted(name: str) -> str:
