@@ -1,5 +1,6 @@
 """One contract for every record store: what evaluate rounds count, and what they leave as it is."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -31,10 +32,12 @@ from keyflock_server.rounds.round import (
     PartialsDeleted,
     Summarised,
 )
+from keyflock_server.rounds.task import TaskSpec
 from keyflock_server.rounds.task_validation import parse_task
-from keyflock_server.storage.errors import SlotRefused
+from keyflock_server.storage.errors import AlreadyExists, SlotRefused
 from keyflock_server.storage.interfaces.record_store import RecordStore
 from keyflock_server.storage.operator_records import EvaluationRecord
+from keyflock_server.storage.records import RoundRecord
 from keyflock_server.storage.retention import RetentionPolicy, expired_rows
 
 CANDIDATE, BASELINE = ModelVersion(3), ModelVersion(1)
@@ -180,3 +183,25 @@ async def test_what_is_compared_and_who_was_counted_stay_while_the_task_lives(st
     assert [version for _, version in with_task.versions] == [0, 2]
     assert without_tasks.excluded_tasks == ()
     assert [version for _, version in without_tasks.versions] == [0, 1, 2, 3]
+
+
+async def test_of_two_rounds_that_compare_the_same_versions_one_opens_at_a_time(store: RecordStore) -> None:
+    other = msgspec.structs.replace(EVALUATE, task=msgspec.structs.replace(EVALUATE.task, name=TaskName("f")))
+    await store.tasks.add(replace(TASK, spec=other), audit=AUDIT)
+
+    def opening(spec: TaskSpec) -> RoundRecord:
+        current = replace(
+            ROUND.round, id=RoundId(f"{spec.name}-1"), task=spec.name, base_version=CANDIDATE, spec=spec
+        )
+        return replace(ROUND, round=current)
+
+    ends = await asyncio.gather(
+        *(store.rounds.add(opening(spec)) for spec in (EVALUATE, other)), return_exceptions=True
+    )
+
+    assert [type(end) for end in ends if end is not None] == [AlreadyExists]
+    (first,) = [one for one in await store.rounds.unfinished() if one.round.id != ROUND.round.id]
+    await store.rounds.advance(first.round.id, Abandoned("too few", 0), NOW, {})
+    late = other if first.round.task == EVALUATE.name else EVALUATE
+    await store.rounds.add(opening(late))
+    assert late.name in {one.round.task for one in await store.rounds.unfinished()}

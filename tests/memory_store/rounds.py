@@ -11,6 +11,7 @@ from keyflock_server.audit.context import AuditContext
 from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.compared_pairs import is_same_comparison
 from keyflock_server.rounds.round import (
     Carried,
     Expired,
@@ -39,7 +40,10 @@ class MemoryRoundRepository:
         self._rows.require_population(record.round.population)
         taken = {(other.round.task, other.round.sequence) for other in self._rows.rounds.values()}
         is_taken = record.round.id in self._rows.rounds or (record.round.task, record.round.sequence) in taken
-        is_early = any(one.round.task == record.round.task for one in await self.unfinished())
+        is_early = any(
+            one.round.task == record.round.task or is_same_comparison(record.round, one.round)
+            for one in await self.unfinished()
+        )
         if is_taken or is_early:
             raise AlreadyExists(record.round.id)
         self._rows.rounds[record.round.id] = record

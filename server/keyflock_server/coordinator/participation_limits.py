@@ -1,7 +1,7 @@
 """A task may limit how often one device takes part; whoever has reached the limit is remembered.
 
-A device is counted at most once for a pair of versions that ``evaluate`` tasks compare. A task has one open
-round at a time, and the rounds before it are over; so what the store says of those is final.
+A device is counted at most once for a pair of versions that ``evaluate`` tasks compare, whichever task asks.
+One round of a pair is open at a time, and those before it are over; so what the store says of those is final.
 """
 
 from typing import Final, NamedTuple

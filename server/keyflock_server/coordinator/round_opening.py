@@ -5,6 +5,7 @@ A round of an ``evaluate`` task opens with a spec that names both versions by nu
 published while it is open. Where there is nothing to compare, no round opens: the task waits.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ from keyflock_server.protocol.identifiers import ModelVersion
 from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.protocol.problems import ApiError
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.compared_pairs import pair_of
 from keyflock_server.rounds.round import Round
 from keyflock_server.rounds.selection import round_id
 from keyflock_server.rounds.task import TaskSpec
@@ -62,7 +64,8 @@ class RoundOpening:
             case TaskKind.PERSONALIZE:
                 base = await self._models.released_version(spec.population)
             case TaskKind.EVALUATE:
-                compared = await self._compared_versions(spec)
+                unfinished = await self._deps.store.rounds.unfinished([])
+                compared = await self._compared_versions(spec, unfinished)
                 if isinstance(compared, str):
                     return None
                 spec, base = compared.fixed_in(spec), compared.candidate.version
@@ -78,11 +81,16 @@ class RoundOpening:
         )
         return RoundRecord(round=opening, norm_scales_json=await self._scales.next_scales(spec))
 
-    async def waiting_reason(self, task: TaskSpec) -> str:
-        """Return why the next round of an ``evaluate`` task cannot open now; empty if it can."""
+    async def waiting_reason(self, task: TaskSpec, unfinished: Iterable[RoundRecord]) -> str:
+        """Return why the next round of an ``evaluate`` task cannot open now; empty if it can.
+
+        Args:
+            task: The task.
+            unfinished: The rounds that are not over.
+        """
         if task.kind is not TaskKind.EVALUATE:
             return ""
-        compared = await self._compared_versions(task)
+        compared = await self._compared_versions(task, unfinished)
         return compared if isinstance(compared, str) else ""
 
     async def moot_reason(self, task: TaskSpec, current: Round) -> str:
@@ -102,7 +110,9 @@ class RoundOpening:
             return f"Version {release.candidate} is the candidate by now, and no longer {candidate}."
         return ""
 
-    async def _compared_versions(self, task: TaskSpec) -> ComparedVersions | str:
+    async def _compared_versions(
+        self, task: TaskSpec, unfinished: Iterable[RoundRecord]
+    ) -> ComparedVersions | str:
         """Return the versions that the task's next round would compare, or why there are none."""
         comparison = task.comparison
         candidate, baseline = comparison.candidate, comparison.baseline
@@ -117,6 +127,13 @@ class RoundOpening:
                 f"Version {candidate} is both the candidate ({comparison.candidate}) and the baseline "
                 f"({comparison.baseline}): there is nothing to compare before they differ."
             )
+        pair = task.population, (candidate, baseline)
+        for other in unfinished:
+            if other.round.task != task.name and pair_of(other.round) == pair:
+                return (
+                    f"Round {other.round.id} compares versions {candidate} and {baseline}: this task's next "
+                    "one opens when that is over. A phone is counted once for two versions, whoever asks."
+                )
         try:
             return ComparedVersions(
                 await self._models.version(task.population, ModelVersion(candidate)),

@@ -108,7 +108,7 @@ class TaskService:
         state = await self._registry.find(record.name)
         reason = waiting_reason(state)
         if record.status is TaskStatus.ACTIVE and (state is None or state.open_round is None):
-            reason = await self._opening.waiting_reason(record.spec)
+            reason = await self._opening.waiting_reason(record.spec, self._registry.unfinished_rounds)
         decision = await self._stop_rules.decision(record.spec, record.created_at)
         stopping = "" if decision is None else decision.reason
         address = await self._addresses.address(record.name)

@@ -352,6 +352,29 @@ async def test_two_tasks_would_ask_the_same_phones_for_the_same(harness: Coordin
     assert refused.value.code is ProblemCode.CONFLICT
 
 
+async def test_a_device_is_counted_once_for_a_pair_whichever_task_asks(harness: CoordinatorHarness) -> None:
+    await publish_version(harness)
+    await open_evaluation(harness, "goal = 4\nmax_rounds = 1")
+    by_numbers = f"{TASK}[round]\ngoal = 4\n[evaluating]\ncandidate = 1\nbaseline = 0\n".replace('"e"', '"f"')
+    await harness.coordinator.tasks.create(parse_task(by_numbers), audit=AUDIT)
+    await harness.coordinator.tick()
+    waiting = await harness.coordinator.tasks.get("f")
+    devices = [await harness.enrol() for _ in range(4)]
+    answers = [await check_in(harness, device) for device in devices for _ in range(2)]
+    claims = {one.id: harness.claims(one) for one in answers if isinstance(one, Assignment)}
+    await report_all(harness, list(claims.values()), scores())
+    await harness.coordinator.tick()
+
+    again = [await check_in(harness, device) for device in devices]
+
+    assert "Round e-1 compares versions 1 and 0" in waiting.waiting_reason
+    assert {one.task for one in claims.values()} == {"e"}
+    assert [one.phase for one in await listed_rounds(harness.coordinator, TaskName("f"))] == ["collecting"]
+    assert {one.reason for one in again if isinstance(one, Refusal)} == {"not_eligible"}
+    (another,) = await assigned(harness, 1)
+    assert another.task == "f"
+
+
 async def test_training_and_evaluating_go_on_beside_each_other(harness: CoordinatorHarness) -> None:
     await publish_version(harness)
     await harness.task("u", round="goal = 4")

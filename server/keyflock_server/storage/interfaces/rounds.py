@@ -36,7 +36,9 @@ class RoundRepository(Protocol):
         """Add a round.
 
         Raises:
-            AlreadyExists: another process has opened this round, or the task has a round that is not over.
+            AlreadyExists: another process has opened this round, or the task has a round that is not over, or
+                a round that compares the same two versions of the population is not over: a device that
+                scored in both would be counted twice for them.
             PopulationGone: the population was deleted.
         """
         ...

@@ -13,7 +13,9 @@ from keyflock_server.audit.canonical_json import Document
 from keyflock_server.audit.context import AuditContext
 from keyflock_server.audit.entry import SubjectKind
 from keyflock_server.protocol.identifiers import AssignmentId, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.releases.model_version import VersionRecord
+from keyflock_server.rounds.compared_pairs import is_same_comparison
 from keyflock_server.rounds.round import (
     LIVE_PHASES,
     Carried,
@@ -31,7 +33,7 @@ from keyflock_server.storage.records import PartialRecord, RoundRecord
 from keyflock_server.storage.sql.audit import audited
 from keyflock_server.storage.sql.expiry import due_assignments, mark_expired
 from keyflock_server.storage.sql.lock_order import lock_rows
-from keyflock_server.storage.sql.population_rows import require_population
+from keyflock_server.storage.sql.population_rows import lock_population, require_population
 from keyflock_server.storage.sql.round_rows import (
     advance_round,
     apply_event,
@@ -63,9 +65,24 @@ class SqlRoundRepository:
     async def add(self, record: RoundRecord) -> None:
         """Add a round."""
         mine = (rounds.c.task == record.round.task, rounds.c.phase.in_(LIVE_PHASES))
+        population = record.round.population
+        alike = select(rounds).where(
+            rounds.c.population == population,
+            rounds.c.base_version == record.round.base_version,
+            rounds.c.phase.in_(LIVE_PHASES),
+        )
 
         def transaction(connection: Connection) -> None:
-            require_population(connection, record.round.population)
+            if record.round.spec.kind is TaskKind.EVALUATE:
+                # Locked against another such transaction: either would find no round of the other.
+                lock_population(connection, population)
+                if any(
+                    is_same_comparison(record.round, round_record(row).round)
+                    for row in connection.execute(alike)
+                ):
+                    raise AlreadyExists(record.round.id)
+            else:
+                require_population(connection, population)
             # A caller that knows this sequence number has seen the round before it: no lock is needed.
             if connection.execute(select(rounds.c.id).where(*mine).limit(1)).first():
                 raise AlreadyExists(record.round.id)
