@@ -23,7 +23,7 @@ from keyflock_models.text.sequences import encode_messages
 from keyflock_models.text.vocabulary import build_vocabulary
 from keyflock_server.rounds.task_validation import parse_task
 
-OPTIONS = ModesOptions(concurrency=8, buffer=4, hours=0.6, seeds=1, rates=(0.1,), trial_ratio=0.4)
+OPTIONS = ModesOptions(concurrency=8, buffer=4, hours=0.2, seeds=1, rates=(0.1,), trial_ratio=0.5)
 CONFIG = ModelConfig.named("tiny")
 
 
