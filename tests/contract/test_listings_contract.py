@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from tests.contract.audits import AUDIT
 from tests.contract.operations import add_device, count_reports, give_back, take_slot
@@ -24,6 +25,7 @@ from tests.contract.test_store_contract import (
 )
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.funnel import Sessions
 from keyflock_server.rounds.round import Cancelled, Phase
 from keyflock_server.rounds.stored_task import with_ids
@@ -130,6 +132,26 @@ async def test_tasks_come_oldest_first_and_each_once_whatever_the_page(
 
     assert [one.name for page in found for one in page] == ["a", "b", "c", "d"]
     assert all(len(page) == limit for page in found[:-1])
+
+
+@pytest.mark.parametrize("kind", TaskKind)
+async def test_a_page_of_one_kind_is_full_though_tasks_of_others_lie_between(
+    store: RecordStore, kind: TaskKind
+) -> None:
+    for number, one in enumerate([*TaskKind] * 3):
+        header = msgspec.structs.replace(SPEC.task, name=TaskName(f"{one}-{number}"), kind=one)
+        spec = msgspec.structs.replace(SPEC, task=header)
+        at = NOW + timedelta(seconds=number)
+        await store.tasks.add(replace(TASK, spec=spec, created_at=at), audit=AUDIT)
+
+    found = await pages(
+        lambda after, limit: store.listings.tasks(TaskFilter(kind=kind), after, limit),
+        lambda one: TaskPlace(one.created_at, one.name),
+        2,
+    )
+
+    assert [len(page) for page in found] == [2, 1]
+    assert {one.spec.kind for page in found for one in page} == {kind}
 
 
 async def test_tasks_are_filtered_by_population_and_status(store: RecordStore) -> None:

@@ -38,6 +38,7 @@ class MemoryListingRepository:
             if one.spec.population in self._rows.populations
             and wanted.population in (None, one.spec.population)
             and wanted.status in (None, one.status)
+            and wanted.kind in (None, one.spec.kind)
             and _is(one.archived_at, wanted.is_archived)
         )
         return _page(found, lambda one: TaskPlace(one.created_at, one.name), after, limit)

@@ -76,17 +76,16 @@ class OperatorLists:
         kind: TaskKind | None = None,
         is_archived: bool | None = None,
     ) -> Page[TaskView, TaskPlace]:
-        """Return tasks, oldest first; a page of one kind only is shorter by those of the others."""
+        """Return tasks, oldest first."""
         id_ = None if population is None else await self._models.resolve(population)
-        wanted = TaskFilter(population=id_, status=status, is_archived=is_archived)
+        wanted = TaskFilter(population=id_, status=status, kind=kind, is_archived=is_archived)
         listings = self._deps.store.listings
         rows = await listings.tasks(wanted, after, limit + 1)
-        mine = [row for row in rows[:limit] if kind in (None, row.spec.kind)]
-        names = [row.name for row in mine]
+        names = [row.name for row in rows[:limit]]
         phases, held = await listings.phases(names), await listings.held_rounds(names)
         populations = _Known(self._deps.store.populations.get)
         views = []
-        for row in mine:
+        for row in rows[:limit]:
             home = await populations.get(row.spec.population)
             if home is None:  # it was deleted since
                 continue

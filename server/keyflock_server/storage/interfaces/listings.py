@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.funnel import Sessions
 from keyflock_server.rounds.round import Phase
 from keyflock_server.rounds.task import TaskStatus
@@ -36,6 +37,7 @@ class TaskFilter:
 
     population: PopulationName | None = None
     status: TaskStatus | None = None
+    kind: TaskKind | None = None
     is_archived: bool | None = None
 
 

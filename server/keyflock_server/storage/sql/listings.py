@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, func, or_, select
+from sqlalchemy import Column, ColumnElement, Select, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyflock_server.protocol.identifiers import DeviceId, PopulationName, RoundId, TaskName
+from keyflock_server.protocol.messages import TaskKind
 from keyflock_server.rounds.funnel import Sessions
 from keyflock_server.rounds.round import Phase
 from keyflock_server.storage.interfaces.listings import (
@@ -56,6 +57,7 @@ class SqlListingRepository:
                 IS_THERE,
                 *_equal((tasks.c.population, wanted.population), (tasks.c.status, wanted.status)),
                 *_is_set(tasks.c.archived_at, wanted.is_archived),
+                *self._is_of_kind(wanted.kind),
             )
             .order_by(tasks.c.created_at, tasks.c.name)
         )
@@ -150,6 +152,21 @@ class SqlListingRepository:
         for round_id, verdict, count in await self._all(query.order_by(round_verdicts.c.verdict)):
             found.setdefault(RoundId(round_id), {})[verdict] = count
         return found
+
+    def _is_of_kind(self, kind: TaskKind | None) -> list[ColumnElement[bool]]:
+        """Return the conditions of tasks of this kind, which only the stored JSON says.
+
+        Quotes within a JSON text are escaped, so what is looked for is a field and its value.
+        """
+        if kind is None:
+            return []
+        if kind is TaskKind.TRAIN:  # tasks of early releases do not say so
+            others = (one for one in TaskKind if one is not TaskKind.TRAIN)
+            return [not_(*self._is_of_kind(one)) for one in others]
+        field = f'"kind":"{kind}"'.encode()
+        if self._reader.dialect.name == "sqlite":
+            return [func.instr(tasks.c.spec_json, field) > 0]
+        return [tasks.c.spec_json.op("LIKE", is_comparison=True)(b"%" + field + b"%")]
 
     async def _all(self, query: Select[Any], limit: int | None = None) -> Sequence[Any]:
         async with self._reader.connect() as connection:

@@ -76,10 +76,9 @@ class SqlRoundRepository:
             if record.round.spec.kind is TaskKind.EVALUATE:
                 # Locked against another such transaction: either would find no round of the other.
                 lock_population(connection, population)
-                if any(
-                    is_same_comparison(record.round, round_record(row).round)
-                    for row in connection.execute(alike)
-                ):
+                rows = connection.execute(alike)
+                others = readable(rows, round_record, lambda row: TaskName(row.task), [])
+                if any(is_same_comparison(record.round, other.round) for other in others):
                     raise AlreadyExists(record.round.id)
             else:
                 require_population(connection, population)
