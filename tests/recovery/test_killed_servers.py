@@ -14,7 +14,7 @@ from tests.recovery.fork_server import ForkServer
 
 from keyflock_server.rounds.round import Phase
 
-KILLS = 10
+KILLS = 6
 
 
 @pytest.fixture(scope="module")
