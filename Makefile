@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help check-alerts setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-compression fuzz-codec fuzz-http fuzz-operator load clean
+.PHONY: help check-alerts setup demo test faults corpora mutants kills house docs vocabulary check format bench bench-codec bench-learning bench-personalise bench-drift bench-suggestions bench-arrivals bench-modes bench-day bench-server bench-compare bench-scaling bench-operator bench-compression fuzz-codec fuzz-http fuzz-operator load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -92,6 +92,9 @@ bench-server: $(STAMP)  ## six minutes: what one server core does, beside bare h
 
 bench-compare: $(STAMP)  ## four minutes: this server against that of another commit, in turn (make bench-compare BASE=main)
 	@$(BIN)/python -m benchmarks.server_compare $(or $(BASE),main) $(ARGS)
+
+bench-operator: $(STAMP)  ## two minutes: audited changes by operators, and what TLS costs a check-in (ARGS="--quick" writes nothing)
+	@$(BIN)/python -m benchmarks.operator_plane $(ARGS)
 
 bench-scaling: $(STAMP)  ## a quarter of an hour: how a server's cost grows with phones, rounds, models and replicas
 	@$(BIN)/python -m benchmarks.server_scaling $(ARGS)
