@@ -220,6 +220,21 @@ async def test_what_a_page_shows_of_its_tasks_and_rounds_is_read_at_once(store: 
     assert await store.listings.held_rounds([b, c]) == {}
 
 
+async def test_what_a_page_shows_of_its_populations_is_read_at_once(store: RecordStore) -> None:
+    await add_tasks(store)
+    await add_device(store, device("x"))
+    await store.populations.rename(DE, PopulationName("de-DE"), audit=AUDIT)
+    asked = [DE, EN, PopulationName("xx")]
+
+    homes = await store.listings.homes(asked)
+    names = await store.listings.names(asked)
+
+    assert {name: home.shown_name for name, home in homes.items()} == {DE: "de-DE", EN: EN}
+    assert (names.get(DE), names.get(EN)) == ([DE, "de-DE"], [EN])
+    assert await store.listings.devices_enrolled(asked) == {EN: 1}
+    assert await store.listings.used_ids([TaskName("a"), TaskName("a~2")]) == {"a"}
+
+
 async def test_a_rounds_sessions_and_report_times_are_counted(store: RecordStore) -> None:
     await store.tasks.add(TASK, audit=AUDIT)
     await store.rounds.add(ROUND)

@@ -100,6 +100,21 @@ class MemoryListingRepository:
         ]
         return len(found), sum(found)
 
+    async def homes(self, names: Collection[PopulationName]) -> Mapping[PopulationName, PopulationRecord]:
+        return {name: self._rows.populations[name] for name in names if name in self._rows.populations}
+
+    async def devices_enrolled(self, names: Collection[PopulationName]) -> Mapping[PopulationName, int]:
+        return Counter(one.population for one in self._rows.devices.values() if one.population in names)
+
+    async def names(
+        self, populations: Collection[PopulationName]
+    ) -> Mapping[PopulationName, list[PopulationName]]:
+        every = sorted(self._rows.population_names.items())
+        return {one: [name for name, owner in every if owner == one] for one in populations}
+
+    async def used_ids(self, tasks: Collection[TaskName]) -> frozenset[TaskName]:
+        return frozenset({*self._rows.tasks, *self._rows.deleted_tasks} & set(tasks))
+
     async def verdicts(self, rounds: Collection[RoundId]) -> Mapping[RoundId, Mapping[str, int]]:
         return {one: dict(counts) for one, counts in self._rows.verdicts.items() if one in rounds}
 

@@ -1,6 +1,6 @@
 """Lists for operators: a page of views at a time, with the place where the next one begins."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -58,11 +58,12 @@ class OperatorLists:
         self, after: PopulationName | None, limit: int, *, is_archived: bool | None
     ) -> Page[PopulationView, PopulationName]:
         """Return populations, ordered by id."""
-        store = self._deps.store
-        rows = await store.listings.populations(after, limit + 1, is_archived=is_archived)
+        listings = self._deps.store.listings
+        rows = await listings.populations(after, limit + 1, is_archived=is_archived)
+        ids = [row.name for row in rows[:limit]]
+        devices, names = await listings.devices_enrolled(ids), await listings.names(ids)
         views = [
-            population_view(row, await store.devices.count(row.name), await store.populations.names(row.name))
-            for row in rows[:limit]
+            population_view(row, devices.get(row.name, 0), names.get(row.name, [])) for row in rows[:limit]
         ]
         return Page(views, place_after(rows, limit, lambda row: row.name))
 
@@ -83,14 +84,16 @@ class OperatorLists:
         rows = await listings.tasks(wanted, after, limit + 1)
         names = [row.name for row in rows[:limit]]
         phases, held = await listings.phases(names), await listings.held_rounds(names)
-        populations = _Known(self._deps.store.populations.get)
+        homes = await listings.homes({row.spec.population for row in rows[:limit]})
+        addresses = await self._addresses.addresses(names)
         views = []
         for row in rows[:limit]:
-            home = await populations.get(row.spec.population)
+            home = homes.get(row.spec.population)
             if home is None:  # it was deleted since
                 continue
-            held_round = held.get(row.name)
-            view = await self._tasks.view(row, home, phases.get(row.name, {}), held_round)
+            view = await self._tasks.view(
+                row, home, phases.get(row.name, {}), held.get(row.name), addresses[row.name]
+            )
             views.append(view)
         return Page(views, place_after(rows, limit, lambda row: TaskPlace(row.created_at, row.name)))
 
@@ -112,22 +115,21 @@ class OperatorLists:
         listings = self._deps.store.listings
         rows = await listings.rounds(wanted, after, limit + 1)
         verdicts = await listings.verdicts([row.round.id for row in rows[:limit]])
-        populations = _Known(self._deps.store.populations.get)
-        addresses = _Known(self._addresses.address)
-        states = _Known(self._registry.find)
+        homes = await listings.homes({row.round.population for row in rows[:limit]})
+        addresses = await self._addresses.addresses({row.round.task for row in rows[:limit]})
         views = []
         for row in rows[:limit]:
-            home = await populations.get(row.round.population)
+            home = homes.get(row.round.population)
             if home is None:  # it was deleted since
                 continue
-            state = await states.get(row.round.task)
+            state = self._registry.known(row.round.task)
             view = round_view(
                 row,
                 home,
                 verdicts.get(row.round.id, {}),
                 "" if state is None else state.last_error,
                 waiting_reason(state, row.round.id),
-                task=await addresses.get(row.round.task),
+                task=addresses[row.round.task],
             )
             views.append(view)
         return Page(
@@ -152,20 +154,6 @@ class OperatorLists:
         rows = await self._deps.store.listings.devices(wanted, after, limit + 1)
         views = [device_view(row, home.shown_name, now) for row in rows[:limit]]
         return Page(views, place_after(rows, limit, lambda row: row.id))
-
-
-class _Known(Generic[K, V]):
-    """What one page reads again and again, by its key."""
-
-    def __init__(self, read: Callable[[K], Awaitable[V]]) -> None:
-        self._read = read
-        self._found: dict[K, V] = {}
-
-    async def get(self, key: K) -> V:
-        """Return what is read by this key, once for a page."""
-        if key not in self._found:
-            self._found[key] = await self._read(key)
-        return self._found[key]
 
 
 def _round_place(row: RoundRecord) -> RoundPlace:

@@ -82,13 +82,17 @@ class TaskRegistry:
         state = self._states.get(name)
         return None if state is None else state.open_round
 
+    def known(self, name: TaskName) -> TaskState | None:
+        """Return a task's state if this process has one; no other has a round here, or an error."""
+        return self._states.get(name) or self._over.get(name)
+
     async def find(self, name: TaskName) -> TaskState | None:
         """Return a task's state; a task that left the registry has one without a round.
 
         Edge cases:
             there is no such task, or its row is damaged -> None
         """
-        if (state := self._states.get(name) or self._over.get(name)) is not None:
+        if (state := self.known(name)) is not None:
             return state
         try:
             record = await self._deps.store.tasks.get(name)

@@ -95,7 +95,8 @@ class TaskService:
         name = record.name
         phases = await self._deps.store.rounds.phases(name)
         held = await self._deps.store.listings.held_rounds([name]) if Phase.HELD in phases else {}
-        return await self.view(record, population, phases, held.get(name))
+        address = await self._addresses.address(name)
+        return await self.view(record, population, phases, held.get(name), address)
 
     async def view(
         self,
@@ -103,15 +104,15 @@ class TaskService:
         population: PopulationRecord,
         phases: Mapping[Phase, int],
         held_round: RoundId | None,
+        address: str,
     ) -> TaskView:
-        """Return a task's view, given the number of its rounds in each phase, and its held round."""
-        state = await self._registry.find(record.name)
+        """Return a task's view, given the number of its rounds in each phase, its held round and address."""
+        state = self._registry.known(record.name)
         reason = waiting_reason(state)
         if record.status is TaskStatus.ACTIVE and (state is None or state.open_round is None):
             reason = await self._opening.waiting_reason(record.spec, self._registry.unfinished_rounds)
         decision = await self._stop_rules.decision(record.spec, record.created_at)
         stopping = "" if decision is None else decision.reason
-        address = await self._addresses.address(record.name)
         return task_view(record, population, phases, held_round, reason, stopping, address=address)
 
     async def pause(self, name: str, *, until: datetime | None = None, audit: AuditContext) -> TaskView:

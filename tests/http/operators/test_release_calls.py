@@ -182,9 +182,8 @@ async def test_a_wrong_order_changes_nothing(
 
 
 async def test_a_population_that_is_not_there_is_told(operators: RealOperators) -> None:
-    answers = [
-        await operators.call(call, order, population="xx")
-        for call, order in [(RELEASE, None), (RELEASE_POLICY, None), (RELEASE_GATE, None), (HOLD_RELEASE, {})]
-    ]
+    reads: tuple[AnyCall, ...] = (RELEASE, RELEASE_POLICY, RELEASE_GATE)
+    answers = [await operators.call(call, population="xx") for call in reads]
+    answers.append(await operators.call(HOLD_RELEASE, {}, population="xx"))
 
     assert {(one.status, one.code) for one in answers} == {(404, "population_unknown")}

@@ -105,6 +105,24 @@ class ListingRepository(Protocol):
         """Count a population's stored personal models, and their bytes."""
         ...
 
+    async def homes(self, names: Collection[PopulationName]) -> Mapping[PopulationName, PopulationRecord]:
+        """Return those of these populations that are there, by id."""
+        ...
+
+    async def devices_enrolled(self, names: Collection[PopulationName]) -> Mapping[PopulationName, int]:
+        """Count the devices of each population; populations without any are left out."""
+        ...
+
+    async def names(
+        self, populations: Collection[PopulationName]
+    ) -> Mapping[PopulationName, list[PopulationName]]:
+        """Return all names that resolve to each population, in order."""
+        ...
+
+    async def used_ids(self, tasks: Collection[TaskName]) -> frozenset[TaskName]:
+        """Return those of these ids that tasks have, also tasks of deleted populations."""
+        ...
+
     async def verdicts(self, rounds: Collection[RoundId]) -> Mapping[RoundId, Mapping[str, int]]:
         """Return the counts of verdicts of these rounds; rounds without any are left out."""
         ...

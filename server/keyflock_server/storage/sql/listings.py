@@ -26,6 +26,7 @@ from keyflock_server.storage.tables import (
     assignments,
     devices,
     personal_models,
+    population_names,
     populations,
     round_verdicts,
     rounds,
@@ -145,6 +146,32 @@ class SqlListingRepository:
         ((count, size_bytes),) = await self._all(query)
         return count, size_bytes
 
+    async def homes(self, names: Collection[PopulationName]) -> Mapping[PopulationName, PopulationRecord]:
+        """Return those of these populations that are there, by id."""
+        query = select(*POPULATION_COLUMNS).where(IS_THERE, populations.c.name.in_(names))
+        return {record.name: record for record in map(population_record, await self._all(query))}
+
+    async def devices_enrolled(self, names: Collection[PopulationName]) -> Mapping[PopulationName, int]:
+        """Count the devices of each population."""
+        home = devices.c.population
+        rows = await self._all(select(home, func.count()).where(home.in_(names)).group_by(home))
+        return {PopulationName(name): count for name, count in rows}
+
+    async def names(
+        self, populations: Collection[PopulationName]
+    ) -> Mapping[PopulationName, list[PopulationName]]:
+        """Return all names that resolve to each population, in order."""
+        mine = population_names.c.population.in_(populations)
+        query = select(population_names.c.population, population_names.c.name).where(mine)
+        found: dict[PopulationName, list[PopulationName]] = {}
+        for population, name in await self._all(query.order_by(population_names.c.name)):
+            found.setdefault(PopulationName(population), []).append(PopulationName(name))
+        return found
+
+    async def used_ids(self, tasks: Collection[TaskName]) -> frozenset[TaskName]:
+        """Return those of these ids that tasks have."""
+        return frozenset(TaskName(row.name) for row in await self._all(_with_ids(tasks)))
+
     async def verdicts(self, rounds: Collection[RoundId]) -> Mapping[RoundId, Mapping[str, int]]:
         """Return the counts of verdicts of these rounds."""
         query = select(round_verdicts).where(round_verdicts.c.round_id.in_(rounds))
@@ -172,6 +199,10 @@ class SqlListingRepository:
         async with self._reader.connect() as connection:
             found: Sequence[Any] = (await connection.execute(query.limit(limit))).all()
         return found
+
+
+def _with_ids(names: Collection[TaskName]) -> Select[Any]:
+    return select(tasks.c.name).where(tasks.c.name.in_(names))
 
 
 def _equal(*pairs: tuple[Column[Any], object]) -> list[ColumnElement[bool]]:
