@@ -16,7 +16,7 @@ from keyflock_server.cli.direct_storage import (
 )
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import DataDir, Json, Limit, TokenFile, Url, connect
 from keyflock_server.protocol.operator.audit import AUDIT_ENTRY, AUDIT_LOG, AUDIT_VERIFICATION
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def show_all(  # noqa: PLR0917 - each is an option
     until: Annotated[
         datetime | None, typer.Option("--until", help="Changes before this instant (UTC).")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many.")] = 100,
+    limit: Limit = 100,
     after: Annotated[str | None, typer.Option("--after", help="The next of the page before.")] = None,
 ) -> None:
     """List changes, newest first."""
@@ -61,12 +61,9 @@ def show_all(  # noqa: PLR0917 - each is an option
         "population": population,
         "since": None if since is None else since.replace(tzinfo=UTC).isoformat(),
         "until": None if until is None else until.replace(tzinfo=UTC).isoformat(),
-        "limit": str(limit),
         "after": after,
     }
-    given = {name: value for name, value in query.items() if value is not None}
-    answer = session.call(AUDIT_LOG, query=given)
-    session.print_page(COLUMNS, answer)
+    session.print_list(COLUMNS, AUDIT_LOG, query=query, limit=limit)
 
 
 @operator_command(app, "show")

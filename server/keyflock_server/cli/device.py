@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import LONGEST_PAGE, Reason
+from keyflock_server.cli.options import MAX_LIMIT, Limit, Reason
 from keyflock_server.protocol.operator.devices import (
     DEVICE,
     DEVICES,
@@ -37,11 +37,11 @@ def show_all(
     quarantined: Annotated[
         bool, typer.Option("--quarantined", help="Only those that are kept out now.")
     ] = False,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
-    """List up to 1,000 devices, ordered by id."""
-    query = LONGEST_PAGE | ({"quarantined": "true"} if quarantined else {})
-    answer = session.call(DEVICES, {"population": population}, query=query)
-    session.print_page(COLUMNS, answer)
+    """List a population's devices, ordered by id."""
+    query = {"quarantined": "true" if quarantined else None}
+    session.print_list(COLUMNS, DEVICES, {"population": population}, query=query, limit=limit)
 
 
 @operator_command(app, "show")

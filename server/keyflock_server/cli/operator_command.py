@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.options import DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import MAX_LIMIT, DataDir, Json, TokenFile, Url, connect
 
 if TYPE_CHECKING:
     from keyflock_server.protocol.operator.call import AnyCall
@@ -64,9 +64,37 @@ class OperatorSession:
         """Print the rows of an answer as a table; as JSON, the answer."""
         output.print_json(answer) if self.as_json else output.print_table(columns, rows)
 
-    def print_page(self, columns: Sequence[str], answer: Mapping[str, Any]) -> None:
-        """Print a page of a list as a table, with a note where the list goes on."""
-        output.print_page(columns, answer, as_json=self.as_json)
+    def print_list(
+        self,
+        columns: Sequence[str],
+        call: "AnyCall",
+        path_params: Mapping[str, str] | None = None,
+        *,
+        limit: int,
+        query: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Print a list as a table, with a note where it goes on behind ``limit`` items.
+
+        The pages are asked for one after the other, and none behind the last item that is printed. As JSON
+        it is one object: ``items``, and ``next``, which is null at the end of the list.
+
+        Args:
+            columns: The fields that the table shows.
+            call: The endpoint of the list.
+            path_params: The values of the parameters in its path.
+            limit: Maximum number of items.
+            query: Its other query parameters; those that are None are left out.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        items: list[Mapping[str, Any]] = []
+        while True:
+            size = min(MAX_LIMIT, limit - len(items))
+            page = self.call(call, path_params, query={"limit": str(size)} | given)
+            items += page["items"]
+            if page["next"] is None or len(items) >= limit:
+                break
+            given["after"] = page["next"]
+        output.print_list(columns, {**page, "items": items}, as_json=self.as_json)
 
 
 _Function = Callable[Concatenate[OperatorSession, ...], None]

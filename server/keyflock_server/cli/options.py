@@ -47,8 +47,10 @@ CaFile = Annotated[
         show_default="the system's authorities",
     ),
 ]
-#: The query of a list that is printed as one table.
-LONGEST_PAGE: Final = {"limit": "1000"}
+#: The most items that a server gives at once.
+MAX_LIMIT: Final = 1_000
+Limit = Annotated[int, typer.Option("--limit", min=1, help="The most items that are listed.")]
+Archived = Annotated[bool, typer.Option("--archived", help="Only those that are archived.")]
 Reason = Annotated[
     str,
     typer.Option(

@@ -41,15 +41,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
     _console().print(table)
 
 
-def print_page(columns: Sequence[str], answer: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a page of a list; a table is followed by a note where the list goes on."""
+def print_list(columns: Sequence[str], answer: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a list; a table is followed by a note where there is more of it."""
     if as_json:
         print_json(answer)
         return
     print_table(columns, answer["items"])
     if answer["next"] is not None:
         sys.stderr.write(
-            f"The list goes on behind these {len(answer['items'])}; narrow it, or use the API.\n"
+            f"The list goes on behind these {len(answer['items'])}: give a larger --limit, or a filter.\n"
         )
 
 

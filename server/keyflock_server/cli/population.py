@@ -7,7 +7,7 @@ import typer
 
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import LONGEST_PAGE, Reason
+from keyflock_server.cli.options import MAX_LIMIT, Archived, Limit, Reason
 from keyflock_server.protocol.operator.populations import (
     ARCHIVE_POPULATION,
     CREATE_POPULATION,
@@ -143,7 +143,9 @@ def delete(
 @operator_command(app, "list")
 def show_all(
     session: OperatorSession,
+    archived: Archived = False,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
     """List the populations."""
-    answer = session.call(POPULATIONS, query=LONGEST_PAGE)
-    session.print_page(COLUMNS, answer)
+    query = {"archived": "true" if archived else None}
+    session.print_list(COLUMNS, POPULATIONS, query=query, limit=limit)

@@ -9,7 +9,7 @@ import typer
 
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import LONGEST_PAGE, Reason
+from keyflock_server.cli.options import MAX_LIMIT, Limit, Reason
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.releases import (
     HOLD_RELEASE,
@@ -45,10 +45,10 @@ app = typer.Typer(no_args_is_help=True, help="The versions that keyboards serve.
 @operator_command(app, "list")
 def show_all(
     session: OperatorSession,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
     """List what the keyboards of all populations are served."""
-    answer = session.call(RELEASES, query=LONGEST_PAGE)
-    session.print_page(COLUMNS, answer)
+    session.print_list(COLUMNS, RELEASES, limit=limit)
 
 
 @operator_command(app, "show")
@@ -69,10 +69,10 @@ def show(
 def history(
     session: OperatorSession,
     population: Population,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
-    """List up to 1,000 steps of a population's release, newest first."""
-    answer = session.call(RELEASE_HISTORY, {"population": population}, query=LONGEST_PAGE)
-    session.print_page(HISTORY_COLUMNS, answer)
+    """List the steps of a population's release, newest first."""
+    session.print_list(HISTORY_COLUMNS, RELEASE_HISTORY, {"population": population}, limit=limit)
 
 
 @operator_command(app, "start")

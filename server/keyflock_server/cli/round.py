@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import LONGEST_PAGE, Reason
+from keyflock_server.cli.options import MAX_LIMIT, Limit, Reason
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.rounds import (
     ABANDON_ROUND,
@@ -39,10 +39,13 @@ app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")
 def show_all(
     session: OperatorSession,
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
+    phase: Annotated[
+        str | None, typer.Option("--phase", help="Only those in this phase, for example collecting.")
+    ] = None,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
     """List a task's rounds, newest first."""
-    answer = session.call(ROUNDS, query=LONGEST_PAGE | {"task": task})
-    session.print_page(COLUMNS, answer)
+    session.print_list(COLUMNS, ROUNDS, query={"task": task, "phase": phase}, limit=limit)
 
 
 @operator_command(app, "show")

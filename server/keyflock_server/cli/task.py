@@ -8,7 +8,7 @@ import typer
 
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import LONGEST_PAGE, Reason
+from keyflock_server.cli.options import MAX_LIMIT, Archived, Limit, Reason
 from keyflock_server.protocol.operator.call import AnyCall
 from keyflock_server.protocol.operator.forecasts import FORECAST_TASK
 from keyflock_server.protocol.operator.tasks import (
@@ -61,10 +61,24 @@ def create(
 @operator_command(app, "list")
 def show_all(
     session: OperatorSession,
+    population: Annotated[str | None, typer.Option("--population", help="Only this population's.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Only those in this state, for example paused.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Only those of this kind: train or evaluate.")
+    ] = None,
+    archived: Archived = False,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
-    """List the tasks."""
-    answer = session.call(TASKS, query=LONGEST_PAGE)
-    session.print_page(COLUMNS, answer)
+    """List the tasks, oldest first."""
+    query = {
+        "population": population,
+        "state": state,
+        "kind": kind,
+        "archived": "true" if archived else None,
+    }
+    session.print_list(COLUMNS, TASKS, query=query, limit=limit)
 
 
 @operator_command(app, "show")
@@ -161,7 +175,7 @@ def history(
     name: TaskName,
 ) -> None:
     """Show who changed a task and why, and how its rounds ended, newest first."""
-    answer = session.call(TASK_HISTORY, {"task": name}, query=LONGEST_PAGE)
+    answer = session.call(TASK_HISTORY, {"task": name}, query={"limit": str(MAX_LIMIT)})
     session.print_rows(HISTORY_COLUMNS, answer["items"], answer)
 
 

@@ -57,6 +57,8 @@ class StandInAdminPort:
     url: str = ""
     status: int = 200
     answer: bytes = b"{}"
+    #: What the first calls are answered, before ``answer``.
+    earlier_answers: list[bytes] = field(default_factory=list)
     asked: list[tuple[str, str, str | None, bytes]] = field(default_factory=list)
 
 
@@ -68,10 +70,11 @@ def admin_port() -> Iterator[StandInAdminPort]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             told.asked.append((self.command, self.path, self.headers["Authorization"], body))
+            content = told.earlier_answers.pop(0) if told.earlier_answers else told.answer
             self.send_response(told.status)
-            self.send_header("Content-Length", str(len(told.answer)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(told.answer)
+            self.wfile.write(content)
 
         do_GET = do_PUT = do_POST = do_PATCH = answer  # noqa: N815 - the names that the base class calls
 
