@@ -9,6 +9,7 @@ may be right elsewhere, and it is retired in that file or folder and in what the
 
 import ast
 import collections
+import functools
 import graphlib
 import io
 import json
@@ -45,6 +46,17 @@ class RetiredName:
     is_retired_everywhere: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SourceNames:
+    """What the rules ask of a file."""
+
+    #: Each with its line, as below.
+    definitions: tuple[tuple[str, int], ...]
+    classes: tuple[str, ...]
+    #: Docstrings and field comments that begin with a word that they must not begin with.
+    of_texts: tuple[tuple[int, str], ...]
+
+
 def retired_names() -> list[RetiredName]:
     """Return the list of retired identifiers."""
     rows = [line.split("\t") for line in _RETIRED.read_text(encoding="utf-8").splitlines() if line]
@@ -67,7 +79,7 @@ def retired_names_in_use() -> list[str]:
     for path in files(*CODE):
         place = path.relative_to(ROOT).as_posix()
         banned = everywhere.union(*(names for start, names in local.items() if place.startswith(start)))
-        found += [f"{place}:{line}: {name}" for name, line in _definitions(_tree(path)) if name in banned]
+        found += [f"{place}:{line}: {name}" for name, line in _read(path).definitions if name in banned]
     return found
 
 
@@ -75,9 +87,8 @@ def duplicate_class_names() -> list[str]:
     """Return a line for each public class name that is defined more than once."""
     places: dict[str, list[str]] = collections.defaultdict(list)
     for path in files(*CODE):
-        for node in ast.walk(_tree(path)):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(path.relative_to(ROOT).as_posix())
+        for name in _read(path).classes:
+            places[name].append(path.relative_to(ROOT).as_posix())
     return [f"{name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1]
 
 
@@ -85,13 +96,8 @@ def of_docstrings() -> list[str]:
     """Return a line for each docstring or field comment that begins with "Of "."""
     found = []
     for path in files(*CODE):
-        place, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                docstring = ast.get_docstring(node)
-                if docstring is not None and docstring.startswith("Of "):
-                    found.append(f"{place}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}")
-        found += [f"{place}:{line}: {comment}" for line, comment in _of_comments(text)]
+        place = path.relative_to(ROOT).as_posix()
+        found += [f"{place}:{line}: {text}" for line, text in _read(path).of_texts]
     return found
 
 
@@ -122,12 +128,26 @@ def product_lines() -> int:
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(*PRODUCT))
 
 
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def _read(path: Path) -> SourceNames:
+    """Parse a file, once for all rules; its tree is not kept, for all trees together take much memory."""
+    text = path.read_text(encoding="utf-8")
+    nodes = list(ast.walk(ast.parse(text)))
+    classes = [node.name for node in nodes if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+    of_texts = (*_of_docstrings(nodes), *_of_comments(text))
+    return SourceNames(tuple(_definitions(nodes)), tuple(classes), of_texts)
 
 
-def _definitions(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
+def _of_docstrings(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            docstring = ast.get_docstring(node)
+            if docstring is not None and docstring.startswith("Of "):
+                yield getattr(node, "lineno", 1), docstring.splitlines()[0]
+
+
+def _definitions(nodes: list[ast.AST]) -> Iterator[tuple[str, int]]:
+    for node in nodes:
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield node.name, node.lineno
@@ -142,6 +162,8 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def _of_comments(text: str) -> Iterator[tuple[int, str]]:
+    if "#: Of " not in text:
+        return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and token.string.startswith("#: Of "):
             yield token.start[0], token.string
