@@ -15,6 +15,8 @@ from keyflock_server.telemetry import logs
 pytestmark = pytest.mark.fault("D1")
 
 REQUESTS = 400
+#: A planted bug shows in every malformed request, so the first ones find it.
+REQUESTS_TO_FIND = 100
 
 
 def program(patch: str) -> list[str]:
@@ -35,41 +37,26 @@ def test_hundreds_of_hostile_requests_bring_no_secret_out_and_no_5xx(environment
     assert {200, 400, 401, 404, 405, 415, 422} <= set(outcome.answers)
 
 
-def test_a_log_that_passes_on_what_a_library_says_is_found() -> None:
+def test_a_log_that_passes_on_what_a_library_says_an_answer_that_quotes_and_a_5xx_are_found() -> None:
     patch = """
 import logging
+from aiohttp import web
+from keyflock_server.http import request_handler
 from keyflock_server.telemetry import logs
 def told(self, record):
     return logging.Formatter().format(record)
 logs._RecordFormatter.format = told
-from aiohttp import web
-from keyflock_server.http import request_handler
-def talkative(self, request, status=500, exc=None, message=None):
-    logging.getLogger("aiohttp.server").error("Error handling request", exc_info=exc)
-    response = request_handler.WholeResponse(self._connections.malformed_response(self._kind_of(exc)))
-    response.force_close()
-    return response
-request_handler.RequestHandler.handle_error = talkative
-"""
-
-    outcome = fuzz(REQUESTS // 4, seed=1, serve=program(patch))
-
-    assert [found for found in outcome.secrets if found.startswith("log: ")] != []
-
-
-def test_an_answer_that_quotes_the_request_and_a_5xx_are_found() -> None:
-    patch = """
-from aiohttp import web
-from keyflock_server.http import request_handler
 def quoting(self, request, status=500, exc=None, message=None):
+    logging.getLogger("aiohttp.server").error("Error handling request", exc_info=exc)
     response = web.Response(status=500, text=str(exc))
     response.force_close()
     return response
 request_handler.RequestHandler.handle_error = quoting
 """
 
-    outcome = fuzz(REQUESTS // 4, seed=1, serve=program(patch))
+    outcome = fuzz(REQUESTS_TO_FIND, seed=1, serve=program(patch))
 
+    assert [found for found in outcome.secrets if found.startswith("log: ")] != []
     assert [found for found in outcome.secrets if found.startswith("answer to ")] != []
     assert outcome.server_errors != []
 
