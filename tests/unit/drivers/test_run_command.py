@@ -36,6 +36,8 @@ def _run(*arguments: str, cache: Path | None = None) -> subprocess.CompletedProc
     environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "200"}
     # Where the product is not installed but found by its path, the command must find the same one.
     environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+    # Compiled programs are shared with other tests.
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
     if cache:
         environment["XDG_CACHE_HOME"] = str(cache)
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
@@ -65,9 +67,17 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert finished.stdout == ""
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of this file's own, in which the second run finds the first one's compiled programs."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [TASK, PERSONALIZE], ids=["train", "personalize"])
-def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(tmp_path: Path, task: str) -> None:
+def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(
+    tmp_path: Path, cache: Path, task: str
+) -> None:
     words = [f"word{number}" for number in range(60)]
     rng = random.Random(1)
     (tmp_path / "users.jsonl").write_text(
@@ -97,7 +107,7 @@ def test_phones_learn_in_virtual_time_and_the_figures_are_one_json_line(tmp_path
         *("--task", str(tmp_path / "task.toml")),
         *("--data", str(tmp_path / "users.jsonl")),
         *("--devices", "8", "--workers", "1"),
-        cache=tmp_path,
+        cache=cache,
     )
 
     assert finished.returncode == 0, finished.stderr
