@@ -1,6 +1,7 @@
 """``keyflock-sim`` from the outside: small runs, and failures of one line each."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,31 @@ import pytest
 from keyflock_client_sim.cli import main
 
 
+def inherited() -> dict[str, str]:
+    """Return where the product is found by its path, and where compiled programs are shared."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("PYTHONPATH", "JAX_"))}
+
+
 def keyflock_sim(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from keyflock_client_sim.cli import main; main()", *arguments],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache), "COLUMNS": "120"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(cache),
+            "XDG_CACHE_HOME": str(cache),
+            "COLUMNS": "120",
+            **inherited(),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of this file's own, in which later runs find compiled programs."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
@@ -31,16 +49,18 @@ def chat(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_pretrained_checkpoint_is_measured_beside_the_baselines(chat: Path, tmp_path: Path) -> None:
+def test_a_pretrained_checkpoint_is_measured_beside_the_baselines(
+    chat: Path, tmp_path: Path, cache: Path
+) -> None:
     model = tmp_path / "model.safetensors"
 
     trained = keyflock_sim(
         "pretrain", "--data", str(chat), "--out", str(model), "--size", "tiny", "--epochs", "2",
-        cache=tmp_path,
+        cache=cache,
     )  # fmt: skip
     measured = keyflock_sim(
         "evaluate", "--model", str(model), "--data", str(chat), "--users", "5", "--workers", "1", "--json",
-        cache=tmp_path,
+        cache=cache,
     )  # fmt: skip
 
     assert trained.returncode == 0, trained.stderr
@@ -53,13 +73,15 @@ def test_a_pretrained_checkpoint_is_measured_beside_the_baselines(chat: Path, tm
     assert report["models"]["trigram"]["recall_at_1"]["micro"] > 0.5
 
 
-def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(chat: Path, tmp_path: Path) -> None:
+def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(
+    chat: Path, tmp_path: Path, cache: Path
+) -> None:
     picture = tmp_path / "drift.png"
 
     done = keyflock_sim(
         "drift", "--data", str(chat), "--by", "synthetic", "--size", "tiny", "--versions", "2",
         "--users", "2", "--min-words", "100", "--refit-every", "2", "--picture", str(picture), "--json",
-        cache=tmp_path,
+        cache=cache,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -71,7 +93,7 @@ def test_a_drift_simulation_ends_with_one_line_of_figures_and_a_picture(chat: Pa
 
 
 def test_a_comparison_of_codecs_ends_with_one_line_of_figures_and_goes_on_from_what_is_kept(
-    chat: Path, tmp_path: Path
+    chat: Path, tmp_path: Path, cache: Path
 ) -> None:
     picture = tmp_path / "compression.png"
     arguments = (
@@ -79,8 +101,8 @@ def test_a_comparison_of_codecs_ends_with_one_line_of_figures_and_goes_on_from_w
         "--rounds", "1", "--goal", "4", "--seeds", "2", "--picture", str(picture), "--json",
     )  # fmt: skip
 
-    first = keyflock_sim(*arguments, cache=tmp_path)
-    second = keyflock_sim(*arguments, cache=tmp_path)
+    first = keyflock_sim(*arguments, cache=cache)
+    second = keyflock_sim(*arguments, cache=cache)
 
     assert first.returncode == 0, first.stderr
     figures = json.loads(first.stdout)
