@@ -114,10 +114,11 @@ house: $(STAMP)  ## names, sizes and imports against the rules of the house; end
 vocabulary: $(STAMP)  ## five minutes: the table of languages in docs/vocabulary.md, measured anew
 	@$(BIN)/python -m tests.house.vocabulary_page
 
-docs: $(STAMP)  ## docs/task_reference.md, metrics.md, logs.md, the types in protocol.md, its JSON schema and the operator API anew from the code
+docs: $(STAMP)  ## docs/task_reference.md, cli.md, metrics.md, logs.md, the types in protocol.md, its JSON schema and the operator API anew from the code
 	@$(BIN)/python -m tests.house.task_reference
 	@$(BIN)/python -m tests.house.protocol_reference
 	@$(BIN)/python -m tests.house.operator_reference
+	@$(BIN)/python -m tests.house.cli_page
 	@$(BIN)/python -m tests.house.metrics_page
 	@$(BIN)/python -m tests.house.log_events
 
