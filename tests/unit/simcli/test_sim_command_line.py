@@ -165,12 +165,12 @@ def test_a_failure_is_one_line_and_an_exit_code(
     with pytest.raises(SystemExit) as ended:
         main()
 
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == code
-    assert said.out == ""
-    assert complaint in said.err
-    assert said.err.startswith("keyflock-sim: ")
-    assert said.err.count("\n") == 1
+    assert printed.out == ""
+    assert complaint in printed.err
+    assert printed.err.startswith("keyflock-sim: ")
+    assert printed.err.count("\n") == 1
 
 
 def test_help_does_not_wait_for_jax(tmp_path: Path) -> None:
