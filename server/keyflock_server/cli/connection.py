@@ -84,6 +84,7 @@ class AdminConnection:
         path_params: Mapping[str, str] | None = None,
         body: bytes | None = None,
         query: Mapping[str, str] | None = None,
+        media_type: str | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         """Return the server's answer, as plain JSON values.
 
@@ -93,7 +94,7 @@ class AdminConnection:
         for kind, given in (path_params or {}).items():
             if not given.strip():  # a variable of a script that is not set
                 raise CommandError(f"The name or id of the {kind} is empty.", ExitCode.USAGE)
-        request = operator_request(self.token, call, path_params, body, query)
+        request = operator_request(self.token, call, path_params, body, query, media_type)
         try:
             return json.loads(read_answer(self._send(request)))
         except OperatorError as error:

@@ -38,6 +38,7 @@ class OperatorSession:
         order: Mapping[str, object] | None = None,
         body: bytes | None = None,
         query: Mapping[str, str] | None = None,
+        media_type: str | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         """Return the server's answer, as plain JSON values.
 
@@ -47,12 +48,15 @@ class OperatorSession:
             order: The fields of its JSON body.
             body: Its body, where that is no JSON object.
             query: Its query parameters.
+            media_type: What the body is, where the endpoint takes several kinds.
         Raises:
             CommandError: the server is not found, cannot be reached, or has refused the call.
         """
         if order is not None:
             body = json.dumps(order).encode()
-        return connect(self.url, self.token_file, self.data_dir).call(call, path_params, body, query)
+        return connect(self.url, self.token_file, self.data_dir).call(
+            call, path_params, body, query, media_type
+        )
 
     def print_fields(self, answer: Mapping[str, Any]) -> None:
         """Print an answer, a line per field."""

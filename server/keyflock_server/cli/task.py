@@ -1,5 +1,6 @@
 """``keyflock task``: creates, shows, changes, pauses, resumes, cancels and archives tasks."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -9,7 +10,7 @@ import typer
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
 from keyflock_server.cli.options import MAX_LIMIT, Archived, Limit, Reason
-from keyflock_server.protocol.operator.call import AnyCall
+from keyflock_server.protocol.operator.call import JSON, TOML, AnyCall
 from keyflock_server.protocol.operator.forecasts import FORECAST_TASK
 from keyflock_server.protocol.operator.tasks import (
     ARCHIVE_TASK,
@@ -24,6 +25,7 @@ from keyflock_server.protocol.operator.tasks import (
     UNARCHIVE_TASK,
 )
 
+_STANDARD_INPUT: Final = Path("-")
 HISTORY_COLUMNS: Final = ("at", "what", "operator", "round", "reports", "version", "detail")
 
 COLUMNS: Final = (
@@ -42,6 +44,13 @@ COLUMNS: Final = (
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="The task's name; name~1 for the first of several of a name.")
 ]
+TaskFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="The task, in TOML (server/README.md has one) or as a JSON object; - for standard input.",
+    ),
+]
 
 app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits.")
 
@@ -49,12 +58,12 @@ app = typer.Typer(no_args_is_help=True, help="What phones train, with its limits
 @operator_command(app, "create")
 def create(
     session: OperatorSession,
-    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task (server/README.md has one).")],
+    file: TaskFile,
     reason: Reason,
 ) -> None:
-    """Start the task that FILE.toml describes."""
-    body = _checked(file)
-    answer = session.call(CREATE_TASK, body=body, query={"reason": reason})
+    """Start the task that FILE describes."""
+    body, media_type = _checked(file)
+    answer = session.call(CREATE_TASK, body=body, media_type=media_type, query={"reason": reason})
     session.print_fields(answer)
 
 
@@ -182,14 +191,15 @@ def history(
 @operator_command(app, "dry-run")
 def dry_run(
     session: OperatorSession,
-    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task.")],
+    file: TaskFile,
 ) -> None:
     """Say whether a task would be accepted, whom it would match and what it would cost."""
-    answer = session.call(FORECAST_TASK, body=_checked(file))
+    body, media_type = _checked(file)
+    answer = session.call(FORECAST_TASK, body=body, media_type=media_type)
     session.print_fields(answer)
     if not answer["is_accepted"]:
         raise CommandError(
-            f"{file} would be refused", ExitCode.REFUSED, [*answer["problems"], *answer["conflicts"]]
+            f"{_source(file)} would be refused", ExitCode.REFUSED, [*answer["problems"], *answer["conflicts"]]
         )
 
 
@@ -198,20 +208,27 @@ def _change(session: OperatorSession, call: AnyCall, name: str, order: Mapping[s
     session.print_rows(COLUMNS, [answer], answer)
 
 
-def _checked(file: Path) -> bytes:
-    """Return the file's bytes after parsing it as a task, so that mistakes are found before it is sent."""
-    from keyflock_server.rounds.task_validation import TaskError, parse_task
+def _checked(file: Path) -> tuple[bytes, str]:
+    """Return a task's bytes and media type after parsing it, so that mistakes are found before it is sent."""
+    from keyflock_server.rounds.task_validation import TaskError, parse_task, parse_task_json
 
+    name = _source(file)
+    is_json = False
     try:
-        body = file.read_bytes()
-        parse_task(body.decode("utf-8-sig"))
+        body = sys.stdin.buffer.read() if file == _STANDARD_INPUT else file.read_bytes()
+        is_json = body.lstrip().startswith(b"{")  # as no TOML does
+        parse_task_json(body) if is_json else parse_task(body.decode("utf-8-sig"))
     except OSError as error:
-        raise CommandError(f"{file} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
+        raise CommandError(f"{name} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     except UnicodeDecodeError:
-        raise CommandError(f"{file} is not UTF-8 text.", ExitCode.INPUT) from None
+        raise CommandError(f"{name} is not UTF-8 text.", ExitCode.INPUT) from None
     except TaskError as error:
         if len(error.problems) > 1:
-            message = f"{file}: {len(error.problems)} problems"
+            message = f"{name}: {len(error.problems)} problems"
             raise CommandError(message, ExitCode.INPUT, error.problems) from None
-        raise CommandError(f"{file}: {error}", ExitCode.INPUT) from None
-    return body
+        raise CommandError(f"{name}: {error}", ExitCode.INPUT) from None
+    return body, JSON if is_json else TOML
+
+
+def _source(file: Path) -> str:
+    return "standard input" if file == _STANDARD_INPUT else str(file)

@@ -60,6 +60,7 @@ def operator_request(
     path_params: Mapping[str, str] | None = None,
     body: bytes | None = None,
     query: Mapping[str, str] | None = None,
+    media_type: str | None = None,
 ) -> Request:
     """Return the request of an operator's call.
 
@@ -67,13 +68,14 @@ def operator_request(
         token: The bearer token.
         call: The endpoint.
         path_params: The values of the parameters in the endpoint's path.
-        body: The body, in the endpoint's media type.
+        body: The body.
         query: The query parameters.
+        media_type: What the body is; None: the endpoint's first media type.
     """
     quoted = {name: quote(value, safe="") for name, value in (path_params or {}).items()}
     headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
     if body is not None:
-        headers["content-type"] = call.media_type
+        headers["content-type"] = media_type or call.media_type
     path = call.path.format_map(quoted)
     return Request(call.method, f"{path}?{urlencode(query)}" if query else path, headers, body or b"")
 

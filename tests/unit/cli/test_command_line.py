@@ -60,6 +60,7 @@ class StandInAdminPort:
     #: What the first calls are answered, before ``answer``.
     earlier_answers: list[bytes] = field(default_factory=list)
     asked: list[tuple[str, str, str | None, bytes]] = field(default_factory=list)
+    media_types: list[str | None] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def admin_port() -> Iterator[StandInAdminPort]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            told.media_types.append(self.headers["Content-Type"])
             told.asked.append((self.command, self.path, self.headers["Authorization"], body))
             content = told.earlier_answers.pop(0) if told.earlier_answers else told.answer
             self.send_response(told.status)
