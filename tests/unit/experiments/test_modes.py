@@ -1,6 +1,5 @@
 """Two modes over the same fleet: what a run says, and what is made of runs."""
 
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -124,10 +123,10 @@ def start() -> Checkpoint:
 
 
 async def test_a_small_fleet_learns_in_both_modes_and_the_page_has_its_figures(
-    text: DemoText, start: Checkpoint, tmp_path: Path
+    text: DemoText, start: Checkpoint
 ) -> None:
     progress: list[str] = []
-    async with WorkerPool(1, compilation_cache=tmp_path) as pool:
+    async with WorkerPool(1) as pool:
         experiment = ModesExperiment(OPTIONS, start, text, PROFILES["heavy_tailed"], pool)
         two = await compare(experiment, progress.append)
 
