@@ -24,7 +24,7 @@ from keyflock_client_sim.cli.version_option import VersionOption
 app = typer.Typer(
     name="keyflock-sim",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help stay, and no character needs more than ASCII
     help="Phones that behave like phones, and the models that they start from.",

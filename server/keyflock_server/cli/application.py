@@ -31,7 +31,7 @@ from keyflock_server.cli.errors import CommandError, ExitCode
 app = typer.Typer(
     name="keyflock",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help stay, and no character needs more than ASCII
     help="The server that keyboards' phones learn through, and an operator's view of it.",

@@ -30,7 +30,7 @@ _PAGE: Final = 1_000
 app = typer.Typer(no_args_is_help=True, help="What operators changed, and why.")
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(  # noqa: PLR0917 - each is an option
     session: OperatorSession,
     operator: Annotated[str | None, typer.Option("--operator", help="Only this operator's changes.")] = None,

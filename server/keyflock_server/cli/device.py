@@ -30,7 +30,7 @@ DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id
 app = typer.Typer(no_args_is_help=True, help="Phones, and which of them are kept out.")
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(
     session: OperatorSession,
     population: Annotated[str, typer.Argument(metavar="POPULATION", help="For example en-US.")],
@@ -44,7 +44,7 @@ def show_all(
     session.print_list(COLUMNS, DEVICES, {"population": population}, query=query, limit=limit)
 
 
-@operator_command(app, "show")
+@operator_command(app, "show", is_watchable=True)
 def show(
     session: OperatorSession,
     device: DeviceId,

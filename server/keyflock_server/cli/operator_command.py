@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final
 import typer
 
 from keyflock_server.cli import output
-from keyflock_server.cli.options import MAX_LIMIT, DataDir, Json, TokenFile, Url, connect
+from keyflock_server.cli.options import MAX_LIMIT, DataDir, Json, TokenFile, Url, Watch, connect
+from keyflock_server.cli.watching import watch
 
 if TYPE_CHECKING:
     from keyflock_server.protocol.operator.call import AnyCall
@@ -104,22 +105,27 @@ class OperatorSession:
 _Function = Callable[Concatenate[OperatorSession, ...], None]
 
 
-def operator_command(app: typer.Typer, name: str) -> Callable[[_Function], Callable[..., None]]:
+def operator_command(
+    app: typer.Typer, name: str, *, is_watchable: bool = False
+) -> Callable[[_Function], Callable[..., None]]:
     """Return a decorator that makes a function the command of this name.
 
     Args:
         app: The group of the command.
         name: The command's name in it.
+        is_watchable: Whether it has ``--watch``: it shows something that changes, and changes nothing.
     """
 
     def register(function: _Function) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**given: Any) -> None:  # noqa: ANN401 - what the command line says
+            watches = given.pop("watch", False)
             shared = {parameter.name: given.pop(parameter.name) for parameter in _SHARED}
-            function(OperatorSession(**shared), **given)
+            show = functools.partial(function, OperatorSession(**shared), **given)
+            watch(show) if watches else show()
 
         signature = inspect.signature(function)
-        own = list(signature.parameters.values())[1:]
+        own = list(signature.parameters.values())[1:] + (list(_WATCH) if is_watchable else [])
         vars(command)["__signature__"] = signature.replace(parameters=[*own, *_SHARED])
         return app.command(name)(command)
 
@@ -132,4 +138,9 @@ def _shared_options(
     """Declare the options that all these commands have."""
 
 
+def _watch_option(watch: Watch = False) -> None:
+    """Declare the option of commands that can be watched."""
+
+
+_WATCH: Final = tuple(inspect.signature(_watch_option).parameters.values())
 _SHARED: Final = tuple(inspect.signature(_shared_options).parameters.values())

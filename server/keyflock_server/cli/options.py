@@ -57,6 +57,7 @@ Reason = Annotated[
         "--reason", help="Why, for later readers: it is in the audit log. No user's text.", show_default=False
     ),
 ]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as one JSON object.")]
 
 

@@ -140,7 +140,7 @@ def delete(
     session.print_fields(answer)
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(
     session: OperatorSession,
     archived: Archived = False,

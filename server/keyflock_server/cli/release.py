@@ -42,7 +42,7 @@ Force = Annotated[bool, typer.Option("--force", help="Against what the gate says
 app = typer.Typer(no_args_is_help=True, help="The versions that keyboards serve.")
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(
     session: OperatorSession,
     limit: Limit = MAX_LIMIT,
@@ -51,7 +51,7 @@ def show_all(
     session.print_list(COLUMNS, RELEASES, limit=limit)
 
 
-@operator_command(app, "show")
+@operator_command(app, "show", is_watchable=True)
 def show(
     session: OperatorSession,
     population: Population,
@@ -130,7 +130,7 @@ def roll_back(
     _take(session, ROLL_BACK_RELEASE, population, {"to": to, "reason": reason})
 
 
-@operator_command(app, "gate")
+@operator_command(app, "gate", is_watchable=True)
 def gate(
     session: OperatorSession,
     population: Population,

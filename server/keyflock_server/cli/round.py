@@ -35,7 +35,7 @@ RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's id.
 app = typer.Typer(no_args_is_help=True, help="The rounds of a task.")
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(
     session: OperatorSession,
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
@@ -48,7 +48,7 @@ def show_all(
     session.print_list(COLUMNS, ROUNDS, query={"task": task, "phase": phase}, limit=limit)
 
 
-@operator_command(app, "show")
+@operator_command(app, "show", is_watchable=True)
 def show(
     session: OperatorSession,
     round_id: RoundName,

@@ -67,7 +67,7 @@ def create(
     session.print_fields(answer)
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(
     session: OperatorSession,
     population: Annotated[str | None, typer.Option("--population", help="Only this population's.")] = None,
@@ -90,7 +90,7 @@ def show_all(
     session.print_list(COLUMNS, TASKS, query=query, limit=limit)
 
 
-@operator_command(app, "show")
+@operator_command(app, "show", is_watchable=True)
 def show(
     session: OperatorSession,
     name: TaskName,

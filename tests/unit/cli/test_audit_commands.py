@@ -73,7 +73,7 @@ def test_changes_are_asked_for_by_what_was_given(
 
     path = admin_port.asked[0][1]
     assert path == (
-        "/admin/v1/audit?operator=ann&subject_kind=task&since=2026-03-01T00%3A00%3A00%2B00%3A00&limit=100"
+        "/admin/v1/audit?limit=100&operator=ann&subject_kind=task&since=2026-03-01T00%3A00%3A00%2B00%3A00"
     )
     assert "the night" in ran.out
 

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -128,6 +129,17 @@ def test_help_ends_well(run: Callable[..., CommandResult], arguments: tuple[str,
 
     assert ran.code == 0
     assert "Usage" in ran.out
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("keyflock rel", "release"), ("keyflock task pau", "pause")])
+def test_a_shell_can_complete_commands(typed: str, offered: str) -> None:
+    asked = {"_KEYFLOCK_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("keyflock")], env=asked, capture_output=True, text=True, check=True
+    )
+
+    assert ended.stdout.split() == [offered]
 
 
 def test_the_version_is_one_word_or_json(run: Callable[..., CommandResult]) -> None:
