@@ -8,13 +8,16 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from keyflock_server.backups import manifest as manifests
 from keyflock_server.backups.manifest import DATABASE_FILE, MANIFEST_FILE, FileEntry, Manifest, ManifestError
 from keyflock_server.data_folder import DATABASE_FILE as LIVE_DATABASE
+from keyflock_server.identity.keys import SIGNING_KEY_FILE
 from keyflock_server.storage.errors import StorageError, StorageUnavailable
 from keyflock_server.storage.sql.portable_copy import open_copy, revision_of, row_counts
 
+_DATA_FOLDER_FILES: Final = (LIVE_DATABASE, SIGNING_KEY_FILE)
 #: Called with what is being done, how much of it is done, and how much there is: bytes, rows, pages or blobs.
 OnStep = Callable[[str, int, int], None]
 
@@ -50,7 +53,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         PlaceTaken: there is something at ``target`` already, or it is in a server's data folder.
         StorageUnavailable: the disk is full or read-only; nothing is left there.
     """
-    home = next((one for one in target.absolute().resolve().parents if (one / LIVE_DATABASE).exists()), None)
+    around = target.absolute().resolve().parents
+    # Where the database is elsewhere, the folder has the keys.
+    home = next((one for one in around if any((one / name).exists() for name in _DATA_FOLDER_FILES)), None)
     if home is not None:
         raise PlaceTaken(
             f"{target} is in the data folder {home}, and would be lost with it: name a folder elsewhere, "

@@ -190,10 +190,13 @@ def _read(path: Path) -> str:
 
 def _command_error(url: str, error: OperatorError) -> CommandError:
     code = ExitCode.CREDENTIALS if error.status in (401, 403) else ExitCode.REFUSED
+    is_temporary = error.status in (429, 502, 503, 504)
     if error.code == NO_PROBLEM_DOCUMENT:
-        return CommandError(f"{url} answered {error.status}; it may not be a keyflock admin port.", code)
+        message = f"{url} answered {error.status}; it may not be a keyflock admin port."
+        return CommandError(message, code, is_temporary=is_temporary)
     if len(error.problems) > 1:
         return CommandError(f"{error.title} ({error.code})", code, error.problems)
     if code is ExitCode.CREDENTIALS:  # the title tells phones what to do
         return CommandError(f"{error.detail} ({error.code})", code)
-    return CommandError(f"{error.title} {error.detail} ({error.code})", code)
+    message = f"{error.title} {error.detail} ({error.code})"
+    return CommandError(message, code, is_temporary=is_temporary)

@@ -34,9 +34,13 @@ class CommandError(Exception):
         message: One line: what is wrong, and what to do.
         code: The exit code of the process.
         problems: Further lines, one for each of several problems.
+        is_temporary: Whether the same command may succeed soon: the server is away, starts or is overloaded.
     """
 
-    def __init__(self, message: str, code: ExitCode, problems: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, code: ExitCode, problems: Sequence[str] = (), *, is_temporary: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.problems = tuple(problems)
+        self.is_temporary = is_temporary or code is ExitCode.UNREACHABLE

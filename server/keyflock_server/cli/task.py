@@ -1,5 +1,6 @@
 """``keyflock task``: creates, shows, changes, pauses, resumes, cancels and archives tasks."""
 
+import codecs
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -216,8 +217,9 @@ def _checked(file: Path) -> tuple[bytes, str]:
     is_json = False
     try:
         body = sys.stdin.buffer.read() if file == _STANDARD_INPUT else file.read_bytes()
+        body = body.removeprefix(codecs.BOM_UTF8)
         is_json = body.lstrip().startswith(b"{")  # as no TOML does
-        parse_task_json(body) if is_json else parse_task(body.decode("utf-8-sig"))
+        parse_task_json(body) if is_json else parse_task(body.decode())
     except OSError as error:
         raise CommandError(f"{name} cannot be read: {error.strerror}.", ExitCode.INPUT) from None
     except UnicodeDecodeError:

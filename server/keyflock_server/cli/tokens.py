@@ -9,7 +9,7 @@ import typer
 
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
-from keyflock_server.cli.options import Reason
+from keyflock_server.cli.options import MAX_LIMIT, Limit, Reason
 from keyflock_server.protocol.operator.tokens import CREATE_TOKEN, REVOKE_TOKEN, TOKENS, WHO_AM_I
 from keyflock_server.protocol.roles import Role
 
@@ -63,13 +63,13 @@ def create(
     session.print_fields(answer)
 
 
-@operator_command(app, "list")
+@operator_command(app, "list", is_watchable=True)
 def show_all(
     session: OperatorSession,
+    limit: Limit = MAX_LIMIT,
 ) -> None:
     """List the tokens, those that are void too."""
-    answer = session.call(TOKENS)
-    session.print_rows(COLUMNS, answer["items"], answer)
+    session.print_list(COLUMNS, TOKENS, limit=limit)
 
 
 @operator_command(app, "revoke")
@@ -78,7 +78,7 @@ def revoke(
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id (keyflock token list).")],
     reason: Reason,
 ) -> None:
-    """Make a token void for good, within two seconds in all servers; open event streams last longer."""
+    """Make a token void for good, within two seconds in all servers."""
     if token.startswith("kf_"):
         raise CommandError(
             "Give the token's id alone, which stands between its underscores: other users of this machine "

@@ -7,11 +7,22 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from keyflock_server.cli.errors import CommandError, ExitCode
+from keyflock_server.cli.errors import CommandError
 
 #: Time between two looks.
 PAUSE_S: Final = 2.0
 _CLEAR: Final = "\x1b[H\x1b[2J"
+
+
+class _Shown(io.StringIO):
+    """What a look prints, which is laid out for where it goes to."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
 
 
 def watch(show: Callable[[], None]) -> None:
@@ -22,25 +33,20 @@ def watch(show: Callable[[], None]) -> None:
     Args:
         show: Prints it to standard output.
     Raises:
-        CommandError: the first look failed, or a later one for another reason than a server that is away:
-            then it is said on standard error, and the server is asked again.
+        CommandError: the first look failed, or a later one for good. Of a server that is away, starts or is
+            overloaded it is said on standard error, and it is asked again.
     """
     last, is_terminal = "", sys.stdout.isatty()
     while True:
         try:
-            if is_terminal:
-                sys.stdout.write(_CLEAR)
+            with contextlib.redirect_stdout(_Shown(is_terminal=is_terminal)) as shown:
                 show()
-                last = _CLEAR
-            else:
-                with contextlib.redirect_stdout(io.StringIO()) as shown:
-                    show()
-                if shown.getvalue() != last:
-                    last = shown.getvalue()
-                    sys.stdout.write(last)
-            sys.stdout.flush()
+            if is_terminal or shown.getvalue() != last:
+                sys.stdout.write((_CLEAR if is_terminal else "") + shown.getvalue())
+                sys.stdout.flush()
+            last = shown.getvalue()
         except CommandError as error:
-            if not last or error.code is not ExitCode.UNREACHABLE:
+            if not last or not error.is_temporary:
                 raise
             sys.stderr.write(f"keyflock: {error} Asking again.\n")
         time.sleep(PAUSE_S)

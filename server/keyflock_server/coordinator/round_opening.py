@@ -64,9 +64,10 @@ class RoundOpening:
             case TaskKind.PERSONALIZE:
                 base = await self._models.released_version(spec.population)
             case TaskKind.EVALUATE:
-                unfinished = await self._deps.store.rounds.unfinished([])
-                compared = await self._compared_versions(spec, unfinished)
+                compared = await self._compared_versions(spec)
                 if isinstance(compared, str):
+                    return None
+                if _taken_reason(spec, compared, await self._deps.store.rounds.unfinished([])):
                     return None
                 spec, base = compared.fixed_in(spec), compared.candidate.version
         opening = Round(
@@ -90,8 +91,8 @@ class RoundOpening:
         """
         if task.kind is not TaskKind.EVALUATE:
             return ""
-        compared = await self._compared_versions(task, unfinished)
-        return compared if isinstance(compared, str) else ""
+        compared = await self._compared_versions(task)
+        return compared if isinstance(compared, str) else _taken_reason(task, compared, unfinished)
 
     async def moot_reason(self, task: TaskSpec, current: Round) -> str:
         """Return why nobody asks any more for what an open round of an ``evaluate`` task measures.
@@ -110,9 +111,7 @@ class RoundOpening:
             return f"Version {release.candidate} is the candidate by now, and no longer {candidate}."
         return ""
 
-    async def _compared_versions(
-        self, task: TaskSpec, unfinished: Iterable[RoundRecord]
-    ) -> ComparedVersions | str:
+    async def _compared_versions(self, task: TaskSpec) -> ComparedVersions | str:
         """Return the versions that the task's next round would compare, or why there are none."""
         comparison = task.comparison
         candidate, baseline = comparison.candidate, comparison.baseline
@@ -127,13 +126,6 @@ class RoundOpening:
                 f"Version {candidate} is both the candidate ({comparison.candidate}) and the baseline "
                 f"({comparison.baseline}): there is nothing to compare before they differ."
             )
-        pair = task.population, (candidate, baseline)
-        for other in unfinished:
-            if other.round.task != task.name and pair_of(other.round) == pair:
-                return (
-                    f"Round {other.round.id} compares versions {candidate} and {baseline}: this task's next "
-                    "one opens when that is over. A phone is counted once for two versions, whoever asks."
-                )
         try:
             return ComparedVersions(
                 await self._models.version(task.population, ModelVersion(candidate)),
@@ -141,3 +133,15 @@ class RoundOpening:
             )
         except ApiError as missing:
             return f"{missing.detail} The task compares versions {candidate} and {baseline}."
+
+
+def _taken_reason(task: TaskSpec, compared: ComparedVersions, unfinished: Iterable[RoundRecord]) -> str:
+    """Return which other task's round compares the same two versions now; empty if none does."""
+    candidate, baseline = compared.candidate.version, compared.baseline.version
+    for other in unfinished:
+        if other.round.task != task.name and pair_of(other.round) == (task.population, (candidate, baseline)):
+            return (
+                f"Round {other.round.id} compares versions {candidate} and {baseline}: this task's next "
+                "one opens when that is over. A phone is counted once for two versions, whoever asks."
+            )
+    return ""

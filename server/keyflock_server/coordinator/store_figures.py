@@ -4,17 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
-
 from keyflock_server.coordinator.dependencies import Dependencies
 from keyflock_server.coordinator.release_gate import ReleaseGate
 from keyflock_server.coordinator.release_steps import ReleaseSteps, stage_began_at
 from keyflock_server.protocol.identifiers import PopulationName
-from keyflock_server.protocol.problems import ApiError
 from keyflock_server.releases.model_version import VersionRecord
 from keyflock_server.releases.non_inferiority import GateVerdict
 from keyflock_server.releases.policies import policy_from_json
-from keyflock_server.storage.errors import StorageDamaged
+from keyflock_server.storage.errors import StorageDamaged, StorageUnavailable
 from keyflock_server.storage.newest_backup import newest_backup_at
 from keyflock_server.storage.operator_records import ReleaseRecord
 
@@ -92,10 +89,13 @@ class StoreFigures:
     async def _candidate(self, release: ReleaseRecord, policy_json: str | None) -> CandidateFigures | None:
         if release.candidate is None:
             return None
-        began_at = stage_began_at(await self._steps.recent(release.population)) or release.at
+        began_at = release.at
         try:
+            began_at = stage_began_at(await self._steps.recent(release.population)) or began_at
             policy = policy_from_json(policy_json)
             found = await self._gate.judge(release.population, release.candidate, release.version, policy)
-        except (ApiError, StorageDamaged, msgspec.MsgspecError):
+        except Exception as error:
+            if isinstance(error, StorageUnavailable) and not isinstance(error, StorageDamaged):
+                raise
             return CandidateFigures(began_at, None)  # a figure stops no pass: whoever decides hears of it
         return CandidateFigures(began_at, found.report.verdict)

@@ -112,27 +112,32 @@ class EventWatch:
         read_at = self._audit_read_at
         if read_at is not None and timedelta(0) <= now - read_at < _AUDIT_INTERVAL:
             return
-        for entry in await self._new_entries():
+        entries, last = await self._new_entries()
+        for entry in entries:
             population = None if entry.population is None else PopulationName(entry.population)
             self._hub.publish(_told_change(entry, await self._population_name(population)), population)
             self._audited = entry.sequence
+        self._audited = last
         self._audit_read_at = now
 
-    async def _new_entries(self) -> list[AuditEntry]:
-        audit = self._deps.store.audit
+    async def _new_entries(self) -> tuple[list[AuditEntry], int]:
+        """Return the entries that are to be told, and the number up to which the log was looked at."""
+        audit, found = self._deps.store.audit, list[AuditEntry]()
         try:
-            return await audit.ascending(self._audited, _AUDIT_ROWS)
+            found = await audit.ascending(self._audited, _AUDIT_ROWS)
         except StorageDamaged:
-            first, newest = self._audited + 1, (await audit.head()).sequence
-        found: list[AuditEntry] = []
-        for sequence in range(first, min(newest, self._audited + _AUDIT_ROWS) + 1):
+            newest = (await audit.head()).sequence
+        else:
+            return found, found[-1].sequence if found else self._audited
+        last = min(newest, self._audited + _AUDIT_ROWS)
+        for sequence in range(self._audited + 1, last + 1):
             try:
                 entry = await audit.get(sequence)
             except StorageDamaged as damage:
                 self._leave_out(f"audit entry {sequence}", None, damage)
             else:
                 found += [] if entry is None else [entry]
-        return found
+        return found, last
 
     async def _tell_rounds(self) -> None:
         found = {record.round.id: record.round for record in self._registry.unfinished_rounds}

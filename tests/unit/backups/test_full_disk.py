@@ -13,6 +13,7 @@ from tests.unit.backups.installation import SmallInstallation, restore_into, sil
 
 from keyflock_server.backups import folder, restoring, taking
 from keyflock_server.backups.folder import PlaceTaken, verify
+from keyflock_server.identity.keys import SIGNING_KEY_FILE
 from keyflock_server.storage.blob_identity import adopt, open_store, read_marker
 from keyflock_server.storage.blobs import LocalBlobStore
 from keyflock_server.storage.errors import StorageError
@@ -104,6 +105,12 @@ async def test_a_backup_into_a_data_folder_is_refused_before_anything_is_read(
             await installed.back_up(target)
 
     assert names_in(tmp_path / "old") == before
+
+    beside_postgresql = tmp_path / "keys"
+    beside_postgresql.mkdir()
+    (beside_postgresql / SIGNING_KEY_FILE).touch()
+    with pytest.raises(PlaceTaken, match="is in the data folder"):
+        await installed.back_up(beside_postgresql / "backup")
 
 
 @pytest.mark.parametrize("step", ["write_secret", "_restore_blobs", "copy_from_file"])

@@ -1,5 +1,6 @@
 """The tasks that ``create`` and ``dry-run`` read: TOML or JSON, of a file or of standard input."""
 
+import codecs
 import io
 import json
 import sys
@@ -30,6 +31,8 @@ JSON_BODY = json.dumps(tomllib.loads(TOML_BODY.decode())).encode()
         (TOML_BODY, "application/toml"),
         (JSON_BODY, "application/json"),
         (b"\n " + JSON_BODY, "application/json"),
+        (codecs.BOM_UTF8 + JSON_BODY, "application/json"),
+        (codecs.BOM_UTF8 + TOML_BODY, "application/toml"),
     ],
 )
 @pytest.mark.parametrize("is_piped", [False, True])
@@ -54,7 +57,7 @@ def test_a_task_is_sent_as_what_it_is_written_in(
     )
 
     assert (ran.code, ran.err) == (0, "")
-    assert [body for *_, body in admin_port.asked] == [body]
+    assert [sent for *_, sent in admin_port.asked] == [body.removeprefix(codecs.BOM_UTF8)]
     assert admin_port.media_types == [media_type]
 
 

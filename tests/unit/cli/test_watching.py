@@ -86,6 +86,36 @@ def test_a_server_that_goes_away_is_asked_again(
     assert "Asking again." in ended.err
 
 
+@pytest.mark.parametrize("status", [429, 502, 503])
+def test_a_server_that_starts_again_is_waited_for(
+    watched: Callable[..., CommandResult], admin_port: StandInAdminPort, status: int
+) -> None:
+    admin_port.answer = a_round("collecting")
+
+    def starts() -> None:
+        admin_port.status = status
+
+    def is_ready() -> None:
+        admin_port.status, admin_port.answer = 200, a_round("closed")
+
+    ended = watched(starts, is_ready)
+
+    assert "closed" in ended.out
+    assert ended.err.count("Asking again.") == 1
+
+
+def test_a_refusal_ends_it(watched: Callable[..., CommandResult], admin_port: StandInAdminPort) -> None:
+    admin_port.answer = a_round("collecting")
+
+    def is_revoked() -> None:
+        admin_port.status = 401
+
+    ended = watched(is_revoked, nothing)
+
+    assert ended.code == 4
+    assert len(admin_port.asked) == 2
+
+
 def test_a_server_that_never_answered_is_not_waited_for(
     watched: Callable[..., CommandResult], admin_port: StandInAdminPort
 ) -> None:

@@ -13,6 +13,7 @@ from tests.unit.coordinator.harness import POPULATION, CoordinatorHarness
 from keyflock_server.audit.entry import AuditEntry
 from keyflock_server.coordinator import Coordinator
 from keyflock_server.coordinator.events import NullObserver, fan_out
+from keyflock_server.live_events import watch
 from keyflock_server.live_events.hub import EventHub
 from keyflock_server.live_events.recorder import EventRecorder
 from keyflock_server.live_events.watch import EventWatch
@@ -230,9 +231,14 @@ async def test_what_a_pass_has_told_before_the_store_went_away_is_not_told_again
     assert told == ["version_published", "round_ended", "round_opened"]
 
 
+@pytest.mark.parametrize("rows_at_once", [100, 1])
 async def test_one_damaged_audit_entry_is_left_out_and_all_others_are_told_once(
-    harness: CoordinatorHarness, process: WatchedProcess, monkeypatch: pytest.MonkeyPatch
+    harness: CoordinatorHarness,
+    process: WatchedProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_at_once: int,
 ) -> None:
+    monkeypatch.setattr(watch, "_AUDIT_ROWS", rows_at_once)
     audit = harness.store.audit
     first, get = (await audit.head()).sequence + 1, audit.get
 

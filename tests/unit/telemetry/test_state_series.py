@@ -228,8 +228,9 @@ async def test_a_candidate_shows_the_gates_verdict_and_how_long_it_has_been_at_i
     }
 
 
+@pytest.mark.parametrize(("repository", "read"), [("evaluations", "list_by_candidate"), ("releases", "page")])
 async def test_a_candidate_that_cannot_be_judged_shows_no_verdict_and_stops_no_pass(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, repository: str, read: str
 ) -> None:
     watched = await started()
     await play(watched.harness)
@@ -237,9 +238,9 @@ async def test_a_candidate_that_cannot_be_judged_shows_no_verdict_and_stops_no_p
     await staged(watched, 1)
 
     async def damaged(*_: object) -> list[EvaluationRecord]:
-        raise StorageDamaged("The database's row of an evaluation is damaged.")
+        raise StorageDamaged("A row of the database is damaged.")
 
-    monkeypatch.setattr(watched.harness.store.evaluations, "list_by_candidate", damaged)
+    monkeypatch.setattr(getattr(watched.harness.store, repository), read, damaged)
     watched.harness.pass_time(5)
 
     assert await watched.scrape("keyflock_release_gate_verdict") == {}
