@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = DemoOptions()
 #: The demo's time limit when the number of rounds is not given.
-_LIMIT_S = 205.0
+_LIMIT_S = 185.0
 
 
 def demo(
@@ -38,7 +38,7 @@ def demo(
     devices: Annotated[int, typer.Option(help="Phones.")] = _DEFAULTS.devices,
     rounds: Annotated[
         int | None,
-        typer.Option(help="Rounds to play.", show_default=f"{_DEFAULTS.rounds}, or what fits in 4 minutes"),
+        typer.Option(help="Rounds to play.", show_default=f"{_DEFAULTS.rounds}, or what fits in 3 minutes"),
     ] = None,
     goal: Annotated[int, typer.Option(help="Reports that close a round.")] = _DEFAULTS.goal,
     held_out: Annotated[
