@@ -17,6 +17,7 @@ from keyflock_server.cli import (
     device,
     events,
     heads,
+    model,
     options,
     output,
     population,
@@ -41,6 +42,7 @@ app.command("events")(events.events)
 app.add_typer(population.app, name="population")
 app.add_typer(task.app, name="task")
 app.add_typer(round.app, name="round")
+app.add_typer(model.app, name="model")
 app.add_typer(release.app, name="release")
 app.add_typer(heads.app, name="heads")
 app.add_typer(device.app, name="device")

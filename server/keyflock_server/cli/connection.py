@@ -86,7 +86,22 @@ class AdminConnection:
         query: Mapping[str, str] | None = None,
         media_type: str | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
-        """Return the server's answer, as plain JSON values.
+        """Return the server's answer, as plain JSON values; raises CommandError as ``read`` does."""
+        answer = self.read(call, path_params, body, query, media_type)
+        try:
+            return json.loads(answer)
+        except json.JSONDecodeError:
+            raise CommandError(f"{self.url} is not a keyflock admin port.", ExitCode.UNREACHABLE) from None
+
+    def read(
+        self,
+        call: AnyCall,
+        path_params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+    ) -> bytes:
+        """Return the body of the server's answer.
 
         Raises:
             CommandError: a name is empty, the server cannot be reached, or has refused the call.
@@ -96,11 +111,9 @@ class AdminConnection:
                 raise CommandError(f"The name or id of the {kind} is empty.", ExitCode.USAGE)
         request = operator_request(self.token, call, path_params, body, query, media_type)
         try:
-            return json.loads(read_answer(self._send(request)))
+            return read_answer(self._send(request))
         except OperatorError as error:
             raise _command_error(self.url, error) from None
-        except json.JSONDecodeError:
-            raise CommandError(f"{self.url} is not a keyflock admin port.", ExitCode.UNREACHABLE) from None
 
     def _send(self, request: Request) -> Response:
         with self._opened(request) as answer:

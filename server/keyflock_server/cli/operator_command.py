@@ -59,6 +59,12 @@ class OperatorSession:
             call, path_params, body, query, media_type
         )
 
+    def read(
+        self, call: "AnyCall", path_params: Mapping[str, str], query: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Return the bytes that a server answers; raises CommandError as ``call`` does."""
+        return connect(self.url, self.token_file, self.data_dir).read(call, path_params, query=query)
+
     def print_fields(self, answer: Mapping[str, Any]) -> None:
         """Print an answer, a line per field."""
         output.print_json(answer) if self.as_json else output.print_fields(answer)

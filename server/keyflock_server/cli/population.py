@@ -8,6 +8,7 @@ import typer
 from keyflock_server.cli.errors import CommandError, ExitCode
 from keyflock_server.cli.operator_command import OperatorSession, operator_command
 from keyflock_server.cli.options import MAX_LIMIT, Archived, Limit, Reason
+from keyflock_server.protocol.operator.personal_models import PERSONAL_MODELS
 from keyflock_server.protocol.operator.populations import (
     ARCHIVE_POPULATION,
     CREATE_POPULATION,
@@ -138,6 +139,15 @@ def delete(
         DELETE_POPULATION, {"population": name}, order={"confirm": confirm, "reason": reason}
     )
     session.print_fields(answer)
+
+
+@operator_command(app, "personal-models", is_watchable=True)
+def show_personal_models(
+    session: OperatorSession,
+    name: Annotated[str, typer.Argument(help="For example en-US.")],
+) -> None:
+    """Count the stored personal models, and show what personalising gains."""
+    session.print_fields(session.call(PERSONAL_MODELS, {"population": name}))
 
 
 @operator_command(app, "list", is_watchable=True)

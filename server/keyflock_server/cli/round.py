@@ -14,6 +14,7 @@ from keyflock_server.protocol.operator.rounds import (
     CLOSE_ROUND,
     DISCARD_ROUND,
     ROUND,
+    ROUND_PROGRESS,
     ROUNDS,
 )
 
@@ -56,6 +57,15 @@ def show(
     """Show one round."""
     answer = session.call(ROUND, {"round": round_id})
     session.print_fields(answer)
+
+
+@operator_command(app, "progress", is_watchable=True)
+def show_progress(
+    session: OperatorSession,
+    round_id: RoundName,
+) -> None:
+    """Show how far a round's phones came, when reports came, and why phones were refused or failed."""
+    session.print_fields(session.call(ROUND_PROGRESS, {"round": round_id}))
 
 
 @operator_command(app, "close")

@@ -73,7 +73,7 @@ def operator_request(
         media_type: What the body is; None: the endpoint's first media type.
     """
     quoted = {name: quote(value, safe="") for name, value in (path_params or {}).items()}
-    headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
+    headers = {"authorization": f"Bearer {token}", "accept": call.answer_media_type}
     if body is not None:
         headers["content-type"] = media_type or call.media_type
     path = call.path.format_map(quoted)
