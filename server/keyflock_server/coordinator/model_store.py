@@ -273,8 +273,13 @@ class ModelStore:
         Args:
             name: The population.
             device: The phone that asks: a candidate is served to those in its stage. None: the version for
-                everybody else.
+                everybody else, perhaps as it was at the last pass.
+        Guarantees:
+            A phone is answered by the row as it is now, also where another process has just changed it: its
+            keyboard goes to no version and back because two servers answer it in turn.
         """
+        if device is not None:
+            self._releases.pop(name, None)
         release = await self.current_release(name)
         if device is None or release.candidate is None or release.percent == 0:
             return release.version

@@ -188,3 +188,20 @@ async def test_of_two_processes_that_both_lead_one_takes_each_step(harness: Coor
 
     assert [step[3] for step in await steps(harness)] == [100, 0, 1, 10, 50, 100]
     assert await verified(harness.store) is None
+
+
+async def test_a_phone_that_two_processes_answer_in_turn_goes_to_no_version_and_back(
+    harness: CoordinatorHarness,
+) -> None:
+    await played(harness, PromotionPolicy(promotion=Promotion.MANUAL))
+    other = harness.another_coordinator()
+    await other.start()
+    device = (await harness.enrol()).device
+    before = (await other.downlink.release(POPULATION, device)).model_version
+
+    await set_policy(harness, PromotionPolicy(promotion=Promotion.AUTOMATIC))
+    await harness.coordinator.tick()
+    after = [await served(harness, device), (await other.downlink.release(POPULATION, device)).model_version]
+
+    assert (before, after) == (0, [1, 1])
+    await other.stop()
