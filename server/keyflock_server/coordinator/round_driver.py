@@ -382,11 +382,11 @@ def _discard_pending_if_held(opened: OpenRound) -> None:
 
 
 def _abandoned(current: Round, moot: str = "") -> Abandoned:
-    minimum = current.spec.round.minimum_reports
-    ended = f"{moot} {current.reports} reports had come; the minimum was {minimum}."
-    return Abandoned(ended if moot else _shortfall(current), current.reports)
+    return Abandoned(_shortfall(current, moot), current.reports)
 
 
-def _shortfall(current: Round) -> str:
-    minimum = current.spec.round.minimum_reports
-    return f"{current.reports} reports by the deadline; the minimum was {minimum}."
+def _shortfall(current: Round, moot: str = "") -> str:
+    came = (
+        f"{moot} {current.reports} reports had come" if moot else f"{current.reports} reports by the deadline"
+    )
+    return f"{came}; the minimum was {current.spec.round.minimum_reports}."

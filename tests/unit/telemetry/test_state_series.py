@@ -165,20 +165,7 @@ async def test_a_release_shows_what_is_served_to_whom_and_since_when_it_waits() 
     await play(watched.harness)
     await watched.harness.coordinator.tick()
     entries = (await watched.scrape("keyflock_audit_entries"))[""]
-    releases, now = watched.harness.store.releases, watched.harness.now
-    state = await releases.newest(POPULATION)
-    assert state is not None
-    held = replace(
-        state,
-        sequence=state.sequence + 1,
-        at=now,
-        action=ReleaseAction.HELD,
-        version=ModelVersion(0),
-        candidate=ModelVersion(1),
-        percent=10,
-    )
-    audit = AuditContext(operator="ann", role="operator", reason="a test", action="release.hold", at=now)
-    await releases.append(held, audit=audit)
+    await staged(watched, 10, ReleaseAction.HELD)
 
     watched.harness.pass_time(30)
 
@@ -188,8 +175,8 @@ async def test_a_release_shows_what_is_served_to_whom_and_since_when_it_waits() 
     assert (await watched.scrape("keyflock_audit_entries"))[""] == entries + 1
 
 
-async def staged(watched: Watched, percent: int) -> None:
-    """Put version 1 into a stage beside version 0."""
+async def staged(watched: Watched, percent: int, action: ReleaseAction = ReleaseAction.STAGED) -> None:
+    """Put version 1 into a stage beside version 0, or hold it there."""
     releases, now = watched.harness.store.releases, watched.harness.now
     state = await releases.newest(POPULATION)
     assert state is not None
@@ -197,7 +184,7 @@ async def staged(watched: Watched, percent: int) -> None:
         state,
         sequence=state.sequence + 1,
         at=now,
-        action=ReleaseAction.STAGED,
+        action=action,
         version=ModelVersion(0),
         candidate=ModelVersion(1),
         percent=percent,
